@@ -1,0 +1,4 @@
+"""Everything two processes of echomimic-live must agree on: messages, hops, results, settings.
+
+`protocol/SPEC.md` is the one-page description. This package imports none of the stages.
+"""
