@@ -1,0 +1,102 @@
+"""One stage as a child process that cannot outlive the supervisor."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+
+_PR_SET_PDEATHSIG = 1
+_MAX_LINE = 64 * 1024
+
+
+def _die_with_parent(parent: int) -> Callable[[], None] | None:
+    """A hook for the forked child: be killed by the kernel when ``parent`` ends, however it ends (Linux).
+
+    The signal is SIGKILL because nobody would be left to follow up on a stage that ignores a gentler one.
+    Elsewhere than on Linux there is no such call and a killed supervisor leaves its stages running.
+    """
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl  # looked up before the fork, where that is safe
+
+    def hook() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # the parent ended between fork and prctl
+            os._exit(1)
+
+    return hook
+
+
+class Child:
+    """A started stage: its process group, and its output as lines.
+
+    Must be made in the supervisor's main thread: PR_SET_PDEATHSIG follows the thread that forked.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], started_at: float) -> None:
+        self.name = name
+        self.started_at = started_at
+        self.ended = False  # its output did: nothing more will come
+        self._partial = b""
+        self._process = subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            bufsize=0,
+            start_new_session=True,  # its own group: Ctrl-C reaches the supervisor only, which then stops all
+            preexec_fn=_die_with_parent(os.getpid()),
+        )
+        assert self._process.stdout is not None
+        self.output = self._process.stdout
+        os.set_blocking(self.output.fileno(), False)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def status(self) -> int | None:
+        """Exit status, negative for a signal, None while the process lives.
+
+        What the ended stage left in its group is killed before it is reaped: until then its process id,
+        which names the group, cannot belong to anybody else.
+        """
+        if self._process.returncode is None:
+            if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                return None
+            self.signal_group(signal.SIGKILL)
+        return self._process.poll()
+
+    def read_lines(self, *, last: bool = False) -> list[str]:
+        """Whole lines that have arrived; with ``last``, what is left of an unfinished one too."""
+        data = bytearray(self._partial)
+        while True:
+            try:
+                chunk = os.read(self.output.fileno(), 65536)
+            except BlockingIOError:
+                break
+            if not chunk:
+                self.ended = True
+                break
+            data += chunk
+            if len(data) > 16 * _MAX_LINE:  # a flood: let the others have their turn
+                break
+        *lines, rest = bytes(data).split(b"\n")
+        if rest and (last or len(rest) > _MAX_LINE):
+            lines, rest = [*lines, rest], b""
+        self._partial = rest
+        return [line.rstrip(b"\r").decode("utf-8", "replace") for line in lines]
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """Signal the stage and everything it started; a group that is gone is fine."""
+        try:
+            os.killpg(self.pid, number)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+    def close(self) -> None:
+        self.output.close()

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Installs what is missing, starts every stage, prints the page's address when it is ready, and stops
+# everything on Ctrl-C. `scripts/run_all.sh --help` lists the flags.
+set -u
+
+here=$0
+while [ -L "$here" ]; do  # started through a symbolic link: the project is where the link points
+  link=$(readlink -- "$here")
+  case $link in /*) here=$link ;; *) here=$(dirname -- "$here")/$link ;; esac
+done
+root=$(CDPATH='' cd -- "$(dirname -- "$here")/.." && pwd -P) || exit 1
+
+# shellcheck source=scripts/setup_env.sh
+. "$root/scripts/setup_env.sh"
+
+for flag in "$@"; do  # help needs nothing installed
+  case $flag in
+    -h | --help)
+      python=$(find_python) || die "needs Python 3.10 or newer, and found none"
+      PYTHONPATH=$root exec "$python" -m scripts.supervisor "$@"
+      ;;
+  esac
+done
+
+install_env requirements.lock
+exec "$venv/bin/python" -m scripts.supervisor "$@"

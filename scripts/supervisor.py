@@ -1,0 +1,113 @@
+"""Start every stage of a run, keep it running, stop it: what ``scripts/run_all.sh`` executes.
+
+    python -m scripts.supervisor --port 8080 --encoders 2
+
+Exit status: 0 when told to stop, 1 when a stage gave up or the run could not start, 2 for bad settings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import http.client
+import json
+import sys
+from collections.abc import Sequence
+
+from protocol.settings import Settings, SettingsError, load_settings, to_argv
+from scripts.poses import PoseError, convert_pose_folders
+from scripts.rundir import RunDir, RunDirError, check_port_free
+from scripts.runlog import RunLog
+from scripts.supervise import Readiness, Stage, Supervisor
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    try:
+        settings = load_settings(argv)
+    except SettingsError as error:
+        print(f"echomimic-live: {error}", file=sys.stderr)
+        return 2
+    try:
+        check_port_free(settings.host, settings.port)
+        with RunDir(settings.run_dir, settings.port) as run_dir:
+            settings = dataclasses.replace(
+                settings, pose_dir=convert_pose_folders(settings.pose_dir, run_dir.path)
+            )
+            return supervise(settings)
+    except PoseError as error:
+        print(f"echomimic-live: {error}", file=sys.stderr)
+        return 2
+    except RunDirError as error:
+        print(f"echomimic-live: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:  # before the stages were started
+        return 0
+
+
+def supervise(settings: Settings) -> int:
+    """Run the stages until a signal or a failure; the exit status."""
+    log = RunLog(settings.log_dir)
+    stages = stage_list(settings)
+    url = base_url(settings)
+
+    def on_ready() -> None:
+        log.note("every stage is warm; stop with Ctrl-C")
+        print(f"ready: {url}", flush=True)
+
+    try:
+        log.note(f"starting {', '.join(stage.name for stage in stages)}; log: {log.path}")
+        return Supervisor(stages, log, probe=lambda: ask_ready(settings), on_ready=on_ready).run()
+    finally:
+        log.close()
+
+
+def stage_list(settings: Settings) -> list[Stage]:
+    """The processes of a run, upstream first: each gets the run's flags and its own ``--worker-index``."""
+    flags = to_argv(settings)
+    counts = {
+        "gateway": 1,
+        "audio_worker": settings.audio_workers,
+        "gpu_worker": len(settings.gpu_devices),
+        "encoder_worker": settings.encoders,
+    }
+    stages = []
+    for module, count in counts.items():
+        for index in range(count):
+            name = module if count == 1 else f"{module}.{index}"
+            command = [sys.executable, "-u", "-m", module, *flags, "--worker-index", str(index)]
+            stages.append(Stage(name, command))
+    return stages
+
+
+def base_url(settings: Settings) -> str:
+    """Where a browser on this machine finds the page."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+
+
+def ask_ready(settings: Settings) -> Readiness:
+    """Ask the gateway's ``/readyz`` once; no answer is an answer."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    connection = http.client.HTTPConnection(host, settings.port, timeout=0.5)
+    try:
+        connection.request("GET", "/readyz")
+        response = connection.getresponse()
+        body = response.read(65536)
+    except (OSError, http.client.HTTPException):
+        return Readiness(False, "the gateway to answer")
+    finally:
+        connection.close()
+    if response.status == 200:
+        return Readiness(True)
+    return Readiness(False, _waiting_for(body))
+
+
+def _waiting_for(body: bytes) -> str:
+    try:
+        stages = json.loads(body)["stages"]
+        return ", ".join(f"{name} ({state})" for name, state in stages.items() if state != "warm")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "the stages to warm up"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
