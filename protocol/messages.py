@@ -400,7 +400,7 @@ def encode(message: Message) -> list[bytes | memoryview]:
     if kind in _ARRAYS:
         array = np.ascontiguousarray(getattr(message, _ARRAYS[kind][0]))
         header["shape"] = list(array.shape)
-        frames.append(memoryview(array.reshape(-1).view(np.uint8)))
+        frames.append(array.reshape(-1).view(np.uint8).data)
     elif isinstance(message, Frame):
         frames.append(message.jpeg)
     packed: bytes = msgpack.packb(header)

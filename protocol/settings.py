@@ -1,4 +1,6 @@
-"""One typed settings object for every process: flags > ECHOMIMIC_* environment > `--settings` file > defaults.
+"""One typed settings object for every process.
+
+Flags go before ECHOMIMIC_* variables, those before the `--settings` file, and that before the defaults.
 
 This is the only module that reads the environment.
 """
@@ -18,6 +20,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 ENV_PREFIX = "ECHOMIMIC_"
+UNSET = Path()
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 IPC_PATH_BYTES = 107  # sun_path in sockaddr_un, less its closing NUL
 MAX_WORKERS = 100  # of one stage; tcp ports are laid out in blocks of this size
@@ -27,77 +30,136 @@ class SettingsError(ValueError):
     """A setting is wrong; the text names the flag (or variable, or file) and what to do."""
 
 
-def _setting(default: Any, help: str, kind: str = "str", **limits: Any) -> Any:  # noqa: A002
-    return field(default=default, metadata={"help": help, "kind": kind, **limits})
+def _meta(text: str, kind: str = "str", **limits: Any) -> dict[str, Any]:
+    return {"help": text, "kind": kind, **limits}
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that can be set. Each field is the flag `--its-name` and the variable `ECHOMIMIC_ITS_NAME`."""
+    """Everything that can be set: a field is the flag `--its-name` and the variable `ECHOMIMIC_ITS_NAME`."""
 
-    host: str = _setting("127.0.0.1", "address the page is served on; loopback only", choices=LOOPBACK)
-    port: int = _setting(8080, "port the page is served on", "int", low=1, high=65535)
-    audio_margin: int = _setting(2, "video frames of audio context on each side", "int", low=0, high=8)
-    use_init_latent: bool = _setting(True, "start each clip from the end of the one before", "bool")
-    compile_unet: bool = _setting(False, "compile the denoiser with torch.compile", "bool")
-    config: Path = _setting(
-        ROOT / "demo/model/infer_bundled.yaml", "model configuration (infer_acc.yaml layout)", "path"
+    host: str = field(
+        default="127.0.0.1", metadata=_meta("address the page is served on; loopback only", choices=LOOPBACK)
     )
-    reference_image: tuple[Path, ...] = _setting((), "reference image(s); bundled avatars if none", "paths")
-    avatar_dir: Path = _setting(ROOT / "demo/avatars", "folder of bundled avatars", "path")
-    pose_dir: tuple[Path, ...] = _setting((), "pose folder(s) or .npz; bundled poses if none", "paths")
-    sample_rate: int = _setting(16000, "rate of a version 1 client's PCM, Hz", "int", low=8000, high=192000)
-    fps: int | None = _setting(
-        None, "frame rate; the highest of 24, 12, 8 this machine holds if not given", "int?", low=1, high=60
+    port: int = field(default=8080, metadata=_meta("port the page is served on", "int", low=1, high=65535))
+    audio_margin: int = field(
+        default=2, metadata=_meta("video frames of audio context on each side", "int", low=0, high=8)
     )
-    clip_frames: int = _setting(12, "frames of a clip at 24 fps", "int", low=1, high=24)
-    steps: int | None = _setting(None, "denoising steps; the model's if not given", "int?", low=1, high=100)
-    cfg: float | None = _setting(None, "guidance scale; the model's if not given", "float?", low=1, high=30)
-    width: int | None = _setting(
-        None, "picture width; the model's if not given", "int?", low=64, high=2048, multiple=8
+    use_init_latent: bool = field(
+        default=True, metadata=_meta("start each clip from the end of the one before", "bool")
     )
-    height: int | None = _setting(
-        None, "picture height; the model's if not given", "int?", low=64, high=2048, multiple=8
+    compile_unet: bool = field(
+        default=False, metadata=_meta("compile the denoiser with torch.compile", "bool")
     )
-    seed: int = _setting(0, "seed of the noise", "int", low=0, high=2**63 - 1)
-    encoders: int = _setting(1, "encoder workers to start", "int", low=0, high=MAX_WORKERS)
-    audio_workers: int = _setting(1, "audio workers to start", "int", low=1, high=MAX_WORKERS)
-    gpu_devices: tuple[str, ...] = _setting(
-        ("auto",), "devices of the GPU workers, one each, such as cuda:0,cuda:1 or cpu", "strs"
+    config: Path = field(
+        default=ROOT / "demo/model/infer_bundled.yaml",
+        metadata=_meta("model configuration (infer_acc.yaml layout)", "path"),
     )
-    encoder_devices: tuple[str, ...] = _setting(("auto",), "devices the encoders take in turn", "strs")
-    dtype: str = _setting(
-        "auto", "arithmetic of the models", choices=("auto", "float32", "bfloat16", "float16")
+    reference_image: tuple[Path, ...] = field(
+        default=(), metadata=_meta("reference image(s); bundled avatars if none", "paths")
     )
-    jpeg_quality: int = _setting(90, "quality of the pictures sent", "int", low=1, high=100)
-    max_sessions: int = _setting(4, "sessions at once", "int", low=1, high=1000)
-    threads: int = _setting(
-        0, "threads of each model process; 0 is the library's own choice", "int", low=0, high=1024
+    avatar_dir: Path = field(
+        default=ROOT / "demo/avatars", metadata=_meta("folder of bundled avatars", "path")
     )
-    idle_flush: float = _setting(
-        0.3, "seconds without speech data before a partial clip is finished", "float", low=0.05, high=10
+    pose_dir: tuple[Path, ...] = field(
+        default=(), metadata=_meta("pose folder(s) or .npz; bundled poses if none", "paths")
     )
-    run_dir: Path = _setting(
-        None, "folder of the sockets; /tmp/echomimic-live-UID-PORT if not given", "path?"
+    sample_rate: int = field(
+        default=16000, metadata=_meta("rate of a version 1 client's PCM, Hz", "int", low=8000, high=192000)
     )
-    log_dir: Path = _setting(Path("logs"), "folder of the logs", "path")
-    log_level: str = _setting("INFO", "least severe log line", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
-    transport: str = _setting("ipc", "sockets between the stages", choices=("ipc", "tcp"))
-    tcp_base_port: int = _setting(9000, "first port of --transport tcp", "int", low=1024, high=65535 - 300)
-    credit: int = _setting(2, "jobs a worker holds at once from one upstream", "int", low=1, high=64)
-    dead_after: float = _setting(
-        5.0, "seconds of silence before a worker is given up", "float", low=1, high=600
+    fps: int | None = field(
+        default=None,
+        metadata=_meta(
+            "frame rate; the highest of 24, 12, 8 this machine holds if not given", "int?", low=1, high=60
+        ),
     )
-    stall_after: float = _setting(
-        60.0, "seconds on one job before a worker is given up", "float", low=1, high=86400
+    clip_frames: int = field(default=12, metadata=_meta("frames of a clip at 24 fps", "int", low=1, high=24))
+    steps: int | None = field(
+        default=None, metadata=_meta("denoising steps; the model's if not given", "int?", low=1, high=100)
     )
-    worker_index: int = _setting(0, "number of this worker in its stage", "int", low=0, high=MAX_WORKERS - 1)
-    passthrough: bool = _setting(False, "no denoiser: measure what the plumbing alone costs", "bool")
-    shared_dir: Path = _setting(ROOT.parent / "shared", "folder of the tests' golden data", "path")
+    cfg: float | None = field(
+        default=None, metadata=_meta("guidance scale; the model's if not given", "float?", low=1, high=30)
+    )
+    width: int | None = field(
+        default=None,
+        metadata=_meta("picture width; the model's if not given", "int?", low=64, high=2048, multiple=8),
+    )
+    height: int | None = field(
+        default=None,
+        metadata=_meta("picture height; the model's if not given", "int?", low=64, high=2048, multiple=8),
+    )
+    seed: int = field(default=0, metadata=_meta("seed of the noise", "int", low=0, high=2**63 - 1))
+    encoders: int = field(
+        default=1, metadata=_meta("encoder workers to start", "int", low=0, high=MAX_WORKERS)
+    )
+    audio_workers: int = field(
+        default=1, metadata=_meta("audio workers to start", "int", low=1, high=MAX_WORKERS)
+    )
+    gpu_devices: tuple[str, ...] = field(
+        default=("auto",),
+        metadata=_meta("devices of the GPU workers, one each, such as cuda:0,cuda:1 or cpu", "strs"),
+    )
+    encoder_devices: tuple[str, ...] = field(
+        default=("auto",), metadata=_meta("devices the encoders take in turn", "strs")
+    )
+    dtype: str = field(
+        default="auto",
+        metadata=_meta("arithmetic of the models", choices=("auto", "float32", "bfloat16", "float16")),
+    )
+    jpeg_quality: int = field(
+        default=90, metadata=_meta("quality of the pictures sent", "int", low=1, high=100)
+    )
+    max_sessions: int = field(default=4, metadata=_meta("sessions at once", "int", low=1, high=1000))
+    threads: int = field(
+        default=0,
+        metadata=_meta(
+            "threads of each model process; 0 is the library's own choice", "int", low=0, high=1024
+        ),
+    )
+    idle_flush: float = field(
+        default=0.3,
+        metadata=_meta(
+            "seconds without speech data before a partial clip is finished", "float", low=0.05, high=10
+        ),
+    )
+    run_dir: Path = field(
+        default=UNSET,
+        metadata=_meta("folder of the sockets; /tmp/echomimic-live-UID-PORT if not given", "path?"),
+    )
+    log_dir: Path = field(default=Path("logs"), metadata=_meta("folder of the logs", "path"))
+    log_level: str = field(
+        default="INFO", metadata=_meta("least severe log line", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+    )
+    transport: str = field(
+        default="ipc", metadata=_meta("sockets between the stages", choices=("ipc", "tcp"))
+    )
+    tcp_base_port: int = field(
+        default=9000, metadata=_meta("first port of --transport tcp", "int", low=1024, high=65535 - 300)
+    )
+    credit: int = field(
+        default=2, metadata=_meta("jobs a worker holds at once from one upstream", "int", low=1, high=64)
+    )
+    dead_after: float = field(
+        default=5.0,
+        metadata=_meta("seconds of silence before a worker is given up", "float", low=1, high=600),
+    )
+    stall_after: float = field(
+        default=60.0,
+        metadata=_meta("seconds on one job before a worker is given up", "float", low=1, high=86400),
+    )
+    worker_index: int = field(
+        default=0, metadata=_meta("number of this worker in its stage", "int", low=0, high=MAX_WORKERS - 1)
+    )
+    passthrough: bool = field(
+        default=False, metadata=_meta("no denoiser: measure what the plumbing alone costs", "bool")
+    )
+    shared_dir: Path = field(
+        default=ROOT.parent / "shared", metadata=_meta("folder of the tests' golden data", "path")
+    )
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            if f.name == "run_dir" and self.run_dir is None:
+            if f.name == "run_dir" and self.run_dir == UNSET:
                 object.__setattr__(self, "run_dir", default_run_dir(self.port))
             elif f.name == "run_dir":
                 object.__setattr__(self, "run_dir", self.run_dir.absolute())
@@ -156,7 +218,7 @@ def load_settings(argv: Sequence[str] | None = None, env: Mapping[str, str] | No
 
 
 def settings_from_command_line() -> Settings:
-    """`load_settings()` for a `__main__`: a wrong setting is written to stderr and ends the process with 2."""
+    """`load_settings()` for a `__main__`: a wrong setting is told on stderr, exit status 2."""
     try:
         return load_settings()
     except SettingsError as error:
