@@ -1,1 +1,1 @@
-"""Command-line tools: the supervisor behind ``run_all.sh``, the client, the benchmark and the pose converter."""
+"""Command-line tools: supervisor (behind ``run_all.sh``), client, benchmark, pose converter."""

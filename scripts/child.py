@@ -48,8 +48,8 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             bufsize=0,
-            start_new_session=True,  # its own group: Ctrl-C reaches the supervisor only, which then stops all
-            preexec_fn=_die_with_parent(os.getpid()),
+            start_new_session=True,  # its own group: Ctrl-C reaches the supervisor only
+            preexec_fn=_die_with_parent(os.getpid()),  # noqa: PLW1509 - the supervisor has one thread
         )
         assert self._process.stdout is not None
         self.output = self._process.stdout

@@ -47,7 +47,9 @@ class RestartPolicy:
             return Restart(self.base)
         self.failures += 1
         if self.failures >= self.limit:
-            return GiveUp(f"ended {self.failures} times within {self.quick:g} s of its start, last with {how}")
+            return GiveUp(
+                f"ended {self.failures} times within {self.quick:g} s of its start, last with {how}"
+            )
         return Restart(self.base * 2 ** (self.failures - 1))
 
 

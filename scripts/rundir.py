@@ -35,9 +35,13 @@ class RunDir:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             info = self.path.lstat()
         except OSError as error:
-            raise RunDirError(f"run folder {self.path}: {error.strerror}; choose another with --run-dir") from error
+            raise RunDirError(
+                f"run folder {self.path}: {error.strerror}; choose another with --run-dir"
+            ) from error
         if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
-            raise RunDirError(f"run folder {self.path} is not a folder of this user's; choose another with --run-dir")
+            raise RunDirError(
+                f"run folder {self.path} is not a folder of this user's; choose another with --run-dir"
+            )
         self.path.chmod(0o700)
         self._fd = self._lock()
         self._clear(keep_lock=True)
@@ -97,4 +101,6 @@ def check_port_free(host: str, port: int) -> None:
                     f"port {port} is in use on {host}: is echomimic-live running already?"
                     " Stop it with Ctrl-C, or choose another port with --port"
                 ) from error
-            raise RunDirError(f"cannot listen on {host}:{port}: {error.strerror}; choose --host and --port") from error
+            raise RunDirError(
+                f"cannot listen on {host}:{port}: {error.strerror}; choose --host and --port"
+            ) from error

@@ -13,7 +13,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from protocol.settings import Settings, SettingsError, load_settings, to_argv
+from protocol.settings import Settings, SettingsError, flags_of, load_settings
 from scripts.poses import PoseError, convert_pose_folders
 from scripts.rundir import RunDir, RunDirError, check_port_free
 from scripts.runlog import RunLog
@@ -45,7 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def supervise(settings: Settings) -> int:
     """Run the stages until a signal or a failure; the exit status."""
-    log = RunLog(settings.log_dir)
+    try:
+        log = RunLog(settings.log_dir)
+    except OSError as error:
+        print(
+            f"echomimic-live: --log-dir {settings.log_dir}: {error.strerror}; choose another", file=sys.stderr
+        )
+        return 1
     stages = stage_list(settings)
     url = base_url(settings)
 
@@ -62,7 +68,7 @@ def supervise(settings: Settings) -> int:
 
 def stage_list(settings: Settings) -> list[Stage]:
     """The processes of a run, upstream first: each gets the run's flags and its own ``--worker-index``."""
-    flags = to_argv(settings)
+    flags = flags_of(settings)
     counts = {
         "gateway": 1,
         "audio_worker": settings.audio_workers,
@@ -73,21 +79,21 @@ def stage_list(settings: Settings) -> list[Stage]:
     for module, count in counts.items():
         for index in range(count):
             name = module if count == 1 else f"{module}.{index}"
-            command = [sys.executable, "-u", "-m", module, *flags, "--worker-index", str(index)]
+            own = ["--worker-index", str(index)]  # after the run's flags: the later one counts
+            command = [sys.executable, "-u", "-m", module, *flags, *own]
             stages.append(Stage(name, command))
     return stages
 
 
 def base_url(settings: Settings) -> str:
     """Where a browser on this machine finds the page."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
-    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{settings.port}"
 
 
 def ask_ready(settings: Settings) -> Readiness:
     """Ask the gateway's ``/readyz`` once; no answer is an answer."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
-    connection = http.client.HTTPConnection(host, settings.port, timeout=0.5)
+    connection = http.client.HTTPConnection(settings.host, settings.port, timeout=0.5)
     try:
         connection.request("GET", "/readyz")
         response = connection.getresponse()

@@ -1,0 +1,30 @@
+"""Runs the supervisor over stages given as JSON: [[name, [command…]], …]; for the tests."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from scripts.rundir import RunDir
+from scripts.runlog import RunLog
+from scripts.supervise import Readiness, Stage, Supervisor
+
+
+def main() -> int:
+    folder = Path(sys.argv[1])
+    ready_after = time.monotonic() + 0.2
+    with RunDir(folder / "run", 1):
+        log = RunLog(folder / "logs")
+        stages = [Stage(name, command) for name, command in json.loads(sys.argv[2])]
+        return Supervisor(
+            stages,
+            log,
+            probe=lambda: Readiness(time.monotonic() > ready_after, "the clock"),
+            on_ready=lambda: print("ready: fake", flush=True),
+        ).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

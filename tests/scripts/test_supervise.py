@@ -1,0 +1,170 @@
+"""The supervisor over small real processes: output, restarts, giving up, and leaving nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+LOOP = "import time\nwhile True: time.sleep(1)"
+STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True)\n{LOOP}"
+CRASH = "print('loading weights'); raise SystemExit('no such file: unet.pth')"
+
+
+class Run:
+    """A supervisor process over fake stages; `marker` is in every stage's command line, to find them by."""
+
+    def __init__(self, folder: Path, stages: dict[str, str]) -> None:
+        self.folder = folder
+        self.marker = f"marker-{folder.name}-{os.getpid()}"
+        commands = [[name, [sys.executable, "-c", code, self.marker]] for name, code in stages.items()]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.scripts.fake_run", str(folder), json.dumps(commands)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def pids(self) -> list[int]:
+        """Processes whose command line carries the marker, the supervisor left out."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) == self.process.pid:
+                continue
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if self.marker.encode() in words:
+                found.append(int(entry.name))
+        return found
+
+    def wait_ready(self) -> None:
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "ready: fake\n"
+
+    def log(self) -> str:
+        (path,) = (self.folder / "logs").glob("run_*.log")
+        return path.read_text()
+
+
+def wait_until(condition: object, within: float) -> bool:
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        if condition():  # type: ignore[operator]
+            return True
+        time.sleep(0.02)
+    return bool(condition())  # type: ignore[operator]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[object]:
+    runs: list[Run] = []
+
+    def make(stages: dict[str, str]) -> Run:
+        runs.append(Run(tmp_path, stages))
+        return runs[-1]
+
+    yield make
+    for run in runs:
+        if run.process.poll() is None:
+            run.process.kill()
+        run.process.communicate()
+
+
+def test_output_goes_to_the_log_and_warnings_to_the_console(start) -> None:
+    code = f"print('INFO quiet', flush=True); print('12:00:00 WARNING loud: hot', flush=True)\n{LOOP}"
+    run = start({"worker": code})
+    run.wait_ready()
+    assert wait_until(lambda: "[worker] 12:00:00 WARNING loud: hot" in run.log(), 3)
+    run.process.send_signal(signal.SIGTERM)
+    _, console = run.process.communicate(timeout=5)
+    assert run.process.returncode == 0
+    assert "[worker] INFO quiet" in run.log()
+    assert "worker: 12:00:00 WARNING loud: hot" in console
+    assert "quiet" not in console
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_everything_within_five_seconds(start, number) -> None:
+    run = start({"polite": LOOP, "stubborn": STUBBORN})
+    run.wait_ready()
+    assert wait_until(lambda: "[stubborn] up" in run.log(), 3)
+    began = time.monotonic()
+    run.process.send_signal(number)
+    run.process.communicate(timeout=8)
+    assert time.monotonic() - began < 5
+    assert run.process.returncode == 0
+    assert run.pids() == []
+    assert not (run.folder / "run").exists()
+
+
+def test_a_killed_supervisor_leaves_no_stage(start) -> None:
+    run = start({"a": LOOP, "stubborn": STUBBORN})
+    run.wait_ready()
+    assert len(run.pids()) == 2
+    run.process.kill()
+    assert wait_until(lambda: run.pids() == [], 3)
+
+
+def test_a_crashed_stage_comes_back(start) -> None:
+    run = start({"worker": LOOP, "other": LOOP})
+    run.wait_ready()
+    before = run.pids()
+    victim = min(before)
+    os.kill(victim, signal.SIGKILL)
+    assert wait_until(lambda: len(run.pids()) == 2 and victim not in run.pids(), 3)
+    assert "signal 9 (SIGKILL)" in run.log()
+    assert run.process.poll() is None
+
+
+def test_three_quick_failures_end_the_run_and_say_why(start) -> None:
+    run = start({"gateway": LOOP, "gpu_worker": CRASH})
+    _, console = run.process.communicate(timeout=15)
+    assert run.process.returncode == 1
+    assert "gpu_worker ended 3 times within 30 s of its start, last with status 1" in console
+    assert "no such file: unet.pth" in console
+    assert console.count("starting it again") == 2
+    assert run.pids() == []
+    assert not (run.folder / "run").exists()
+
+
+def test_a_stage_that_cannot_work_is_not_tried_again(start) -> None:
+    run = start({"gpu_worker": "import sys; print('config: no key vae'); sys.exit(2)"})
+    _, console = run.process.communicate(timeout=10)
+    assert run.process.returncode == 1
+    assert "cannot work with this configuration" in console
+    assert "config: no key vae" in console
+    assert "starting it again" not in console
+
+
+def test_what_an_ended_stage_left_in_its_group_ends_too(start) -> None:
+    code = f"""
+import subprocess, sys
+subprocess.Popen([sys.executable, "-c", {LOOP!r}, sys.argv[1]])
+print("forked", flush=True)
+{LOOP}"""
+    run = start({"worker": code})
+    run.wait_ready()
+    assert wait_until(lambda: len(run.pids()) == 2, 3)
+    first = set(run.pids())
+    os.kill(min(first), signal.SIGKILL)
+    assert wait_until(lambda: len(run.pids()) == 2 and not first & set(run.pids()), 4)
+
+
+def test_a_flood_of_output_without_newlines_is_cut_and_blocks_nobody(start) -> None:
+    flood = f"import sys; sys.stdout.write('x' * 3_000_000); sys.stdout.flush()\n{LOOP}"
+    run = start({"flood": flood, "worker": f"print('here', flush=True)\n{LOOP}"})
+    run.wait_ready()
+    assert wait_until(lambda: "[worker] here" in run.log(), 3)
+    assert wait_until(lambda: run.log().count("x") >= 2_900_000, 5)
