@@ -1,0 +1,113 @@
+"""Build the identities: `python -m demo.figure.make_identities`.
+
+Needs Node and npm once (the avatar parts and a rasteriser come from the npm registry); the result,
+`demo/figure/build/identities.npz`, is all that the renderer reads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from demo.figure.layers import VIEW, VIEW_X, VIEW_Y, hair_behind, premultiplied_average, split_layers
+from demo.figure.people import LONG_HAIR, Person, all_people, split
+
+HERE = Path(__file__).resolve().parent
+BUILD = HERE / "build"
+SPLIT_FILE = HERE / "split.json"
+PROPORTIONS = [
+    "eye_white", "eye_size", "brow_thickness", "brow_arch", "lip_fullness", "lip_rose", "mouth_width", "smile",
+    "blush", "lashes", "bare_arms",
+]  # fmt: skip
+
+
+def _node(folder: Path, *arguments: str) -> None:
+    subprocess.run(["node", "draw.mjs", *arguments], cwd=folder, check=True)
+
+
+def _prepare_node(build: Path) -> Path:
+    """A folder with the script and its npm packages."""
+    folder = build / "node"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("package.json", "package-lock.json", "draw.mjs"):
+        shutil.copy(HERE / "node" / name, folder / name)
+    if not (folder / "node_modules").is_dir():
+        subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=folder, check=True)
+    return folder
+
+
+def _rasterise(folder: Path, people: list[Person], size: int) -> dict[str, list[np.ndarray]]:
+    """Premultiplied uint8 (size, size, 4) layers of each person."""
+    options = folder / "options.json"
+    people_json = folder / "people.json"
+    options.write_text(json.dumps([person.options() for person in people]))
+    _node(folder, "people", options.name, people_json.name)
+    svgs = {}
+    for person, svg in zip(people, json.loads(people_json.read_text()), strict=True):
+        for layer, text in split_layers(svg, person.skin).items():
+            svgs[f"{person.name}.{layer}"] = text
+    svg_json = folder / "layers.json"
+    svg_json.write_text(json.dumps(svgs))
+    pictures = folder / "png"
+    shutil.rmtree(pictures, ignore_errors=True)
+    pictures.mkdir()
+    _node(folder, "raster", svg_json.name, pictures.name, str(2 * size))
+    layers: dict[str, list[np.ndarray]] = {"body": [], "front": [], "behind": []}
+    for person in people:
+        images = {}
+        for layer in ("body", "front", "hair"):
+            with Image.open(pictures / f"{person.name}.{layer}.png") as png:
+                images[layer] = premultiplied_average(np.asarray(png.convert("RGBA")), 2)
+        layers["body"].append(images["body"])
+        layers["front"].append(images["front"])
+        layers["behind"].append(
+            hair_behind(images["hair"]) if person.top in LONG_HAIR else np.zeros_like(images["hair"])
+        )
+    shutil.rmtree(pictures)
+    return layers
+
+
+def _colors(people: list[Person], attribute: str) -> np.ndarray:
+    return np.array([list(bytes.fromhex(getattr(person, attribute))) for person in people], dtype=np.uint8)
+
+
+def build(target: Path, size: int) -> None:
+    """Write every identity's layers, colours and proportions to one compressed file."""
+    people = all_people()
+    layers = _rasterise(_prepare_node(target.parent), people, size)
+    arrays = {name: np.stack(images) for name, images in layers.items()}
+    has_behind = arrays["behind"][..., 3].any(axis=(1, 2))
+    arrays["behind"] = arrays["behind"][has_behind]
+    np.savez_compressed(
+        target,
+        names=np.array([person.name for person in people]),
+        view=np.array([VIEW_X, VIEW_Y, VIEW], dtype=np.float32),
+        behind_of=np.flatnonzero(has_behind).astype(np.int64),
+        proportions=np.array(
+            [[float(getattr(person, key)) for key in PROPORTIONS] for person in people], dtype=np.float32
+        ),
+        proportion_names=np.array(PROPORTIONS),
+        **{key: _colors(people, key) for key in ("skin", "hair", "clothes", "background", "iris")},
+        **arrays,
+    )
+    SPLIT_FILE.write_text(json.dumps(split(), indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=384, help="side of the stored layers in pixels (default 384)")
+    parser.add_argument("--output", type=Path, default=BUILD / "identities.npz")
+    arguments = parser.parse_args()
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    build(arguments.output, arguments.size)
+    print(f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
