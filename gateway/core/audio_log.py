@@ -1,0 +1,162 @@
+"""A session's sent PCM, cut into clips, kept until each clip is played out.
+
+The log is the session's clock. It gives every sample its `pts` (in 16 kHz samples), says where clips begin
+and end, and gives back the exact samples of a clip. A clip that a pause cut short ends where the client's
+samples end: the silence that the pipeline pads it with is never echoed, and the next sample starts the next
+clip.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Samples = npt.NDArray[np.float32]
+
+#: Rate of the session clock, `pts` per second.
+CLOCK_RATE = 16000
+
+
+@dataclass(frozen=True)
+class ClipShape:
+    """How a stream is cut: `frames` pictures a clip, `fps` pictures a second."""
+
+    fps: int
+    frames: int
+
+    def pts(self, clip: int) -> int:
+        """pts of the first sample of `clip`."""
+        return clip * self.frames * CLOCK_RATE // self.fps
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.fps
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Part of one clip, ready for the audio worker. Never crosses a clip's end."""
+
+    clip: int
+    pts: int
+    samples: Samples
+    ends_clip: bool
+    flush: bool = False
+
+
+@dataclass(frozen=True)
+class ClipAudio:
+    """A complete clip's sound: samples at the client's rate and when the last of them came (seconds).
+
+    `joined`: its first sample followed the clip before without a pause.
+    """
+
+    clip: int
+    pts: int
+    position: int
+    samples: Samples
+    ended_at: float
+    joined: bool
+
+
+class AudioLog:
+    """Samples in, pieces out; clips by number.
+
+    `rate` is the client's sample rate. Clip k covers the client's samples from `bound(k)` to `bound(k + 1)`
+    of a stream without pauses.
+    """
+
+    def __init__(self, shape: ClipShape, rate: int = CLOCK_RATE) -> None:
+        self.shape = shape
+        self.rate = rate
+        self.clip = 0  # the clip being filled
+        self.position = 0  # samples received in all
+        self._parts: list[Samples] = []
+        self._filled = 0
+        self._joined = False
+        self._done: dict[int, ClipAudio] = {}
+
+    def bound(self, clip: int) -> int:
+        """The client's sample at which `clip` begins, were there no pauses."""
+        return self.shape.pts(clip) * self.rate // CLOCK_RATE
+
+    @property
+    def partial(self) -> int:
+        """Samples in the clip being filled."""
+        return self._filled
+
+    @property
+    def missing(self) -> int:
+        """Samples that end the clip being filled."""
+        return self.bound(self.clip + 1) - self.bound(self.clip) - self._filled
+
+    @property
+    def held(self) -> int:
+        """Complete clips not yet released."""
+        return len(self._done)
+
+    def append(self, samples: Samples, now: float) -> list[Piece]:
+        """Add samples, shape (n,); gives the pieces they make, cut at clip ends."""
+        pieces = []
+        start = 0
+        while start < len(samples):
+            room = self.missing
+            part = samples[start : start + room]
+            start += len(part)
+            ends = len(part) == room
+            pieces.append(Piece(self.clip, self._next_pts(), part, ends))
+            self._parts.append(part)
+            self._filled += len(part)
+            self.position += len(part)
+            if ends:
+                self._finish(now, joined=True)
+        return pieces
+
+    def flush(self, now: float) -> Piece | None:
+        """End the clip being filled; None when it holds nothing."""
+        if not self._filled:
+            return None
+        piece = Piece(self.clip, self._next_pts(), np.empty(0, np.float32), True, flush=True)
+        self._finish(now, joined=False)
+        return piece
+
+    def take_partial(self) -> Samples:
+        """Remove and give back the samples of the clip being filled."""
+        samples = _join(self._parts)
+        self.position -= self._filled
+        self._parts, self._filled = [], 0
+        return samples
+
+    def complete(self, clip: int) -> bool:
+        """Whether all of `clip`'s samples have come (released clips included)."""
+        return clip < self.clip
+
+    def audio(self, clip: int) -> ClipAudio:
+        """The sound of a complete clip. Raises KeyError when it is not complete or already released."""
+        return self._done[clip]
+
+    def release(self, clip: int) -> ClipAudio:
+        """`audio(clip)`, forgetting it."""
+        return self._done.pop(clip)
+
+    def _next_pts(self) -> int:
+        return self.shape.pts(self.clip) + self._filled * CLOCK_RATE // self.rate
+
+    def _finish(self, now: float, joined: bool) -> None:
+        self._done[self.clip] = ClipAudio(
+            clip=self.clip,
+            pts=self.shape.pts(self.clip),
+            position=self.position - self._filled,
+            samples=_join(self._parts),
+            ended_at=now,
+            joined=self._joined,
+        )
+        self._parts, self._filled = [], 0
+        self._joined = joined
+        self.clip += 1
+
+
+def _join(parts: list[Samples]) -> Samples:
+    return np.concatenate(parts) if parts else np.empty(0, np.float32)

@@ -1,0 +1,79 @@
+"""How fast a client's samples go down the pipeline: real time, with a small head start.
+
+A live microphone never notices it. A client that pours in a whole file is slowed to real time, and one that
+keeps more waiting than the bound gets an error.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+import numpy.typing as npt
+
+from protocol.browser import BrowserError
+
+Samples = npt.NDArray[np.float32]
+
+#: A client's clock may run this much fast without being slowed.
+TOLERANCE = 1.02
+
+
+class PacedInput:
+    """Samples waiting to go down, released at `rate` per second with `ahead` seconds of head start.
+
+    `high` seconds waiting: stop reading from the client (`full`). `bound` seconds waiting: error.
+    """
+
+    def __init__(self, rate: int, *, ahead: float = 1.0, high: float = 2.0, bound: float = 20.0) -> None:
+        self._rate = rate
+        self._speed = rate * TOLERANCE
+        self._ahead = ahead
+        self._high = high
+        self._bound = bound
+        self._parts: deque[Samples] = deque()
+        self._free_at = 0.0  # when, at real time, everything taken so far has been spoken
+        self.waiting = 0
+
+    @property
+    def full(self) -> bool:
+        return self.waiting > self._high * self._rate
+
+    def put(self, samples: Samples) -> None:
+        """Add samples. Raises BrowserError("too_fast") past the bound."""
+        if self.waiting + len(samples) > self._bound * self._rate:
+            raise BrowserError(
+                "too_fast",
+                f"more than {self._bound:g} s of audio waits to be spoken; send it no faster than real time",
+            )
+        if len(samples):
+            self._parts.append(samples)
+            self.waiting += len(samples)
+
+    def put_back(self, samples: Samples) -> None:
+        """Put samples before everything else that waits."""
+        if len(samples):
+            self._parts.appendleft(samples)
+            self.waiting += len(samples)
+
+    def take(self, now: float) -> Samples:
+        """What may go down now, shape (n,)."""
+        allowed = int((now + self._ahead - max(self._free_at, now)) * self._speed)
+        taken: list[Samples] = []
+        count = 0
+        while self._parts and count < allowed:
+            part = self._parts.popleft()
+            if count + len(part) > allowed:
+                self._parts.appendleft(part[allowed - count :])
+                part = part[: allowed - count]
+            taken.append(part)
+            count += len(part)
+        self.waiting -= count
+        self._free_at = max(self._free_at, now) + count / self._speed
+        return np.concatenate(taken) if taken else np.empty(0, np.float32)
+
+    def wait(self, now: float, least: float = 0.02) -> float | None:
+        """Seconds until `least` seconds of audio may be taken; None when nothing waits."""
+        if not self.waiting:
+            return None
+        return max(0.0, self._free_at + least - self._ahead - now)

@@ -1,0 +1,202 @@
+"""What goes to a client and when: one player for each version of the wire.
+
+Both take messages in stream order and give back those to send now. Version 1 has no positions, so its player
+holds each picture until its time. Version 2's client keeps its own time, so everything goes at once, within
+what the client has shown: for a slow client the newest pictures win and the sound goes on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.core.audio_log import ClipAudio, ClipShape
+from gateway.core.play_clock import PlayClock
+from protocol.browser import AudioMessage, Shown, VideoMessage, encode_audio, encode_video
+
+
+@dataclass(frozen=True)
+class Sound:
+    """The sound of the clip that begins here. `audio` tells its place in time."""
+
+    message: AudioMessage
+    audio: ClipAudio
+
+
+Playable = Sound | VideoMessage
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A websocket message; `first_of` is the clip whose first picture it carries."""
+
+    data: bytes
+    first_of: int | None = None
+    picture: bool = False
+
+
+class Player(Protocol):
+    clock: PlayClock
+    dropped: int
+
+    def push(self, item: Playable, now: float) -> None:
+        """Take the next item of the stream."""
+
+    def pull(self, now: float, room: bool) -> list[Outgoing]:
+        """What to send now. `room` False: the connection's buffer is full."""
+
+    def wait(self, now: float) -> float | None:
+        """Seconds until `pull` may give more by itself; None when only an event can change that."""
+
+    def shown(self, what: Shown, now: float) -> None:
+        """The client has shown this picture."""
+
+    def stalled(self, now: float) -> float:
+        """Seconds for which the client has shown nothing of what it was sent."""
+
+    def restart(self, shape: ClipShape) -> None:
+        """A new epoch: forget what was not sent."""
+
+
+def _outgoing_picture(message: VideoMessage, version: int) -> Outgoing:
+    first = message.seq if message.index == 0 else None
+    return Outgoing(encode_video(message, version), first, picture=True)
+
+
+class PacedPlayer:
+    """Version 1: a clip's sound, then its pictures one by one at their times.
+
+    A picture whose turn comes while the connection is full is dropped. When clips wait longer than
+    `max_wait` seconds for their turn the pictures of the clip are dropped, so that the delay stays bounded.
+    """
+
+    def __init__(self, shape: ClipShape, *, max_wait: float = 3.0) -> None:
+        self.clock = PlayClock(shape)
+        self.dropped = 0
+        self._max_wait = max_wait
+        self._queue: deque[tuple[float, Playable]] = deque()
+        self._skipping = False
+        self._full_since: float | None = None
+
+    def push(self, item: Playable, now: float) -> None:
+        if isinstance(item, Sound):
+            start = self.clock.begin(item.audio, now)
+            self._skipping = start - now > self._max_wait
+            if self._skipping:
+                self.clock.end = start
+            self._queue.append((start, item))
+        elif self._skipping:
+            self.dropped += 1
+        else:
+            self.clock.arrived(item.pts, now)
+            self._queue.append((self.clock.due(item.pts), item))
+
+    def pull(self, now: float, room: bool) -> list[Outgoing]:
+        if room:
+            self._full_since = None
+        elif self._full_since is None:
+            self._full_since = now
+        out = []
+        while self._queue and self._queue[0][0] <= now:
+            item = self._queue.popleft()[1]
+            if isinstance(item, Sound):
+                out.append(Outgoing(encode_audio(item.message, 1)))
+            elif room:
+                out.append(_outgoing_picture(item, 1))
+            else:
+                self.dropped += 1
+        return out
+
+    def wait(self, now: float) -> float | None:
+        return max(0.0, self._queue[0][0] - now) if self._queue else None
+
+    def shown(self, what: Shown, now: float) -> None:
+        raise AssertionError("version 1 has no acknowledgements")
+
+    def stalled(self, now: float) -> float:
+        return 0.0 if self._full_since is None else now - self._full_since
+
+    def restart(self, shape: ClipShape) -> None:
+        self.clock.reshape(shape)
+        self._queue.clear()
+        self._skipping = False
+
+
+class AckedPlayer:
+    """Version 2: everything at once while less than `window` seconds and `max_bytes` are in flight.
+
+    In flight is what was sent after the last picture that the client says it has shown. Pictures that find no
+    room wait; more than `queue` seconds of them waiting drops the oldest.
+    """
+
+    def __init__(
+        self, shape: ClipShape, *, window: float = 3.0, max_bytes: int = 6 << 20, queue: float = 1.0
+    ) -> None:
+        self.clock = PlayClock(shape)
+        self.dropped = 0
+        self._window, self._max_bytes, self._queue_seconds = window, max_bytes, queue
+        self._shape = shape
+        self._sounds: deque[Sound] = deque()
+        self._pictures: deque[VideoMessage] = deque()
+        self._flight: deque[tuple[tuple[int, int, int], int]] = deque()  # (epoch, seq, index), bytes
+        self._flight_bytes = 0
+        self._flight_pictures = 0
+        self._progress = 0.0
+
+    @property
+    def in_flight_bytes(self) -> int:
+        return self._flight_bytes
+
+    def push(self, item: Playable, now: float) -> None:
+        if isinstance(item, Sound):
+            self.clock.begin(item.audio, now)
+            self._sounds.append(item)
+            return
+        self.clock.arrived(item.pts, now)
+        self._pictures.append(item)
+        if len(self._pictures) > self._queue_seconds * self._shape.fps:
+            self._pictures.popleft()
+            self.dropped += 1
+
+    def pull(self, now: float, room: bool) -> list[Outgoing]:
+        out = []
+        while self._sounds:
+            message = self._sounds.popleft().message
+            out.append(Outgoing(encode_audio(message, 2)))
+            self._sent((message.epoch, message.seq, -1), out[-1], now)
+        while self._pictures and room and self._window_open():
+            picture = self._pictures.popleft()
+            out.append(_outgoing_picture(picture, 2))
+            self._sent((picture.epoch, picture.seq, picture.index), out[-1], now)
+        return out
+
+    def wait(self, now: float) -> float | None:
+        return None
+
+    def shown(self, what: Shown, now: float) -> None:
+        key = (what.epoch, what.seq, what.index)
+        while self._flight and self._flight[0][0] <= key:
+            place, size = self._flight.popleft()
+            self._flight_bytes -= size
+            self._flight_pictures -= place[2] >= 0
+            self._progress = now
+
+    def stalled(self, now: float) -> float:
+        return now - self._progress if self._flight_pictures else 0.0
+
+    def restart(self, shape: ClipShape) -> None:
+        self._shape = shape
+        self.clock.reshape(shape)
+        self._sounds.clear()
+        self._pictures.clear()
+
+    def _window_open(self) -> bool:
+        return self._flight_pictures < self._window * self._shape.fps and self._flight_bytes < self._max_bytes
+
+    def _sent(self, place: tuple[int, int, int], out: Outgoing, now: float) -> None:
+        if out.picture and not self._flight_pictures:
+            self._progress = now
+        self._flight.append((place, len(out.data)))
+        self._flight_bytes += len(out.data)
+        self._flight_pictures += out.picture

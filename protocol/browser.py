@@ -1,0 +1,302 @@
+"""The wire between a browser (or any websocket client) and the gateway, versions 1 and 2.
+
+Version 1 has no subprotocol: binary float32 little-endian PCM goes up; `0x01` + JPEG and `0x02` + float32
+PCM come down. Version 2 is the websocket subprotocol `echomimic-live.v2`: the same PCM goes up, JSON text
+goes both ways, and what comes down carries its position in the stream. `protocol/SPEC.md` has it in prose.
+
+Everything here is pure: bytes or text in, values out. Both ends use it, so it holds the encoders and the
+decoders. Errors are `BrowserError`, whose `code` is a word for programs and whose text is for people.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+SUBPROTOCOL_V2 = "echomimic-live.v2"
+
+KIND_FRAME = 0x01
+KIND_AUDIO = 0x02
+#: Flag of an audio message: its clip's pictures do not come, the last picture stays.
+FLAG_NO_PICTURES = 0x01
+
+#: Longest websocket message a client may send, in bytes: 16 s of 16 kHz float32.
+MAX_MESSAGE_BYTES = 1 << 20
+#: Longest JSON text a client may send, in characters.
+MAX_TEXT_CHARS = 4096
+#: Samples are floats in -1..1. Hot signals pass; int16 values that were never divided do not.
+MAX_AMPLITUDE = 16.0
+SAMPLE_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+
+_FRAME = struct.Struct("<BBHHHIIQ")  # kind, flags, index, count, 0, epoch, seq, pts
+_AUDIO = struct.Struct("<BBHHHIIQQ")  # kind, flags, 0, 0, 0, epoch, seq, pts, position
+
+#: Error code -> websocket close code.
+CLOSE_CODES = {
+    "bad_audio": 1007,
+    "bad_message": 1007,
+    "text_not_allowed": 1003,
+    "too_large": 1009,
+    "no_hello": 1008,
+    "bad_option": 1008,
+    "too_fast": 1008,
+    "slow_client": 1008,
+    "busy": 1013,
+    "not_ready": 1013,
+    "failed": 1011,
+    "shutdown": 1012,
+}
+
+Samples = npt.NDArray[np.float32]
+
+
+class BrowserError(ValueError):
+    """What a client sent, asked for or ran into, told to it as `code` and a sentence."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    @property
+    def close_code(self) -> int:
+        return CLOSE_CODES[self.code]
+
+    @property
+    def close_reason(self) -> str:
+        """`code: message`, cut to the 123 bytes that a close frame holds."""
+        return f"{self.code}: {self.message}".encode()[:123].decode(errors="ignore")
+
+
+# ---- audio, upwards
+
+
+def parse_pcm(data: bytes | bytearray | memoryview) -> Samples:
+    """Float32 little-endian samples of one binary message, shape (n,), a copy.
+
+    Raises BrowserError("bad_audio") for a length that is no multiple of 4, NaN or infinity, and values far
+    outside -1..1.
+    """
+    if len(data) % 4:
+        raise BrowserError("bad_audio", f"{len(data)} bytes is not whole float32 samples (4 bytes each)")
+    samples = np.frombuffer(data, dtype="<f4").astype(np.float32)
+    if samples.size:
+        peak = float(np.abs(samples).max())
+        if not math.isfinite(peak):
+            raise BrowserError("bad_audio", "the audio holds NaN or infinite samples")
+        if peak > MAX_AMPLITUDE:
+            raise BrowserError(
+                "bad_audio", f"sample of size {peak:.3g}: send floats in -1..1 (int16 / 32768)"
+            )
+    return samples
+
+
+def pcm_bytes(samples: Samples) -> bytes:
+    """Float32 samples as the wire carries them."""
+    return np.ascontiguousarray(samples, dtype="<f4").tobytes()
+
+
+# ---- downwards, binary
+
+
+@dataclass(frozen=True)
+class VideoMessage:
+    """One picture. `pts` counts 16 kHz samples from the epoch's start; version 1 carries the JPEG alone."""
+
+    jpeg: bytes
+    epoch: int = 0
+    seq: int = 0
+    index: int = 0
+    count: int = 0
+    pts: int = 0
+
+
+@dataclass(frozen=True)
+class AudioMessage:
+    """The sound of one clip as the client sent it, at the client's rate.
+
+    `position` counts the samples that the client had sent in this epoch before this clip's first one. It
+    differs from `pts` once a pause has been padded to a clip's end. `pictures` is False when the clip's
+    pictures were dropped.
+    """
+
+    samples: Samples
+    epoch: int = 0
+    seq: int = 0
+    pts: int = 0
+    position: int = 0
+    pictures: bool = True
+
+
+def encode_video(message: VideoMessage, version: int) -> bytes:
+    """`0x01` + JPEG (version 1) or a 24-byte header + JPEG (version 2)."""
+    if version == 1:
+        return bytes([KIND_FRAME]) + message.jpeg
+    head = _FRAME.pack(
+        KIND_FRAME, 0, message.index, message.count, 0, message.epoch, message.seq, message.pts
+    )
+    return head + message.jpeg
+
+
+def encode_audio(message: AudioMessage, version: int) -> bytes:
+    """`0x02` + PCM (version 1) or a 32-byte header + PCM (version 2)."""
+    if version == 1:
+        return bytes([KIND_AUDIO]) + pcm_bytes(message.samples)
+    flags = 0 if message.pictures else FLAG_NO_PICTURES
+    head = _AUDIO.pack(KIND_AUDIO, flags, 0, 0, 0, message.epoch, message.seq, message.pts, message.position)
+    return head + pcm_bytes(message.samples)
+
+
+def decode_down(data: bytes, version: int) -> VideoMessage | AudioMessage:
+    """What a client receives as a binary message. Raises BrowserError("bad_message")."""
+    kind = data[0] if data else -1
+    head = {KIND_FRAME: _FRAME, KIND_AUDIO: _AUDIO}.get(kind)
+    if head is None:
+        raise BrowserError("bad_message", f"unknown message kind {kind}")
+    start = 1 if version == 1 else head.size
+    if len(data) < start:
+        raise BrowserError("bad_message", f"message of {len(data)} bytes is shorter than its header")
+    if version == 1:
+        if kind == KIND_FRAME:
+            return VideoMessage(data[1:])
+        return AudioMessage(parse_pcm(data[1:]))
+    if kind == KIND_FRAME:
+        _, _, index, count, _, epoch, seq, pts = _FRAME.unpack_from(data)
+        return VideoMessage(data[start:], epoch, seq, index, count, pts)
+    _, flags, _, _, _, epoch, seq, pts, position = _AUDIO.unpack_from(data)
+    return AudioMessage(parse_pcm(data[start:]), epoch, seq, pts, position, not flags & FLAG_NO_PICTURES)
+
+
+# ---- upwards, JSON
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a client may ask of a session; None leaves the choice to the gateway."""
+
+    avatar: str | None = None
+    pose: str | None = None
+    fps: int | None = None
+    sample_rate: int | None = None
+
+    def merged(self, later: Options) -> Options:
+        """These options with those that `later` names put over them."""
+        return Options(**{**asdict(self), **{k: v for k, v in asdict(later).items() if v is not None}})
+
+
+@dataclass(frozen=True)
+class Hello:
+    """First message of a version 2 client."""
+
+    options: Options
+
+
+@dataclass(frozen=True)
+class Change:
+    """New options for a running session: it goes on in a new epoch."""
+
+    options: Options
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The last frame that the client has put on its screen."""
+
+    epoch: int
+    seq: int
+    index: int
+
+
+@dataclass(frozen=True)
+class Flush:
+    """The client has stopped speaking: finish the clip now instead of after the pause."""
+
+
+Control = Hello | Change | Shown | Flush
+
+
+def parse_control(text: str) -> Control:
+    """One JSON text of a version 2 client. Raises BrowserError("bad_message" or "bad_option")."""
+    fields = _json_object(text)
+    kind = fields.get("type")
+    if kind == "shown":
+        return Shown(*(_whole(fields, name, 0, 2**32 - 1) for name in ("epoch", "seq", "index")))
+    if kind == "flush":
+        return Flush()
+    if kind == "hello":
+        return Hello(_options(fields))
+    if kind == "options":
+        return Change(_options(fields))
+    raise BrowserError("bad_message", 'expected a "type" of hello, options, shown or flush')
+
+
+def parse_options(fields: dict[str, str]) -> Options:
+    """Options of a version 1 client, from the query of its address (`?avatar=ada&pose=wave`)."""
+    numbers = {name: int(v) for name, v in fields.items() if name in ("fps", "sample_rate") and v.isdecimal()}
+    return _options({**fields, **numbers})
+
+
+def _options(fields: dict[str, Any]) -> Options:
+    rate = _optional_whole(fields, "sample_rate", 1, 1_000_000)
+    if rate is not None and rate not in SAMPLE_RATES:
+        known = ", ".join(map(str, SAMPLE_RATES))
+        raise BrowserError("bad_option", f"sample_rate {rate}: give one of {known}")
+    return Options(
+        avatar=_optional_name(fields, "avatar"),
+        pose=_optional_name(fields, "pose"),
+        fps=_optional_whole(fields, "fps", 1, 120),
+        sample_rate=rate,
+    )
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    if len(text) > MAX_TEXT_CHARS:
+        raise BrowserError(
+            "bad_message", f"text of {len(text)} characters; at most {MAX_TEXT_CHARS} are read"
+        )
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as err:
+        raise BrowserError("bad_message", "the text is not JSON") from err
+    if not isinstance(value, dict):
+        raise BrowserError("bad_message", "the text is not a JSON object")
+    return value
+
+
+def _optional_name(fields: dict[str, Any], name: str) -> str | None:
+    value = fields.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str) or not 1 <= len(value) <= 64:
+        raise BrowserError("bad_option", f"{name}: give a name of 1 to 64 characters")
+    return value
+
+
+def _optional_whole(fields: dict[str, Any], name: str, low: int, high: int) -> int | None:
+    return None if fields.get(name) is None else _whole(fields, name, low, high, "bad_option")
+
+
+def _whole(fields: dict[str, Any], name: str, low: int, high: int, code: str = "bad_message") -> int:
+    value = fields.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise BrowserError(code, f"{name}: give a whole number from {low} to {high}")
+    return value
+
+
+# ---- downwards, JSON
+
+
+def encode_text(kind: str, **fields: object) -> str:
+    """A JSON text from the gateway: `ready`, `status` or `error`."""
+    return json.dumps({"type": kind, **fields}, separators=(",", ":"), allow_nan=False)
+
+
+def encode_error(error: BrowserError) -> str:
+    """The last text before the gateway closes the connection for an error."""
+    return encode_text("error", code=error.code, message=error.message)

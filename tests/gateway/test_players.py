@@ -1,0 +1,141 @@
+"""Play-out: version 1 keeps time, version 2 keeps to what the client has shown."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.audio_log import ClipAudio, ClipShape
+from gateway.core.players import AckedPlayer, PacedPlayer, Sound
+from protocol.browser import AudioMessage, Shown, VideoMessage, decode_down
+
+SHAPE = ClipShape(24, 12)
+
+
+def sound(seq, joined=True):
+    samples = np.full(8000, seq, np.float32)
+    return Sound(
+        AudioMessage(samples, 0, seq, SHAPE.pts(seq), seq * 8000),
+        ClipAudio(seq, SHAPE.pts(seq), seq * 8000, samples, 0.0, joined),
+    )
+
+
+def picture(seq, index, size=1000):
+    return VideoMessage(b"j" * size, 0, seq, index, 12, SHAPE.pts(seq) + index * 16000 // 24)
+
+
+def push_clip(player, seq, now, joined=True, size=1000):
+    player.push(sound(seq, joined and seq > 0), now)
+    for index in range(12):
+        player.push(picture(seq, index, size), now)
+
+
+def kinds(out, version):
+    return [type(decode_down(o.data, version)).__name__[0] for o in out]
+
+
+def test_version_1_sends_sound_then_pictures_at_their_times():
+    player = PacedPlayer(SHAPE)
+    push_clip(player, 0, 10.0)
+    out = player.pull(10.0, True)
+    assert kinds(out, 1) == ["A", "V"] and out[1].first_of == 0
+    assert 0.041 < player.wait(10.0) < 0.042
+    assert player.pull(10.04, True) == []
+    assert len(player.pull(10.042, True)) == 1
+    assert len(player.pull(10.5, True)) == 10
+    assert player.wait(10.5) is None and player.clock.late_pictures == 0
+
+
+@given(st.lists(st.floats(0.0, 0.7), min_size=1, max_size=12))
+def test_version_1_never_plays_early_and_keeps_half_a_second_a_clip(gaps):
+    player = PacedPlayer(SHAPE, max_wait=100)
+    now, sent = 0.0, []
+    for seq, gap in enumerate(gaps):
+        until = now + gap
+        while (wait := player.wait(now)) is not None and now + wait <= until:
+            now += wait + 1e-9
+            sent += [(now, decode_down(o.data, 1)) for o in player.pull(now, True)]
+        now = until
+        push_clip(player, seq, now)
+    while (wait := player.wait(now)) is not None:
+        now += wait + 1e-9
+        sent += [(now, decode_down(o.data, 1)) for o in player.pull(now, True)]
+    starts = [at for at, m in sent if isinstance(m, AudioMessage)]
+    assert len(starts) == len(gaps) and len(sent) == 13 * len(gaps)
+    assert all(b - a >= 0.5 - 1e-6 for a, b in zip(starts, starts[1:], strict=False))
+
+
+def test_a_late_clip_makes_late_pictures_and_a_pause_does_not():
+    player = AckedPlayer(SHAPE)
+    push_clip(player, 0, 0.0, joined=False)
+    push_clip(player, 1, 0.55)
+    assert player.clock.late_pictures == 0
+    push_clip(player, 2, 1.35)  # its turn was 1.05
+    assert player.clock.late_pictures == 8
+    push_clip(player, 3, 9.0, joined=False)
+    assert player.clock.late_pictures == 8
+
+
+def test_version_1_bounds_its_delay_by_dropping_pictures_not_sound():
+    player = PacedPlayer(SHAPE, max_wait=1.0)
+    for seq in range(6):
+        push_clip(player, seq, 0.0)
+    out = []
+    for step in range(400):
+        out += player.pull(step * 0.01, True)
+    sounds = [int(decode_down(o.data, 1).samples[0]) for o in out if not o.picture]
+    assert sounds == list(range(6))
+    assert sum(o.picture for o in out) == 36 and player.dropped == 36
+    assert player.pull(1.6, True) == []
+
+
+def test_version_1_drops_pictures_for_a_full_connection():
+    player = PacedPlayer(SHAPE)
+    push_clip(player, 0, 0.0)
+    out = player.pull(0.25, False)
+    assert kinds(out, 1) == ["A"] and player.dropped == 7
+    assert player.stalled(5.25) == 5.0
+    assert len(player.pull(0.5, True)) == 5 and player.stalled(0.5) == 0.0
+
+
+def test_version_2_sends_at_once_and_carries_positions():
+    player = AckedPlayer(SHAPE)
+    push_clip(player, 3, 0.0)
+    messages = [decode_down(o.data, 2) for o in player.pull(0.0, True)]
+    assert [m.pts for m in messages[:3]] == [24000, 24000, 24666]
+    assert messages[0].position == 24000 and messages[2].index == 1 and messages[2].count == 12
+
+
+def test_newest_pictures_win_for_a_slow_client():
+    player = AckedPlayer(SHAPE, window=1.0, queue=0.5)
+    out = []
+    for seq in range(8):
+        push_clip(player, seq, seq * 0.5)
+        out += player.pull(seq * 0.5, True)
+    assert sum(o.picture for o in out) == 24
+    assert sum(not o.picture for o in out) == 8
+    assert player.dropped == 6 * 12 - 12
+    player.shown(Shown(0, 1, 11), 4.0)
+    newest = [decode_down(o.data, 2) for o in player.pull(4.0, True)]
+    assert {m.seq for m in newest} == {7}
+
+
+def test_bytes_in_flight_are_bounded():
+    player = AckedPlayer(SHAPE, max_bytes=100_000)
+    push_clip(player, 0, 0.0, size=50_000)
+    assert sum(o.picture for o in player.pull(0.0, True)) == 2
+    assert player.in_flight_bytes < 100_000 + 50_000
+    player.shown(Shown(0, 0, 1), 0.1)
+    assert player.in_flight_bytes == 0
+    assert sum(o.picture for o in player.pull(0.1, True)) == 2
+
+
+def test_a_client_that_shows_nothing_is_stalled_and_an_idle_one_is_not():
+    player = AckedPlayer(SHAPE)
+    assert player.stalled(100.0) == 0.0
+    push_clip(player, 0, 100.0)
+    player.pull(100.0, True)
+    assert player.stalled(104.0) == 4.0
+    player.shown(Shown(0, 0, 5), 105.0)
+    assert player.stalled(106.0) == 1.0
+    player.shown(Shown(0, 0, 11), 106.0)
+    assert player.stalled(900.0) == 0.0
