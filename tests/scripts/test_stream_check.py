@@ -1,0 +1,98 @@
+"""The client's checks: a faithful stream passes, and each kind of damage is named."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol.browser import AudioMessage, VideoMessage, encode_audio, encode_video
+from scripts.stream_check import StreamCheck
+
+JPEG = b"\xff\xd8picture\xff\xd9"
+rng = np.random.default_rng(7)
+
+
+def stream(samples, fps, clip_frames, version, *, mark=False):
+    """What a faithful server sends for `samples` at 16 kHz: per clip its sound, then its pictures."""
+    clip = clip_frames * 16000 // fps
+    messages = []
+    for seq, begin in enumerate(range(0, len(samples), clip)):
+        sound = samples[begin : begin + clip]
+        messages.append(encode_audio(AudioMessage(sound, 0, seq, begin, begin), version))
+        for index in range(clip_frames):
+            pts = (seq * clip_frames + index) * 16000 // fps
+            comment = f"echomimic pts={pts}".encode()
+            jpeg = JPEG[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + JPEG[2:]
+            picture = VideoMessage(jpeg if mark else JPEG, 0, seq, index, clip_frames, pts)
+            messages.append(encode_video(picture, version))
+    return messages
+
+
+def run(samples, messages, fps, clip_frames, version):
+    check = StreamCheck(version, fps, clip_frames)
+    clip = clip_frames * 16000 // fps
+    for begin in range(0, len(samples), 320):
+        part = len(samples[begin : begin + 320])
+        check.sent(part, (begin + part) / 16000)
+    number = 0
+    for message in messages:
+        pictures = message[0] == 1
+        check.received(message, number / fps + clip / 16000 + 0.2)
+        number += pictures
+    return check.report(samples)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 60000), st.sampled_from([(24, 12), (12, 6), (8, 4), (25, 12)]), st.sampled_from([1, 2]))
+def test_a_faithful_stream_passes(count, shape, version):
+    samples = rng.uniform(-1, 1, count).astype(np.float32)
+    report = run(samples, stream(samples, *shape, version), *shape, version)
+    assert report.problems == []
+    assert report.frames_received == report.frames_expected
+    assert report.echoed == count
+    assert report.frames_late == 0
+
+
+def test_latency_counts_from_a_clips_last_sample():
+    samples = rng.uniform(-1, 1, 32000).astype(np.float32)
+    report = run(samples, stream(samples, 24, 12, 1), 24, 12, 1)
+    assert report.latency_median == pytest.approx(0.2, abs=0.001)
+    assert report.received_fps == pytest.approx(24)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda m: m[:5] + m[6:], "frame"),
+        (lambda m: [*m[:5], m[5], *m[5:]], "twice"),
+        (lambda m: [*m[:5], m[6], m[5], *m[7:]], "out of order"),
+        (lambda m: m[1:], "echoed"),
+        (lambda m: [m[0][:-1] + bytes([m[0][-1] ^ 1]), *m[1:]], "differs"),
+        (lambda m: [*m[:5], m[5][:-2], *m[6:]], "whole JPEG"),
+    ],
+)
+def test_damage_is_named(version, damage, words):
+    samples = rng.uniform(0.1, 1, 16000).astype(np.float32)
+    messages = damage(stream(samples, 24, 12, version, mark=True))
+    report = run(samples, messages, 24, 12, version)
+    assert any(words in problem for problem in report.problems), report.problems
+
+
+def test_without_marks_version_1_says_that_order_was_not_seen():
+    samples = rng.uniform(-1, 1, 8000).astype(np.float32)
+    assert "count only" in run(samples, stream(samples, 24, 12, 1), 24, 12, 1).order_by
+    assert "comment" in run(samples, stream(samples, 24, 12, 1, mark=True), 24, 12, 1).order_by
+
+
+def test_a_late_clip_counts_its_late_frames():
+    check = StreamCheck(2, 24, 12)
+    samples = np.ones(16000, np.float32)
+    check.sent(16000, 1.0)
+    number = 0
+    for message in stream(samples, 24, 12, 2):
+        check.received(message, 0.7 if number < 12 else 1.5)  # the second clip is due from 1.35 on
+        number += message[0] == 1
+    assert check.report(samples).frames_late == 4
