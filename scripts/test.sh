@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Installs the tools and runs every check: ruff, mypy, import-linter, pytest. Arguments go to pytest.
+set -u
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P) || exit 1
+# shellcheck source=scripts/setup_env.sh
+. "$root/scripts/setup_env.sh"
+cd "$root" || exit 1
+
+# Debian packages the tests use: as root they are installed, otherwise the tests that need them skip.
+system_packages() {
+  local missing=()
+  command -v chromium >/dev/null || command -v chromium-browser >/dev/null ||
+    command -v google-chrome >/dev/null || missing+=(chromium)
+  command -v espeak-ng >/dev/null || missing+=(espeak-ng)
+  command -v flite >/dev/null || missing+=(flite)
+  [ ${#missing[@]} -gt 0 ] || return 0
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    say "not installed, so the tests that use them skip: ${missing[*]} (on Debian and Ubuntu: apt install ${missing[*]})"
+    return 0
+  fi
+  say "installing ${missing[*]} …"
+  if ! { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}"; } >/dev/null 2>&1; then
+    say "could not install ${missing[*]}; the tests that use them skip"
+  fi
+}
+
+check() { # check NAME COMMAND…: run it, remember a failure
+  local name=$1
+  shift
+  say "== $name"
+  "$@" || failed+=("$name")
+}
+
+system_packages
+install_env requirements-dev.lock
+bin=$venv/bin
+
+failed=()
+check ruff "$bin/ruff" check .
+check mypy "$bin/mypy"
+check import-linter "$bin/lint-imports"
+if [ ${#failed[@]} -gt 0 ]; then
+  die "failed: ${failed[*]}"
+fi
+say "== pytest"
+exec "$bin/python" -m pytest "$@"

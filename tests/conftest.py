@@ -1,0 +1,27 @@
+"""What all tests share: the folder of golden data and recordings, which may be absent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from protocol.settings import load_settings
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The folder of golden data beside the repository (`--shared-dir`, ECHOMIMIC_SHARED_DIR); skips without."""
+    folder = load_settings([]).shared_dir
+    if not folder.is_dir():
+        pytest.skip(f"no golden data in {folder} (ECHOMIMIC_SHARED_DIR names another folder)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def news_wav(shared_dir: Path) -> Path:
+    """Seven seconds or so of real speech; skips where it is absent."""
+    file = shared_dir / "data/audio/news.wav"
+    if not file.is_file():
+        pytest.skip(f"no recording at {file}")
+    return file
