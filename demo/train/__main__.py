@@ -1,0 +1,72 @@
+"""Train the bundled model: `python -m demo.train vae|denoiser|joint|export --state DIR [--minutes M]`.
+
+Each call works for its minutes, writes its state into DIR and can be continued by the next; `export` writes
+the averaged weights in half precision into `demo/model/`. `scripts/train_bundled.sh` runs the whole order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+import torch
+
+from demo.train.data import Material
+from demo.train.vae import train_vae
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m demo.train", description=__doc__)
+    parser.add_argument("stage", choices=("vae", "denoiser", "joint", "export"))
+    parser.add_argument("--state", type=Path, required=True, help="folder of the training state")
+    parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--batch", type=int, default=None)
+    parser.add_argument("--lr", type=float, default=1e-3, help="highest learning rate of this call")
+    parser.add_argument("--final-lr", type=float, default=1e-4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tracks", type=int, default=96, help="pose tracks drawn at the start")
+    parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--figure", type=Path, default=ROOT / "figure" / "build" / "identities.npz")
+    parser.add_argument("--speech", type=Path, default=ROOT / "speech" / "build" / "speech.npz")
+    parser.add_argument("--model", type=Path, default=ROOT / "model", help="whisper is read, exports are written here")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    if arguments.stage == "export":
+        export_model(arguments.state, arguments.model)
+        return
+    torch.manual_seed(arguments.seed)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+    device = torch.device(arguments.device)
+    speech = None if arguments.stage == "vae" else arguments.speech
+    material = Material(arguments.figure, speech, device, seed=arguments.seed, tracks=arguments.tracks)
+    common = {
+        "minutes": arguments.minutes,
+        "peak": arguments.lr,
+        "final": arguments.final_lr,
+        "compile_model": not arguments.no_compile,
+    }
+    if arguments.stage == "vae":
+        train_vae(material, arguments.state, batch=arguments.batch or 96, **common)
+    else:
+        train_denoiser(
+            material,
+            arguments.state,
+            arguments.model / "whisper",
+            joint=arguments.stage == "joint",
+            batch=arguments.batch or 48,
+            **common,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Endless training material: pictures, clips and their conditions, made on the training device.
+
+Everything is drawn anew for each batch: identities × speech × gestures × life never repeat, and nothing has
+to be read from a disk. Speech, identities and gestures of the held-out split never appear here.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from demo.figure.renderer import Renderer
+from demo.figure.state import FigureState
+from demo.motion.hands import hand_track
+from demo.motion.life import life_track
+from demo.motion.marks import life_to_marks
+from demo.motion.pose_map import draw_pose_maps
+from demo.train.config import FIRST_TRACK_SEED, FPS, HISTORY_SAMPLES, SAMPLE_RATE, SIZE, TICKS, WINDOW_SAMPLES
+
+LOOP = 288
+MOUTH_COLUMNS = ("mouth_open", "mouth_width", "mouth_round", "teeth", "lips_pressed", "tongue")
+TICK_SAMPLES = SAMPLE_RATE * 3 // TICKS  # 400 samples are 3 ticks: the finest common grid
+
+
+def figure_state(mouth: Tensor, life: Tensor, hands: Tensor) -> FigureState:
+    """States from mouth (N, columns), life (N, 8: see demo.motion.life) and hands (N, 2, 21, 2)."""
+    values = {name: mouth[:, i] for i, name in enumerate(MOUTH_COLUMNS)}
+    return FigureState(
+        **values,
+        eyelid=life[:, 0],
+        breath=life[:, 1],
+        head=life[:, 2:5],
+        gaze=life[:, 5:7],
+        brow=life[:, 7],
+        hands=hands,
+        hands_visible=torch.ones(len(hands), 2, device=hands.device),
+    )
+
+
+@dataclass
+class Poses:
+    """A bank of pose tracks: gestures combined with life, maps drawn once (they are the costly part)."""
+
+    hands: Tensor  # (tracks, LOOP, 2, 21, 2)
+    life: Tensor  # (tracks, LOOP, 8)
+    maps: Tensor  # (tracks, LOOP, 3, SIZE, SIZE) uint8
+
+    @classmethod
+    def draw(cls, tracks: int, device: torch.device) -> Poses:
+        """Each track has gestures and life of its own seeds, all above those of the written split."""
+        hands, life, maps = [], [], []
+        for track in range(tracks):
+            gesture = hand_track(FIRST_TRACK_SEED + track, LOOP, FPS)
+            if track % 8 == 7:  # still hands under a moving head, so that the two come apart
+                gesture = np.repeat(gesture[track : track + 1], LOOP, axis=0)
+            lived = life_track(LOOP, FIRST_TRACK_SEED + track, FPS)
+            points = torch.from_numpy(gesture).float().to(device)
+            marks = torch.from_numpy(life_to_marks(lived)).float().to(device)
+            score = torch.ones(points.shape[:-1], device=device)
+            drawn = draw_pose_maps(points, score, marks, SIZE)
+            hands.append(points)
+            life.append(torch.from_numpy(lived).float().to(device))
+            maps.append((drawn * 255).round().to(torch.uint8))
+        return cls(torch.stack(hands), torch.stack(life), torch.stack(maps))
+
+
+@dataclass
+class ClipBatch:
+    """Conditions and truth of B clips; the first frame of `pictures` is the one before the clip."""
+
+    pictures: Tensor  # (B, 1 + F, 3, SIZE, SIZE) 0..1
+    reference: Tensor  # (B, 3, SIZE, SIZE) 0..1
+    poses: Tensor  # (B, F, 3, SIZE, SIZE) uint8
+    pcm: Tensor  # (B, WINDOW_SAMPLES)
+    mouth: Tensor  # (B, 1 + F, parameters)
+
+
+def split_names(assets: Path, names: list[str], split: str) -> list[int]:
+    """Indices of the identities of a split ("train" or "held_out"), from `split.json` beside the package."""
+    told = json.loads((Path(__file__).resolve().parent.parent / "figure" / "split.json").read_text())
+    held_out = set(told["held_out"])
+    wanted = [i for i, name in enumerate(names) if (name in held_out) == (split == "held_out")]
+    if not wanted:
+        raise ValueError(f"{assets}: no identity of the split {split!r}")
+    return wanted
+
+
+class Material:
+    """Draws batches. All randomness comes from one generator on the device.
+
+    Args:
+        figure: `identities.npz` of `demo.figure.make_identities`.
+        speech: `speech.npz` of `demo.speech.make_speech`, or None where only pictures are wanted.
+        tracks: pose tracks to draw at the start; each takes 57 MB of the device's memory.
+    """
+
+    def __init__(self, figure: Path, speech: Path | None, device: torch.device, *, seed: int, tracks: int = 96) -> None:
+        self.device = device
+        self.generator = torch.Generator(device=device).manual_seed(seed)
+        self.renderer = Renderer(figure, size=SIZE, device=device)
+        self.identities = torch.tensor(split_names(figure, self.renderer.names, "train"), device=device)
+        self.poses = Poses.draw(tracks, device)
+        self.mouth: Tensor | None = None
+        if speech is not None:
+            from demo.speech.augment import Augmenter
+            from demo.speech.corpus import Corpus
+            corpus = Corpus.load(speech, split="train")
+            self.audio = torch.from_numpy(corpus.audio).to(device)  # int16, one long stream
+            self.mouth = torch.from_numpy(corpus.mouth).float().to(device)  # (ticks, columns) at 120 Hz
+            self.augment = Augmenter(device=device, generator=self.generator)
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        return torch.randint(high, shape, device=self.device, generator=self.generator)
+
+    def uniform(self, *shape: int) -> Tensor:
+        return torch.rand(shape, device=self.device, generator=self.generator)
+
+    def random_mouths(self, count: int) -> Tensor:
+        """(count, columns): every shape the mouth can take, also those that are rare in speech."""
+        values = self.uniform(count, len(MOUTH_COLUMNS))
+        values[:, MOUTH_COLUMNS.index("mouth_width")] = values[:, MOUTH_COLUMNS.index("mouth_width")] * 2 - 1
+        # Most shapes use few parameters at once; a fifth of the mouths are shut.
+        return values * (self.uniform(count, len(MOUTH_COLUMNS)) < 0.6) * (self.uniform(count, 1) < 0.8)
+
+    @torch.no_grad()
+    def pictures(self, count: int) -> Tensor:
+        """(count, 3, SIZE, SIZE) in 0..1 of unrelated moments: what the VAE learns from."""
+        identity = self.identities[self.integers(len(self.identities), count)]
+        track, frame, other = (self.integers(n, count) for n in (len(self.poses.life), LOOP, LOOP))
+        life, hands = self.poses.life[track, frame], self.poses.hands[track, other]
+        return self.renderer.render(identity, figure_state(self.random_mouths(count), life, hands))
+
+    @torch.no_grad()
+    def clips(self, count: int, *, fps: int = FPS, frames: int = 12) -> ClipBatch:
+        """`count` clips of `frames` frames at `fps`, each with the frame before it."""
+        device = self.device
+        slots = (len(self.audio) - WINDOW_SAMPLES) // TICK_SAMPLES
+        start = self.integers(slots, count) * TICK_SAMPLES + HISTORY_SAMPLES
+        offsets = torch.arange(WINDOW_SAMPLES, device=device) - HISTORY_SAMPLES
+        pcm = self.audio[start[:, None] + offsets].float() / 32768
+        when = torch.arange(-1, frames, device=device)  # the frame before the clip comes first
+        ticks = start[:, None] * TICKS // SAMPLE_RATE + when * (TICKS // fps)
+        mouth = self.mouth[ticks]
+        pcm, shut = self.augment(pcm)  # shut (B,): this window is noise or silence, the mouth rests
+        mouth = mouth * (~shut).float()[:, None, None]
+
+        track, first = self.integers(len(self.poses.life), count), self.integers(LOOP, count)
+        frame = (first[:, None] + when * (FPS // fps)) % LOOP
+        life, hands = self.poses.life[track[:, None], frame], self.poses.hands[track[:, None], frame]
+        identity = self.identities[self.integers(len(self.identities), count)]
+        state = figure_state(mouth.flatten(0, 1), life.flatten(0, 1), hands.flatten(0, 1))
+        pictures = self.renderer.render(identity.repeat_interleave(frames + 1), state)
+        reference = self.renderer.render(identity, FigureState.neutral(count, device))
+        return ClipBatch(
+            pictures=pictures.unflatten(0, (count, frames + 1)),
+            reference=reference,
+            poses=self.poses.maps[track[:, None], frame[:, 1:]],
+            pcm=pcm,
+            mouth=mouth,
+        )
