@@ -9,7 +9,6 @@ No torch, no zmq, no pickle here.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -18,91 +17,51 @@ import msgpack
 import numpy as np
 import numpy.typing as npt
 
+from protocol.limits import (
+    BUFFER_BYTES,
+    COUNT,
+    CREDIT,
+    FPS,
+    FRAMES_PER_CLIP,
+    HEADER_BYTES,
+    HELD_JOBS,
+    INFO_CHARS,
+    INFO_LIST,
+    JOB,
+    JPEG_BYTES,
+    LATENT_CHANNELS,
+    LATENT_SIDE,
+    MAX_FRAMES,
+    METRIC_ENTRIES,
+    PCM_SAMPLES,
+    PICTURE_SIDE,
+    REASON_CHARS,
+    STATUS_BYTES,
+    TOKEN_WIDTH,
+    TOKENS_PER_FRAME,
+    ProtocolError,
+    check_array,
+    check_bool,
+    check_id,
+    check_info,
+    check_int,
+    check_metrics,
+    check_text,
+    shorten,
+    show,
+)
+
+__all__ = [
+    "BUFFER_BYTES", "HEADER_BYTES", "JPEG_BYTES", "MAX_FRAMES", "Ack", "Array16", "Array32", "Bye", "Clip",
+    "Close", "Failed", "Frame", "Heartbeat", "Hello", "InfoValue", "Latents", "Message", "Pcm",
+    "ProtocolError", "Ready", "Received", "Status", "Work", "decode", "encode", "shorten",
+]  # fmt: skip
+
 VERSION = 1
-
-HEADER_BYTES = 4096
-STATUS_BYTES = 65536
-BUFFER_BYTES = 16 * 2**20
-JPEG_BYTES = 4 * 2**20
-MAX_FRAMES = 2
-
-FRAMES_PER_CLIP = 64
-PCM_SAMPLES = 2**20
-TOKEN_WIDTH = 384
-TOKENS_PER_FRAME = 256
-LATENT_CHANNELS = 32
-LATENT_SIDE = 512
-PICTURE_SIDE = 8192
-FPS = 60
-CREDIT = 64
-HELD_JOBS = 256
-REASON_CHARS = 500
-
-INFO_ENTRIES = 64
-INFO_CHARS = 1024
-INFO_LIST = 256
-METRIC_ENTRIES = 512
-
-COUNT = 2**53  # the largest integer JavaScript and float64 metrics keep exactly
-JOB = 2**64 - 1
-
-_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_METRIC = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,95}")
 
 Array32 = npt.NDArray[np.float32]
 Array16 = npt.NDArray[np.float16]
 InfoValue = str | int | float | bool | list[str]
-
-
-class ProtocolError(ValueError):
-    """A message, or bytes meant to be one, breaks the protocol; the text says which field and why."""
-
-
-def _id(name: str, value: object) -> None:
-    if not isinstance(value, str) or _ID.fullmatch(value) is None:
-        raise ProtocolError(f"{name}: {_show(value)} is not 1 to 64 letters, digits, '_', '.' or '-'")
-
-
-def _int(name: str, value: object, low: int, high: int) -> None:
-    if type(value) is not int or not low <= value <= high:
-        raise ProtocolError(f"{name}: {_show(value)} is not an integer from {low} to {high}")
-
-
-def _bool(name: str, value: object) -> None:
-    if type(value) is not bool:
-        raise ProtocolError(f"{name}: {_show(value)} is not true or false")
-
-
-def _text(name: str, value: object, limit: int) -> None:
-    if not isinstance(value, str) or len(value) > limit:
-        raise ProtocolError(f"{name}: {_show(value)} is not text of at most {limit} characters")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise ProtocolError(f"{name}: {_show(value)} cannot be written as UTF-8") from error
-
-
-def _array(name: str, value: object, dtype: type[np.generic], limits: Sequence[tuple[int, int]]) -> None:
-    if not isinstance(value, np.ndarray) or value.dtype != dtype or value.ndim != len(limits):
-        found = f"{value.dtype}{value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
-        raise ProtocolError(f"{name}: {found} is not a {len(limits)}-dimensional {dtype.__name__} array")
-    for axis, (size, (low, high)) in enumerate(zip(value.shape, limits, strict=True)):
-        if not low <= size <= high:
-            raise ProtocolError(f"{name}: axis {axis} has size {size}, not {low} to {high}")
-    if value.nbytes > BUFFER_BYTES:
-        raise ProtocolError(f"{name}: {value.nbytes} bytes, more than {BUFFER_BYTES}")
-
-
-def _show(value: object) -> str:
-    """A short description of an untrusted value: containers can be large or refer to themselves."""
-    text = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def shorten(text: str, limit: int = REASON_CHARS) -> str:
-    """`text` on one line and at most `limit` characters: fit for `Failed.reason` and `Status.info`."""
-    line = " ".join(text.encode("utf-8", "replace").decode().split())
-    return line if len(line) <= limit else line[: limit - 3] + "..."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,14 +87,14 @@ class Pcm:
 
     def __post_init__(self) -> None:
         _unit(self)
-        _int("pts", self.pts, 0, COUNT)
-        _int("sample_rate", self.sample_rate, 8000, 192000)
-        _int("fps", self.fps, 1, FPS)
-        _int("clip_frames", self.clip_frames, 1, FRAMES_PER_CLIP)
-        _id("avatar", self.avatar)
-        _id("pose", self.pose)
-        _bool("flush", self.flush)
-        _array("samples", self.samples, np.float32, [(0 if self.flush else 1, PCM_SAMPLES)])
+        check_int("pts", self.pts, 0, COUNT)
+        check_int("sample_rate", self.sample_rate, 8000, 192000)
+        check_int("fps", self.fps, 1, FPS)
+        check_int("clip_frames", self.clip_frames, 1, FRAMES_PER_CLIP)
+        check_id("avatar", self.avatar)
+        check_id("pose", self.pose)
+        check_bool("flush", self.flush)
+        check_array("samples", self.samples, np.float32, [(0 if self.flush else 1, PCM_SAMPLES)])
         if not np.isfinite(self.samples).all():
             raise ProtocolError("samples: not all finite")
 
@@ -159,12 +118,12 @@ class Clip:
 
     def __post_init__(self) -> None:
         _unit(self)
-        _int("pts", self.pts, 0, COUNT)
-        _int("fps", self.fps, 1, FPS)
-        _id("avatar", self.avatar)
-        _id("pose", self.pose)
+        check_int("pts", self.pts, 0, COUNT)
+        check_int("fps", self.fps, 1, FPS)
+        check_id("avatar", self.avatar)
+        check_id("pose", self.pose)
         limits = [(1, FRAMES_PER_CLIP), (1, TOKENS_PER_FRAME), (TOKEN_WIDTH, TOKEN_WIDTH)]
-        _array("tokens", self.tokens, np.float16, limits)
+        check_array("tokens", self.tokens, np.float16, limits)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -183,10 +142,10 @@ class Latents:
 
     def __post_init__(self) -> None:
         _unit(self)
-        _int("pts", self.pts, 0, COUNT)
-        _int("fps", self.fps, 1, FPS)
+        check_int("pts", self.pts, 0, COUNT)
+        check_int("fps", self.fps, 1, FPS)
         limits = [(1, FRAMES_PER_CLIP), (1, LATENT_CHANNELS), (1, LATENT_SIDE), (1, LATENT_SIDE)]
-        _array("latents", self.latents, np.float16, limits)
+        check_array("latents", self.latents, np.float16, limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,11 +164,11 @@ class Frame:
 
     def __post_init__(self) -> None:
         _unit(self)
-        _int("count", self.count, 1, FRAMES_PER_CLIP)
-        _int("index", self.index, 0, self.count - 1)
-        _int("pts", self.pts, 0, COUNT)
-        _int("width", self.width, 1, PICTURE_SIDE)
-        _int("height", self.height, 1, PICTURE_SIDE)
+        check_int("count", self.count, 1, FRAMES_PER_CLIP)
+        check_int("index", self.index, 0, self.count - 1)
+        check_int("pts", self.pts, 0, COUNT)
+        check_int("width", self.width, 1, PICTURE_SIDE)
+        check_int("height", self.height, 1, PICTURE_SIDE)
         if not isinstance(self.jpeg, bytes) or not 1 <= len(self.jpeg) <= JPEG_BYTES:
             raise ProtocolError(f"jpeg: not 1 to {JPEG_BYTES} bytes")
 
@@ -222,8 +181,8 @@ class Close:
     epoch: int
 
     def __post_init__(self) -> None:
-        _id("session", self.session)
-        _int("epoch", self.epoch, 0, COUNT)
+        check_id("session", self.session)
+        check_int("epoch", self.epoch, 0, COUNT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,9 +198,9 @@ class Failed:
 
     def __post_init__(self) -> None:
         _unit(self)
-        _id("stage", self.stage)
-        _text("reason", self.reason, REASON_CHARS)
-        _bool("fatal", self.fatal)
+        check_id("stage", self.stage)
+        check_text("reason", self.reason, REASON_CHARS)
+        check_bool("fatal", self.fatal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,21 +217,11 @@ class Status:
     metrics: dict[str, float]
 
     def __post_init__(self) -> None:
-        _id("stage", self.stage)
-        _id("worker", self.worker)
-        _bool("warm", self.warm)
-        if not isinstance(self.info, dict) or len(self.info) > INFO_ENTRIES:
-            raise ProtocolError(f"info: not a map of at most {INFO_ENTRIES} entries")
-        for name, value in self.info.items():
-            _id("info", name)
-            _info_value(f"info.{name}", value)
-        if not isinstance(self.metrics, dict) or len(self.metrics) > METRIC_ENTRIES:
-            raise ProtocolError(f"metrics: not a map of at most {METRIC_ENTRIES} entries")
-        for name, number in self.metrics.items():
-            if not isinstance(name, str) or _METRIC.fullmatch(name) is None:
-                raise ProtocolError(f"metrics: {_show(name)} is not a metric's name")
-            if type(number) not in (int, float) or abs(number) > COUNT or math.isnan(number):
-                raise ProtocolError(f"metrics.{name}: {_show(number)} is not a finite number up to 2**53")
+        check_id("stage", self.stage)
+        check_id("worker", self.worker)
+        check_bool("warm", self.warm)
+        check_info(self.info)
+        check_metrics(self.metrics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,9 +233,9 @@ class Ready:
     credit: int
 
     def __post_init__(self) -> None:
-        _id("stage", self.stage)
-        _id("worker", self.worker)
-        _int("credit", self.credit, 1, CREDIT)
+        check_id("stage", self.stage)
+        check_id("worker", self.worker)
+        check_int("credit", self.credit, 1, CREDIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +245,7 @@ class Ack:
     job: int
 
     def __post_init__(self) -> None:
-        _int("job", self.job, 1, JOB)
+        check_int("job", self.job, 1, JOB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +261,7 @@ class Heartbeat:
         if not isinstance(self.jobs, tuple) or len(self.jobs) > HELD_JOBS:
             raise ProtocolError(f"jobs: not at most {HELD_JOBS} job numbers")
         for job in self.jobs:
-            _int("jobs", job, 1, JOB)
+            check_int("jobs", job, 1, JOB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,7 +280,7 @@ class Hello:
     server: int
 
     def __post_init__(self) -> None:
-        _int("server", self.server, 0, JOB)
+        check_int("server", self.server, 0, JOB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,29 +300,12 @@ Message = Work | Frame | Close | Failed | Status | Ready | Ack | Heartbeat | Bye
 
 
 def _unit(message: Any) -> None:
-    _id("session", message.session)
-    _int("epoch", message.epoch, 0, COUNT)
-    _int("seq", message.seq, 0, COUNT)
+    check_id("session", message.session)
+    check_int("epoch", message.epoch, 0, COUNT)
+    check_int("seq", message.seq, 0, COUNT)
 
 
-def _info_value(name: str, value: object) -> None:
-    if isinstance(value, list):
-        if len(value) > INFO_LIST:
-            raise ProtocolError(f"{name}: more than {INFO_LIST} entries")
-        for text in value:
-            _text(name, text, INFO_CHARS)
-    elif isinstance(value, str):
-        _text(name, value, INFO_CHARS)
-    elif type(value) is float:
-        if not math.isfinite(value):
-            raise ProtocolError(f"{name}: {value} is not finite")
-    elif type(value) is int:
-        _int(name, value, -COUNT, COUNT)
-    else:
-        _bool(name, value)
-
-
-# ---------------------------------------------------------------------------------------------- bytes
+# ------------------------------------------------------------------ bytes
 
 _CLASSES: tuple[type[Any], ...] = (
     Pcm, Clip, Latents, Frame, Close, Failed, Status, Ready, Ack, Heartbeat, Bye, Hello, Received,
@@ -420,9 +352,9 @@ def decode(frames: Sequence[bytes | memoryview]) -> Message:
     kind = header.pop("kind", None)
     version = header.pop("version", None)
     if version != VERSION or type(version) is not int:
-        raise ProtocolError(f"version: {_show(version)}, this side speaks {VERSION}")
+        raise ProtocolError(f"version: {show(version)}, this side speaks {VERSION}")
     if not isinstance(kind, str) or kind not in _BY_KIND:
-        raise ProtocolError(f"kind: {_show(kind)} is unknown")
+        raise ProtocolError(f"kind: {show(kind)} is unknown")
     if kind != "status" and len(frames[0]) > HEADER_BYTES:
         raise ProtocolError(f"{kind}: header of {len(frames[0])} bytes is too large")
     if len(frames) != 1 + (kind in _BUFFERS):
@@ -459,9 +391,9 @@ def _unpack(data: bytes | memoryview) -> dict[str, Any]:
 def _view(kind: str, shape: object, data: bytes | memoryview) -> npt.NDArray[Any]:
     name, dtype, dimensions = _ARRAYS[kind]
     if not isinstance(shape, list) or len(shape) != dimensions:
-        raise ProtocolError(f"{kind}: shape {_show(shape)} has not {dimensions} sizes")
+        raise ProtocolError(f"{kind}: shape {show(shape)} has not {dimensions} sizes")
     for size in shape:
-        _int("shape", size, 0, BUFFER_BYTES)
+        check_int("shape", size, 0, BUFFER_BYTES)
     if len(data) > BUFFER_BYTES or len(data) != math.prod(shape) * np.dtype(dtype).itemsize:
         raise ProtocolError(f"{name}: {len(data)} bytes do not fill the shape {shape}")
     array = np.frombuffer(data, dtype=dtype).reshape(shape)

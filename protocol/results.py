@@ -24,13 +24,12 @@ from protocol.messages import (
     decode,
     encode,
 )
+from protocol.sockets import DRAIN, Context
 
 log = logging.getLogger(__name__)
 
-Context = zmq.Context[zmq.Socket[bytes]]
 ClipKey = tuple[str, int, int]  # session, epoch, seq
 
-DRAIN = 256
 RESEND_LIMIT = 10.0
 UNSENT_LIMIT = 4096
 

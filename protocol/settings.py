@@ -11,23 +11,29 @@ import argparse
 import difflib
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
+from protocol.settings_values import MAX_WORKERS, PARSERS, SettingsError, check_limits
+
+__all__ = [
+    "Settings",
+    "SettingsError",
+    "default_run_dir",
+    "flag",
+    "flags_of",
+    "load_settings",
+    "settings_from_command_line",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 ENV_PREFIX = "ECHOMIMIC_"
-UNSET = Path()
+UNSET = Path()  # replaced by what depends on another setting
+HERE = Path()
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 IPC_PATH_BYTES = 107  # sun_path in sockaddr_un, less its closing NUL
-MAX_WORKERS = 100  # of one stage; tcp ports are laid out in blocks of this size
-
-
-class SettingsError(ValueError):
-    """A setting is wrong; the text names the flag (or variable, or file) and what to do."""
 
 
 def _meta(text: str, kind: str = "str", **limits: Any) -> dict[str, Any]:
@@ -124,9 +130,9 @@ class Settings:
     )
     run_dir: Path = field(
         default=UNSET,
-        metadata=_meta("folder of the sockets; /tmp/echomimic-live-UID-PORT if not given", "path?"),
+        metadata=_meta("folder of the sockets; /tmp/echomimic-live-UID-PORT if not given", "path"),
     )
-    log_dir: Path = field(default=Path("logs"), metadata=_meta("folder of the logs", "path"))
+    log_dir: Path = field(default=ROOT / "logs", metadata=_meta("folder of the logs", "path"))
     log_level: str = field(
         default="INFO", metadata=_meta("least severe log line", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
     )
@@ -163,7 +169,7 @@ class Settings:
                 object.__setattr__(self, "run_dir", default_run_dir(self.port))
             elif f.name == "run_dir":
                 object.__setattr__(self, "run_dir", self.run_dir.absolute())
-            _check_limits(flag(f.name), getattr(self, f.name), f.metadata)
+            check_limits(flag(f.name), getattr(self, f.name), f.metadata)
         if self.transport == "ipc":
             longest = len(os.fsencode(self.run_dir / f"latents.{MAX_WORKERS - 1}"))
             if longest > IPC_PATH_BYTES:
@@ -242,7 +248,7 @@ def flags_of(settings: Settings) -> list[str]:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise SettingsError(f"{message}; --help lists the flags")
+        raise SettingsError(f"{message}; --help lists the flags") from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -292,6 +298,8 @@ def _from_env(env: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _from_file(path: Path) -> dict[str, Any]:
+    import yaml  # not installed yet when a launcher asks for --help
+
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -311,104 +319,25 @@ def _from_file(path: Path) -> dict[str, Any]:
             close = difflib.get_close_matches(name, names, 1)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise SettingsError(f"--settings {path}: {key} is no setting{hint}")
-        parsed = _parse(name, f"{path}: {key}", value)
-        values[name] = _beside(path.parent, parsed)
+        values[name] = _parse(name, f"{path}: {key}", value, path.parent)
     return values
 
 
-def _beside(folder: Path, value: Any) -> Any:
-    """A file's relative paths are relative to the file."""
-    if isinstance(value, Path):
-        return folder / value.expanduser()
-    return tuple(_beside(folder, item) for item in value) if isinstance(value, tuple) else value
+def _parse(name: str, where: str, value: Any, folder: Path = HERE) -> Any:
+    """`value` (text, or what YAML made of it) as the type of field `name`; `where` names it in errors.
 
-
-def _parse(name: str, where: str, value: Any) -> Any:
-    """`value` (text, or what YAML made of it) as the type of field `name`; `where` names it in errors."""
+    Relative paths are relative to `folder`: the current one, or for a file's entries the file's.
+    """
     meta = next(f.metadata for f in fields(Settings) if f.name == name)
     kind = meta["kind"]
     if kind.endswith("?") and (value is None or value == ""):
         return None
-    parsed = _PARSERS[kind.rstrip("?")](where, value)
-    _check_limits(where, parsed, meta)
+    parsed = _in_folder(folder, PARSERS[kind.rstrip("?")](where, value))
+    check_limits(where, parsed, meta)
     return parsed
 
 
-def _check_limits(where: str, value: Any, meta: Mapping[str, Any]) -> None:
-    if value is None:
-        return
-    if "choices" in meta and value not in meta["choices"]:
-        raise SettingsError(f"{where} {value}: choose one of {', '.join(meta['choices'])}")
-    if "low" in meta and not meta["low"] <= value <= meta["high"]:
-        raise SettingsError(f"{where} {value}: choose from {meta['low']} to {meta['high']}")
-    if "multiple" in meta and value % meta["multiple"]:
-        raise SettingsError(f"{where} {value}: choose a multiple of {meta['multiple']}")
-    if meta["kind"] == "strs" and not 1 <= len(value) <= MAX_WORKERS:
-        raise SettingsError(f"{where}: give 1 to {MAX_WORKERS} names")
-
-
-def _parse_str(where: str, value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise SettingsError(f"{where}: {value!r} is not a name")
-    return value
-
-
-def _parse_int(where: str, value: Any) -> int:
-    if isinstance(value, str):
-        try:
-            return int(value)
-        except ValueError:
-            raise SettingsError(f"{where} {value}: not a whole number") from None
-    if type(value) is not int:
-        raise SettingsError(f"{where}: {value!r} is not a whole number")
-    return value
-
-
-def _parse_float(where: str, value: Any) -> float:
-    try:
-        if isinstance(value, bool):
-            raise ValueError
-        return float(value)
-    except (ValueError, TypeError, OverflowError):
-        raise SettingsError(f"{where} {value}: not a number") from None
-
-
-def _parse_bool(where: str, value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    words = {
-        "1": True,
-        "true": True,
-        "yes": True,
-        "on": True,
-        "0": False,
-        "false": False,
-        "no": False,
-        "off": False,
-    }
-    if str(value).lower() not in words:
-        raise SettingsError(f"{where} {value}: say on or off")
-    return words[str(value).lower()]
-
-
-def _parse_path(where: str, value: Any) -> Path:
-    if isinstance(value, str) and value and "\0" not in value:
-        return Path(value).expanduser()
-    raise SettingsError(f"{where}: {value!r} is not a path")
-
-
-def _parse_paths(where: str, value: Any) -> tuple[Path, ...]:
-    items = value if isinstance(value, list) else str(value).split(os.pathsep)
-    return tuple(_parse_path(where, item) for item in items)
-
-
-def _parse_strs(where: str, value: Any) -> tuple[str, ...]:
-    items = value if isinstance(value, list) else [value]
-    names = [part.strip() for item in items for part in str(item).split(",")]
-    return tuple(_parse_str(where, name) for name in names)
-
-
-_PARSERS: dict[str, Callable[[str, Any], Any]] = {
-    "str": _parse_str, "int": _parse_int, "float": _parse_float, "bool": _parse_bool, "path": _parse_path,
-    "paths": _parse_paths, "strs": _parse_strs,
-}  # fmt: skip
+def _in_folder(folder: Path, value: Any) -> Any:
+    if isinstance(value, Path):
+        return (folder / value).absolute()
+    return tuple(_in_folder(folder, item) for item in value) if isinstance(value, tuple) else value

@@ -15,6 +15,9 @@ from protocol.settings import IPC_PATH_BYTES, LOOPBACK
 
 QUEUED = 1000  # messages a peer's queue holds; credit keeps real queues far below
 RECONNECT_MS = 100
+DRAIN = 256  # messages taken in one call, so that a flood cannot keep the caller from its other work
+
+Context = zmq.Context[zmq.Socket[bytes]]
 
 
 class EndpointError(RuntimeError):
@@ -60,7 +63,7 @@ class BoundRouter:
     first off from new workers without either noticing.
     """
 
-    def __init__(self, ctx: zmq.Context[zmq.Socket[bytes]], endpoint: str, *, max_frame_bytes: int) -> None:
+    def __init__(self, ctx: Context, endpoint: str, *, max_frame_bytes: int) -> None:
         path = check_endpoint(endpoint)
         self._lock = -1 if path is None else _lock(path, endpoint)
         self.socket = _socket(ctx, zmq.ROUTER, max_frame_bytes)
@@ -92,9 +95,7 @@ def _lock(path: Path, endpoint: str) -> int:
     return fd
 
 
-def dealer(
-    ctx: zmq.Context[zmq.Socket[bytes]], endpoint: str, *, name: str, max_frame_bytes: int
-) -> zmq.Socket[bytes]:
+def dealer(ctx: Context, endpoint: str, *, name: str, max_frame_bytes: int) -> zmq.Socket[bytes]:
     """A DEALER connected to `endpoint`, now or as soon as somebody binds there.
 
     Its identity is drawn anew for each process: a restarted worker is never taken for the one it replaces.
@@ -111,7 +112,7 @@ def dealer(
     return socket
 
 
-def _socket(ctx: zmq.Context[zmq.Socket[bytes]], kind: int, max_frame_bytes: int) -> zmq.Socket[bytes]:
+def _socket(ctx: Context, kind: int, max_frame_bytes: int) -> zmq.Socket[bytes]:
     socket = ctx.socket(kind)
     socket.setsockopt(zmq.MAXMSGSIZE, max_frame_bytes)  # of one frame; `receive` counts the frames
     socket.setsockopt(zmq.SNDHWM, QUEUED)

@@ -1,0 +1,72 @@
+"""A hop's or results' server side inside an asyncio loop."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+
+import zmq
+
+log = logging.getLogger(__name__)
+
+E = TypeVar("E")
+
+
+class Pumped(Protocol[E]):
+    """What `pump` drives: HopServer or ResultServer."""
+
+    socket: zmq.Socket[bytes]
+    wake: Callable[[], None] | None
+
+    def on_readable(self) -> list[E]: ...
+    def tick(self) -> list[E]: ...
+
+
+async def pump(
+    server: Pumped[E], on_event: Callable[[E], Awaitable[None] | None], *, tick_every: float = 0.1
+) -> None:
+    """Drive `server` and hand its events, in order, to `on_event` (plain or async), until cancelled.
+
+    A ZeroMQ socket's FD is edge-triggered: it says that something changed, and any send or receive may take
+    that notice away. So the socket is asked for its state before every wait, and the server wakes the
+    pump after each of its own sends (from `submit`, say). An error of `on_event` is logged and the pump
+    goes on: one session's trouble is not the others'.
+    """
+    loop = asyncio.get_running_loop()
+    changed = asyncio.Event()
+    fd: Any = server.socket.getsockopt(zmq.FD)
+    server.wake = changed.set
+    loop.add_reader(fd, changed.set)
+    next_tick = loop.time()
+    try:
+        while True:
+            changed.clear()
+            if loop.time() >= next_tick:
+                events = server.tick()
+                next_tick = loop.time() + tick_every
+            else:
+                events = server.on_readable()
+            for event in events:
+                await _handle(on_event, event)
+            if events or int(server.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+                await asyncio.sleep(0)
+                continue
+            try:
+                await asyncio.wait_for(changed.wait(), max(0.0, next_tick - loop.time()))
+            except asyncio.TimeoutError:
+                pass
+    finally:
+        server.wake = None
+        loop.remove_reader(fd)
+
+
+async def _handle(on_event: Callable[[E], Awaitable[None] | None], event: E) -> None:
+    try:
+        result = on_event(event)
+        if inspect.isawaitable(result):
+            await result
+    except Exception:
+        log.exception("an event could not be handled: %s", event)

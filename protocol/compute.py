@@ -1,0 +1,84 @@
+"""A thread for long work, so that the loop which answers heartbeats and signals never waits for it."""
+
+from __future__ import annotations
+
+import inspect
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What came out of the task submitted under `key`: a value, or the error it ended with.
+
+    `done` marks its last output. A task that is a generator makes one output for each value it yields
+    before that.
+    """
+
+    key: Hashable
+    value: Any = None
+    error: Exception | None = None
+    done: bool = True
+
+
+class Compute:
+    """Runs tasks one after the other in one daemon thread; `wake()` is called for each output."""
+
+    def __init__(self, wake: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._wake = wake
+        self._clock = clock
+        self._tasks: queue.SimpleQueue[tuple[Hashable, Callable[..., Any], tuple[Any, ...]] | None]
+        self._tasks = queue.SimpleQueue()
+        self._outputs: deque[Output] = deque()
+        self._began: float | None = None
+        self.waiting = 0  # tasks submitted whose last output was not taken yet
+        self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
+        self._thread.start()
+
+    def submit(self, key: Hashable, task: Callable[..., Any], *args: Any) -> None:
+        self.waiting += 1
+        self._tasks.put((key, task, args))
+
+    def take(self) -> list[Output]:
+        """The outputs made since the last call, in order."""
+        outputs = []
+        while self._outputs:
+            outputs.append(self._outputs.popleft())
+        self.waiting -= sum(output.done for output in outputs)
+        return outputs
+
+    def busy_for(self) -> float:
+        """How long the present task has been running, in seconds; 0 if none is."""
+        began = self._began
+        return 0.0 if began is None else self._clock() - began
+
+    def stop(self, timeout: float) -> bool:
+        """Take no more tasks; False if the present one did not end in `timeout` seconds."""
+        self._tasks.put(None)
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while (item := self._tasks.get()) is not None:
+            key, task, args = item
+            self._began = self._clock()
+            try:
+                value = task(*args)
+                if inspect.isgenerator(value):
+                    for part in value:
+                        self._put(Output(key, part, done=False))
+                    value = None
+                self._put(Output(key, value))
+            except Exception as error:  # a task's failure is its submitter's to handle
+                self._put(Output(key, error=error))
+            finally:
+                self._began = None
+
+    def _put(self, output: Output) -> None:
+        self._outputs.append(output)
+        self._wake()

@@ -1,0 +1,129 @@
+"""The limits of messages, and the checks that hold values to them.
+
+A check takes the field's name for its error and a value of any type, and raises ProtocolError.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+HEADER_BYTES = 4096
+STATUS_BYTES = 65536
+BUFFER_BYTES = 16 * 2**20
+JPEG_BYTES = 4 * 2**20
+MAX_FRAMES = 2
+
+FRAMES_PER_CLIP = 64
+PCM_SAMPLES = 2**20
+TOKEN_WIDTH = 384
+TOKENS_PER_FRAME = 256
+LATENT_CHANNELS = 32
+LATENT_SIDE = 512
+PICTURE_SIDE = 8192
+FPS = 60
+CREDIT = 64
+HELD_JOBS = 256
+REASON_CHARS = 500
+
+INFO_ENTRIES = 64
+INFO_CHARS = 1024
+INFO_LIST = 256
+METRIC_ENTRIES = 512
+
+COUNT = 2**53  # the largest integer JavaScript and float64 metrics keep exactly
+JOB = 2**64 - 1
+
+_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_METRIC = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,95}")
+
+
+class ProtocolError(ValueError):
+    """A message, or bytes meant to be one, breaks the protocol; the text says which field and why."""
+
+
+def check_id(name: str, value: object) -> None:
+    if not isinstance(value, str) or _ID.fullmatch(value) is None:
+        raise ProtocolError(f"{name}: {show(value)} is not 1 to 64 letters, digits, '_', '.' or '-'")
+
+
+def check_int(name: str, value: object, low: int, high: int) -> None:
+    if type(value) is not int or not low <= value <= high:
+        raise ProtocolError(f"{name}: {show(value)} is not an integer from {low} to {high}")
+
+
+def check_bool(name: str, value: object) -> None:
+    if type(value) is not bool:
+        raise ProtocolError(f"{name}: {show(value)} is not true or false")
+
+
+def check_text(name: str, value: object, limit: int) -> None:
+    if not isinstance(value, str) or len(value) > limit:
+        raise ProtocolError(f"{name}: {show(value)} is not text of at most {limit} characters")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ProtocolError(f"{name}: {show(value)} cannot be written as UTF-8") from error
+
+
+def check_array(name: str, value: object, dtype: type[np.generic], limits: Sequence[tuple[int, int]]) -> None:
+    if not isinstance(value, np.ndarray) or value.dtype != dtype or value.ndim != len(limits):
+        found = f"{value.dtype}{value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+        raise ProtocolError(f"{name}: {found} is not a {len(limits)}-dimensional {dtype.__name__} array")
+    for axis, (size, (low, high)) in enumerate(zip(value.shape, limits, strict=True)):
+        if not low <= size <= high:
+            raise ProtocolError(f"{name}: axis {axis} has size {size}, not {low} to {high}")
+    if value.nbytes > BUFFER_BYTES:
+        raise ProtocolError(f"{name}: {value.nbytes} bytes, more than {BUFFER_BYTES}")
+
+
+def show(value: object) -> str:
+    """A short description of an untrusted value: containers can be large or refer to themselves."""
+    text = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def check_info(info: object) -> None:
+    """A map of at most INFO_ENTRIES names to text, numbers, truth values or lists of text."""
+    if not isinstance(info, dict) or len(info) > INFO_ENTRIES:
+        raise ProtocolError(f"info: not a map of at most {INFO_ENTRIES} entries")
+    for name, value in info.items():
+        check_id("info", name)
+        _check_info_value(f"info.{name}", value)
+
+
+def _check_info_value(name: str, value: object) -> None:
+    if isinstance(value, list):
+        if len(value) > INFO_LIST:
+            raise ProtocolError(f"{name}: more than {INFO_LIST} entries")
+        for text in value:
+            check_text(name, text, INFO_CHARS)
+    elif isinstance(value, str):
+        check_text(name, value, INFO_CHARS)
+    elif type(value) is float:
+        if not math.isfinite(value):
+            raise ProtocolError(f"{name}: {value} is not finite")
+    elif type(value) is int:
+        check_int(name, value, -COUNT, COUNT)
+    else:
+        check_bool(name, value)
+
+
+def check_metrics(metrics: object) -> None:
+    """A map of at most METRIC_ENTRIES metric names to finite numbers."""
+    if not isinstance(metrics, dict) or len(metrics) > METRIC_ENTRIES:
+        raise ProtocolError(f"metrics: not a map of at most {METRIC_ENTRIES} entries")
+    for name, number in metrics.items():
+        if not isinstance(name, str) or _METRIC.fullmatch(name) is None:
+            raise ProtocolError(f"metrics: {show(name)} is not a metric's name")
+        if type(number) not in (int, float) or not math.isfinite(number):
+            raise ProtocolError(f"metrics.{name}: {show(number)} is not a finite number")
+
+
+def shorten(text: str, limit: int = REASON_CHARS) -> str:
+    """`text` on one line and at most `limit` characters: fit for `Failed.reason` and `Status.info`."""
+    line = " ".join(text.encode("utf-8", "replace").decode().split())
+    return line if len(line) <= limit else line[: limit - 3] + "..."
