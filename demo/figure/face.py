@@ -18,7 +18,9 @@ MOUTH_X, MOUTH_Y = 132.0, 153.0
 EYES = (106.0, 158.0)
 EYE_Y = 113.0
 #: Farthest opening of the mouth, lips not included.
-MOUTH_HEIGHT = 23.0
+MOUTH_HEIGHT = 25.0
+#: By how much the chin follows the widest opening.
+JAW = 4.5
 CAVITY = (0.27, 0.085, 0.10)
 TONGUE = (0.90, 0.36, 0.40)
 TEETH = (0.985, 0.98, 0.965)
@@ -43,20 +45,26 @@ def make_look(skin: Tensor, hair: Tensor, iris: Tensor, proportions: dict[str, T
     amount = (0.15 + 0.55 * proportions["lip_rose"])[:, None]
     # On dark skin a full rose would glow: it follows the skin's lightness.
     lightness = skin.mean(1, keepdim=True)
-    lip = torch.lerp(natural, rose * (0.45 + 0.65 * lightness), amount)
+    lip = torch.lerp(natural, rose * (0.80 + 0.26 * lightness), amount)
     return Look(skin, hair, iris, lip, lip * torch.tensor([0.55, 0.45, 0.46], device=skin.device), proportions)
 
 
-def draw_skin(canvas: Tensor, x: Tensor, y: Tensor, scale: float, look: Look) -> Tensor:
+def jaw_drop(state: FigureState) -> Tensor:
+    """(B,) how far the chin is down, in units."""
+    opening = state.mouth_open.clamp(0.0, 1.0) * (1.0 - state.lips_pressed.clamp(0.0, 1.0))
+    return JAW * opening
+
+
+def draw_skin(canvas: Tensor, x: Tensor, y: Tensor, scale: float, look: Look, state: FigureState) -> Tensor:
     """Face, ears, blush and nose."""
-    head_y = y - y.clamp(92.0, 138.0)
+    head_y = y - torch.minimum(y.clamp_min(92.0), 130.0 + col(jaw_drop(state)))
     head = torch.hypot(x - 132.0, head_y) - 56.0
     ear_y = y - y.clamp(110.0, 124.0)
     ears = torch.hypot((x - 132.0).abs() - 54.0, ear_y) - 12.0
     face = coverage(torch.minimum(head, ears) * scale)
     canvas = paint(canvas, look.skin, face)
-    inner_ear = coverage((torch.hypot((x - 132.0).abs() - 58.5, ear_y * 1.1) - 4.6) * scale)
-    canvas = paint(canvas, look.skin * 0.88, inner_ear * coverage(-head * scale))
+    inner_ear = (torch.hypot(((x - 132.0).abs() - 60.5) / 0.5, (y - 117.0) * 0.9) - 6.0) * 0.5
+    canvas = paint(canvas, look.skin * 0.86, coverage(inner_ear * scale) * coverage((1.5 - head) * scale))
     blush = torch.exp(-(((x - 132.0).abs() - 37.0) ** 2 / 110.0 + (y - 141.0) ** 2 / 60.0))
     rose = torch.tensor([0.95, 0.38, 0.36], device=x.device)
     canvas = paint(canvas, rose, blush * face * 0.30 * col(look.proportions["blush"]))
@@ -70,7 +78,7 @@ def draw_eyes(canvas: Tensor, x: Tensor, y: Tensor, scale: float, look: Look, st
     size = col(look.proportions["eye_size"])
     white = look.proportions["eye_white"]
     lash_color = torch.lerp(look.hair * 0.4, torch.tensor([0.13, 0.09, 0.09], device=x.device), 0.75)
-    rx, ry = 11.0 * size, 10.0 * size
+    rx, ry = 11.2 * size, 9.0 * size
     for eye in EYES:
         side = 1.0 if eye > MOUTH_X else -1.0
         ex = x - eye
@@ -78,16 +86,16 @@ def draw_eyes(canvas: Tensor, x: Tensor, y: Tensor, scale: float, look: Look, st
         arc = 1.0 - u * u
         # As the eye shuts, its middle line sinks into the curve of closed lashes.
         middle = EYE_Y + shut * (1.5 + 3.0 * arc)
-        up, down = ry * (1.0 - shut), ry * 0.92 * (1.0 - shut)
+        up, down = ry * (1.0 - shut), ry * (1.0 - shut)
         opening = superellipse(ex, y - middle, rx, up, down, 2.2)
         inside = coverage(opening * scale) * (1.0 - smoothstep(0.82, 0.97, shut))
         canvas = paint(canvas, torch.ones(3, device=x.device), inside * col(white))
         shade = smoothstep(-0.35, -1.0, (y - middle) / ry) * 0.16
         canvas = paint(canvas, look.skin * 0.5, inside * shade * col(white))
         ix = ex - 3.6 * size * col(state.gaze[:, 0]) + 0.6 * side * col(white)
-        iy = y - EYE_Y - 3.0 * size * col(state.gaze[:, 1]) - 0.3
+        iy = y - EYE_Y - 3.0 * size * col(state.gaze[:, 1]) + 0.5
         reach = torch.hypot(ix, iy)
-        canvas = paint(canvas, look.iris, inside * coverage((reach - 6.7 * size) * scale))
+        canvas = paint(canvas, look.iris, inside * coverage((reach - 6.9 * size) * scale))
         canvas = paint(canvas, look.iris * 0.35, inside * coverage((reach - 3.6 * size) * scale))
         glint = torch.hypot(ix - 2.0, iy + 2.3) - 1.9
         canvas = paint(canvas, torch.ones(3, device=x.device), inside * coverage(glint * scale) * 0.92)
@@ -162,11 +170,11 @@ def mouth_shape(look: Look, state: FigureState) -> MouthShape:
     wide = state.mouth_width.clamp(-1.0, 1.0)
     teeth = state.teeth.clamp(0.0, 1.0) * (1.0 - pressed)
     opening = state.mouth_open.clamp(0.0, 1.0) * (1.0 - pressed)
-    spread = 16.5 + 5.0 * wide.clamp_min(0.0) + 4.0 * wide.clamp(max=0.0)
+    spread = 18.0 + 5.0 * wide.clamp_min(0.0) + 4.0 * wide.clamp(max=0.0)
     spread = spread * (1.0 - 0.10 * opening * (1.0 - wide.clamp_min(0.0))) + 0.8 * pressed
-    half_width = torch.lerp(spread, 7.6 + 3.4 * opening, round_) * look.proportions["mouth_width"]
-    height = opening * (MOUTH_HEIGHT - 3.0 * round_ - 4.0 * wide.clamp_min(0.0))
-    height = torch.lerp(height, torch.full_like(height, 6.0), teeth)
+    half_width = torch.lerp(spread, 8.2 + 3.6 * opening, round_) * (1.0 - 0.16 * teeth) * look.proportions["mouth_width"]
+    height = opening * (MOUTH_HEIGHT - 1.5 * round_ - 4.0 * wide.clamp_min(0.0))
+    height = torch.lerp(height, torch.full_like(height, 5.6), teeth)
     up = height * (0.20 + 0.26 * round_)
     full = look.proportions["lip_fullness"]
     thin = 1.0 - 0.72 * pressed
@@ -218,7 +226,7 @@ def _inside_mouth(
     tongue = superellipse(
         mx, my - tongue_y, shape.half_width * (0.66 - 0.12 * raised), 0.36 * height, height, 2.0
     )
-    tongue_seen = torch.maximum(smoothstep(7.0, 11.0, height), raised * smoothstep(2.0, 4.0, height))
+    tongue_seen = torch.maximum(smoothstep(7.0, 11.0, height) * (1.0 - 0.8 * round_), raised * smoothstep(2.0, 4.0, height))
     canvas = paint(canvas, torch.tensor(TONGUE, device=device), inside * coverage(tongue * scale) * tongue_seen)
     upper = (height * (0.34 + 0.10 * wide)).clamp(max=6.2)
     upper_edge = my + shape.up - upper - 0.6 * (1.0 - (mx / shape.half_width) ** 2)
@@ -229,5 +237,5 @@ def _inside_mouth(
     seen = smoothstep(4.0, 7.0, height) * wide * (1.0 - bite)
     canvas = paint(canvas, color * 0.95, inside * coverage(lower_edge * scale) * seen)
     # f, v: a row of upper teeth resting on the lower lip.
-    row = superellipse(mx, my + shape.up * 0.2, shape.half_width * 0.74, shape.up + 0.4, shape.down + 0.6, 5.0)
+    row = superellipse(mx, my + shape.up * 0.2, shape.half_width * 0.88, shape.up + 0.2, shape.down + 0.7, 3.6)
     return paint(canvas, color, coverage(row * scale) * smoothstep(0.2, 0.7, bite))

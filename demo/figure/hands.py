@@ -35,8 +35,9 @@ def hand_colors(skin: Tensor, sleeve: Tensor, bare: Tensor) -> HandColors:
     dark = torch.tensor([0.74, 0.66, 0.64], device=skin.device)
     # Darkened, and on black clothes lightened, so that an arm shows before the chest.
     lightness = sleeve.mean(1, keepdim=True)
-    edge = torch.where(lightness < 0.22, sleeve + 0.13, sleeve * 0.80)
-    return HandColors(skin, skin * dark, sleeve, edge, bare)
+    black = lightness < 0.22
+    edge = torch.where(black, sleeve + 0.12, sleeve * 0.74)
+    return HandColors(skin, skin * dark, torch.where(black, sleeve + 0.045, sleeve * 0.92), edge, bare)
 
 
 def hand_length(points: Tensor, size: int) -> Tensor:
@@ -103,6 +104,7 @@ def draw_hand(
     for knuckle in (9, 13, 17):
         palm = torch.minimum(palm, bone(0, knuckle, 0.17, 0.105 if knuckle < 17 else 0.095))
     palm = torch.minimum(palm, bone(1, 5, 0.12, 0.09))
+    palm = torch.minimum(palm, bone(0, 1, 0.14, 0.11))
     palm = torch.minimum(palm, bone(5, 17, 0.10, 0.09))
     seen_px = col(seen)
     # The wrist has no edge towards the forearm.
@@ -119,9 +121,8 @@ def draw_hand(
             distance = torch.minimum(distance, bone(first + joint, first + joint + 1, radii[joint], radii[joint + 1]))
         # The outline grows out of the palm instead of ringing the knuckle.
         from_root = torch.hypot(px - col(xs[:, first]), py - col(ys[:, first])) / col(length)
-        edge = smoothstep(0.06, 0.17, from_root)
-        on_palm = coverage(palm + outline)
-        edge = torch.maximum(edge, 1.0 - on_palm)
+        edge = smoothstep(1.1 * root, 2.4 * root, from_root)
+        edge = torch.maximum(edge, smoothstep(-0.5, 1.5, palm))
         canvas = paint(canvas, colors.outline, coverage(distance) * seen_px * edge)
         canvas = paint(canvas, colors.skin, coverage(torch.lerp(distance, distance + outline, edge)) * seen_px)
     return canvas

@@ -26,7 +26,7 @@ _LENGTHEN = [
 ]
 
 _NECK = "M108 140V198.6h-4a72 72 0 0 0-72 72v99h200v-99a72 72 0 0 0-72-72h-4V140Z"
-_NECK_SHADOW = "M108 140v48.6a55.79 55.79 0 0 0 24 5.39c8.59 0 16.73-1.93 24-5.39V140Z"
+_NECK_SHADOW = "M108 140v49.6a55.79 55.79 0 0 0 24 5.39c8.59 0 16.73-1.93 24-5.39V140Z"
 
 ET.register_namespace("", SVG)
 
@@ -52,7 +52,7 @@ def split_layers(svg: str, skin: str) -> dict[str, str]:
     clothing, top, facial_hair, accessories = (groups[0][i] for i in (2, 7, 8, 9))
     neck = [
         ET.Element(f"{{{SVG}}}path", {"d": _NECK, "fill": f"#{skin}"}),
-        ET.Element(f"{{{SVG}}}path", {"d": _NECK_SHADOW, "fill": "#000", "fill-opacity": ".12"}),
+        ET.Element(f"{{{SVG}}}path", {"d": _NECK_SHADOW, "fill": "#000", "fill-opacity": ".14"}),
     ]
     return {
         "body": _lengthen(_document([*neck, clothing])),

@@ -122,11 +122,11 @@ BUNDLED = [
         facial_hair_color="2c1b18", iris="3b2a22", brow_thickness=1.25, lip_rose=0.4,
     ),
     Person(
-        "greta", "bun", "f7cfa9", "e8e1e1", "collarAndSweater", "6c6fb5", "f3d4dc", accessories="round",
+        "greta", "shortCurly", "f7cfa9", "e8e1e1", "collarAndSweater", "6c6fb5", "f3d4dc", accessories="round",
         accessories_color="3c4f5c", iris="2f3e52", lashes=0.6, lip_rose=0.7, blush=0.7,
     ),
     Person(
-        "kenji", "theCaesarAndSidePart", "f1c79b", "1f2430", "shirtCrewNeck", "2f6f5e", "e3d9f2",
+        "kenji", "shortRound", "f1c79b", "1f2430", "shirtCrewNeck", "2f6f5e", "e3d9f2",
         accessories="prescription02", accessories_color="262e33", iris="26262b", brow_arch=0.8, lip_rose=0.4,
     ),
 ]  # fmt: skip
@@ -194,7 +194,7 @@ def _random_person(rng: random.Random, index: int) -> Person:
         graphic=rng.choice(GRAPHICS),
         iris=rng.choice(IRIS),
         bare_arms=clothing == "overall" or (clothing.startswith(("shirt", "graphic")) and rng.random() < 0.35),
-        eye_white=1.0 if rng.random() < 0.75 else 0.0,
+        eye_white=1.0 if rng.random() < 0.75 or sum(_rgb(skin)) < 1.35 else 0.0,
         eye_size=rng.uniform(0.9, 1.12),
         brow_thickness=rng.uniform(0.75, 1.35),
         brow_arch=rng.uniform(0.6, 1.3),

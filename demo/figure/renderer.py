@@ -14,6 +14,7 @@ from torch import Tensor
 
 from demo.figure import face, hands
 from demo.figure.face import Look, make_look
+from demo.figure.sdf import col, smoothstep
 from demo.figure.state import FigureState
 
 DEFAULT_ASSETS = Path(__file__).resolve().parent / "build" / "identities.npz"
@@ -117,14 +118,15 @@ class Renderer:
         identity = identity.to(self.device)
         state = state.to(self.device)
         canvas = self._background(identity)
-        head_grid = self._head_grid(state)
+        head = self._head_points(self.ux, self.uy, state.head)
+        head_grid = self._normalized(*head)
         rows = self.behind_row[identity]
         if bool((rows >= 0).any()):
             behind = self.behind[rows.clamp_min(0)].float() * (rows >= 0)[:, None, None, None]
             canvas = _over(canvas, _sample(behind, head_grid))
         canvas = _over(canvas, _sample(self.body[identity].float(), self._body_grid(state)))
         canvas = self._face(canvas, identity, state)
-        canvas = _over(canvas, _sample(self.front[identity].float(), head_grid))
+        canvas = _over(canvas, _sample(self.front[identity].float(), self._front_grid(*head, state)))
         canvas = self._mouth(canvas, identity, state)
         return self._hands(canvas, identity, state).clamp_(0.0, 1.0)
 
@@ -149,8 +151,11 @@ class Renderer:
     def _normalized(self, x: Tensor, y: Tensor) -> Tensor:
         return torch.stack(((x - self.view_x), (y - self.view_y)), dim=-1) * (2.0 / self.view) - 1.0
 
-    def _head_grid(self, state: FigureState) -> Tensor:
-        return self._normalized(*self._head_points(self.ux, self.uy, state.head))
+    def _front_grid(self, x: Tensor, y: Tensor, state: FigureState) -> Tensor:
+        """Hair and glasses follow the head; a beard follows the chin as well."""
+        reach = 1.0 - smoothstep(48.0, 60.0, (x - PIVOT[0]).abs())
+        ramp = smoothstep(146.0, 178.0, y) * (1.0 - smoothstep(192.0, 220.0, y))
+        return self._normalized(x, y - col(face.jaw_drop(state)) * ramp * reach)
 
     def _body_grid(self, state: FigureState) -> Tensor:
         """Breathing lifts and widens the shoulders a little and leaves the waist where it is."""
@@ -168,7 +173,7 @@ class Renderer:
         x, y = self._face_points(state)
         look = self.look(identity)
         window = canvas[:, :, self.face_rows, self.face_columns]
-        window = face.draw_skin(window, x, y, self.scale, look)
+        window = face.draw_skin(window, x, y, self.scale, look, state)
         window = face.draw_eyes(window, x, y, self.scale, look, state)
         window = face.draw_brows(window, x, y, self.scale, look, state)
         canvas[:, :, self.face_rows, self.face_columns] = window
