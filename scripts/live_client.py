@@ -98,7 +98,8 @@ async def _greet(socket: ClientConnection, plan: Plan) -> tuple[int, int]:
     if socket.subprotocol != SUBPROTOCOL_V2:
         raise ClientError("the server does not speak version 2")
     hello = {"avatar": plan.avatar, "pose": plan.pose, "fps": plan.fps, "sample_rate": plan.rate}
-    await socket.send(json.dumps({"type": "hello", **{k: v for k, v in hello.items() if v}}))
+    with contextlib.suppress(ConnectionClosed):  # why it was closed is still to be read below
+        await socket.send(json.dumps({"type": "hello", **{k: v for k, v in hello.items() if v}}))
     while True:
         message = await asyncio.wait_for(socket.recv(), plan.patience)
         if isinstance(message, str):
@@ -111,8 +112,6 @@ async def _talk(socket: ClientConnection, plan: Plan, check: StreamCheck) -> Non
     sender = asyncio.create_task(_send(socket, plan, check))
     try:
         while not (sender.done() and check.complete):
-            if sender.done():
-                sender.result()
             try:
                 message = await asyncio.wait_for(socket.recv(), plan.patience)
             except TIMEOUTS:

@@ -13,7 +13,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from protocol.settings import Settings, SettingsError, load_settings, to_argv
+from protocol.settings import Settings, SettingsError, flags_of, load_settings
 from scripts.poses import PoseError, convert_pose_folders
 from scripts.rundir import RunDir, RunDirError, check_port_free
 from scripts.runlog import RunLog
@@ -68,7 +68,7 @@ def supervise(settings: Settings) -> int:
 
 def stage_list(settings: Settings) -> list[Stage]:
     """The processes of a run, upstream first: each gets the run's flags and its own ``--worker-index``."""
-    flags = to_argv(settings)
+    flags = flags_of(settings)
     counts = {
         "gateway": 1,
         "audio_worker": settings.audio_workers,
