@@ -11,6 +11,8 @@ from typing import TextIO
 
 # What of a stage's output a person at the console wants to see; the file has everything.
 _LOUD = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b|^Traceback |^\w*(Error|Exception|Interrupt)\b")
+# A line of the stages' own logging carries its time and stage already.
+_DATED = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} [A-Z]+ ")
 TAIL_LINES = 12
 
 
@@ -33,10 +35,14 @@ class RunLog:
         self._show(text)
 
     def stage_line(self, stage: str, text: str) -> None:
-        self._write(stage, text)
+        dated = _DATED.match(text)
+        if dated:
+            self._file.write(f"{text}\n")
+        else:
+            self._write(stage, text)
         self._tails.setdefault(stage, deque(maxlen=TAIL_LINES)).append(text)
         if _LOUD.search(text):
-            self._show(f"{stage}: {text}")
+            self._show(text if dated else f"{stage}: {text}")
 
     def tail(self, stage: str) -> list[str]:
         return list(self._tails.get(stage, ()))

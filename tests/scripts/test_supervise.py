@@ -83,15 +83,17 @@ def start(tmp_path: Path) -> Iterator[object]:
 
 
 def test_output_goes_to_the_log_and_warnings_to_the_console(start) -> None:
-    code = f"print('INFO quiet', flush=True); print('12:00:00 WARNING loud: hot', flush=True)\n{LOOP}"
+    code = (
+        f"print('INFO quiet', flush=True); print('12:00:00.001 WARNING worker.0 a: hot', flush=True)\n{LOOP}"
+    )
     run = start({"worker": code})
     run.wait_ready()
-    assert wait_until(lambda: "[worker] 12:00:00 WARNING loud: hot" in run.log(), 3)
+    assert wait_until(lambda: "\n12:00:00.001 WARNING worker.0 a: hot\n" in run.log(), 3)
     run.process.send_signal(signal.SIGTERM)
     _, console = run.process.communicate(timeout=5)
     assert run.process.returncode == 0
     assert "[worker] INFO quiet" in run.log()
-    assert "worker: 12:00:00 WARNING loud: hot" in console
+    assert "\n12:00:00.001 WARNING worker.0 a: hot\n" in console
     assert "quiet" not in console
 
 
