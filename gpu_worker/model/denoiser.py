@@ -1,4 +1,4 @@
-"""The denoising UNet of EchoMimic-v2: Stable Diffusion 1.5 over frames, driven by audio, pose and reference."""
+"""The denoising UNet of EchoMimic-v2: SD 1.5 inflated over frames, driven by audio, pose and reference."""
 
 from __future__ import annotations
 

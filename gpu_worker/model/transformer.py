@@ -1,4 +1,4 @@
-"""Spatial transformer of both UNets: self-attention with the reference, audio cross-attention, feed-forward."""
+"""Spatial transformer of both UNets: self-attention with reference, audio cross-attention, feed-forward."""
 
 from __future__ import annotations
 
