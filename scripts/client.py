@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for number in range(args.sessions)
         ]
         fps = args.fps or int(info.get("fps") or 24)
-        clip_frames = int(info.get("clip_frames") or max(1, fps // 2))
+        clip_frames = args.clip_frames or max(1, fps // 2)
         reports = asyncio.run(_speak_all(args.url, plans, fps, clip_frames))
     except (ClientError, SoundError) as error:
         print(f"client: {error}", file=sys.stderr)

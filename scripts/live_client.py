@@ -48,15 +48,16 @@ class Plan:
 
 
 def server_info(url: str) -> dict[str, Any]:
-    """The gateway's public description of the run. Raises `ClientError` where nothing answers."""
+    """The gateway on its run: avatars, poses, fps, size. Raises `ClientError` if it is not ready."""
     try:
-        with urllib.request.urlopen(url.rstrip("/") + "/readyz", timeout=5) as answer:
-            info = json.load(answer)
+        for path in ("/readyz", "/avatars.json"):
+            with urllib.request.urlopen(url.rstrip("/") + path, timeout=5) as answer:
+                info = json.load(answer)
     except urllib.error.HTTPError as error:
-        raise ClientError(f"{url}: not ready: {error.read(2000).decode(errors='replace')}") from error
+        raise ClientError(f"{url}: not ready: {error.read(2000).decode(errors='replace').strip()}") from error
     except (OSError, ValueError) as error:
         raise ClientError(f"{url}: no gateway answers there ({error}); start scripts/run_all.sh") from error
-    return info if isinstance(info, dict) else {}
+    return dict(info)
 
 
 async def speak(url: str, plan: Plan, fps: int, clip_frames: int) -> Report:

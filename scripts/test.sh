@@ -32,7 +32,7 @@ check() { # check NAME COMMAND…: run it, remember a failure
 }
 
 system_packages
-install_env requirements-dev.lock
+install_env requirements.lock requirements-dev.lock
 bin=$venv/bin
 
 failed=()

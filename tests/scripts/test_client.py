@@ -24,7 +24,7 @@ FPS, CLIP_FRAMES, CLIP = 24, 12, 8000
 
 
 class TinyGateway:
-    """Serves `/readyz` and `/ws`. `lose` names the frame that never comes, `refuse` an error to open with."""
+    """Serves `/readyz`, `/avatars.json` and `/ws`. `lose` names the frame that never comes, `refuse` an error to open with."""
 
     def __init__(self) -> None:
         self.lose = -1
@@ -34,9 +34,9 @@ class TinyGateway:
         self.url = ""
 
     def http(self, _socket: ServerConnection, request: Request) -> Response | None:
-        if request.path != "/readyz":
+        if request.path not in ("/readyz", "/avatars.json"):
             return None
-        body = json.dumps({"ready": True, "fps": FPS, "clip_frames": CLIP_FRAMES}).encode()
+        body = json.dumps({"ready": True, "fps": FPS, "avatars": ["ada", "ben"]}).encode()
         return Response(HTTPStatus.OK, "OK", Headers({"Content-Length": str(len(body))}), body)
 
     async def session(self, socket: ServerConnection) -> None:

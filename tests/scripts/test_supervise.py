@@ -93,7 +93,7 @@ def test_output_goes_to_the_log_and_warnings_to_the_console(start) -> None:
     _, console = run.process.communicate(timeout=5)
     assert run.process.returncode == 0
     assert "[worker] INFO quiet" in run.log()
-    assert "\n12:00:00.001 WARNING worker.0 a: hot\n" in console
+    assert "12:00:00.001 WARNING worker.0 a: hot\n" in console
     assert "quiet" not in console
 
 
