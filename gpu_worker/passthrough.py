@@ -1,0 +1,85 @@
+"""An engine without a denoiser (`--passthrough`): what the plumbing alone costs."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import numpy as np
+
+from gpu_worker.avatars import SUFFIXES, avatar_paths, named_files, pose_paths
+from protocol.messages import Array16, Clip, InfoValue
+from protocol.model_config import ModelConfig
+from protocol.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+SIZE = 768  # of a picture where neither settings nor model say
+
+
+class PassthroughEngine:
+    """Answers each clip with latents of the model's shape, all zero, at once. Loads no weights."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._config = ModelConfig.load(settings.config)
+        self._shape = latent_shape(settings, self._config)
+
+    @property
+    def device_type(self) -> str:
+        return "cpu"
+
+    def load(self) -> None:
+        logger.warning("--passthrough: no denoiser, all latents are zero")
+
+    def prepare(self, clip: Clip) -> Clip:
+        return clip
+
+    def denoise(self, inputs: Clip) -> Array16:
+        channels, height, width = self._shape
+        return np.zeros((len(inputs.tokens), channels, height, width), np.float16)
+
+    def background(self) -> bool:
+        return False
+
+    def close(self, session: str, epoch: int) -> None:
+        pass
+
+    def sample_clip(self, session: str, seq: int, fps: int) -> Clip:
+        raise NotImplementedError("nothing is timed where nothing is computed")
+
+    def info(self) -> dict[str, InfoValue]:
+        width, height = picture_size(self._settings, self._config)
+        return {
+            "model": f"{self._config.name} (passthrough)",
+            "width": width,
+            "height": height,
+            "steps": 0,
+            "device": "cpu",
+            "dtype": "float16",
+            "attention": "none",
+            "avatars": list(named_files(avatar_paths(self._settings), SUFFIXES, "picture")),
+            "poses": list(named_files(pose_paths(self._settings), (".npz",), "pose")),
+        }
+
+    def metrics(self) -> dict[str, float]:
+        return {}
+
+
+def picture_size(settings: Settings, config: ModelConfig) -> tuple[int, int]:
+    """(width, height): the settings', else the model's."""
+    return settings.width or config.width or SIZE, settings.height or config.height or SIZE
+
+
+def latent_shape(settings: Settings, config: ModelConfig) -> tuple[int, int, int]:
+    """(channels, h, w) of a frame's latent, by the VAE's config.json, else as in Stable Diffusion."""
+    width, height = picture_size(settings, config)
+    channels, factor = 4, 8
+    try:
+        vae = json.loads((config.pretrained_vae_path / "config.json").read_text(encoding="utf-8"))
+        channels = int(vae.get("latent_channels", channels))
+        widths = vae.get("encoder_widths") or vae.get("block_out_channels") or range(4)
+        factor = 2 ** (len(widths) - 1)
+    except (OSError, ValueError, TypeError) as error:
+        logger.warning("no VAE config to take the latents' shape from: %s", error)
+    return channels, height // factor, width // factor
