@@ -1,0 +1,1 @@
+"""Training speech of the bundled model: synthetic voices with known phone times, and its augmentation."""

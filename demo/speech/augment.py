@@ -1,0 +1,140 @@
+"""Training-time augmentation of speech, batched in plain torch on any device.
+
+What a laptop's microphone does to a voice: gain, room, equalisation, telephone band, noise, hum. And silence: clips
+of noise or hum alone, whose truth is a shut mouth.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+SAMPLE_RATE = 16000
+
+
+def augment(audio: Tensor, generator: torch.Generator | None = None, strength: float = 1.0) -> Tensor:
+    """A changed copy of speech windows (B, n), float, full scale ±1. Times stay as they are.
+
+    strength 0..1 scales how often anything but gain and faint noise happens. generator: on the audio's device.
+    """
+    batch = audio.shape[0]
+    draw = _Draw(audio, generator)
+    out = _equalise(audio, draw, chance=0.6 * strength)
+    out = _reverberate(out, draw, chance=0.35 * strength)
+    level = _active_level(out)
+    ratio = draw.uniform(8.0, 40.0, (batch, 1))  # dB of speech over noise
+    ratio = torch.where(draw.uniform(0, 1, (batch, 1)) < 0.6 * strength, ratio, draw.uniform(40.0, 60.0, (batch, 1)))
+    out = out + background(audio.shape, draw) * level * 10 ** (-ratio / 20)
+    return out * 10 ** (draw.uniform(-12.0, 12.0, (batch, 1)) / 20)
+
+
+def silence(batch: int, samples: int, device: torch.device | str, generator: torch.Generator | None = None) -> Tensor:
+    """Windows (batch, samples) without speech: digital silence, white or coloured noise, hum, at -90 to -30 dBFS."""
+    like = torch.empty(batch, samples, device=device)
+    draw = _Draw(like, generator)
+    level = 10 ** (draw.uniform(-90.0, -30.0, (batch, 1)) / 20)
+    level = torch.where(draw.uniform(0, 1, (batch, 1)) < 0.1, torch.zeros_like(level), level)
+    return background((batch, samples), draw) * level
+
+
+def background(shape: torch.Size | tuple[int, int], draw: "_Draw") -> Tensor:
+    """(B, n) of RMS 1: coloured noise (white to brown), mains hum with harmonics, slow level changes, or a mix."""
+    batch, samples = shape
+    noise = _coloured_noise(batch, samples, draw)
+    hum = _hum(batch, samples, draw)
+    share = draw.uniform(0, 1, (batch, 1))
+    pick = draw.uniform(0, 1, (batch, 1))
+    share = torch.where(pick < 0.55, torch.zeros_like(share), torch.where(pick > 0.85, torch.ones_like(share), share))
+    return (1 - share) * noise + share * hum
+
+
+class _Draw:
+    """Random numbers on the device and in the type of `like`."""
+
+    def __init__(self, like: Tensor, generator: torch.Generator | None) -> None:
+        self.device, self.dtype, self.generator = like.device, like.dtype, generator
+
+    def uniform(self, low: float, high: float, shape: tuple[int, ...]) -> Tensor:
+        random = torch.rand(shape, device=self.device, dtype=self.dtype, generator=self.generator)
+        return low + (high - low) * random
+
+    def normal(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.randn(shape, device=self.device, dtype=self.dtype, generator=self.generator)
+
+
+def _active_level(audio: Tensor) -> Tensor:
+    """(B, 1): RMS of the loudest quarter of 20 ms blocks, so that pauses do not lower it."""
+    blocks = audio[:, : audio.shape[1] // 320 * 320].unflatten(1, (-1, 320)).square().mean(dim=2)
+    loud = blocks.topk(max(1, blocks.shape[1] // 4), dim=1).values
+    return loud.mean(dim=1, keepdim=True).sqrt()
+
+
+def _normalise(audio: Tensor) -> Tensor:
+    return audio / audio.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-8)
+
+
+def _frequencies(samples: int, draw: _Draw) -> Tensor:
+    return torch.fft.rfftfreq(samples, 1.0 / SAMPLE_RATE, device=draw.device, dtype=draw.dtype)
+
+
+def _coloured_noise(batch: int, samples: int, draw: _Draw) -> Tensor:
+    """Noise whose power falls with frequency^-slope, slope 0 (white) to 2 (brown), a third of it white."""
+    slope = draw.uniform(0.0, 2.0, (batch, 1))
+    slope = torch.where(draw.uniform(0, 1, (batch, 1)) < 0.33, torch.zeros_like(slope), slope)
+    shape = _frequencies(samples, draw).clamp_min(40.0)[None] ** (-slope / 2)
+    noise = torch.fft.irfft(torch.fft.rfft(draw.normal((batch, samples))) * shape, n=samples)
+    seconds = torch.arange(samples, device=draw.device, dtype=draw.dtype) / SAMPLE_RATE
+    swell = 1 + draw.uniform(0, 0.5, (batch, 1)) * torch.sin(
+        2 * math.pi * (draw.uniform(0.2, 2.0, (batch, 1)) * seconds + draw.uniform(0, 1, (batch, 1)))
+    )
+    return _normalise(noise * swell)
+
+
+def _hum(batch: int, samples: int, draw: _Draw) -> Tensor:
+    """Mains hum and fans: 45 to 125 Hz with eight falling harmonics over a little low noise."""
+    seconds = torch.arange(samples, device=draw.device, dtype=draw.dtype) / SAMPLE_RATE
+    base = torch.where(
+        draw.uniform(0, 1, (batch, 1)) < 0.6,
+        50.0 + 10.0 * draw.uniform(0, 1, (batch, 1)).round(),
+        draw.uniform(45.0, 125.0, (batch, 1)),
+    )
+    out = 0.15 * _coloured_noise(batch, samples, draw)
+    for harmonic in range(1, 9):
+        amplitude = draw.uniform(0.1, 1.0, (batch, 1)) / harmonic
+        phase = draw.uniform(0, 1, (batch, 1))
+        out = out + amplitude * torch.sin(2 * math.pi * (harmonic * base * seconds + phase))
+    return _normalise(out)
+
+
+def _equalise(audio: Tensor, draw: _Draw, chance: float) -> Tensor:
+    """Two broad bumps of ±8 dB and a tilt of ±4 dB an octave band; a sixth of them a telephone's 300 to 3400 Hz."""
+    batch, samples = audio.shape
+    hertz = _frequencies(samples, draw)[None]
+    octave = torch.log2(hertz.clamp_min(30.0) / 1000.0)
+    decibel = draw.uniform(-2.0, 2.0, (batch, 1)) * octave
+    for _ in range(2):
+        centre = draw.uniform(-3.5, 2.8, (batch, 1))
+        width = draw.uniform(0.4, 1.2, (batch, 1))
+        decibel = decibel + draw.uniform(-8.0, 8.0, (batch, 1)) * torch.exp(-(((octave - centre) / width) ** 2))
+    low, high = draw.uniform(200.0, 350.0, (batch, 1)), draw.uniform(3000.0, 4000.0, (batch, 1))
+    # Fourth-order Butterworth magnitudes.
+    band = 1 / torch.sqrt((1 + (low / hertz.clamp_min(1.0)) ** 8) * (1 + (hertz / high) ** 8))
+    phone = draw.uniform(0, 1, (batch, 1)) < 0.17
+    response = 10 ** (decibel / 20) * torch.where(phone, band, torch.ones_like(band))
+    response = torch.where(draw.uniform(0, 1, (batch, 1)) < chance, response, torch.ones_like(response))
+    return torch.fft.irfft(torch.fft.rfft(audio) * response, n=samples)
+
+
+def _reverberate(audio: Tensor, draw: _Draw, chance: float) -> Tensor:
+    """A small room: decaying noise of 0.08 to 0.35 s (60 dB), 6 to 20 dB under the direct sound, and causal."""
+    batch, samples = audio.shape
+    length = SAMPLE_RATE // 3
+    seconds = torch.arange(length, device=draw.device, dtype=draw.dtype) / SAMPLE_RATE
+    tail = draw.normal((batch, length)) * torch.exp(-6.9 * seconds / draw.uniform(0.08, 0.35, (batch, 1)))
+    tail = tail * (seconds > 0.002)
+    tail = tail / tail.square().sum(dim=1, keepdim=True).sqrt().clamp_min(1e-8)
+    gain = 10 ** (draw.uniform(-20.0, -6.0, (batch, 1)) / 20)
+    gain = torch.where(draw.uniform(0, 1, (batch, 1)) < chance, gain, torch.zeros_like(gain))
+    size = samples + length
+    wet = torch.fft.irfft(torch.fft.rfft(audio, n=size) * torch.fft.rfft(tail, n=size), n=size)[:, :samples]
+    return audio + gain * wet
