@@ -33,7 +33,12 @@ class ManagedRun:
     """
 
     def __init__(
-        self, *flags: str, timeout: float = 180.0, command: Sequence[str] = (), port: int | None = None
+        self,
+        *flags: str,
+        timeout: float = 180.0,
+        command: Sequence[str] = (),
+        port: int | None = None,
+        cwd: Path = ROOT,
     ) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -41,6 +46,7 @@ class ManagedRun:
         self._timeout = timeout
         self._command = [*(command or (sys.executable, "-m", "scripts.supervisor")), "--port", str(self.port)]
         self._flags = list(flags)
+        self._cwd = cwd
         self._folder = tempfile.TemporaryDirectory(prefix="echomimic-run-")
         self._console = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the run
         self.log_dir = Path(self._folder.name)
@@ -48,7 +54,7 @@ class ManagedRun:
     def __enter__(self) -> ManagedRun:
         self.process = subprocess.Popen(
             [*self._command, "--log-dir", str(self.log_dir), *self._flags],
-            cwd=ROOT,
+            cwd=self._cwd,
             stdout=subprocess.PIPE,
             stderr=self._console,
             text=True,

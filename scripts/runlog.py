@@ -44,6 +44,11 @@ class RunLog:
         if _LOUD.search(text):
             self._show(text if dated else f"{stage}: {text}")
 
+    def stage_started(self, stage: str, pid: int) -> None:
+        """A new process of the stage: what the one before it said explains nothing any more."""
+        self._tails.pop(stage, None)
+        self._write(stage, f"started as process {pid}")
+
     def tail(self, stage: str) -> list[str]:
         return list(self._tails.get(stage, ()))
 

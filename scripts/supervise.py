@@ -98,7 +98,7 @@ class Supervisor:
         stage.restart_at = None
         stage.child = Child(stage.name, stage.command, now)
         self._selector.register(stage.child.output, selectors.EVENT_READ, stage)
-        self.log.stage_line(stage.name, f"started as process {stage.child.pid}")
+        self.log.stage_started(stage.name, stage.child.pid)
 
     def _watch(self, stage: Stage, child: Child, now: float) -> None:
         status = child.status()

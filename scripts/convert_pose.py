@@ -1,0 +1,119 @@
+"""Convert a folder of official DWPose files (0.npy, 1.npy, …) into one pose track without pickles.
+
+    python scripts/convert_pose.py FOLDER OUT.npz [--fps 24]
+
+The official files are pickled dictionaries. They are read here, offline, by an unpickler that admits nothing but
+numpy arrays; the serving processes read only the `.npz`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import pickle  # noqa: S403 - the one place that reads pickles, through RestrictedUnpickler
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+MAX_FILE_BYTES = 16 * 2**20
+# numpy 2 moved the module; files written by either name it differently.
+_ALLOWED = {
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+}
+
+
+class ConvertError(ValueError):
+    """A file or folder that cannot be converted; the message names it."""
+
+
+class RestrictedUnpickler(pickle.Unpickler):
+    """Builds numpy arrays and plain Python values, and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise ConvertError(f"it holds {module}.{name}, and only numpy arrays are admitted")
+        return super().find_class(module, name)
+
+
+def read_pose(path: Path) -> dict[str, Any]:
+    """The dictionary in one DWPose `.npy`. Raises ConvertError naming the file."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ConvertError(f"larger than {MAX_FILE_BYTES >> 20} MiB")
+        stream = io.BytesIO(path.read_bytes())
+        version = np.lib.format.read_magic(stream)
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in readers:
+            raise ConvertError(f"unknown .npy version {version}")
+        _, _, dtype = readers[version](stream)
+        if not dtype.hasobject:
+            raise ConvertError("a plain array, not a pose")
+        value = RestrictedUnpickler(stream).load()
+        pose = value.item() if isinstance(value, np.ndarray) else value
+    except Exception as error:  # a damaged pickle raises all kinds of things
+        raise ConvertError(f"{path}: not a DWPose file: {error}") from error
+    if not isinstance(pose, dict):
+        raise ConvertError(f"{path}: not a DWPose file: it holds no dictionary")
+    return pose
+
+
+def convert(folder: Path, fps: int) -> dict[str, np.ndarray]:
+    """Arrays of the pose track of all frames 0.npy … N-1.npy in `folder`."""
+    numbers = sorted(int(p.stem) for p in folder.glob("*.npy") if p.stem.isdecimal())
+    if not numbers:
+        raise ConvertError(f"{folder}: no files 0.npy, 1.npy, … there")
+    if numbers != list(range(len(numbers))):
+        gap = next(i for i, n in enumerate(numbers) if i != n)
+        raise ConvertError(f"{folder}: {gap}.npy is missing")
+    hands, scores, params = [], [], []
+    for number in numbers:
+        path = folder / f"{number}.npy"
+        pose = read_pose(path)
+        hands.append(_array(path, pose, "hands", (2, 21, 2)))
+        scores.append(_array(path, pose, "hands_score", (2, 21)))
+        params.append(_array(path, pose, "draw_pose_params", (6,)))
+    rectangles = np.array(params, np.int64)
+    return {
+        "hands": np.array(hands, np.float32),
+        "hands_score": np.array(scores, np.float32),
+        "fps": np.int64(fps),
+        "style": np.array("official"),
+        "draw_params": rectangles,
+        "canvas": np.int64(max(768, rectangles.max())),
+    }
+
+
+def _array(path: Path, pose: dict[str, Any], key: str, shape: tuple[int, ...]) -> np.ndarray:
+    if key not in pose:
+        raise ConvertError(f"{path}: {key} is missing")
+    array = np.asarray(pose[key])
+    if array.shape != shape or array.dtype.kind not in "fiu":
+        raise ConvertError(f"{path}: {key} is {array.dtype} {array.shape}, it must be numbers of shape {shape}")
+    return array
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("folder", type=Path, help="folder with 0.npy, 1.npy, …")
+    parser.add_argument("out", type=Path, help="pose track to write (.npz)")
+    parser.add_argument("--fps", type=int, default=24, help="frames a second of the sequence (default 24)")
+    args = parser.parse_args(argv)
+    try:
+        arrays = convert(args.folder, args.fps)
+    except ConvertError as error:
+        print(f"convert_pose: {error}", file=sys.stderr)
+        return 1
+    np.savez_compressed(args.out, **arrays)
+    print(f"{args.out}: {len(arrays['hands'])} frames at {args.fps} fps")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

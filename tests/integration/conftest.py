@@ -1,0 +1,55 @@
+"""A whole run of all stages, started once for the tests that only talk to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from protocol.settings import load_settings
+from scripts.managed_run import ManagedRun
+from scripts.sound import read_sound, synthetic_voice
+
+Sound = np.ndarray
+
+
+@pytest.fixture(scope="session")
+def speech() -> Sound:
+    """Real speech, 16 kHz, shape (n,); a synthetic voice (and a line that says so) where there is none."""
+    file = load_settings([]).shared_dir / "data/audio/news.wav"
+    if file.is_file():
+        return read_sound(file)
+    print(f"no recording at {file}: speaking with a synthetic voice")
+    return synthetic_voice(4.2)
+
+
+@pytest.fixture(scope="session")
+def default_run() -> Iterator[ManagedRun]:
+    """The run that a newcomer starts, without a flag but the port's."""
+    with ManagedRun(timeout=300) as run:
+        yield run
+
+
+def wait_for(condition: Callable[[], bool], within: float) -> bool:
+    """Whether `condition` came true within the given seconds."""
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return condition()
+
+
+def processes_with(word: str) -> list[int]:
+    """Processes with `word` among the arguments of their command line."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and word.encode() in (entry / "cmdline").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+        except OSError:  # it ended meanwhile
+            continue
+    return found
