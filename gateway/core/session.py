@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.core.audio_log import AudioLog, ClipShape, Piece
-from gateway.core.figures import Rate, Window
+from gateway.core.figures import Rate
 from gateway.core.pace import PacedInput
 from gateway.core.players import AckedPlayer, Outgoing, PacedPlayer, Player, Sound
 from gateway.core.reorder import ClipBegins, ClipEnds, Picture, Reorderer
 from protocol.browser import AudioMessage, BrowserError, Shown, VideoMessage
 from protocol.messages import Failed, Frame, Pcm
+from protocol.metrics import Window
 
 Samples = npt.NDArray[np.float32]
 
@@ -74,6 +75,14 @@ class SessionCore:
         self._flush_asked = False
         self._begin()
 
+    def __str__(self) -> str:
+        choice, shape = self.choice, self.choice.shape
+        return (
+            f"avatar {choice.avatar}, pose {choice.pose}, {shape.fps} fps, {self.clips_done} clips,"
+            f" {self.frames_sent} frames sent, {self.frames_late} late, {self.frames_dropped} dropped,"
+            f" {self.frames_lost} lost"
+        )
+
     def _begin(self) -> None:
         self._log = AudioLog(self.choice.shape, self.choice.sample_rate)
         self._order = Reorderer(self.choice.shape.frames, self._log.complete)
@@ -115,10 +124,11 @@ class SessionCore:
 
     # ---- to the audio worker
 
-    def work(self, now: float) -> list[Pcm]:
-        """What goes to the audio worker now."""
-        least = min(LEAST_WORK * self._log.rate, self._log.missing)
-        if self._input.waiting < least and now - self._last_work < LEAST_WORK:
+    def work(self, now: float, queued: int) -> list[Pcm]:
+        """What goes to the audio worker now. The more pieces are `queued`, the larger the next one is."""
+        seconds = LEAST_WORK * (1 + queued)
+        least = min(seconds * self._log.rate, self._log.missing)
+        if self._input.waiting < least and now - self._last_work < seconds:
             return []
         self._last_work = now
         pieces = self._log.append(self._input.take(now), now)
@@ -157,12 +167,13 @@ class SessionCore:
 
     # ---- from the stages
 
-    def frame(self, frame: Frame, now: float) -> None:
-        """A picture from an encoder; one of an older epoch or seen before is counted and dropped."""
+    def frame(self, frame: Frame, now: float) -> bool:
+        """A picture from an encoder; False for one of an older epoch or seen before, which is dropped."""
         if frame.epoch != self.epoch or not self._order.frame(frame):
             self.duplicates += 1
-            return
+            return False
         self._advance(now)
+        return True
 
     def clip_complete(self, epoch: int, seq: int) -> bool:
         """Whether the encoder that sent this clip may forget it."""
@@ -250,6 +261,11 @@ class SessionCore:
     def frames_dropped(self) -> int:
         """Pictures that came but that the client was too slow for."""
         return self._player.dropped
+
+    @property
+    def seconds_waiting(self) -> float:
+        """Sound that has come and is not yet on its way to the audio worker."""
+        return self._input.waiting / self._log.rate
 
     @property
     def clips_waiting(self) -> int:

@@ -1,0 +1,54 @@
+"""`python -m gateway`: settings → sockets → gateway → run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+
+import zmq
+
+from gateway.gateway import Gateway
+from protocol.logs import set_up_logging
+from protocol.settings import Settings, settings_from_command_line
+from protocol.sockets import EndpointError
+
+log = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Exit status: 0 after SIGTERM or SIGINT, 2 when the address or the sockets cannot be had."""
+    settings = settings_from_command_line()
+    set_up_logging("gateway", level=settings.log_level)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    try:
+        asyncio.run(_run(settings, context))
+    except EndpointError as error:
+        log.critical("the gateway cannot work: %s", error)
+        return 2
+    except OSError as error:
+        log.critical(
+            "cannot listen on %s:%d (%s): is another run using it? choose another --port",
+            settings.host,
+            settings.port,
+            error.strerror,
+        )
+        return 2
+    finally:
+        context.term()
+    return 0
+
+
+async def _run(settings: Settings, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    gateway = Gateway(settings, context)
+    try:
+        await gateway.run(stop)
+    finally:
+        gateway.close()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

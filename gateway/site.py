@@ -1,0 +1,188 @@
+"""What the gateway answers to plain HTTP requests, and which websocket upgrades it lets through."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import formatdate
+from http import HTTPStatus
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+
+from gateway.pictures import Pictures
+from gateway.prometheus import CONTENT_TYPE
+from gateway.stages import StageBoard
+
+PAGE = Path(__file__).parent / "page"
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".webmanifest": "application/manifest+json",
+}
+JSON = "application/json"
+SOCKET_PATHS = ("/", "/ws")
+LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+
+# Only what the page itself brings: no inline code, no other host.
+SECURITY = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; "
+        "img-src 'self' blob: data:; media-src 'self' blob:; connect-src 'self'; manifest-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    body: bytes
+    kind: str = "text/plain; charset=utf-8"
+    status: int = HTTPStatus.OK
+    cached: bool = False
+
+
+class Site:
+    """Routes. `metrics` makes the text of /metrics, `catalogue` what /avatars.json holds."""
+
+    def __init__(
+        self,
+        board: StageBoard,
+        pictures: Pictures,
+        metrics: Callable[[], str],
+        catalogue: Callable[[], dict[str, object]],
+    ) -> None:
+        self._board = board
+        self._pictures = pictures
+        self._metrics = metrics
+        self._catalogue = catalogue
+        self._files = _page_files(PAGE)
+
+    def respond(self, request: Request) -> Response | None:
+        """The response to a request, or None for a websocket upgrade that may go on."""
+        method = getattr(request, "method", "GET")  # older websockets read nothing but GET
+        target = urlsplit(request.path)
+        if (refusal := self._refuse(request, method, target.path)) is not None:
+            return response(request, refusal, method)
+        if is_upgrade(request):
+            return None
+        return response(request, self._answer(target.path), method)
+
+    def _refuse(self, request: Request, method: str, path: str) -> Answer | None:
+        hosts = request.headers.get_all("Host")
+        if len(hosts) != 1 or not is_local(hosts[0]):
+            # the address of a page that had its name point here would also match its Origin
+            return _plain(HTTPStatus.MISDIRECTED_REQUEST, "This server answers to localhost only.")
+        if method not in ("GET", "HEAD"):
+            return _plain(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET and HEAD are answered.")
+        if is_upgrade(request):
+            if path not in SOCKET_PATHS:
+                return _plain(HTTPStatus.NOT_FOUND, "The websocket is at /ws.")
+            if not same_origin(request.headers.get_all("Origin"), hosts[0]):
+                return _plain(HTTPStatus.FORBIDDEN, "Pages of other origins may not connect.")
+        return None
+
+    def _answer(self, path: str) -> Answer:
+        if path == "/healthz":
+            return _plain(HTTPStatus.OK, "ok")
+        if path == "/readyz":
+            ready = self._board.ready
+            status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+            return _json({"ready": ready, "stages": self._board.report()}, status)
+        if path == "/metrics":
+            return Answer(self._metrics().encode(), CONTENT_TYPE)
+        if path == "/avatars.json":
+            return _json(self._catalogue())
+        if path in self._files:
+            return self._files[path]
+        return self._picture(path) or _plain(HTTPStatus.NOT_FOUND, "There is nothing at this address.")
+
+    def _picture(self, path: str) -> Answer | None:
+        folder, _, file = path.rpartition("/")
+        name, dot, suffix = unquote(file).rpartition(".")
+        if folder == "/avatars" and dot and suffix == "png":
+            body = self._pictures.avatar(name)
+            return Answer(body, "image/png", cached=True) if body else None
+        if folder in ("/poses", "/poses/live") and dot and suffix == "svg":
+            body = self._pictures.pose(name, live=folder == "/poses/live")
+            return Answer(body, "image/svg+xml", cached=True) if body else None
+        return None
+
+
+def is_upgrade(request: Request) -> bool:
+    return any("websocket" in value.lower() for value in request.headers.get_all("Upgrade"))
+
+
+def is_local(host: str) -> bool:
+    """Whether a Host header names this machine."""
+    try:
+        parts = urlsplit(f"//{host}")
+        return parts.hostname in LOCAL_NAMES and parts.netloc == host and parts.username is None
+    except ValueError:
+        return False
+
+
+def same_origin(origins: list[str], host: str) -> bool:
+    """Whether an upgrade comes from a page of this server, or from no browser at all (no Origin)."""
+    if not origins:
+        return True
+    return len(origins) == 1 and origins[0].lower() in (f"http://{host}".lower(), f"https://{host}".lower())
+
+
+def _page_files(folder: Path) -> dict[str, Answer]:
+    """Every file of the page by its path. Nothing else of the file system can be asked for."""
+    files = {
+        "/" + file.relative_to(folder).as_posix(): Answer(file.read_bytes(), TYPES[file.suffix], cached=True)
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.suffix in TYPES
+    }
+    files["/"] = files["/index.html"]
+    if "/icon.svg" in files:
+        files["/favicon.ico"] = files["/icon.svg"]
+    return files
+
+
+def _plain(status: int, text: str) -> Answer:
+    return Answer(f"{text}\n".encode(), status=status)
+
+
+def _json(value: object, status: int = HTTPStatus.OK) -> Answer:
+    return Answer(json.dumps(value).encode(), JSON, status)
+
+
+def response(request: Request, answer: Answer, method: str = "GET") -> Response:
+    """`answer` with its headers; without its body for HEAD, or when the client has it already."""
+    status, body = answer.status, answer.body
+    headers = Headers()
+    headers["Date"] = formatdate(usegmt=True)
+    headers["Connection"] = "close"
+    for name, value in SECURITY.items():
+        headers[name] = value
+    if answer.cached:
+        # always asked for again, seldom sent again: a new version of the page is seen at once
+        tag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+        headers["Cache-Control"] = "no-cache"
+        headers["ETag"] = tag
+        if tag in request.headers.get("If-None-Match", ""):
+            status, body = HTTPStatus.NOT_MODIFIED, b""
+    else:
+        headers["Cache-Control"] = "no-store"
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = "GET, HEAD"
+    if status != HTTPStatus.NOT_MODIFIED:
+        headers["Content-Type"] = answer.kind
+        headers["Content-Length"] = str(len(body))
+    return Response(int(status), HTTPStatus(status).phrase, headers, b"" if method == "HEAD" else body)

@@ -1,0 +1,108 @@
+"""Small websocket clients for the tests."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosedError
+
+from protocol.browser import SUBPROTOCOL_V2, AudioMessage, VideoMessage, decode_down
+from tests.gateway.conftest import Running
+
+
+def noise(seconds: float, seed: int = 0, rate: int = 16000) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-0.3, 0.3, int(seconds * rate)).astype(np.float32)
+
+
+class Client:
+    """Collects everything that comes down."""
+
+    def __init__(self, ws: ClientConnection, version: int, acks: bool = True) -> None:
+        self.ws = ws
+        self.version = version
+        self.acks = acks
+        self.frames: list[VideoMessage] = []
+        self.audio: list[AudioMessage] = []
+        self.texts: list[dict[str, Any]] = []
+        self.times: list[tuple[float, str]] = []
+        self._reader = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        try:
+            await self._collect()
+        except ConnectionClosedError:
+            pass  # tests look at the code and the reason
+
+    async def _collect(self) -> None:
+        async for data in self.ws:
+            now = asyncio.get_running_loop().time()
+            if isinstance(data, str):
+                self.texts.append(json.loads(data))
+                continue
+            message = decode_down(data, self.version)
+            if isinstance(message, AudioMessage):
+                self.audio.append(message)
+                self.times.append((now, "audio"))
+                continue
+            self.frames.append(message)
+            self.times.append((now, "frame"))
+            if self.version == 2 and self.acks:
+                shown = {"type": "shown", "epoch": message.epoch, "seq": message.seq, "index": message.index}
+                await self.ws.send(json.dumps(shown))
+
+    async def speak(
+        self, samples: np.ndarray, pace: float = 1.0, chunk: float = 0.05, rate: int = 16000
+    ) -> None:
+        """Send samples; `pace` 1 is real time, 0 as fast as it goes."""
+        step = int(chunk * rate)
+        start = asyncio.get_running_loop().time()
+        for place in range(0, len(samples), step):
+            await self.ws.send(samples[place : place + step].astype("<f4").tobytes())
+            if pace:
+                due = start + (place + step) / rate * pace
+                await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
+
+    async def until(self, condition: Any, seconds: float = 8.0) -> None:
+        end = asyncio.get_running_loop().time() + seconds
+        while not condition(self):
+            if self._reader.done() and not condition(self):
+                raise AssertionError(f"closed: {self.ws.close_code} {self.ws.close_reason} {self.texts[-1:]}")
+            assert asyncio.get_running_loop().time() < end, (
+                f"{len(self.frames)} frames, {len(self.audio)} sounds, {self.texts[-2:]}"
+            )
+            await asyncio.sleep(0.01)
+
+    async def closed(self, seconds: float = 8.0) -> tuple[int | None, str | None]:
+        await asyncio.wait_for(self.ws.wait_closed(), seconds)
+        return self.ws.close_code, self.ws.close_reason
+
+    @property
+    def heard(self) -> np.ndarray:
+        return np.concatenate([np.empty(0, np.float32), *(message.samples for message in self.audio)])
+
+    def text(self, kind: str) -> dict[str, Any]:
+        return [text for text in self.texts if text["type"] == kind][-1]
+
+
+@asynccontextmanager
+async def client_v1(run: Running, query: str = "", **options: Any) -> AsyncIterator[Client]:
+    async with connect(run.url(f"/{query}", "ws"), **options) as ws:
+        yield Client(ws, 1)
+
+
+@asynccontextmanager
+async def client_v2(
+    run: Running, acks: bool = True, ready: bool = True, hello: dict[str, Any] | None = None, **options: Any
+) -> AsyncIterator[Client]:
+    async with connect(run.url("/ws", "ws"), subprotocols=[SUBPROTOCOL_V2], **options) as ws:
+        await ws.send(json.dumps({"type": "hello", **(hello or {})}))
+        client = Client(ws, 2, acks)
+        if ready:
+            await client.until(lambda c: c.texts)
+        yield client

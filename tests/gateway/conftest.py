@@ -1,0 +1,103 @@
+"""A real gateway process, and a fake of the stages behind it."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from protocol.settings import ROOT, Settings
+from tests.helpers.fake_stages import Behaviour, FakeStages
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class Running:
+    """A gateway process with its stages."""
+
+    def __init__(self, settings: Settings, stages: FakeStages, process: subprocess.Popen[str]) -> None:
+        self.settings = settings
+        self.stages = stages
+        self.process = process
+
+    @property
+    def does(self) -> Behaviour:
+        return self.stages.behaviour
+
+    def url(self, path: str = "/", scheme: str = "http") -> str:
+        return f"{scheme}://127.0.0.1:{self.settings.port}{path}"
+
+    def get(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(self.url(path), timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as err:
+            return err.code, err.read().decode()
+
+    def metric(self, name: str) -> float:
+        lines = [line for line in self.get("/metrics")[1].splitlines() if line.startswith(name + " ")]
+        return float(lines[0].split()[-1])
+
+    def wait_ready(self, seconds: float = 15) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            try:
+                if self.get("/readyz")[0] == 200:
+                    return
+            except OSError:
+                pass
+            time.sleep(0.05)
+        raise AssertionError(f"not ready: {self.get('/readyz')}")
+
+
+@contextmanager
+def running(**settings: object) -> Iterator[Running]:
+    """A gateway with these settings; stopped, and its exit status checked, at the end."""
+    with tempfile.TemporaryDirectory(prefix="eml-") as folder:
+        made = Settings(port=free_port(), run_dir=Path(folder) / "run", **settings)
+        flags = ["--port", str(made.port), "--run-dir", str(made.run_dir)]
+        for name, value in settings.items():
+            flags += [f"--{name.replace('_', '-')}", str(value)]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gateway", *flags], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        )
+        with FakeStages(made) as stages:
+            run = Running(made, stages, process)
+            try:
+                run.wait_ready()
+                yield run
+            finally:
+                process.terminate()
+                try:
+                    status = process.wait(5)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    raise
+                log = process.stderr.read() if process.stderr else ""
+        assert status == 0, log
+        assert "Traceback" not in log and "gateway has a fault" not in log, log
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Running]:
+    with running(max_sessions=3, idle_flush=0.3) as run:
+        yield run
+
+
+@pytest.fixture(autouse=True)
+def fresh_behaviour(request: pytest.FixtureRequest) -> None:
+    if "gateway" in request.fixturenames:
+        request.getfixturevalue("gateway").stages.behaviour = Behaviour()

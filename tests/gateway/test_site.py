@@ -1,0 +1,136 @@
+"""Plain HTTP: the page's files, health, metrics, pictures, and what is refused."""
+
+import http.client
+import json
+import re
+import time
+
+import numpy as np
+import pytest
+
+from gateway.pictures import pose_svg
+from gateway.site import is_local, same_origin
+from protocol.settings import ROOT
+from tests.gateway.clients import client_v2, noise
+from tests.gateway.conftest import Running, running
+
+
+def ask(run: Running, method: str, path: str, **headers: str) -> http.client.HTTPResponse:
+    connection = http.client.HTTPConnection("127.0.0.1", run.settings.port, timeout=5)
+    connection.request(method, path, headers=headers)
+    answer = connection.getresponse()
+    answer.text = answer.read()
+    connection.close()
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/", "text/html"),
+        ("/index.html", "text/html"),
+        ("/style.css", "text/css"),
+        ("/app.js", "text/javascript"),
+    ],
+)
+def test_page_files_have_types_and_safe_headers(gateway: Running, path, kind):
+    answer = ask(gateway, "GET", path)
+    assert answer.status == 200 and answer.headers["Content-Type"].startswith(kind)
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy and "unsafe" not in policy
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    again = ask(gateway, "GET", path, **{"If-None-Match": answer.headers["ETag"]})
+    assert again.status == 304 and again.text == b""
+
+
+def test_the_page_fetches_nothing_from_elsewhere():
+    for file in (ROOT / "gateway/page").rglob("*"):
+        if file.is_file():
+            text = file.read_text()
+            assert not re.search(r"(src|href|import|url|fetch)\W{1,3}(https?:)?//", text), file
+            assert "style=" not in text or file.suffix != ".html", file
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../__main__.py", "/%2e%2e/__main__.py", "/..%2f..%2fpyproject.toml", "//etc/passwd", "/style.css/",
+        "/avatars/..%2f..%2fpyproject.png", "/avatars/nobody.png", "/poses/%00.svg", "/missing",
+    ],
+)  # fmt: skip
+def test_nothing_else_can_be_read(gateway: Running, path):
+    assert ask(gateway, "GET", path).status == 404
+
+
+def test_methods_and_hosts(gateway: Running):
+    head = ask(gateway, "HEAD", "/style.css")
+    assert head.status == 200 and int(head.headers["Content-Length"]) > 100 and head.text == b""
+    assert ask(gateway, "DELETE", "/").status in (400, 405)
+    assert ask(gateway, "GET", "/", Host="evil.example").status == 421
+
+
+def test_health_and_catalogue(gateway: Running):
+    assert gateway.get("/healthz") == (200, "ok\n")
+    status, body = gateway.get("/readyz")
+    assert status == 200 and json.loads(body)["ready"] is True
+    catalogue = json.loads(gateway.get("/avatars.json")[1])
+    assert catalogue["avatars"] == ["ada", "bruno", "chen"] and catalogue["fps"] == 24
+
+
+async def test_readiness_follows_the_stages():
+    with running(dead_after=1) as run:
+        run.does.warm = ("audio_worker", "encoder_worker")
+        for _ in range(100):
+            status, body = run.get("/readyz")
+            if status == 503:
+                break
+            time.sleep(0.05)
+        assert json.loads(body) == {
+            "ready": False,
+            "stages": {"audio_worker": "warm", "gpu_worker": "warming up", "encoder_worker": "warm"},
+        }
+        async with client_v2(run) as client:
+            assert (await client.closed())[0] == 1013
+            assert (
+                client.text("error")["code"] == "not_ready"
+                and "gpu_worker" in client.text("error")["message"]
+            )
+
+
+async def test_metrics_are_prometheus_text(gateway: Running):
+    async with client_v2(gateway) as client:
+        await client.speak(noise(0.5), pace=0)
+        await client.until(lambda c: len(c.frames) == 12)
+        text = gateway.get("/metrics")[1]
+    line = re.compile(r'[a-z_0-9]+(\{([a-z_]+="[^"\\\n]*",?)+\})? -?[0-9.e+-]+')
+    samples = [row for row in text.splitlines() if not row.startswith("#")]
+    assert samples and all(line.fullmatch(row) for row in samples)
+    assert 'echomimic_session_latency_seconds{session="' in text and 'quantile="0.95"' in text
+    assert 'echomimic_stage_clip_seconds{stage="gpu_worker",worker="0",quantile="0.5"} 0.1' in text
+    assert len({row.split(" ")[2] for row in text.splitlines() if row.startswith("# TYPE")}) == text.count(
+        "# TYPE"
+    )
+
+
+def test_hosts_and_origins():
+    assert all(map(is_local, ["localhost", "localhost:8080", "127.0.0.1:1", "[::1]:8080"]))
+    assert not any(
+        map(is_local, ["", "evil", "127.0.0.1.evil:80", "a@localhost", "localhost:8080/x", "[::1", "::1"])
+    )
+    assert same_origin([], "localhost:1") and same_origin(["http://LOCALHOST:1"], "localhost:1")
+    assert not same_origin(["null"], "localhost:1") and not same_origin(
+        ["http://localhost:1"] * 2, "localhost:1"
+    )
+
+
+def test_pose_pictures(tmp_path):
+    hands = np.random.default_rng(0).random((6, 2, 21, 2), np.float32)
+    score = np.ones((6, 2, 21), np.float32)
+    score[:, 0, 5] = 0
+    np.savez(tmp_path / "p.npz", hands=hands, hands_score=score, fps=24)
+    assert pose_svg(tmp_path / "p.npz").count(b"<animate") == 2
+    still = pose_svg(tmp_path / "p.npz", 1)
+    assert still.startswith(b"<svg") and b"<animate" not in still
+    np.savez(tmp_path / "bad.npz", hands=hands[0], hands_score=score, fps=24)
+    with pytest.raises(ValueError, match="hands of shape"):
+        pose_svg(tmp_path / "bad.npz")
