@@ -9,8 +9,11 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
+SESSIONS_REMEMBERED = 1024
+
+
 class FairQueue(Generic[T]):
-    """A queue per session, served round-robin, so that a session with a backlog delays no other.
+    """A queue per session, the one served longest ago first, so that no session's backlog delays another's.
 
     Within a session items leave by their key (epoch, seq), however they came. More than `depth` items of
     one session push out its oldest: what is late already would only make the rest late as well.
@@ -21,14 +24,16 @@ class FairQueue(Generic[T]):
         if depth < 1:
             raise ValueError(f"depth {depth}: a queue holds at least one item per session")
         self._depth = depth
-        self._sessions: OrderedDict[str, list[tuple[tuple[int, int], int, T]]] = OrderedDict()
+        self._sessions: dict[str, list[tuple[tuple[int, int], int, T]]] = {}
+        self._served: OrderedDict[str, int] = OrderedDict()
         self._arrivals = 0
+        self._turns = 0
 
     def __len__(self) -> int:
         return sum(map(len, self._sessions.values()))
 
     def sessions(self) -> list[str]:
-        """Those with something waiting, the next one first."""
+        """Those with something waiting."""
         return list(self._sessions)
 
     def put(self, session: str, key: tuple[int, int], item: T) -> list[T]:
@@ -44,12 +49,15 @@ class FairQueue(Generic[T]):
         """The next item of the session whose turn it is, None if nothing waits."""
         if not self._sessions:
             return None
-        session, waiting = next(iter(self._sessions.items()))
-        item = waiting.pop(0)[2]
-        if waiting:
-            self._sessions.move_to_end(session)
-        else:
+        session = min(self._sessions, key=lambda s: (self._served.get(s, 0), self._sessions[s][0][1]))
+        item = self._sessions[session].pop(0)[2]
+        if not self._sessions[session]:
             del self._sessions[session]
+        self._turns += 1
+        self._served[session] = self._turns
+        self._served.move_to_end(session)
+        if len(self._served) > SESSIONS_REMEMBERED:
+            self._served.popitem(last=False)
         return item
 
     def remove(self, session: str, epoch: int) -> list[T]:

@@ -38,7 +38,7 @@ class Task:
     """A clip on its way; the key under which threads return what became of it."""
 
     clip: Clip
-    device_was_busy: bool
+    first: bool  # nothing else was on its way or on the device
     inputs: Any = None
 
 
@@ -118,7 +118,7 @@ class Prefetch:
             self._compute.submit(task, self._denoise, task)
         while self._out < AHEAD and (clip := self._queue.pop()) is not None:
             self._out += 1
-            task = Task(clip, self._compute.busy_for() > 0)
+            task = Task(clip, first=self._out == 1 and self._compute.waiting == 0)
             self._preparing.submit(task, self._prepare, clip)
         return ended
 
@@ -148,8 +148,8 @@ class Prefetch:
         }
 
     def _count(self, task: Task) -> None:
-        """Hit: the inputs lie ready before the device is free. Miss: it waits for them. Cold: it was idle."""
-        if self._compute.busy_for() > 0:
+        """Hit: inputs are ready before the device is free. Miss: it waits for them. Cold: it was idle."""
+        if self._compute.waiting > 0:
             self._metrics.count("prefetch_hits_total")
             if not self._said:
                 self._said = True
@@ -159,8 +159,7 @@ class Prefetch:
                     task.clip.session,
                 )
         else:
-            name = "prefetch_misses_total" if task.device_was_busy else "prefetch_cold_total"
-            self._metrics.count(name)
+            self._metrics.count("prefetch_cold_total" if task.first else "prefetch_misses_total")
 
     def _prepare(self, clip: Clip) -> Any:
         with self._metrics.time("prepare_seconds"):

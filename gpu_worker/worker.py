@@ -14,7 +14,7 @@ from protocol.compute import Output
 from protocol.hop import Acked, Event, Job, WorkerJoined
 from protocol.limits import CREDIT
 from protocol.messages import Clip, Close, InfoValue, Latents, Work
-from protocol.settings import Settings
+from protocol.settings import Settings, SettingsError
 from protocol.stage import Stage, Worker
 
 logger = logging.getLogger(__name__)
@@ -52,6 +52,12 @@ class GpuWorker(Worker):
     """
 
     def __init__(self, settings: Settings, stage: Stage, engine: Engine) -> None:
+        devices = len(settings.gpu_devices)
+        if settings.worker_index >= devices:
+            raise SettingsError(
+                f"--worker-index {settings.worker_index}: --gpu-devices names {devices}, so the last is"
+                f" {devices - 1}; name another device or choose a smaller index"
+            )
         self._settings = settings
         self._stage = stage
         self._engine = engine

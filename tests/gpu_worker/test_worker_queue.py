@@ -46,6 +46,15 @@ def test_no_session_is_served_twice_while_another_waits(items: list[tuple[str, i
         before = session
 
 
+def test_a_session_that_was_just_served_waits_for_the_others() -> None:
+    queue = FairQueue[str](9)
+    queue.put("a", (0, 0), "a0")
+    assert queue.pop() == "a0"
+    queue.put("a", (0, 1), "a1")
+    queue.put("b", (0, 0), "b0")
+    assert [queue.pop(), queue.pop()] == ["b0", "a1"]
+
+
 def test_the_oldest_is_pushed_out() -> None:
     queue = FairQueue[int](2)
     assert [queue.put("a", (0, seq), seq) for seq in range(4)] == [[], [], [0], [1]]
