@@ -23,7 +23,7 @@ def audio_token_positions(
 ) -> NDArray[np.int64]:
     """Feature positions of each frame, (frames, (2·margin + 1)·2).
 
-    frames, fps: frame i is at i/fps seconds after the first. length: positions that there are; an index outside
+    frames, fps: frame i is at i/fps seconds after the first. length: positions there are; an index outside
     is clamped to the ends. offset: position of the first frame, where history lies before it.
     Raises ValueError for a count that is not positive.
     """

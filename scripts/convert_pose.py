@@ -2,15 +2,15 @@
 
     python scripts/convert_pose.py FOLDER OUT.npz [--fps 24]
 
-The official files are pickled dictionaries. They are read here, offline, by an unpickler that admits nothing but
-numpy arrays; the serving processes read only the `.npz`.
+The official files are pickled dictionaries. They are read here, offline, by an unpickler that admits nothing
+but numpy arrays; the serving processes read only the `.npz`.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import pickle  # noqa: S403 - the one place that reads pickles, through RestrictedUnpickler
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,9 @@ def _array(path: Path, pose: dict[str, Any], key: str, shape: tuple[int, ...]) -
         raise ConvertError(f"{path}: {key} is missing")
     array = np.asarray(pose[key])
     if array.shape != shape or array.dtype.kind not in "fiu":
-        raise ConvertError(f"{path}: {key} is {array.dtype} {array.shape}, it must be numbers of shape {shape}")
+        raise ConvertError(
+            f"{path}: {key} is {array.dtype} {array.shape}, it must be numbers of shape {shape}"
+        )
     return array
 
 
@@ -110,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
     except ConvertError as error:
         print(f"convert_pose: {error}", file=sys.stderr)
         return 1
-    np.savez_compressed(args.out, **arrays)
+    np.savez_compressed(args.out, allow_pickle=False, **arrays)
     print(f"{args.out}: {len(arrays['hands'])} frames at {args.fps} fps")
     return 0
 
