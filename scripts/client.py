@@ -103,6 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--pose", default="", help="pose of all sessions")
     parser.add_argument("--fps", type=int, help="frame rate to ask for")
     parser.add_argument(
+        "--clip-frames", type=int, metavar="N", help="frames of a clip (default: half a second)"
+    )
+    parser.add_argument(
         "--rate", type=int, default=16000, help="rate of the samples sent (default %(default)s)"
     )
     parser.add_argument("--seconds", type=float, help="send only the first seconds")

@@ -20,9 +20,14 @@ def convert_pose_folders(folders: Sequence[Path], run_dir: Path) -> tuple[Path, 
     The results lie in the run folder and go with it. Raises `PoseError` with the converter's own words.
     """
     return tuple(
-        _convert(folder, run_dir / POSES / f"{number}") if any(folder.glob("*.npy")) else folder
+        _convert(folder, run_dir / POSES / f"{number}") if is_official(folder) else folder
         for number, folder in enumerate(folders)
     )
+
+
+def is_official(folder: Path) -> bool:
+    """Whether this is a folder of the official pickled files."""
+    return folder.is_dir() and any(folder.glob("*.npy"))
 
 
 def _convert(folder: Path, target: Path) -> Path:

@@ -24,7 +24,10 @@ FPS, CLIP_FRAMES, CLIP = 24, 12, 8000
 
 
 class TinyGateway:
-    """Serves `/readyz`, `/avatars.json` and `/ws`. `lose` names the frame that never comes, `refuse` an error to open with."""
+    """Serves `/readyz`, `/avatars.json` and `/ws`.
+
+    `lose` names the frame that never comes, `refuse` is an error to open with.
+    """
 
     def __init__(self) -> None:
         self.lose = -1

@@ -1,0 +1,117 @@
+"""What `run_all.sh` executes: the processes of a run, its flags, poses converted before anything starts."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from protocol.settings import load_settings
+from scripts import supervisor
+from scripts.poses import PoseError, convert_pose_folders
+
+
+def commands(*flags: str) -> dict[str, list[str]]:
+    return {stage.name: list(stage.command) for stage in supervisor.stage_list(load_settings(flags, env={}))}
+
+
+def test_one_process_per_stage_by_default():
+    assert list(commands()) == ["gateway", "audio_worker", "gpu_worker", "encoder_worker"]
+
+
+def test_counts_follow_the_flags_and_each_worker_knows_its_number():
+    made = commands(
+        "--encoders", "3", "--gpu-devices", "cuda:0,cuda:1", "--audio-workers", "2", "--port", "9001"
+    )
+    assert list(made) == [
+        *("gateway", "audio_worker.0", "audio_worker.1", "gpu_worker.0", "gpu_worker.1"),
+        *("encoder_worker.0", "encoder_worker.1", "encoder_worker.2"),
+    ]
+    for name, command in made.items():
+        module, _, index = name.partition(".")
+        assert command[command.index("-m") + 1] == module
+        settings = load_settings(command[command.index("-m") + 2 :], env={})
+        assert settings.worker_index == int(index or 0)
+        assert settings.port == 9001
+        assert settings.gpu_devices == ("cuda:0", "cuda:1")
+
+
+def test_a_flag_of_the_run_reaches_every_stage():
+    for command in commands("--steps", "3", "--no-use-init-latent", "--fps", "12").values():
+        settings = load_settings(command[command.index("-m") + 2 :], env={})
+        assert (settings.steps, settings.use_init_latent, settings.fps) == (3, False, 12)
+
+
+def make_official(folder: Path, frames: int = 3) -> Path:
+    """A folder of pose files as the official repository has them: pickled dictionaries in `.npy`."""
+    folder.mkdir()
+    for number in range(frames):
+        pose = {
+            "hands": np.full((2, 21, 2), 0.5),
+            "hands_score": np.ones((2, 21)),
+            "draw_pose_params": np.array([800, 800, 0, 800, 0, 800]),
+        }
+        np.save(folder / f"{number}.npy", np.array(pose, dtype=object), allow_pickle=True)
+    return folder
+
+
+def test_official_pose_folders_are_converted_and_others_pass(tmp_path):
+    official = make_official(tmp_path / "01")
+    track = tmp_path / "calm.npz"
+    track.write_bytes(b"")
+    (tmp_path / "run").mkdir()
+    made = convert_pose_folders((official, track, tmp_path), tmp_path / "run")
+    assert made[1:] == (track, tmp_path)
+    assert made[0].name == "01.npz"
+    assert made[0].is_relative_to(tmp_path / "run")
+    with np.load(made[0], allow_pickle=False) as arrays:
+        assert arrays["hands"].shape == (3, 2, 21, 2)
+
+
+def test_a_damaged_pose_is_named(tmp_path):
+    official = make_official(tmp_path / "01")
+    (official / "1.npy").write_bytes(b"not numpy")
+    (tmp_path / "run").mkdir()
+    with pytest.raises(PoseError, match=r"--pose-dir .*1\.npy"):
+        convert_pose_folders((official,), tmp_path / "run")
+
+
+class Readyz(http.server.BaseHTTPRequestHandler):
+    status = 503
+    body = json.dumps({"ready": False, "stages": {"audio_worker": "warm", "gpu_worker": "warming up"}})
+
+    def do_GET(self) -> None:
+        self.send_response(self.status)
+        self.end_headers()
+        self.wfile.write(self.body.encode())
+
+    def log_message(self, *_args: object) -> None:
+        pass
+
+
+def test_readiness_says_what_is_waited_for():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Readyz)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    settings = load_settings(["--port", str(server.server_port)], env={})
+    try:
+        answer = supervisor.ask_ready(settings)
+        assert (answer.ready, answer.waiting_for) == (False, "gpu_worker (warming up)")
+        Readyz.status = 200
+        assert supervisor.ask_ready(settings).ready
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert supervisor.ask_ready(settings).waiting_for == "the gateway to answer"
+
+
+def test_a_log_folder_that_cannot_be_made_is_named(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    flags = ["--log-dir", str(tmp_path / "file"), "--run-dir", str(tmp_path / "run"), "--port", "45991"]
+    assert supervisor.main(flags) == 1
+    assert "--log-dir" in capsys.readouterr().err
