@@ -168,12 +168,17 @@ class StreamCheck:
     def _order_by(self) -> str:
         if self.version == 2:
             return "pts"
-        return "the pts in each picture's comment" if self._marked else "count only (version 1 has no pts)"
+        if self._marked:
+            return "the pts in each picture's comment"
+        return "count and each clip's sound (version 1 has no pts)"
 
     def _take_sound(self, samples: Samples, position: int, pictures: bool) -> None:
         here = sum(map(len, self._echo))
         if self.version == 2 and position != here:
             self._problem(f"sound of position {position} came where {here} was due")
+        due = len(self._echo) * self.clip_frames  # version 1: a clip's sound leads its pictures
+        if self.version == 1 and len(self.numbers) != due:
+            self._problem(f"the sound of sample {here} came after {len(self.numbers)} frames, not {due}")
         if not pictures:
             self._problem(f"the pictures of the clip at sample {here} were dropped")
         self._echo.append(samples)

@@ -83,8 +83,17 @@ def test_damage_is_named(version, damage, words):
 
 def test_without_marks_version_1_says_that_order_was_not_seen():
     samples = rng.uniform(-1, 1, 8000).astype(np.float32)
-    assert "count only" in run(samples, stream(samples, 24, 12, 1), 24, 12, 1).order_by
+    assert "count and" in run(samples, stream(samples, 24, 12, 1), 24, 12, 1).order_by
     assert "comment" in run(samples, stream(samples, 24, 12, 1, mark=True), 24, 12, 1).order_by
+
+
+def test_version_1_sees_whole_clips_out_of_order_by_their_sound():
+    samples = rng.uniform(0.1, 1, 24000).astype(np.float32)
+    messages = stream(samples, 24, 12, 1)
+    moved = [*messages[:5], *messages[6:14], messages[5], *messages[14:]]  # a picture into the next clip
+    assert any("came after 11 frames" in p for p in run(samples, moved, 24, 12, 1).problems)
+    swapped = [*messages[13:26], *messages[:13], *messages[26:]]
+    assert any("differs" in p for p in run(samples, swapped, 24, 12, 1).problems)
 
 
 def test_a_late_clip_counts_its_late_frames():
