@@ -21,7 +21,7 @@ EYE_Y = 113.0
 MOUTH_HEIGHT = 25.0
 #: By how much the chin follows the widest opening.
 JAW = 4.5
-CAVITY = (0.27, 0.085, 0.10)
+CAVITY = (0.21, 0.055, 0.07)
 TONGUE = (0.90, 0.36, 0.40)
 TEETH = (0.985, 0.98, 0.965)
 
@@ -46,7 +46,9 @@ def make_look(skin: Tensor, hair: Tensor, iris: Tensor, proportions: dict[str, T
     # On dark skin a full rose would glow: it follows the skin's lightness.
     lightness = skin.mean(1, keepdim=True)
     lip = torch.lerp(natural, rose * (0.80 + 0.26 * lightness), amount)
-    return Look(skin, hair, iris, lip, lip * torch.tensor([0.55, 0.45, 0.46], device=skin.device), proportions)
+    return Look(
+        skin, hair, iris, lip, lip * torch.tensor([0.66, 0.54, 0.55], device=skin.device), proportions
+    )
 
 
 def jaw_drop(state: FigureState) -> Tensor:
@@ -172,7 +174,11 @@ def mouth_shape(look: Look, state: FigureState) -> MouthShape:
     opening = state.mouth_open.clamp(0.0, 1.0) * (1.0 - pressed)
     spread = 18.0 + 5.0 * wide.clamp_min(0.0) + 4.0 * wide.clamp(max=0.0)
     spread = spread * (1.0 - 0.10 * opening * (1.0 - wide.clamp_min(0.0))) + 0.8 * pressed
-    half_width = torch.lerp(spread, 8.2 + 3.6 * opening, round_) * (1.0 - 0.16 * teeth) * look.proportions["mouth_width"]
+    half_width = (
+        torch.lerp(spread, 8.2 + 3.6 * opening, round_)
+        * (1.0 - 0.16 * teeth)
+        * look.proportions["mouth_width"]
+    )
     height = opening * (MOUTH_HEIGHT - 1.5 * round_ - 4.0 * wide.clamp_min(0.0))
     height = torch.lerp(height, torch.full_like(height, 5.6), teeth)
     up = height * (0.20 + 0.26 * round_)
@@ -182,7 +188,13 @@ def mouth_shape(look: Look, state: FigureState) -> MouthShape:
         half_width=col(half_width),
         up=col(up),
         down=col(height - up),
-        bend=col(look.proportions["smile"] * 3.4 * (1.0 - 0.9 * round_) * (1.0 - 0.45 * opening) * (1 - 0.6 * pressed)),
+        bend=col(
+            look.proportions["smile"]
+            * 3.4
+            * (1.0 - 0.9 * round_)
+            * (1.0 - 0.45 * opening)
+            * (1 - 0.6 * pressed)
+        ),
         center=col(MOUTH_Y - 1.2 * opening + 0.8 * round_),
         upper_lip=col((2.3 + 0.7 * round_) * full * thin),
         lower_lip=col((3.5 + 0.5 * round_) * full * thin * (1.0 - 0.35 * teeth)),
@@ -198,7 +210,12 @@ def draw_mouth(canvas: Tensor, x: Tensor, y: Tensor, scale: float, look: Look, s
     my = y - shape.center - shape.bend * (0.6 - u * u)
     height = shape.up + shape.down
     lips = superellipse(
-        mx, my, shape.half_width + 1.7, shape.up + shape.upper_lip, shape.down + shape.lower_lip, shape.exponent
+        mx,
+        my,
+        shape.half_width + 1.7,
+        shape.up + shape.upper_lip,
+        shape.down + shape.lower_lip,
+        shape.exponent,
     )
     # A cupid's bow: the upper lip dips in the middle.
     bow = 0.9 * torch.exp(-((mx / 3.2) ** 2)) * (my < 0) * smoothstep(6.0, 1.0, height)
@@ -213,7 +230,13 @@ def draw_mouth(canvas: Tensor, x: Tensor, y: Tensor, scale: float, look: Look, s
 
 
 def _inside_mouth(
-    canvas: Tensor, mx: Tensor, my: Tensor, scale: float, shape: MouthShape, state: FigureState, inside: Tensor
+    canvas: Tensor,
+    mx: Tensor,
+    my: Tensor,
+    scale: float,
+    shape: MouthShape,
+    state: FigureState,
+    inside: Tensor,
 ) -> Tensor:
     """Tongue and teeth, seen through the opening."""
     device = mx.device
@@ -226,8 +249,12 @@ def _inside_mouth(
     tongue = superellipse(
         mx, my - tongue_y, shape.half_width * (0.66 - 0.12 * raised), 0.36 * height, height, 2.0
     )
-    tongue_seen = torch.maximum(smoothstep(7.0, 11.0, height) * (1.0 - 0.8 * round_), raised * smoothstep(2.0, 4.0, height))
-    canvas = paint(canvas, torch.tensor(TONGUE, device=device), inside * coverage(tongue * scale) * tongue_seen)
+    tongue_seen = torch.maximum(
+        smoothstep(7.0, 11.0, height) * (1.0 - 0.8 * round_), raised * smoothstep(2.0, 4.0, height)
+    )
+    canvas = paint(
+        canvas, torch.tensor(TONGUE, device=device), inside * coverage(tongue * scale) * tongue_seen
+    )
     upper = (height * (0.34 + 0.10 * wide)).clamp(max=6.2)
     upper_edge = my + shape.up - upper - 0.6 * (1.0 - (mx / shape.half_width) ** 2)
     seen = smoothstep(1.8, 4.5, height) * (1.0 - 0.9 * smoothstep(0.35, 0.8, round_)) * (1.0 - bite)
@@ -237,5 +264,7 @@ def _inside_mouth(
     seen = smoothstep(4.0, 7.0, height) * wide * (1.0 - bite)
     canvas = paint(canvas, color * 0.95, inside * coverage(lower_edge * scale) * seen)
     # f, v: a row of upper teeth resting on the lower lip.
-    row = superellipse(mx, my + shape.up * 0.2, shape.half_width * 0.88, shape.up + 0.2, shape.down + 0.7, 3.6)
+    row = superellipse(
+        mx, my + shape.up * 0.2, shape.half_width * 0.88, shape.up + 0.2, shape.down + 0.7, 3.6
+    )
     return paint(canvas, color, coverage(row * scale) * smoothstep(0.2, 0.7, bite))

@@ -32,7 +32,9 @@ class HandColors:
 
 
 def hand_colors(skin: Tensor, sleeve: Tensor, bare: Tensor) -> HandColors:
-    dark = torch.tensor([0.74, 0.66, 0.64], device=skin.device)
+    # Dark skin needs a stronger step for its fingers to read.
+    tint = torch.tensor([1.0, 0.9, 0.87], device=skin.device)
+    dark = (0.50 + 0.29 * skin.mean(1, keepdim=True)) * tint
     # Darkened, and on black clothes lightened, so that an arm shows before the chest.
     lightness = sleeve.mean(1, keepdim=True)
     black = lightness < 0.22
@@ -45,7 +47,8 @@ def hand_length(points: Tensor, size: int) -> Tensor:
     palm = (points[:, [5, 9, 13, 17]] - points[:, :1]).norm(dim=2).amax(1)
     measured = palm / 0.51
     nominal = HAND_LENGTH * size
-    return (0.55 * nominal + 0.45 * measured).clamp(0.6 * nominal, 1.8 * nominal)
+    length: Tensor = (0.55 * nominal + 0.45 * measured).clamp(0.6 * nominal, 1.8 * nominal)
+    return length
 
 
 def draw_arm(
@@ -61,7 +64,7 @@ def draw_arm(
     size = canvas.shape[-1]
     length = hand_length(points, size)
     wrist = points[:, 0]
-    elbow_x = wrist[:, 0] * 0.35 + size * (0.5 + side * 0.33) * 0.65
+    elbow_x = wrist[:, 0] * 0.35 + size * (0.5 + side * 0.30) * 0.65
     elbow_y = torch.maximum(wrist[:, 1] + 0.13 * size, torch.full_like(elbow_x, 1.10 * size))
     dx, dy = elbow_x - wrist[:, 0], elbow_y - wrist[:, 1]
     reach = torch.hypot(dx, dy)
@@ -118,11 +121,15 @@ def draw_hand(
         radii = [root, root * 0.67 + tip * 0.33, root * 0.33 + tip * 0.67, tip]
         distance = bone(first, first + 1, radii[0], radii[1])
         for joint in (1, 2):
-            distance = torch.minimum(distance, bone(first + joint, first + joint + 1, radii[joint], radii[joint + 1]))
+            distance = torch.minimum(
+                distance, bone(first + joint, first + joint + 1, radii[joint], radii[joint + 1])
+            )
         # The outline grows out of the palm instead of ringing the knuckle.
         from_root = torch.hypot(px - col(xs[:, first]), py - col(ys[:, first])) / col(length)
         edge = smoothstep(1.1 * root, 2.4 * root, from_root)
         edge = torch.maximum(edge, smoothstep(-0.5, 1.5, palm))
         canvas = paint(canvas, colors.outline, coverage(distance) * seen_px * edge)
-        canvas = paint(canvas, colors.skin, coverage(torch.lerp(distance, distance + outline, edge)) * seen_px)
+        canvas = paint(
+            canvas, colors.skin, coverage(torch.lerp(distance, distance + outline, edge)) * seen_px
+        )
     return canvas

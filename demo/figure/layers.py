@@ -39,8 +39,9 @@ def split_layers(svg: str, skin: str) -> dict[str, str]:
         skin: skin colour, hex without #.
 
     Returns:
-        `body`: neck, shoulders and clothes, lengthened downwards. `front`: hair or hat, facial hair and glasses,
-        all that lies over the drawn face. `hair`: hair or hat alone. Each an SVG of the renderer's view.
+        `body`: neck, shoulders and clothes, lengthened downwards. `front`: hair or hat, facial hair and
+        glasses, all that lies over the drawn face. `hair`: hair or hat alone. Each an SVG of the renderer's
+        view.
 
     Raises:
         ValueError: the SVG does not have the nine groups of the part set's base figure.
@@ -76,7 +77,7 @@ def _lengthen(svg: str) -> str:
 def premultiplied_average(rgba: np.ndarray, factor: int) -> np.ndarray:
     """Shrink (H, W, 4) uint8 straight-alpha RGBA by an integer factor into premultiplied uint8 RGBA."""
     height, width, _ = rgba.shape
-    image = rgba.astype(np.float32) / 255.0
+    image: np.ndarray = rgba.astype(np.float32) / 255.0
     image[..., :3] *= image[..., 3:]
     image = image.reshape(height // factor, factor, width // factor, factor, 4).mean(axis=(1, 3))
     return np.round(image * 255.0).astype(np.uint8)
@@ -89,8 +90,8 @@ def hair_behind(hair: np.ndarray) -> np.ndarray:
         hair: (S, S, 4) premultiplied uint8 layer of the hair alone.
 
     Returns:
-        (S, S, 4) premultiplied uint8: from the ears down each row filled between its outermost hair pixels, and
-        all of it reaching a little further down, behind the shoulders.
+        (S, S, 4) premultiplied uint8: from the ears down each row filled between its outermost hair pixels,
+        and all of it reaching a little further down, behind the shoulders.
     """
     size = hair.shape[0]
     unit = size / VIEW

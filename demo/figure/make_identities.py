@@ -13,17 +13,20 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from demo.figure.layers import VIEW, VIEW_X, VIEW_Y, hair_behind, premultiplied_average, split_layers
-from demo.figure.people import LONG_HAIR, Person, all_people, split
+from demo.figure.people import BUNDLED, LONG_HAIR, Person, all_people, split
+from demo.figure.renderer import Renderer
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE / "build"
+AVATARS = HERE.parent / "avatars"
 SPLIT_FILE = HERE / "split.json"
 PROPORTIONS = [
-    "eye_white", "eye_size", "brow_thickness", "brow_arch", "lip_fullness", "lip_rose", "mouth_width", "smile",
-    "blush", "lashes", "bare_arms",
+    "eye_white", "eye_size", "brow_thickness", "brow_arch", "lip_fullness", "lip_rose", "mouth_width",
+    "smile", "blush", "lashes", "bare_arms",
 ]  # fmt: skip
 
 
@@ -99,13 +102,28 @@ def build(target: Path, size: int) -> None:
     SPLIT_FILE.write_text(json.dumps(split(), indent=1) + "\n")
 
 
+def write_avatars(assets: Path, folder: Path, size: int) -> None:
+    """Write the bundled avatars' reference pictures, in the neutral state."""
+    names = [person.name for person in BUNDLED]
+    renderer = Renderer(assets, size=size, identities=names)
+    pictures = renderer.reference(torch.arange(len(names))).mul(255.0).round().byte()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, picture in zip(names, pictures, strict=True):
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(folder / f"{name}.png", optimize=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=384, help="side of the stored layers in pixels (default 384)")
+    parser.add_argument("--size", type=int, default=384, help="side of the stored layers (default 384)")
     parser.add_argument("--output", type=Path, default=BUILD / "identities.npz")
+    parser.add_argument(
+        "--avatars", type=Path, default=AVATARS, help="folder of the bundled avatars' pictures"
+    )
+    parser.add_argument("--avatar-size", type=int, default=256)
     arguments = parser.parse_args()
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     build(arguments.output, arguments.size)
+    write_avatars(arguments.output, arguments.avatars, arguments.avatar_size)
     print(f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.1f} MB")
 
 

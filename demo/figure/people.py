@@ -14,30 +14,34 @@ RANDOM_PEOPLE = 634
 HELD_OUT = 64
 
 SKIN = ["ffdbb4", "f7cfa9", "edb98a", "e3a877", "d08b5b", "c07d50", "ae5d29", "94573a", "7a4a34", "614335"]
-HAIR = ["a55728", "2c1b18", "b58143", "d6b370", "724133", "4a312c", "ecdcbf", "c93305", "e8e1e1", "1f2430", "8a8d93"]
+HAIR = [
+    "a55728", "2c1b18", "b58143", "d6b370", "724133", "4a312c", "ecdcbf", "c93305", "e8e1e1", "1f2430",
+    "8a8d93",
+]  # fmt: skip
 DYED = ["f59797", "5d8bb8", "7a5aa6", "3f8f86", "d86a8f"]
 CLOTHES = [
-    "262e33", "65c9ff", "5199e4", "25557c", "e6e6e6", "929598", "3c4f5c", "b1e2ff", "a7ffc4", "ffafb9", "ffffb1",
-    "ff488e", "ff5c5c", "ffffff", "2f6f5e", "8a4f7d", "e8a33d", "c4553b", "6c6fb5", "4d7c3a", "d9c7a8", "7b3f3f",
+    "262e33", "65c9ff", "5199e4", "25557c", "e6e6e6", "929598", "3c4f5c", "b1e2ff", "a7ffc4", "ffafb9",
+    "ffffb1", "ff488e", "ff5c5c", "ffffff", "2f6f5e", "8a4f7d", "e8a33d", "c4553b", "6c6fb5", "4d7c3a",
+    "d9c7a8", "7b3f3f",
 ]  # fmt: skip
 BACKGROUND = [
-    "cfe3f5", "f6dcc9", "d8ecd5", "f3d4dc", "e3d9f2", "fbeec2", "d3ecec", "e9e4da", "dfe3ea", "f2c9b0", "b9d6c8",
-    "a9c4e4", "c9b8dd", "f0c987", "8fb8b8", "e7b7b7", "93a8c9", "b7c59a", "6f8fae", "54748c",
+    "cfe3f5", "f6dcc9", "d8ecd5", "f3d4dc", "e3d9f2", "fbeec2", "d3ecec", "e9e4da", "dfe3ea", "f2c9b0",
+    "b9d6c8", "a9c4e4", "c9b8dd", "f0c987", "8fb8b8", "e7b7b7", "93a8c9", "b7c59a", "6f8fae", "54748c",
 ]  # fmt: skip
 
 LONG_HAIR = {
-    "bob", "curly", "curvy", "longButNotTooLong", "miaWallace", "straight01", "straight02", "straightAndStrand",
-    "bigHair", "dreads", "shaggyMullet", "hijab", "froBand", "frida", "fro",
+    "bob", "curly", "curvy", "longButNotTooLong", "miaWallace", "straight01", "straight02",
+    "straightAndStrand", "bigHair", "dreads", "shaggyMullet", "hijab", "froBand", "frida", "fro",
 }  # fmt: skip
 SHORT_HAIR = [
-    "bun", "shavedSides", "dreads01", "dreads02", "frizzle", "shaggy", "shortCurly", "shortFlat", "shortRound",
-    "shortWaved", "sides", "theCaesar", "theCaesarAndSidePart",
+    "bun", "shavedSides", "dreads01", "dreads02", "frizzle", "shaggy", "shortCurly", "shortFlat",
+    "shortRound", "shortWaved", "sides", "theCaesar", "theCaesarAndSidePart",
 ]  # fmt: skip
 HATS = ["hat", "hijab", "turban", "winterHat1", "winterHat02", "winterHat03", "winterHat04"]
 TOPS_LONG = sorted(LONG_HAIR - {"hijab"})
 CLOTHING = [
-    "blazerAndShirt", "blazerAndSweater", "collarAndSweater", "hoodie", "overall", "shirtCrewNeck", "shirtScoopNeck",
-    "shirtVNeck", "graphicShirt",
+    "blazerAndShirt", "blazerAndSweater", "collarAndSweater", "hoodie", "overall", "shirtCrewNeck",
+    "shirtScoopNeck", "shirtVNeck", "graphicShirt",
 ]  # fmt: skip
 GRAPHICS = ["bat", "bear", "cumbia", "deer", "diamond", "hola", "pizza"]
 GLASSES = ["prescription01", "prescription02", "round"]
@@ -106,30 +110,91 @@ class Person:
 
 BUNDLED = [
     Person(
-        "maya", "straight02", "edb98a", "4a312c", "shirtScoopNeck", "e2574c", "d3ecec", iris="4a3326",
-        lashes=1.0, lip_fullness=1.1, lip_rose=0.8, blush=0.8,
+        "maya",
+        "straight02",
+        "edb98a",
+        "4a312c",
+        "shirtScoopNeck",
+        "e2574c",
+        "d3ecec",
+        iris="4a3326",
+        lashes=1.0,
+        lip_fullness=1.1,
+        lip_rose=0.8,
+        blush=0.8,
     ),
     Person(
-        "leo", "shortWaved", "ffdbb4", "a55728", "hoodie", "3f7cac", "fbeec2", iris="2f3e52", brow_thickness=1.15,
-        lip_fullness=0.85, lip_rose=0.35,
+        "leo",
+        "shortWaved",
+        "ffdbb4",
+        "a55728",
+        "hoodie",
+        "3f7cac",
+        "fbeec2",
+        iris="2f3e52",
+        brow_thickness=1.15,
+        lip_fullness=0.85,
+        lip_rose=0.35,
     ),
     Person(
-        "amara", "fro", "7a4a34", "2c1b18", "overall", "e8a33d", "d8ecd5", iris="2a1c16", lashes=1.0,
-        lip_fullness=1.25, lip_rose=0.7, blush=0.4,
+        "amara",
+        "fro",
+        "8a5a3c",
+        "2c1b18",
+        "overall",
+        "e8a33d",
+        "d8ecd5",
+        iris="2a1c16",
+        lashes=1.0,
+        lip_fullness=1.25,
+        lip_rose=0.7,
+        blush=0.4,
+        bare_arms=True,
     ),
     Person(
-        "omar", "shortFlat", "c07d50", "2c1b18", "blazerAndShirt", "25557c", "f6dcc9", facial_hair="beardLight",
-        facial_hair_color="2c1b18", iris="3b2a22", brow_thickness=1.25, lip_rose=0.4,
+        "omar",
+        "shortFlat",
+        "c07d50",
+        "2c1b18",
+        "blazerAndShirt",
+        "25557c",
+        "f6dcc9",
+        facial_hair="beardLight",
+        facial_hair_color="2c1b18",
+        iris="3b2a22",
+        brow_thickness=1.25,
+        lip_rose=0.4,
     ),
     Person(
-        "greta", "shortCurly", "f7cfa9", "e8e1e1", "collarAndSweater", "6c6fb5", "f3d4dc", accessories="round",
-        accessories_color="3c4f5c", iris="2f3e52", lashes=0.6, lip_rose=0.7, blush=0.7,
+        "greta",
+        "shortCurly",
+        "f7cfa9",
+        "e8e1e1",
+        "collarAndSweater",
+        "6c6fb5",
+        "f3d4dc",
+        accessories="round",
+        accessories_color="3c4f5c",
+        iris="2f3e52",
+        lashes=0.6,
+        lip_rose=0.7,
+        blush=0.7,
     ),
     Person(
-        "kenji", "shortRound", "f1c79b", "1f2430", "shirtCrewNeck", "2f6f5e", "e3d9f2",
-        accessories="prescription02", accessories_color="262e33", iris="26262b", brow_arch=0.8, lip_rose=0.4,
+        "kenji",
+        "shortRound",
+        "f1c79b",
+        "1f2430",
+        "shirtCrewNeck",
+        "2f6f5e",
+        "e3d9f2",
+        accessories="prescription02",
+        accessories_color="262e33",
+        iris="26262b",
+        brow_arch=0.8,
+        lip_rose=0.4,
     ),
-]  # fmt: skip
+]
 
 
 def _rgb(color: str) -> tuple[float, float, float]:
@@ -148,7 +213,9 @@ def _distance(a: str, b: str) -> float:
     return sum((x - y) ** 2 for x, y in zip(_rgb(a), _rgb(b), strict=True)) ** 0.5
 
 
-def _far_color(rng: random.Random, palette: list[str], others: list[str], spread: tuple[float, float, float]) -> str:
+def _far_color(
+    rng: random.Random, palette: list[str], others: list[str], spread: tuple[float, float, float]
+) -> str:
     """A jittered palette colour that stands off from the given ones."""
     best, best_distance = palette[0], -1.0
     for _ in range(6):
@@ -161,16 +228,17 @@ def _far_color(rng: random.Random, palette: list[str], others: list[str], spread
     return best
 
 
-def _random_person(rng: random.Random, index: int) -> Person:
+def _random_top(rng: random.Random) -> str | None:
     kind = rng.random()
     if kind < 0.47:
-        top: str | None = rng.choice(TOPS_LONG)
-    elif kind < 0.86:
-        top = rng.choice(SHORT_HAIR)
-    elif kind < 0.97:
-        top = rng.choice(HATS)
-    else:
-        top = None
+        return rng.choice(TOPS_LONG)
+    if kind < 0.86:
+        return rng.choice(SHORT_HAIR)
+    return rng.choice(HATS) if kind < 0.97 else None
+
+
+def _random_person(rng: random.Random, index: int) -> Person:
+    top = _random_top(rng)
     skin = _jitter(rng, rng.choice(SKIN), 0.008, 0.08, 0.04)
     hair = _jitter(rng, rng.choice(HAIR if rng.random() < 0.88 else DYED), 0.02, 0.2, 0.15)
     clothes = _far_color(rng, CLOTHES, [skin], (0.05, 0.2, 0.1))
@@ -193,7 +261,8 @@ def _random_person(rng: random.Random, index: int) -> Person:
         facial_hair_color=_jitter(rng, hair, 0.01, 0.05, 0.05) if rng.random() < 0.8 else rng.choice(HAIR),
         graphic=rng.choice(GRAPHICS),
         iris=rng.choice(IRIS),
-        bare_arms=clothing == "overall" or (clothing.startswith(("shirt", "graphic")) and rng.random() < 0.35),
+        bare_arms=clothing == "overall"
+        or (clothing.startswith(("shirt", "graphic")) and rng.random() < 0.35),
         eye_white=1.0 if rng.random() < 0.75 or sum(_rgb(skin)) < 1.35 else 0.0,
         eye_size=rng.uniform(0.9, 1.12),
         brow_thickness=rng.uniform(0.75, 1.35),

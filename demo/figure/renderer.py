@@ -1,6 +1,6 @@
 """Draw figures: `Renderer(...).render(identity, state)` is the truth that the bundled model learns.
 
-Order of layers: background, hair behind, body, face, mouth, eyes, brows, hair and glasses in front, arms, hands.
+Order of layers: background, hair behind, body, face, eyes, brows, hair and glasses, mouth, arms, hands.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class Renderer:
         identities: list[str] | list[int] | None = None,
     ) -> None:
         if not Path(assets).is_file():
-            raise FileNotFoundError(f"{assets} is missing: build it with `python -m demo.figure.make_identities`")
+            command = "python -m demo.figure.make_identities"
+            raise FileNotFoundError(f"{assets} is missing: build it with `{command}`")
         self.size = size
         self.device = torch.device(device)
         with np.load(assets) as data:
@@ -137,8 +138,8 @@ class Renderer:
     def _background(self, identity: Tensor) -> Tensor:
         """The identity's colour with a soft light behind the head."""
         color = self.colors["background"][identity][:, :, None, None]
-        glow = torch.exp(-(((self.px / self.size - 0.5) / 0.42) ** 2 + ((self.py / self.size - 0.40) / 0.46) ** 2))
-        fall = self.py / self.size
+        across, fall = self.px / self.size, self.py / self.size
+        glow = torch.exp(-(((across - 0.5) / 0.42) ** 2 + ((fall - 0.40) / 0.46) ** 2))
         return (color * (0.955 - 0.03 * fall + 0.045 * glow) + 0.07 * glow * (1.0 - color)).clamp(0.0, 1.0)
 
     def _head_points(self, x: Tensor, y: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
@@ -190,7 +191,9 @@ class Renderer:
 
     def _hands(self, canvas: Tensor, identity: Tensor, state: FigureState) -> Tensor:
         colors = hands.hand_colors(
-            self.colors["skin"][identity], self.colors["clothes"][identity], self.proportions["bare_arms"][identity]
+            self.colors["skin"][identity],
+            self.colors["clothes"][identity],
+            self.proportions["bare_arms"][identity],
         )
         points = state.hands * self.size
         top = int(ARM_TOP * self.size)

@@ -46,7 +46,7 @@ def place_hand(
         wrist: position of the wrist, in fractions of the picture.
         angle: by how much the fingers lean inwards from upright, in radians.
         length: hand length in fractions of the picture.
-        left: the person's left hand (right side of the picture, thumb outwards when upright), else its mirror.
+        left: the person's left hand (right side of the picture, thumb outwards when upright), or its mirror.
         template: (21, 2) key points in the layout of `HAND_TEMPLATE`.
 
     Returns:
@@ -62,7 +62,7 @@ def place_hand(
 
 
 def rest_hands() -> np.ndarray:
-    """(2, 21, 2) float32: both hands at rest in front of the lower chest, fingers up and inwards, thumbs up."""
+    """(2, 21, 2) float32: both hands at rest before the lower chest, fingers up and inwards, thumbs up."""
     x, y = REST_WRIST
     return np.stack(
         [

@@ -29,7 +29,9 @@ def paint(canvas: Tensor, color: Tensor, alpha: Tensor) -> Tensor:
     return torch.lerp(canvas, color.reshape(-1, 3, 1, 1).expand_as(canvas), alpha[:, None])
 
 
-def tapered(px: Tensor, py: Tensor, ax: Tensor, ay: Tensor, bx: Tensor, by: Tensor, ra: Tensor, rb: Tensor) -> Tensor:
+def tapered(
+    px: Tensor, py: Tensor, ax: Tensor, ay: Tensor, bx: Tensor, by: Tensor, ra: Tensor, rb: Tensor
+) -> Tensor:
     """Distance to a capsule from a to b whose radius runs from ra to rb. All arguments broadcast."""
     dx, dy = bx - ax, by - ay
     qx, qy = px - ax, py - ay
