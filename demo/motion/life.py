@@ -51,10 +51,13 @@ def _breath(phase: NDArray[np.float64], duration: float, rng: np.random.Generato
 
 def _blinks(times: NDArray[np.float64], duration: float, rng: np.random.Generator) -> NDArray:
     """Eyelid closure 0..1, a blink every 2 to 5 s counted around the loop, none across its start."""
-    starts, now = [], rng.uniform(1.0, 2.5)
-    while now < duration - 1.0:
-        starts.append(now)
-        now += rng.uniform(2.0, 5.0)
+    count = max(1, round(duration / rng.uniform(3.0, 3.8)))
+    spread = rng.dirichlet(np.full(count, 12.0))
+    gaps = 2.1 + spread * max(0.0, duration - 2.1 * count)
+    gaps = np.minimum(gaps * duration / gaps.sum(), 5.0)
+    # What the cap took away goes to the others, so that the gaps still fill the loop.
+    gaps += (duration - gaps.sum()) / count
+    starts = rng.uniform(0.3, 0.8) * gaps[-1] + np.concatenate([[0.0], np.cumsum(gaps[:-1])])
     closed = np.zeros_like(times)
     for start in starts:
         closing = np.clip((times - start) / BLINK_CLOSE, 0, 1)

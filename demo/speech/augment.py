@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 SAMPLE_RATE = 16000
+QUIETEST = 0.01  # RMS, full scale 1: noise is set against at least this much speech
 
 
 def augment(audio: Tensor, generator: torch.Generator | None = None, strength: float = 1.0) -> Tensor:
@@ -21,7 +22,7 @@ def augment(audio: Tensor, generator: torch.Generator | None = None, strength: f
     draw = _Draw(audio, generator)
     out = _equalise(audio, draw, chance=0.6 * strength)
     out = _reverberate(out, draw, chance=0.35 * strength)
-    level = _active_level(out)
+    level = _active_level(out).clamp_min(QUIETEST)  # pauses are noisy too
     ratio = draw.uniform(8.0, 40.0, (batch, 1))  # dB of speech over noise
     ratio = torch.where(draw.uniform(0, 1, (batch, 1)) < 0.6 * strength, ratio, draw.uniform(40.0, 60.0, (batch, 1)))
     out = out + background(audio.shape, draw) * level * 10 ** (-ratio / 20)

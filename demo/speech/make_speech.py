@@ -23,7 +23,7 @@ from demo.speech.utterance import SAMPLE_RATE, Utterance
 FOLDER = Path(__file__).resolve().parent
 SPLIT = FOLDER / "split.json"
 OUTPUT = FOLDER / "build" / "speech.npz"
-SPEECH_RMS = 0.028  # of full scale, while speaking; keeps the file small, and training changes the gain anyway
+SPEECH_RMS = 0.025  # of full scale, while speaking; keeps the file small, and training changes the gain anyway
 LEAD, TAIL = 0.15, 0.45  # seconds of silence kept around a sentence
 log = logging.getLogger(__name__)
 

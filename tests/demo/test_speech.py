@@ -1,0 +1,175 @@
+"""Training speech: texts, split, closures, corpus file, augmentation; engines where they are installed."""
+
+import random
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from demo.motion.visemes import CHANNELS, visemes
+from demo.speech import augment, corpus, engines, make_speech, texts
+from demo.speech.closures import RELEASE, refine_closures
+from demo.speech.stream import ALIGNMENT, make_stream
+from demo.speech.utterance import SAMPLE_RATE, Utterance
+
+RATE = SAMPLE_RATE
+needs_flite = pytest.mark.skipif(shutil.which("flite") is None, reason="flite is not installed")
+
+
+@pytest.fixture(scope="module")
+def espeak():
+    try:
+        return engines.Espeak()
+    except engines.EngineError as error:
+        pytest.skip(str(error))
+
+
+def test_english_is_varied_and_has_no_loose_ends():
+    rng = random.Random(3)
+    lines = [texts.english(rng) for _ in range(400)]
+    assert len(set(lines)) > 390
+    assert not any("{" in line or "}" in line or "  " in line for line in lines)
+    assert any("?" in line for line in lines) and any(any(c.isdigit() for c in line) for line in lines)
+
+
+def test_split_holds_out_voices_of_several_engines_and_their_sentences():
+    split = make_speech.load_split()
+    held_out = set(split["held_out_voices"])
+    assert len({voice.partition(":")[0] for voice in held_out}) >= 2
+    rows = make_speech.plan(split)
+    assert not held_out & {voice for voice, *_, out in rows if not out}
+    assert held_out == {voice for voice, *_, out in rows if out}
+    for language in ("it", "de", "cmn"):
+        assert not set(split["held_out_texts"].get(language, [])) & set(texts.sentences(language))
+    # The throat of a held-out espeak variant must not speak another language in training either.
+    variants = {voice.partition("+")[2] for voice in held_out if "+" in voice}
+    assert "steph" in variants and not any(voice.endswith("+steph") for voice, *_, out in rows if not out)
+
+
+def _tone(seconds: float, level: float) -> np.ndarray:
+    return (level * np.sin(2 * np.pi * 150 * np.arange(int(seconds * RATE)) / RATE)).astype(np.float32)
+
+
+def test_a_p_is_moved_onto_the_quiet_before_its_burst():
+    audio = np.concatenate([_tone(0.30, 0.3), _tone(0.08, 0.001), _tone(0.02, 0.2), _tone(0.3, 0.3)])
+    # As espeak-ng counts: the vowel lasts through the closure.
+    spoken = [(0.0, 0.38, "a"), (0.38, 0.41, "p"), (0.41, 0.7, "a")]
+    vowel, stop, release, _ = refine_closures(audio, spoken)
+    assert stop[2] == "p" and release[2] == RELEASE
+    assert stop[0] == pytest.approx(0.30, abs=0.006) and stop[1] == pytest.approx(0.38, abs=0.006)
+    assert vowel[1] == stop[0] and release[0] == stop[1]
+    # As flite counts: closure and burst are one phone, begun a little before the quiet.
+    spoken = [(0.0, 0.28, "a"), (0.28, 0.41, "p"), (0.41, 0.7, "a")]
+    vowel, stop, release, _ = refine_closures(audio, spoken)
+    assert stop[0] == pytest.approx(0.30, abs=0.006) and release[:2] == pytest.approx((0.38, 0.41), abs=0.006)
+    # Without quiet nothing moves.
+    loud = _tone(0.7, 0.3)
+    assert refine_closures(loud, spoken) == spoken
+
+
+def _small_corpus() -> corpus.Corpus:
+    rng = np.random.default_rng(0)
+    made = []
+    for number, voice in enumerate(("a:one", "a:one", "b:two")):
+        audio = (rng.normal(size=20000 + 37 * number) * 0.05).astype(np.float32)
+        made.append(Utterance(audio, [(0.1, 0.4, "m"), (0.4, 0.8, "aɪ"), (0.8, 1.2, "_")], voice, "en", f"text {number}"))
+    return corpus.build(made, {"b:two"})
+
+
+def test_corpus_survives_its_file_and_reports_damage(tmp_path):
+    before = _small_corpus()
+    before.audio[:4] = (32767, -32768, 32767, -32768)  # residuals that wrap
+    path = tmp_path / "speech.npz"
+    corpus.save(before, path)
+    after = corpus.load(path)
+    for name in ("audio", "starts", "phone_starts", "phone_begin", "phone_end", "phone_id", "voice_id", "held_out"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+    assert after.texts == before.texts and after.voices == ["a:one", "b:two"] and after.phones(2) == before.phones(2)
+    assert after.held_out.tolist() == [False, False, True]
+    np.savez(tmp_path / "other.npz", format=np.array(99))
+    with pytest.raises(ValueError, match="make_speech"):
+        corpus.load(tmp_path / "other.npz")
+
+
+def test_stream_keeps_audio_and_mouth_together():
+    source = _small_corpus()
+    tracks = corpus.mouth_tracks(source)
+    stream = make_stream(source, tracks, held_out=False, seconds=10, seed=1)
+    assert len(stream.audio) >= 10 * RATE and len(stream.audio) * 120 == len(stream.mouth) * RATE
+    for number, at in stream.utterances:
+        assert at % ALIGNMENT == 0 and not source.held_out[number]
+        np.testing.assert_array_equal(stream.audio[at : at + 20000], source.samples(number)[:20000])
+        np.testing.assert_array_equal(stream.mouth[at * 120 // RATE + 60], tracks.values[tracks.starts[number] + 60])
+    for start, end in stream.closures:
+        inside = stream.mouth[int(np.ceil(start * 120)) : int(end * 120) + 1, CHANNELS.index("mouth_open")]
+        assert inside.max() == 0
+    assert len(make_stream(source, tracks, held_out=True).utterances) == 1
+    with pytest.raises(ValueError, match="no such utterances"):
+        make_stream(source, tracks, held_out=True, voices=("a:one",))
+
+
+def test_augmentation_is_repeatable_keeps_time_and_leaves_level_within_bounds():
+    audio = torch.zeros(8, 24000)
+    audio[:, 8000:16000] = 0.05 * torch.randn(8, 8000, generator=torch.Generator().manual_seed(1))
+    one = augment.augment(audio, torch.Generator().manual_seed(2))
+    two = augment.augment(audio, torch.Generator().manual_seed(2))
+    assert torch.equal(one, two) and one.shape == audio.shape and one.isfinite().all()
+    envelope = one.unflatten(1, (-1, 800)).square().mean(2)
+    assert (envelope[:, 10:20].mean(1) > 2 * envelope[:, :9].mean(1)).all()
+    clean = augment.augment(audio, torch.Generator().manual_seed(3), strength=0.0)
+    for changed, original in zip(clean, audio, strict=True):
+        assert torch.corrcoef(torch.stack([changed, original]))[0, 1] > 0.99
+
+
+def test_silence_is_quiet_and_varied():
+    quiet = augment.silence(64, 8000, "cpu", torch.Generator().manual_seed(0))
+    level = 20 * torch.log10(quiet.square().mean(1).sqrt() + 1e-9)
+    assert level.max() < -29 and level.min() < -80 and level.std() > 10
+
+
+def test_missing_engine_is_named(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda program: None)
+    with pytest.raises(engines.EngineError, match="apt-get install flite"):
+        engines.flite("slt", "hello")
+
+    def no_library(name):
+        raise OSError(name)
+
+    monkeypatch.setattr(engines.ctypes, "CDLL", no_library)
+    with pytest.raises(engines.EngineError, match="apt-get install espeak-ng"):
+        engines.Espeak()
+
+
+@needs_flite
+def test_flite_times_fit_its_sound():
+    spoken = engines.flite("rms", "Mother made a map.")
+    _check_times(spoken)
+
+
+def test_espeak_times_fit_its_sound(espeak):
+    for voice, line in (("en-US+f2", "Mother made a map."), ("de+m2", "Oma kocht Suppe."), ("ru", "Мама мыла раму.")):
+        _check_times(espeak.speak(voice, line))
+    with pytest.raises(engines.EngineError, match="no voice"):
+        espeak.speak("xx-none", "hello")
+
+
+def test_espeak_languages_have_visemes_for_all_they_say(espeak):
+    for name, language, _, variants in make_speech._ESPEAK:
+        lines = texts.sentences(language) if language != "en" else [texts.english(random.Random(i)) for i in range(20)]
+        for line in lines:
+            for *_, phone in espeak.speak(f"{name}+{variants[0]}", line).phones:
+                visemes(phone)
+
+
+def _check_times(spoken: Utterance) -> None:
+    """Phones in order and within the audio; pauses at the ends are quiet, speech is not."""
+    phones = [row for row in spoken.phones if row[2] != "_"]
+    assert len(phones) > 8
+    assert all(a[1] <= b[0] + 1e-6 for a, b in zip(phones, phones[1:], strict=False))
+    assert phones[-1][1] <= len(spoken.audio) / RATE + 0.05
+    first, last = int(phones[0][0] * RATE), int(phones[-1][1] * RATE)
+    speech = np.sqrt(np.mean(spoken.audio[first:last] ** 2))
+    assert speech > 0.005
+    ends = np.concatenate([spoken.audio[: max(1, first - 400)], spoken.audio[last + 800 :]])
+    assert np.sqrt(np.mean(ends**2)) < 0.15 * speech
