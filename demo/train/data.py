@@ -19,11 +19,15 @@ from demo.figure.state import FigureState
 from demo.motion.hands import hand_track
 from demo.motion.life import life_track
 from demo.motion.marks import life_to_marks
+from demo.motion.mouth import CHANNELS as MOUTH_COLUMNS
+from demo.motion.mouth import REST_WITHIN
 from demo.motion.pose_map import draw_pose_maps
+from demo.speech.augment import augment, silence
+from demo.speech.corpus import Corpus, load, mouth_tracks
 from demo.train.config import FIRST_TRACK_SEED, FPS, HISTORY_SAMPLES, SAMPLE_RATE, SIZE, TICKS, WINDOW_SAMPLES
 
 LOOP = 288
-MOUTH_COLUMNS = ("mouth_open", "mouth_width", "mouth_round", "teeth", "lips_pressed", "tongue")
+ALL_SILENT, STOPS = 0.08, 0.08  # shares of windows that hold noise alone, or end in it
 TICK_SAMPLES = SAMPLE_RATE * 3 // TICKS  # 400 samples are 3 ticks: the finest common grid
 
 
@@ -80,6 +84,22 @@ class ClipBatch:
     mouth: Tensor  # (B, 1 + F, parameters)
 
 
+def speech_stream(corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
+    """The training voices' utterances end to end: int16 audio and the mouth (ticks, columns) beside it.
+
+    Each utterance is cut to a multiple of 400 samples, which is 3 ticks, so that the two stay in step.
+    """
+    tracks = mouth_tracks(corpus)
+    audio, mouth = [], []
+    for number in np.flatnonzero(~corpus.held_out):
+        samples = corpus.samples(int(number))
+        length = len(samples) // TICK_SAMPLES * TICK_SAMPLES
+        first = tracks.starts[number]
+        audio.append(samples[:length])
+        mouth.append(tracks.values[first : first + length * TICKS // SAMPLE_RATE])
+    return np.concatenate(audio), np.concatenate(mouth)
+
+
 def split_names(assets: Path, names: list[str], split: str) -> list[int]:
     """Indices of the identities of a split ("train" or "held_out"), from `split.json` beside the package."""
     told = json.loads((Path(__file__).resolve().parent.parent / "figure" / "split.json").read_text())
@@ -107,12 +127,9 @@ class Material:
         self.poses = Poses.draw(tracks, device)
         self.mouth: Tensor | None = None
         if speech is not None:
-            from demo.speech.augment import Augmenter
-            from demo.speech.corpus import Corpus
-            corpus = Corpus.load(speech, split="train")
-            self.audio = torch.from_numpy(corpus.audio).to(device)  # int16, one long stream
-            self.mouth = torch.from_numpy(corpus.mouth).float().to(device)  # (ticks, columns) at 120 Hz
-            self.augment = Augmenter(device=device, generator=self.generator)
+            audio, mouth = speech_stream(load(speech))
+            self.audio = torch.from_numpy(audio).to(device)  # int16, one long stream
+            self.mouth = torch.from_numpy(mouth).to(device)  # (ticks, columns) at 120 Hz
 
     def integers(self, high: int, *shape: int) -> Tensor:
         return torch.randint(high, shape, device=self.device, generator=self.generator)
@@ -135,6 +152,20 @@ class Material:
         life, hands = self.poses.life[track, frame], self.poses.hands[track, other]
         return self.renderer.render(identity, figure_state(self.random_mouths(count), life, hands))
 
+    def _fall_silent(self, pcm: Tensor, mouth: Tensor, fps: int) -> tuple[Tensor, Tensor]:
+        """Some windows are noise throughout, some stop speaking at a random moment: the mouth rests."""
+        count, samples = pcm.shape
+        stop = (self.uniform(count) * samples).long()
+        fate = self.uniform(count)
+        stop = torch.where(fate < ALL_SILENT, torch.full_like(stop, -samples), stop)
+        stop = torch.where(fate > ALL_SILENT + STOPS, torch.full_like(stop, 2 * samples), stop)
+        position = torch.arange(samples, device=self.device)
+        quiet = silence(count, samples, self.device, self.generator)
+        pcm = torch.where(position >= stop[:, None], quiet, pcm)
+        when = torch.arange(-1, mouth.shape[1] - 1, device=self.device) * (SAMPLE_RATE // fps) + HISTORY_SAMPLES
+        late = (when - stop[:, None]).float() / SAMPLE_RATE
+        return pcm, mouth * (1 - late / REST_WITHIN).clamp(0, 1)[:, :, None]
+
     @torch.no_grad()
     def clips(self, count: int, *, fps: int = FPS, frames: int = 12) -> ClipBatch:
         """`count` clips of `frames` frames at `fps`, each with the frame before it."""
@@ -146,8 +177,7 @@ class Material:
         when = torch.arange(-1, frames, device=device)  # the frame before the clip comes first
         ticks = start[:, None] * TICKS // SAMPLE_RATE + when * (TICKS // fps)
         mouth = self.mouth[ticks]
-        pcm, shut = self.augment(pcm)  # shut (B,): this window is noise or silence, the mouth rests
-        mouth = mouth * (~shut).float()[:, None, None]
+        pcm, mouth = self._fall_silent(augment(pcm, self.generator), mouth, fps)
 
         track, first = self.integers(len(self.poses.life), count), self.integers(LOOP, count)
         frame = (first[:, None] + when * (FPS // fps)) % LOOP

@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
 from audio_worker.whisper import load_whisper
 from demo.train.checkpoint import Averaged, load_training, save_training
-from demo.train.config import CLIP_FRAMES, FPS, HISTORY_SAMPLES, INFERENCE
+from demo.train.config import CLIP_FRAMES, FPS, HISTORY_SAMPLES, INFERENCE, SAMPLE_RATE
 from demo.train.data import ClipBatch, Material
-from demo.train.models import Networks, build_networks
+from demo.train.models import build_networks
 from demo.train.vae import AutoencoderLite, picture_loss, picture_weights, warm_cosine
-from gpu_worker.sampler import alphas_cumprod
 from protocol.audio_tokens import audio_token_positions
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Conditions:
             reference = self.vae.encode(clips.reference.contiguous(memory_format=torch.channels_last)).float()
         heard = self.whisper.features(clips.pcm, "short")  # (B, 75, 5, 384)
         positions = audio_token_positions(
-            frames - 1, fps, margin=self.margin, first=HISTORY_SAMPLES * 50 // 16_000, length=heard.shape[1]
+            frames - 1, fps, heard.shape[1], margin=self.margin, offset=HISTORY_SAMPLES * 50 // SAMPLE_RATE
         )
         index = torch.as_tensor(positions, device=self.device)  # (F, positions)
         tokens = heard[:, index].flatten(2, 3)  # (B, F, positions × 5, 384)
@@ -87,13 +87,11 @@ def starting_latents(batch: Batch, carry: Tensor) -> Tensor:
     return noise
 
 
-def predict_velocity(networks: Networks, batch: Batch, latents: Tensor, timestep: Tensor) -> Tensor:
-    reference = networks.denoiser.project_reference(networks.reference(batch.reference))
-    pose = networks.pose_encoder(batch.poses)
-    return networks.denoiser(latents, timestep, batch.tokens, pose, reference)
+def predict_velocity(networks: nn.Module, batch: Batch, latents: Tensor, timestep: Tensor) -> Tensor:
+    return networks(latents, timestep, batch.tokens, batch.poses, batch.reference)
 
 
-def latent_loss(networks: Networks, batch: Batch, alphas: Tensor) -> Tensor:
+def latent_loss(networks: nn.Module, batch: Batch, alphas: Tensor) -> Tensor:
     """Squared error of the v-prediction; four in five samples at the last timestep."""
     count = len(batch.clean)
     device = batch.clean.device
@@ -109,7 +107,7 @@ def latent_loss(networks: Networks, batch: Batch, alphas: Tensor) -> Tensor:
 
 
 def joint_loss(
-    networks: Networks, vae: AutoencoderLite, batch: Batch, clips: ClipBatch, weights: Tensor
+    networks: nn.Module, vae: AutoencoderLite, batch: Batch, clips: ClipBatch, weights: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Loss of the decoded one-step prediction against the drawn pictures, and its squared error."""
     count, _, frames = batch.clean.shape[:3]
@@ -154,7 +152,7 @@ def train_denoiser(
     load_training(state, "vae", vae, vae_average)
     vae.load_state_dict(vae_average.module.state_dict())
     conditions = Conditions(vae, whisper, device)
-    networks = build_networks().to(device)
+    networks = build_networks().to(device, memory_format=torch.channels_last)
     averaged = Averaged(networks)
     parameters = list(networks.parameters())
     if joint:
@@ -162,9 +160,8 @@ def train_denoiser(
         parameters += list(vae.decoder.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
     step = load_training(state, "networks", networks, averaged, None if joint else optimizer)
-    if compile_model:
-        networks.compile_parts()
-    alphas = alphas_cumprod(INFERENCE["noise_scheduler_kwargs"]).to(device)
+    compiled = torch.compile(networks) if compile_model else networks
+    alphas = DDIMScheduler(**INFERENCE["noise_scheduler_kwargs"]).alphas_cumprod.to(device)
     weights = picture_weights(material)
     began, first = time.monotonic(), step
     while (progress := (time.monotonic() - began) / (60 * minutes)) < 1:
@@ -173,11 +170,13 @@ def train_denoiser(
         fps, frames = pick_rate(step)
         clips = material.clips(batch, fps=fps, frames=frames)
         inputs = conditions(clips, fps)
+        # The slower rates are rare: compiling for their lengths too would cost more than it saves.
+        network = compiled if fps == FPS else networks
         with torch.autocast(device.type, torch.bfloat16):
             if joint:
-                loss, error = joint_loss(networks, vae, inputs, clips, weights)
+                loss, error = joint_loss(network, vae, inputs, clips, weights)
             else:
-                loss = latent_loss(networks, inputs, alphas)
+                loss = latent_loss(network, inputs, alphas)
                 error = loss.detach()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -25,10 +25,10 @@ class Networks(nn.Module):
             tuple(POSE_ENCODER["block_out_channels"]),
         )
 
-    def predict_velocity(
+    def forward(
         self, latents: Tensor, timestep: Tensor, tokens: Tensor, poses: Tensor, reference: Tensor
     ) -> Tensor:
-        """latents (B, C, F, h, w), timestep (B,), tokens (B, F, T, 384), poses (B, 3, F, H, W), reference (B, C, h, w)."""
+        """The v-prediction: latents (B, C, F, h, w), timestep (B,), tokens (B, F, T, 384), poses (B, 3, F, H, W), reference (B, C, h, w)."""
         cache = self.denoiser.project_reference(self.reference(reference))
         return self.denoiser(latents, timestep, tokens, self.pose_encoder(poses), cache)
 
@@ -47,7 +47,7 @@ if __name__ == "__main__":
     for name, part in networks.named_children():
         print(f"{name}: {parameter_count(part):.2f} M parameters")
     with torch.no_grad():
-        out = networks.predict_velocity(
+        out = networks(
             torch.randn(1, 32, 12, 16, 16),
             torch.tensor([999]),
             torch.randn(1, 12, 50, 384),
