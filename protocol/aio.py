@@ -54,10 +54,12 @@ async def pump(
             if events or int(server.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
                 await asyncio.sleep(0)
                 continue
+            # not wait_for: until Python 3.12 it can swallow a cancellation
+            alarm = loop.call_at(next_tick, changed.set)
             try:
-                await asyncio.wait_for(changed.wait(), max(0.0, next_tick - loop.time()))
-            except asyncio.TimeoutError:
-                pass
+                await changed.wait()
+            finally:
+                alarm.cancel()
     finally:
         server.wake = None
         loop.remove_reader(fd)

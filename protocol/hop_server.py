@@ -142,8 +142,8 @@ class HopServer:
         """Find dead workers and give their work to others. Call at least every 100 ms."""
         events = self.on_readable()  # what a worker said counts before its silence does
         now = self._clock()
-        if now - self._last_tick > 1.0:
-            self._jobs.excuse(now)
+        if now - self._last_tick > self._jobs.dead_after / 2:
+            self._jobs.excuse(now)  # this side was away, so the silence proves nothing
         self._last_tick = now
         for peer in self._jobs.silent(now, self._jobs.dead_after):
             self._lose(peer.key, f"silent for {now - peer.last_seen:.1f} s")

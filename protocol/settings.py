@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from protocol.settings_values import MAX_WORKERS, PARSERS, SettingsError, check_limits
 
 __all__ = [
+    "ROOT",
     "Settings",
     "SettingsError",
     "default_run_dir",

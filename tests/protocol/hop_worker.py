@@ -1,0 +1,47 @@
+"""A worker process for the hop's tests: takes jobs, works on each for a while, acknowledges it."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections import deque
+
+import zmq
+
+from protocol.hop import HopClient, Job
+from protocol.messages import Close
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("endpoints", nargs="+")
+    parser.add_argument("--name", default="0")
+    parser.add_argument("--credit", type=int, default=2)
+    parser.add_argument("--work", type=float, default=0.0, help="seconds a job takes")
+    parser.add_argument("--hang-at", type=int, default=0, help="spin for ever on the n-th job")
+    args = parser.parse_args()
+    stop = []
+    signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
+    client = HopClient(zmq.Context(), args.endpoints, stage="worker", worker=args.name, credit=args.credit)
+    poller = zmq.Poller()
+    for socket in client.sockets:
+        poller.register(socket, zmq.POLLIN)
+    jobs: deque[Job] = deque()
+    done, free_at = 0, 0.0
+    while not stop:
+        client.heartbeat()
+        jobs.extend(job for job in client.recv() if not isinstance(job.msg, Close))
+        if jobs and time.monotonic() >= free_at:
+            done += 1
+            while done == args.hang_at:
+                pass
+            client.ack(jobs.popleft())
+            free_at = time.monotonic() + args.work
+        poller.poll(max(1, min(50, (free_at - time.monotonic()) * 1000)) if jobs else 50)
+    client.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

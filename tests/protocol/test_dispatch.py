@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+
+from protocol.dispatch import MAX_HOMES, Dispatcher
+
+SESSIONS = ["ann", "ben", "cleo"]
+
+
+class DispatcherMachine(RuleBasedStateMachine):
+    """Random joins, deaths, acknowledgements and closings against a plain account of every job."""
+
+    workers = Bundle("workers")
+
+    @initialize(sticky=st.booleans(), bound=st.none() | st.integers(1, 4))
+    def start(self, sticky: bool, bound: int | None) -> None:
+        self.jobs = Dispatcher[int](sticky=sticky, dead_after=5.0, max_pending_per_session=bound)
+        self.sticky, self.bound = sticky, bound
+        self.now = 0.0
+        self.submitted = 0
+        self.waiting: dict[int, str] = {}  # payload → session, everything that is owed a result
+        self.done: set[int] = set()
+        self.given: dict[bytes, dict[int, int]] = {}  # worker → job number → payload
+        self.times_given: Counter[int] = Counter()
+        self.times_returned: Counter[int] = Counter()
+        self.next_worker = 0
+
+    @rule(target=workers, credit=st.integers(1, 3))
+    def join(self, credit: int) -> bytes:
+        key = b"w%d" % self.next_worker
+        self.next_worker += 1
+        assert self.jobs.join(key, "stage", key.decode(), credit, self.now)
+        assert not self.jobs.join(key, "stage", key.decode(), credit, self.now)
+        self.given[key] = {}
+        return key
+
+    @rule(worker=consumes(workers))
+    def die(self, worker: bytes) -> None:
+        lost = [p for p in self.given.pop(worker).values() if p in self.waiting]
+        assert self.jobs.leave(worker) == len(lost)
+        self.times_returned.update(lost)
+        assert not self.jobs.seen(worker, self.now)
+        assert self.jobs.leave(worker) == 0
+
+    @rule(session=st.sampled_from(SESSIONS), n=st.integers(1, 5))
+    def submit(self, session: str, n: int) -> None:
+        for _ in range(n):
+            self.submitted += 1
+            self.waiting[self.submitted] = session
+            for payload in self.jobs.submit(session, 0, self.submitted, self.now):
+                assert self.waiting.pop(payload) == session
+                assert self.times_given[payload] == self.times_returned[payload]  # it was in nobody's hands
+
+    @rule(session=st.sampled_from(SESSIONS))
+    def close(self, session: str) -> None:
+        gone = [p for p, owner in self.waiting.items() if owner == session]
+        assert self.jobs.cancel(session, 0) == len(gone)
+        for payload in gone:
+            del self.waiting[payload]
+
+    @rule(worker=workers, pick=st.randoms(use_true_random=False))
+    def ack(self, worker: bytes, pick: object) -> None:
+        held = self.given[worker]
+        if not held:
+            assert self.jobs.ack(worker, 10**9) is None
+            return
+        number = pick.choice(sorted(held))  # type: ignore[attr-defined]
+        payload = held.pop(number)
+        job = self.jobs.ack(worker, number)
+        if payload in self.waiting:
+            assert job is not None and job.payload == payload
+            del self.waiting[payload]
+            assert payload not in self.done
+            self.done.add(payload)
+        else:
+            assert job is None
+        assert self.jobs.ack(worker, number) is None
+
+    @rule(worker=workers, other=workers)
+    def ack_of_anothers_job_is_ignored(self, worker: bytes, other: bytes) -> None:
+        if worker != other:
+            for number in self.given[other]:
+                assert self.jobs.ack(worker, number) is None
+
+    @rule()
+    def give(self) -> None:
+        while (assigned := self.jobs.assign(self.now)) is not None:
+            peer, job = assigned
+            assert self.waiting[job.payload] == job.session
+            assert job.number not in self.given[peer.key]
+            self.given[peer.key][job.number] = job.payload
+            self.times_given[job.payload] += 1
+            # nothing of this session that was submitted earlier still waits behind it
+            assert not any(
+                p < job.payload and owner == job.session and not self._in_hand(p)
+                for p, owner in self.waiting.items()
+            )
+        spare = any(len(held) < self.jobs.peer(key).credit for key, held in self.given.items())  # type: ignore[union-attr]
+        if spare and not self.sticky:
+            assert self.jobs.pending == 0
+
+    def _in_hand(self, payload: int) -> bool:
+        return any(payload in held.values() for held in self.given.values())
+
+    @rule(seconds=st.floats(0.01, 0.5))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        for worker, held in self.given.items():
+            assert self.jobs.seen(worker, self.now)
+            assert self.jobs.holds(worker, tuple(held), self.now)
+
+    @invariant()
+    def every_job_is_accounted_for(self) -> None:
+        in_hand = [p for held in self.given.values() for p in held.values() if p in self.waiting]
+        assert len(in_hand) == len(set(in_hand)) == self.jobs.in_flight
+        assert self.jobs.pending == len(self.waiting) - len(in_hand)
+
+    @invariant()
+    def credit_is_kept(self) -> None:
+        for key, held in self.given.items():
+            peer = self.jobs.peer(key)
+            assert peer is not None and len(peer.held) == len(held) <= peer.credit
+
+    @invariant()
+    def a_job_is_given_again_only_after_a_death(self) -> None:
+        for payload, times in self.times_given.items():
+            assert times <= 1 + self.times_returned[payload]
+
+    @invariant()
+    def sticky_sessions_have_one_worker(self) -> None:
+        if self.sticky:
+            for session in SESSIONS:
+                homes = {
+                    key
+                    for key, held in self.given.items()
+                    if any(self.waiting.get(p) == session for p in held.values())
+                }
+                assert len(homes) <= 1
+
+    def teardown(self) -> None:
+        """A worker that lives and acknowledges gets everything in the end."""
+        if not hasattr(self, "jobs"):
+            return
+        for key in list(self.given):
+            self.jobs.leave(key)
+        self.jobs.join(b"last", "stage", "last", 2, self.now)
+        got = []
+        while (assigned := self.jobs.assign(self.now)) is not None:
+            got.append(assigned[1].payload)
+            assert self.jobs.ack(b"last", assigned[1].number) is not None
+        assert sorted(got) == sorted(self.waiting)
+
+
+TestDispatcher = DispatcherMachine.TestCase
+TestDispatcher.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+
+
+def made(sticky: bool = False, **options: int | None) -> Dispatcher[str]:
+    return Dispatcher[str](sticky=sticky, dead_after=5.0, **options)
+
+
+def drain(jobs: Dispatcher[str], now: float = 0.0) -> list[tuple[bytes, str]]:
+    out = []
+    while (assigned := jobs.assign(now)) is not None:
+        out.append((assigned[0].key, assigned[1].payload))
+    return out
+
+
+def test_any_hop_spreads_over_the_workers_with_most_credit() -> None:
+    jobs = made()
+    jobs.join(b"a", "s", "a", 2, 0)
+    jobs.join(b"b", "s", "b", 2, 0)
+    for i in range(5):
+        jobs.submit("x", 0, str(i), 0)
+    assert sorted(drain(jobs)) == [(b"a", "0"), (b"a", "2"), (b"b", "1"), (b"b", "3")]
+    assert jobs.pending == 1
+
+
+def test_sticky_sessions_spread_and_stay() -> None:
+    jobs = made(sticky=True)
+    jobs.join(b"a", "s", "a", 8, 0)
+    jobs.join(b"b", "s", "b", 8, 0)
+    for i in range(3):
+        for session in ("x", "y", "z", "w"):
+            jobs.submit(session, 0, f"{session}{i}", 0)
+    homes: dict[str, set[bytes]] = {}
+    for key, payload in drain(jobs):
+        homes.setdefault(payload[0], set()).add(key)
+    assert all(len(keys) == 1 for keys in homes.values())
+    assert Counter(next(iter(keys)) for keys in homes.values()) == {b"a": 2, b"b": 2}
+
+
+def test_a_dead_workers_session_moves_in_order() -> None:
+    jobs = made(sticky=True)
+    jobs.join(b"a", "s", "a", 2, 0)
+    for i in range(4):
+        jobs.submit("x", 0, str(i), 0)
+    assert drain(jobs) == [(b"a", "0"), (b"a", "1")]
+    jobs.join(b"b", "s", "b", 8, 0)
+    assert drain(jobs) == []
+    assert jobs.leave(b"a") == 2
+    assert drain(jobs) == [(b"b", "0"), (b"b", "1"), (b"b", "2"), (b"b", "3")]
+
+
+def test_the_bound_pushes_out_the_oldest_waiting_job() -> None:
+    jobs = made(max_pending_per_session=2)
+    jobs.join(b"a", "s", "a", 1, 0)
+    assert jobs.submit("x", 0, "0", 0) == []
+    drain(jobs)
+    assert [jobs.submit("x", 0, str(i), 0) for i in range(1, 5)] == [[], [], ["1"], ["2"]]
+    assert jobs.submit("y", 0, "other", 0) == []
+    assert jobs.pending_of("x") == 2 and jobs.pending == 3
+
+
+def test_a_quiet_worker_gets_nothing_new_and_a_silent_one_is_named() -> None:
+    jobs = made()
+    jobs.join(b"a", "s", "a", 2, 0)
+    jobs.submit("x", 0, "0", 0)
+    assert jobs.assign(1.5) is None
+    assert jobs.silent(4.9, jobs.dead_after) == []
+    jobs.seen(b"a", 4.9)
+    assert jobs.assign(5.0) is not None
+    assert [peer.key for peer in jobs.silent(10.0, jobs.dead_after)] == [b"a"]
+    jobs.excuse(10.0)
+    assert jobs.silent(10.0, jobs.dead_after) == []
+
+
+def test_a_job_that_its_worker_does_not_know_of_is_noticed() -> None:
+    jobs = made()
+    jobs.join(b"a", "s", "a", 2, 0)
+    jobs.submit("x", 0, "0", 0)
+    assigned = jobs.assign(0)
+    assert assigned is not None
+    assert jobs.holds(b"a", (), 4.0)  # it may be on its way
+    assert jobs.holds(b"a", (assigned[1].number,), 6.0)
+    assert not jobs.holds(b"a", (), 6.0)
+
+
+def test_a_cancelled_job_keeps_its_credit_until_its_worker_says_otherwise() -> None:
+    jobs = made(sticky=True)
+    jobs.join(b"a", "s", "a", 1, 0)
+    jobs.submit("x", 0, "old", 0)
+    assigned = jobs.assign(0)
+    assert assigned is not None
+    assert jobs.cancel("x", 0) == 1
+    jobs.submit("x", 1, "new", 0)
+    assert jobs.assign(0) is None and jobs.in_flight == 0
+    assert jobs.holds(b"a", (), 6.0)  # it never arrived: the credit is free again
+    jobs.seen(b"a", 6.0)
+    assert drain(jobs, 6.0) == [(b"a", "new")]
+
+
+def test_closing_an_epoch_leaves_the_next_one() -> None:
+    jobs = made(sticky=True)
+    jobs.submit("x", 0, "old", 0)
+    jobs.submit("x", 1, "new", 0)
+    assert jobs.cancel("x", 0) == 1
+    jobs.join(b"a", "s", "a", 2, 0)
+    assert drain(jobs) == [(b"a", "new")]
+
+
+def test_homes_of_sessions_long_gone_are_forgotten() -> None:
+    jobs = made(sticky=True)
+    jobs.join(b"a", "s", "a", 1, 0)
+    for i in range(MAX_HOMES + 50):
+        jobs.submit(f"s{i}", 0, "x", 0)
+        assigned = jobs.assign(0)
+        assert assigned is not None
+        jobs.ack(b"a", assigned[1].number)
+    assert len(jobs._homes) <= MAX_HOMES
+
+
+def test_a_bound_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        made(max_pending_per_session=0)

@@ -1,0 +1,168 @@
+"""Logs, metrics and the compute thread."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.compute import Compute, Output
+from protocol.logs import set_up_logging
+from protocol.messages import Status
+from protocol.metrics import Metrics, Window, quantile
+
+# ------------------------------------------------------------------ metrics
+
+floats = st.floats(-1e9, 1e9)
+
+
+@given(st.lists(floats, min_size=1, max_size=50), st.floats(0, 1))
+def test_quantiles_lie_among_the_values(values: list[float], q: float) -> None:
+    values.sort()
+    assert values[0] - 1e-3 <= quantile(values, q) <= values[-1] + 1e-3
+    assert quantile(values, 0) == values[0] and quantile(values, 1) == values[-1]
+
+
+def test_a_window_forgets_values_but_not_their_count() -> None:
+    window = Window(size=10)
+    for i in range(100):
+        window.add(i)
+    figures = window.figures("t_seconds")
+    assert figures["t_seconds_count"] == 100 and figures["t_seconds_sum"] == 4950
+    assert figures["t_seconds_p50"] == 94.5
+
+
+def test_metrics_fit_a_status_whatever_happened() -> None:
+    metrics = Metrics()
+    metrics.count("frames_total")
+    metrics.count("frames_total", 4)
+    metrics.gauge("fps", 24)
+    metrics.gauge("broken", math.nan)
+    metrics.observe("decode_seconds", 0.5)
+    with metrics.time("encode_seconds"):
+        pass
+    figures = metrics.snapshot(lambda: {"hop_pending": 1.0})
+    assert figures["frames_total"] == 5 and figures["hop_pending"] == 1 and "broken" not in figures
+    assert figures["decode_seconds_p95"] == 0.5
+    Status("s", "w", True, {}, figures)
+
+
+def test_metrics_from_many_threads_add_up() -> None:
+    metrics = Metrics()
+
+    def work() -> None:
+        for _ in range(2000):
+            metrics.count("n_total")
+            metrics.observe("t_seconds", 1.0)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    figures = metrics.snapshot()
+    assert figures["n_total"] == figures["t_seconds_count"] == figures["t_seconds_sum"] == 8000
+
+
+# ------------------------------------------------------------------ logs
+
+
+@pytest.fixture
+def clean_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
+
+
+def test_a_record_is_one_line(capsys: pytest.CaptureFixture[str], clean_logging: None) -> None:
+    set_up_logging("gpu_worker", "1", "INFO")
+    set_up_logging("gpu_worker", "1", "INFO")
+    log = logging.getLogger("gpu_worker.engine")
+    log.debug("not this")
+    log.info("a client said %s", "x\n12:00:00 ERROR forged: line\x1b[31m\r\u2028end")
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        log.exception("it failed")
+    lines = capsys.readouterr().err.split("\n")
+    assert len(lines) == 3 and lines[2] == ""
+    assert " INFO gpu_worker.1 gpu_worker.engine: a client said x | 12:00:00" in lines[0]
+    assert "\x1b" not in lines[0] and "\\x1b[31m" in lines[0]
+    assert " ERROR gpu_worker.1 " in lines[1] and "ValueError: two | lines" in lines[1]
+
+
+# ------------------------------------------------------------------ compute
+
+
+@pytest.fixture
+def compute() -> Iterator[Compute]:
+    thread = Compute(lambda: None)
+    yield thread
+    thread.stop(1)
+
+
+def outputs(compute: Compute, n: int) -> list[Output]:
+    got: list[Output] = []
+    end = time.monotonic() + 5
+    while len(got) < n:
+        assert time.monotonic() < end, got
+        got += compute.take()
+        time.sleep(0.002)
+    return got
+
+
+def test_tasks_run_in_order_and_errors_come_back(compute: Compute) -> None:
+    compute.submit("a", lambda x: x + 1, 1)
+    compute.submit("b", lambda: 1 / 0)
+    compute.submit("c", lambda: None)
+    assert compute.waiting == 3
+    a, b, c = outputs(compute, 3)
+    assert a == Output("a", 2) and isinstance(b.error, ZeroDivisionError) and c == Output("c", None)
+    assert compute.waiting == 0
+
+
+def test_a_generators_values_come_one_by_one(compute: Compute) -> None:
+    gate = threading.Event()
+
+    def frames() -> Iterator[int]:
+        yield 1
+        gate.wait(5)
+        yield 2
+        raise OSError("late")
+
+    compute.submit("clip", frames)
+    assert outputs(compute, 1) == [Output("clip", 1, done=False)]
+    gate.set()
+    second, last = outputs(compute, 2)
+    assert second == Output("clip", 2, done=False)
+    assert isinstance(last.error, OSError) and last.done and compute.waiting == 0
+
+
+def test_how_long_a_task_has_been_running() -> None:
+    now = [0.0]
+    gate = threading.Event()
+    woken = threading.Event()
+    compute = Compute(woken.set, clock=lambda: now[0])
+    assert compute.busy_for() == 0
+    started = threading.Event()
+
+    def task() -> None:
+        started.set()
+        gate.wait(5)
+
+    compute.submit("x", task)
+    started.wait(5)
+    now[0] = 70.0
+    assert compute.busy_for() == 70.0
+    assert not compute.stop(0.05)
+    gate.set()
+    assert woken.wait(5) and compute.stop(5) and compute.busy_for() == 0

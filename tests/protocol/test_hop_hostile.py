@@ -1,0 +1,381 @@
+"""Peers that send garbage, and ends of a hop that lose messages: nothing dies and nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import time
+from pathlib import Path
+
+import msgpack
+import pytest
+import zmq
+
+from protocol import sockets
+from protocol.hop import Acked, HopClient, HopServer, Job
+from protocol.messages import Ack, Bye, Close, Heartbeat, Hello, Ready, decode, encode
+from tests.protocol.conftest import drive
+from tests.protocol.samples import EXAMPLES, one_latents, one_pcm
+
+Context = zmq.Context[zmq.Socket[bytes]]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def client_of(ctx: Context, endpoint: str, **options: object) -> HopClient:
+    options = {"stage": "worker", "worker": "0", "credit": 2, "heartbeat_every": 0.02} | options
+    return HopClient(ctx, [endpoint], **options)  # type: ignore[arg-type]
+
+
+def work(server: HopServer, client: HopClient, seconds: float = 3.0) -> list[int]:
+    """Run both ends until the server has nothing left; the sequence numbers acknowledged."""
+    done: list[int] = []
+    end = time.monotonic() + seconds
+    while server.pending + server.in_flight:
+        assert time.monotonic() < end, server.stats()
+        client.heartbeat()
+        for job in client.recv():
+            client.ack(job)
+        server.socket.poll(5)
+        done += [event.msg.seq for event in server.tick() if isinstance(event, Acked)]
+    return done
+
+
+def garbage(rng: random.Random) -> list[bytes]:
+    kind = rng.randrange(6)
+    if kind == 0:
+        return [rng.randbytes(rng.randrange(200)) for _ in range(rng.randrange(1, 5))]
+    if kind == 1:
+        return [b""] * rng.randrange(1, 2000)
+    if kind == 2:
+        frames = [bytearray(bytes(f)) for f in encode(rng.choice(EXAMPLES)) if len(f) < 4000]
+        frames[0][rng.randrange(len(frames[0]))] ^= 1 << rng.randrange(8)
+        return [bytes(f) for f in frames]
+    if kind == 3:
+        return [b"\x91" * 4000]
+    if kind == 4:
+        return [bytes(f) for f in encode(Ack(rng.randrange(1, 2**64)))]
+    return [bytes(f) for f in encode(rng.choice(EXAMPLES)) if len(f) < 4000]
+
+
+def test_garbage_from_peers_does_no_harm(ctx: Context, endpoint: str) -> None:
+    server = HopServer(ctx, endpoint, sticky=False, dead_after=2)
+    client = client_of(ctx, endpoint)
+    rng = random.Random(1)
+    strangers = [ctx.socket(zmq.DEALER) for _ in range(3)]
+    for stranger in strangers:
+        stranger.connect(endpoint)
+    for i in range(40):
+        server.submit(one_latents("s", i))
+    done: list[int] = []
+    end = time.monotonic() + 10
+    while len(done) < 40 or server.stats()["hop_malformed_total"] < 100:
+        assert time.monotonic() < end, server.stats()
+        for stranger in strangers:
+            stranger.send_multipart(garbage(rng))
+            while stranger.poll(0):
+                stranger.recv_multipart()
+        client.heartbeat()
+        for job in client.recv():
+            client.ack(job)
+        done += [event.msg.seq for event in server.tick() if isinstance(event, Acked)]
+    # a stranger's READY makes it a worker, so work it took may be waiting for its silence; none is lost
+    assert set(done) == set(range(40))
+    server.close()
+
+
+def test_frames_too_large_end_the_connection_only(ctx: Context, endpoint: str) -> None:
+    server = HopServer(ctx, endpoint, sticky=False, dead_after=5)
+    client = client_of(ctx, endpoint)
+    stranger = ctx.socket(zmq.DEALER)
+    stranger.connect(endpoint)
+    for _ in range(3):
+        stranger.send(bytes(5 * 2**20))
+    server.submit(one_latents())
+    assert work(server, client) == [0]
+    assert server.workers == 1
+    server.close()
+
+
+def test_raw_bytes_on_the_socket_do_no_harm(ctx: Context, endpoint: str) -> None:
+    server = HopServer(ctx, endpoint, sticky=False, dead_after=5)
+    for data in (b"GET / HTTP/1.0\r\n\r\n", os.urandom(5000), b"\xff" + bytes(8) + b"\x7f\x03" + bytes(53)):
+        with socket.socket(socket.AF_UNIX) as raw:
+            raw.connect(endpoint.removeprefix("ipc://"))
+            raw.sendall(data)
+            server.tick()
+    server.submit(one_latents())
+    assert work(server, client_of(ctx, endpoint)) == [0]
+    server.close()
+
+
+def test_a_flood_does_not_keep_the_caller(ctx: Context, endpoint: str) -> None:
+    server = HopServer(ctx, endpoint, sticky=False, dead_after=5)
+    stranger = ctx.socket(zmq.DEALER)
+    stranger.connect(endpoint)
+    for _ in range(900):
+        stranger.send(b"x")
+    drive(server, lambda _: server.stats()["hop_malformed_total"] > 0)
+    before = server.stats()["hop_malformed_total"]
+    server.on_readable()
+    assert server.stats()["hop_malformed_total"] - before <= sockets.DRAIN
+    server.close()
+
+
+def test_too_many_workers_are_refused(ctx: Context, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("protocol.hop_server.MAX_WORKERS", 2)
+    server = HopServer(ctx, endpoint, sticky=False, dead_after=5)
+    clients = [client_of(ctx, endpoint, worker=str(i)) for i in range(3)]
+    end = time.monotonic() + 3
+    while server.stats()["hop_malformed_total"] == 0 and time.monotonic() < end:
+        for client in clients:
+            client.heartbeat()
+        server.tick()
+    assert server.workers == 2
+    server.close()
+
+
+# ------------------------------------------------------------------ the worker's side
+
+
+class FakeServer:
+    """A ROUTER that says what a test wants."""
+
+    def __init__(self, ctx: Context, endpoint: str, client: HopClient) -> None:
+        self.socket = ctx.socket(zmq.ROUTER)
+        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self.socket.bind(endpoint)
+        self.client = client
+        self.key = b""
+        self.expect(Ready)
+
+    def expect(self, kind: type) -> object:
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            self.client.heartbeat()
+            if self.socket.poll(10):
+                self.key, *frames = self.socket.recv_multipart()
+                message = decode(frames)
+                if isinstance(message, kind):
+                    return message
+        pytest.fail(f"no {kind.__name__}")
+
+    def send(self, number: int, frames: list[bytes]) -> None:
+        self.socket.send_multipart([self.key, number.to_bytes(8, "big"), *frames])
+
+    def jobs(self) -> list[Job]:
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            if jobs := self.client.recv():
+                return jobs
+            time.sleep(0.01)
+        return []
+
+
+@pytest.fixture
+def pair(ctx: Context, endpoint: str) -> FakeServer:
+    return FakeServer(ctx, endpoint, client_of(ctx, endpoint))
+
+
+def frames_of(message: object) -> list[bytes]:
+    return [bytes(part) for part in encode(message)]  # type: ignore[arg-type]
+
+
+def test_a_malformed_job_is_skipped_and_acknowledged(pair: FakeServer) -> None:
+    header, buffer = frames_of(one_pcm())
+    broken = [
+        [header, buffer[:-1]],
+        [header],
+        [b"\x91" * 60000],
+        [msgpack.packb(msgpack.unpackb(header) | {"pts": -1}), buffer],
+        frames_of(Ready("a", "b", 1)),
+        [b""] * 1000,
+    ]
+    for number, frames in enumerate(broken, start=1):
+        pair.send(number, frames)
+    pair.send(99, frames_of(one_pcm("good")))
+    assert [job.msg.session for job in pair.jobs()] == ["good"]
+    assert [pair.expect(Ack) for _ in broken] == [Ack(n) for n in range(1, len(broken) + 1)]
+    assert pair.client.malformed == len(broken) and pair.client.held == 1
+
+
+def test_what_is_not_even_an_envelope_is_ignored(pair: FakeServer) -> None:
+    for frames in ([b""], [b"short", *frames_of(one_pcm())], [b"x" * 8], [b""] * 5):
+        pair.socket.send_multipart([pair.key, *frames])
+    pair.send(7, frames_of(one_pcm("good")))
+    assert [job.msg.session for job in pair.jobs()] == ["good"]
+
+
+def test_a_job_sent_twice_is_one_job(pair: FakeServer) -> None:
+    for _ in range(3):
+        pair.send(5, frames_of(one_pcm()))
+    jobs = pair.jobs()
+    time.sleep(0.05)
+    jobs += pair.client.recv()
+    assert len(jobs) == 1
+    assert pair.expect(Heartbeat) is not None
+    pair.client.ack(jobs[0])
+    pair.client.ack(jobs[0])
+    assert pair.expect(Ack) == Ack(5)
+
+
+def test_hello_voids_what_is_in_hand(pair: FakeServer) -> None:
+    resets: list[int] = []
+    pair.client.on_reset = resets.append
+    pair.send(5, frames_of(one_pcm("old")))
+    (old,) = pair.jobs()
+    pair.send(6, frames_of(one_pcm("unread")))
+    pair.send(0, frames_of(Hello(3)))
+    pair.send(6, frames_of(one_pcm("new")))
+    assert [job.msg.session for job in pair.jobs()] == ["new"]
+    assert resets == [0]
+    assert pair.expect(Ready) is not None
+    pair.client.ack(old)  # void: must not be taken for the new job
+    assert pair.client.held == 1
+    end = time.monotonic() + 3
+    while pair.expect(Heartbeat) != Heartbeat((6,)):
+        assert time.monotonic() < end
+
+
+def test_close_comes_as_a_job_that_needs_no_ack(pair: FakeServer) -> None:
+    pair.send(0, frames_of(Close("s", 4)))
+    (job,) = pair.jobs()
+    assert job.msg == Close("s", 4)
+    pair.client.ack(job)
+    assert pair.client.held == 0
+
+
+# ------------------------------------------------------------------ lost messages
+
+
+def raw_worker(ctx: Context, endpoint: str, server: HopServer) -> zmq.Socket[bytes]:
+    worker = ctx.socket(zmq.DEALER)
+    worker.connect(endpoint)
+    worker.send_multipart(frames_of(Ready("worker", "raw", 2)))
+    drive(server, lambda _: server.workers == 1)
+    return worker
+
+
+def test_a_job_that_was_lost_on_the_way_is_given_again(ctx: Context, endpoint: str) -> None:
+    clock = Clock()
+    server = HopServer(ctx, endpoint, sticky=False, dead_after=2, clock=clock)
+    worker = raw_worker(ctx, endpoint, server)
+    server.submit(one_latents())
+    assert server.in_flight == 1
+    for _ in range(30):
+        clock.now += 0.1
+        worker.send_multipart(frames_of(Heartbeat()))
+        worker.poll(20)
+        time.sleep(0.005)
+        server.tick()
+    assert server.workers == 0 and server.pending == 1
+    said = []
+    while worker.poll(50):
+        said.append(worker.recv_multipart())
+    assert isinstance(decode(said[-1][1:]), Hello)
+    assert work(server, client_of(ctx, endpoint)) == [0]
+    server.close()
+
+
+def test_an_upstream_that_was_away_blames_nobody(ctx: Context, endpoint: str) -> None:
+    clock = Clock()
+    server = HopServer(ctx, endpoint, sticky=False, dead_after=2, clock=clock)
+    raw_worker(ctx, endpoint, server)
+    clock.now += 60
+    assert server.tick() == [] and server.workers == 1
+    for _ in range(25):
+        clock.now += 0.1
+        server.tick()
+    assert server.workers == 0
+    server.close()
+
+
+def test_a_stranger_is_asked_who_it_is(ctx: Context, endpoint: str) -> None:
+    server = HopServer(ctx, endpoint, sticky=False, dead_after=2)
+    stranger = ctx.socket(zmq.DEALER)
+    stranger.connect(endpoint)
+    for _ in range(20):
+        stranger.send_multipart(frames_of(Heartbeat()))
+    drive(server, lambda _: stranger.poll(0) != 0)
+    assert isinstance(decode(stranger.recv_multipart()[1:]), Hello)
+    assert stranger.poll(50) == 0  # once, not twenty times
+    stranger.send_multipart(frames_of(Bye()))
+    time.sleep(0.02)
+    assert server.tick() == []
+    server.close()
+
+
+# ------------------------------------------------------------------ sockets
+
+
+def test_a_second_server_is_refused(ctx: Context, endpoint: str) -> None:
+    server = HopServer(ctx, endpoint, sticky=False, dead_after=2)
+    with pytest.raises(sockets.EndpointError, match="in use by another process"):
+        HopServer(ctx, endpoint, sticky=False, dead_after=2)
+    server.close()
+    HopServer(ctx, endpoint, sticky=False, dead_after=2).close()
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("tcp://0.0.0.0:5000", "loopback only"),
+        ("tcp://example.org:5000", "loopback only"),
+        ("tcp://*:5000", "loopback only"),
+        ("inproc://x", "loopback only"),
+        ("ipc://relative/path", "absolute"),
+        ("ipc:///tmp/" + "x" * 110, "107"),
+    ],
+)
+def test_endpoints_that_are_refused(ctx: Context, url: str, why: str) -> None:
+    with pytest.raises(sockets.EndpointError, match=why):
+        HopServer(ctx, url, sticky=False, dead_after=2)
+    with pytest.raises(sockets.EndpointError, match=why):
+        client_of(ctx, url)
+
+
+def test_the_run_folder_is_for_this_user_only(run_dir: Path) -> None:
+    sockets.prepare_run_dir(run_dir / "new" / "folder")
+    assert (run_dir / "new" / "folder").stat().st_mode & 0o777 == 0o700
+    (run_dir / "open").mkdir(mode=0o755)
+    os.chmod(run_dir / "open", 0o755)
+    with pytest.raises(sockets.EndpointError, match="chmod 700"):
+        sockets.prepare_run_dir(run_dir / "open")
+    (run_dir / "link").symlink_to(run_dir)
+    with pytest.raises(sockets.EndpointError, match="not a folder of this user"):
+        sockets.prepare_run_dir(run_dir / "link")
+    (run_dir / "file").touch()
+    with pytest.raises(sockets.EndpointError, match="--run-dir"):
+        sockets.prepare_run_dir(run_dir / "file")
+    with pytest.raises(sockets.EndpointError, match="--run-dir"):
+        sockets.prepare_run_dir(run_dir / "file" / "below")
+
+
+def test_a_tcp_port_in_use_is_an_error(ctx: Context) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(sockets.EndpointError, match="another run"):
+            HopServer(ctx, f"tcp://127.0.0.1:{taken.getsockname()[1]}", sticky=False, dead_after=2)
+
+
+def test_an_ack_of_an_earlier_servers_job_is_not_taken_for_this_ones(ctx: Context, endpoint: str) -> None:
+    numbers = []
+    for _ in range(2):
+        server = HopServer(ctx, endpoint, sticky=False, dead_after=2)
+        worker = raw_worker(ctx, endpoint, server)
+        server.submit(one_latents())
+        assert worker.poll(1000)
+        numbers.append(int.from_bytes(worker.recv_multipart()[0], "big"))
+        worker.send_multipart(frames_of(Ack(numbers[0])))
+        drive(server, lambda _, s=server, n=numbers: s.in_flight == len(n) - 1)
+        worker.close()
+        server.close()
+    assert numbers[0] != numbers[1]

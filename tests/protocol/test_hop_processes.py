@@ -1,0 +1,229 @@
+"""The hop with real worker processes that are killed, stopped, hung, joined and sent away."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import time
+from collections import Counter
+
+import pytest
+import zmq
+
+from protocol.hop import Acked, Event, HopServer, WorkerJoined, WorkerLost
+from protocol.messages import Close, Work
+from tests.protocol.conftest import Start, drive
+from tests.protocol.samples import one_latents, one_pcm
+
+Context = zmq.Context[zmq.Socket[bytes]]
+
+
+def acked(events: list[Event]) -> list[Work]:
+    return [event.msg for event in events if isinstance(event, Acked)]
+
+
+def lost(events: list[Event]) -> list[WorkerLost]:
+    return [event for event in events if isinstance(event, WorkerLost)]
+
+
+def by_worker(events: list[Event]) -> Counter[str]:
+    return Counter(event.worker for event in events if isinstance(event, Acked))
+
+
+def joined(server: HopServer, n: int) -> None:
+    drive(server, lambda _: server.workers == n)
+
+
+def make(ctx: Context, endpoint: str, *, sticky: bool = False, dead_after: float = 1.5) -> HopServer:
+    return HopServer(ctx, endpoint, sticky=sticky, dead_after=dead_after, name="hop")
+
+
+def test_kill_of_one_of_two_workers_loses_nothing(ctx: Context, any_endpoint: str, start: Start) -> None:
+    server = make(ctx, any_endpoint, dead_after=5.0)
+    a = start(any_endpoint, "--name", "a", "--credit", "8", "--work", "0.004")
+    start(any_endpoint, "--name", "b", "--credit", "8", "--work", "0.004")
+    joined(server, 2)
+    for i in range(200):
+        server.submit(one_latents("s", i))
+    events, _ = drive(server, lambda events: by_worker(events)["a"] >= 20)
+    a.send_signal(signal.SIGKILL)
+    killed = time.monotonic()
+    more, _ = drive(server, lambda _: server.pending + server.in_flight == 0)
+    events += more
+    assert sorted(msg.seq for msg in acked(events)) == list(range(200))
+    assert [event.worker for event in lost(events)] == ["a"]
+    assert lost(events)[0].redispatched >= 1
+    # found by its connection, long before the five seconds of silence
+    assert time.monotonic() - killed < 4.0
+    server.close()
+
+
+def test_a_stopped_worker_is_found_and_comes_back(ctx: Context, endpoint: str, start: Start) -> None:
+    server = make(ctx, endpoint)
+    a = start(endpoint, "--name", "a")
+    joined(server, 1)
+    a.send_signal(signal.SIGSTOP)
+    time.sleep(0.2)
+    for i in range(4):
+        server.submit(one_latents("s", i))
+    assert server.in_flight == 2
+    events, took = drive(server, lambda events: bool(lost(events)))
+    assert took < 3.0 and "silent" in lost(events)[0].why and lost(events)[0].redispatched == 2
+    assert server.pending == 4
+    a.send_signal(signal.SIGCONT)
+    events, took = drive(server, lambda _: server.pending + server.in_flight == 0)
+    assert took < 1.5 and any(isinstance(event, WorkerJoined) for event in events)
+    # what it had in hand when it was given up is void: nothing is done twice
+    assert sorted(msg.seq for msg in acked(events)) == [0, 1, 2, 3]
+    server.close()
+
+
+def test_a_worker_that_hangs_in_python_is_found(ctx: Context, endpoint: str, start: Start) -> None:
+    server = make(ctx, endpoint)
+    start(endpoint, "--name", "a", "--hang-at", "5")
+    start(endpoint, "--name", "b", "--work", "0.02")
+    joined(server, 2)
+    for i in range(60):
+        server.submit(one_latents("s", i))
+    events, took = drive(server, lambda _: server.pending + server.in_flight == 0)
+    assert sorted(msg.seq for msg in acked(events)) == list(range(60))
+    assert by_worker(events) == {"a": 4, "b": 56}
+    assert [event.worker for event in lost(events)] == ["a"] and took < 6.0
+    server.close()
+
+
+def test_a_worker_that_joins_takes_work_within_a_second(ctx: Context, endpoint: str, start: Start) -> None:
+    server = make(ctx, endpoint)
+    start(endpoint, "--name", "a", "--work", "0.05")
+    joined(server, 1)
+    for i in range(400):
+        server.submit(one_latents("s", i))
+    start(endpoint, "--name", "b", "--work", "0.05")
+    drive(server, lambda events: any(isinstance(event, WorkerJoined) for event in events))
+    _, took = drive(server, lambda events: by_worker(events)["b"] >= 1)
+    assert took < 1.0
+    server.close()
+
+
+def test_goodbye_loses_nothing(ctx: Context, endpoint: str, start: Start) -> None:
+    server = make(ctx, endpoint, dead_after=30.0)
+    a = start(endpoint, "--name", "a", "--credit", "8", "--work", "0.01")
+    start(endpoint, "--name", "b", "--credit", "8", "--work", "0.01")
+    joined(server, 2)
+    for i in range(100):
+        server.submit(one_latents("s", i))
+    events, _ = drive(server, lambda events: by_worker(events)["a"] >= 10)
+    a.send_signal(signal.SIGTERM)
+    more, took = drive(server, lambda events: bool(lost(events)))
+    assert took < 1.0 and lost(more)[0].why == "it left" and a.wait(2) == 0
+    events += more + drive(server, lambda _: server.pending + server.in_flight == 0)[0]
+    assert sorted(msg.seq for msg in acked(events)) == list(range(100))
+    server.close()
+
+
+def test_sticky_sessions_stay_and_move_when_their_worker_dies(
+    ctx: Context, endpoint: str, start: Start
+) -> None:
+    server = make(ctx, endpoint, sticky=True)
+    workers = {name: start(endpoint, "--name", name, "--work", "0.002") for name in "ab"}
+    joined(server, 2)
+    sessions = ["s0", "s1", "s2", "s3"]
+
+    def send(seqs: range) -> list[Event]:
+        for seq, session in itertools.product(seqs, sessions):
+            server.submit(one_pcm(session, seq))
+        return drive(server, lambda _: server.pending + server.in_flight == 0)[0]
+
+    events = send(range(20))
+    homes = {s: {e.worker for e in events if isinstance(e, Acked) and e.msg.session == s} for s in sessions}
+    assert all(len(names) == 1 for names in homes.values())
+    assert Counter(name for names in homes.values() for name in names) == {"a": 2, "b": 2}
+    workers["a"].send_signal(signal.SIGKILL)
+    events = send(range(20, 40))
+    for session in sessions:
+        mine = [event for event in events if isinstance(event, Acked) and event.msg.session == session]
+        assert [event.msg.seq for event in mine] == list(range(20, 40))
+        assert {event.worker for event in mine} == {"b"}
+    server.close()
+
+
+def test_workers_come_back_to_a_restarted_upstream(ctx: Context, any_endpoint: str, start: Start) -> None:
+    server = make(ctx, any_endpoint)
+    for name in "ab":
+        start(any_endpoint, "--name", name, "--work", "0.2")
+    joined(server, 2)
+    for i in range(10):
+        server.submit(one_latents("old", i))
+    server.close()
+    time.sleep(0.3)
+    server = make(ctx, any_endpoint)
+    for i in range(8):
+        server.submit(one_latents("new", i))
+    events, took = drive(server, lambda _: server.workers == 2)
+    assert took < 2.0
+    events += drive(server, lambda _: server.pending + server.in_flight == 0)[0]
+    # acknowledgements of the old server's jobs are not taken for the new one's
+    assert sorted((msg.session, msg.seq) for msg in acked(events)) == [("new", i) for i in range(8)]
+    server.close()
+
+
+def test_one_worker_serves_two_upstreams(ctx: Context, run_dir: object, start: Start) -> None:
+    urls = [f"ipc://{run_dir}/clips.{i}" for i in range(2)]
+    servers = [make(ctx, url) for url in urls]
+    start(*urls, "--work", "0.001")
+    for server in servers:
+        joined(server, 1)
+        for i in range(20):
+            server.submit(one_latents("s", i))
+    for server in servers:
+        drive(server, lambda _, server=server: server.pending + server.in_flight == 0)
+        server.close()
+
+
+def test_a_slow_worker_leaves_a_bounded_queue(ctx: Context, endpoint: str, start: Start) -> None:
+    server = HopServer(ctx, endpoint, sticky=True, dead_after=5, max_pending_per_session=3)
+    start(endpoint, "--work", "0.2")
+    joined(server, 1)
+    pushed_out: list[Work] = []
+    events: list[Event] = []
+    for i in range(100):
+        pushed_out += server.submit(one_pcm("s", i))
+        assert server.pending <= 3 and server.in_flight <= 2
+        events += server.tick()
+    events += drive(server, lambda _: server.pending + server.in_flight == 0)[0]
+    seqs = [msg.seq for msg in acked(events)]
+    assert seqs == sorted(seqs) and seqs[-3:] == [97, 98, 99]
+    assert sorted([*seqs, *(msg.seq for msg in pushed_out)]) == list(range(100))
+    server.close()
+
+
+def test_close_reaches_every_worker_and_frees_the_queue(ctx: Context, endpoint: str, start: Start) -> None:
+    server = make(ctx, endpoint, sticky=True)
+    start(endpoint, "--work", "0.1")
+    joined(server, 1)
+    for i in range(10):
+        server.submit(one_pcm("gone", i))
+        server.submit(one_pcm("stays", i))
+    server.broadcast(Close("gone", 0))
+    assert server.pending <= 10
+    events, _ = drive(server, lambda _: server.pending + server.in_flight == 0)
+    assert [msg.seq for msg in acked(events) if msg.session == "stays"] == list(range(10))
+    assert not [msg for msg in acked(events) if msg.session == "gone" and msg.seq > 1]
+    server.close()
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM])
+def test_work_waits_when_there_is_no_worker(
+    ctx: Context, endpoint: str, start: Start, signal_number: signal.Signals
+) -> None:
+    server = make(ctx, endpoint)
+    a = start(endpoint, "--work", "0.5")
+    joined(server, 1)
+    for i in range(5):
+        server.submit(one_pcm("s", i))
+    a.send_signal(signal_number)
+    drive(server, lambda events: bool(lost(events)))
+    assert server.pending + server.in_flight >= 4
+    start(endpoint)
+    drive(server, lambda _: server.pending + server.in_flight == 0)
+    server.close()
