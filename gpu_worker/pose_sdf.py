@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 # OpenPose's 21 points: wrist, then four joints for each finger from the thumb on.
-HAND_EDGES = tuple((0 if j == 0 else 4 * finger + j, 4 * finger + j + 1) for finger in range(5) for j in range(4))
+HAND_EDGES = tuple(
+    (0 if j == 0 else 4 * finger + j, 4 * finger + j + 1) for finger in range(5) for j in range(4)
+)
 HAND_TIPS = (4, 8, 12, 16, 20)
 BONE_RADIUS = 0.0070  # of the image height
 TIP_RADIUS = 0.0100
@@ -50,9 +52,9 @@ def draw_pose_maps(
 ) -> Tensor:
     """Draw hands, then marks, on black.
 
-    hands (B, 2, 21, 2) and marks (B, M, 2): points as fractions of width and height. hands_score (B, 2, 21): a
-    point below 0.3, or not finite, is left out with its bones. marks_edges (E, 2) integer, marks_color (E, 3) in
-    0..1, marks_radius (E,) as a fraction of the height. size: side, or (height, width), in pixels.
+    hands (B, 2, 21, 2) and marks (B, M, 2): points as fractions of width and height. hands_score (B, 2, 21):
+    a point below 0.3, or not finite, is left out with its bones. marks_edges (E, 2) integer, marks_color (E,
+    3) in 0..1, marks_radius (E,) as a fraction of the height. size: side, or (height, width), in pixels.
     Returns float32 (B, 3, height, width) in 0..1 on the device of `hands`.
     """
     height, width = (size, size) if isinstance(size, int) else size
@@ -64,7 +66,9 @@ def draw_pose_maps(
         )
     edges, colours, radii = _hand_capsules()
     points = torch.cat([hands.reshape(batch, 42, 2), marks], dim=1).float()
-    seen = torch.cat([hands_score.reshape(batch, 42) >= MIN_SCORE, marks.new_ones(marks.shape[:2]) > 0], dim=1)
+    seen = torch.cat(
+        [hands_score.reshape(batch, 42) >= MIN_SCORE, marks.new_ones(marks.shape[:2]) > 0], dim=1
+    )
     seen &= torch.isfinite(points).all(dim=-1)
     points = torch.nan_to_num(points) * points.new_tensor([width, height])
     edges = edges + [(42 + a, 42 + b) for a, b in marks_edges.tolist()]
@@ -85,7 +89,7 @@ def draw_pose_maps(
 
 
 def _extent(start: Tensor, stop: Tensor, radius: float, height: int, width: int) -> tuple[slice, slice]:
-    """Rows and columns that a capsule can touch. Only on the CPU: on a GPU the read-back costs more than it saves."""
+    """Rows and columns that a capsule can touch; all of them on a GPU, where the read-back costs more."""
     if start.device.type != "cpu":
         return slice(0, height), slice(0, width)
     both = torch.stack([start, stop])
@@ -96,7 +100,7 @@ def _extent(start: Tensor, stop: Tensor, radius: float, height: int, width: int)
 
 
 def _capsule(xs: Tensor, ys: Tensor, start: Tensor, stop: Tensor, radius: float) -> Tensor:
-    """Coverage (B, rows, columns) of the capsule between pixel points start and stop (B, 2), one-pixel soft edge."""
+    """Coverage (B, rows, columns) of the capsule from pixel start to stop (B, 2), soft over one pixel."""
     px = xs[None, None, :] - start[:, 0, None, None]
     py = ys[None, :, None] - start[:, 1, None, None]
     direction = stop - start

@@ -15,10 +15,12 @@ MARGIN = 0.015  # key points stay this far inside the picture (rest alone may co
 
 @dataclass(frozen=True)
 class HandPose:
-    """One hand as if it were the person's left one (on the right of the picture); the right one is its mirror.
+    """One hand as if it were the person's left one (on the right of the picture); the right one is its
+    mirror.
 
     wrist: fractions of the picture. angle: radians the fingers lean inwards from upright. length: of the
-    stretched hand, fraction of the picture. curl: 0 straight .. 1 fist, thumb to little finger. spread: 1 relaxed.
+    stretched hand, fraction of the picture. curl: 0 straight .. 1 fist, thumb to little finger. spread: 1
+    relaxed.
     """
 
     wrist: tuple[float, float] = REST_WRIST
@@ -52,14 +54,15 @@ def _bend(curl: NDArray[np.float64], spread: float) -> NDArray[np.float32]:
         bones = np.diff(HAND_TEMPLATE[base : base + 4].astype(np.float64), axis=0)
         joint = points[base].copy()
         for number, bone in enumerate(bones):
-            # Each joint bends on; a bone past a right angle points back to the palm, hence the negative cosine.
+            # Each joint bends on; a bone past a right angle points back to the palm, hence the negative
+            # cosine.
             bent = math.cos(min(1.0, max(0.0, float(curl[finger]))) * math.radians(62.0) * (number + 1))
             joint = joint + np.array([cos * bone[0] - sin * bone[1], sin * bone[0] + cos * bone[1]]) * bent
             points[base + 1 + number] = joint
     return points.astype(np.float32)
 
 
-# --- gestures: each gives the poses to pass through, with seconds from its start -------------------------------
+# --- gestures: each gives the poses to pass through, with seconds from its start ----------------------------
 _OPEN, _SOFT, _FIST = (0.0,) * 5, (0.1, 0.2, 0.25, 0.3, 0.35), (0.55, 0.85, 0.9, 0.9, 0.85)
 _POINT, _TWO, _PINCH = (0.6, 0.0, 0.9, 0.9, 0.9), (0.6, 0.0, 0.0, 0.9, 0.9), (0.35, 0.5, 0.25, 0.15, 0.05)
 _SHAPES = {"open": _OPEN, "soft": _SOFT, "fist": _FIST, "point": _POINT, "two": _TWO, "pinch": _PINCH}
@@ -72,7 +75,9 @@ def _place(rng: np.random.Generator, height: float, shape: str, angle: float) ->
     x = 0.69 + 0.09 * height + rng.uniform(-0.03, 0.03)
     y = 0.91 - 0.16 * height + rng.uniform(-0.02, 0.02)
     length = HAND_LENGTH * rng.uniform(0.94, 1.04)
-    return HandPose((x, y), math.radians(angle + rng.uniform(-8, 8)), length, _SHAPES[shape], rng.uniform(0.9, 1.6))
+    return HandPose(
+        (x, y), math.radians(angle + rng.uniform(-8, 8)), length, _SHAPES[shape], rng.uniform(0.9, 1.6)
+    )
 
 
 def _beat(rng: np.random.Generator) -> list[Key]:
@@ -97,8 +102,8 @@ def _raise(rng: np.random.Generator) -> list[Key]:
 def _offer(rng: np.random.Generator) -> list[Key]:
     """A palm opened outwards at chest height."""
     near = _place(rng, 0.3, "soft", 40)
-    out = replace(near, wrist=(min(0.82, near.wrist[0] + 0.09), near.wrist[1] - 0.02), angle=math.radians(-30),
-                  curl=_OPEN, spread=1.4)  # fmt: skip
+    wrist = (min(0.82, near.wrist[0] + 0.09), near.wrist[1] - 0.02)
+    out = replace(near, wrist=wrist, angle=math.radians(-30), curl=_OPEN, spread=1.4)
     return [(0.4, near), (0.85, out), (1.5, replace(out, wrist=(out.wrist[0], out.wrist[1] - 0.012)))]
 
 
@@ -112,17 +117,27 @@ def _point(rng: np.random.Generator) -> list[Key]:
 def _close(rng: np.random.Generator) -> list[Key]:
     """A loose fist that opens."""
     fist = _place(rng, rng.uniform(0.3, 0.7), "fist", rng.uniform(0, 30))
-    return [(0.5, fist), (1.0, replace(fist, curl=_OPEN, spread=1.5, wrist=(fist.wrist[0] + 0.02, fist.wrist[1])))]
+    return [
+        (0.5, fist),
+        (1.0, replace(fist, curl=_OPEN, spread=1.5, wrist=(fist.wrist[0] + 0.02, fist.wrist[1]))),
+    ]
 
 
 def _settle(rng: np.random.Generator) -> list[Key]:
     """A small shift near rest."""
-    shift = replace(REST, wrist=(REST_WRIST[0] + rng.uniform(-0.01, 0.03), REST_WRIST[1] - rng.uniform(0, 0.03)),
-                    angle=REST_ANGLE - math.radians(rng.uniform(0, 12)), curl=_SOFT)  # fmt: skip
+    wrist = (REST_WRIST[0] + rng.uniform(-0.01, 0.03), REST_WRIST[1] - rng.uniform(0, 0.03))
+    shift = replace(REST, wrist=wrist, angle=REST_ANGLE - math.radians(rng.uniform(0, 12)), curl=_SOFT)
     return [(0.5, shift), (1.1, shift)]
 
 
-GESTURES = {"beat": _beat, "raise": _raise, "offer": _offer, "point": _point, "close": _close, "settle": _settle}
+GESTURES = {
+    "beat": _beat,
+    "raise": _raise,
+    "offer": _offer,
+    "point": _point,
+    "close": _close,
+    "settle": _settle,
+}
 
 
 def hand_track(
@@ -189,7 +204,9 @@ def _tremble(rng: np.random.Generator, frames: int) -> NDArray[np.float64]:
     for column, bound in ((0, 0.0015), (1, 0.0015), (2, 0.015)):
         for harmonic in (3, 5, 8):
             shift = rng.uniform()
-            unrest[:, column] += bound * (np.sin(2 * np.pi * (harmonic * phase + shift)) - math.sin(2 * np.pi * shift))
+            unrest[:, column] += bound * (
+                np.sin(2 * np.pi * (harmonic * phase + shift)) - math.sin(2 * np.pi * shift)
+            )
     return unrest / 2
 
 

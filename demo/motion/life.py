@@ -33,7 +33,9 @@ def life_track(frames: int = LOOP_FRAMES, seed: int = 0, fps: float = FPS) -> ND
     return np.clip(life, -bounds, bounds).astype(np.float32)
 
 
-def _wander(phase: NDArray[np.float64], duration: float, shortest: float, rng: np.random.Generator) -> NDArray:
+def _wander(
+    phase: NDArray[np.float64], duration: float, shortest: float, rng: np.random.Generator
+) -> NDArray:
     """A smooth periodic curve within about ±1, of periods from the loop down to `shortest` seconds."""
     highest = max(1, int(duration / shortest))
     curve = np.zeros_like(phase)
@@ -43,7 +45,7 @@ def _wander(phase: NDArray[np.float64], duration: float, shortest: float, rng: n
 
 
 def _breath(phase: NDArray[np.float64], duration: float, rng: np.random.Generator) -> NDArray:
-    """Breathing in takes about two fifths of a period, as at rest. Whole periods only, so that the loop closes."""
+    """Breathing in takes about two fifths of a period, as at rest; whole periods, so that the loop closes."""
     turns = max(1, round(duration / BREATH_PERIOD))
     angle = 2 * np.pi * (turns * phase + rng.uniform())
     return np.sin(angle + 0.35 * np.sin(angle))
@@ -73,7 +75,9 @@ def _gaze(times: NDArray[np.float64], duration: float, rng: np.random.Generator)
     while now < duration - 1.6:
         target = rng.uniform(-1, 1, 2) * rng.uniform(0.3, 1.0)
         stay = rng.uniform(0.6, 1.2)
-        weight = _ease(np.clip((times - now) / 0.08, 0, 1)) - _ease(np.clip((times - now - stay) / 0.08, 0, 1))
+        weight = _ease(np.clip((times - now) / 0.08, 0, 1)) - _ease(
+            np.clip((times - now - stay) / 0.08, 0, 1)
+        )
         gaze += weight[:, None] * target
         now += stay + rng.uniform(0.8, 2.5)
     return gaze

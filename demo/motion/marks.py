@@ -1,7 +1,8 @@
 """Marks: what the pose map shows of breathing, head, eyelids, gaze and brows.
 
-A generated picture can only follow what the model sees, so every motion that is not speech is drawn on the pose
-map. Movements of a pixel or two are exaggerated there, because the pose encoder reduces the map by eight.
+A generated picture can only follow what the model sees, so every motion that is not speech is drawn on the
+pose map. Movements of a pixel or two are exaggerated there, because the pose encoder reduces the map by
+eight.
 """
 
 import numpy as np
@@ -33,10 +34,12 @@ MARKS_COUNT = 13
 
 
 def life_to_marks(life: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Points of the marks, (..., 13, 2) as fractions of the image, from life (..., 8) in LIFE_COLUMNS' order."""
+    """Points of the marks, (..., 13, 2) fractions of the image, from life (..., 8) in LIFE_COLUMNS' order."""
     life = np.asarray(life, dtype=np.float32)
     if life.shape[-1] != len(LIFE_COLUMNS):
-        raise ValueError(f"life has {life.shape[-1]} columns; expected {len(LIFE_COLUMNS)}: {', '.join(LIFE_COLUMNS)}")
+        raise ValueError(
+            f"life has {life.shape[-1]} columns; expected {len(LIFE_COLUMNS)}: {', '.join(LIFE_COLUMNS)}"
+        )
     closed, breath, head_dx, head_dy, roll, gaze_x, gaze_y, brow = np.moveaxis(life, -1, 0)
     marks = np.empty((*life.shape[:-1], MARKS_COUNT, 2), dtype=np.float32)
     # Breathing in lifts the shoulders, so up (smaller y) for positive breath.
@@ -52,7 +55,10 @@ def life_to_marks(life: NDArray[np.float32]) -> NDArray[np.float32]:
     for eye, x in enumerate(EYE_X):
         marks[..., 6 + 2 * eye, 0] = marks[..., 7 + 2 * eye, 0] = x
         marks[..., 6 + 2 * eye, 1], marks[..., 7 + 2 * eye, 1] = EYE_Y - half_gap, EYE_Y + half_gap
-    marks[..., 10, 0], marks[..., 10, 1] = GAZE_CENTRE[0] + GAZE_GAIN * gaze_x, GAZE_CENTRE[1] + GAZE_GAIN * gaze_y
+    marks[..., 10, 0], marks[..., 10, 1] = (
+        GAZE_CENTRE[0] + GAZE_GAIN * gaze_x,
+        GAZE_CENTRE[1] + GAZE_GAIN * gaze_y,
+    )
     marks[..., 11:13, 0] = (0.10, 0.22)
     marks[..., 11:13, 1] = (BROW_Y - BROW_GAIN * brow)[..., None]
     return marks

@@ -1,8 +1,8 @@
 """Mouth tracks from timed phones: dominance blending with lip closures that are really reached.
 
-Blending follows Cohen & Massaro, "Modeling coarticulation in synthetic visual speech" (1993): every sound's target
-is weighted by a dominance that falls off exponentially before and after it. Anticipation is short (at most 60 ms),
-because a streaming model cannot see the sound that causes it.
+Blending follows Cohen & Massaro, "Modeling coarticulation in synthetic visual speech" (1993): every sound's
+target is weighted by a dominance that falls off exponentially before and after it. Anticipation is short (at
+most 60 ms), because a streaming model cannot see the sound that causes it.
 """
 
 from collections.abc import Sequence
@@ -29,8 +29,9 @@ def mouth_track(
 ) -> dict[str, NDArray[np.float32]]:
     """The figure's mouth at `times` (T,), seconds: one float32 (T,) array by each name of CHANNELS.
 
-    phones: in order, not overlapping; silence stands before, after and in gaps. loudness: (T,) from -1 to 1 (see
-    `loudness_track`), opens the mouth up to 15 % more or less. Raises ValueError for a phone without a viseme.
+    phones: in order, not overlapping; silence stands before, after and in gaps. loudness: (T,) from -1 to 1
+    (see `loudness_track`), opens the mouth up to 15 % more or less. Raises ValueError for a phone without a
+    viseme.
     """
     times = np.asarray(times, dtype=np.float64)
     starts, ends, targets, weights, closed = _segments(phones)
@@ -51,7 +52,7 @@ def mouth_track(
 
 
 def _segments(phones: Sequence[Phone]) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray]:
-    """Starts, ends (S,), targets (S, 6), weights (S, 2: hold, shape), closed (S,) of visemes with pauses filled in."""
+    """Starts, ends (S,), targets (S, 6), weights (S, 2: hold, shape), closed (S,); pauses are filled in."""
     rows: list[tuple[float, float, str]] = []
     cursor = -10.0
     for start, end, phone in phones:
@@ -95,7 +96,7 @@ def _closure_gate(times: NDArray, starts: NDArray, ends: NDArray) -> tuple[NDArr
 
 
 def _speech_gate(times: NDArray, phones: Sequence[Phone]) -> NDArray:
-    """(T,): 1 in speech, easing to 0 within REST_WITHIN of its end, 0 in pauses until just before speech goes on."""
+    """(T,): 1 in speech, easing to 0 within REST_WITHIN of its end, 0 in pauses till shortly before it."""
     runs: list[list[float]] = []
     for start, end, phone in phones:
         if phone == "_" or end <= start:
@@ -111,10 +112,13 @@ def _speech_gate(times: NDArray, phones: Sequence[Phone]) -> NDArray:
     return gate
 
 
-def loudness_track(audio: NDArray, times: NDArray[np.float64], sample_rate: int = 16000) -> NDArray[np.float64]:
+def loudness_track(
+    audio: NDArray, times: NDArray[np.float64], sample_rate: int = 16000
+) -> NDArray[np.float64]:
     """(T,) in -1..1: level of 50 ms around each time against the loudest of the second before it, 0 at -6 dB.
 
-    Only the past second and 25 ms ahead are looked at, so a streaming model can know it too; gain does not matter.
+    Only the past second and 25 ms ahead are looked at, so a streaming model can know it too; gain does not
+    matter.
     """
     samples = np.asarray(audio, dtype=np.float64)
     hop, half = sample_rate // TRACK_RATE, sample_rate // 40

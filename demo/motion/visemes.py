@@ -1,7 +1,7 @@
 """What each speech sound looks like: IPA symbols to targets of the figure's mouth.
 
-The groups follow the usual viseme classes (e.g. MPEG-4 facial animation, table of 14 visemes), refined for vowels
-by height (mouth_open), backness and rounding (mouth_width, mouth_round).
+The groups follow the usual viseme classes (e.g. MPEG-4 facial animation, table of 14 visemes), refined for
+vowels by height (mouth_open), backness and rounding (mouth_width, mouth_round).
 """
 
 import unicodedata
@@ -12,7 +12,7 @@ CHANNELS = ("mouth_open", "mouth_width", "mouth_round", "teeth", "lips_pressed",
 
 @dataclass(frozen=True)
 class Viseme:
-    """Targets of CHANNELS, and how strongly a sound insists on jaw and contact (`hold`) and lip shape (`shape`)."""
+    """Targets of CHANNELS, and how much a sound insists on jaw, contact (`hold`) and lip shape (`shape`)."""
 
     open: float
     width: float = 0.0

@@ -16,7 +16,7 @@ SPLIT = FOLDER / "split.json"
 
 
 def load_split(path: Path = SPLIT) -> dict:
-    """The written split: seeds by name under `train` and `held_out`, names under `bundled`, life seed, frames."""
+    """The written split: seeds by name (`train`, `held_out`), the `bundled` names, `life_seed`, `frames`."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -47,7 +47,9 @@ def main() -> None:
     """Write the bundled loops (or every one of the split with --all)."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=FOLDER)
-    parser.add_argument("--all", action="store_true", help="every loop of the split, not the bundled ones alone")
+    parser.add_argument(
+        "--all", action="store_true", help="every loop of the split, not the bundled ones alone"
+    )
     arguments = parser.parse_args()
     split = load_split()
     names = [*split["train"], *split["held_out"]] if arguments.all else split["bundled"]

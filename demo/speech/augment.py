@@ -1,7 +1,7 @@
 """Training-time augmentation of speech, batched in plain torch on any device.
 
-What a laptop's microphone does to a voice: gain, room, equalisation, telephone band, noise, hum. And silence: clips
-of noise or hum alone, whose truth is a shut mouth.
+What a laptop's microphone does to a voice: gain, room, equalisation, telephone band, noise, hum. And silence:
+clips of noise or hum alone, whose truth is a shut mouth.
 """
 
 import math
@@ -16,7 +16,8 @@ QUIETEST = 0.01  # RMS, full scale 1: noise is set against at least this much sp
 def augment(audio: Tensor, generator: torch.Generator | None = None, strength: float = 1.0) -> Tensor:
     """A changed copy of speech windows (B, n), float, full scale ±1. Times stay as they are.
 
-    strength 0..1 scales how often anything but gain and faint noise happens. generator: on the audio's device.
+    strength 0..1 scales how often anything but gain and faint noise happens. generator: on the audio's
+    device.
     """
     batch = audio.shape[0]
     draw = _Draw(audio, generator)
@@ -24,13 +25,17 @@ def augment(audio: Tensor, generator: torch.Generator | None = None, strength: f
     out = _reverberate(out, draw, chance=0.35 * strength)
     level = _active_level(out).clamp_min(QUIETEST)  # pauses are noisy too
     ratio = draw.uniform(8.0, 40.0, (batch, 1))  # dB of speech over noise
-    ratio = torch.where(draw.uniform(0, 1, (batch, 1)) < 0.6 * strength, ratio, draw.uniform(40.0, 60.0, (batch, 1)))
+    ratio = torch.where(
+        draw.uniform(0, 1, (batch, 1)) < 0.6 * strength, ratio, draw.uniform(40.0, 60.0, (batch, 1))
+    )
     out = out + background(audio.shape, draw) * level * 10 ** (-ratio / 20)
     return out * 10 ** (draw.uniform(-12.0, 12.0, (batch, 1)) / 20)
 
 
-def silence(batch: int, samples: int, device: torch.device | str, generator: torch.Generator | None = None) -> Tensor:
-    """Windows (batch, samples) without speech: digital silence, white or coloured noise, hum, at -90 to -30 dBFS."""
+def silence(
+    batch: int, samples: int, device: torch.device | str, generator: torch.Generator | None = None
+) -> Tensor:
+    """Windows (batch, samples) without speech: nothing, noise or hum at -90 to -30 dBFS."""
     like = torch.empty(batch, samples, device=device)
     draw = _Draw(like, generator)
     level = 10 ** (draw.uniform(-90.0, -30.0, (batch, 1)) / 20)
@@ -39,13 +44,15 @@ def silence(batch: int, samples: int, device: torch.device | str, generator: tor
 
 
 def background(shape: torch.Size | tuple[int, int], draw: "_Draw") -> Tensor:
-    """(B, n) of RMS 1: coloured noise (white to brown), mains hum with harmonics, slow level changes, or a mix."""
+    """(B, n) of RMS 1: coloured noise (white to brown), mains hum with harmonics, or a mix."""
     batch, samples = shape
     noise = _coloured_noise(batch, samples, draw)
     hum = _hum(batch, samples, draw)
     share = draw.uniform(0, 1, (batch, 1))
     pick = draw.uniform(0, 1, (batch, 1))
-    share = torch.where(pick < 0.55, torch.zeros_like(share), torch.where(pick > 0.85, torch.ones_like(share), share))
+    share = torch.where(
+        pick < 0.55, torch.zeros_like(share), torch.where(pick > 0.85, torch.ones_like(share), share)
+    )
     return (1 - share) * noise + share * hum
 
 
@@ -79,7 +86,7 @@ def _frequencies(samples: int, draw: _Draw) -> Tensor:
 
 
 def _coloured_noise(batch: int, samples: int, draw: _Draw) -> Tensor:
-    """Noise whose power falls with frequency^-slope, slope 0 (white) to 2 (brown), a third of it white."""
+    """Noise whose power falls with frequency^-slope, slope 0 (white) to 2 (brown); a third is white."""
     slope = draw.uniform(0.0, 2.0, (batch, 1))
     slope = torch.where(draw.uniform(0, 1, (batch, 1)) < 0.33, torch.zeros_like(slope), slope)
     shape = _frequencies(samples, draw).clamp_min(40.0)[None] ** (-slope / 2)
@@ -108,7 +115,7 @@ def _hum(batch: int, samples: int, draw: _Draw) -> Tensor:
 
 
 def _equalise(audio: Tensor, draw: _Draw, chance: float) -> Tensor:
-    """Two broad bumps of ±8 dB and a tilt of ±4 dB an octave band; a sixth of them a telephone's 300 to 3400 Hz."""
+    """Two broad bumps of ±8 dB and a tilt of ±2 dB an octave; a sixth get a telephone's band."""
     batch, samples = audio.shape
     hertz = _frequencies(samples, draw)[None]
     octave = torch.log2(hertz.clamp_min(30.0) / 1000.0)
@@ -116,7 +123,9 @@ def _equalise(audio: Tensor, draw: _Draw, chance: float) -> Tensor:
     for _ in range(2):
         centre = draw.uniform(-3.5, 2.8, (batch, 1))
         width = draw.uniform(0.4, 1.2, (batch, 1))
-        decibel = decibel + draw.uniform(-8.0, 8.0, (batch, 1)) * torch.exp(-(((octave - centre) / width) ** 2))
+        decibel = decibel + draw.uniform(-8.0, 8.0, (batch, 1)) * torch.exp(
+            -(((octave - centre) / width) ** 2)
+        )
     low, high = draw.uniform(200.0, 350.0, (batch, 1)), draw.uniform(3000.0, 4000.0, (batch, 1))
     # Fourth-order Butterworth magnitudes.
     band = 1 / torch.sqrt((1 + (low / hertz.clamp_min(1.0)) ** 8) * (1 + (hertz / high) ** 8))
@@ -127,7 +136,7 @@ def _equalise(audio: Tensor, draw: _Draw, chance: float) -> Tensor:
 
 
 def _reverberate(audio: Tensor, draw: _Draw, chance: float) -> Tensor:
-    """A small room: decaying noise of 0.08 to 0.35 s (60 dB), 6 to 20 dB under the direct sound, and causal."""
+    """A small room: decaying noise of 0.08 to 0.35 s (60 dB), 6 to 20 dB under the direct sound; causal."""
     batch, samples = audio.shape
     length = SAMPLE_RATE // 3
     seconds = torch.arange(length, device=draw.device, dtype=draw.dtype) / SAMPLE_RATE

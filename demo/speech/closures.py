@@ -1,7 +1,7 @@
 """Where the lips are really shut: voiceless lip stops placed on the quiet of the waveform.
 
-espeak-ng times a stop by its burst and leaves the closure to the sound before; flite and festival count closure
-and burst as one phone. The eye wants the closure, which is the quiet before the burst.
+espeak-ng times a stop by its burst and leaves the closure to the sound before; flite and festival count
+closure and burst as one phone. The eye wants the closure, which is the quiet before the burst.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """The speech corpus on disk: one npz, packed losslessly, read back as plain arrays.
 
-Audio is int16. Fixed linear prediction of order two (as in FLAC's fixed predictors) leaves small residuals, whose
-high and low bytes are compressed apart by LZMA; both are in Python's standard library, so a training machine needs
-nothing but numpy.
+Audio is int16. Fixed linear prediction of order two (as in FLAC's fixed predictors) leaves small residuals,
+whose high and low bytes are compressed apart by LZMA; both are in Python's standard library, so a training
+machine needs nothing but numpy.
 """
 
 import lzma
@@ -22,10 +22,10 @@ FORMAT = 1
 class Corpus:
     """Utterances end to end.
 
-    audio: int16 (n,). starts: int64 (U + 1,), sample where each utterance starts, and the end. phone_starts: int64
-    (U + 1,), the same for its rows in the phone arrays. phone_begin, phone_end: int32 (P,), samples from the start
-    of the utterance. phone_id: int16 (P,) into phone_names (IPA). voice_id: int16 (U,) into voices. held_out: bool (U,).
-    texts: the sentences.
+    audio: int16 (n,). starts: int64 (U + 1,), sample where each utterance starts, and the end. phone_starts:
+    int64 (U + 1,), the same for its rows in the phone arrays. phone_begin, phone_end: int32 (P,), samples
+    from the start of the utterance. phone_id: int16 (P,) into phone_names (IPA). voice_id: int16 (U,) into
+    voices. held_out: bool (U,). texts: the sentences.
     """
 
     audio: NDArray[np.int16]
@@ -52,18 +52,22 @@ class Corpus:
         rows = slice(self.phone_starts[number], self.phone_starts[number + 1])
         return [
             (begin / SAMPLE_RATE, end / SAMPLE_RATE, self.phone_names[name])
-            for begin, end, name in zip(self.phone_begin[rows], self.phone_end[rows], self.phone_id[rows], strict=True)
+            for begin, end, name in zip(
+                self.phone_begin[rows], self.phone_end[rows], self.phone_id[rows], strict=True
+            )
         ]
 
     def minutes(self) -> dict[str, float]:
         """Minutes of audio by voice."""
         lengths = np.diff(self.starts) / SAMPLE_RATE / 60
-        return {voice: float(lengths[self.voice_id == number].sum()) for number, voice in enumerate(self.voices)}
+        return {
+            voice: float(lengths[self.voice_id == number].sum()) for number, voice in enumerate(self.voices)
+        }
 
 
 @dataclass
 class MouthTracks:
-    """values: float32 (frames, 6), CHANNELS, at 120 Hz, utterances end to end; starts: int64 (U + 1,), their rows."""
+    """values: float32 (rows, 6), CHANNELS at 120 Hz, end to end. starts: int64 (U + 1,), their first rows."""
 
     values: NDArray[np.float32]
     starts: NDArray[np.int64]
@@ -118,14 +122,18 @@ def save(corpus: Corpus, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {name: getattr(corpus, name) for name in _ARRAYS}
     arrays |= {name: np.array(getattr(corpus, name)) for name in _LISTS}
-    np.savez_compressed(path, format=np.array(FORMAT), samples=np.array(len(corpus.audio)), **_pack(corpus.audio), **arrays)
+    np.savez_compressed(
+        path, format=np.array(FORMAT), samples=np.array(len(corpus.audio)), **_pack(corpus.audio), **arrays
+    )
 
 
 def load(path: Path) -> Corpus:
     """Read a corpus. Raises ValueError for a file of another format and OSError for none."""
     with np.load(path, allow_pickle=False) as file:
         if "format" not in file or int(file["format"]) != FORMAT:
-            raise ValueError(f"{path}: not a speech corpus of format {FORMAT}; make it: python -m demo.speech.make_speech")
+            raise ValueError(
+                f"{path}: not a speech corpus of format {FORMAT}; make it: python -m demo.speech.make_speech"
+            )
         audio = _unpack(file["high"].tobytes(), file["low"].tobytes(), int(file["samples"]))
         arrays = {name: file[name] for name in _ARRAYS}
         lists = {name: [str(item) for item in file[name]] for name in _LISTS}
@@ -133,8 +141,10 @@ def load(path: Path) -> Corpus:
 
 
 def _pack(audio: NDArray[np.int16]) -> dict[str, NDArray[np.uint8]]:
-    residual = np.diff(audio.astype(np.int32), n=2, prepend=[0, 0]).astype(np.int16)  # wraps, and unwraps when summed
-    folded = (residual.astype(np.uint16) << 1) ^ (residual >> 15).astype(np.uint16)  # small numbers, high byte mostly 0
+    # Residuals wrap at 16 bits, and unwrap when summed.
+    residual = np.diff(audio.astype(np.int32), n=2, prepend=[0, 0]).astype(np.int16)
+    # Signs are folded in, so that small numbers of either sign have a high byte of 0.
+    folded = (residual.astype(np.uint16) << 1) ^ (residual >> 15).astype(np.uint16)
     parts = {"high": (folded >> 8).astype(np.uint8), "low": (folded & 255).astype(np.uint8)}
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 4, "lc": 0, "lp": 0, "pb": 0}]
     return {

@@ -1,10 +1,11 @@
 """Speech engines that say when each phone sounds: flite, espeak-ng and festival (all offline).
 
-Times are the engines' own: flite's segment ends, espeak-ng's phoneme events, festival's segment relation. Audio
-comes back as float32 at 16 kHz.
+Times are the engines' own: flite's segment ends, espeak-ng's phoneme events, festival's segment relation.
+Audio comes back as float32 at 16 kHz.
 """
 
 import ctypes
+import itertools
 import shutil
 import subprocess
 import tempfile
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from demo.speech import phones as sets
 from demo.speech.phones import PAUSE, to_ipa
 from demo.speech.utterance import SAMPLE_RATE, Utterance
+
 
 class EngineError(RuntimeError):
     """An engine is missing or failed; the message says what to install."""
@@ -43,7 +45,7 @@ def _chain(ends: list[tuple[float, str]], table: dict[str, str]) -> list[tuple[f
     return out
 
 
-# --- flite ------------------------------------------------------------------------------------------------------
+# --- flite ---------------------------------------------------------------------------------------------
 def flite(voice: str, text: str, *, stretch: float = 1.0) -> Utterance:
     """Speak English with one of flite's voices. stretch: duration factor."""
     program = shutil.which("flite")
@@ -51,8 +53,19 @@ def flite(voice: str, text: str, *, stretch: float = 1.0) -> Utterance:
         raise EngineError("flite is not installed; install it (Debian: apt-get install flite)")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "speech.wav"
-        command = [program, "-voice", voice, "--setf", f"duration_stretch={stretch:.3f}", "-psdur", "-t", text]
-        done = subprocess.run([*command, "-o", str(path)], capture_output=True, text=True, timeout=60, check=False)
+        command = [
+            program,
+            "-voice",
+            voice,
+            "--setf",
+            f"duration_stretch={stretch:.3f}",
+            "-psdur",
+            "-t",
+            text,
+        ]
+        done = subprocess.run(
+            [*command, "-o", str(path)], capture_output=True, text=True, timeout=60, check=False
+        )
         if done.returncode != 0 or not path.exists():
             raise EngineError(f"flite failed for voice {voice!r}: {done.stderr.strip()[:200]}")
         samples, rate = _read_wav(path)
@@ -60,7 +73,7 @@ def flite(voice: str, text: str, *, stretch: float = 1.0) -> Utterance:
     return Utterance(_to_16k(samples, rate), _chain(ends, sets.ARPABET), f"flite:{voice}", "en", text)
 
 
-# --- espeak-ng --------------------------------------------------------------------------------------------------
+# --- espeak-ng -----------------------------------------------------------------------------------------
 class _Id(ctypes.Union):
     _fields_ = (("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8))
 
@@ -73,7 +86,9 @@ class _Event(ctypes.Structure):
     )  # fmt: skip
 
 
-_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
+_CALLBACK = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
+)
 _EVENT_END, _EVENT_PHONEME = 0, 7
 _SYNCHRONOUS, _PHONEME_EVENTS, _PHONEME_IPA, _NO_EXIT = 2, 1, 2, 0x8000
 _UTF8, _RATE, _PITCH, _RANGE = 1, 1, 3, 4
@@ -92,7 +107,9 @@ class Espeak:
         options = _PHONEME_EVENTS | _PHONEME_IPA | _NO_EXIT
         self.rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, None, options)
         if self.rate <= 0:
-            raise EngineError("espeak-ng has no voice data; install it (Debian: apt-get install espeak-ng-data)")
+            raise EngineError(
+                "espeak-ng has no voice data; install it (Debian: apt-get install espeak-ng-data)"
+            )
         self._audio = bytearray()
         self._events: list[tuple[int, str]] = []
         self._callback = _CALLBACK(self._collect)
@@ -111,7 +128,9 @@ class Espeak:
             number += 1
         return 0
 
-    def speak(self, voice: str, text: str, *, speed: int = 165, pitch: int = 50, intonation: int = 50) -> Utterance:
+    def speak(
+        self, voice: str, text: str, *, speed: int = 165, pitch: int = 50, intonation: int = 50
+    ) -> Utterance:
         """Speak with `voice`, "language+variant". speed: words a minute; pitch and intonation: 0..100."""
         if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
             raise EngineError(f"espeak-ng has no voice {voice!r}")
@@ -126,13 +145,15 @@ class Espeak:
         marks = [*self._events, (len(samples), PAUSE)]
         timed = [
             (start / self.rate, end / self.rate, PAUSE if name.strip() in sets.PAUSES else name.strip())
-            for (start, name), (end, _) in zip(marks, marks[1:], strict=False)
+            for (start, name), (end, _) in itertools.pairwise(marks)
             if end > start
         ]
-        return Utterance(_to_16k(samples, self.rate), timed, f"espeak:{voice}", voice.split("+")[0], text)
+        return Utterance(
+            _to_16k(samples, self.rate), timed, f"espeak:{voice}", voice.split("+", maxsplit=1)[0], text
+        )
 
 
-# --- festival ---------------------------------------------------------------------------------------------------
+# --- festival ------------------------------------------------------------------------------------------
 # Voice: language, text encoding, phone set.
 FESTIVAL_VOICES = {
     "ked_diphone": ("en", "ascii", sets.ARPABET),
@@ -174,9 +195,13 @@ def festival(voice: str, texts: list[tuple[str, float]]) -> list[Utterance]:
             wav, segments = Path(folder) / f"{number}.wav", Path(folder) / f"{number}.segs"
             if not (wav.exists() and segments.exists()):
                 reason = done.stderr.decode("utf-8", "replace").strip()[:200]
-                raise EngineError(f"festival failed for voice {voice!r} (is its package installed?): {reason}")
+                raise EngineError(
+                    f"festival failed for voice {voice!r} (is its package installed?): {reason}"
+                )
             samples, rate = _read_wav(wav)
             rows = [line.split() for line in segments.read_text(encoding="latin-1").splitlines()]
             ends = [(float(row[0]), row[2]) for row in rows if len(row) == 3]
-            spoken.append(Utterance(_to_16k(samples, rate), _chain(ends, table), f"festival:{voice}", language, text))
+            spoken.append(
+                Utterance(_to_16k(samples, rate), _chain(ends, table), f"festival:{voice}", language, text)
+            )
     return spoken

@@ -15,10 +15,11 @@ ALIGNMENT = 400  # samples: exactly three rows at 120 Hz
 
 @dataclass
 class Stream:
-    """audio: int16 (n,). mouth: float32 (rows, 6), CHANNELS at 120 Hz; row r belongs to sample r * 16000 / 120.
+    """audio: int16 (n,). mouth: float32 (rows, 6), CHANNELS at 120 Hz; row r belongs to sample r * 16000 /
+    120.
 
-    utterances: int64 (K, 2), utterance number and its first sample. closures: float64 (C, 2), start and end in
-    seconds of every lip closure, each at least 48 ms long.
+    utterances: int64 (K, 2), utterance number and its first sample. closures: float64 (C, 2), start and end
+    in seconds of every lip closure, each at least 48 ms long.
     """
 
     audio: NDArray[np.int16]
@@ -44,7 +45,9 @@ def make_stream(
     """
     rng = np.random.default_rng(seed)
     wanted = {corpus.voices.index(voice) for voice in voices} if voices else set(range(len(corpus.voices)))
-    pool = [u for u in range(len(corpus)) if corpus.held_out[u] == held_out and int(corpus.voice_id[u]) in wanted]
+    pool = [
+        u for u in range(len(corpus)) if corpus.held_out[u] == held_out and int(corpus.voice_id[u]) in wanted
+    ]
     if not pool:
         raise ValueError("the corpus has no such utterances: check held_out and voices")
     audio, mouth, placed, closures, at = [], [], [], [], 0
@@ -62,9 +65,13 @@ def make_stream(
         count = length * TRACK_RATE // SAMPLE_RATE
         mouth.append(np.pad(rows[:count], ((0, max(0, count - len(rows))), (0, 0))))
         placed.append((number, at))
-        closures += [(at / SAMPLE_RATE + a, at / SAMPLE_RATE + b) for a, b in lip_closures(corpus.phones(number))]
+        closures += [
+            (at / SAMPLE_RATE + a, at / SAMPLE_RATE + b) for a, b in lip_closures(corpus.phones(number))
+        ]
         at += length
-    return Stream(np.concatenate(audio), np.concatenate(mouth), np.array(placed, dtype=np.int64), np.array(closures))
+    return Stream(
+        np.concatenate(audio), np.concatenate(mouth), np.array(placed, dtype=np.int64), np.array(closures)
+    )
 
 
 def lip_closures(phones: list[tuple[float, float, str]]) -> list[tuple[float, float]]:

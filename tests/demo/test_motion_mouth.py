@@ -27,7 +27,9 @@ def test_every_phone_of_every_engine_table_has_a_viseme(table):
     assert all(visemes(ipa) for ipa in table.values())
 
 
-@pytest.mark.parametrize("phone", ["iː", "əl", "aɪə", "tʃʲ", "ɯᵝ", "ɐ̃ʊ̃", "r̝̊", "pʰ", "ph", "ts.h", "u\"", "o-", "ç", "iɛ"])
+@pytest.mark.parametrize(
+    "phone", ["iː", "əl", "aɪə", "tʃʲ", "ɯᵝ", "ɐ̃ʊ̃", "r̝̊", "pʰ", "ph", "ts.h", 'u"', "o-", "ç", "iɛ"]
+)
 def test_espeak_spellings_have_visemes(phone):
     assert visemes(phone)
 

@@ -1,5 +1,6 @@
 """Training speech: texts, split, closures, corpus file, augmentation; engines where they are installed."""
 
+import itertools
 import random
 import shutil
 
@@ -73,7 +74,11 @@ def _small_corpus() -> corpus.Corpus:
     made = []
     for number, voice in enumerate(("a:one", "a:one", "b:two")):
         audio = (rng.normal(size=20000 + 37 * number) * 0.05).astype(np.float32)
-        made.append(Utterance(audio, [(0.1, 0.4, "m"), (0.4, 0.8, "aɪ"), (0.8, 1.2, "_")], voice, "en", f"text {number}"))
+        made.append(
+            Utterance(
+                audio, [(0.1, 0.4, "m"), (0.4, 0.8, "aɪ"), (0.8, 1.2, "_")], voice, "en", f"text {number}"
+            )
+        )
     return corpus.build(made, {"b:two"})
 
 
@@ -83,9 +88,22 @@ def test_corpus_survives_its_file_and_reports_damage(tmp_path):
     path = tmp_path / "speech.npz"
     corpus.save(before, path)
     after = corpus.load(path)
-    for name in ("audio", "starts", "phone_starts", "phone_begin", "phone_end", "phone_id", "voice_id", "held_out"):
+    for name in (
+        "audio",
+        "starts",
+        "phone_starts",
+        "phone_begin",
+        "phone_end",
+        "phone_id",
+        "voice_id",
+        "held_out",
+    ):
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
-    assert after.texts == before.texts and after.voices == ["a:one", "b:two"] and after.phones(2) == before.phones(2)
+    assert (
+        after.texts == before.texts
+        and after.voices == ["a:one", "b:two"]
+        and after.phones(2) == before.phones(2)
+    )
     assert after.held_out.tolist() == [False, False, True]
     np.savez(tmp_path / "other.npz", format=np.array(99))
     with pytest.raises(ValueError, match="make_speech"):
@@ -100,7 +118,9 @@ def test_stream_keeps_audio_and_mouth_together():
     for number, at in stream.utterances:
         assert at % ALIGNMENT == 0 and not source.held_out[number]
         np.testing.assert_array_equal(stream.audio[at : at + 20000], source.samples(number)[:20000])
-        np.testing.assert_array_equal(stream.mouth[at * 120 // RATE + 60], tracks.values[tracks.starts[number] + 60])
+        np.testing.assert_array_equal(
+            stream.mouth[at * 120 // RATE + 60], tracks.values[tracks.starts[number] + 60]
+        )
     for start, end in stream.closures:
         inside = stream.mouth[int(np.ceil(start * 120)) : int(end * 120) + 1, CHANNELS.index("mouth_open")]
         assert inside.max() == 0
@@ -148,7 +168,11 @@ def test_flite_times_fit_its_sound():
 
 
 def test_espeak_times_fit_its_sound(espeak):
-    for voice, line in (("en-US+f2", "Mother made a map."), ("de+m2", "Oma kocht Suppe."), ("ru", "Мама мыла раму.")):
+    for voice, line in (
+        ("en-US+f2", "Mother made a map."),
+        ("de+m2", "Oma kocht Suppe."),
+        ("ru", "Мама мыла раму."),
+    ):
         _check_times(espeak.speak(voice, line))
     with pytest.raises(engines.EngineError, match="no voice"):
         espeak.speak("xx-none", "hello")
@@ -156,7 +180,11 @@ def test_espeak_times_fit_its_sound(espeak):
 
 def test_espeak_languages_have_visemes_for_all_they_say(espeak):
     for name, language, _, variants in make_speech._ESPEAK:
-        lines = texts.sentences(language) if language != "en" else [texts.english(random.Random(i)) for i in range(20)]
+        lines = (
+            texts.sentences(language)
+            if language != "en"
+            else [texts.english(random.Random(i)) for i in range(20)]
+        )
         for line in lines:
             for *_, phone in espeak.speak(f"{name}+{variants[0]}", line).phones:
                 visemes(phone)
@@ -166,7 +194,7 @@ def _check_times(spoken: Utterance) -> None:
     """Phones in order and within the audio; pauses at the ends are quiet, speech is not."""
     phones = [row for row in spoken.phones if row[2] != "_"]
     assert len(phones) > 8
-    assert all(a[1] <= b[0] + 1e-6 for a, b in zip(phones, phones[1:], strict=False))
+    assert all(a[1] <= b[0] + 1e-6 for a, b in itertools.pairwise(phones))
     assert phones[-1][1] <= len(spoken.audio) / RATE + 0.05
     first, last = int(phones[0][0] * RATE), int(phones[-1][1] * RATE)
     speech = np.sqrt(np.mean(spoken.audio[first:last] ** 2))
