@@ -142,9 +142,9 @@ def draw_brows(canvas: Tensor, x: Tensor, y: Tensor, scale: float, look: Look, s
         side = 1.0 if center > MOUTH_X else -1.0
         bx = (x - center) * side
         u = (bx / 12.5).clamp(-1.0, 1.0)
-        curve = 95.5 - 4.5 * lift.clamp_min(-0.8) - arch * (3.8 * (1.0 - (u - 0.15) ** 2))
-        curve = curve + u * (0.8 + 1.6 * lift.clamp(max=0.0))
-        dy = (y - curve) / torch.sqrt(1.0 + (0.6 * arch * (u - 0.15)) ** 2)
+        curve = 95.5 - 4.5 * lift.clamp_min(-0.8) - arch * (3.8 * (1.0 - (u - 0.05) ** 2))
+        curve = curve + u * (1.5 + 1.6 * lift.clamp(max=0.0))
+        dy = (y - curve) / torch.sqrt(1.0 + (0.6 * arch * (u - 0.05)) ** 2)
         width = (2.15 - 0.85 * u.clamp_min(0.0) - 0.35 * (-u).clamp_min(0.0)) * thick
         line = torch.hypot(dy, (bx.abs() - 12.5).clamp_min(0.0)) - width
         canvas = paint(canvas, color, coverage(line * scale) * 0.92)

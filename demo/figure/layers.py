@@ -109,11 +109,15 @@ def hair_behind(hair: np.ndarray) -> np.ndarray:
         columns = np.flatnonzero(alpha[row])
         if len(columns):
             mask[row, columns[0] : columns[-1] + 1] = 1.0
+    # Further down only over the shoulders: ends that hang in the air keep their shape.
     reach = int(10 * unit)
+    shoulders = slice(int((62 - VIEW_X) * unit), int((202 - VIEW_X) * unit))
     for row in range(size - 1, start, -1):
-        mask[row] = mask[max(start, row - reach) : row + 1].max(axis=0)
+        mask[row, shoulders] = mask[max(start, row - reach) : row + 1, shoulders].max(axis=0)
     # Pulled in a little, so that it never peeps out beside the hair that it continues.
     inset = max(1, int(1.5 * unit))
     mask = np.minimum(np.roll(mask, inset, axis=1), np.roll(mask, -inset, axis=1))
+    for axis in (0, 1):  # a soft edge in place of a stepped one
+        mask = (np.roll(mask, 1, axis) + 2.0 * mask + np.roll(mask, -1, axis)) / 4.0
     behind[:] = np.round(mask[..., None] * color)
     return behind

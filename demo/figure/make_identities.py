@@ -87,8 +87,7 @@ def build(target: Path, size: int) -> None:
     arrays = {name: np.stack(images) for name, images in layers.items()}
     has_behind = arrays["behind"][..., 3].any(axis=(1, 2))
     arrays["behind"] = arrays["behind"][has_behind]
-    np.savez_compressed(
-        target,
+    contents: dict[str, np.ndarray] = dict(
         names=np.array([person.name for person in people]),
         view=np.array([VIEW_X, VIEW_Y, VIEW], dtype=np.float32),
         behind_of=np.flatnonzero(has_behind).astype(np.int64),
@@ -99,6 +98,7 @@ def build(target: Path, size: int) -> None:
         **{key: _colors(people, key) for key in ("skin", "hair", "clothes", "background", "iris")},
         **arrays,
     )
+    np.savez_compressed(target, **contents)  # type: ignore[arg-type]
     SPLIT_FILE.write_text(json.dumps(split(), indent=1) + "\n")
 
 

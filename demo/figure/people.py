@@ -6,6 +6,7 @@ Everything follows from `SEED`; the first entries are the bundled avatars, chose
 from __future__ import annotations
 
 import colorsys
+import math
 import random
 from dataclasses import asdict, dataclass
 
@@ -210,7 +211,7 @@ def _jitter(rng: random.Random, color: str, hue: float, saturation: float, value
 
 
 def _distance(a: str, b: str) -> float:
-    return sum((x - y) ** 2 for x, y in zip(_rgb(a), _rgb(b), strict=True)) ** 0.5
+    return math.dist(_rgb(a), _rgb(b))
 
 
 def _far_color(
