@@ -103,6 +103,7 @@ class Stage:
         self._max_pending = max_pending_per_session
         self._stopping = False
         self._stalled = False
+        self._signals_taken = False
         self._status_at = float("-inf")
         self._status: tuple[bool, dict[str, InfoValue]] | None = None
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
@@ -168,6 +169,8 @@ class Stage:
 
     def _close(self) -> bool:
         """Say BYE and close everything; False if the compute thread does not end."""
+        if self._signals_taken:
+            signal.set_wakeup_fd(-1)
         for name in ("jobs", "results", "out"):
             if hasattr(self, name):
                 getattr(self, name).close()
@@ -271,6 +274,7 @@ class Stage:
 
     def _take_signals(self) -> None:
         # the byte that the interpreter writes on a signal ends the poll
+        self._signals_taken = True
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
