@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 
 from demo.train.data import Material
+from demo.train.denoiser import train_denoiser
+from demo.train.export import export_model
 from demo.train.vae import train_vae
 
 ROOT = Path(__file__).resolve().parent.parent
