@@ -109,11 +109,12 @@ def hair_behind(hair: np.ndarray) -> np.ndarray:
         columns = np.flatnonzero(alpha[row])
         if len(columns):
             mask[row, columns[0] : columns[-1] + 1] = 1.0
-    # Further down only over the shoulders: ends that hang in the air keep their shape.
-    reach = int(10 * unit)
-    shoulders = slice(int((62 - VIEW_X) * unit), int((202 - VIEW_X) * unit))
-    for row in range(size - 1, start, -1):
-        mask[row, shoulders] = mask[max(start, row - reach) : row + 1, shoulders].max(axis=0)
+    # Further down beside the neck, less towards the shoulders: ends that hang in the air keep their shape.
+    from_neck = np.abs(np.arange(size) / unit + VIEW_X - 132.0)
+    reach = 10.0 * unit * np.clip((80.0 - from_neck) / 30.0, 0.0, 1.0)
+    filled = mask.copy()
+    for step in range(1, int(10.0 * unit) + 1):
+        mask[step:] = np.maximum(mask[step:], filled[:-step] * (reach >= step))
     # Pulled in a little, so that it never peeps out beside the hair that it continues.
     inset = max(1, int(1.5 * unit))
     mask = np.minimum(np.roll(mask, inset, axis=1), np.roll(mask, -inset, axis=1))

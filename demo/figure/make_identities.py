@@ -98,7 +98,9 @@ def build(target: Path, size: int) -> None:
         **{key: _colors(people, key) for key in ("skin", "hair", "clothes", "background", "iris")},
         **arrays,
     )
-    np.savez_compressed(target, **contents)  # type: ignore[arg-type]
+    part = target.with_suffix(".part.npz")  # a reader never meets half a file
+    np.savez_compressed(part, **contents)  # type: ignore[arg-type]
+    part.replace(target)
     SPLIT_FILE.write_text(json.dumps(split(), indent=1) + "\n")
 
 
