@@ -47,8 +47,11 @@ MESSAGES_PER_SECOND = 800
 class House(Protocol):
     """What a connection needs of the gateway."""
 
-    def choose(self, options: Options) -> tuple[Choice, str]:
-        """What a session with these options runs with, and a notice for the client. Raises BrowserError."""
+    def choose(self, options: Options) -> Choice:
+        """What a session with these options runs with. Raises BrowserError."""
+
+    def notice(self) -> str:
+        """What clients should know about the rate; empty when there is nothing."""
 
     def admit(self, connection: Connection) -> None:
         """Count the session in. Raises BrowserError("busy" or "not_ready")."""
@@ -71,7 +74,6 @@ class Connection:
         self.version = version
         self.options = Options()
         self.core: SessionCore | None = None
-        self.notice = ""
         self.bytes_in = 0
         self.bytes_out = 0
         self._house = house
@@ -87,7 +89,7 @@ class Connection:
         """Serve the client until it leaves; the error that it was told, if one ended it."""
         try:
             self.options = await self._greet()
-            choice, self.notice = self._house.choose(self.options)
+            choice = self._house.choose(self.options)
             self.core = SessionCore(self.name, self.version, choice, self._limits, time.monotonic())
             self._house.admit(self)
             self._say_ready()
@@ -112,8 +114,8 @@ class Connection:
         """Go on with other options, in a new epoch. Raises BrowserError for options that cannot be had."""
         assert self.core is not None
         merged = self.options.merged(options)
-        choice, notice = self._house.choose(merged)
-        self.options, self.notice = merged, notice
+        choice = self._house.choose(merged)
+        self.options = merged
         if choice != self.core.choice:
             self._house.forget_epoch(self.name, self.core.epoch)
             self.core.restart(choice)
@@ -196,7 +198,7 @@ class Connection:
             now = time.monotonic()
             if self.version > 1 and now >= status_at:
                 status_at = now + STATUS_EVERY
-                self._texts.append(encode_text("status", **status_fields(core, self.notice, now)))
+                self._texts.append(encode_text("status", **status_fields(core, self._house.notice(), now)))
             while self._texts:
                 await self._send(self._texts.popleft())
             for message in core.outgoing(now, self._room()):
@@ -213,7 +215,7 @@ class Connection:
 
     def _say_ready(self) -> None:
         if self.version > 1 and self.core is not None:
-            self._texts.append(encode_text("ready", **ready_fields(self.core, self.notice)))
+            self._texts.append(encode_text("ready", **ready_fields(self.core, self._house.notice())))
             self._due.set()
 
     async def _tell(self, error: BrowserError) -> None:

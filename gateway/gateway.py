@@ -59,7 +59,9 @@ class Gateway:
             max_pending_per_session=PENDING_PCM,
         )
         self.results = ResultServer(context, settings.endpoint("results"))
-        self._limits = Limits(idle=settings.idle_flush, clip=2 * settings.dead_after + 5)
+        self._limits = Limits(
+            idle=settings.idle_flush, clip=2 * settings.dead_after + 5, overtaken=settings.dead_after + 2
+        )
         self._open = 0
         self._site = Site(self.board, Pictures(settings), self._metrics, self._catalogue)
 
@@ -132,8 +134,8 @@ class Gateway:
 
     # ---- for the connections
 
-    def choose(self, options: Options) -> tuple[Choice, str]:
-        """What a session with these options runs with, and a notice. Raises BrowserError."""
+    def choose(self, options: Options) -> Choice:
+        """What a session with these options runs with. Raises BrowserError."""
         if not self.board.ready:
             why = ", ".join(f"{stage} is {state}" for stage, state in self.board.report().items())
             raise BrowserError("not_ready", f"try again soon: {why}")
@@ -143,7 +145,7 @@ class Gateway:
             known = ", ".join(str(rate) for rate in sorted({held, *RATES}) if rate <= held)
             raise BrowserError("bad_option", f"fps {options.fps}: give one of {known}")
         width, height = self.board.size
-        choice = Choice(
+        return Choice(
             avatar=_pick("avatar", options.avatar, self.board.avatars),
             pose=_pick("pose", options.pose, self.board.poses),
             shape=ClipShape(fps, max(1, self.settings.clip_frames * fps // 24)),
@@ -151,7 +153,10 @@ class Gateway:
             width=width,
             height=height,
         )
-        return choice, self.board.notice
+
+    def notice(self) -> str:
+        """What clients should know about the rate; empty when there is nothing."""
+        return self.board.notice
 
     def admit(self, connection: Connection) -> None:
         """Count the session in. Raises BrowserError("busy")."""

@@ -109,9 +109,9 @@ def pose_svg(path: Path, keyframes: int = KEYFRAMES) -> bytes:
         loop = f'<animate attributeName="d" {timing} values="{frames}"/>'
         drawn += f'<path d="{values[0]}">{loop if keyframes > 1 else ""}</path>'
     return (
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 100" fill="none" stroke-linecap="round">'
-        '<g stroke="#9a9fae" stroke-width="2.5"><circle cx="50" cy="36" r="15"/>'
-        '<path d="M12 100c2-24 16-35 38-35s36 11 38 35"/></g>'
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="10 22 80 80" fill="none" stroke-linecap="round">'
+        '<g stroke="#9a9fae" stroke-width="2.5"><circle cx="50" cy="40" r="13"/>'
+        '<path d="M18 103c1-25 12-39 32-39s31 14 32 39"/></g>'
         f'<g stroke="#5b5bd6" stroke-width="2">{drawn}</g></svg>'
     ).encode()
 

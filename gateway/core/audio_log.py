@@ -64,15 +64,15 @@ class ClipAudio:
 class AudioLog:
     """Samples in, pieces out; clips by number.
 
-    `rate` is the client's sample rate. Clip k covers the client's samples from `bound(k)` to `bound(k + 1)`
-    of a stream without pauses.
+    `rate` is the client's sample rate, `position` the samples that came before. Of a stream
+    without pauses, clip k covers the client's samples from `bound(k)` to `bound(k + 1)`.
     """
 
-    def __init__(self, shape: ClipShape, rate: int = CLOCK_RATE) -> None:
+    def __init__(self, shape: ClipShape, rate: int = CLOCK_RATE, position: int = 0) -> None:
         self.shape = shape
         self.rate = rate
         self.clip = 0  # the clip being filled
-        self.position = 0  # samples received in all
+        self.position = position  # samples received in all
         self._parts: list[Samples] = []
         self._filled = 0
         self._joined = False

@@ -94,6 +94,11 @@ class Reorderer:
             self.next_seq += 1
         return out
 
+    @property
+    def overtaken(self) -> bool:
+        """Whether the next clip is waited for while a later one is all there."""
+        return any(self.complete(seq) for seq in self._clips if seq > self.next_seq)
+
     def complete(self, seq: int) -> bool:
         """Whether every picture of `seq` has arrived, or none is wanted any more."""
         if seq < self.next_seq:

@@ -43,10 +43,12 @@ class Choice:
 @dataclass(frozen=True)
 class Limits:
     """Seconds. `idle`: pause after which a begun clip is flushed. `clip`: longest wait for a clip once its
-    last sample has gone down. `shown`: longest time for which a client may show nothing that it was sent."""
+    last sample has gone down; `overtaken`: the same when later clips are there already. `shown`: longest time
+    for which a client may show nothing that it was sent."""
 
     idle: float = 0.3
     clip: float = 15.0
+    overtaken: float = 7.0
     shown: float = 10.0
 
 
@@ -73,7 +75,7 @@ class SessionCore:
         self._last_audio = now
         self._last_work = now
         self._flush_asked = False
-        self._begin()
+        self._begin(0)
 
     def __str__(self) -> str:
         choice, shape = self.choice, self.choice.shape
@@ -83,8 +85,8 @@ class SessionCore:
             f" {self.frames_lost} lost"
         )
 
-    def _begin(self) -> None:
-        self._log = AudioLog(self.choice.shape, self.choice.sample_rate)
+    def _begin(self, position: int) -> None:
+        self._log = AudioLog(self.choice.shape, self.choice.sample_rate, position)
         self._order = Reorderer(self.choice.shape.frames, self._log.complete)
         self._pcm_seq = 0
         self._unsent_clips: set[int] = set()  # clips whose PCM a full queue pushed out
@@ -93,14 +95,17 @@ class SessionCore:
     def restart(self, choice: Choice) -> None:
         """Go on in a new epoch with `choice`; samples of the clip being filled go into the new one."""
         self.frames_lost += self.clips_waiting * self.choice.shape.frames
+        left = self._log.take_partial()
+        position = self._log.position
         if choice.sample_rate == self._log.rate:
-            self._input.put_back(self._log.take_partial())
+            self._input.put_back(left)
         else:
+            position += len(left) + self._input.waiting
             self._input = PacedInput(choice.sample_rate)
         self.epoch += 1
         self.choice = choice
         self._player.restart(choice.shape)
-        self._begin()
+        self._begin(position)
 
     # ---- from the client
 
@@ -208,9 +213,10 @@ class SessionCore:
                 self.failure = "overload: no audio worker took the sound"
         while self._log.complete(self._order.next_seq):
             waited = now - self._log.audio(self._order.next_seq).ended_at
-            if waited < self.limits.clip or not self._order.fail(self._order.next_seq):
+            limit = self.limits.overtaken if self._order.overtaken else self.limits.clip
+            if waited < limit or not self._order.fail(self._order.next_seq):
                 break
-            self.failure = f"no picture within {self.limits.clip:g} s"
+            self.failure = f"no picture within {limit:g} s"
             self._advance(now)
         self._advance(now)
         if self._player.stalled(now) > self.limits.shown:

@@ -28,10 +28,34 @@ def free_port() -> int:
 class Running:
     """A gateway process with its stages."""
 
-    def __init__(self, settings: Settings, stages: FakeStages, process: subprocess.Popen[str]) -> None:
+    def __init__(self, settings: Settings, flags: list[str], stages: FakeStages) -> None:
         self.settings = settings
         self.stages = stages
-        self.process = process
+        self._flags = flags
+        self.start()
+
+    def start(self) -> None:
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in stop()
+        command = [sys.executable, "-m", "gateway", *self._flags]
+        self.process = subprocess.Popen(command, cwd=ROOT, stderr=self._log)
+
+    def stop(self) -> None:
+        """Stop the process and check that it ended well."""
+        self.process.terminate()
+        try:
+            status = self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        with self._log:
+            self._log.seek(0)
+            log = self._log.read()
+        assert status == 0, log
+        assert "Traceback" not in log and "gateway has a fault" not in log, log
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
 
     @property
     def does(self) -> Behaviour:
@@ -64,31 +88,20 @@ class Running:
 
 
 @contextmanager
-def running(**settings: object) -> Iterator[Running]:
+def running(pictures: Path | None = None, **settings: object) -> Iterator[Running]:
     """A gateway with these settings; stopped, and its exit status checked, at the end."""
     with tempfile.TemporaryDirectory(prefix="eml-") as folder:
         made = Settings(port=free_port(), run_dir=Path(folder) / "run", **settings)
         flags = ["--port", str(made.port), "--run-dir", str(made.run_dir)]
         for name, value in settings.items():
             flags += [f"--{name.replace('_', '-')}", str(value)]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gateway", *flags], cwd=ROOT, stderr=subprocess.PIPE, text=True
-        )
-        with FakeStages(made) as stages:
-            run = Running(made, stages, process)
+        with FakeStages(made, pictures=pictures) as stages:
+            run = Running(made, flags, stages)
             try:
                 run.wait_ready()
                 yield run
             finally:
-                process.terminate()
-                try:
-                    status = process.wait(5)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    raise
-                log = process.stderr.read() if process.stderr else ""
-        assert status == 0, log
-        assert "Traceback" not in log and "gateway has a fault" not in log, log
+                run.stop()
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,12 @@ import threading
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import simplejpeg
 import zmq
+from PIL import Image
 
 from protocol.hop import HopClient
 from protocol.messages import Close, Failed, Frame, Pcm, Status
@@ -24,6 +26,17 @@ from protocol.settings import Settings
 AVATARS = {"ada": (196, 92, 74), "bruno": (70, 120, 190), "chen": (90, 160, 110)}
 POSES = ["calm", "talk"]
 SIZE = 256
+
+
+@functools.cache
+def draw_on(picture: Path, level: int) -> bytes:
+    """JPEG of a bundled avatar's picture with a mouth; its mouth opens from 0 to 15."""
+    with Image.open(picture) as file:
+        pixels = np.array(file.convert("RGB").resize((SIZE, SIZE)))
+    y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
+    if level > 1:
+        pixels[((x - 0.5) / 0.055) ** 2 + ((y - 0.5) / (0.008 + 0.0025 * level)) ** 2 < 1] = (120, 30, 42)
+    return simplejpeg.encode_jpeg(pixels, quality=88, colorspace="RGB")
 
 
 @functools.cache
@@ -63,10 +76,16 @@ class Behaviour:
 
 
 class FakeStages(threading.Thread):
-    """Start it, use it as a context manager, read `closed` and `received`."""
+    """Start it, use it as a context manager, read `closed` and `received`.
 
-    def __init__(self, settings: Settings, behaviour: Behaviour | None = None) -> None:
+    `pictures`: a folder of avatars to speak with instead of the drawn ones.
+    """
+
+    def __init__(
+        self, settings: Settings, behaviour: Behaviour | None = None, pictures: Path | None = None
+    ) -> None:
         super().__init__(daemon=True)
+        self._pictures = {file.stem: file for file in sorted(pictures.glob("*.png"))} if pictures else {}
         self.behaviour = behaviour or Behaviour()
         self.closed: list[Close] = []
         self.received: list[Pcm] = []
@@ -119,7 +138,7 @@ class FakeStages(threading.Thread):
 
     def _tell(self, results: ResultClient) -> None:
         info = {
-            "avatars": list(AVATARS),
+            "avatars": list(self._pictures or AVATARS),
             "poses": POSES,
             "fps": self.behaviour.fps,
             "width": SIZE,
@@ -156,7 +175,11 @@ class FakeStages(threading.Thread):
         for index in range(pcm.clip_frames):
             part = np.array_split(sound, pcm.clip_frames)[index]
             loud = float(np.sqrt(np.mean(part**2))) if len(part) else 0.0
-            jpeg = draw(pcm.avatar, min(15, int(loud * 75)))
+            level = min(15, int(loud * 75))
+            if self._pictures:
+                jpeg = draw_on(self._pictures[pcm.avatar], level)
+            else:
+                jpeg = draw(pcm.avatar, level)
             first = clip * pcm.clip_frames * 16000 // pcm.fps
             pts = first + index * 16000 // pcm.fps
             frames.append(Frame(pcm.session, pcm.epoch, clip, index, pcm.clip_frames, pts, SIZE, SIZE, jpeg))

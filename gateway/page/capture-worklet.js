@@ -1,0 +1,39 @@
+// In the audio thread: whatever plays into this node, as 16 kHz mono in chunks of 20 ms.
+
+import { Resampler } from "./resampler.js";
+
+const RATE = 16000;
+const CHUNK = 320;
+
+class Capture extends AudioWorkletProcessor {
+  constructor() {
+    super();
+    this.resampler = new Resampler(sampleRate, RATE);
+    this.chunk = new Float32Array(CHUNK);
+    this.filled = 0;
+    this.running = true;
+    this.port.onmessage = () => {
+      this.running = false;
+    };
+  }
+
+  process(inputs) {
+    const mono = inputs[0][0];
+    if (mono) this.add(this.resampler.process(mono));
+    return this.running;
+  }
+
+  add(samples) {
+    for (const sample of samples) {
+      this.chunk[this.filled] = sample;
+      this.filled += 1;
+      if (this.filled === CHUNK) {
+        this.port.postMessage({ samples: this.chunk, time: currentTime }, [this.chunk.buffer]);
+        this.chunk = new Float32Array(CHUNK);
+        this.filled = 0;
+      }
+    }
+  }
+}
+
+registerProcessor("capture", Capture);

@@ -1,0 +1,48 @@
+// What went wrong, in words for the person in front of the page.
+
+export class PageError extends Error {
+  constructor(code, detail = "") {
+    super(code);
+    this.code = code;
+    this.detail = detail;
+  }
+}
+
+const TEXTS = {
+  no_microphone: "No microphone was found. Plug one in, or choose an audio file instead.",
+  denied: "The microphone is blocked. Allow it in the address bar, or choose an audio file instead.",
+  in_use: "The microphone is used by another program. Close that one and try again.",
+  unplugged: "The microphone went away. Plug it in and press Start.",
+  insecure: "Browsers give the microphone only to https or localhost. Open this page there, or use an audio file.",
+  bad_file: "This file could not be read as audio. Try WAV, MP3, M4A or Ogg.",
+  no_file: "Choose an audio file first.",
+  old_browser: "This browser is too old for this page. A current Chrome, Edge, Firefox or Safari works.",
+  lost: "The connection was lost.",
+  busy: "All places are taken right now.",
+  not_ready: "The model is still loading.",
+  slow_client: "This device or its network is too slow to keep up, so the session ended.",
+  too_fast: "Sound arrived faster than it can be spoken, so the session ended.",
+  failed: "The server could not go on with this session.",
+  unknown: "Something unexpected happened.",
+};
+
+// {code, text} of any error: a PageError, one of the browser's, or one that the server sent.
+export function describe(error) {
+  const byName = {
+    NotFoundError: "no_microphone",
+    OverconstrainedError: "no_microphone",
+    NotAllowedError: "denied",
+    SecurityError: "denied",
+    NotReadableError: "in_use",
+    AbortError: "in_use",
+  };
+  const code = error instanceof PageError ? error.code : byName[error?.name] ?? "unknown";
+  const text = TEXTS[code] ?? (error.detail || TEXTS.unknown);
+  const detail = code === "failed" || code === "unknown" ? error.detail || error.message || "" : "";
+  return { code, text: detail ? `${text} (${detail})` : text };
+}
+
+// Errors after which trying again by itself makes sense.
+export function isPassing(code) {
+  return code === "lost" || code === "busy" || code === "not_ready" || code === "shutdown";
+}

@@ -1,0 +1,217 @@
+// Sound and pictures in step: both are placed on the AudioContext's clock by their pts.
+//
+// A clip's sound comes first and gets its place on the clock; its pictures follow it there. The place is as soon
+// as possible plus a small buffer, which grows when clips come late and shrinks again in quiet moments.
+
+const RATE = 16000;
+const LEAST_LEAD = 0.04; // seconds of buffer to begin with: from a clip's arrival to its first sample
+const MOST_LEAD = 0.4;
+const MOST_AHEAD = 1.5; // seconds of sound in hand beyond which the oldest is left out: a live face stays live
+const SPARE = 0.08; // seconds of buffer beyond the wanted that quiet moments are used to win back
+const REMEMBERED = 10; // clips by which the buffer is judged
+const STEP = 160; // samples: 10 ms
+const QUIET = 0.006; // root mean square below which nobody misses a few milliseconds
+const HALF_REFRESH = 8; // milliseconds: a picture is painted at the refresh nearest to its time
+
+function loudness(samples) {
+  let sum = 0;
+  for (const sample of samples) sum += sample * sample;
+  return Math.sqrt(sum / Math.max(1, samples.length));
+}
+
+export class Playout {
+  // onShown(frame) is told of every picture painted or passed over.
+  constructor(canvas, stats, onShown) {
+    this.canvas = canvas;
+    this.pen = canvas.getContext("2d", { alpha: false });
+    this.stats = stats;
+    this.onShown = onShown;
+    this.context = null;
+    this.muted = false;
+    this.reset(0);
+  }
+
+  // Must be called from a click or key press.
+  async open() {
+    try {
+      this.context = new AudioContext({ sampleRate: RATE, latencyHint: "interactive" });
+    } catch {
+      this.context = new AudioContext({ latencyHint: "interactive" });
+    }
+    this.gain = new GainNode(this.context, { gain: this.muted ? 0 : 1 });
+    this.gain.connect(this.context.destination);
+    const step = () => {
+      this.paint();
+      this.loop = requestAnimationFrame(step);
+    };
+    this.loop = requestAnimationFrame(step);
+    // a hidden page is asked for no painting; its pictures are passed over so that the server keeps sending
+    this.timer = setInterval(() => document.hidden && this.paint(), 200);
+    await this.context.resume();
+  }
+
+  mute(muted) {
+    this.muted = muted;
+    if (this.context) this.gain.gain.setTargetAtTime(muted ? 0 : 1, this.context.currentTime, 0.02);
+  }
+
+  // Positions start anew with an epoch. What already plays plays on.
+  reset(epoch) {
+    this.epoch = epoch;
+    this.clips = new Map(); // seq → {start in context time, pts}
+    this.frames ??= []; // decoded, in the order of their due times
+    this.anchor = null; // context time of pts 0
+    this.next = -1; // pts that would follow the last clip without a pause
+    this.end ??= 0; // context time at which the last clip's sound ends
+    this.lead ??= LEAST_LEAD;
+    this.sources ??= []; // scheduled sounds: {node, seq, start, end}
+    this.early = []; // of the latest clips: how long before their time they came, in seconds
+  }
+
+  // Whether everything that came has been played.
+  get idle() {
+    return !this.context || this.context.currentTime > this.end + 0.05;
+  }
+
+  audio(message) {
+    if (message.epoch !== this.epoch || !this.context) return;
+    const now = this.context.currentTime;
+    const joined = message.pts === this.next;
+    let wanted = this.anchor === null ? -1 : this.anchor + message.pts / RATE;
+    if (wanted - now > MOST_AHEAD) {
+      this.leaveOut(now);
+      wanted = this.end;
+      this.anchor = wanted - message.pts / RATE;
+    }
+    let start = Math.max(wanted, this.end);
+    let skip = 0;
+    if (wanted < now) {
+      if (joined) this.ranDry(now - wanted);
+      start = Math.max(now + this.lead, this.end);
+    } else {
+      this.early.push(wanted - now);
+      if (this.early.length > REMEMBERED) this.early.shift();
+      skip = this.shorten(message.samples);
+    }
+    start = Math.ceil(start * RATE) / RATE;
+    const origin = start - skip / RATE;
+    this.anchor = origin - message.pts / RATE;
+    this.next = message.pts + message.samples.length;
+    this.clips.set(message.seq, { start: origin, pts: message.pts });
+    this.clips.delete(message.seq - 16);
+    this.play(message, start, skip);
+    this.stats.clip(message, this.early.at(-1) ?? this.lead);
+  }
+
+  // A clip came after its turn: keep more in hand from now on.
+  ranDry(seconds) {
+    this.stats.underruns += 1;
+    this.lead = Math.min(MOST_LEAD, this.lead + 0.02 + seconds / 2);
+    this.early = [];
+  }
+
+  // Samples to leave out at a clip's quiet beginning because all the latest clips came earlier than needed.
+  shorten(samples) {
+    if (this.early.length < REMEMBERED) return 0;
+    const excess = Math.min(...this.early) - this.lead;
+    if (excess < SPARE) return 0;
+    const most = Math.min(Math.floor(excess * RATE), samples.length >> 1);
+    let skip = 0;
+    while (skip + STEP <= most && loudness(samples.subarray(skip, skip + STEP)) < QUIET) skip += STEP;
+    if (skip === 0) return 0;
+    this.early = this.early.map((seconds) => seconds - skip / RATE);
+    this.lead = Math.max(LEAST_LEAD, this.lead * 0.95);
+    return skip;
+  }
+
+  // Everything that has not begun to play goes: much came at once after the server or the network was stuck.
+  leaveOut(now) {
+    const begun = this.sources.filter(({ start }) => start <= now + 0.01);
+    for (const { node, seq } of this.sources.filter((sound) => !begun.includes(sound))) {
+      node.stop();
+      this.clips.delete(seq);
+    }
+    this.sources = begun;
+    this.end = Math.max(now + this.lead, ...begun.map(({ end }) => end));
+    const left = this.frames.filter(({ due }) => due < this.end);
+    for (const frame of this.frames) if (frame.due >= this.end) frame.bitmap.close();
+    this.stats.passedOver += this.frames.length - left.length;
+    this.frames = left;
+    this.early = [];
+  }
+
+  play({ samples, seq }, start, skip) {
+    this.end = start + (samples.length - skip) / RATE;
+    if (!samples.length) return;
+    const buffer = this.context.createBuffer(1, samples.length, RATE);
+    buffer.copyToChannel(samples, 0);
+    const node = new AudioBufferSourceNode(this.context, { buffer });
+    node.connect(this.gain);
+    node.start(start, skip / RATE);
+    this.sources = this.sources.filter(({ end }) => end > this.context.currentTime);
+    this.sources.push({ node, seq, start, end: this.end });
+  }
+
+  async picture(message) {
+    const clip = this.clips.get(message.seq);
+    if (message.epoch !== this.epoch || !clip || !this.context) return;
+    const due = clip.start + (message.pts - clip.pts) / RATE;
+    const { epoch, seq, index } = message;
+    try {
+      const bitmap = await createImageBitmap(new Blob([message.jpeg], { type: "image/jpeg" }));
+      this.add({ epoch, seq, index, due, bitmap });
+    } catch {
+      this.stats.passedOver += 1; // a damaged picture: the one before stays
+    }
+  }
+
+  add(frame) {
+    let place = this.frames.length; // decoding may finish out of order
+    while (place > 0 && this.frames[place - 1].due > frame.due) place -= 1;
+    this.frames.splice(place, 0, frame);
+  }
+
+  // Context time of the sample that is heard at `when` (performance.now()).
+  heard(when) {
+    const stamp = this.context.getOutputTimestamp?.();
+    if (stamp?.performanceTime > 0) return stamp.contextTime + (when - stamp.performanceTime) / 1000;
+    return this.context.currentTime - (this.context.outputLatency || this.context.baseLatency || 0);
+  }
+
+  paint() {
+    if (!this.context || !this.frames.length) return;
+    const limit = this.heard(performance.now() + HALF_REFRESH);
+    let count = 0;
+    while (count < this.frames.length && this.frames[count].due <= limit) count += 1;
+    if (!count) return;
+    const over = this.frames.splice(0, count);
+    const frame = over.pop();
+    for (const passed of over) passed.bitmap.close();
+    this.stats.passedOver += document.hidden ? 0 : over.length;
+    if (!document.hidden) this.draw(frame);
+    frame.bitmap.close();
+    this.onShown(frame);
+  }
+
+  draw(frame) {
+    const { width, height } = frame.bitmap;
+    if (this.canvas.width !== width || this.canvas.height !== height) {
+      this.canvas.width = width;
+      this.canvas.height = height;
+    }
+    this.pen.drawImage(frame.bitmap, 0, 0);
+    const now = performance.now();
+    this.stats.painted(frame, now, (this.heard(now) - frame.due) * 1000);
+  }
+
+  close() {
+    cancelAnimationFrame(this.loop);
+    clearInterval(this.timer);
+    for (const frame of this.frames) frame.bitmap.close();
+    this.frames = [];
+    this.sources = [];
+    this.end = 0;
+    this.context?.close();
+    this.context = null;
+  }
+}

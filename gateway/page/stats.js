@@ -1,0 +1,95 @@
+// Live figures of a session. `window.echomimic.stats` is one of these.
+
+const WINDOW = 48; // painted pictures over which offset is averaged
+const CLIPS = 9; // clips over which latency is taken
+const SPAN = 2000; // milliseconds over which fps is counted
+
+function median(values) {
+  if (!values.length) return null;
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[sorted.length >> 1];
+}
+
+export class Stats {
+  constructor() {
+    this.shown = 0; // pictures painted
+    this.passedOver = 0; // pictures that came but were too late to paint
+    this.underruns = 0; // times at which the sound ran dry
+    this.clips = 0;
+    this.unsent = 0; // chunks of speech left out because the page or the network was too slow
+    this.server = null; // the latest status text
+    this.buffer = 0; // seconds in hand when the latest clip came
+    this.offsets = [];
+    this.times = [];
+    this.latencies = [];
+    this.sent = []; // {position: samples sent so far, time}
+    this.waiting = new Map(); // "epoch/seq" → time its last sample was sent
+  }
+
+  // `position`: samples sent in this session so far.
+  sentAudio(position, time) {
+    this.sent.push({ position, time });
+    if (this.sent.length > 4000) this.sent.splice(0, 2000);
+  }
+
+  // A clip's sound came: when had its last sample been sent?
+  clip(message, buffer) {
+    this.clips += 1;
+    this.buffer = buffer;
+    const end = message.position + message.samples.length;
+    const last = this.sent.find(({ position }) => position >= end);
+    if (last && message.pictures) this.waiting.set(`${message.epoch}/${message.seq}`, last.time);
+    if (this.waiting.size > 32) this.waiting.delete(this.waiting.keys().next().value);
+  }
+
+  painted(frame, time, offset) {
+    this.shown += 1;
+    this.times.push(time);
+    this.offsets.push(offset);
+    if (this.offsets.length > WINDOW) this.offsets.shift();
+    while (this.times[0] < time - SPAN) this.times.shift();
+    const key = `${frame.epoch}/${frame.seq}`;
+    const spoken = this.waiting.get(key);
+    if (spoken !== undefined) {
+      this.waiting.delete(key);
+      if (frame.index === 0) this.latencies.push(time - spoken);
+      if (this.latencies.length > CLIPS) this.latencies.shift();
+    }
+  }
+
+  get fps() {
+    const now = performance.now();
+    const recent = this.times.filter((time) => time > now - SPAN);
+    if (recent.length < 2) return 0;
+    return ((recent.length - 1) * 1000) / (recent.at(-1) - recent[0]);
+  }
+
+  // Milliseconds from a clip's last sample spoken to its first picture shown; null before the first.
+  get latencyMs() {
+    return median(this.latencies);
+  }
+
+  // Mean milliseconds by which the sound heard is ahead of the picture shown; null before the first.
+  get offsetMs() {
+    if (!this.offsets.length) return null;
+    return this.offsets.reduce((sum, value) => sum + value, 0) / this.offsets.length;
+  }
+
+  get worstOffsetMs() {
+    return this.offsets.length ? Math.max(...this.offsets.map(Math.abs)) : null;
+  }
+
+  // Pictures of this session that were never shown, here or on the way.
+  get drops() {
+    const server = this.server;
+    return this.passedOver + (server ? server.frames_dropped + server.frames_lost : 0);
+  }
+
+  toJSON() {
+    const { shown, passedOver, underruns, clips, unsent, server, buffer } = this;
+    const { fps, latencyMs, offsetMs, worstOffsetMs, drops } = this;
+    return {
+      fps, latencyMs, offsetMs, worstOffsetMs, drops, shown, passedOver, underruns, clips, unsent, buffer, server,
+    };
+  }
+}

@@ -1,0 +1,129 @@
+// The websocket: version 2 of the wire (protocol/SPEC.md), and coming back after a lost connection.
+
+import { PageError } from "./errors.js";
+
+const SUBPROTOCOL = "echomimic-live.v2";
+const FRAME = 1;
+const AUDIO = 2;
+const FRAME_HEADER = 24;
+const AUDIO_HEADER = 32;
+const RETRY_SECONDS = [0.5, 1, 2, 4, 8, 15];
+// Sound that the network does not take is left out beyond this, so that the face stays live.
+const MAX_UNSENT_BYTES = 16000 * 4;
+
+// A binary message as {kind, epoch, seq, pts, …}; null for a kind that this page does not know.
+export function decode(buffer) {
+  const view = new DataView(buffer);
+  const kind = view.getUint8(0);
+  const place = () => ({
+    epoch: view.getUint32(8, true),
+    seq: view.getUint32(12, true),
+    pts: Number(view.getBigUint64(16, true)),
+  });
+  if (kind === FRAME && buffer.byteLength > FRAME_HEADER) {
+    const index = view.getUint16(2, true);
+    const count = view.getUint16(4, true);
+    return { kind: "frame", ...place(), index, count, jpeg: new Uint8Array(buffer, FRAME_HEADER) };
+  }
+  if (kind === AUDIO && buffer.byteLength >= AUDIO_HEADER) {
+    const position = Number(view.getBigUint64(24, true));
+    const pictures = (view.getUint8(1) & 1) === 0;
+    return { kind: "audio", ...place(), position, pictures, samples: new Float32Array(buffer, AUDIO_HEADER) };
+  }
+  return null;
+}
+
+export class Wire {
+  // on: {ready(fields), status(fields), frame(message), audio(message), state(name, details)}
+  // States: connecting, live, waiting (seconds, error), ended (error or null).
+  constructor(options, on) {
+    this.options = options;
+    this.on = on;
+    this.socket = null;
+    this.live = false;
+    this.attempt = 0;
+    this.unsent = 0; // chunks left out
+    this.error = null;
+    this.timer = 0;
+    this.closed = false;
+  }
+
+  connect() {
+    this.on.state("connecting", { again: this.attempt > 0 });
+    const address = new URL("ws", document.baseURI);
+    address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
+    this.error = null;
+    this.socket = new WebSocket(address, SUBPROTOCOL);
+    this.socket.binaryType = "arraybuffer";
+    this.socket.onopen = () => this.send({ type: "hello", ...this.options, sample_rate: 16000 });
+    this.socket.onmessage = ({ data }) => this.message(data);
+    this.socket.onclose = (event) => this.lost(event);
+  }
+
+  message(data) {
+    if (typeof data !== "string") {
+      const message = decode(data);
+      if (message) this.on[message.kind](message);
+      return;
+    }
+    const fields = JSON.parse(data);
+    if (fields.type === "ready") {
+      this.live = true;
+      this.attempt = 0;
+      this.on.ready(fields);
+      this.on.state("live", fields);
+    } else if (fields.type === "status") {
+      this.on.status(fields);
+    } else if (fields.type === "error") {
+      this.error = new PageError(fields.code, fields.message);
+    }
+  }
+
+  lost(event) {
+    this.live = false;
+    this.socket = null;
+    if (this.closed) return;
+    let error = this.error;
+    if (!error) {
+      const [code] = event.reason.split(":");
+      error = new PageError(/^[a-z_]+$/.test(code) ? code : "lost", event.reason);
+    }
+    const passing = ["lost", "busy", "not_ready", "shutdown"].includes(error.code);
+    if (!passing) {
+      this.close();
+      this.on.state("ended", { error });
+      return;
+    }
+    const seconds = RETRY_SECONDS[Math.min(this.attempt, RETRY_SECONDS.length - 1)] * (0.8 + 0.4 * Math.random());
+    this.attempt += 1;
+    this.timer = setTimeout(() => this.connect(), seconds * 1000);
+    this.on.state("waiting", { seconds, error });
+  }
+
+  send(fields) {
+    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(fields));
+  }
+
+  // False when the samples were left out.
+  sendAudio(samples) {
+    if (!this.live || this.socket.bufferedAmount > MAX_UNSENT_BYTES) {
+      this.unsent += this.live ? 1 : 0;
+      return false;
+    }
+    this.socket.send(samples);
+    return true;
+  }
+
+  change(options) {
+    Object.assign(this.options, options);
+    if (this.live) this.send({ type: "options", ...options });
+  }
+
+  close() {
+    this.closed = true;
+    clearTimeout(this.timer);
+    this.socket?.close(1000);
+    this.socket = null;
+    this.live = false;
+  }
+}
