@@ -220,10 +220,14 @@ class Connection:
 
     async def _tell(self, error: BrowserError) -> None:
         log.info("session %s ends: %s", self.name, error.close_reason)
+        # what it still sends is read and thrown away: with bytes unread, a reset would overtake the error
+        rest = asyncio.ensure_future(_discard(self._ws))
         if self.version > 1:
             # a client that reads nothing is not waited for
             await _within(0.5, self._ws.send(encode_error(error)))
         await self._ws.close(error.close_code, error.close_reason)
+        rest.cancel()
+        await asyncio.gather(rest, return_exceptions=True)
 
 
 def ready_fields(core: SessionCore, notice: str) -> dict[str, object]:
@@ -277,6 +281,11 @@ async def _wait(event: asyncio.Event, timeout: float) -> None:
     else:
         await asyncio.sleep(0)
     event.clear()
+
+
+async def _discard(ws: ServerConnection) -> None:
+    async for _ in ws:
+        pass
 
 
 async def _within(seconds: float, work: Awaitable[object]) -> None:

@@ -59,7 +59,7 @@ async def opened(run: Running, microphone: Path | None = None) -> AsyncIterator[
 async def test_the_microphone_speaks_and_picture_and_sound_are_in_step(gateway: Running, speech: Path):
     async with opened(gateway, speech) as page:
         await page.size(1280, 800)
-        assert await page.evaluate("document.querySelector('#portrait').naturalWidth") > 100
+        await page.until("document.querySelector('#portrait').naturalWidth > 100")
         assert await page.evaluate("[...document.querySelectorAll('#avatars input')].length") >= 4
         await page.click("#start")
         await page.until("window.echomimic.stats?.shown > 100")
