@@ -42,7 +42,7 @@ def _hz_to_mel(hz: float) -> float:
 def _mel_to_hz(mel: float) -> float:
     if mel < 15.0:
         return mel * 200.0 / 3.0
-    return 1000.0 * 6.4 ** ((mel - 15.0) / 27.0)
+    return 1000.0 * math.pow(6.4, (mel - 15.0) / 27.0)
 
 
 def mel_filters(n_mels: int = N_MELS) -> torch.Tensor:

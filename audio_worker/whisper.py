@@ -19,6 +19,8 @@ from safetensors import safe_open
 from torch import nn
 from torch.nn import functional as F
 
+from protocol.settings import SettingsError
+
 from .mel import N_MELS, SHORT_WINDOW_MAX, log_mel
 
 Window = Literal["short", "padded"]
@@ -31,7 +33,7 @@ PADDED_POSITIONS = 1500
 """Positions of Whisper's own 30 s window."""
 
 
-class WhisperWeightsError(ValueError):
+class WhisperWeightsError(SettingsError):
     """Whisper weights are missing, damaged or of another shape; the message names the file and the key."""
 
 
@@ -59,7 +61,8 @@ class SelfAttention(nn.Module):
         k = self.k_proj(x).view(shape).transpose(1, 2)
         v = self.v_proj(x).view(shape).transpose(1, 2)
         out = F.scaled_dot_product_attention(q, k, v)
-        return self.out_proj(out.transpose(1, 2).reshape(batch, positions, width))
+        joined: torch.Tensor = self.out_proj(out.transpose(1, 2).reshape(batch, positions, width))
+        return joined
 
 
 class EncoderLayer(nn.Module):
@@ -73,7 +76,8 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x + self.self_attn(self.self_attn_layer_norm(x))
-        return x + self.fc2(F.gelu(self.fc1(self.final_layer_norm(x))))
+        x = x + self.fc2(F.gelu(self.fc1(self.final_layer_norm(x))))
+        return x
 
 
 class WhisperEncoder(nn.Module):
@@ -128,7 +132,8 @@ class WhisperEncoder(nn.Module):
             mel = F.pad(mel, (0, 2 * PADDED_POSITIONS - mel.shape[2]))
         else:
             raise ValueError(f"window must be 'short' or 'padded', got {window!r}")
-        return self(mel)[:, :POSITIONS].float()
+        states: torch.Tensor = self(mel)
+        return states[:, :POSITIONS].float()
 
 
 _OPENAI_NAMES = {
@@ -141,8 +146,8 @@ _OPENAI_NAMES = {
     "mlp.2.": "fc2.",
     "mlp_ln.": "final_layer_norm.",
 }
-_NOT_OURS = ("layer_norm.", "ln_post.", "embed_positions.", "positional_embedding")
-"""Parts of the encoder that no hidden state needs: the final norm, and the table that is computed."""
+_FINAL_NORM = ("layer_norm.", "ln_post.")
+_POSITIONS = ("embed_positions.weight", "positional_embedding")
 
 
 def _to_encoder_keys(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -153,8 +158,10 @@ def _to_encoder_keys(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tenso
         if prefixed and ".encoder." not in f".{full}":
             continue
         key = f".{full}".split(".encoder.")[-1].lstrip(".")
-        if key.startswith(_NOT_OURS):
-            continue
+        if key.startswith(_FINAL_NORM):
+            continue  # no hidden state needs it
+        if key in _POSITIONS:
+            key = "positions"
         if key.startswith("blocks."):
             _, index, rest = key.split(".", 2)
             for theirs, ours in _OPENAI_NAMES.items():
@@ -185,8 +192,8 @@ def _read(path: Path) -> tuple[Path, dict[str, torch.Tensor], dict[str, object]]
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
             state = state.get("model_state_dict", state)
-    except Exception as error:
-        raise WhisperWeightsError(f"{path}: cannot be read as weights: {error}") from error
+    except Exception as error:  # torch raises all kinds of things, and recommends to unpickle the file
+        raise WhisperWeightsError(f"{path}: cannot be read: damaged, or holds more than weights") from error
     if (folder / "config.json").is_file() and path.suffix != ".pt":
         config = json.loads((folder / "config.json").read_text())
     return path, state, config
@@ -221,6 +228,15 @@ def load_whisper(path: str | Path, *, heads: int | None = None) -> WhisperEncode
                 f"{file}: key encoder.{key} has shape {tuple(state[key].shape)}, "
                 f"expected {tuple(expected[key].shape)}"
             )
+    # OpenAI's stored table differs from the formula by up to 5e-4, so where a file has one it is used.
+    positions = state.pop("positions", None)
+    if positions is not None:
+        if positions.shape != encoder.positions.shape:
+            raise WhisperWeightsError(
+                f"{file}: the position table has shape {tuple(positions.shape)}, "
+                f"expected {tuple(encoder.positions.shape)}"
+            )
+        encoder.positions = positions.float()
     for key in state:
         if key not in expected:
             raise WhisperWeightsError(f"{file}: key encoder.{key} is not part of a Whisper encoder")

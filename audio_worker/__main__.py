@@ -1,0 +1,24 @@
+"""`python -m audio_worker`: settings → sockets → worker → run."""
+
+from protocol.settings import settings_from_command_line
+from protocol.stage import Stage
+
+from .sessions import STAGE
+from .worker import AudioWorker
+
+PCM_CREDIT = 16
+"""Chunks are small and acknowledged as soon as they are in the ring."""
+MAX_PENDING = 2
+"""Clips of one session that wait for a GPU worker; what exceeds it is given up, oldest first."""
+
+
+def main() -> None:
+    settings = settings_from_command_line()
+    with Stage(
+        STAGE, settings, takes="pcm", gives="clips", credit=PCM_CREDIT, max_pending_per_session=MAX_PENDING
+    ) as stage:
+        stage.run(AudioWorker(settings, stage))
+
+
+if __name__ == "__main__":
+    main()

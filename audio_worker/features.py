@@ -1,0 +1,117 @@
+"""Audio tokens of clips: Whisper features of a batch of windows, and the part each frame attends to."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from protocol.audio_tokens import audio_token_positions
+from protocol.messages import Array16, InfoValue
+from protocol.model_config import ModelConfig
+from protocol.settings import Settings
+
+from .ring import RATE, WINDOW
+from .sessions import DueClip
+from .whisper import POSITIONS, Window, load_whisper
+
+log = logging.getLogger(__name__)
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class FeatureExtractor:
+    """Whisper and the gather behind it.
+
+    Args:
+        path: weights, see `whisper.load_whisper`.
+        window: "short" or "padded".
+        margin: video frames of context on each side of a frame.
+        device: where the encoder runs.
+        dtype: its arithmetic; the spectrogram is float32 always.
+    """
+
+    def __init__(
+        self, path: str, window: Window, margin: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.window: Window = window
+        self.margin = margin
+        self.device = device
+        self.dtype = dtype
+        self._encoder = load_whisper(path).to(device, dtype)
+
+    @classmethod
+    def load(cls, config: ModelConfig, settings: Settings) -> FeatureExtractor:
+        """As the configuration and the settings say; sets the number of torch's threads."""
+        window: Window = "short" if config.whisper_window == "short" else "padded"
+        device = choose_device(settings, window)
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        elif window == "short":
+            # one thread does a clip in 3 % of its time and leaves the cores to the denoiser
+            torch.set_num_threads(1)
+        dtype = choose_dtype(settings, device)
+        return cls(str(config.audio_model_path), window, settings.audio_margin, device, dtype)
+
+    @torch.inference_mode()
+    def tokens(self, clips: Sequence[DueClip]) -> list[Array16]:
+        """For each clip its tokens, float16 (frames, (2·margin+1)·2·5, 384), position-major."""
+        pcm = torch.from_numpy(np.stack([clip.samples for clip in clips])).to(self.device)
+        features = self._encoder.features(pcm, self.window).cpu()
+        return [self._gather(clip, row) for clip, row in zip(clips, features, strict=True)]
+
+    def warm_up(self, batch: int) -> float:
+        """Run every batch size up to `batch` once; seconds for one clip once warm."""
+        silence = np.zeros(WINDOW, np.float32)
+        clip = DueClip("warm-up", 0, 0, 0, 24, 12, "none", "none", silence, 0.0)
+        sizes = range(1, batch + 1) if self.device.type == "cuda" else (1,)
+        for size in (*sizes, 1):
+            begin = time.perf_counter()
+            self.tokens([clip] * size)
+            taken = time.perf_counter() - begin
+        return taken
+
+    def facts(self) -> dict[str, InfoValue]:
+        """What Status says of it."""
+        return {
+            "device": str(self.device), "dtype": str(self.dtype).removeprefix("torch."),
+            "window": self.window, "margin": self.margin,
+        }  # fmt: skip
+
+    def describe(self) -> str:
+        return ", ".join(f"{name} {value}" for name, value in self.facts().items())
+
+    def _gather(self, clip: DueClip, features: torch.Tensor) -> Array16:
+        positions = clip_positions(clip.clip_frames, clip.fps, self.margin)
+        tokens: Array16 = features[positions].flatten(1, 2).half().numpy()
+        return tokens
+
+
+def clip_positions(clip_frames: int, fps: int, margin: int) -> torch.Tensor:
+    """Feature positions each frame of a clip attends to, (frames, (2·margin+1)·2) int64.
+
+    The clip is the end of the 1.5 s window, so its first frame is not at the window's first position.
+    """
+    first = (WINDOW - clip_frames * RATE // fps) * POSITIONS // WINDOW
+    positions = audio_token_positions(clip_frames, fps, POSITIONS, margin=margin, offset=first)
+    return torch.from_numpy(positions)
+
+
+def choose_device(settings: Settings, window: Window) -> torch.device:
+    """The GPU workers' first GPU for the 30 s window, which is twenty times the work; else the CPU."""
+    wanted = next((name for name in settings.gpu_devices if name != "cpu"), None)
+    if window == "short" or wanted is None or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda:0" if wanted == "auto" else wanted)
+
+
+def choose_dtype(settings: Settings, device: torch.device) -> torch.dtype:
+    """The encoder's arithmetic: "auto" is bfloat16 on a CPU that multiplies it in hardware, else float32."""
+    if settings.dtype != "auto":
+        return DTYPES[settings.dtype]
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    fast = device.type == "cpu" and any(bool(getattr(torch.cpu, c, lambda: False)()) for c in checks)
+    return torch.bfloat16 if fast else torch.float32

@@ -1,0 +1,188 @@
+"""Per-session audio: any chunks in, one 1.5 s window out for every clip. No sockets, no clock, no model.
+
+Positions are 16 kHz samples of the session's stream (pts). Clip k starts at frame k·clip_frames, that is at
+sample k·clip_frames·16000//fps; its window is the 24,000 samples that end where the clip ends: the clip and
+the history before it. Before the stream's first sample there is silence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soxr
+
+RATE = 16_000
+WINDOW = 24_000
+MAX_GAP = 2 * RATE
+"""A hole of up to 2 s in a stream is filled with silence; after a longer one the stream begins anew there."""
+
+Samples = npt.NDArray[np.float32]
+
+
+class SpeechError(ValueError):
+    """A session's audio cannot be used; the text says why and is meant for the person at the other end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What clip `seq`, whose first frame is at `pts`, hears: 24,000 samples ending with the clip."""
+
+    seq: int
+    pts: int
+    samples: Samples
+
+
+class ClipRing:
+    """Cuts a stream of 16 kHz samples into clip windows.
+
+    Args:
+        fps: frames per second.
+        clip_frames: frames of a clip; a clip lasts 1.5 s at most.
+
+    Raises:
+        SpeechError: a clip would be longer than the window.
+    """
+
+    def __init__(self, fps: int, clip_frames: int) -> None:
+        if clip_frames * RATE > WINDOW * fps:
+            raise SpeechError(
+                f"a clip of {clip_frames} frames at {fps} frames a second lasts longer than 1.5 s; "
+                "ask for fewer frames or a higher rate"
+            )
+        self._fps = fps
+        self._clip_frames = clip_frames
+        self._position: int | None = None  # pts of the next sample; None before the first
+        self._store = np.zeros(4 * WINDOW, np.float32)
+        self._fill = WINDOW  # samples in the store; the last WINDOW of them are the history
+
+    @property
+    def position(self) -> int | None:
+        """pts of the next expected sample; None before the first."""
+        return self._position
+
+    def clip_start(self, seq: int) -> int:
+        """pts of the first frame of clip `seq`."""
+        return seq * self._clip_frames * RATE // self._fps
+
+    def clip_at(self, pts: int) -> int:
+        """The clip that sample `pts` belongs to."""
+        seq = pts * self._fps // (self._clip_frames * RATE)
+        while self.clip_start(seq + 1) <= pts:
+            seq += 1
+        return seq
+
+    def push(self, samples: Samples, pts: int) -> list[Window]:
+        """Add samples, the first at `pts`; the windows of the clips they complete.
+
+        What was pushed before is skipped (a chunk can come twice when a worker was replaced).
+        """
+        windows: list[Window] = []
+        if self._position is None:
+            self._position = pts
+        gap = pts - self._position
+        if gap > MAX_GAP:
+            windows += self.flush()
+            self._store[:] = 0.0
+            self._position = pts
+        elif gap > 0:
+            windows += self._append(np.zeros(gap, np.float32))
+        elif gap < 0:
+            samples = samples[-gap:]
+        return windows + self._append(samples)
+
+    def flush(self) -> list[Window]:
+        """Complete a clip in progress with silence."""
+        if self._position is None:
+            return []
+        seq = self.clip_at(self._position)
+        if self._position == self.clip_start(seq):
+            return []
+        return self._append(np.zeros(self.clip_start(seq + 1) - self._position, np.float32))
+
+    def _append(self, samples: Samples) -> list[Window]:
+        assert self._position is not None
+        windows = []
+        seq = self.clip_at(self._position)
+        while len(samples) > 0:
+            end = self.clip_start(seq + 1)
+            piece, samples = samples[: end - self._position], samples[end - self._position :]
+            if self._fill + len(piece) > len(self._store):
+                self._store[:WINDOW] = self._store[self._fill - WINDOW : self._fill]
+                self._fill = WINDOW
+            self._store[self._fill : self._fill + len(piece)] = piece
+            self._fill += len(piece)
+            self._position += len(piece)
+            if self._position == end:
+                heard = self._store[self._fill - WINDOW : self._fill].copy()
+                windows.append(Window(seq, self.clip_start(seq), heard))
+                seq += 1
+        return windows
+
+
+class SpeechStream:
+    """One epoch of a session: a `ClipRing` behind a streaming resampler where the rate is not 16 kHz.
+
+    The resampler is soxr's high quality one. It holds back its filter's length (about 40 ms at 48 kHz) and
+    gives the rest on flush, so positions stay true: sample i of the input is at i·16000/rate of the output.
+    """
+
+    def __init__(self, sample_rate: int, fps: int, clip_frames: int) -> None:
+        self.sample_rate = sample_rate
+        self.fps = fps
+        self.clip_frames = clip_frames
+        self._ring = ClipRing(fps, clip_frames)
+        self._resampler: Any = None
+        self._start = 0  # pts of the resampler's first sample
+        self._taken = 0  # samples it took, at its own rate
+        self._given = 0  # samples it gave, at 16 kHz
+
+    def push(self, samples: Samples, pts: int, flush: bool = False) -> list[Window]:
+        """Add samples at the stream's own rate, the first at `pts` (16 kHz); `flush` completes the clip."""
+        if self.sample_rate == RATE:
+            windows = self._ring.push(samples, pts)
+            return windows + self._ring.flush() if flush else windows
+        windows = []
+        if len(samples) > 0:
+            samples, pts = self._skip_known(samples, pts)
+        if len(samples) > 0:
+            # two samples of slack: the sender rounds its positions down to 16 kHz
+            if self._resampler is not None and pts - self._expected() > 2:
+                windows += self._drain()
+            windows += self._resample(samples, pts)
+        if flush:
+            windows += self._drain() + self._ring.flush()
+        return windows
+
+    def _expected(self) -> int:
+        """pts of the next input sample."""
+        return self._start + self._taken * RATE // self.sample_rate
+
+    def _skip_known(self, samples: Samples, pts: int) -> tuple[Samples, int]:
+        known = self._expected() if self._resampler is not None else self._ring.position
+        if known is None or known - pts <= 2:
+            return samples, pts
+        return samples[-(-(known - pts) * self.sample_rate // RATE) :], known
+
+    def _resample(self, samples: Samples, pts: int) -> list[Window]:
+        if self._resampler is None:
+            self._resampler = soxr.ResampleStream(self.sample_rate, RATE, 1, dtype="float32", quality="HQ")
+            self._start, self._taken, self._given = pts, 0, 0
+        self._taken += len(samples)
+        return self._emit(self._resampler.resample_chunk(samples))
+
+    def _drain(self) -> list[Window]:
+        if self._resampler is None:
+            return []
+        rest = self._resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+        left = self._expected() - (self._start + self._given)  # soxr rounds the length up, pts round down
+        windows = self._emit(rest[: max(left, 0)])
+        self._resampler = None
+        return windows
+
+    def _emit(self, resampled: Samples) -> list[Window]:
+        pts = self._start + self._given
+        self._given += len(resampled)
+        return self._ring.push(resampled, pts)

@@ -1,0 +1,140 @@
+"""All sessions of one audio worker: messages in, clips due out. No sockets, no model; time is an argument."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from protocol.messages import Close, Failed, Pcm
+
+from .ring import Samples, SpeechError, SpeechStream
+
+STAGE = "audio_worker"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DueClip:
+    """A clip whose sound is complete: what `Clip` needs but its tokens, and the 24,000 samples it hears."""
+
+    session: str
+    epoch: int
+    seq: int
+    pts: int
+    fps: int
+    clip_frames: int
+    avatar: str
+    pose: str
+    samples: Samples = field(repr=False)
+    since: float
+    """When it became due, on the caller's clock."""
+
+
+@dataclass(slots=True)
+class _Session:
+    epoch: int
+    stream: SpeechStream | None
+    """None after an error: the rest of the epoch is ignored."""
+    seen: float
+
+
+class Sessions:
+    """The sessions' streams, and the queue of clips that wait for their features.
+
+    Args:
+        max_pending: clips of one session that may wait here; older ones are given up beyond that.
+        expire_after: seconds without a message after which a session is forgotten (its Close was lost).
+    """
+
+    def __init__(self, max_pending: int = 4, expire_after: float = 120.0) -> None:
+        self.max_pending = max_pending
+        self.expire_after = expire_after
+        self._sessions: dict[str, _Session] = {}
+        self._due: list[DueClip] = []
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    @property
+    def due(self) -> int:
+        """Clips that wait for their features."""
+        return len(self._due)
+
+    def push(self, pcm: Pcm, now: float) -> list[Failed]:
+        """Take a message in; what it completes waits in the queue. Returns clips given up, and errors."""
+        session = self._sessions.get(pcm.session)
+        if session is None or session.epoch < pcm.epoch:
+            self._drop_due(pcm.session, pcm.epoch - 1)
+            session = self._sessions[pcm.session] = _Session(pcm.epoch, None, now)
+            try:
+                session.stream = SpeechStream(pcm.sample_rate, pcm.fps, pcm.clip_frames)
+            except SpeechError as error:
+                return [_failed(pcm, str(error))]
+        if session.epoch > pcm.epoch:
+            return []
+        session.seen = now
+        if session.stream is None:
+            return []
+        if changed := _changed(session.stream, pcm):
+            session.stream = None
+            return [_failed(pcm, f"the {changed} changed while the session ran; start it anew")]
+        windows = session.stream.push(pcm.samples, pcm.pts, pcm.flush)
+        for window in windows:
+            self._due.append(
+                DueClip(
+                    pcm.session, pcm.epoch, window.seq, window.pts, pcm.fps, pcm.clip_frames,
+                    pcm.avatar, pcm.pose, window.samples, now,
+                )
+            )  # fmt: skip
+        return self._overload(pcm.session) if windows else []
+
+    def close(self, message: Close) -> None:
+        """Forget a session, up to and including that epoch."""
+        session = self._sessions.get(message.session)
+        if session is not None and session.epoch <= message.epoch:
+            del self._sessions[message.session]
+        self._drop_due(message.session, message.epoch)
+
+    def alive(self, clip: DueClip) -> bool:
+        """Whether the clip's session and epoch still want it."""
+        session = self._sessions.get(clip.session)
+        return session is not None and session.epoch == clip.epoch
+
+    def take(self, limit: int) -> list[DueClip]:
+        """The oldest clips due, at most `limit`: whatever is there, nothing is waited for."""
+        taken, self._due = self._due[:limit], self._due[limit:]
+        return taken
+
+    def expire(self, now: float) -> list[Close]:
+        """Forget the sessions that have been silent for too long; what to tell downstream."""
+        old = [Close(name, s.epoch) for name, s in self._sessions.items() if now - s.seen > self.expire_after]
+        for message in old:
+            self.close(message)
+        return old
+
+    def clear(self) -> None:
+        """Forget everything: the gateway has given the sessions to another worker, or is a new one."""
+        self._sessions.clear()
+        self._due.clear()
+
+    def _drop_due(self, session: str, epoch: int) -> None:
+        self._due = [clip for clip in self._due if clip.session != session or clip.epoch > epoch]
+
+    def _overload(self, session: str) -> list[Failed]:
+        waiting = [clip for clip in self._due if clip.session == session]
+        given_up = waiting[: -self.max_pending]
+        self._due = [clip for clip in self._due if clip not in given_up]
+        return [
+            Failed(clip.session, clip.epoch, clip.seq, STAGE, "overload", fatal=False) for clip in given_up
+        ]
+
+
+def _changed(stream: SpeechStream, pcm: Pcm) -> str:
+    """What of the stream's parameters a message contradicts; '' if nothing."""
+    if stream.sample_rate != pcm.sample_rate:
+        return "sample rate"
+    if stream.clip_frames * pcm.fps != pcm.clip_frames * stream.fps:
+        return "clip length"
+    return ""
+
+
+def _failed(pcm: Pcm, reason: str) -> Failed:
+    return Failed(pcm.session, pcm.epoch, pcm.seq, STAGE, reason, fatal=True)

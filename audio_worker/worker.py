@@ -1,0 +1,118 @@
+"""The audio worker: PCM in, the audio tokens of each clip out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+
+from protocol.compute import Output
+from protocol.hop import Job
+from protocol.messages import Array16, Clip, Close, Failed, InfoValue, Pcm
+from protocol.model_config import ModelConfig
+from protocol.settings import Settings
+from protocol.stage import Stage, Worker
+
+from .features import FeatureExtractor
+from .sessions import STAGE, DueClip, Sessions
+
+log = logging.getLogger(__name__)
+
+MAX_BATCH = 8
+EXPIRE_EVERY = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The clips one call of the encoder works on."""
+
+    clips: tuple[DueClip, ...]
+
+
+class AudioWorker(Worker):
+    """Keeps the sessions' sound and computes the tokens of whatever clips are due, together."""
+
+    def __init__(self, settings: Settings, stage: Stage) -> None:
+        self._settings = settings
+        self._stage = stage
+        self._sessions = Sessions()
+        self._features: FeatureExtractor | None = None
+        self._next_expiry = 0.0
+
+    def warm_up(self) -> None:
+        config = ModelConfig.load(self._settings.config)
+        features = FeatureExtractor.load(config, self._settings)
+        seconds = features.warm_up(MAX_BATCH)
+        log.info("Whisper features: %s, %.1f ms a clip", features.describe(), seconds * 1e3)
+        self._features = features
+
+    def info(self) -> dict[str, InfoValue]:
+        return {} if self._features is None else dict(self._features.facts())
+
+    def on_job(self, job: Job) -> None:
+        if isinstance(job.msg, Close):
+            self._close(job.msg)
+        elif isinstance(job.msg, Pcm):
+            self._give_up(self._sessions.push(job.msg, time.monotonic()))
+            # from here the sound is in the ring; the clip hop keeps what is made of it
+            self._stage.jobs.ack(job)
+        self._start()
+
+    def on_output(self, output: Output) -> None:
+        assert isinstance(output.key, Batch)
+        if output.error is not None:
+            log.error("features failed: %s", output.error, exc_info=output.error)
+            reason = f"audio features failed: {output.error}"[:200]
+            self._give_up([_failed(clip, reason) for clip in output.key.clips])
+        else:
+            for clip, tokens in zip(output.key.clips, output.value, strict=True):
+                self._submit(clip, tokens)
+        self._start()
+
+    def on_reset(self, upstream: int) -> None:
+        self._sessions.clear()
+
+    def on_tick(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_expiry:
+            self._next_expiry = now + EXPIRE_EVERY
+            for message in self._sessions.expire(now):
+                log.info("session %s was silent for too long and is forgotten", message.session)
+                self._stage.out.broadcast(message)
+        self._stage.metrics.gauge("sessions", len(self._sessions))
+        self._stage.metrics.gauge("clips_due", self._sessions.due)
+
+    def _close(self, message: Close) -> None:
+        self._sessions.close(message)
+        self._stage.out.broadcast(message)
+
+    def _start(self) -> None:
+        """Give the encoder what is due, if it is free: whoever comes meanwhile makes the next batch."""
+        if self._stage.compute.waiting or not self._sessions.due or self._features is None:
+            return
+        batch = Batch(tuple(self._sessions.take(MAX_BATCH)))
+        self._stage.metrics.observe("batch_clips", len(batch.clips))
+        self._stage.compute.submit(batch, self._tokens, batch)
+
+    def _tokens(self, batch: Batch) -> list[Array16]:
+        assert self._features is not None
+        with self._stage.metrics.time("features_seconds"):
+            return self._features.tokens(batch.clips)
+
+    def _submit(self, clip: DueClip, tokens: Array16) -> None:
+        if not self._sessions.alive(clip):
+            return
+        message = Clip(clip.session, clip.epoch, clip.seq, clip.pts, clip.fps, clip.avatar, clip.pose, tokens)
+        self._stage.metrics.count("clips_total")
+        self._stage.metrics.observe("clip_seconds", time.monotonic() - clip.since)
+        pushed_out = self._stage.out.submit(message)
+        self._give_up([_failed(old, "overload") for old in pushed_out if isinstance(old, Clip)])
+
+    def _give_up(self, failed: list[Failed]) -> None:
+        for message in failed:
+            self._stage.metrics.count("clips_given_up_total")
+            self._stage.results.send(message)
+
+
+def _failed(clip: DueClip | Clip, reason: str) -> Failed:
+    return Failed(clip.session, clip.epoch, clip.seq, STAGE, reason, fatal=False)

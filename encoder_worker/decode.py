@@ -1,0 +1,152 @@
+"""Latents of a clip to 8-bit pictures, a few frames at a time, on any device."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from .jpeg import Picture
+from .vae import Decoder
+
+log = logging.getLogger(__name__)
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+TUNING_SIDE = 32
+"""Latent side of the timing run: the bundled model's, and small enough that a large VAE times quickly."""
+
+
+class DecodeError(ValueError):
+    """Latents that cannot become pictures; the text says why. `fatal`: so it will be with the next ones."""
+
+    def __init__(self, text: str, *, fatal: bool = False) -> None:
+        super().__init__(text)
+        self.fatal = fatal
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to run the decoder: arithmetic and memory layout."""
+
+    dtype: torch.dtype
+    channels_last: bool
+
+    def __str__(self) -> str:
+        layout = "channels_last" if self.channels_last else "contiguous"
+        return f"{str(self.dtype).removeprefix('torch.')} {layout}"
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16 or AMX)."""
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, check, lambda: False)()) for check in checks)
+
+
+def plans_for(device: torch.device, dtype: str) -> list[Plan]:
+    """The plans worth timing on `device`; `dtype` "auto" leaves the arithmetic open."""
+    if device.type != "cpu":
+        return [Plan(DTYPES.get(dtype, torch.float16), True)]
+    if dtype != "auto":
+        return [Plan(DTYPES[dtype], True), Plan(DTYPES[dtype], False)]
+    plans = [Plan(torch.float32, True), Plan(torch.float32, False)]
+    return [Plan(torch.bfloat16, True), *plans] if has_fast_bfloat16() else plans
+
+
+class ClipDecoder:
+    """Decodes clips in chunks, so that a clip's first frames leave before its last are made.
+
+    Args:
+        decoder: from `vae.load_decoder`.
+        device: where it runs.
+        dtype: "float32", "bfloat16", "float16" or "auto": float16 on CUDA; on a CPU what is fastest there.
+        chunk: frames decoded at once; 0 is 2 on a CPU (more gains nothing there) and 4 elsewhere.
+    """
+
+    def __init__(self, decoder: Decoder, device: torch.device, dtype: str = "auto", chunk: int = 0) -> None:
+        self.device = device
+        self.chunk = chunk or (2 if device.type == "cpu" else 4)
+        self.channels = decoder.channels
+        self.factor = decoder.factor
+        self._module = decoder
+        plans = plans_for(device, dtype)
+        self.plan = plans[0]
+        if len(plans) > 1:
+            times = {plan: self._time(plan) for plan in plans}
+            self.plan = min(times, key=lambda plan: times[plan])
+            log.info("decoding by %s: %s", self.plan, _shown(times))
+        self._apply(self.plan)
+
+    def decode(self, latents: npt.NDArray[np.float16]) -> Iterator[Picture]:
+        """Scaled latents (frames, C, h, w) → (n, H, W, 3) uint8 RGB, n ≤ chunk, in order.
+
+        Raises:
+            DecodeError: wrong number of channels, or values that are not finite.
+        """
+        if latents.ndim != 4 or latents.shape[1] != self.channels:
+            raise DecodeError(
+                f"latents have shape {latents.shape}; this VAE takes {self.channels} channels", fatal=True
+            )
+        if not np.isfinite(latents).all():
+            raise DecodeError("latents are not finite (NaN or infinity)")
+        for start in range(0, len(latents), self.chunk):
+            yield self._decode(latents[start : start + self.chunk])
+
+    def warm_up(self, h: int, w: int) -> float:
+        """Decode noise of the size that will come; seconds for a chunk once warm."""
+        noise = np.random.default_rng(0).standard_normal((self.chunk, self.channels, h, w))
+        latents = noise.astype(np.float16)
+        taken = 0.0
+        for _ in range(2):
+            start = time.perf_counter()
+            list(self.decode(latents))
+            taken = time.perf_counter() - start
+        return taken
+
+    @torch.inference_mode()
+    def _decode(self, latents: npt.NDArray[np.float16]) -> Picture:
+        x = torch.from_numpy(np.array(latents)).to(self.device, torch.float32)
+        pictures = self._run(x, self.plan)
+        if not bool(pictures.sum().isfinite()):
+            raise DecodeError(f"the decoder's output is not finite in {self.plan.dtype}; try --dtype float32")
+        pixels = pictures.mul(127.5).add_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+        array: Picture = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        return array
+
+    def _run(self, latents: torch.Tensor, plan: Plan) -> torch.Tensor:
+        x = (latents / self._module.scaling + self._module.shift).to(plan.dtype)
+        x = x.contiguous(memory_format=_layout(plan))
+        pictures: torch.Tensor = self._module(x)
+        return pictures.float()
+
+    def _apply(self, plan: Plan) -> None:
+        module: Any = self._module  # torch's stubs do not know `memory_format` here
+        module.to(self.device, plan.dtype, memory_format=_layout(plan))
+
+    @torch.inference_mode()
+    def _time(self, plan: Plan) -> float:
+        # from float32 each time: a trip through bfloat16 would round the weights
+        original = {key: value.clone() for key, value in self._module.state_dict().items()}
+        self._apply(plan)
+        noise = torch.randn(1, self.channels, TUNING_SIDE, TUNING_SIDE, device=self.device)
+        times = []
+        for _ in range(4):
+            start = time.perf_counter()
+            self._run(noise, plan)
+            times.append(time.perf_counter() - start)
+        self._module.float()
+        self._module.load_state_dict(original)
+        return min(times[1:])
+
+
+def _layout(plan: Plan) -> torch.memory_format:
+    return torch.channels_last if plan.channels_last else torch.contiguous_format
+
+
+def _shown(times: dict[Plan, float]) -> str:
+    return ", ".join(f"{plan} {seconds * 1e3:.1f} ms" for plan, seconds in times.items()) + " a frame"

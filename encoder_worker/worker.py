@@ -1,0 +1,155 @@
+"""The encoder worker: latents of a clip in, its pictures out as JPEG, each as soon as it is ready."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from protocol.compute import Output
+from protocol.hop import Job
+from protocol.messages import Array16, Frame, InfoValue, Latents
+from protocol.model_config import ModelConfig
+from protocol.results import ClipKey
+from protocol.settings import Settings
+from protocol.stage import Stage, Worker
+
+from .decode import ClipDecoder, DecodeError
+from .device import choose_device
+from .jpeg import JpegEncoder
+from .vae import load_decoder
+
+log = logging.getLogger(__name__)
+
+STAGE = "encoder_worker"
+RATE = 16_000
+
+
+class EncoderWorker(Worker):
+    """Decodes clips one after the other; a clip is acknowledged when the gateway has all its frames."""
+
+    def __init__(self, settings: Settings, stage: Stage) -> None:
+        self._settings = settings
+        self._stage = stage
+        self._jobs: dict[ClipKey, list[Job]] = {}
+        self._facts: dict[str, InfoValue] = {}
+        self._jpeg = JpegEncoder(settings.jpeg_quality)
+        self._pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="jpeg")
+        self._decoder: ClipDecoder | None = None
+        self._plain: dict[tuple[int, int], bytes] = {}  # what --passthrough sends, by size
+
+    def warm_up(self) -> None:
+        settings = self._settings
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        self._facts = {"jpeg": self._jpeg.library, "jpeg_quality": settings.jpeg_quality}
+        if settings.passthrough:
+            return
+        config = ModelConfig.load(settings.config)
+        device = choose_device(settings)
+        vae = load_decoder(config.pretrained_vae_path)
+        decoder = ClipDecoder(vae, device, settings.dtype)
+        width, height = settings.width or config.width, settings.height or config.height
+        seconds = decoder.warm_up(height // vae.factor, width // vae.factor) / decoder.chunk
+        self._facts |= {"vae": vae.kind, "device": str(device), "plan": str(decoder.plan)}
+        log.info(
+            "%s on %s in %s, %d frames at once: %.1f ms a frame",
+            vae.kind, device, decoder.plan, decoder.chunk, seconds * 1e3,
+        )  # fmt: skip
+        self._decoder = decoder
+
+    def info(self) -> dict[str, InfoValue]:
+        return self._facts if self._stage.warm else {}
+
+    def on_job(self, job: Job) -> None:
+        if not isinstance(job.msg, Latents):
+            return
+        key = _key(job.msg)
+        holders = self._jobs.setdefault(key, [])
+        holders.append(job)
+        if len(holders) == 1:
+            self._stage.compute.submit(job, self._pictures, job, time.monotonic())
+
+    def on_output(self, output: Output) -> None:
+        job = output.key
+        assert isinstance(job, Job) and isinstance(job.msg, Latents)
+        if output.error is not None:
+            self._fail(job.msg, output.error)
+        elif output.value is not None and _key(job.msg) in self._jobs:
+            for frame in output.value:
+                self._stage.results.send(frame)
+                self._stage.metrics.count("frames_total")
+
+    def on_clip(self, key: ClipKey) -> None:
+        for job in self._jobs.pop(key, []):
+            self._stage.jobs.ack(job)
+            self._stage.metrics.count("clips_total")
+
+    def on_reset(self, upstream: int) -> None:
+        for key, jobs in list(self._jobs.items()):
+            kept = [job for job in jobs if job.token.upstream != upstream]
+            if kept:
+                self._jobs[key] = kept
+            else:
+                del self._jobs[key]
+                self._stage.results.forget(*key)
+
+    def _fail(self, msg: Latents, error: Exception) -> None:
+        if isinstance(error, DecodeError):
+            log.error("clip %d of session %s cannot be decoded: %s", msg.seq, msg.session, error)
+            reason, fatal = str(error), error.fatal
+        else:
+            log.error("clip %d of session %s failed", msg.seq, msg.session, exc_info=error)
+            reason, fatal = f"decoding failed: {type(error).__name__}: {error}", False
+        self._stage.metrics.count("clips_failed_total")
+        self._stage.results.forget(*_key(msg))
+        self._stage.fail(msg, reason, fatal=fatal)
+        for job in self._jobs.pop(_key(msg), []):
+            self._stage.jobs.ack(job)
+
+    # ------------------------------------------------------------------ in the compute thread
+
+    def _pictures(self, job: Job, since: float) -> Iterator[list[Frame]]:
+        """The frames of a clip, a chunk at a time; nothing for a clip that was taken back meanwhile."""
+        msg = job.msg
+        assert isinstance(msg, Latents)
+        if _key(msg) not in self._jobs:
+            return
+        begin = time.monotonic()
+        index = 0
+        for (height, width), jpegs in self._encoded(msg.latents):
+            frames = [_frame(msg, index + i, height, width, jpeg) for i, jpeg in enumerate(jpegs)]
+            if index == 0:
+                self._stage.metrics.observe("first_frame_seconds", time.monotonic() - since)
+            index += len(frames)
+            yield frames
+        self._stage.metrics.observe("clip_seconds", time.monotonic() - begin)
+
+    def _encoded(self, latents: Array16) -> Iterator[tuple[tuple[int, int], list[bytes]]]:
+        """Size and JPEGs of a few frames at a time."""
+        if self._decoder is None:
+            size = (latents.shape[2] * 8, latents.shape[3] * 8)
+            if size not in self._plain:
+                self._plain[size] = self._jpeg(np.full((*size, 3), 128, np.uint8))
+            yield size, [self._plain[size]] * len(latents)
+            return
+        for pictures in self._decoder.decode(latents):
+            size = (pictures.shape[1], pictures.shape[2])
+            yield size, list(self._pool.map(self._jpeg, pictures))
+
+
+def _key(msg: Latents) -> ClipKey:
+    return msg.session, msg.epoch, msg.seq
+
+
+def _frame(msg: Latents, index: int, height: int, width: int, jpeg: bytes) -> Frame:
+    # positions are those of whole frames of the stream, so they do not drift where fps does not divide 16000
+    first = -(-msg.pts * msg.fps // RATE)
+    pts = (first + index) * RATE // msg.fps
+    count = len(msg.latents)
+    return Frame(msg.session, msg.epoch, msg.seq, index, count, pts, width, height, jpeg)

@@ -1,0 +1,78 @@
+"""JPEG round trips, and what happens where a library does not load."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from encoder_worker.jpeg import JpegEncoder, Picture
+
+
+def drawn(side: int = 256) -> Picture:
+    """A flat picture with hard, strongly coloured edges, drawn at four times the size."""
+    y, x = np.mgrid[: side * 4, : side * 4] / (side * 4)
+    picture = np.full((side * 4, side * 4, 3), (110, 190, 230), np.uint8)
+    picture[(x - 0.5) ** 2 + (y - 1.1) ** 2 < 0.16] = (230, 80, 90)
+    picture[(x - 0.5) ** 2 + (y - 0.42) ** 2 < 0.05] = (240, 200, 170)
+    picture[((x - 0.5) / 2) ** 2 + (y - 0.52) ** 2 < 0.001] = (150, 30, 40)
+    return picture.reshape(side, 4, side, 4, 3).mean((1, 3)).astype(np.uint8)
+
+
+def psnr(a: Picture, b: Picture) -> float:
+    return float(10 * np.log10(255**2 / np.square(a.astype(float) - b).mean()))
+
+
+def decoded(jpeg: bytes) -> Picture:
+    return np.asarray(simplejpeg.decode_jpeg(jpeg), np.uint8)
+
+
+def test_round_trip_at_the_default_quality() -> None:
+    picture = drawn()
+    jpeg = JpegEncoder()(picture)
+    assert jpeg[:2] == b"\xff\xd8"
+    score = psnr(picture, decoded(jpeg))
+    print(f"jpeg: {score:.1f} dB in {len(jpeg)} bytes")
+    assert score > 38
+
+
+def test_quality_is_a_choice() -> None:
+    picture = drawn()
+    jpegs = [JpegEncoder(quality)(picture) for quality in (50, 75, 95)]
+    sizes = [len(jpeg) for jpeg in jpegs]
+    scores = [psnr(picture, decoded(jpeg)) for jpeg in jpegs]
+    assert sizes == sorted(sizes) and scores == sorted(scores)
+
+
+def test_full_colour_beats_halved_colour_on_drawn_pictures() -> None:
+    picture = drawn()
+    full, halved = (psnr(picture, decoded(JpegEncoder(90, kind)(picture))) for kind in ("444", "420"))
+    assert full > halved + 2
+
+
+def test_views_and_odd_sizes() -> None:
+    picture = drawn(67)[::-1, :61]
+    assert decoded(JpegEncoder()(picture)).shape == (67, 61, 3)
+
+
+def test_a_library_that_does_not_load_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(quality: int, subsampling: str) -> None:
+        raise RuntimeError("PyTurboJPEG 2.0 requires libjpeg-turbo 3.0 or later")
+
+    monkeypatch.setattr("encoder_worker.jpeg._turbojpeg", broken)
+    assert JpegEncoder().library == "simplejpeg"
+    with pytest.raises(RuntimeError, match=r"turbojpeg: .*requires libjpeg-turbo"):
+        JpegEncoder(library="turbojpeg")
+
+
+def test_the_systems_library_where_it_loads() -> None:
+    try:
+        encoder = JpegEncoder(library="turbojpeg")
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    assert psnr(drawn(), decoded(encoder(drawn()))) > 38
+
+
+def test_wrong_choices() -> None:
+    with pytest.raises(ValueError, match="444, 422, 420"):
+        JpegEncoder(subsampling="411")
