@@ -32,9 +32,9 @@ class ModelConfig:
     """What a model consists of and how it is sampled.
 
     Paths are absolute and exist. `inference_config` holds `unet_additional_kwargs`, `noise_scheduler_kwargs`
-    and optionally `pose_encoder_kwargs`. `motion_module_path` is None where the denoiser's file holds the motion
-    modules. `weight_dtype` is float16, bfloat16 or float32. `whisper_window` says whether audio is padded to
-    Whisper's 30 s (as official weights expect) or encoded alone.
+    and optionally `pose_encoder_kwargs`. `motion_module_path` is None where the denoiser's file holds the
+    motion modules. `weight_dtype` is float16, bfloat16 or float32. `whisper_window` says whether audio is
+    padded to Whisper's 30 s (as official weights expect) or encoded alone.
     """
 
     path: Path
@@ -96,6 +96,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: holds no YAML mapping")
     return value
+
+
+def latent_scaling(vae_config: Mapping[str, Any]) -> tuple[float, float]:
+    """(factor, shift) of a VAE's `config.json`: the denoiser's latents are (latents - shift) · factor.
+
+    Files of Stable Diffusion's first VAEs have no factor; AutoencoderKL's default is theirs.
+    """
+    default = 0.18215 if vae_config.get("_class_name") == "AutoencoderKL" else 1.0
+    factor, shift = vae_config.get("scaling_factor"), vae_config.get("shift_factor")
+    return float(default if factor is None else factor), float(0.0 if shift is None else shift)
 
 
 def _base_unet_file(base: Path) -> Path:

@@ -36,7 +36,7 @@ class _Level(nn.Module):
         if self.has_attention:
             x = self.attentions[index](x, conditions)
         if self.has_motion:
-            x = self.motion_modules[index](x, conditions.frames)
+            x = self.motion_modules[index](x, conditions.frames, conditions.order)
         return x
 
 
@@ -109,7 +109,7 @@ class MidBlock(nn.Module):
         x = self.resnets[0](x, conditions.time, conditions.frames)
         x = self.attentions[0](x, conditions)
         if self.has_motion:
-            x = self.motion_modules[0](x, conditions.frames)
+            x = self.motion_modules[0](x, conditions.frames, conditions.order)
         return self.resnets[1](x, conditions.time, conditions.frames)
 
 

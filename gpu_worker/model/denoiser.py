@@ -74,12 +74,14 @@ class DenoisingUNet3D(UNetBody):
         audio: Tensor | tuple[KeysValues, ...],
         pose_features: Tensor | None,
         reference: ReferenceCache | None,
+        order: Tensor | None = None,
     ) -> Tensor:
         """Predict v for each frame.
 
         latents (B, C, F, h, w), scaled; timestep scalar or (B,); audio tokens (B, F, T, 384) or what
         `project_audio` made of them; pose_features (B, c0, F, h, w) or None; reference of batch B, or
-        None for a pass without one (the unconditional half of guidance). Returns (B, C_out, F, h, w).
+        None for a pass without one (the unconditional half of guidance); order (F,): the frames' positions in
+        the motion modules, None for 0, 1, … Returns (B, C_out, F, h, w).
         """
         batch, _, frames, _, _ = latents.shape
         if isinstance(audio, Tensor):
@@ -90,6 +92,7 @@ class DenoisingUNet3D(UNetBody):
             frames=frames,
             audio=audio,
             reference=None if reference is None else reference.layers,
+            order=order,
         )
         x = self.conv_in(fold_frames(latents))
         if pose_features is not None:

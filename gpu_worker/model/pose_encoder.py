@@ -18,7 +18,7 @@ class PoseEncoder(nn.Module):
 
     def __init__(
         self,
-        embedding_channels: int,
+        conditioning_embedding_channels: int,
         conditioning_channels: int = 3,
         block_out_channels: Sequence[int] = (16, 32, 96, 256),
     ) -> None:
@@ -29,9 +29,9 @@ class PoseEncoder(nn.Module):
         for before, after in pairwise(widths):
             self.blocks.append(nn.Conv2d(before, before, 3, padding=1))
             self.blocks.append(nn.Conv2d(before, after, 3, padding=1, stride=2))
-        self.conv_out = nn.Conv2d(widths[-1], embedding_channels, 3, padding=1)
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
+        self.conv_out = nn.Conv2d(widths[-1], conditioning_embedding_channels, 3, padding=1)
+        for parameter in self.conv_out.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Pose maps (B, 3, F, H, W) in 0..1 → features (B, c0, F, H/8, W/8) for four widths."""

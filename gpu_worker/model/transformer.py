@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ class Conditions:
     time: (B, time width), after SiLU. frames: frames per clip folded in the batch.
     audio: keys and values of each block, (B·frames, tokens, width), by slot; None in the reference UNet.
     reference: keys and values of each block, (B, tokens, width), by slot; None for no reference.
+    order: (frames,) positions of the frames for the motion modules, None for 0, 1, …
     bank: filled with each block's input after norm1 where the reference UNet records it.
     """
 
@@ -29,7 +30,8 @@ class Conditions:
     frames: int
     audio: tuple[KeysValues, ...] | None = None
     reference: tuple[KeysValues, ...] | None = None
-    bank: dict[str, Tensor] | None = field(default=None)
+    order: Tensor | None = None
+    bank: dict[str, Tensor] | None = None
 
 
 class TransformerBlock(nn.Module):

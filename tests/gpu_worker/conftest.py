@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from gpu_worker.model import DenoisingUNet3D, PoseEncoder, ReferenceUNet2D, UNetConfig
+from protocol.model_config import ModelConfig
 from tests.helpers.parity import draw_weights, tiny_configs
 
 
@@ -18,6 +21,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def model_config(**changes: Any) -> ModelConfig:
+    """A configuration for models that a test builds itself, without files."""
+    paths = {field.name: Path() for field in fields(ModelConfig) if field.name.endswith("path")}
+    return ModelConfig(**{**paths, "name": "test", "inference_config": {}, **changes})
 
 
 @dataclass

@@ -1,0 +1,140 @@
+"""DDIM sampling (Song et al. 2020, arXiv 2010.02502) as EchoMimic-v2 uses it.
+
+v-prediction, betas rescaled to zero terminal SNR and trailing timesteps (Lin et al. 2023, arXiv 2305.08891).
+The accelerated pipeline also turns each prediction into x0 and back into a velocity toward t = -1. With
+x0 = a·x - s·v, that velocity is (a·x - x0)/s = v: the identity, so it is not computed. Every step is linear
+in the latents and the prediction, so a sampler is a table of two numbers a step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# The official pipeline clamps its starting noise, which keeps outliers from becoming specks.
+NOISE_LIMIT = 1.5
+
+
+class SchedulerError(ValueError):
+    """Scheduler options that describe no sampler here; the message names the key."""
+
+
+@dataclass(frozen=True)
+class SchedulerConfig:
+    """`noise_scheduler_kwargs` of the inference configuration, under diffusers' names and defaults."""
+
+    num_train_timesteps: int = 1000
+    beta_start: float = 0.0001
+    beta_end: float = 0.02
+    beta_schedule: str = "linear"
+    clip_sample: bool = True
+    set_alpha_to_one: bool = True
+    steps_offset: int = 0
+    prediction_type: str = "epsilon"
+    rescale_betas_zero_snr: bool = False
+    timestep_spacing: str = "leading"
+
+    def __post_init__(self) -> None:
+        known = {
+            "beta_schedule": ("linear", "scaled_linear"),
+            "clip_sample": (False,),
+            "prediction_type": ("v_prediction", "sample", "epsilon"),
+            "timestep_spacing": ("trailing", "leading"),
+        }
+        for key, values in known.items():
+            if getattr(self, key) not in values:
+                raise SchedulerError(
+                    f"{key}: {getattr(self, key)!r} is not supported, choose one of {values}"
+                )
+        if self.prediction_type == "epsilon" and self.rescale_betas_zero_snr:
+            raise SchedulerError("prediction_type: 'epsilon' says nothing at zero terminal SNR")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SchedulerConfig:
+        """Raises SchedulerError naming a key that is unknown or unsupported."""
+        names = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - names)
+        if unknown:
+            raise SchedulerError(
+                f"{unknown[0]} is no option of the scheduler; there are {', '.join(sorted(names))}"
+            )
+        return cls(**values)
+
+
+def alphas_cumprod(config: SchedulerConfig) -> Tensor:
+    """Share of the signal's variance at each training timestep, float64 (timesteps,)."""
+    ends, count = (config.beta_start, config.beta_end), config.num_train_timesteps
+    if config.beta_schedule == "scaled_linear":
+        betas = torch.linspace(math.sqrt(ends[0]), math.sqrt(ends[1]), count, dtype=torch.float64).square()
+    else:
+        betas = torch.linspace(*ends, count, dtype=torch.float64)
+    cumulative = torch.cumprod(1 - betas, dim=0)
+    if config.rescale_betas_zero_snr:
+        root = cumulative.sqrt()
+        cumulative = ((root - root[-1]) * root[0] / (root[0] - root[-1])).square()
+    return cumulative
+
+
+@dataclass(frozen=True)
+class Step:
+    """One sampling step at `timestep`: the next latents are latent_weight · latents +
+    prediction_weight · prediction.
+
+    signal, noise: what the latents are made of at this timestep, latents = signal · x0 + noise · ε.
+    """
+
+    timestep: int
+    latent_weight: float
+    prediction_weight: float
+    signal: float
+    noise: float
+
+    def __call__(self, latents: Tensor, prediction: Tensor) -> Tensor:
+        return self.latent_weight * latents + self.prediction_weight * prediction
+
+
+def make_steps(config: SchedulerConfig, count: int) -> tuple[Step, ...]:
+    """The `count` steps of a sampler, from noise to picture. Raises SchedulerError if out of range."""
+    if not 1 <= count <= config.num_train_timesteps:
+        raise SchedulerError(f"steps must be 1 to {config.num_train_timesteps}, not {count}")
+    cumulative = alphas_cumprod(config)
+    final = 1.0 if config.set_alpha_to_one else float(cumulative[0])
+    steps = []
+    for timestep in _timesteps(config, count):
+        # diffusers steps by the whole ratio, which need not be the next of the (rounded) timesteps.
+        previous = timestep - config.num_train_timesteps // count
+        before = float(cumulative[previous]) if previous >= 0 else final
+        steps.append(_step(config, timestep, float(cumulative[timestep]), before))
+    return tuple(steps)
+
+
+def draw_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Starting noise on the generator's device, float32, clamped as the official pipeline does."""
+    noise = torch.randn(shape, generator=generator, device=generator.device)
+    return noise.clamp_(-NOISE_LIMIT, NOISE_LIMIT)
+
+
+def _timesteps(config: SchedulerConfig, count: int) -> list[int]:
+    total = config.num_train_timesteps
+    if config.timestep_spacing == "trailing":
+        # numpy's and diffusers' rounding: half to even, as Python's.
+        return [round(total - i * total / count) - 1 for i in range(count)]
+    return [min(i * (total // count) + config.steps_offset, total - 1) for i in reversed(range(count))]
+
+
+def _step(config: SchedulerConfig, timestep: int, cumulative: float, previous: float) -> Step:
+    """DDIM without added noise: next = a'·x0 + s'·ε, x0 and ε expressed by latents x and prediction p."""
+    a, s = math.sqrt(cumulative), math.sqrt(1 - cumulative)
+    a_next, s_next = math.sqrt(previous), math.sqrt(1 - previous)
+    if config.prediction_type == "v_prediction":  # x0 = a·x - s·p, ε = s·x + a·p
+        weights = (a_next * a + s_next * s, s_next * a - a_next * s)
+    elif config.prediction_type == "sample":  # x0 = p, ε = (x - a·p) / s
+        weights = (s_next / s, a_next - s_next * a / s)
+    else:  # ε = p, x0 = (x - s·p) / a
+        weights = (a_next / a, s_next - a_next * s / a)
+    return Step(timestep, *weights, signal=a, noise=s)

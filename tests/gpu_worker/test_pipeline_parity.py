@@ -1,0 +1,111 @@
+"""The whole pipeline against the official one's latents, for one clip and for overlapping windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL
+
+from gpu_worker.loading import Models
+from gpu_worker.pipeline import ClipDenoiser, context_windows, denoise_sequence, encode_poses
+from gpu_worker.sampler import SchedulerConfig
+from gpu_worker.vae_encoder import VaeEncoder
+from protocol.audio_tokens import audio_token_positions, gather_tokens
+from tests.gpu_worker.conftest import TinyModels, model_config
+from tests.helpers.parity import draw_weights, golden, relative_error, tiny_configs
+
+LIMIT = 5e-3
+
+
+@pytest.fixture(scope="module")
+def vae() -> AutoencoderKL:
+    vae = AutoencoderKL(**tiny_configs()["vae"]).eval()
+    draw_weights(vae, "vae")
+    return vae
+
+
+@pytest.fixture(scope="module")
+def models(tiny: TinyModels, vae: AutoencoderKL) -> Models:
+    return Models(
+        tiny.denoiser,
+        tiny.reference,
+        tiny.pose_encoder,
+        VaeEncoder({**vae.config, "_class_name": "AutoencoderKL"}, 4, vae.encoder, vae.quant_conv),
+        SchedulerConfig.from_dict(tiny_configs()["noise_scheduler_kwargs"]),
+        model_config(steps=6),
+        torch.device("cpu"),
+        torch.float32,
+    )
+
+
+@pytest.fixture(scope="module")
+def numbers() -> Iterator[dict[str, np.ndarray]]:
+    yield golden("pipeline.npz")
+
+
+def conditions(denoiser: ClipDenoiser, numbers: dict[str, np.ndarray], length: int) -> dict[str, Any]:
+    features = numbers["whisper_features"]
+    positions = audio_token_positions(length, 24, len(features))
+    maps = torch.from_numpy(numbers["poses_uint8"][0, :, :length]).float().transpose(0, 1) / 255
+    return {
+        "tokens": torch.from_numpy(gather_tokens(features, positions)),
+        "pose_features": encode_poses(denoiser, maps),
+        "reference": denoiser.prepare_reference(numbers["image"]).reference,
+    }
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.5])
+@pytest.mark.parametrize("length", [12, 30])
+def test_latents(models: Models, numbers: dict[str, np.ndarray], length: int, guidance: float) -> None:
+    denoiser = ClipDenoiser(models, guidance_scale=guidance)
+    name = f"L{length}_cfg{guidance}"
+    noise = torch.from_numpy(numbers[f"noise_{name}"])[0].transpose(0, 1)
+    latents = denoise_sequence(denoiser, noise, **conditions(denoiser, numbers, length))
+    error = relative_error(latents.transpose(0, 1)[None], numbers[f"latents_{name}"])
+    print(f"parity: pipeline of {length} frames, guidance {guidance}: latents rel err {error:.1e}")
+    assert error <= LIMIT
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.5])
+def test_clip_path_is_the_pipeline_of_one_window(
+    models: Models, numbers: dict[str, np.ndarray], guidance: float
+) -> None:
+    denoiser = ClipDenoiser(models, guidance_scale=guidance)
+    given = conditions(denoiser, numbers, 12)
+    noise = torch.from_numpy(numbers[f"noise_L12_cfg{guidance}"])[0].transpose(0, 1)
+    audio = denoiser.project_audio(given["tokens"])
+    latents = denoiser.sample(noise, audio, given["pose_features"], given["reference"])
+    error = relative_error(latents.transpose(0, 1)[None], numbers[f"latents_L12_cfg{guidance}"])
+    print(f"parity: clip path, guidance {guidance}: latents rel err {error:.1e}")
+    assert error <= LIMIT
+
+
+@torch.no_grad()
+def test_video(vae: AutoencoderKL, numbers: dict[str, np.ndarray]) -> None:
+    latents = torch.from_numpy(numbers["latents_L12_cfg1.0"])[0].transpose(0, 1)
+    video = (vae.decode(latents / vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1)
+    error = relative_error(video.transpose(0, 1)[None], numbers["video_L12_cfg1.0"])
+    print(f"parity: decoded video rel err {error:.1e}")
+    assert error <= LIMIT
+
+
+@torch.no_grad()
+def test_vae_encoder(models: Models) -> None:
+    numbers = golden("vae.npz")
+    encoder = models.vae_encoder
+    mean = encoder(torch.from_numpy(numbers["image"])) / encoder.scaling_factor
+    error = relative_error(mean, numbers["mean"])
+    print(f"parity: VAE encoder rel err {error:.1e}")
+    assert error <= 1e-4
+
+
+def test_windows_of_the_official_pipeline() -> None:
+    assert context_windows(12) == [list(range(12))]
+    assert context_windows(5) == [list(range(5))]
+    windows = context_windows(30)
+    assert [window[0] for window in windows] == [0, 9, 18, 27]
+    assert windows[3] == [27, 28, 29, 0, 1, 2, 3, 4, 5, 6, 7, 8]
