@@ -42,6 +42,7 @@ STATUS_EVERY = 1.0
 FULL_BUFFER = 1 << 19
 #: Messages a second that no honest client reaches: one of 1.3 ms of sound each.
 MESSAGES_PER_SECOND = 800
+CHANGES_PER_SECOND = 10
 
 
 class House(Protocol):
@@ -80,6 +81,7 @@ class Connection:
         self._ws = ws
         self._limits = limits
         self._messages = Rate(1.0)
+        self._changes = Rate(1.0)
         self._texts: deque[str] = deque()
         self._heard = asyncio.Event()
         self._due = asyncio.Event()
@@ -182,6 +184,9 @@ class Connection:
             core.flush_soon()
             self._heard.set()
         elif isinstance(message, Change):
+            self._changes.add(now)
+            if self._changes.value(now) > CHANGES_PER_SECOND:
+                raise BrowserError("too_fast", f"more than {CHANGES_PER_SECOND} changes of options a second")
             self.change(message.options)
         else:
             raise BrowserError("bad_message", "hello comes once, as the first message")

@@ -72,6 +72,10 @@ class PacedInput:
         self._free_at = max(self._free_at, now) + count / self._speed
         return np.concatenate(taken) if taken else np.empty(0, np.float32)
 
+    def charge(self, seconds: float, now: float) -> None:
+        """Count `seconds` of padding as spoken: a clip costs its whole length, however little it holds."""
+        self._free_at = max(self._free_at, now) + seconds / TOLERANCE
+
     def wait(self, now: float, least: float = 0.02) -> float | None:
         """Seconds until `least` seconds of audio may be taken; None when nothing waits."""
         if not self.waiting:

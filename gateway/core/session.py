@@ -140,8 +140,11 @@ class SessionCore:
         if not self._input.waiting:
             asked, self._flush_asked = self._flush_asked, False
             if asked or now - self._last_audio >= self.limits.idle:
+                padding = self._log.missing / self._log.rate
                 flushed = self._log.flush(now)
-                pieces += [flushed] if flushed else []
+                if flushed is not None:
+                    self._input.charge(padding, now)
+                    pieces.append(flushed)
         return [self._pcm(piece) for piece in pieces]
 
     def wait_work(self, now: float) -> float:

@@ -40,7 +40,19 @@ export class Session {
       this.stop();
       throw error;
     }
-    if (!this.over) this.wire.connect();
+    if (this.over) return;
+    this.wire.connect();
+    this.stayAwake();
+  }
+
+  // A phone's screen stays on while a face speaks.
+  async stayAwake() {
+    try {
+      this.lock = await navigator.wakeLock?.request("screen");
+      if (this.over) this.lock?.release();
+    } catch {
+      // not granted: the screen may go dark, nothing else changes
+    }
   }
 
   async ready(fields) {
@@ -121,6 +133,7 @@ export class Session {
 
   stop() {
     this.over = true;
+    this.lock?.release();
     this.wire.close();
     this.capture.close();
     this.playout.close();

@@ -141,6 +141,16 @@ def test_a_new_epoch_keeps_the_speech_that_was_not_in_a_clip_yet():
     assert (audio.epoch, audio.position, len(audio.samples)) == (1, 8000, 4000)
 
 
+def test_a_sample_and_a_flush_again_and_again_cost_no_more_than_real_time():
+    core = SessionCore("s", 2, CHOICE, Limits(), 0.0)
+    clips = 0
+    for step in range(1000):
+        core.hear(np.ones(1, np.float32), step * 0.01)
+        core.flush_soon()
+        clips += sum(pcm.flush for pcm in core.work(step * 0.01, 0))
+    assert clips <= (10 + 1) * 1.02 / 0.5 + 2
+
+
 def test_fatal_failures_and_stalled_clients_end_the_session():
     core = SessionCore("s", 2, CHOICE, Limits(shown=1.0), 0.0)
     core.failed(Failed("s", 0, 0, "gpu_worker", "broken", True), 0.0)

@@ -3,6 +3,8 @@
 import http.client
 import json
 import re
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -110,6 +112,26 @@ async def test_metrics_are_prometheus_text(gateway: Running):
     assert len({row.split(" ")[2] for row in text.splitlines() if row.startswith("# TYPE")}) == text.count(
         "# TYPE"
     )
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [(["--host", "0.0.0.0"], "--host 0.0.0.0"), ([], "choose another --port"), (["--fps", "x"], "--fps")],
+)
+def test_addresses_that_cannot_be_had_end_with_status_2(gateway: Running, tmp_path, flags, words):
+    command = [
+        sys.executable,
+        "-m",
+        "gateway",
+        "--port",
+        str(gateway.settings.port),
+        "--run-dir",
+        str(tmp_path / "r"),
+    ]
+    done = subprocess.run(
+        [*command, *flags], cwd=ROOT, capture_output=True, text=True, timeout=20, check=False
+    )
+    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
 
 
 def test_hosts_and_origins():
