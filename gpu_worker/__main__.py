@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from gpu_worker.engine import make_engine
+from gpu_worker.engine import DenoiserEngine
+from gpu_worker.passthrough import PassthroughEngine
 from gpu_worker.prefetch import QUEUE_DEPTH
 from gpu_worker.worker import GpuWorker, credit
 from protocol.settings import settings_from_command_line
@@ -19,7 +20,8 @@ def main() -> None:
         credit=credit(settings),
         max_pending_per_session=QUEUE_DEPTH,
     ) as stage:
-        worker = GpuWorker(settings, stage, make_engine(settings))
+        engine = PassthroughEngine(settings) if settings.passthrough else DenoiserEngine(settings)
+        worker = GpuWorker(settings, stage, engine)
         stage.run(worker)
         worker.stop()
 

@@ -9,12 +9,12 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gpu_worker.work import ClipError
 from protocol.settings import ROOT, Settings, SettingsError
@@ -59,12 +59,12 @@ def read_picture(path: Path, width: int, height: int) -> Picture:
     except FileNotFoundError:
         raise AvatarError(f"{path}: no such picture") from None
     except Exception as error:  # decoders raise all kinds of things for damaged files
-        unknown = isinstance(error, Image.UnidentifiedImageError)
+        unknown = isinstance(error, UnidentifiedImageError)
         reason = "it is no PNG, JPEG or WebP" if unknown else error
         raise AvatarError(f"{path}: cannot be read as a picture: {reason}") from error
     on_white = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
     fitted = ImageOps.fit(on_white, (width, height), Image.Resampling.LANCZOS)
-    return np.asarray(fitted, dtype=np.uint8)
+    return np.array(fitted, dtype=np.uint8)
 
 
 def avatar_paths(settings: Settings) -> Sequence[Path]:
@@ -172,7 +172,7 @@ class AvatarStore(Generic[R]):
         except AvatarError as error:
             raise ClipError(str(error), fatal=True) from error
         reference = self._prepare(picture)
-        logger.info("reference caching: keys and values of avatar %s projected once and kept", name)
+        logger.info("reference caching: avatar %s is ready and kept for all its sessions", name)
         self._references[name] = reference
         while len(self._references) > self._keep:
             gone, _ = self._references.popitem(last=False)
@@ -196,7 +196,8 @@ class AvatarStore(Generic[R]):
 class Track(Protocol):
     """A pose sequence: `len` frames at `fps`, drawn as float32 maps (n, 3, h, w) in 0..1."""
 
-    fps: int
+    @property
+    def fps(self) -> int: ...
 
     def __len__(self) -> int: ...
 
@@ -209,7 +210,7 @@ class PoseStore:
     Args:
         paths: `.npz` pose files and folders of them, read with `load`. A damaged one is left out, with an
             error in the log; AvatarError if none is left.
-        encode: maps float32 (n, 3, h, w) in 0..1 → features (n, c, h/8, w/8) on the device.
+        encode: maps float32 (n, 3, H, W) in 0..1 → features (n, c, h, w) on the device.
         budget: bytes of features kept. When they are used up, further frames are encoded at each use: a
             loop that does not fit would only push itself out of a cache of the latest.
 
@@ -254,7 +255,7 @@ class PoseStore:
         ]
 
     def gather(self, name: str, indices: Sequence[int]) -> torch.Tensor:
-        """Features (1, c, frames, h, w) of these frames of the pose."""
+        """Features (frames, c, h, w) of these frames of the pose."""
         name = self.resolve(name)
         with self._lock:
             missing = sorted({i for i in indices if (name, i) not in self._features})
@@ -262,7 +263,7 @@ class PoseStore:
             self.misses += len(missing)
             fresh = self._made(name, missing)
             frames = [fresh[i] if i in fresh else self._features[name, i] for i in indices]
-            return torch.stack(frames, dim=1)[None]
+            return torch.stack(frames)
 
     def warm_some(self, name: str) -> bool:
         """Encodes one batch of the pose's frames not seen yet; False if all are kept or no room is left."""
@@ -308,14 +309,3 @@ def _load_tracks(files: OrderedDict[str, Path], load: Callable[[Path], Track]) -
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
-
-
-def bytes_of(value: Any) -> int:
-    """Bytes of the tensors in a nested structure of tuples, lists, dicts and dataclasses."""
-    if isinstance(value, torch.Tensor):
-        return value.numel() * value.element_size()
-    if isinstance(value, dict):
-        return sum(bytes_of(item) for item in value.values())
-    if isinstance(value, (list, tuple)):
-        return sum(bytes_of(item) for item in value)
-    return 0

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
 
 import numpy as np
 
 from gpu_worker.avatars import SUFFIXES, avatar_paths, named_files, pose_paths
 from protocol.messages import Array16, Clip, InfoValue
-from protocol.model_config import ModelConfig
+from protocol.model_config import ModelConfig, read_json
 from protocol.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-SIZE = 768  # of a picture where neither settings nor model say
+_ENCODER_WIDTHS = ("encoder_widths", "encoder_block_out_channels", "block_out_channels")
 
 
 class PassthroughEngine:
@@ -68,18 +67,13 @@ class PassthroughEngine:
 
 def picture_size(settings: Settings, config: ModelConfig) -> tuple[int, int]:
     """(width, height): the settings', else the model's."""
-    return settings.width or config.width or SIZE, settings.height or config.height or SIZE
+    return settings.width or config.width, settings.height or config.height
 
 
 def latent_shape(settings: Settings, config: ModelConfig) -> tuple[int, int, int]:
-    """(channels, h, w) of a frame's latent, by the VAE's config.json, else as in Stable Diffusion."""
+    """(channels, h, w) of a frame's latent, by the VAE's config.json."""
+    vae = read_json(config.pretrained_vae_path / "config.json")
+    widths = next((vae[key] for key in _ENCODER_WIDTHS if key in vae), (0,) * 4)
+    factor = 2 ** (len(widths) - 1)
     width, height = picture_size(settings, config)
-    channels, factor = 4, 8
-    try:
-        vae = json.loads((config.pretrained_vae_path / "config.json").read_text(encoding="utf-8"))
-        channels = int(vae.get("latent_channels", channels))
-        widths = vae.get("encoder_widths") or vae.get("block_out_channels") or range(4)
-        factor = 2 ** (len(widths) - 1)
-    except (OSError, ValueError, TypeError) as error:
-        logger.warning("no VAE config to take the latents' shape from: %s", error)
-    return channels, height // factor, width // factor
+    return int(vae.get("latent_channels", 4)), height // factor, width // factor

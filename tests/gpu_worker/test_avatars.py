@@ -199,11 +199,11 @@ def test_pose_features_are_encoded_once(tmp_path: Path) -> None:
     poses, encoded = pose_store(tmp_path)
     assert poses.names == ["talk", "wave"]
     first = poses.gather("talk", [28, 29, 0, 1, 28])
-    assert first.shape == (1, 2, 5, 2, 2)
-    assert first[0, 0, :, 0, 0].tolist() == [128, 129, 100, 101, 128]
+    assert first.shape == (5, 2, 2, 2)
+    assert first[:, 0, 0, 0].tolist() == [128, 129, 100, 101, 128]
     assert sorted(encoded) == [0, 1, 28, 29]
     again = poses.gather("default", [0, 28, 2])
-    assert again[0, 0, :, 0, 0].tolist() == [100, 128, 102]
+    assert again[:, 0, 0, 0].tolist() == [100, 128, 102]
     assert sorted(encoded) == [0, 1, 2, 28, 29]
 
 
@@ -222,7 +222,7 @@ def test_a_full_cache_still_serves(tmp_path: Path) -> None:
     poses, encoded = pose_store(tmp_path, budget=3 * 2 * 2 * 2 * 4)
     for _ in range(3):
         features = poses.gather("talk", range(6))
-        assert features[0, 0, :, 0, 0].tolist() == [100 + i for i in range(6)]
+        assert features[:, 0, 0, 0].tolist() == [100 + i for i in range(6)]
     assert poses.bytes == 3 * 2 * 2 * 2 * 4
     assert len(encoded) == 6 + 3 + 3
     assert not poses.warm_some("wave")
