@@ -5,13 +5,17 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import shutil
 import socket
 import stat
 from pathlib import Path
 
-LOCK = "lock"
+LOCK = "run.lock"
 POSES = "poses"
+# What the stages put beside it: their sockets, the sockets' locks, compiled code where there is no home.
+_OURS = re.compile(r"(pcm|results|(clips|latents)\.\d+)(\.lock)?")
+_FOLDERS = (POSES, "compiled")
 
 
 class RunDirError(RuntimeError):
@@ -76,9 +80,10 @@ class RunDir:
 
     def _clear(self, *, keep_lock: bool) -> None:
         """Remove what a run puts here, and nothing else: the folder may be one the user named."""
-        shutil.rmtree(self.path / POSES, ignore_errors=True)
+        for name in _FOLDERS:
+            shutil.rmtree(self.path / name, ignore_errors=True)
         for entry in list(self.path.iterdir()):
-            if stat.S_ISSOCK(entry.lstat().st_mode):
+            if _OURS.fullmatch(entry.name):
                 entry.unlink(missing_ok=True)
         if not keep_lock:
             (self.path / LOCK).unlink(missing_ok=True)

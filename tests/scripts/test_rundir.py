@@ -37,6 +37,7 @@ def test_what_a_killed_run_left_is_cleared_and_other_files_are_kept(tmp_path):
     path = tmp_path / "run"
     path.mkdir()
     (path / "notes.txt").write_text("mine")
+    (path / "pcm.lock").write_text("")
     code = (
         "import os, signal, socket, sys; from pathlib import Path; from scripts.rundir import RunDir\n"
         "path = Path(sys.argv[1]); RunDir(path, 1).__enter__()\n"
@@ -45,7 +46,7 @@ def test_what_a_killed_run_left_is_cleared_and_other_files_are_kept(tmp_path):
     subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, check=False)
     assert (path / "clips.0").exists()
     with RunDir(path, 1):
-        assert not (path / "clips.0").exists()
+        assert sorted(entry.name for entry in path.iterdir()) == ["notes.txt", "run.lock"]
     assert [entry.name for entry in path.iterdir()] == ["notes.txt"]
 
 
