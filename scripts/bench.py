@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -46,6 +47,7 @@ class Sizes:
 def main(argv: Sequence[str] | None = None) -> int:
     args, flags = _parser().parse_known_args(argv)
     sizes = Sizes(4.0, 100, 2) if args.quick else Sizes(20.0, 600, 64)
+    logging.getLogger("protocol").setLevel(logging.ERROR)  # workers that come and go are the measurement
     parts = args.only.split(",") if args.only else PARTS
     print(f"{machine()}; {time.strftime('%Y-%m-%d')}")
     try:

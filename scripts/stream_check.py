@@ -115,7 +115,6 @@ class StreamCheck:
         self._check_frames()
         echoed = self._check_echo(samples)
         delays = self.latencies()
-        span = self.times[-1] - self.times[0] if len(self.times) > 1 else 0.0
         return Report(
             version=self.version,
             fps=self.fps,
@@ -125,7 +124,7 @@ class StreamCheck:
             frames_received=len(self.numbers),
             order_by=self._order_by(),
             frames_late=self.frames_late(),
-            received_fps=(len(self.times) - 1) / span if span > 0 else 0.0,
+            received_fps=self.received_fps(),
             latency_median=float(np.median(delays)) if delays else float("nan"),
             latency_p95=float(np.percentile(delays, 95)) if delays else float("nan"),
             echoed=echoed,
@@ -141,6 +140,16 @@ class StreamCheck:
             if number % self.clip_frames == 0:
                 firsts.setdefault(number // self.clip_frames, when)
         return [firsts[k] - sent for k, sent in enumerate(self._clip_sent) if k in firsts]
+
+    def received_fps(self) -> float:
+        """Frames a second between the first frames of the first and the last clip; 0 with less than two.
+
+        A clip's frames may come all at once, so anything but whole clips would count too many.
+        """
+        firsts = [when for n, when in zip(self.numbers, self.times, strict=True) if n % self.clip_frames == 0]
+        if len(firsts) < 2 or firsts[-1] <= firsts[0]:
+            return 0.0
+        return (len(firsts) - 1) * self.clip_frames / (firsts[-1] - firsts[0])
 
     def frames_late(self) -> int:
         """Frames after their slot in a play-out that begins `JITTER` after the first frame came."""
