@@ -96,8 +96,10 @@ def pose_svg(path: Path, keyframes: int = KEYFRAMES) -> bytes:
         raise ValueError(f"{path}: hands of shape {hands.shape}")
     seen = (score >= MIN_SCORE) & np.isfinite(hands).all(axis=-1)
     if keyframes == 1:
-        reach = np.where(seen, hands[..., 1], np.inf).min(axis=(1, 2))
-        moments = [int(np.argmin(reach))]
+        x, y = hands[..., 0], hands[..., 1]
+        inside = (~seen | ((x > 0.12) & (x < 0.88))).all(axis=(1, 2))
+        reach = np.where(seen, y, np.inf).min(axis=(1, 2))
+        moments = [int(np.argmin(np.where(inside, reach, np.inf)))]
     else:
         moments = [k * len(hands) // keyframes for k in range(keyframes)] + [0]
     seconds = len(hands) / fps

@@ -11,6 +11,7 @@ const SPARE = 0.08; // seconds of buffer beyond the wanted that quiet moments ar
 const REMEMBERED = 10; // clips by which the buffer is judged
 const STEP = 160; // samples: 10 ms
 const QUIET = 0.006; // root mean square below which nobody misses a few milliseconds
+const TOO_LATE = 0.045; // seconds after its time beyond which a picture gives way to the next one
 const HALF_REFRESH = 8; // milliseconds: a picture is painted at the refresh nearest to its time
 
 function loudness(samples) {
@@ -181,13 +182,14 @@ export class Playout {
   paint() {
     if (!this.context || !this.frames.length) return;
     const limit = this.heard(performance.now() + HALF_REFRESH);
-    let count = 0;
-    while (count < this.frames.length && this.frames[count].due <= limit) count += 1;
-    if (!count) return;
-    const over = this.frames.splice(0, count);
-    const frame = over.pop();
-    for (const passed of over) passed.bitmap.close();
-    this.stats.passedOver += document.hidden ? 0 : over.length;
+    if (this.frames[0].due > limit) return;
+    // after a hitch, pictures that are a little late are shown at successive refreshes rather than left out
+    const late = document.hidden ? limit : limit - TOO_LATE;
+    while (this.frames.length > 1 && this.frames[1].due <= limit && this.frames[0].due < late) {
+      this.frames.shift().bitmap.close();
+      this.stats.passedOver += document.hidden ? 0 : 1;
+    }
+    const frame = this.frames.shift();
     if (!document.hidden) this.draw(frame);
     frame.bitmap.close();
     this.onShown(frame);

@@ -12,27 +12,31 @@ function choice(group, name, checked, pictures) {
   const input = Object.assign(document.createElement("input"), { type: "radio", name: group, value: name, checked });
   const card = document.createElement("span");
   const text = Object.assign(document.createElement("b"), { textContent: titled(name) });
-  const [picture, img] = pictures(encodeURIComponent(name));
+  const [img, enter, leave] = pictures(encodeURIComponent(name));
+  if (enter) {
+    for (const event of ["pointerenter", "focusin"]) label.addEventListener(event, enter);
+    for (const event of ["pointerleave", "focusout"]) label.addEventListener(event, leave);
+  }
   img.addEventListener("error", () => card.classList.add("no-picture"));
   card.dataset.initial = titled(name).charAt(0);
-  card.append(picture, text);
+  card.append(img, text);
   label.append(input, card);
   return label;
 }
 
 function avatarPicture(name) {
-  const img = Object.assign(new Image(), { src: `avatars/${name}.png`, alt: "", decoding: "async" });
-  return [img, img];
+  return [Object.assign(new Image(), { src: `avatars/${name}.png`, alt: "", decoding: "async" })];
 }
 
+// Moves while it is pointed at or has the focus: moving all the time would cost what the model needs.
 function posePicture(name) {
-  const picture = document.createElement("picture");
-  const still = document.createElement("source");
-  still.media = "(prefers-reduced-motion: reduce)";
-  still.srcset = `poses/${name}.svg`;
-  const img = Object.assign(new Image(), { src: `poses/live/${name}.svg`, alt: "", decoding: "async" });
-  picture.append(still, img);
-  return [picture, img];
+  const still = `poses/${name}.svg`;
+  const img = Object.assign(new Image(), { src: still, alt: "", decoding: "async" });
+  const calm = matchMedia("(prefers-reduced-motion: reduce)");
+  const move = (live) => () => {
+    img.src = live && !calm.matches ? `poses/live/${name}.svg` : still;
+  };
+  return [img, move(true), move(false)];
 }
 
 export class Ui {
@@ -166,9 +170,15 @@ export class Ui {
     if (width && height) $("frame").style.setProperty("--ratio", `${width} / ${height}`);
   }
 
+  // Called for every 20 ms of speech; the page changes ten times a second.
   showLevel(level) {
-    $("level").style.transform = `scaleX(${level.toFixed(3)})`;
-    $("frame").style.setProperty("--level", level.toFixed(3));
+    const now = performance.now();
+    this.loudest = Math.max(this.loudest ?? 0, level);
+    if (level > 0 && now - (this.levelAt ?? 0) < 100) return;
+    this.levelAt = now;
+    $("level").style.transform = `scaleX(${this.loudest.toFixed(2)})`;
+    $("ring").style.opacity = level === 0 ? "0" : (0.25 + 0.75 * this.loudest).toFixed(2);
+    this.loudest = 0;
   }
 
   showProgress(done) {
