@@ -76,6 +76,7 @@ class AudioLog:
         self._parts: list[Samples] = []
         self._filled = 0
         self._joined = False
+        self._held_back = False  # a resampler may hold samples of the last clip
         self._done: dict[int, ClipAudio] = {}
 
     def bound(self, clip: int) -> int:
@@ -101,6 +102,7 @@ class AudioLog:
         """Add samples, shape (n,); gives the pieces they make, cut at clip ends."""
         pieces = []
         start = 0
+        self._held_back = self.rate != CLOCK_RATE and (self._held_back or len(samples) > 0)
         while start < len(samples):
             room = self.missing
             part = samples[start : start + room]
@@ -115,11 +117,19 @@ class AudioLog:
         return pieces
 
     def flush(self, now: float) -> Piece | None:
-        """End the clip being filled; None when it holds nothing."""
-        if not self._filled:
+        """End the clip being filled; None when there is nothing to end.
+
+        At rates that are resampled, a clip that is complete here may still lack what the resampler holds
+        back, so a pause is flushed there too.
+        """
+        if self._filled:
+            piece = Piece(self.clip, self._next_pts(), np.empty(0, np.float32), True, flush=True)
+            self._finish(now, joined=False)
+        elif self._held_back:
+            piece = Piece(self.clip - 1, self._next_pts(), np.empty(0, np.float32), True, flush=True)
+        else:
             return None
-        piece = Piece(self.clip, self._next_pts(), np.empty(0, np.float32), True, flush=True)
-        self._finish(now, joined=False)
+        self._held_back = self._joined = False
         return piece
 
     def take_partial(self) -> Samples:

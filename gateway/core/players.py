@@ -24,6 +24,9 @@ class Sound:
     audio: ClipAudio
 
 
+#: Seconds of pictures that may wait for the next `AckedPlayer.pull`.
+BURST = 10.0
+
 Playable = Sound | VideoMessage
 
 
@@ -155,9 +158,7 @@ class AckedPlayer:
             return
         self.clock.arrived(item.pts, now)
         self._pictures.append(item)
-        if len(self._pictures) > self._queue_seconds * self._shape.fps:
-            self._pictures.popleft()
-            self.dropped += 1
+        self._keep_newest(BURST)  # several clips may come at once without the client being slow
 
     def pull(self, now: float, room: bool) -> list[Outgoing]:
         out = []
@@ -169,6 +170,7 @@ class AckedPlayer:
             picture = self._pictures.popleft()
             out.append(_outgoing_picture(picture, 2))
             self._sent((picture.epoch, picture.seq, picture.index), out[-1], now)
+        self._keep_newest(self._queue_seconds)
         return out
 
     def wait(self, now: float) -> float | None:
@@ -190,6 +192,11 @@ class AckedPlayer:
         self.clock.reshape(shape)
         self._sounds.clear()
         self._pictures.clear()
+
+    def _keep_newest(self, seconds: float) -> None:
+        while len(self._pictures) > seconds * self._shape.fps:
+            self._pictures.popleft()
+            self.dropped += 1
 
     def _window_open(self) -> bool:
         return self._flight_pictures < self._window * self._shape.fps and self._flight_bytes < self._max_bytes

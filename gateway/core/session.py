@@ -24,6 +24,8 @@ Samples = npt.NDArray[np.float32]
 
 #: Work is handed on in pieces of at least this many seconds, unless a clip ends or as much time has passed.
 LEAST_WORK = 0.01
+#: Pieces that may wait for the audio worker, and more.
+REMEMBERED_PIECES = 256
 #: Clips by which a client may be behind for their latency to be still counted.
 PLAYED_LATEST = 64
 
@@ -89,6 +91,7 @@ class SessionCore:
         self._log = AudioLog(self.choice.shape, self.choice.sample_rate, position)
         self._order = Reorderer(self.choice.shape.frames, self._log.complete)
         self._pcm_seq = 0
+        self._clip_of: dict[int, int] = {}  # seq of a Pcm sent lately → the clip it belongs to
         self._unsent_clips: set[int] = set()  # clips whose PCM a full queue pushed out
         self._ended: dict[int, float] = {}  # clip begun, first picture not sent -> when its last sample came
 
@@ -140,7 +143,7 @@ class SessionCore:
         if not self._input.waiting:
             asked, self._flush_asked = self._flush_asked, False
             if asked or now - self._last_audio >= self.limits.idle:
-                padding = self._log.missing / self._log.rate
+                padding = self._log.missing / self._log.rate if self._log.partial else 0.0
                 flushed = self._log.flush(now)
                 if flushed is not None:
                     self._input.charge(padding, now)
@@ -159,6 +162,8 @@ class SessionCore:
 
     def _pcm(self, piece: Piece) -> Pcm:
         seq, self._pcm_seq = self._pcm_seq, self._pcm_seq + 1
+        self._clip_of[seq] = piece.clip
+        self._clip_of.pop(seq - REMEMBERED_PIECES, None)
         return Pcm(
             session=self.name,
             epoch=self.epoch,
@@ -199,14 +204,9 @@ class SessionCore:
 
     def pushed_out(self, pcm: Pcm, now: float) -> None:
         """The queue to the audio worker was full and gave up this piece: its clip cannot be made."""
-        if pcm.epoch != self.epoch:
-            return
-        shape = self.choice.shape
-        clip = max(0, pcm.pts * shape.fps // (16000 * shape.frames) - 1)
-        while shape.pts(clip + 1) <= pcm.pts:
-            clip += 1
-        self._unsent_clips.add(clip)
-        self.tick(now)
+        if pcm.epoch == self.epoch and pcm.seq in self._clip_of:
+            self._unsent_clips.add(self._clip_of[pcm.seq])
+            self.tick(now)
 
     def tick(self, now: float) -> None:
         """Give up clips that cannot come or that have been waited for too long."""

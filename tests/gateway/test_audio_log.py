@@ -54,7 +54,7 @@ def test_pieces_stay_within_their_clip_and_rise(shape, rate, script):
         else:
             made = log.append(ramp(0, step), 0.0)
         for piece in made:
-            assert shape.pts(piece.clip) <= piece.pts < shape.pts(piece.clip + 1) or piece.flush
+            assert shape.pts(piece.clip) <= piece.pts <= shape.pts(piece.clip + 1) - (not piece.flush)
             assert piece.pts >= last
             end = piece.pts + len(piece.samples) * 16000 // rate
             assert end <= shape.pts(piece.clip + 1)
@@ -74,6 +74,19 @@ def test_a_pause_moves_speech_to_the_next_clip():
     assert (len(second.samples), second.position, second.ended_at, second.joined) == (1000, 8000, 2.0, True)
     log.append(ramp(0, 7900), 5.0)
     assert log.audio(2).joined is False and log.audio(2).position == 9000
+
+
+def test_a_pause_at_a_clips_end_flushes_what_a_resampler_holds_back():
+    log = AudioLog(ClipShape(24, 12), 48000)
+    log.append(ramp(0, 24000), 1.0)
+    flushed = log.flush(2.0)
+    assert flushed is not None and (flushed.clip, flushed.pts, flushed.flush) == (0, 8000, True)
+    assert log.flush(3.0) is None and log.clip == 1
+    log.append(ramp(0, 24000), 4.0)
+    assert log.audio(1).joined is False and log.audio(1).position == 24000
+    plain = AudioLog(ClipShape(24, 12))
+    plain.append(ramp(0, 8000), 1.0)
+    assert plain.flush(2.0) is None
 
 
 def test_released_and_unfinished_clips_are_unknown():

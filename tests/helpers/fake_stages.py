@@ -156,6 +156,8 @@ class FakeStages(threading.Thread):
         clip = pcm.pts // length
         if pcm.flush and not len(pcm.samples) and pcm.pts == clip * length:
             clip -= 1
+        if pcm.flush and not len(pcm.samples) and clip not in self._sound[pcm.session, pcm.epoch]:
+            return  # only what a resampler holds back
         parts = self._sound[pcm.session, pcm.epoch].setdefault(clip, [])
         parts.append(pcm.samples)
         have = sum(map(len, parts))
