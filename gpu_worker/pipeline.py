@@ -80,7 +80,7 @@ class ClipDenoiser:
         self._graphs = compile_unet and models.device.type == "cuda"
         if compile_unet:
             mode = "reduce-overhead" if self._graphs else "default"
-            self._forward = torch.compile(models.denoiser, mode=mode, fullgraph=True, dynamic=False)
+            self._forward = torch.compile(models.denoiser, mode=mode, dynamic=False)
 
     @property
     def latent_channels(self) -> int:
@@ -129,22 +129,15 @@ class ClipDenoiser:
         silent = project(torch.zeros_like(tokens)) if self.guidance_scale > 1 else None
         return AudioCache(project(tokens), silent)
 
-    def start(
-        self,
-        shape: tuple[int, int, int, int],
-        init_latent: Tensor | None,
-        generator: torch.Generator,
-    ) -> Tensor:
-        """The latents (F, C, h, w) that sampling starts from, float32.
+    def preserve(self, noise: Tensor, init_latent: Tensor | None) -> Tensor:
+        """What sampling starts from: noise (F, C, h, w), with a first frame near init_latent (C, h, w).
 
-        Noise; where init_latent, the last latent (C, h, w) of the clip before, is given, the first frame
-        begins near that.
+        init_latent is the last latent of the clip before, or None.
         """
-        noise = draw_noise(shape, generator).to(self.models.device)
-        if init_latent is not None:
-            before = init_latent.to(noise)
-            noise[0] = self.preserved * before + (1 - self.preserved) * noise[0]
-        return noise
+        if init_latent is None:
+            return noise
+        first = torch.lerp(noise[0], init_latent.to(noise), self.preserved)
+        return torch.cat([first[None], noise[1:]])
 
     @torch.inference_mode()
     def denoise(
@@ -163,8 +156,8 @@ class ClipDenoiser:
         """
         audio = tokens if isinstance(tokens, AudioCache) else self.project_audio(tokens)
         frames, _, height, width = pose_features.shape
-        latents = self.start((frames, self.latent_channels, height, width), init_latent, generator)
-        return self.sample(latents, audio, pose_features, reference)
+        noise = draw_noise((frames, self.latent_channels, height, width), generator).to(self.models.device)
+        return self.sample(self.preserve(noise, init_latent), audio, pose_features, reference)
 
     @torch.inference_mode()
     def sample(

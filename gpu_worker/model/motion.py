@@ -29,7 +29,7 @@ class PositionEncoding(nn.Module):
         self.register_buffer("pe", pe)
 
     def forward(self, x: Tensor, frames: int, order: Tensor | None) -> Tensor:
-        """x (B·frames, tokens, width) → same shape; order (frames,): the frames' positions, None for 0, 1, …"""
+        """x (B·frames, tokens, width) → same shape; order (frames,): positions of the frames."""
         table = self.pe[0, :frames] if order is None else self.pe[0].index_select(0, order)
         return (x.unflatten(0, (-1, frames)) + table[:, None, :]).flatten(0, 1)
 

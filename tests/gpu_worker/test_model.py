@@ -69,7 +69,12 @@ def forward(d: DenoisingUNet3D, r: ReferenceUNet2D, x: dict[str, Tensor], t: Any
     return d(x["latents"], t, x["audio"], x["pose"], cache)
 
 
-@pytest.mark.parametrize("base", [SMALL, THREE_LEVELS], ids=["two levels", "three levels"])
+NO_MIDDLE = {**SMALL, "mid_block_type": None}
+
+
+@pytest.mark.parametrize(
+    "base", [SMALL, THREE_LEVELS, NO_MIDDLE], ids=["two levels", "three levels", "no middle"]
+)
 @pytest.mark.parametrize("size", [(8, 8), (10, 7)], ids=str)
 def test_any_shape_and_odd_sizes(base: dict[str, Any], size: tuple[int, int]) -> None:
     denoiser, reference = build(base)

@@ -27,7 +27,7 @@ BASE_UNET: dict[str, Any] = {
     "flip_sin_to_cos": True,
     "freq_shift": 0,
     "in_channels": 4,
-    "layers_per_block": 2,
+    "layers_per_block": 1,
     "mid_block_scale_factor": 1,
     "norm_eps": 1e-05,
     "norm_num_groups": 32,
@@ -96,8 +96,8 @@ WEIGHTS = {
 def write_official_layout(folder: Path, *, suffix: str = ".pth", **extra: Any) -> Path:
     """Write everything that `--config` needs and return the path of `configs/prompts/infer_acc.yaml`.
 
-    suffix: `.pth` as in the release, or `.safetensors` for the same keys. extra: further keys of the yaml, such
-    as `width=64, height=64, steps=2`; the official one has none of them.
+    suffix: `.pth` as in the release, or `.safetensors` for the same keys. extra: further keys of the yaml,
+    such as `width=64, height=64, steps=2`; the official one has none of them.
     """
     torch.manual_seed(0)
     weights = folder / "pretrained_weights"
