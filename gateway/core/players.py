@@ -178,11 +178,12 @@ class AckedPlayer:
 
     def shown(self, what: Shown, now: float) -> None:
         key = (what.epoch, what.seq, what.index)
-        while self._flight and self._flight[0][0] <= key:
-            place, size = self._flight.popleft()
-            self._flight_bytes -= size
-            self._flight_pictures -= place[2] >= 0
+        left = deque(entry for entry in self._flight if entry[0] > key)  # sound overtakes waiting pictures
+        if len(left) < len(self._flight):
             self._progress = now
+        self._flight = left
+        self._flight_bytes = sum(size for _, size in left)
+        self._flight_pictures = sum(place[2] >= 0 for place, _ in left)
 
     def stalled(self, now: float) -> float:
         return now - self._progress if self._flight_pictures else 0.0

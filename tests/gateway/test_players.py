@@ -131,6 +131,19 @@ def test_bytes_in_flight_are_bounded():
     assert sum(o.picture for o in player.pull(0.1, True)) == 2
 
 
+def test_sound_that_overtook_pictures_does_not_hide_their_acknowledgement():
+    player = AckedPlayer(SHAPE)
+    push_clip(player, 0, 0.0)
+    player.push(sound(1), 0.0)  # its pictures failed
+    player.pull(0.0, True)
+    player.shown(Shown(0, 0, 11), 1.0)
+    assert player.stalled(100.0) == 0.0 and player.in_flight_bytes == 32032
+    push_clip(player, 2, 1.0)
+    player.pull(1.0, True)
+    player.shown(Shown(0, 2, 11), 1.5)
+    assert player.in_flight_bytes == 0
+
+
 def test_a_client_that_shows_nothing_is_stalled_and_an_idle_one_is_not():
     player = AckedPlayer(SHAPE)
     assert player.stalled(100.0) == 0.0
