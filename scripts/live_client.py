@@ -111,18 +111,20 @@ async def _greet(socket: ClientConnection, plan: Plan) -> tuple[int, int]:
 
 async def _talk(socket: ClientConnection, plan: Plan, check: StreamCheck) -> None:
     sender = asyncio.create_task(_send(socket, plan, check))
+    heard = time.monotonic()  # when something of the stream came last; status texts are not that
     try:
         while not (sender.done() and check.complete):
+            if sender.done() and time.monotonic() - heard > plan.patience:
+                return  # what is missing is in the report
             try:
-                message = await asyncio.wait_for(socket.recv(), plan.patience)
+                message = await asyncio.wait_for(socket.recv(), 0.5)
             except TIMEOUTS:
-                if sender.done():
-                    return  # what is missing is in the report
                 continue
             now = time.monotonic()
             if isinstance(message, str):
                 _take_text(message, plan)
                 continue
+            heard = now
             picture = check.received(message, now)
             if picture is not None:
                 plan.on_frame(check.numbers[-1], picture.jpeg)
