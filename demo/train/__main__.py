@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from demo.train.cached import tune, write_cache
 from demo.train.data import Material
 from demo.train.denoiser import train_denoiser
 from demo.train.export import export_model
@@ -22,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m demo.train", description=__doc__)
-    parser.add_argument("stage", choices=("vae", "denoiser", "joint", "export"))
+    parser.add_argument("stage", choices=("vae", "denoiser", "joint", "cache", "tune", "export"))
     parser.add_argument("--state", type=Path, required=True, help="folder of the training state")
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--batch", type=int, default=None)
@@ -45,6 +46,23 @@ def main() -> None:
         export_model(arguments.state, arguments.model)
         return
     torch.manual_seed(arguments.seed)
+    if arguments.stage == "cache":
+        whisper = arguments.model / "whisper"
+        write_cache(
+            arguments.figure, arguments.speech, whisper, arguments.state, minutes=arguments.minutes, seed=arguments.seed
+        )
+        return
+    if arguments.stage == "tune":
+        tune(
+            arguments.figure,
+            arguments.state,
+            minutes=arguments.minutes,
+            batch=arguments.batch or 4,
+            peak=arguments.lr,
+            final=arguments.final_lr,
+            seed=arguments.seed,
+        )
+        return
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True

@@ -22,6 +22,7 @@ from demo.motion.marks import life_to_marks
 from demo.motion.mouth import CHANNELS as MOUTH_COLUMNS
 from demo.motion.mouth import REST_WITHIN
 from demo.motion.pose_map import draw_pose_maps
+from demo.poses.make_poses import load_split, pose_arrays
 from demo.speech.augment import augment, silence
 from demo.speech.corpus import Corpus, load, mouth_tracks
 from demo.train.config import FIRST_TRACK_SEED, FPS, HISTORY_SAMPLES, SAMPLE_RATE, SIZE, TICKS, WINDOW_SAMPLES
@@ -57,20 +58,32 @@ class Poses:
     @classmethod
     def draw(cls, tracks: int, device: torch.device) -> Poses:
         """Each track has gestures and life of its own seeds, all above those of the written split."""
-        hands, life, maps = [], [], []
+        hands, life = [], []
         for track in range(tracks):
             gesture = hand_track(FIRST_TRACK_SEED + track, LOOP, FPS)
             if track % 8 == 7:  # still hands under a moving head, so that the two come apart
-                gesture = np.repeat(gesture[track : track + 1], LOOP, axis=0)
+                gesture = np.repeat(gesture[:1], LOOP, axis=0)
             lived = life_track(LOOP, FIRST_TRACK_SEED + track, FPS)
-            points = torch.from_numpy(gesture).float().to(device)
-            marks = torch.from_numpy(life_to_marks(lived)).float().to(device)
-            score = torch.ones(points.shape[:-1], device=device)
-            drawn = draw_pose_maps(points, score, marks, SIZE)
-            hands.append(points)
-            life.append(torch.from_numpy(lived).float().to(device))
-            maps.append((drawn * 255).round().to(torch.uint8))
-        return cls(torch.stack(hands), torch.stack(life), torch.stack(maps))
+            hands.append(gesture)
+            life.append(lived)
+        return cls.from_arrays(np.stack(hands), np.stack(life), device)
+
+    @classmethod
+    def bundled(cls, device: torch.device) -> Poses:
+        """The loops that ship with the project."""
+        arrays = [pose_arrays(name) for name in load_split()["bundled"]]
+        return cls.from_arrays(np.stack([a["hands"] for a in arrays]), np.stack([a["life"] for a in arrays]), device)
+
+    @classmethod
+    def from_arrays(cls, hands: np.ndarray, life: np.ndarray, device: torch.device) -> Poses:
+        """hands (tracks, LOOP, 2, 21, 2), life (tracks, LOOP, 8)."""
+        points = torch.from_numpy(hands).float().to(device)
+        marks = torch.from_numpy(life_to_marks(life)).float().to(device)
+        score = torch.ones(points.shape[1:-1], device=device)
+        maps = [
+            (draw_pose_maps(points[i], score, marks[i], SIZE) * 255).round().to(torch.uint8) for i in range(len(points))
+        ]
+        return cls(points, torch.from_numpy(life).float().to(device), torch.stack(maps))
 
 
 @dataclass
@@ -81,7 +94,10 @@ class ClipBatch:
     reference: Tensor  # (B, 3, SIZE, SIZE) 0..1
     poses: Tensor  # (B, F, 3, SIZE, SIZE) uint8
     pcm: Tensor  # (B, WINDOW_SAMPLES)
-    mouth: Tensor  # (B, 1 + F, parameters)
+    mouth: Tensor  # (B, 1 + F, columns)
+    identity: Tensor  # (B,) index in the renderer
+    track: Tensor  # (B,) index in the pose bank
+    frame: Tensor  # (B, F) frame of the pose loop
 
 
 def speech_stream(corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
@@ -116,15 +132,25 @@ class Material:
     Args:
         figure: `identities.npz` of `demo.figure.make_identities`.
         speech: `speech.npz` of `demo.speech.make_speech`, or None where only pictures are wanted.
+        poses: the pose tracks to use; None draws new ones.
         tracks: pose tracks to draw at the start; each takes 57 MB of the device's memory.
     """
 
-    def __init__(self, figure: Path, speech: Path | None, device: torch.device, *, seed: int, tracks: int = 96) -> None:
+    def __init__(
+        self,
+        figure: Path,
+        speech: Path | None,
+        device: torch.device,
+        *,
+        seed: int,
+        tracks: int = 96,
+        poses: Poses | None = None,
+    ) -> None:
         self.device = device
         self.generator = torch.Generator(device=device).manual_seed(seed)
         self.renderer = Renderer(figure, size=SIZE, device=device)
         self.identities = torch.tensor(split_names(figure, self.renderer.names, "train"), device=device)
-        self.poses = Poses.draw(tracks, device)
+        self.poses = poses or Poses.draw(tracks, device)
         self.mouth: Tensor | None = None
         if speech is not None:
             audio, mouth = speech_stream(load(speech))
@@ -192,4 +218,7 @@ class Material:
             poses=self.poses.maps[track[:, None], frame[:, 1:]],
             pcm=pcm,
             mouth=mouth,
+            identity=identity,
+            track=track,
+            frame=frame[:, 1:],
         )

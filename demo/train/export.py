@@ -10,12 +10,13 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from demo.train.config import BASE_UNET, INFERENCE, SIZE, VAE
+from demo.train.config import BASE_UNET, INFERENCE, POSE_ENCODER, SIZE, VAE
 
 
 def _write(path: Path, state: dict[str, Tensor]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({k: v.to(torch.float16).contiguous() for k, v in state.items()}, path)
+    path.chmod(0o644)  # safetensors makes files for their owner alone
 
 
 def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -38,7 +39,7 @@ def export_model(state: Path, folder: Path) -> None:
     base = folder / "base" / "unet" / "config.json"
     base.parent.mkdir(parents=True, exist_ok=True)
     base.write_text(json.dumps(BASE_UNET, indent=2) + "\n")
-    (folder / "inference.yaml").write_text(yaml.safe_dump(INFERENCE, sort_keys=False))
+    (folder / "inference.yaml").write_text(yaml.safe_dump({**INFERENCE, "pose_encoder_kwargs": POSE_ENCODER}, sort_keys=False))
     config = {
         "pretrained_base_model_path": "./base",
         "pretrained_vae_path": "./vae",
@@ -55,5 +56,6 @@ def export_model(state: Path, folder: Path) -> None:
         "width": SIZE,
         "height": SIZE,
         "whisper_window": "short",
+        "window_shift": 0,
     }
     (folder / "infer_bundled.yaml").write_text(yaml.safe_dump(config, sort_keys=False))

@@ -1,0 +1,154 @@
+"""Training without a GPU: clips are drawn and encoded once, then only the denoiser is trained on them.
+
+    python -m demo.train cache --state DIR --minutes 10     # any number of these, with seeds of their own
+    python -m demo.train tune --state DIR --minutes 60
+
+Reference UNet, pose encoder and VAE stay as they are, so their outputs are computed once per picture, pose frame
+and avatar. What is left, a forward and a backward pass of the denoiser, takes about a second a clip on one core.
+The loss looks mainly at the face, where speech and blinks happen.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from demo.train.checkpoint import Averaged, load_training, save_training
+from demo.train.config import CLIP_FRAMES, FPS
+from demo.train.data import Material, Poses
+from demo.train.denoiser import LAST_TIMESTEP, Batch, Conditions, starting_latents
+from demo.train.models import Networks, build_networks
+from demo.train.vae import AutoencoderLite, warm_cosine
+
+logger = logging.getLogger(__name__)
+
+BUNDLED = 6  # the first identities of the renderer are the bundled avatars
+OTHERS = 42
+FACE_ROWS, FACE_COLUMNS, FACE_WEIGHT = slice(5, 9), slice(5, 11), 6.0  # of the 16×16 latent
+
+
+def cached_identities(material: Material) -> Tensor:
+    """Six of ten clips show a bundled avatar; the rest keep the model able to show others."""
+    others = material.identities[material.identities >= BUNDLED][:OTHERS]
+    repeat = round(1.5 * OTHERS / BUNDLED)
+    return torch.cat([torch.arange(BUNDLED, device=others.device).repeat(repeat), others])
+
+
+def write_cache(figure: Path, speech: Path, whisper: Path, state: Path, *, minutes: float, seed: int) -> None:
+    """Append shards of eight encoded clips to `DIR/cache`."""
+    device = torch.device("cpu")
+    material = Material(figure, speech, device, seed=seed, poses=Poses.bundled(device))
+    material.identities = cached_identities(material)
+    vae = AutoencoderLite()
+    vae.load_state_dict(load_file(state / "vae.average.safetensors"))
+    conditions = Conditions(vae, whisper, device)
+    folder = state / "cache"
+    folder.mkdir(exist_ok=True)
+    began, number = time.monotonic(), 0
+    while time.monotonic() - began < 60 * minutes:
+        fps, frames = (12, CLIP_FRAMES // 2) if number % 8 == 7 else (FPS, CLIP_FRAMES)
+        clips = material.clips(8, fps=fps, frames=frames)
+        batch = conditions(clips, fps)
+        tensors = {
+            "clean": batch.clean.half(),
+            "carried": batch.carried.half(),
+            "tokens": batch.tokens.half(),
+            "identity": clips.identity,
+            "track": clips.track,
+            "frame": clips.frame,
+        }
+        path = folder / f"{seed:04d}-{number:05d}-{frames}.safetensors"
+        save_file({k: v.contiguous() for k, v in tensors.items()}, path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").rename(path)
+        number += 1
+    logger.info("cache: %d shards written with seed %d", number, seed)
+
+
+class FrozenParts:
+    """Reference features by identity and pose features by track and frame, computed once."""
+
+    def __init__(self, networks: Networks, figure: Path, vae: AutoencoderLite) -> None:
+        device = torch.device("cpu")
+        poses = Poses.bundled(device)
+        material = Material(figure, None, device, seed=0, poses=poses)
+        self.networks = networks
+        with torch.no_grad():
+            self.pose = torch.stack(
+                [
+                    torch.cat([networks.pose_encoder(m[None].transpose(1, 2).float() / 255)[0] for m in maps.split(24)], 1)
+                    for maps in poses.maps
+                ]
+            )  # (tracks, c0, LOOP, h, w)
+            self.identities = cached_identities(material).unique()
+            banks = []
+            for part in self.identities.split(8):
+                latents = vae.encode(material.renderer.reference(part))
+                banks.append(networks.reference(latents))
+            self.bank = {name: torch.cat([b[name] for b in banks]) for name in banks[0]}
+
+    def pose_features(self, track: Tensor, frame: Tensor) -> Tensor:
+        """(B, c0, F, h, w)."""
+        return torch.stack([self.pose[t][:, f] for t, f in zip(track.tolist(), frame, strict=True)])
+
+    def reference_bank(self, identity: Tensor) -> dict[str, Tensor]:
+        row = torch.searchsorted(self.identities, identity)
+        return {name: features[row] for name, features in self.bank.items()}
+
+
+def tune(figure: Path, state: Path, *, minutes: float, batch: int, peak: float, final: float, seed: int) -> None:
+    """Train the denoiser on the cached clips; shards that appear meanwhile join in."""
+    vae = AutoencoderLite().eval()
+    vae.load_state_dict(load_file(state / "vae.average.safetensors"))
+    networks = build_networks().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    averaged = Averaged(networks, decay=0.995)
+    parameters = list(networks.denoiser.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.99), weight_decay=1e-3)
+    step = load_training(state, "networks", networks, averaged)
+    averaged.updates = 0
+    networks.requires_grad_(False)
+    networks.denoiser.requires_grad_(True)
+    frozen = FrozenParts(networks, figure, vae)
+    weights = torch.ones(16, 16)
+    weights[FACE_ROWS, FACE_COLUMNS] = FACE_WEIGHT
+    weights /= weights.mean()
+    generator = torch.Generator().manual_seed(seed)
+    began, first, saved = time.monotonic(), step, time.monotonic()
+    running = None
+    while (progress := (time.monotonic() - began) / (60 * minutes)) < 1:
+        for group in optimizer.param_groups:
+            group["lr"] = warm_cosine(step - first, progress, peak, final)
+        shards = sorted((state / "cache").glob("*.safetensors"))
+        shard = load_file(shards[int(torch.randint(len(shards), (), generator=generator))])
+        rows = torch.randperm(len(shard["identity"]), generator=generator)[:batch]
+        part = {k: v[rows] if v.dtype == torch.int64 else v[rows].float() for k, v in shard.items()}
+        inputs = Batch(part["clean"], part["carried"], part["carried"], part["tokens"], part["tokens"])
+        start = starting_latents(inputs, torch.rand(len(rows)) < 0.85)
+        with torch.autocast("cpu", torch.bfloat16):
+            reference = networks.denoiser.project_reference(frozen.reference_bank(part["identity"]))
+            pose = frozen.pose_features(part["track"], part["frame"])
+            timestep = torch.full((len(rows),), LAST_TIMESTEP)
+            clean = -networks.denoiser(start, timestep, part["tokens"], pose, reference).float()
+        error = (clean - part["clean"]).square()
+        loss = (error * weights).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        averaged.update(networks)
+        step += 1
+        face = float(error[..., FACE_ROWS, FACE_COLUMNS].detach().mean())
+        running = face if running is None else 0.98 * running + 0.02 * face
+        if step % 25 == 0:
+            logger.info(
+                "tune step %d loss %.4f face %.4f shards %d %.0f s",
+                step, float(loss.detach()), running, len(shards), time.monotonic() - began,
+            )  # fmt: skip
+        if time.monotonic() - saved > 300:
+            save_training(state, "networks", networks, averaged, optimizer, step)
+            saved = time.monotonic()
+    save_training(state, "networks", networks, averaged, optimizer, step)
