@@ -1,10 +1,8 @@
 """`python -m audio_worker`: settings → sockets → worker → run."""
 
+from protocol.openmp import sleep_at_barriers
 from protocol.settings import settings_from_command_line
 from protocol.stage import Stage
-
-from .sessions import STAGE
-from .worker import AudioWorker
 
 PCM_CREDIT = 16
 """Chunks are small and acknowledged as soon as they are in the ring."""
@@ -14,6 +12,9 @@ MAX_PENDING = 2
 
 def main() -> None:
     settings = settings_from_command_line()
+    sleep_at_barriers()
+    from .worker import STAGE, AudioWorker
+
     with Stage(
         STAGE, settings, takes="pcm", gives="clips", credit=PCM_CREDIT, max_pending_per_session=MAX_PENDING
     ) as stage:

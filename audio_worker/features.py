@@ -46,7 +46,7 @@ class FeatureExtractor:
     @classmethod
     def load(cls, config: ModelConfig, settings: Settings) -> FeatureExtractor:
         """As the configuration and the settings say; sets the number of torch's threads."""
-        window: Window = "short" if config.whisper_window == "short" else "padded"
+        window = window_of(config)
         device = choose_device(settings, window)
         if settings.threads:
             torch.set_num_threads(settings.threads)
@@ -98,6 +98,11 @@ def clip_positions(clip_frames: int, fps: int, margin: int) -> torch.Tensor:
     first = (WINDOW - clip_frames * RATE // fps) * POSITIONS // WINDOW
     positions = audio_token_positions(clip_frames, fps, POSITIONS, margin=margin, offset=first)
     return torch.from_numpy(positions)
+
+
+def window_of(config: ModelConfig) -> Window:
+    """The window the model was trained with."""
+    return "short" if config.whisper_window == "short" else "padded"
 
 
 def choose_device(settings: Settings, window: Window) -> torch.device:

@@ -56,7 +56,6 @@ class AudioWorker(Worker):
             self._give_up(self._sessions.push(job.msg, time.monotonic()))
             # from here the sound is in the ring; the clip hop keeps what is made of it
             self._stage.jobs.ack(job)
-        self._start()
 
     def on_output(self, output: Output) -> None:
         assert isinstance(output.key, Batch)
@@ -67,12 +66,12 @@ class AudioWorker(Worker):
         else:
             for clip, tokens in zip(output.key.clips, output.value, strict=True):
                 self._submit(clip, tokens)
-        self._start()
 
     def on_reset(self, upstream: int) -> None:
         self._sessions.clear()
 
     def on_tick(self) -> None:
+        self._start()
         now = time.monotonic()
         if now >= self._next_expiry:
             self._next_expiry = now + EXPIRE_EVERY

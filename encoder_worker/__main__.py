@@ -1,13 +1,15 @@
 """`python -m encoder_worker`: settings → sockets → worker → run. Start as many as you like, at any time."""
 
+from protocol.openmp import sleep_at_barriers
 from protocol.settings import settings_from_command_line
 from protocol.stage import Stage
-
-from .worker import STAGE, EncoderWorker
 
 
 def main() -> None:
     settings = settings_from_command_line()
+    sleep_at_barriers()
+    from .worker import STAGE, EncoderWorker
+
     with Stage(STAGE, settings, takes="latents") as stage:
         stage.run(EncoderWorker(settings, stage))
 

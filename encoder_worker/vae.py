@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from protocol.checkpoint import CheckpointError, load_into, modern_vae_keys, read_state_dict
+from protocol.model_config import latent_scaling
 
 from .lite_decoder import LiteDecoder
 
@@ -38,8 +39,7 @@ class Decoder(nn.Module):
         self.kind = config["_class_name"]
         self.channels = int(config["latent_channels"])
         self.factor = factor
-        self.scaling = float(config.get("scaling_factor") or 1.0)
-        self.shift = float(config.get("shift_factor") or 0.0)
+        self.scaling, self.shift = latent_scaling(config)
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError

@@ -41,20 +41,21 @@ class EncoderWorker(Worker):
         self._jpeg = JpegEncoder(settings.jpeg_quality)
         self._pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="jpeg")
         self._decoder: ClipDecoder | None = None
-        self._plain: dict[tuple[int, int], bytes] = {}  # what --passthrough sends, by size
+        self._plain: tuple[bytes, int, int] | None = None  # what --passthrough sends, its height and width
 
     def warm_up(self) -> None:
         settings = self._settings
         if settings.threads:
             torch.set_num_threads(settings.threads)
         self._facts = {"jpeg": self._jpeg.library, "jpeg_quality": settings.jpeg_quality}
-        if settings.passthrough:
-            return
         config = ModelConfig.load(settings.config)
+        width, height = settings.width or config.width, settings.height or config.height
+        if settings.passthrough:
+            self._plain = self._jpeg(np.full((height, width, 3), 128, np.uint8)), height, width
+            return
         device = choose_device(settings)
         vae = load_decoder(config.pretrained_vae_path)
         decoder = ClipDecoder(vae, device, settings.dtype)
-        width, height = settings.width or config.width, settings.height or config.height
         seconds = decoder.warm_up(height // vae.factor, width // vae.factor) / decoder.chunk
         self._facts |= {"vae": vae.kind, "device": str(device), "plan": str(decoder.plan)}
         log.info(
@@ -132,12 +133,11 @@ class EncoderWorker(Worker):
 
     def _encoded(self, latents: Array16) -> Iterator[tuple[tuple[int, int], list[bytes]]]:
         """Size and JPEGs of a few frames at a time."""
-        if self._decoder is None:
-            size = (latents.shape[2] * 8, latents.shape[3] * 8)
-            if size not in self._plain:
-                self._plain[size] = self._jpeg(np.full((*size, 3), 128, np.uint8))
-            yield size, [self._plain[size]] * len(latents)
+        if self._plain is not None:
+            jpeg, height, width = self._plain
+            yield (height, width), [jpeg] * len(latents)
             return
+        assert self._decoder is not None
         for pictures in self._decoder.decode(latents):
             size = (pictures.shape[1], pictures.shape[2])
             yield size, list(self._pool.map(self._jpeg, pictures))
