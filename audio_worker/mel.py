@@ -57,7 +57,8 @@ def mel_filters(n_mels: int = N_MELS) -> torch.Tensor:
 
 @functools.lru_cache(maxsize=8)
 def _constants(device: torch.device, n_mels: int) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.hann_window(N_FFT).to(device), mel_filters(n_mels).to(device)
+    with torch.inference_mode(False):  # they are kept, and may be used in training later
+        return torch.hann_window(N_FFT).to(device), mel_filters(n_mels).to(device)
 
 
 def log_mel(pcm: torch.Tensor, *, max_floor: float | None = None, n_mels: int = N_MELS) -> torch.Tensor:

@@ -1,0 +1,123 @@
+"""The encoder worker's bookkeeping, without sockets: repeated jobs, resets, errors inside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from encoder_worker.worker import EncoderWorker
+from protocol.compute import Output
+from protocol.hop import Job
+from protocol.hop_client import Token
+from protocol.messages import Frame, Latents
+from protocol.metrics import Metrics
+from protocol.settings import load_settings
+from protocol.stage import Stage
+
+
+class FakeStage:
+    """Records what a worker asks of its stage; it is its own hop, results and compute."""
+
+    def __init__(self) -> None:
+        self.jobs = self.results = self.compute = self
+        self.metrics = Metrics()
+        self.warm = True
+        self.acked: list[Job] = []
+        self.sent: list[Frame] = []
+        self.forgotten: list[tuple[str, int, int]] = []
+        self.tasks: list[tuple[Job, Any, tuple[Any, ...]]] = []
+        self.failed: list[tuple[int, str, bool]] = []
+
+    def ack(self, job: Job) -> None:
+        self.acked.append(job)
+
+    def send(self, frame: Frame) -> None:
+        self.sent.append(frame)
+
+    def forget(self, *key: Any) -> None:
+        self.forgotten.append(cast("tuple[str, int, int]", key))
+
+    def submit(self, key: Job, task: Any, *args: Any) -> None:
+        self.tasks.append((key, task, args))
+
+    def fail(self, msg: Latents, reason: str, *, fatal: bool = False) -> None:
+        self.failed.append((msg.seq, reason, fatal))
+
+    def outputs(self) -> Iterator[Output]:
+        """Run the submitted tasks, as the compute thread would."""
+        tasks, self.tasks = self.tasks, []
+        for key, task, args in tasks:
+            try:
+                for part in task(*args):
+                    yield Output(key, part, done=False)
+                yield Output(key)
+            except Exception as error:
+                yield Output(key, error=error)
+
+
+@pytest.fixture
+def stage() -> FakeStage:
+    return FakeStage()
+
+
+@pytest.fixture
+def worker(stage: FakeStage) -> EncoderWorker:
+    worker = EncoderWorker(load_settings([], {}), cast("Stage", stage))
+    worker._plain = (b"jpeg", 8, 8)
+    return worker
+
+
+def job(seq: int, number: int, upstream: int = 0) -> Job:
+    latents = Latents("anna", 0, seq, seq * 8000, 24, np.zeros((2, 4, 1, 1), np.float16))
+    return Job(latents, Token(upstream, 0, number))
+
+
+def run(worker: EncoderWorker, stage: FakeStage) -> None:
+    for output in stage.outputs():
+        worker.on_output(output)
+
+
+def test_a_clip_is_acknowledged_when_the_gateway_has_it(worker: EncoderWorker, stage: FakeStage) -> None:
+    worker.on_job(job(0, 1))
+    run(worker, stage)
+    assert [frame.index for frame in stage.sent] == [0, 1] and stage.acked == []
+    worker.on_clip(("anna", 0, 0))
+    assert [j.token.number for j in stage.acked] == [1]
+    worker.on_clip(("anna", 0, 0))
+    assert len(stage.acked) == 1
+
+
+def test_a_job_that_comes_again_is_made_once_and_acknowledged_twice(
+    worker: EncoderWorker, stage: FakeStage
+) -> None:
+    worker.on_job(job(0, 1))
+    worker.on_job(job(0, 7, upstream=1))
+    run(worker, stage)
+    assert len(stage.sent) == 2
+    worker.on_clip(("anna", 0, 0))
+    assert [j.token.number for j in stage.acked] == [1, 7]
+
+
+def test_what_an_upstream_took_back_is_not_made(worker: EncoderWorker, stage: FakeStage) -> None:
+    worker.on_job(job(0, 1, upstream=0))
+    worker.on_job(job(1, 2, upstream=1))
+    worker.on_reset(0)
+    run(worker, stage)
+    assert {frame.seq for frame in stage.sent} == {1}
+    assert stage.forgotten == [("anna", 0, 0)]
+
+
+def test_an_error_inside_fails_the_clip_and_not_the_worker(worker: EncoderWorker, stage: FakeStage) -> None:
+    worker._plain = None
+    worker._decoder = cast("Any", object())
+    worker.on_job(job(0, 1))
+    run(worker, stage)
+    assert len(stage.failed) == 1 and "AttributeError" in stage.failed[0][1] and not stage.failed[0][2]
+    assert [j.token.number for j in stage.acked] == [1]
+    worker._plain = (b"jpeg", 8, 8)
+    worker.on_job(job(1, 2))
+    run(worker, stage)
+    assert {frame.seq for frame in stage.sent} == {1}
