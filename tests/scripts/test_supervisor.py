@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import json
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from protocol.settings import load_settings
 from scripts import supervisor
 from scripts.poses import PoseError, convert_pose_folders
+from tests.helpers.official_pose import write_official_pose
 
 
 def commands(*flags: str) -> dict[str, list[str]]:
@@ -46,21 +46,8 @@ def test_a_flag_of_the_run_reaches_every_stage():
         assert (settings.steps, settings.use_init_latent, settings.fps) == (3, False, 12)
 
 
-def make_official(folder: Path, frames: int = 3) -> Path:
-    """A folder of pose files as the official repository has them: pickled dictionaries in `.npy`."""
-    folder.mkdir()
-    for number in range(frames):
-        pose = {
-            "hands": np.full((2, 21, 2), 0.5),
-            "hands_score": np.ones((2, 21)),
-            "draw_pose_params": np.array([800, 800, 0, 800, 0, 800]),
-        }
-        np.save(folder / f"{number}.npy", np.array(pose, dtype=object), allow_pickle=True)
-    return folder
-
-
 def test_official_pose_folders_are_converted_and_others_pass(tmp_path):
-    official = make_official(tmp_path / "01")
+    official = write_official_pose(tmp_path / "01")
     track = tmp_path / "calm.npz"
     track.write_bytes(b"")
     (tmp_path / "run").mkdir()
@@ -73,7 +60,7 @@ def test_official_pose_folders_are_converted_and_others_pass(tmp_path):
 
 
 def test_a_damaged_pose_is_named(tmp_path):
-    official = make_official(tmp_path / "01")
+    official = write_official_pose(tmp_path / "01")
     (official / "1.npy").write_bytes(b"not numpy")
     (tmp_path / "run").mkdir()
     with pytest.raises(PoseError, match=r"--pose-dir .*1\.npy"):
