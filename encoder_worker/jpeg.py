@@ -62,6 +62,15 @@ class JpegEncoder:
         return self._encode(picture)
 
 
+def with_comment(jpeg: bytes, text: str) -> bytes:
+    """The JPEG with a comment segment; it goes behind the JFIF header, which must come first."""
+    at = 2
+    if jpeg[2:4] == b"\xff\xe0":
+        at += 2 + int.from_bytes(jpeg[4:6], "big")
+    words = text.encode()
+    return jpeg[:at] + b"\xff\xfe" + (2 + len(words)).to_bytes(2, "big") + words + jpeg[at:]
+
+
 def _turbojpeg(quality: int, subsampling: str) -> Callable[[Picture], bytes]:
     import turbojpeg
 

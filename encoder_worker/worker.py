@@ -21,7 +21,7 @@ from protocol.stage import Stage, Worker
 
 from .decode import ClipDecoder, DecodeError
 from .device import choose_device
-from .jpeg import JpegEncoder
+from .jpeg import JpegEncoder, with_comment
 from .vae import load_decoder
 
 log = logging.getLogger(__name__)
@@ -152,4 +152,6 @@ def _frame(msg: Latents, index: int, height: int, width: int, jpeg: bytes) -> Fr
     first = -(-msg.pts * msg.fps // RATE)
     pts = (first + index) * RATE // msg.fps
     count = len(msg.latents)
-    return Frame(msg.session, msg.epoch, msg.seq, index, count, pts, width, height, jpeg)
+    # a client of version 1 gets bare pictures: the comment tells it where in the stream they belong
+    marked = with_comment(jpeg, f"echomimic pts={pts}")
+    return Frame(msg.session, msg.epoch, msg.seq, index, count, pts, width, height, marked)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import simplejpeg
+from PIL import Image
 
-from encoder_worker.jpeg import JpegEncoder, Picture
+from encoder_worker.jpeg import JpegEncoder, Picture, with_comment
 
 
 def drawn(side: int = 256) -> Picture:
@@ -53,6 +56,15 @@ def test_full_colour_beats_halved_colour_on_drawn_pictures() -> None:
 def test_views_and_odd_sizes() -> None:
     picture = drawn(67)[::-1, :61]
     assert decoded(JpegEncoder()(picture)).shape == (67, 61, 3)
+
+
+def test_a_comment_changes_no_pixel() -> None:
+    jpeg = JpegEncoder()(drawn(64))
+    marked = with_comment(jpeg, "echomimic pts=8000")
+    assert len(marked) == len(jpeg) + 4 + len("echomimic pts=8000")
+    assert marked[:4] == b"\xff\xd8\xff\xe0" and b"\xff\xfe\x00\x14echomimic pts=8000" in marked[:64]
+    np.testing.assert_array_equal(decoded(marked), decoded(jpeg))
+    assert Image.open(io.BytesIO(marked)).info["comment"] == b"echomimic pts=8000"
 
 
 def test_a_library_that_does_not_load_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,6 +84,7 @@ def test_a_clip_is_acknowledged_when_the_gateway_has_it(worker: EncoderWorker, s
     worker.on_job(job(0, 1))
     run(worker, stage)
     assert [frame.index for frame in stage.sent] == [0, 1] and stage.acked == []
+    assert all(f"pts={frame.pts}".encode() in frame.jpeg for frame in stage.sent)
     worker.on_clip(("anna", 0, 0))
     assert [j.token.number for j in stage.acked] == [1]
     worker.on_clip(("anna", 0, 0))
