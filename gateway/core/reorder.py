@@ -96,8 +96,8 @@ class Reorderer:
 
     @property
     def overtaken(self) -> bool:
-        """Whether the next clip is waited for while a later one is all there."""
-        return any(self.complete(seq) for seq in self._clips if seq > self.next_seq)
+        """Whether the next clip is waited for while all pictures of a later one are there."""
+        return any(clip.frames and self.complete(seq) for seq, clip in self._clips.items())
 
     def complete(self, seq: int) -> bool:
         """Whether every picture of `seq` has arrived, or none is wanted any more."""

@@ -6,6 +6,7 @@ and whatever an older epoch still has under way is dropped.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,8 @@ from gateway.core.reorder import ClipBegins, ClipEnds, Picture, Reorderer
 from protocol.browser import AudioMessage, BrowserError, Shown, VideoMessage
 from protocol.messages import Failed, Frame, Pcm
 from protocol.metrics import Window
+
+log = logging.getLogger(__name__)
 
 Samples = npt.NDArray[np.float32]
 
@@ -44,9 +47,9 @@ class Choice:
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds. `idle`: pause after which a begun clip is flushed. `clip`: longest wait for a clip once its
-    last sample has gone down; `overtaken`: the same when later clips are there already. `shown`: longest time
-    for which a client may show nothing that it was sent."""
+    """Seconds. `idle`: pause after which a begun clip is flushed. `clip`: longest wait for a clip from its
+    last sample or the session's last picture on; `overtaken`: from when a later one is all there. `shown`:
+    longest time for which a client may show nothing that it was sent."""
 
     idle: float = 0.3
     clip: float = 15.0
@@ -76,6 +79,7 @@ class SessionCore:
         self._player: Player = (PacedPlayer if version == 1 else AckedPlayer)(choice.shape)
         self._last_audio = now
         self._last_work = now
+        self._last_frame = now
         self._flush_asked = False
         self._begin(0)
 
@@ -92,6 +96,7 @@ class SessionCore:
         self._order = Reorderer(self.choice.shape.frames, self._log.complete)
         self._pcm_seq = 0
         self._clip_of: dict[int, int] = {}  # seq of a Pcm sent lately → the clip it belongs to
+        self._overtaken = (-1, 0.0)  # the next clip, and since when a later one is there
         self._unsent_clips: set[int] = set()  # clips whose PCM a full queue pushed out
         self._ended: dict[int, float] = {}  # clip begun, first picture not sent -> when its last sample came
 
@@ -185,6 +190,7 @@ class SessionCore:
         if frame.epoch != self.epoch or not self._order.frame(frame):
             self.duplicates += 1
             return False
+        self._last_frame = now
         self._advance(now)
         return True
 
@@ -198,8 +204,7 @@ class SessionCore:
             return
         if failed.fatal:
             self.fatal = BrowserError("failed", f"{failed.stage}: {failed.reason}")
-        elif self._order.fail(failed.seq):
-            self.failure = failed.reason
+        elif self._skip(failed.seq, failed.reason):
             self._advance(now)
 
     def pushed_out(self, pcm: Pcm, now: float) -> None:
@@ -212,20 +217,34 @@ class SessionCore:
         """Give up clips that cannot come or that have been waited for too long."""
         for clip in [c for c in self._unsent_clips if self._log.complete(c)]:
             self._unsent_clips.discard(clip)
-            if self._order.fail(clip):
-                self.failure = "overload: no audio worker took the sound"
+            self._skip(clip, "overload: no audio worker took the sound")
         while self._log.complete(self._order.next_seq):
-            waited = now - self._log.audio(self._order.next_seq).ended_at
-            limit = self.limits.overtaken if self._order.overtaken else self.limits.clip
-            if waited < limit or not self._order.fail(self._order.next_seq):
+            waited, limit = self._waited(now)
+            if waited < limit or not self._skip(self._order.next_seq, f"not all there within {limit:g} s"):
                 break
-            self.failure = f"no picture within {limit:g} s"
             self._advance(now)
         self._advance(now)
         if self._player.stalled(now) > self.limits.shown:
             self.fatal = BrowserError(
                 "slow_client", f"nothing was shown for {self.limits.shown:g} s of what was sent"
             )
+
+    def _waited(self, now: float) -> tuple[float, float]:
+        """How long the next clip has been waited for, and how long it may be."""
+        clip = self._order.next_seq
+        if self._order.overtaken:
+            if self._overtaken[0] != clip:
+                self._overtaken = clip, now
+            return now - self._overtaken[1], self.limits.overtaken
+        # while pictures of this session come, the stages are slow and not stuck: their queues are short
+        return now - max(self._log.audio(clip).ended_at, self._last_frame), self.limits.clip
+
+    def _skip(self, clip: int, why: str) -> bool:
+        if not self._order.fail(clip):
+            return False
+        self.failure = why
+        log.warning("session %s: the pictures of clip %d are skipped: %s", self.name, clip, why)
+        return True
 
     def _advance(self, now: float) -> None:
         for item in self._order.pop():
