@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -89,6 +90,7 @@ class Around:
         self.pcm.close()
         self.results.close()
         self.ctx.term()
+        shutil.rmtree(self.run_dir, ignore_errors=True)
         sys.stderr.write(self.log.read_text())
 
 
