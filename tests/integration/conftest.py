@@ -33,6 +33,13 @@ def default_run() -> Iterator[ManagedRun]:
         yield run
 
 
+@pytest.fixture(scope="session")
+def plain_run() -> Iterator[ManagedRun]:
+    """All stages with nothing computed, so that what they do to each other shows on any machine."""
+    with ManagedRun("--passthrough", "--encoders", "2", "--max-sessions", "16", timeout=300) as run:
+        yield run
+
+
 def wait_for(condition: Callable[[], bool], within: float) -> bool:
     """Whether `condition` came true within the given seconds."""
     deadline = time.monotonic() + within

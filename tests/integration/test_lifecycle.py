@@ -24,12 +24,6 @@ def start(*flags: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture(scope="module")
-def plain_run():
-    with ManagedRun("--passthrough", "--encoders", "2") as run:
-        yield run
-
-
 def test_every_stage_is_a_process_and_the_log_has_them_all(plain_run):
     assert len(plain_run.pids()) == 5
     for stage in ("gateway", "audio_worker", "gpu_worker", "encoder_worker.0", "encoder_worker.1"):

