@@ -122,8 +122,8 @@ class AudioMessage:
     """The sound of one clip as the client sent it, at the client's rate.
 
     `position` counts the samples that the client had sent in this session before this clip's first one: it
-    goes on where `pts` jumps over the padding of a pause or starts anew with an epoch. `pictures` is False when the clip's
-    pictures were dropped.
+    goes on where `pts` jumps over the padding of a pause or starts anew with an epoch. `pictures` is False
+    when the clip's pictures were dropped.
     """
 
     samples: Samples

@@ -62,7 +62,7 @@ def heard(sent):
     return np.concatenate([m.samples for _, m in sent if isinstance(m, AudioMessage)])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_sound_is_whole_and_pictures_in_order_whatever_happens(data):
     version = data.draw(st.sampled_from([1, 2]))
