@@ -26,10 +26,47 @@ TONGUE = (0.90, 0.36, 0.40)
 TEETH = (0.985, 0.98, 0.965)
 
 
+@dataclass(frozen=True)
+class Palette:
+    """Colours (3,) that every figure shares, kept on the device.
+
+    Made once, because a constant made while drawing is a copy that the host waits for, and no CUDA graph can
+    hold it.
+    """
+
+    white: Tensor
+    cavity: Tensor
+    tongue: Tensor
+    teeth: Tensor
+    rose: Tensor
+    natural_lip: Tensor
+    lip_line: Tensor
+    blush: Tensor
+    lash: Tensor
+    brow: Tensor
+
+    @classmethod
+    def make(cls, device: torch.device) -> Palette:
+        colors = {
+            "white": (1.0, 1.0, 1.0),
+            "cavity": CAVITY,
+            "tongue": TONGUE,
+            "teeth": TEETH,
+            "rose": (0.80, 0.33, 0.36),
+            "natural_lip": (0.86, 0.70, 0.68),
+            "lip_line": (0.66, 0.54, 0.55),
+            "blush": (0.95, 0.38, 0.36),
+            "lash": (0.13, 0.09, 0.09),
+            "brow": (0.16, 0.11, 0.10),
+        }
+        return cls(**{name: torch.tensor(color, device=device) for name, color in colors.items()})
+
+
 @dataclass
 class Look:
     """Colours (B, 3) and proportions (B,) of each identity in the batch."""
 
+    palette: Palette
     skin: Tensor
     hair: Tensor
     iris: Tensor
@@ -38,17 +75,15 @@ class Look:
     proportions: dict[str, Tensor]
 
 
-def make_look(skin: Tensor, hair: Tensor, iris: Tensor, proportions: dict[str, Tensor]) -> Look:
+def make_look(
+    palette: Palette, skin: Tensor, hair: Tensor, iris: Tensor, proportions: dict[str, Tensor]
+) -> Look:
     """Derive lip and line colours from the skin: (B, 3) colours in 0..1."""
-    rose = torch.tensor([0.80, 0.33, 0.36], device=skin.device)
-    natural = skin * torch.tensor([0.86, 0.70, 0.68], device=skin.device)
     amount = (0.15 + 0.55 * proportions["lip_rose"])[:, None]
     # On dark skin a full rose would glow: it follows the skin's lightness.
     lightness = skin.mean(1, keepdim=True)
-    lip = torch.lerp(natural, rose * (0.80 + 0.26 * lightness), amount)
-    return Look(
-        skin, hair, iris, lip, lip * torch.tensor([0.66, 0.54, 0.55], device=skin.device), proportions
-    )
+    lip = torch.lerp(skin * palette.natural_lip, palette.rose * (0.80 + 0.26 * lightness), amount)
+    return Look(palette, skin, hair, iris, lip, lip * palette.lip_line, proportions)
 
 
 def jaw_drop(state: FigureState) -> Tensor:
@@ -68,8 +103,7 @@ def draw_skin(canvas: Tensor, x: Tensor, y: Tensor, scale: float, look: Look, st
     inner_ear = (torch.hypot(((x - 132.0).abs() - 60.5) / 0.5, (y - 117.0) * 0.9) - 6.0) * 0.5
     canvas = paint(canvas, look.skin * 0.86, coverage(inner_ear * scale) * coverage((1.5 - head) * scale))
     blush = torch.exp(-(((x - 132.0).abs() - 37.0) ** 2 / 110.0 + (y - 141.0) ** 2 / 60.0))
-    rose = torch.tensor([0.95, 0.38, 0.36], device=x.device)
-    canvas = paint(canvas, rose, blush * face * 0.30 * col(look.proportions["blush"]))
+    canvas = paint(canvas, look.palette.blush, blush * face * 0.30 * col(look.proportions["blush"]))
     nose = torch.maximum(torch.hypot((x - 132.0) / 1.5, y - 130.0) - 8.0, 130.0 - y)
     return paint(canvas, look.skin * 0.0, coverage(nose * scale) * 0.16)
 
@@ -79,7 +113,7 @@ def draw_eyes(canvas: Tensor, x: Tensor, y: Tensor, scale: float, look: Look, st
     shut = col(state.eyelid.clamp(0.0, 1.0))
     size = col(look.proportions["eye_size"])
     white = look.proportions["eye_white"]
-    lash_color = torch.lerp(look.hair * 0.4, torch.tensor([0.13, 0.09, 0.09], device=x.device), 0.75)
+    lash_color = torch.lerp(look.hair * 0.4, look.palette.lash, 0.75)
     rx, ry = 11.2 * size, 9.0 * size
     for eye in EYES:
         side = 1.0 if eye > MOUTH_X else -1.0
@@ -91,7 +125,7 @@ def draw_eyes(canvas: Tensor, x: Tensor, y: Tensor, scale: float, look: Look, st
         up, down = ry * (1.0 - shut), ry * (1.0 - shut)
         opening = superellipse(ex, y - middle, rx, up, down, 2.2)
         inside = coverage(opening * scale) * (1.0 - smoothstep(0.82, 0.97, shut))
-        canvas = paint(canvas, torch.ones(3, device=x.device), inside * col(white))
+        canvas = paint(canvas, look.palette.white, inside * col(white))
         shade = smoothstep(-0.35, -1.0, (y - middle) / ry) * 0.16
         canvas = paint(canvas, look.skin * 0.5, inside * shade * col(white))
         ix = ex - 3.6 * size * col(state.gaze[:, 0]) + 0.6 * side * col(white)
@@ -100,7 +134,7 @@ def draw_eyes(canvas: Tensor, x: Tensor, y: Tensor, scale: float, look: Look, st
         canvas = paint(canvas, look.iris, inside * coverage((reach - 6.9 * size) * scale))
         canvas = paint(canvas, look.iris * 0.35, inside * coverage((reach - 3.6 * size) * scale))
         glint = torch.hypot(ix - 2.0, iy + 2.3) - 1.9
-        canvas = paint(canvas, torch.ones(3, device=x.device), inside * coverage(glint * scale) * 0.92)
+        canvas = paint(canvas, look.palette.white, inside * coverage(glint * scale) * 0.92)
         canvas = _lashes(canvas, (ex, y, middle, up, rx), side, scale, look, shut, lash_color)
     return canvas
 
@@ -135,7 +169,7 @@ def _lashes(
 def draw_brows(canvas: Tensor, x: Tensor, y: Tensor, scale: float, look: Look, state: FigureState) -> Tensor:
     """Brows in a darkened hair colour; raised or lowered by `brow`."""
     lift = col(state.brow)
-    color = torch.lerp(look.hair * 0.62, torch.tensor([0.16, 0.11, 0.10], device=x.device), 0.35)
+    color = torch.lerp(look.hair * 0.62, look.palette.brow, 0.35)
     arch = col(look.proportions["brow_arch"])
     thick = col(look.proportions["brow_thickness"])
     for center in (104.5, 159.5):
@@ -222,8 +256,8 @@ def draw_mouth(canvas: Tensor, x: Tensor, y: Tensor, scale: float, look: Look, s
     canvas = paint(canvas, look.lip, coverage((lips + bow) * scale))
     cavity = superellipse(mx, my, shape.half_width, shape.up, shape.down, shape.exponent)
     inside = coverage(cavity * scale) * smoothstep(0.3, 1.6, height)
-    canvas = paint(canvas, torch.tensor(CAVITY, device=x.device), inside)
-    canvas = _inside_mouth(canvas, mx, my, scale, shape, state, inside)
+    canvas = paint(canvas, look.palette.cavity, inside)
+    canvas = _inside_mouth(canvas, mx, my, scale, look.palette, shape, state, inside)
     width = 1.05 + 0.35 * col(state.lips_pressed)
     line = torch.hypot(my, (mx.abs() - shape.half_width + 0.4).clamp_min(0.0)) - width
     return paint(canvas, look.line, coverage(line * scale) * (1.0 - smoothstep(0.6, 2.4, height)))
@@ -234,12 +268,12 @@ def _inside_mouth(
     mx: Tensor,
     my: Tensor,
     scale: float,
+    palette: Palette,
     shape: MouthShape,
     state: FigureState,
     inside: Tensor,
 ) -> Tensor:
     """Tongue and teeth, seen through the opening."""
-    device = mx.device
     height = shape.up + shape.down
     round_ = col(state.mouth_round.clamp(0.0, 1.0))
     wide = col(state.mouth_width.clamp(0.0, 1.0))
@@ -252,19 +286,16 @@ def _inside_mouth(
     tongue_seen = torch.maximum(
         smoothstep(7.0, 11.0, height) * (1.0 - 0.8 * round_), raised * smoothstep(2.0, 4.0, height)
     )
-    canvas = paint(
-        canvas, torch.tensor(TONGUE, device=device), inside * coverage(tongue * scale) * tongue_seen
-    )
+    canvas = paint(canvas, palette.tongue, inside * coverage(tongue * scale) * tongue_seen)
     upper = (height * (0.34 + 0.10 * wide)).clamp(max=6.2)
     upper_edge = my + shape.up - upper - 0.6 * (1.0 - (mx / shape.half_width) ** 2)
     seen = smoothstep(1.8, 4.5, height) * (1.0 - 0.9 * smoothstep(0.35, 0.8, round_)) * (1.0 - bite)
-    color = torch.tensor(TEETH, device=device)
-    canvas = paint(canvas, color, inside * coverage(upper_edge * scale) * seen)
+    canvas = paint(canvas, palette.teeth, inside * coverage(upper_edge * scale) * seen)
     lower_edge = shape.down - (0.24 * height).clamp(max=3.6) - my
     seen = smoothstep(4.0, 7.0, height) * wide * (1.0 - bite)
-    canvas = paint(canvas, color * 0.95, inside * coverage(lower_edge * scale) * seen)
+    canvas = paint(canvas, palette.teeth * 0.95, inside * coverage(lower_edge * scale) * seen)
     # f, v: a row of upper teeth resting on the lower lip.
     row = superellipse(
         mx, my + shape.up * 0.2, shape.half_width * 0.88, shape.up + 0.2, shape.down + 0.7, 3.6
     )
-    return paint(canvas, color, coverage(row * scale) * smoothstep(0.2, 0.7, bite))
+    return paint(canvas, palette.teeth, coverage(row * scale) * smoothstep(0.2, 0.7, bite))

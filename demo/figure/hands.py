@@ -18,6 +18,7 @@ PATCH = 0.375
 #: Finger radii at knuckle and tip in fractions of the hand's length: thumb, index, middle, ring, little.
 FINGER_RADII = ((0.098, 0.072), (0.082, 0.066), (0.084, 0.066), (0.080, 0.064), (0.072, 0.058))
 DRAW_ORDER = (4, 3, 2, 1, 0)
+OUTLINE_TINT = (1.0, 0.9, 0.87)
 
 
 @dataclass
@@ -31,9 +32,9 @@ class HandColors:
     bare: Tensor
 
 
-def hand_colors(skin: Tensor, sleeve: Tensor, bare: Tensor) -> HandColors:
+def hand_colors(skin: Tensor, sleeve: Tensor, bare: Tensor, tint: Tensor) -> HandColors:
+    """Skin and sleeve (B, 3), bare (B,); tint is `OUTLINE_TINT` on their device."""
     # Dark skin needs a stronger step for its fingers to read.
-    tint = torch.tensor([1.0, 0.9, 0.87], device=skin.device)
     dark = (0.50 + 0.29 * skin.mean(1, keepdim=True)) * tint
     # Darkened, and on black clothes lightened, so that an arm shows before the chest.
     lightness = sleeve.mean(1, keepdim=True)
@@ -44,7 +45,8 @@ def hand_colors(skin: Tensor, sleeve: Tensor, bare: Tensor) -> HandColors:
 
 def hand_length(points: Tensor, size: int) -> Tensor:
     """(B,) length in pixels that sets the fingers' thickness, steady under foreshortening: (B, 21, 2) in."""
-    palm = (points[:, [5, 9, 13, 17]] - points[:, :1]).norm(dim=2).amax(1)
+    knuckles = points[:, 5:18:4]  # by a slice: a list of indices would be copied to the device each time
+    palm = (knuckles - points[:, :1]).norm(dim=2).amax(1)
     measured = palm / 0.51
     nominal = HAND_LENGTH * size
     length: Tensor = (0.55 * nominal + 0.45 * measured).clamp(0.6 * nominal, 1.8 * nominal)

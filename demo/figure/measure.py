@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from demo.figure.face import CAVITY, MOUTH_X, MOUTH_Y, TEETH, TONGUE
+from demo.figure.face import MOUTH_X, MOUTH_Y
 from demo.figure.renderer import PIVOT, Renderer
 from demo.figure.state import FigureState
 
@@ -77,7 +77,8 @@ class MouthMeter:
         pictures, identity, head = pictures.to(device).float(), identity.to(device), head.to(device)
         patch = self._patch(pictures, head)
         look = self.renderer.look(identity)
-        inside = torch.tensor([CAVITY, TONGUE, TEETH], device=device).expand(len(patch), 3, 3)
+        palette = look.palette
+        inside = torch.stack((palette.cavity, palette.tongue, palette.teeth)).expand(len(patch), 3, 3)
         colors = torch.cat((inside, torch.stack((look.lip, look.line, look.skin), dim=1)), dim=1)
         distance = (patch[:, None] - colors[..., None, None]).square().sum(2)
         member = torch.softmax(-distance / COLOR_VARIANCE, dim=1)[:, :3].sum(1)

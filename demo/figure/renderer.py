@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from demo.figure import face, hands
-from demo.figure.face import Look, make_look
+from demo.figure.face import Look, Palette, make_look
 from demo.figure.sdf import col, smoothstep
 from demo.figure.state import FigureState
 
@@ -56,6 +56,8 @@ class Renderer:
             keep = _indices(all_names, identities)
             self.names = [all_names[i] for i in keep]
             self._load(data, keep)
+        self.palette = Palette.make(self.device)
+        self._outline_tint = torch.tensor(hands.OUTLINE_TINT, device=self.device)
         self._grid()
 
     def __len__(self) -> int:
@@ -89,6 +91,7 @@ class Renderer:
 
     def _grid(self) -> None:
         centers = torch.arange(self.size, device=self.device, dtype=torch.float32) + 0.5
+        self._patch_steps = torch.arange(int(hands.PATCH * self.size), device=self.device)
         self.py, self.px = torch.meshgrid(centers, centers, indexing="ij")
         self.ux = self.px / self.scale + self.view_x
         self.uy = self.py / self.scale + self.view_y
@@ -99,6 +102,7 @@ class Renderer:
     def look(self, identity: Tensor) -> Look:
         """Colours and proportions of identities (B,)."""
         return make_look(
+            self.palette,
             self.colors["skin"][identity],
             self.colors["hair"][identity],
             self.colors["iris"][identity],
@@ -115,6 +119,9 @@ class Renderer:
 
         Returns:
             (B, 3, size, size) float32 in 0..1.
+
+        On a GPU nothing here waits for it: no constant is copied there and no value read back, so that calls
+        of one batch size can be captured in a CUDA graph (`demo.figure.captured`).
         """
         identity = identity.to(self.device)
         state = state.to(self.device)
@@ -122,7 +129,7 @@ class Renderer:
         head = self._head_points(self.ux, self.uy, state.head)
         head_grid = self._normalized(*head)
         rows = self.behind_row[identity]
-        if bool((rows >= 0).any()):
+        if self._hair_behind(rows):
             behind = self.behind[rows.clamp_min(0)].float() * (rows >= 0)[:, None, None, None]
             canvas = _over(canvas, _sample(behind, head_grid))
         canvas = _over(canvas, _sample(self.body[identity].float(), self._body_grid(state)))
@@ -130,6 +137,12 @@ class Renderer:
         canvas = _over(canvas, _sample(self.front[identity].float(), self._front_grid(*head, state)))
         canvas = self._mouth(canvas, identity, state)
         return self._hands(canvas, identity, state).clamp_(0.0, 1.0)
+
+    def _hair_behind(self, rows: Tensor) -> bool:
+        """Whether to draw hair behind; on a GPU wherever an identity has some, since asking would wait."""
+        if len(self.behind) == 0:
+            return False
+        return self.device.type != "cpu" or bool((rows >= 0).any())
 
     def reference(self, identity: Tensor) -> Tensor:
         """(B, 3, size, size): the reference pictures, in the neutral state."""
@@ -194,6 +207,7 @@ class Renderer:
             self.colors["skin"][identity],
             self.colors["clothes"][identity],
             self.proportions["bare_arms"][identity],
+            self._outline_tint,
         )
         points = state.hands * self.size
         top = int(ARM_TOP * self.size)
@@ -212,9 +226,8 @@ class Renderer:
         batch = canvas.shape[0]
         middle = (points.amax(1) + points.amin(1)) / 2.0
         corner = (middle - patch / 2.0).round().clamp(-patch, self.size).long()
-        steps = torch.arange(patch, device=self.device)
-        columns = (corner[:, 0, None] + steps + patch)[:, None, :].expand(-1, patch, -1)
-        rows = (corner[:, 1, None] + steps + patch)[:, :, None].expand(-1, -1, patch)
+        columns = (corner[:, 0, None] + self._patch_steps + patch)[:, None, :].expand(-1, patch, -1)
+        rows = (corner[:, 1, None] + self._patch_steps + patch)[:, :, None].expand(-1, -1, patch)
         wide = F.pad(canvas, (patch,) * 4)
         index = (rows * wide.shape[-1] + columns).reshape(batch, 1, -1).expand(-1, 3, -1)
         flat = wide.reshape(batch, 3, -1)

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from demo.figure.rest import rest_hands
+
+
+@lru_cache(maxsize=8)
+def _rest_hands(device: str) -> Tensor:
+    """(2, 21, 2) on the device, copied there once: the host waits for each copy."""
+    with torch.inference_mode(False):
+        return torch.from_numpy(rest_hands()).to(device)
 
 
 @dataclass
@@ -63,7 +71,7 @@ class FigureState:
             gaze=zeros(2),
             head=zeros(3),
             breath=zeros(),
-            hands=torch.from_numpy(rest_hands()).to(device).expand(batch, 2, 21, 2).clone(),
+            hands=_rest_hands(str(device)).expand(batch, 2, 21, 2).clone(),
             hands_visible=torch.ones(batch, 2, device=device),
         )
 

@@ -13,41 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from demo.figure.layers import VIEW, VIEW_X, VIEW_Y, hair_behind, premultiplied_average, split_layers
-from demo.figure.make_identities import PROPORTIONS, SPLIT_FILE
+from demo.figure.layers import VIEW, VIEW_Y, hair_behind, premultiplied_average, split_layers
+from demo.figure.make_identities import SPLIT_FILE
 from demo.figure.measure import MouthMeter, crop_mouth, mouth_box
 from demo.figure.people import BUNDLED, all_people, split
 from demo.figure.renderer import DEFAULT_ASSETS, Renderer
 from demo.figure.rest import rest_hands
 from demo.figure.state import FigureState
-
-SIDE = 96
-
-
-def _write_stand_in(path: Path) -> None:
-    """Three identities with a plain body and a cap of hair, in the layout of the built file."""
-    people = all_people()[:3]
-    y, x = np.mgrid[:SIDE, :SIDE] / SIDE * VIEW + np.array([VIEW_Y, VIEW_X])[:, None, None]
-    body = np.zeros((3, SIDE, SIDE, 4), np.uint8)
-    front = np.zeros_like(body)
-    for row, person in enumerate(people):
-        body[row, (abs(x - 132) < 100) & (y > 215)] = [*bytes.fromhex(person.clothes), 255]
-        front[row, ((x - 132) ** 2 + (y - 80) ** 2 < 60**2) & (y < 60)] = [*bytes.fromhex(person.hair), 255]
-    np.savez_compressed(
-        path,
-        names=np.array([person.name for person in people]),
-        view=np.array([VIEW_X, VIEW_Y, VIEW], dtype=np.float32),
-        body=body,
-        front=front,
-        behind=front[:1],
-        behind_of=np.array([0]),
-        proportions=np.array([[float(getattr(p, k)) for k in PROPORTIONS] for p in people], dtype=np.float32),
-        proportion_names=np.array(PROPORTIONS),
-        **{
-            key: np.array([list(bytes.fromhex(getattr(p, key))) for p in people], dtype=np.uint8)
-            for key in ("skin", "hair", "clothes", "background", "iris")
-        },
-    )
+from tests.helpers.figure import write_stand_in
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +29,7 @@ def renderer(tmp_path_factory: pytest.TempPathFactory) -> Renderer:
     if DEFAULT_ASSETS.is_file():
         return Renderer(identities=[person.name for person in BUNDLED])
     path = tmp_path_factory.mktemp("figure") / "identities.npz"
-    _write_stand_in(path)
+    write_stand_in(path)
     return Renderer(path)
 
 
@@ -186,7 +159,7 @@ def test_another_size_draws_the_same_picture(renderer: Renderer, tmp_path: Path)
     if DEFAULT_ASSETS.is_file():
         large = Renderer(size=512, identities=[BUNDLED[0].name])
     else:
-        _write_stand_in(tmp_path / "identities.npz")
+        write_stand_in(tmp_path / "identities.npz")
         large = Renderer(tmp_path / "identities.npz", size=512)
     state = _state(1, mouth_open=0.7)
     small = renderer.render(torch.tensor([0]), state)
