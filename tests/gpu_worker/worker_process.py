@@ -17,6 +17,7 @@ from types import TracebackType
 import numpy as np
 import zmq
 
+from gpu_worker.pace import frames_at
 from gpu_worker.prefetch import QUEUE_DEPTH
 from gpu_worker.sessions import LatentTable
 from gpu_worker.work import ClipError, DeviceLost
@@ -38,6 +39,7 @@ class ToyEngine:
 
     def __init__(self, settings: Settings, cost: float = 0.0) -> None:
         self._cost = cost
+        self._clip_frames = settings.clip_frames
         self._ends = LatentTable[int](8)
         self.device_type = "cpu"
 
@@ -70,7 +72,7 @@ class ToyEngine:
         self._ends.close(session, epoch)
 
     def sample_clip(self, session: str, seq: int, fps: int) -> Clip:
-        return clip(session, seq, frames=fps // 2)
+        return clip(session, seq, frames=frames_at(fps, self._clip_frames))
 
     def info(self) -> dict[str, InfoValue]:
         return {"avatars": ["toy"], "model": "toy"}
@@ -220,8 +222,8 @@ class Process:
     def log(self) -> str:
         return self._log_path.read_text(encoding="utf-8", errors="replace")
 
-    def terminate(self, seconds: float = 3.0) -> int:
-        """The exit status after SIGTERM."""
+    def terminate(self, seconds: float = 10.0) -> int:
+        """The exit status after SIGTERM; the bound is for a machine with much else to do."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)
 

@@ -1,0 +1,345 @@
+"""The engine in this process, with a tiny random model in the official layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gpu_worker import device as devices
+from gpu_worker import engine as engine_module
+from gpu_worker.device import choose_device, cpu_has_bf16, dtype_choices, keep_compiled_code, thread_count
+from gpu_worker.engine import DenoiserEngine
+from gpu_worker.work import ClipError
+from protocol.messages import Clip
+from protocol.settings import Settings, SettingsError, load_settings
+from tests.helpers.official_layout import write_official_layout
+
+SIDE = 64
+TOKENS = 50
+
+
+def write_world(folder: Path) -> list[str]:
+    """A model, three avatars and two poses; the flags that name them."""
+    config = write_official_layout(folder, width=SIDE, height=SIDE, steps=2)
+    avatars, poses = folder / "avatars", folder / "poses"
+    avatars.mkdir()
+    poses.mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("ann", "bob", "cat"):
+        pixels = rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(avatars / f"{name}.png")
+    for name in ("rest", "wave"):
+        hands = rng.random((24, 2, 21, 2)).astype(np.float32)
+        np.savez(poses / f"{name}.npz", hands=hands, hands_score=np.ones((24, 2, 21), np.float32), fps=24)
+    return [
+        *("--config", str(config), "--avatar-dir", str(avatars), "--pose-dir", str(poses)),
+        *("--dtype", "float32", "--gpu-devices", "cpu", "--threads", "1"),
+    ]
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return write_world(tmp_path_factory.mktemp("official"))
+
+
+def settings_for(world: list[str], *argv: str) -> Settings:
+    return load_settings([*world, *argv], env={})
+
+
+@pytest.fixture(scope="module")
+def engine(world: list[str]) -> DenoiserEngine:
+    made = DenoiserEngine(settings_for(world))
+    made.load()
+    return made
+
+
+def clip(session: str, seq: int, *, frames: int = 12, seed: int = 0, **changes: Any) -> Clip:
+    tokens = np.random.default_rng(seed).standard_normal((frames, TOKENS, 384)).astype(np.float16)
+    made = Clip(session, 0, seq, seq * 8000, 24, "ann", "rest", tokens)
+    return replace(made, **changes)
+
+
+def make(engine: DenoiserEngine, wanted: Clip) -> np.ndarray:
+    return engine.denoise(engine.prepare(wanted))
+
+
+def differ(a: np.ndarray, b: np.ndarray) -> float:
+    """Relative difference of two clips' latents."""
+    a, b = a.astype(np.float32), b.astype(np.float32)
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+def test_says_what_it_serves(engine: DenoiserEngine) -> None:
+    info = engine.info()
+    assert info["avatars"] == ["ann", "bob", "cat"]
+    assert info["poses"] == ["rest", "wave"]
+    assert (info["width"], info["height"], info["steps"]) == (SIDE, SIDE, 2)
+    assert info["dtype"] == "float32"
+    assert str(info["device"]).startswith("cpu")
+    assert "scaled_dot_product_attention" in str(info["attention"])
+
+
+@pytest.mark.parametrize("frames", [12, 6, 4])
+def test_a_clip_of_any_rate(engine: DenoiserEngine, frames: int) -> None:
+    made = make(engine, clip("rates", 0, frames=frames))
+    assert made.shape == (frames, 4, SIDE // 8, SIDE // 8)
+    assert made.dtype == np.float16
+    assert np.isfinite(made).all()
+
+
+def test_a_clip_sent_again_is_the_same_clip(engine: DenoiserEngine) -> None:
+    first = [make(engine, clip("again", seq, seed=seq)) for seq in range(4)]
+    assert np.array_equal(make(engine, clip("again", 3, seed=3)), first[3])
+    assert np.array_equal(make(engine, clip("again", 2, seed=2)), first[2])
+
+
+def test_a_clip_follows_the_one_before(engine: DenoiserEngine, world: list[str]) -> None:
+    make(engine, clip("follow", 0))
+    following = make(engine, clip("follow", 1, seed=1))
+    engine.close("follow", 0)
+    alone = make(engine, clip("follow", 1, seed=1))
+    assert differ(following, alone) > 1e-3
+    engine.close("follow", 0)
+    # a gap is not bridged
+    make(engine, clip("follow", 0))
+    make(engine, clip("follow", 1, seed=1))
+    gap = make(engine, clip("follow", 3, seed=1))
+    engine.close("follow", 0)
+    assert np.array_equal(gap, make(engine, clip("follow", 3, seed=1)))
+
+
+def test_without_latent_preservation_clips_stand_alone(engine: DenoiserEngine, world: list[str]) -> None:
+    other = DenoiserEngine(settings_for(world, "--no-use-init-latent"))
+    other.load()
+    make(other, clip("alone", 0))
+    following = make(other, clip("alone", 1))
+    assert np.array_equal(following, make(engine, clip("alone", 1)))
+
+
+def test_every_condition_has_its_effect(engine: DenoiserEngine) -> None:
+    plain = make(engine, clip("same", 0))
+    for changes in (
+        {"avatar": "bob"},
+        {"pose": "wave"},
+        {"tokens": clip("same", 0, seed=9).tokens},
+        {"session": "other"},
+        {"epoch": 1},
+    ):
+        engine.close("same", 9)
+        assert differ(make(engine, replace(clip("same", 0), **changes)), plain) > 1e-4, changes
+    assert np.array_equal(make(engine, clip("same", 0, avatar="default", pose="default")), plain)
+
+
+def test_pose_follows_pts(engine: DenoiserEngine) -> None:
+    """Poses of 24 frames loop after a second."""
+    engine.close("pts", 0)
+    plain = engine.prepare(clip("pts", 0))
+    assert torch.equal(engine.prepare(clip("pts", 0, pts=16000)).pose, plain.pose)
+    assert not torch.equal(engine.prepare(clip("pts", 0, pts=8000)).pose, plain.pose)
+    slow = engine.prepare(clip("pts", 0, frames=6, fps=12))
+    assert torch.equal(slow.pose, plain.pose[::2])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words", "fatal"),
+    [
+        ({"avatar": "zoe"}, "no avatar zoe; there are ann, bob, cat", True),
+        ({"pose": "jump"}, "no pose jump; there are rest, wave", True),
+        ({"tokens": np.zeros((12, 30, 384), np.float16)}, "30 audio tokens a frame, it must be 50", True),
+        ({"tokens": np.zeros((40, 50, 384), np.float16)}, "40 frames: this model takes 32", True),
+        ({"tokens": np.full((12, 50, 384), np.nan, np.float16)}, "not all finite", False),
+    ],
+)
+def test_what_cannot_be_made_says_why(
+    engine: DenoiserEngine, changes: dict[str, Any], words: str, fatal: bool
+) -> None:
+    with pytest.raises(ClipError, match=words) as caught:
+        engine.prepare(clip("bad", 0, **changes))
+    assert caught.value.fatal is fatal
+
+
+def test_latents_that_are_not_finite_go_nowhere(
+    engine: DenoiserEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(engine, clip("nan", 0))
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._eager, "sample", lambda latents, *_: latents * float("nan"))
+        with pytest.raises(ClipError, match="latents are not all finite"):
+            make(engine, clip("nan", 1))
+    # the next clip starts from noise, not from them
+    after = make(engine, clip("nan", 2))
+    engine.close("nan", 0)
+    assert np.array_equal(after, make(engine, clip("nan", 2)))
+
+
+def test_memory_that_runs_out_costs_one_clip(engine: DenoiserEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._eager, "sample", no_memory)
+        with pytest.raises(ClipError, match="not enough memory on cpu") as caught:
+            make(engine, clip("memory", 0))
+    assert not caught.value.fatal
+    assert np.isfinite(make(engine, clip("memory", 0))).all()
+
+
+def test_references_and_poses_are_made_once(engine: DenoiserEngine) -> None:
+    while engine.background():
+        pass
+    before = engine.metrics()
+    for name in ("ann", "bob", "cat"):
+        make(engine, clip("once", 0, avatar=name))
+    after = engine.metrics()
+    assert after["reference_cache_misses_total"] == before["reference_cache_misses_total"]
+    assert after["reference_cache_hits_total"] == before["reference_cache_hits_total"] + 3
+    assert after["pose_cache_misses_total"] == before["pose_cache_misses_total"]
+    assert after["sessions_held"] >= 1
+
+
+def test_a_sample_clip_is_like_a_real_one(engine: DenoiserEngine) -> None:
+    assert [len(engine.sample_clip("x", 0, fps).tokens) for fps in (24, 12, 8)] == [12, 6, 4]
+    assert engine.sample_clip("x", 3, 12).pts == 24000
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--width", "72"], "--width 72: this model's pictures have multiples of 64"),
+        (["--gpu-devices", "cuda:99"], "--gpu-devices cuda:99: torch finds"),
+        (["--gpu-devices", "toaster"], "--gpu-devices toaster: no device's name"),
+        (["--gpu-devices", "meta"], "only cpu and cuda"),
+        (["--reference-image", "/nowhere/face.png"], "/nowhere/face.png: no such picture"),
+        (["--pose-dir", "/nowhere"], "/nowhere: no such pose"),
+    ],
+)
+def test_settings_that_cannot_work(world: list[str], argv: list[str], words: str) -> None:
+    given = [word for word in world if word not in ("--gpu-devices", "cpu", "--pose-dir")]
+    given = [word for word in given if not word.endswith("/poses")]
+    if "--pose-dir" not in argv:
+        given += ["--pose-dir", str(Path(world[1]).parents[2] / "poses")]
+    if "--gpu-devices" not in argv:
+        given += ["--gpu-devices", "cpu"]
+    with pytest.raises(SettingsError, match=words):
+        DenoiserEngine(load_settings([*given, *argv], env={})).load()
+
+
+def test_a_damaged_picture_is_named(world: list[str], tmp_path: Path) -> None:
+    picture = tmp_path / "face.png"
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n and nothing more")
+    with pytest.raises(SettingsError, match=r"face\.png: cannot be read as a picture"):
+        DenoiserEngine(settings_for(world, "--reference-image", str(picture))).load()
+
+
+def test_compiling_that_fails_leaves_the_eager_model(
+    world: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    def broken(module: object, **_: object) -> Callable[..., None]:
+        def call(*_: object) -> None:
+            raise RuntimeError("no C++ compiler was found\nsecond line")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(engine_module, "keep_compiled_code", lambda settings: tmp_path)
+    other = DenoiserEngine(settings_for(world, "--compile-unet", "--fps", "24"))
+    other.load()
+    assert other.info()["compiled"] is False
+    assert "--compile-unet has no effect, compiling failed: no C++ compiler was found" in caplog.text
+    assert np.isfinite(make(other, clip("eager", 0))).all()
+
+
+def test_compiled_code_serves_the_shapes_it_was_made_for(
+    world: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[int] = []
+
+    def counted(module: Any, **_: object) -> Callable[..., Any]:
+        def call(latents: torch.Tensor, *rest: Any) -> Any:
+            seen.append(latents.shape[2])
+            return module(latents, *rest)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", counted)
+    monkeypatch.setattr(engine_module, "keep_compiled_code", lambda settings: tmp_path)
+    other = DenoiserEngine(settings_for(world, "--compile-unet", "--fps", "24"))
+    other.load()
+    assert other.info()["compiled"] is True
+    assert set(seen) == {12}
+    seen.clear()
+    make(other, clip("compiled", 0, frames=12))
+    make(other, clip("compiled", 0, frames=5))
+    assert seen == [12, 12]
+
+
+def test_the_faster_arithmetic_is_taken(
+    world: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(devices, "cpu_has_bf16", lambda: True)
+    times = {torch.float32: 2.0, torch.bfloat16: 1.0}
+
+    def clip_of_nothing(self: DenoiserEngine, denoiser: Any) -> float:
+        return times[denoiser.models.dtype]
+
+    monkeypatch.setattr(DenoiserEngine, "_clip_of_nothing", clip_of_nothing)
+    monkeypatch.setattr(engine_module, "_seconds", float)
+    monkeypatch.setattr(DenoiserEngine, "_warm", lambda self: None)
+    for fastest in ("bfloat16", "float32"):
+        other = DenoiserEngine(settings_for(world, "--dtype", "auto"))
+        other.load()
+        assert other.info()["dtype"] == fastest
+        assert f"arithmetic: {fastest} (a clip takes: float32 2.000 s, bfloat16" in caplog.text
+        times[torch.bfloat16] = 3.0
+
+
+def test_device_choice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    auto = load_settings([], env={})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device(auto) == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device(auto) == torch.device("cuda:0")
+    two = load_settings(["--gpu-devices", "cuda,cuda:1", "--worker-index", "1"], env={})
+    assert choose_device(two) == torch.device("cuda:1")
+    assert choose_device(replace(two, worker_index=0)) == torch.device("cuda:0")
+    assert dtype_choices("auto", torch.device("cuda")) == [torch.float16]
+    assert dtype_choices("bfloat16", torch.device("cpu")) == [torch.bfloat16]
+
+
+def test_bfloat16_is_read_off_the_cpu(tmp_path: Path) -> None:
+    flags = tmp_path / "cpuinfo"
+    flags.write_text("flags : fpu avx512f avx512_bf16 gfni\n")
+    assert cpu_has_bf16(flags)
+    flags.write_text("flags : fpu avx2\n")
+    assert not cpu_has_bf16(flags)
+    assert not cpu_has_bf16(tmp_path / "none")
+
+
+def test_threads_leave_room_for_the_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_settings([], env={})
+    for cores, threads in ((1, 1), (2, 1), (3, 1), (8, 4)):
+        monkeypatch.setattr(devices.os, "sched_getaffinity", lambda _, n=cores: set(range(n)))
+        assert thread_count(settings) == threads
+    assert thread_count(replace(settings, threads=7)) == 7
+
+
+def test_compiled_code_is_kept_where_it_can_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = load_settings(["--run-dir", str(tmp_path / "run")], env={})
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    kept = keep_compiled_code(settings)
+    assert kept.is_dir()
+    assert kept.is_relative_to(tmp_path / ".cache")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "file")
+    assert keep_compiled_code(settings) == tmp_path / "run" / "compiled"
