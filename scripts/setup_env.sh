@@ -54,7 +54,7 @@ sys.exit(m.version('torch').split('+')[0] != '$torch_version')" 2>/dev/null; the
   pip_install "torch==$torch_version"
 }
 
-pip_install() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" >&2; }
+pip_install() { "$venv/bin/python" -m pip install -qq --disable-pip-version-check "$@" >&2; }
 
 # install_env LOCK…: a virtual environment holding what the lock files name, in $venv ($root/.venv unless set).
 install_env() {
