@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Writes requirements.lock and requirements-dev.lock from pyproject.toml: one file for every Python from 3.10 on,
 # with markers. Needs uv (`pip install uv`). CUDA's libraries are left out: torch's own wheels pin theirs exactly.
-set -eu
+set -euo pipefail
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
 cd "$root"
 . scripts/setup_env.sh
@@ -13,7 +13,7 @@ compile() { # compile OUTPUT [FLAG…]
     echo "# Tested versions, written by scripts/lock.sh from pyproject.toml; do not edit."
     echo "torch==$torch_version" | uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate \
       --constraint - "$@" pyproject.toml |
-      grep -vE '^(nvidia-|cuda-|triton)' | grep -vE "sys_platform == '(win32|emscripten)'"
+      grep -vE '^(nvidia-|cuda-|triton)'
   } >"$out.new"
   mv -- "$out.new" "$out"
 }
