@@ -69,6 +69,7 @@ class DenoiserEngine:
         self._ends = LatentTable[Tensor](limit=4 * settings.max_sessions)
         self._token_count = tokens_per_frame(settings.audio_margin)
         self._compiled_frames: set[int] = set()
+        self._compiling_failed = False
         self._info: dict[str, InfoValue] = {}
 
     @property
@@ -141,43 +142,46 @@ class DenoiserEngine:
                 raise SettingsError(f"{flag} {side}: this model's pictures have multiples of {multiple}")
 
     def _warm(self) -> None:
-        """What a first clip would wait for: its avatar, its pose, a run of each shape, compiled code."""
+        """What a first clip would wait for: its avatar, its pose, a run of each shape."""
         begin = time.monotonic()
         self._avatars.get(self._avatars.names[0])
         while self._poses.warm_some(self._poses.names[0]):
             if time.monotonic() - begin > POSE_WARM_SECONDS:
                 break
-        rates = RATES if self._settings.fps is None else (self._settings.fps,)
-        if self._settings.compile_unet:
-            self._compile(rates)
-        for fps in rates:
-            self.denoise(self.prepare(self.sample_clip("_warm", 0, fps)))
-        self.close("_warm", 0)
+        for fps in RATES if self._settings.fps is None else (self._settings.fps,):
+            self._run_sample(fps)
         self._settle()
         logger.info("warm-up took %.1f s", time.monotonic() - begin)
 
-    def _compile(self, rates: tuple[int, ...]) -> None:
-        """Compiles for the clip of each rate; other shapes run as they are: no clip waits for a compiler."""
+    def _run_sample(self, fps: int) -> None:
+        self.denoise(self.prepare(self.sample_clip("_warm", 0, fps)))
+        self.close("_warm", 0)
+
+    def ready_for(self, fps: int) -> None:
+        """Compiles for the clips of this rate. Other shapes run as they are: no clip waits for a compiler."""
+        frames = frames_at(fps, self._settings.clip_frames)
+        if not self._settings.compile_unet or self._compiling_failed or frames in self._compiled_frames:
+            return
         folder = keep_compiled_code(self._settings)
         begin = time.monotonic()
-        self._compiled = ClipDenoiser(
-            self._eager.models,
-            steps=self._settings.steps,
-            guidance_scale=self._settings.cfg,
-            compile_unet=True,
-        )
         try:
-            for fps in rates:
-                clip = self.sample_clip("_warm", 0, fps)
-                self._compiled_frames.add(len(clip.tokens))
-                for _ in range(3):  # compiles, records CUDA graphs, runs
-                    self.denoise(self.prepare(clip))
-        except Exception as error:
-            self._compiled, self._compiled_frames = None, set()
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            self._compiled = self._compiled or ClipDenoiser(
+                self._eager.models,
+                steps=self._settings.steps,
+                guidance_scale=self._settings.cfg,
+                compile_unet=True,
+            )
+            self._compiled_frames.add(frames)
+            for _ in range(3):  # compiles, records CUDA graphs, runs
+                self._run_sample(fps)
+            seconds = time.monotonic() - begin
+            logger.info("denoiser compiled for %d frames in %.1f s (kept in %s)", frames, seconds, folder)
+        except Exception as error:  # compilers fail in any way; the model as it is always works
+            self._compiled_frames.discard(frames)
+            self._compiling_failed = True
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             logger.warning("--compile-unet has no effect, compiling failed: %s", reason)
-            return
-        logger.info("denoiser compiled in %.1f s (kept in %s)", time.monotonic() - begin, folder)
+        self._write_info()
 
     def _settle(self) -> None:
         """What this thread put on the device may be used from the prefetch stream from now on."""
@@ -287,7 +291,7 @@ class DenoiserEngine:
             "device": _device_name(self._device),
             "dtype": _name(self._dtype),
             "attention": attention.describe(),
-            "compiled": self._compiled is not None,
+            "compiled": bool(self._compiled_frames),
             "avatars": self._avatars.names,
             "poses": self._poses.names,
         }

@@ -31,6 +31,9 @@ class PassthroughEngine:
     def load(self) -> None:
         logger.warning("--passthrough: no denoiser, all latents are zero")
 
+    def ready_for(self, fps: int) -> None:
+        pass
+
     def prepare(self, clip: Clip) -> Clip:
         return clip
 

@@ -59,6 +59,7 @@ class Trial:
     def _run(self) -> Pace | None:
         self._aborted.clear()
         if self._settings.fps is not None:
+            self._engine.ready_for(self._settings.fps)
             seconds = min(self._denoise(self._settings.fps)[1] for _ in range(2))
             return given_pace(self._settings.fps, seconds, self._settings.clip_frames)
         if self._encoders():
@@ -83,6 +84,7 @@ class Trial:
             attempt = trial.attempt
             self._epoch = first_epoch + attempt
             if trial.to_send(time.monotonic()):
+                self._engine.ready_for(trial.fps)
                 latents, seconds = self._denoise(trial.fps)
                 trial.sent(seconds, time.monotonic())
                 if decoded:

@@ -29,6 +29,9 @@ class Engine(Protocol):
         Raises SettingsError where a restart would not help.
         """
 
+    def ready_for(self, fps: int) -> None:
+        """Makes ready what clips at this rate need beyond that. In the compute thread, before they come."""
+
     def prepare(self, clip: Clip) -> Any:
         """Everything `denoise` needs that does not depend on the clip before. Raises ClipError."""
 

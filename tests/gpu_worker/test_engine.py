@@ -251,6 +251,7 @@ def test_compiling_that_fails_leaves_the_eager_model(
     monkeypatch.setattr(engine_module, "keep_compiled_code", lambda settings: tmp_path)
     other = DenoiserEngine(settings_for(world, "--compile-unet", "--fps", "24"))
     other.load()
+    other.ready_for(24)
     assert other.info()["compiled"] is False
     assert "--compile-unet has no effect, compiling failed: no C++ compiler was found" in caplog.text
     assert np.isfinite(make(other, clip("eager", 0))).all()
@@ -272,9 +273,13 @@ def test_compiled_code_serves_the_shapes_it_was_made_for(
     monkeypatch.setattr(engine_module, "keep_compiled_code", lambda settings: tmp_path)
     other = DenoiserEngine(settings_for(world, "--compile-unet", "--fps", "24"))
     other.load()
+    assert seen == []
+    other.ready_for(24)
     assert other.info()["compiled"] is True
     assert set(seen) == {12}
     seen.clear()
+    other.ready_for(24)
+    assert seen == []
     make(other, clip("compiled", 0, frames=12))
     make(other, clip("compiled", 0, frames=5))
     assert seen == [12, 12]

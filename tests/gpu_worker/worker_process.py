@@ -46,6 +46,9 @@ class ToyEngine:
     def load(self) -> None:
         time.sleep(0.1)
 
+    def ready_for(self, fps: int) -> None:
+        pass
+
     def prepare(self, clip: Clip) -> Clip:
         if clip.avatar != "toy":
             raise ClipError(f"there is no avatar {clip.avatar}; there are toy", fatal=True)
