@@ -11,7 +11,7 @@ from protocol.settings import load_settings
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
-    """The folder of golden data beside the repository (`--shared-dir`, ECHOMIMIC_SHARED_DIR); skips without."""
+    """The folder of golden data beside the repository (ECHOMIMIC_SHARED_DIR names another); skips without."""
     folder = load_settings([]).shared_dir
     if not folder.is_dir():
         pytest.skip(f"no golden data in {folder} (ECHOMIMIC_SHARED_DIR names another folder)")
