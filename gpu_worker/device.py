@@ -64,6 +64,11 @@ def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 def keep_compiled_code(settings: Settings) -> Path:
     """Tells torch to keep what it compiles from run to run, and where; a place the user named stays."""
+    from torch._inductor.runtime import runtime_utils
+
+    if runtime_utils.cache_dir() != runtime_utils.default_cache_dir():
+        return Path(runtime_utils.cache_dir())
+    # torch's own place is in the temporary files, which many systems empty at each start
     folder = Path.home() / ".cache" / "echomimic-live" / f"compiled-{torch.__version__}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,5 +76,5 @@ def keep_compiled_code(settings: Settings) -> Path:
             raise PermissionError
     except OSError:
         folder = settings.run_dir / "compiled"
-    # The only way to tell inductor; it is set here, not read.
-    return Path(os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder)))
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+    return folder

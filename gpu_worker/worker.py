@@ -79,6 +79,7 @@ class GpuWorker(Worker):
         pace = None if self._settings.passthrough else self._trial.run()
         if pace is not None:
             self._take_pace(pace)
+        self._prefetch.last_clip = time.monotonic()  # a first session may come at once: no pause work yet
 
     def _take_pace(self, pace: Pace) -> None:
         self._pace = pace

@@ -339,12 +339,16 @@ def test_threads_leave_room_for_the_decoder(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_compiled_code_is_kept_where_it_can_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     settings = load_settings(["--run-dir", str(tmp_path / "run")], env={})
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    variable = "TORCHINDUCTOR_CACHE_DIR"
+    monkeypatch.setenv(variable, "/somewhere/else")
+    assert keep_compiled_code(settings) == Path("/somewhere/else")
+    monkeypatch.delenv(variable)
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
     kept = keep_compiled_code(settings)
     assert kept.is_dir()
     assert kept.is_relative_to(tmp_path / ".cache")
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    assert keep_compiled_code(settings) == kept
+    monkeypatch.delenv(variable)
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(Path, "home", lambda: tmp_path / "file")
     assert keep_compiled_code(settings) == tmp_path / "run" / "compiled"
