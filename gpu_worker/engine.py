@@ -184,7 +184,7 @@ class DenoiserEngine:
         self._write_info()
 
     def _settle(self) -> None:
-        """What this thread put on the device may be used from the prefetch stream from now on."""
+        """Waits for the device: what it was given is done, and may be used from the prefetch stream."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
@@ -255,6 +255,7 @@ class DenoiserEngine:
         try:
             yield
         except torch.OutOfMemoryError as error:
+            self._settle()  # what was started still reads and writes its memory
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
             raise ClipError(f"not enough memory on {self._device} for a clip of this size") from error

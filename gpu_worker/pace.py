@@ -113,21 +113,21 @@ class PaceTrial:
         self._sent, self._back = 0, []
         self.attempt += 1
         if held:
-            self.result = Pace(self.fps, clip_seconds, self._notice(self.fps, held))
+            self.result = Pace(self.fps, clip_seconds, self._notice(lasts, held))
         elif self._again:
             self._again, self._not_before = False, now + SETTLE
         else:
-            self._missed.append(f"{clip_seconds:.2f} s for {lasts:.2f} s at {self.fps} fps")
+            self._missed.append(f"{clip_seconds:.2f} s at {self.fps} fps")
             if self.fps == RATES[-1]:
-                self.result = Pace(self.fps, clip_seconds, self._notice(self.fps, held))
+                self.result = Pace(self.fps, clip_seconds, self._notice(lasts, held))
             else:
                 self._rate += 1
                 self._again = True
 
-    def _notice(self, fps: int, held: bool) -> str:
+    def _notice(self, lasts: float, held: bool) -> str:
         if not self._missed:
             return ""
-        took = ", ".join(self._missed)
+        took = f"{self._what} of {lasts:.2f} s takes {', '.join(self._missed)}"
         if held:
-            return f"{fps} frames per second, what this machine holds: {self._what} took {took}"
-        return f"this machine is too slow even for {fps} frames per second: {self._what} took {took}"
+            return f"this machine holds {self.fps} frames per second: {took}"
+        return f"this machine is too slow even for {self.fps} frames per second: {took}"

@@ -44,6 +44,10 @@ class Trial:
         """An encoder has decoded one, and its frames have been confirmed."""
         self._acks.put((latents.epoch, time.monotonic()))
 
+    def rearm(self) -> None:
+        """Before `run` is submitted once more; an `abort` from now on counts."""
+        self._aborted.clear()
+
     def abort(self) -> None:
         """There are real clips to make."""
         self._aborted.set()
@@ -57,7 +61,6 @@ class Trial:
             self._engine.close(self.session, self._seq)
 
     def _run(self) -> Pace | None:
-        self._aborted.clear()
         if self._settings.fps is not None:
             self._engine.ready_for(self._settings.fps)
             seconds = min(self._denoise(self._settings.fps)[1] for _ in range(2))

@@ -84,8 +84,8 @@ class GpuWorker(Worker):
     def _take_pace(self, pace: Pace) -> None:
         self._pace = pace
         level = logging.WARNING if pace.notice else logging.INFO
-        why = pace.notice or f"a clip takes {pace.clip_seconds:.3f} s"
-        logger.log(level, "serving %d fps: %s", pace.fps, why)
+        why = pace.notice or f"making a clip takes {pace.clip_seconds:.2f} s"
+        logger.log(level, "new sessions get %d fps: %s", pace.fps, why)
         self._renew_info()
 
     def _renew_info(self) -> None:
@@ -226,6 +226,7 @@ class GpuWorker(Worker):
         elif fell and self._retries < len(RETRY_PACE_AFTER) and quiet > RETRY_PACE_AFTER[self._retries]:
             self._retries += 1
             self._extra_running = True
+            self._trial.rearm()
             self._stage.compute.submit(_Retry(), self._trial.run)
 
     def _extra_done(self, output: Output) -> None:

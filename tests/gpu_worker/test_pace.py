@@ -43,8 +43,8 @@ def test_the_highest_rate_that_is_held(clip_at_24: float, fps: int) -> None:
     assert pace.fps == fps
     assert (pace.notice == "") == (fps == 24)
     if fps != 24:
-        assert f"{clip_at_24:.2f} s for 0.50 s at 24 fps" in pace.notice
-        assert pace.notice.startswith(f"{fps} frames per second")
+        assert f"a clip of 0.50 s takes {clip_at_24:.2f} s at 24 fps" in pace.notice
+        assert pace.notice.startswith(f"this machine holds {fps} frames per second")
 
 
 def test_too_slow_for_anything_says_so() -> None:
@@ -68,7 +68,7 @@ def test_a_hopeless_model_is_not_waited_for() -> None:
         trial.came_back(attempt, now + 1)  # of an attempt that is over
     assert trial.result is not None
     assert trial.result.fps == 8
-    assert "60.00 s for 0.50 s at 24 fps, 30.00 s for 0.50 s at 12 fps" in trial.result.notice
+    assert "60.00 s at 24 fps, 30.00 s at 12 fps, 20.00 s at 8 fps" in trial.result.notice
 
 
 def test_given_rate_is_kept_and_the_notice_says_what_it_costs() -> None:
