@@ -1,0 +1,144 @@
+"""The figures of the evaluation, as functions of pictures and curves."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+Curve = NDArray[np.float64]
+
+#: A `MouthMeter` reading below this is a shut mouth: drawn ones read up to 0.005, barely open ones 0.02.
+SHUT = 0.02
+#: Above this a mouth is plainly open.
+OPEN = 0.04
+#: Largest lag that is looked for, in frames.
+MAX_LAG = 6
+
+
+def psnr(squared_error: NDArray[np.floating]) -> Curve:
+    """dB from mean squared errors of pictures in 0..1; identical pictures count as 100 dB."""
+    return -10.0 * np.log10(np.maximum(np.asarray(squared_error, np.float64), 1e-10))
+
+
+def luma(pictures: Tensor) -> Tensor:
+    """(n, 3, h, w) RGB → (n, 1, h, w), ITU-R BT.601 weights, which JPEG uses too."""
+    weights = pictures.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    return (pictures * weights).sum(1, keepdim=True)
+
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Structural similarity of pictures (n, 3, h, w) in 0..1, one number each (n,).
+
+    Wang et al. 2004: on luma, Gaussian window of 11×11 with σ = 1.5, K1 = 0.01, K2 = 0.03, averaged over the
+    places where the window lies inside the picture.
+    """
+    reach = torch.arange(-5, 6, dtype=torch.float32, device=a.device)
+    window = torch.exp(-reach.square() / (2 * 1.5**2))
+    window = window / window.sum()
+
+    def blur(x: Tensor) -> Tensor:
+        return F.conv2d(F.conv2d(x, window.view(1, 1, 11, 1)), window.view(1, 1, 1, 11))
+
+    x, y = luma(a.float()), luma(b.float())
+    mean_x, mean_y, xx, yy, xy = blur(torch.cat((x, y, x * x, y * y, x * y))).chunk(5)
+    c1, c2 = 0.01**2, 0.03**2
+    var_x, var_y, cov = xx - mean_x**2, yy - mean_y**2, xy - mean_x * mean_y
+    likeness = (2 * mean_x * mean_y + c1) * (2 * cov + c2)
+    return (likeness / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))).mean((1, 2, 3))
+
+
+def correlation(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
+    """Pearson's, 0 where a curve does not move."""
+    x, y = np.asarray(a, np.float64) - np.mean(a), np.asarray(b, np.float64) - np.mean(b)
+    scale = float(np.sqrt((x * x).sum() * (y * y).sum()))
+    return float((x * y).sum()) / scale if scale > 1e-9 else 0.0
+
+
+def lag_correlations(output: Curve, truth: Curve, limit: int = MAX_LAG) -> Curve:
+    """Correlation at lags −limit … limit frames, (2·limit + 1,); positive lag: the output is late."""
+    length = len(output)
+    out = []
+    for lag in range(-limit, limit + 1):
+        late, early = output[max(0, lag) : length + min(0, lag)], truth[max(0, -lag) : length - max(0, lag)]
+        out.append(correlation(late, early))
+    return np.array(out)
+
+
+def best_lag(correlations: Curve) -> int:
+    """Lag in frames of the largest of `lag_correlations`."""
+    return int(np.argmax(correlations)) - len(correlations) // 2
+
+
+def closures_shut(opening: Curve, closures: NDArray[np.floating], fps: int) -> tuple[int, int]:
+    """How many lip closures show a shut mouth on at least one of their frames, and how many have a frame.
+
+    opening: (n,) readings of frames at `fps` from time 0. closures: (k, 2) start and end in seconds.
+    """
+    shut = total = 0
+    for start, end in closures:
+        first, last = int(np.ceil(start * fps - 1e-6)), int(np.floor(end * fps + 1e-6))
+        frames = opening[max(first, 0) : last + 1]
+        if first < 0 or last >= len(opening) or len(frames) == 0:
+            continue
+        total += 1
+        shut += bool(frames.min() < SHUT)
+    return shut, total
+
+
+def wrongly_shut(opening: Curve, truth: Curve) -> tuple[int, int]:
+    """Frames shut in the output of those plainly open in the truth: a mouth that never opens shows here."""
+    plainly = truth > OPEN
+    return int((opening[plainly] < SHUT).sum()), int(plainly.sum())
+
+
+def seam_figure(changes: Curve, clip_frames: int) -> float:
+    """Mean absolute change across clip boundaries over that within clips.
+
+    changes: (n,) mean absolute change from frame j to j + 1, frame 0 being the first of a clip.
+    """
+    across = (np.arange(len(changes)) + 1) % clip_frames == 0
+    if not across.any() or across.all():
+        raise ValueError(
+            f"{len(changes)} changes hold no clip of {clip_frames} frames and the next one's start"
+        )
+    return float(changes[across].mean() / max(float(changes[~across].mean()), 1e-9))
+
+
+def loudness(samples: NDArray[np.floating], rate: int, fps: int, frames: int) -> Curve:
+    """Loudness envelope at each frame's time, (frames,) in 0..1.
+
+    Level of 50 ms around the frame, in dB under the 95th percentile, from −30 dB (0) up to it (1).
+    """
+    squares = np.concatenate([[0.0], np.cumsum(np.asarray(samples, np.float64) ** 2)])
+    centre = np.arange(frames) * rate // fps
+    low = np.clip(centre - rate // 40, 0, len(samples))
+    high = np.clip(centre + rate // 40, 0, len(samples))
+    level = 10 * np.log10((squares[high] - squares[low]) / np.maximum(high - low, 1) + 1e-10)
+    return np.clip((level - np.percentile(level, 95) + 30.0) / 30.0, 0.0, 1.0)
+
+
+def modulation_spectrum(curve: Curve, fps: int) -> tuple[Curve, Curve]:
+    """Frequencies in Hz and power per octave of a curve's movement.
+
+    Welch's average over Hann windows of 4 s that overlap by half (one window where the curve is shorter).
+    Power per octave is what shows speech's syllable rate as a peak near 5 Hz (Ding et al. 2017, "Temporal
+    modulations in speech and music").
+    """
+    size = min(4 * fps, len(curve))
+    window = np.hanning(size)
+    starts = range(0, len(curve) - size + 1, max(1, size // 2))
+    pieces = [curve[start : start + size] for start in starts]
+    power = np.mean([np.abs(np.fft.rfft((p - p.mean()) * window)) ** 2 for p in pieces], axis=0)
+    frequencies = np.fft.rfftfreq(size, 1.0 / fps)
+    return frequencies, power * frequencies
+
+
+def peak_rate(curve: Curve, fps: int, low: float = 1.0, high: float = 9.0) -> float:
+    """Frequency in Hz at which a curve moves most, smoothed over neighbours."""
+    frequencies, power = modulation_spectrum(curve, fps)
+    smooth = np.convolve(power, [0.25, 0.5, 0.25], mode="same")
+    allowed = (frequencies >= low) & (frequencies <= min(high, 0.45 * fps))
+    return float(frequencies[allowed][np.argmax(smooth[allowed])])
