@@ -13,6 +13,7 @@ system_packages() {
     command -v google-chrome >/dev/null || missing+=(chromium)
   command -v espeak-ng >/dev/null || missing+=(espeak-ng)
   command -v flite >/dev/null || missing+=(flite)
+  ldconfig -p 2>/dev/null | grep -q libturbojpeg || missing+=(libturbojpeg0)
   [ ${#missing[@]} -gt 0 ] || return 0
   if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     say "not installed, so the tests that use them skip: ${missing[*]} (on Debian and Ubuntu: apt install ${missing[*]})"
