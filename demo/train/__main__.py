@@ -16,6 +16,7 @@ from demo.train.cached import tune, write_cache
 from demo.train.data import Material
 from demo.train.denoiser import train_denoiser
 from demo.train.export import export_model
+from demo.train.listen import listen
 from demo.train.vae import train_vae
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m demo.train", description=__doc__)
-    parser.add_argument("stage", choices=("vae", "denoiser", "joint", "cache", "tune", "export"))
+    parser.add_argument("stage", choices=("vae", "denoiser", "joint", "listen", "cache", "tune", "export"))
     parser.add_argument("--state", type=Path, required=True, help="folder of the training state")
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--batch", type=int, default=None)
@@ -51,6 +52,10 @@ def main() -> None:
         write_cache(
             arguments.figure, arguments.speech, whisper, arguments.state, minutes=arguments.minutes, seed=arguments.seed
         )
+        return
+    if arguments.stage == "listen":
+        whisper = arguments.model / "whisper"
+        listen(arguments.speech, whisper, arguments.state, minutes=arguments.minutes, seed=arguments.seed)
         return
     if arguments.stage == "tune":
         tune(

@@ -29,7 +29,9 @@ logger = logging.getLogger(__name__)
 
 BUNDLED = 6  # the first identities of the renderer are the bundled avatars
 OTHERS = 42
-FACE_ROWS, FACE_COLUMNS, FACE_WEIGHT = slice(5, 9), slice(5, 11), 6.0  # of the 16×16 latent
+SOME_FRAMES = 4
+FACE_ROWS, FACE_COLUMNS, FACE_WEIGHT = slice(5, 9), slice(5, 11), 5.0  # of the 16×16 latent
+MOUTH_ROWS, MOUTH_COLUMNS, MOUTH_WEIGHT = slice(7, 9), slice(6, 10), 20.0
 
 
 def cached_identities(material: Material) -> Tensor:
@@ -40,7 +42,7 @@ def cached_identities(material: Material) -> Tensor:
 
 
 def write_cache(figure: Path, speech: Path, whisper: Path, state: Path, *, minutes: float, seed: int) -> None:
-    """Append shards of eight encoded clips to `DIR/cache`."""
+    """Append shards of sixteen encoded clips to `DIR/cache`."""
     device = torch.device("cpu")
     material = Material(figure, speech, device, seed=seed, poses=Poses.bundled(device))
     material.identities = cached_identities(material)
@@ -52,8 +54,11 @@ def write_cache(figure: Path, speech: Path, whisper: Path, state: Path, *, minut
     began, number = time.monotonic(), 0
     while time.monotonic() - began < 60 * minutes:
         fps, frames = (12, CLIP_FRAMES // 2) if number % 8 == 7 else (FPS, CLIP_FRAMES)
-        clips = material.clips(8, fps=fps, frames=frames)
-        batch = conditions(clips, fps)
+        # A few neighbouring frames of more clips teach more than all frames of fewer; they keep their positions.
+        first = int(material.integers(frames - SOME_FRAMES + 1, 1))
+        only = range(first, first + SOME_FRAMES)
+        clips = material.clips(16, fps=fps, frames=frames, only=only)
+        batch = conditions(clips, fps, only)
         tensors = {
             "clean": batch.clean.half(),
             "carried": batch.carried.half(),
@@ -61,8 +66,9 @@ def write_cache(figure: Path, speech: Path, whisper: Path, state: Path, *, minut
             "identity": clips.identity,
             "track": clips.track,
             "frame": clips.frame,
+            "order": torch.tensor(only),
         }
-        path = folder / f"{seed:04d}-{number:05d}-{frames}.safetensors"
+        path = folder / f"{seed:04d}-{number:05d}.safetensors"
         save_file({k: v.contiguous() for k, v in tensors.items()}, path.with_suffix(".tmp"))
         path.with_suffix(".tmp").rename(path)
         number += 1
@@ -115,6 +121,7 @@ def tune(figure: Path, state: Path, *, minutes: float, batch: int, peak: float, 
     frozen = FrozenParts(networks, figure, vae)
     weights = torch.ones(16, 16)
     weights[FACE_ROWS, FACE_COLUMNS] = FACE_WEIGHT
+    weights[MOUTH_ROWS, MOUTH_COLUMNS] = MOUTH_WEIGHT
     weights /= weights.mean()
     generator = torch.Generator().manual_seed(seed)
     began, first, saved = time.monotonic(), step, time.monotonic()
@@ -124,15 +131,16 @@ def tune(figure: Path, state: Path, *, minutes: float, batch: int, peak: float, 
             group["lr"] = warm_cosine(step - first, progress, peak, final)
         shards = sorted((state / "cache").glob("*.safetensors"))
         shard = load_file(shards[int(torch.randint(len(shards), (), generator=generator))])
+        order = shard.pop("order")
         rows = torch.randperm(len(shard["identity"]), generator=generator)[:batch]
         part = {k: v[rows] if v.dtype == torch.int64 else v[rows].float() for k, v in shard.items()}
         inputs = Batch(part["clean"], part["carried"], part["carried"], part["tokens"], part["tokens"])
-        start = starting_latents(inputs, torch.rand(len(rows)) < 0.85)
+        start = starting_latents(inputs, (torch.rand(len(rows)) < 0.85) & (order[0] == 0))
         with torch.autocast("cpu", torch.bfloat16):
             reference = networks.denoiser.project_reference(frozen.reference_bank(part["identity"]))
             pose = frozen.pose_features(part["track"], part["frame"])
             timestep = torch.full((len(rows),), LAST_TIMESTEP)
-            clean = -networks.denoiser(start, timestep, part["tokens"], pose, reference).float()
+            clean = -networks.denoiser(start, timestep, part["tokens"], pose, reference, order=order).float()
         error = (clean - part["clean"]).square()
         loss = (error * weights).mean()
         optimizer.zero_grad(set_to_none=True)
@@ -141,11 +149,11 @@ def tune(figure: Path, state: Path, *, minutes: float, batch: int, peak: float, 
         optimizer.step()
         averaged.update(networks)
         step += 1
-        face = float(error[..., FACE_ROWS, FACE_COLUMNS].detach().mean())
-        running = face if running is None else 0.98 * running + 0.02 * face
-        if step % 25 == 0:
+        mouth = float(error[..., MOUTH_ROWS, MOUTH_COLUMNS].detach().mean())
+        running = mouth if running is None else 0.95 * running + 0.05 * mouth
+        if step % 10 == 0:
             logger.info(
-                "tune step %d loss %.4f face %.4f shards %d %.0f s",
+                "tune step %d loss %.4f mouth %.4f shards %d %.0f s",
                 step, float(loss.detach()), running, len(shards), time.monotonic() - began,
             )  # fmt: skip
         if time.monotonic() - saved > 300:

@@ -178,7 +178,7 @@ class Material:
         life, hands = self.poses.life[track, frame], self.poses.hands[track, other]
         return self.renderer.render(identity, figure_state(self.random_mouths(count), life, hands))
 
-    def _fall_silent(self, pcm: Tensor, mouth: Tensor, fps: int) -> tuple[Tensor, Tensor]:
+    def _fall_silent(self, pcm: Tensor, mouth: Tensor, when: Tensor, fps: int) -> tuple[Tensor, Tensor]:
         """Some windows are noise throughout, some stop speaking at a random moment: the mouth rests."""
         count, samples = pcm.shape
         stop = (self.uniform(count) * samples).long()
@@ -188,32 +188,33 @@ class Material:
         position = torch.arange(samples, device=self.device)
         quiet = silence(count, samples, self.device, self.generator)
         pcm = torch.where(position >= stop[:, None], quiet, pcm)
-        when = torch.arange(-1, mouth.shape[1] - 1, device=self.device) * (SAMPLE_RATE // fps) + HISTORY_SAMPLES
-        late = (when - stop[:, None]).float() / SAMPLE_RATE
+        heard = when * (SAMPLE_RATE // fps) + HISTORY_SAMPLES
+        late = (heard - stop[:, None]).float() / SAMPLE_RATE
         return pcm, mouth * (1 - late / REST_WITHIN).clamp(0, 1)[:, :, None]
 
     @torch.no_grad()
-    def clips(self, count: int, *, fps: int = FPS, frames: int = 12) -> ClipBatch:
-        """`count` clips of `frames` frames at `fps`, each with the frame before it."""
+    def clips(self, count: int, *, fps: int = FPS, frames: int = 12, only: range | None = None) -> ClipBatch:
+        """`count` clips of `frames` frames at `fps` (or the frames `only` of them), and the frame before each."""
         device = self.device
         slots = (len(self.audio) - WINDOW_SAMPLES) // TICK_SAMPLES
         start = self.integers(slots, count) * TICK_SAMPLES + HISTORY_SAMPLES
         offsets = torch.arange(WINDOW_SAMPLES, device=device) - HISTORY_SAMPLES
         pcm = self.audio[start[:, None] + offsets].float() / 32768
-        when = torch.arange(-1, frames, device=device)  # the frame before the clip comes first
+        picked = only or range(frames)
+        when = torch.tensor([-1, *picked], device=device)  # the frame before the clip comes first
         ticks = start[:, None] * TICKS // SAMPLE_RATE + when * (TICKS // fps)
         mouth = self.mouth[ticks]
-        pcm, mouth = self._fall_silent(augment(pcm, self.generator), mouth, fps)
+        pcm, mouth = self._fall_silent(augment(pcm, self.generator), mouth, when, fps)
 
         track, first = self.integers(len(self.poses.life), count), self.integers(LOOP, count)
         frame = (first[:, None] + when * (FPS // fps)) % LOOP
         life, hands = self.poses.life[track[:, None], frame], self.poses.hands[track[:, None], frame]
         identity = self.identities[self.integers(len(self.identities), count)]
         state = figure_state(mouth.flatten(0, 1), life.flatten(0, 1), hands.flatten(0, 1))
-        pictures = self.renderer.render(identity.repeat_interleave(frames + 1), state)
+        pictures = self.renderer.render(identity.repeat_interleave(len(when)), state)
         reference = self.renderer.render(identity, FigureState.neutral(count, device))
         return ClipBatch(
-            pictures=pictures.unflatten(0, (count, frames + 1)),
+            pictures=pictures.unflatten(0, (count, len(when))),
             reference=reference,
             poses=self.poses.maps[track[:, None], frame[:, 1:]],
             pcm=pcm,

@@ -57,17 +57,18 @@ class Conditions:
         self.device = device
 
     @torch.no_grad()
-    def __call__(self, clips: ClipBatch, fps: int) -> Batch:
+    def __call__(self, clips: ClipBatch, fps: int, only: range | None = None) -> Batch:
         count, frames = clips.pictures.shape[:2]
+        only = only or range(frames - 1)
         with torch.autocast(self.device.type, torch.bfloat16):
             pictures = clips.pictures.flatten(0, 1).contiguous(memory_format=torch.channels_last)
             latents = self.vae.encode(pictures).float().unflatten(0, (count, frames))
             reference = self.vae.encode(clips.reference.contiguous(memory_format=torch.channels_last)).float()
         heard = self.whisper.features(clips.pcm, "short")  # (B, 75, 5, 384)
         positions = audio_token_positions(
-            frames - 1, fps, heard.shape[1], margin=self.margin, offset=HISTORY_SAMPLES * 50 // SAMPLE_RATE
+            only.stop, fps, heard.shape[1], margin=self.margin, offset=HISTORY_SAMPLES * 50 // SAMPLE_RATE
         )
-        index = torch.as_tensor(positions, device=self.device)  # (F, positions)
+        index = torch.as_tensor(positions[only.start :], device=self.device)  # (F, positions)
         tokens = heard[:, index].flatten(2, 3)  # (B, F, positions × 5, 384)
         return Batch(
             clean=latents[:, 1:].transpose(1, 2),
