@@ -77,7 +77,9 @@ class HeldOut:
         picked = np.linspace(0, len(held_out) - 1, min(max(count, 2), len(held_out))).round().astype(int)
         self.names = [held_out[i] for i in picked]
         self.renderer = Renderer(figure, size=size, device=device, identities=self.names)
-        self.poses = list(load_split()["held_out"])
+        split = load_split()
+        # A bundled loop may be trained on where only bundled ones are (`demo.train cache`).
+        self.poses = [name for name in split["held_out"] if name not in split["bundled"]]
         self._arrays = {name: pose_arrays(name) for name in self.poses}
         self._arrays[STILL] = _still(self._arrays[self.poses[0]])
         self.corpus: Corpus = load(speech)

@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Trains the bundled model, in pieces: every step that is done is written down, and the next call goes on behind it.
+#
+#   scripts/train_bundled.sh                      # all of it, from nothing, on a CUDA GPU (about 80 minutes on an H200)
+#   scripts/train_bundled.sh --budget 25          # only steps that fit into 25 minutes; call it again for the rest
+#   scripts/train_bundled.sh --plan continue      # further from the weights in demo/model
+#   scripts/train_bundled.sh --plan cpu           # the same without a GPU: clips are drawn and encoded once
+#
+# --state DIR     the training state (default weights/bundled-training, not tracked)
+# --export        write the weights to demo/model after each step (default: after the last)
+# --dry-run       say what would be done
+# PYTHON=…        the Python to use (default .venv's, else python3); it needs torch, diffusers, numpy, safetensors, yaml
+set -euo pipefail
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
+cd "$root"
+
+plan=scratch state=weights/bundled-training budget=0 export=last dry=
+die() { echo "train_bundled: $*" >&2; exit 2; }
+value() { [ $# -ge 2 ] && [ -n "$2" ] || die "$1 needs a value"; }
+while [ $# -gt 0 ]; do
+  case $1 in
+    --plan) value "$@"; plan=$2; shift 2 ;;
+    --state) value "$@"; state=$2; shift 2 ;;
+    --budget) value "$@"; budget=$2; shift 2 ;;
+    --export) export=each; shift ;;
+    --dry-run) dry=yes; shift ;;
+    -h | --help) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    *) die "unknown argument $1; --help lists them" ;;
+  esac
+done
+case $budget in *[!0-9]* | '') die "--budget takes whole minutes, not '$budget'" ;; esac
+
+# Step: name, stage, minutes, further arguments. The VAE comes first because it is the ceiling of all that follows;
+# its second step has large batches and a falling rate. `joint` trains denoiser and decoder on pictures.
+case $plan in
+  scratch) steps=(
+    "vae-1 vae 8 --batch 96 --lr 1e-3 --final-lr 3e-4"
+    "vae-2 vae 6 --batch 256 --lr 8e-4 --final-lr 3e-5 --seed 1"
+    "denoiser-1 denoiser 9 --batch 32 --lr 1e-3 --final-lr 5e-4 --seed 2"
+    "denoiser-2 denoiser 9 --batch 32 --lr 8e-4 --final-lr 4e-4 --seed 3"
+    "denoiser-3 denoiser 9 --batch 32 --lr 6e-4 --final-lr 2e-4 --seed 4"
+    "denoiser-4 denoiser 9 --batch 32 --lr 4e-4 --final-lr 5e-5 --seed 5"
+    "joint-1 joint 9 --batch 24 --lr 4e-4 --final-lr 1e-4 --seed 6"
+    "joint-2 joint 9 --batch 24 --lr 2e-4 --final-lr 2e-5 --seed 7"
+  ) ;;
+  continue) steps=(
+    "more-denoiser-1 denoiser 9 --batch 32 --lr 8e-4 --final-lr 4e-4 --seed 11"
+    "more-denoiser-2 denoiser 9 --batch 32 --lr 5e-4 --final-lr 5e-5 --seed 12"
+    "more-joint joint 9 --batch 24 --lr 3e-4 --final-lr 2e-5 --seed 13"
+  ) ;;
+  cpu) steps=(
+    "cache-1 cache 30 --seed 21"
+    "cache-2 cache 30 --seed 22"
+    "tune-1 tune 90 --lr 5e-4 --final-lr 5e-5 --seed 23"
+  ) ;;
+  *) die "--plan is scratch, continue or cpu, not '$plan'" ;;
+esac
+
+python=${PYTHON:-$root/.venv/bin/python}
+[ -n "${PYTHON:-}" ] || [ -x "$python" ] || python=python3
+run() { echo "+ $*" >&2; [ -n "$dry" ] || "$@"; }
+
+# What is trained on: both are built once, from fixed seeds.
+[ -f demo/figure/build/identities.npz ] || run "$python" -m demo.figure.make_identities
+[ -f demo/speech/build/speech.npz ] || run "$python" -m demo.speech.make_speech
+
+done_file=$state/steps.done
+[ -n "$dry" ] || { mkdir -p "$state"; touch "$done_file"; }
+if [ "$plan" != scratch ] && [ ! -f "$state/networks.json" ]; then
+  run "$python" -m demo.train.from_export --state "$state"
+fi
+
+export OMP_WAIT_POLICY=PASSIVE
+spent=0 trained=
+for step in "${steps[@]}"; do
+  read -r name stage minutes arguments <<<"$step"
+  if [ -f "$done_file" ] && grep -qx -- "$name" "$done_file"; then continue; fi
+  if [ "$budget" -gt 0 ] && [ $((spent + minutes)) -gt "$budget" ]; then
+    echo "train_bundled: $name does not fit into the budget any more; call again to go on" >&2
+    break
+  fi
+  # shellcheck disable=SC2086  # the arguments of a step are words
+  run "$python" -m demo.train "$stage" --state "$state" --minutes "$minutes" $arguments
+  spent=$((spent + minutes)) trained=yes
+  [ -n "$dry" ] || echo "$name" >>"$done_file"
+  if [ "$export" = each ] && [ "$stage" != cache ] && [ -n "$dry$(ls "$state/networks.average.safetensors" 2>/dev/null)" ]; then
+    run "$python" -m demo.train export --state "$state"
+  fi
+done
+if [ -z "$trained" ]; then
+  echo "train_bundled: every step of the plan that fits is done (see $done_file)" >&2
+elif [ "$export" = last ] && [ -n "$dry$(ls "$state/networks.average.safetensors" 2>/dev/null)" ]; then
+  run "$python" -m demo.train export --state "$state"
+  echo "train_bundled: measure it with scripts/evaluate_bundled.sh" >&2
+fi
