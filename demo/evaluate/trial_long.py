@@ -44,8 +44,16 @@ def run(bench: Bench) -> Section:
         note="mean absolute change across clip boundaries over that within clips; 1.0 is invisible",
     )
     then, now = bench.judged(scene, early), bench.judged(scene, late, round(again * bench.fps))
+    drawn = _drawn_seams(bench, scene, len(early))
+    section.told(
+        f"… of the drawn truth, first {window:g} s", f"{drawn:.3f}", "what chance makes of so few seams"
+    )
     _drift_rows(section, then, now, window, again)
-    section.numbers |= {"seam_figure": figure, "seam_seconds": scale.seam_seconds}
+    section.numbers |= {
+        "seam_figure": figure,
+        "seam_seconds": scale.seam_seconds,
+        "seam_figure_of_truth": drawn,
+    }
     return section
 
 
@@ -71,6 +79,17 @@ def _play(bench: Bench, scene: Scene, window: float, again: float) -> tuple[Pict
         if made.first < window * bench.fps:
             early.append(made.pictures)
     return np.concatenate(early), np.concatenate(late), np.concatenate(changes)
+
+
+def _drawn_seams(bench: Bench, scene: Scene, frames: int) -> float:
+    """The seam figure of the truth: near 1, since it knows no clips."""
+    changes, before = [], None
+    for first in range(0, frames, 12):
+        truth, _ = bench.judge.truth(scene, first, min(12, frames - first))
+        pictures = truth.mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        changes.append(mean_change(pictures, before))
+        before = pictures[-1]
+    return seam_figure(np.concatenate(changes), bench.path.clip_frames)
 
 
 def _drift_rows(section: Section, then: Scores, now: Scores, window: float, again: float) -> None:
