@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from gpu_worker.engine import DenoiserEngine
-from gpu_worker.passthrough import PassthroughEngine
 from gpu_worker.prefetch import QUEUE_DEPTH
+from gpu_worker.work import Engine
 from gpu_worker.worker import GpuWorker, credit
-from protocol.settings import settings_from_command_line
+from protocol.settings import Settings, settings_from_command_line
 from protocol.stage import Stage
 
 
@@ -20,10 +19,20 @@ def main() -> None:
         credit=credit(settings),
         max_pending_per_session=QUEUE_DEPTH,
     ) as stage:
-        engine = PassthroughEngine(settings) if settings.passthrough else DenoiserEngine(settings)
-        worker = GpuWorker(settings, stage, engine)
+        worker = GpuWorker(settings, stage, engine_for(settings))
         stage.run(worker)
         worker.stop()
+
+
+def engine_for(settings: Settings) -> Engine:
+    # Only one of them is imported: the models' libraries take seconds.
+    if settings.passthrough:
+        from gpu_worker.passthrough import PassthroughEngine
+
+        return PassthroughEngine(settings)
+    from gpu_worker.engine import DenoiserEngine
+
+    return DenoiserEngine(settings)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpu_worker.avatars import AvatarStore, PoseStore, avatar_paths, pose_paths
+from gpu_worker.assets import avatar_paths, pose_paths
+from gpu_worker.avatars import AvatarStore
 from gpu_worker.device import choose_device, dtype_choices, keep_compiled_code, thread_count
 from gpu_worker.loading import load_models
 from gpu_worker.model import attention
 from gpu_worker.pace import RATES, frames_at
 from gpu_worker.pipeline import AvatarCache, ClipDenoiser
 from gpu_worker.pose import PoseTrack
+from gpu_worker.poses import PoseStore
 from gpu_worker.sampler import draw_noise
 from gpu_worker.sessions import LatentTable, clip_seed
 from gpu_worker.work import ClipError, DeviceLost
@@ -31,6 +33,7 @@ from protocol.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
 
+REFERENCE_BYTES = {"cpu": 256 * 2**20, "cuda": 1024 * 2**20}
 POSE_BYTES = {"cpu": 256 * 2**20, "cuda": 1024 * 2**20}
 POSE_WARM_SECONDS = 8.0
 """Most that start-up waits for the default pose's features; the rest follows in the first pauses."""
@@ -92,7 +95,12 @@ class DenoiserEngine:
         self._dtype = self._eager.models.dtype
         self._check_size()
         self._avatars = AvatarStore(
-            avatar_paths(settings), self._width, self._height, self._eager.prepare_reference
+            avatar_paths(settings),
+            self._width,
+            self._height,
+            self._eager.prepare_reference,
+            size_of=lambda made: made.reference.nbytes,
+            budget=REFERENCE_BYTES[self._device.type],
         )
         self._poses = PoseStore(
             pose_paths(settings),
@@ -307,6 +315,7 @@ class DenoiserEngine:
                 "reference_cache_hits_total": float(self._avatars.hits),
                 "reference_cache_misses_total": float(self._avatars.misses),
                 "reference_cache_entries": float(len(self._avatars)),
+                "reference_cache_bytes": float(self._avatars.bytes),
                 "pose_cache_hits_total": float(self._poses.hits),
                 "pose_cache_misses_total": float(self._poses.misses),
                 "pose_cache_bytes": float(self._poses.bytes),

@@ -6,7 +6,8 @@ import logging
 
 import numpy as np
 
-from gpu_worker.avatars import SUFFIXES, avatar_paths, named_files, pose_paths
+from gpu_worker.assets import avatar_paths, named_files, pose_paths
+from gpu_worker.avatars import SUFFIXES
 from protocol.messages import Array16, Clip, InfoValue
 from protocol.model_config import ModelConfig, read_json
 from protocol.settings import Settings

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gpu_worker import avatars
-from gpu_worker.avatars import AvatarError, AvatarStore, PoseStore, name_of, named_files, read_picture
+from gpu_worker.assets import AssetError, name_of, named_files
+from gpu_worker.avatars import AvatarStore, read_picture
+from gpu_worker.poses import PoseStore
 from gpu_worker.work import ClipError
 
 
@@ -84,14 +86,14 @@ def _damage(path: Path, data: bytes) -> None:
 def test_a_bad_picture_is_an_error_that_names_it(tmp_path: Path, make: object, words: str) -> None:
     path = tmp_path / "face.png"
     make(path)  # type: ignore[operator]
-    with pytest.raises(AvatarError, match=words) as caught:
+    with pytest.raises(AssetError, match=words) as caught:
         read_picture(path, 16, 16)
     assert str(path) in str(caught.value)
 
 
 def test_a_large_file_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(avatars, "MAX_FILE_BYTES", 10)
-    with pytest.raises(AvatarError, match="smaller"):
+    with pytest.raises(AssetError, match="smaller"):
         read_picture(save(tmp_path / "a.png"), 16, 16)
 
 
@@ -102,9 +104,9 @@ def test_names_are_ids(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     assert list(named_files([tmp_path], avatars.SUFFIXES, "picture")) == ["a", "b"]
     assert list(named_files([tmp_path / "b.png", tmp_path], avatars.SUFFIXES, "picture")) == ["b", "a"]
-    with pytest.raises(AvatarError, match=r"none\.png: no such picture"):
+    with pytest.raises(AssetError, match=r"none\.png: no such picture"):
         named_files([tmp_path / "none.png"], avatars.SUFFIXES, "picture")
-    with pytest.raises(AvatarError, match="no pose"):
+    with pytest.raises(AssetError, match="no pose"):
         named_files([tmp_path], (".npz",), "pose")
 
 
@@ -119,7 +121,7 @@ def store(tmp_path: Path) -> tuple[AvatarStore[int], list[np.ndarray]]:
     for i, name in enumerate("abc"):
         save(tmp_path / f"{name}.png", color=(10 * i, 0, 0))
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
-    return AvatarStore([tmp_path], 16, 16, prepare, keep=2), made
+    return AvatarStore([tmp_path], 16, 16, prepare, size_of=lambda _: 10, budget=25), made
 
 
 def test_reference_is_made_once_and_the_least_used_makes_room(
@@ -128,7 +130,7 @@ def test_reference_is_made_once_and_the_least_used_makes_room(
     avatar, made = store
     assert avatar.names == ["a", "b", "c"]
     assert [avatar.get(name) for name in ("a", "b", "a", "default")] == [1, 2, 1, 1]
-    assert (avatar.hits, avatar.misses, len(avatar)) == (2, 2, 2)
+    assert (avatar.hits, avatar.misses, len(avatar), avatar.bytes) == (2, 2, 2, 20)
     assert avatar.get("c") == 3
     assert avatar.get("a") == 1
     assert avatar.get("b") == 4
@@ -158,8 +160,8 @@ def test_warming_stops_when_full(store: tuple[AvatarStore[int], list[np.ndarray]
 
 def test_no_readable_picture_at_all(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"?")
-    with pytest.raises(AvatarError, match=r"x\.png"):
-        AvatarStore([tmp_path], 16, 16, lambda picture: 0)
+    with pytest.raises(AssetError, match=r"x\.png"):
+        AvatarStore([tmp_path], 16, 16, lambda picture: 0, size_of=lambda _: 0, budget=0)
 
 
 class FakeTrack:
@@ -237,7 +239,7 @@ def test_unknown_pose(tmp_path: Path) -> None:
 
 def test_no_usable_pose_at_all(tmp_path: Path) -> None:
     (tmp_path / "bad.npz").write_text("")
-    with pytest.raises(AvatarError, match=r"bad\.npz: not a pose file"):
+    with pytest.raises(AssetError, match=r"bad\.npz: not a pose file"):
         PoseStore([tmp_path], _load, lambda maps: maps, budget=0)
 
 

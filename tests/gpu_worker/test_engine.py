@@ -23,6 +23,7 @@ from tests.helpers.official_layout import write_official_layout
 
 SIDE = 64
 TOKENS = 50
+QUICK = ("--fps", "24", "--clip-frames", "4")  # one shape, and a small one, to warm
 
 
 def write_world(folder: Path) -> list[str]:
@@ -116,7 +117,7 @@ def test_a_clip_follows_the_one_before(engine: DenoiserEngine, world: list[str])
 
 
 def test_without_latent_preservation_clips_stand_alone(engine: DenoiserEngine, world: list[str]) -> None:
-    other = DenoiserEngine(settings_for(world, "--no-use-init-latent"))
+    other = DenoiserEngine(settings_for(world, "--no-use-init-latent", *QUICK))
     other.load()
     make(other, clip("alone", 0))
     following = make(other, clip("alone", 1))
@@ -249,7 +250,7 @@ def test_compiling_that_fails_leaves_the_eager_model(
 
     monkeypatch.setattr(torch, "compile", broken)
     monkeypatch.setattr(engine_module, "keep_compiled_code", lambda settings: tmp_path)
-    other = DenoiserEngine(settings_for(world, "--compile-unet", "--fps", "24"))
+    other = DenoiserEngine(settings_for(world, "--compile-unet", *QUICK))
     other.load()
     other.ready_for(24)
     assert other.info()["compiled"] is False
@@ -271,18 +272,18 @@ def test_compiled_code_serves_the_shapes_it_was_made_for(
 
     monkeypatch.setattr(torch, "compile", counted)
     monkeypatch.setattr(engine_module, "keep_compiled_code", lambda settings: tmp_path)
-    other = DenoiserEngine(settings_for(world, "--compile-unet", "--fps", "24"))
+    other = DenoiserEngine(settings_for(world, "--compile-unet", *QUICK))
     other.load()
     assert seen == []
     other.ready_for(24)
     assert other.info()["compiled"] is True
-    assert set(seen) == {12}
+    assert set(seen) == {4}
     seen.clear()
     other.ready_for(24)
     assert seen == []
-    make(other, clip("compiled", 0, frames=12))
+    make(other, clip("compiled", 0, frames=4))
     make(other, clip("compiled", 0, frames=5))
-    assert seen == [12, 12]
+    assert seen == [4, 4]
 
 
 def test_the_faster_arithmetic_is_taken(

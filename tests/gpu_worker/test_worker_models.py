@@ -42,13 +42,13 @@ Served = Callable[..., tuple[Around, Process]]
 
 
 def test_serves_sessions_with_different_avatars(served: Served) -> None:
-    around, worker = served("--fps", "24")
+    around, worker = served("--fps", "24", "--clip-frames", "4")
     assert around.status is not None
     info = around.status.info
     assert (info["avatars"], info["poses"], info["fps"]) == (["ann", "bob", "cat"], ["rest", "wave"], 24)
     for seq in range(3):
-        around.clips.submit(clip("a", seq, seed=seq))
-        around.clips.submit(clip("b", seq, seed=seq, avatar="bob", pose="wave"))
+        around.clips.submit(clip("a", seq, frames=4, seed=seq))
+        around.clips.submit(clip("b", seq, frames=4, seed=seq, avatar="bob", pose="wave"))
         around.until(lambda seq=seq: len(around.acked) == 2 * (seq + 1))  # type: ignore[misc]
     around.clips.submit(clip("c", 0, avatar="nobody"))
     around.clips.submit(clip("c", 1, pose="nothing"))
@@ -66,7 +66,7 @@ def test_serves_sessions_with_different_avatars(served: Served) -> None:
     engine.load()
     for got in around.latents:
         avatar, pose = ("ann", "rest") if got.session == "a" else ("bob", "wave")
-        wanted = clip(got.session, got.seq, seed=got.seq, avatar=avatar, pose=pose)
+        wanted = clip(got.session, got.seq, frames=4, seed=got.seq, avatar=avatar, pose=pose)
         made = engine.denoise(engine.prepare(wanted))
         np.testing.assert_allclose(got.latents, made, rtol=0.02, atol=0.02)
 
