@@ -78,8 +78,8 @@ def start(tmp_path: Path) -> Iterator[object]:
     yield make
     for run in runs:
         if run.process.poll() is None:
-            run.process.kill()
-        run.process.communicate()
+            run.process.terminate()
+        run.process.communicate(timeout=10)
 
 
 def test_output_goes_to_the_log_and_warnings_to_the_console(start) -> None:
