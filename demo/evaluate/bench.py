@@ -32,7 +32,7 @@ class Scale:
 
 
 #: For CI: every trial, a moment of each. Its figures are noisy; they show that the evaluation works.
-QUICK = Scale(2, 1.5, 2.0, 3.0, 1.0, 1, 1.0, 1, 1.0, 2.0)
+QUICK = Scale(2, 1.0, 1.5, 2.0, 1.0, 1, 1.0, 1, 1.0, 1.5)
 FULL = Scale(64, 10.0, 60.0, 600.0, 10.0, 8, 12.0, 8, 10.0, 20.0)
 
 

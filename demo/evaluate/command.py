@@ -168,6 +168,8 @@ def main(argv: list[str] | None = None) -> int:
                 json.dumps(numbers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
             )
         if arguments.out:
-            words = " ".join(sys.argv[1:] if argv is None else argv)
+            given = sys.argv[1:] if argv is None else argv
+            # Names alone: where things lie on this machine says nothing to a reader.
+            words = " ".join(Path(word).name if Path(word).is_absolute() else word for word in given)
             print(report.write(arguments.out, sections, bench, f"python -m demo.evaluate {words}".strip()))
     return 1 if arguments.strict and met < judged else 0

@@ -118,6 +118,8 @@ def _mouth_rows(bench: Bench, section: Section, scenes: list[Scene], scores: lis
         f"of the mean over scenes; single scenes {min(lags):+d} to {max(lags):+d}; positive is "
         f"late; told apart only where curves are alike, from a correlation of {ALIKE:g} on",
     )
+    size = float(np.mean([np.std(s.opening) / max(float(np.std(s.true_opening)), 1e-9) for s in scores]))
+    section.told("… size of the movement", f"{size:.2f} of the truth's", "ratio of standard deviations")
     section.at_least(
         "Closures (m, b, p) shut",
         100 * shut / max(total, 1),
@@ -140,7 +142,7 @@ def _mouth_rows(bench: Bench, section: Section, scenes: list[Scene], scores: lis
     ]
     section.numbers |= {
         "mouth_correlation": float(np.mean(by_scene)), "mouth_correlation_by_scene": by_scene,
-        "lag_frames": lag, "lag_frames_by_scene": lags,
+        "movement_size": size, "lag_frames": lag, "lag_frames_by_scene": lags,
         "closures_shut": shut, "closures": total, "closures_shut_in_truth": true_shut,
         "open_frames_shut": wrong, "open_frames": plainly, "truth_follows_loudness": float(np.mean(spoken)),
     }  # fmt: skip
