@@ -25,7 +25,13 @@ from scripts.sound import write_wav
 
 FPS, CLIP = 8, 4
 SCALE = replace(
-    QUICK, seconds=3.0, seam_seconds=3.0, drift_seconds=4.0, silence_seconds=3.0, condition_seconds=2.0
+    QUICK,
+    human_seconds=2.0,
+    seconds=3.0,
+    seam_seconds=3.0,
+    drift_seconds=4.0,
+    silence_seconds=3.0,
+    condition_seconds=2.0,
 )
 
 
