@@ -114,7 +114,7 @@ def test_a_signal_stops_everything_within_five_seconds(start, number) -> None:
 def test_a_killed_supervisor_leaves_no_stage(start) -> None:
     run = start({"a": LOOP, "stubborn": STUBBORN})
     run.wait_ready()
-    assert len(run.pids()) == 2
+    assert wait_until(lambda: len(run.pids()) == 2, 10)
     run.process.kill()
     assert wait_until(lambda: run.pids() == [], 3)
 
@@ -122,10 +122,10 @@ def test_a_killed_supervisor_leaves_no_stage(start) -> None:
 def test_a_crashed_stage_comes_back(start) -> None:
     run = start({"worker": LOOP, "other": LOOP})
     run.wait_ready()
-    before = run.pids()
-    victim = min(before)
+    assert wait_until(lambda: len(run.pids()) == 2, 10)
+    victim = min(run.pids())
     os.kill(victim, signal.SIGKILL)
-    assert wait_until(lambda: len(run.pids()) == 2 and victim not in run.pids(), 3)
+    assert wait_until(lambda: len(run.pids()) == 2 and victim not in run.pids(), 10)
     assert "signal 9 (SIGKILL)" in run.log()
     assert run.process.poll() is None
 
@@ -158,10 +158,10 @@ print("forked", flush=True)
 {LOOP}"""
     run = start({"worker": code})
     run.wait_ready()
-    assert wait_until(lambda: len(run.pids()) == 2, 3)
+    assert wait_until(lambda: len(run.pids()) == 2, 10)
     first = set(run.pids())
     os.kill(min(first), signal.SIGKILL)
-    assert wait_until(lambda: len(run.pids()) == 2 and not first & set(run.pids()), 4)
+    assert wait_until(lambda: len(run.pids()) == 2 and not first & set(run.pids()), 10)
 
 
 def test_a_flood_of_output_without_newlines_is_cut_and_blocks_nobody(start) -> None:
