@@ -80,6 +80,8 @@ class Client:
 
     async def closed(self, seconds: float = 8.0) -> tuple[int | None, str | None]:
         await asyncio.wait_for(self.ws.wait_closed(), seconds)
+        # What arrived before the close may still stand in the reader's queue.
+        await asyncio.wait_for(asyncio.shield(self._reader), seconds)
         return self.ws.close_code, self.ws.close_reason
 
     @property
