@@ -229,7 +229,7 @@ class Connection:
         rest = asyncio.ensure_future(_discard(self._ws))
         if self.version > 1:
             # a client that reads nothing is not waited for
-            await _within(0.5, self._ws.send(encode_error(error)))
+            await _within(2.0, self._ws.send(encode_error(error)))
         await self._ws.close(error.close_code, error.close_reason)
         rest.cancel()
         await asyncio.gather(rest, return_exceptions=True)

@@ -36,7 +36,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--figure", type=Path, default=ROOT / "figure" / "build" / "identities.npz")
     parser.add_argument("--speech", type=Path, default=ROOT / "speech" / "build" / "speech.npz")
-    parser.add_argument("--model", type=Path, default=ROOT / "model", help="whisper is read, exports are written here")
+    parser.add_argument(
+        "--model", type=Path, default=ROOT / "model", help="whisper is read, exports are written here"
+    )
     return parser.parse_args()
 
 
@@ -50,7 +52,12 @@ def main() -> None:
     if arguments.stage == "cache":
         whisper = arguments.model / "whisper"
         write_cache(
-            arguments.figure, arguments.speech, whisper, arguments.state, minutes=arguments.minutes, seed=arguments.seed
+            arguments.figure,
+            arguments.speech,
+            whisper,
+            arguments.state,
+            minutes=arguments.minutes,
+            seed=arguments.seed,
         )
         return
     if arguments.stage == "listen":

@@ -3,8 +3,10 @@
     python -m demo.train cache --state DIR --minutes 10     # any number of these, with seeds of their own
     python -m demo.train tune --state DIR --minutes 60
 
-Reference UNet, pose encoder and VAE stay as they are, so their outputs are computed once per picture, pose frame
-and avatar. What is left, a forward and a backward pass of the denoiser, takes about a second a clip on one core.
+Reference UNet, pose encoder and VAE stay as they are, so their outputs are computed once per picture,
+pose frame
+and avatar. What is left, a forward and a backward pass of the denoiser, takes about a second a clip on
+one core.
 The loss looks mainly at the face, where speech and blinks happen.
 """
 
@@ -54,7 +56,8 @@ def write_cache(figure: Path, speech: Path, whisper: Path, state: Path, *, minut
     began, number = time.monotonic(), 0
     while time.monotonic() - began < 60 * minutes:
         fps, frames = (12, CLIP_FRAMES // 2) if number % 8 == 7 else (FPS, CLIP_FRAMES)
-        # A few neighbouring frames of more clips teach more than all frames of fewer; they keep their positions.
+        # A few neighbouring frames of more clips teach more than all frames of fewer; they keep their
+        # positions.
         first = int(material.integers(frames - SOME_FRAMES + 1, 1))
         only = range(first, first + SOME_FRAMES)
         clips = material.clips(16, fps=fps, frames=frames, only=only)
@@ -86,7 +89,13 @@ class FrozenParts:
         with torch.no_grad():
             self.pose = torch.stack(
                 [
-                    torch.cat([networks.pose_encoder(m[None].transpose(1, 2).float() / 255)[0] for m in maps.split(24)], 1)
+                    torch.cat(
+                        [
+                            networks.pose_encoder(m[None].transpose(1, 2).float() / 255)[0]
+                            for m in maps.split(24)
+                        ],
+                        1,
+                    )
                     for maps in poses.maps
                 ]
             )  # (tracks, c0, LOOP, h, w)
@@ -106,7 +115,9 @@ class FrozenParts:
         return {name: features[row] for name, features in self.bank.items()}
 
 
-def tune(figure: Path, state: Path, *, minutes: float, batch: int, peak: float, final: float, seed: int) -> None:
+def tune(
+    figure: Path, state: Path, *, minutes: float, batch: int, peak: float, final: float, seed: int
+) -> None:
     """Train the denoiser on the cached clips; shards that appear meanwhile join in."""
     vae = AutoencoderLite().eval()
     vae.load_state_dict(load_file(state / "vae.average.safetensors"))

@@ -33,11 +33,18 @@ class Averaged:
 
 
 def save_training(
-    folder: Path, name: str, module: nn.Module, averaged: Averaged, optimizer: torch.optim.Optimizer, steps: int
+    folder: Path,
+    name: str,
+    module: nn.Module,
+    averaged: Averaged,
+    optimizer: torch.optim.Optimizer,
+    steps: int,
 ) -> None:
     """Write `<name>.*` into `folder`: weights, average, optimiser moments (half precision) and step count."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.contiguous() for k, v in module.state_dict().items()}, folder / f"{name}.weights.safetensors")
+    save_file(
+        {k: v.contiguous() for k, v in module.state_dict().items()}, folder / f"{name}.weights.safetensors"
+    )
     save_file(
         {k: v.contiguous() for k, v in averaged.module.state_dict().items()},
         folder / f"{name}.average.safetensors",

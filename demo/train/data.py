@@ -72,7 +72,9 @@ class Poses:
     def bundled(cls, device: torch.device) -> Poses:
         """The loops that ship with the project."""
         arrays = [pose_arrays(name) for name in load_split()["bundled"]]
-        return cls.from_arrays(np.stack([a["hands"] for a in arrays]), np.stack([a["life"] for a in arrays]), device)
+        return cls.from_arrays(
+            np.stack([a["hands"] for a in arrays]), np.stack([a["life"] for a in arrays]), device
+        )
 
     @classmethod
     def from_arrays(cls, hands: np.ndarray, life: np.ndarray, device: torch.device) -> Poses:
@@ -81,7 +83,8 @@ class Poses:
         marks = torch.from_numpy(life_to_marks(life)).float().to(device)
         score = torch.ones(points.shape[1:-1], device=device)
         maps = [
-            (draw_pose_maps(points[i], score, marks[i], SIZE) * 255).round().to(torch.uint8) for i in range(len(points))
+            (draw_pose_maps(points[i], score, marks[i], SIZE) * 255).round().to(torch.uint8)
+            for i in range(len(points))
         ]
         return cls(points, torch.from_numpy(life).float().to(device), torch.stack(maps))
 
@@ -194,7 +197,9 @@ class Material:
 
     @torch.no_grad()
     def clips(self, count: int, *, fps: int = FPS, frames: int = 12, only: range | None = None) -> ClipBatch:
-        """`count` clips of `frames` frames at `fps` (or the frames `only` of them), and the frame before each."""
+        """`count` clips of `frames` frames at `fps` (or the frames `only` of them), and the frame
+        before each.
+        """
         device = self.device
         slots = (len(self.audio) - WINDOW_SAMPLES) // TICK_SAMPLES
         start = self.integers(slots, count) * TICK_SAMPLES + HISTORY_SAMPLES

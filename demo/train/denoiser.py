@@ -4,7 +4,8 @@
     python -m demo.train joint --minutes 9 --state DIR         # pictures against pictures, decoder included
 
 Given identity, pose and sound there is one right picture, so the conditional distribution is nearly a point
-and a single step from pure noise can be enough. Most batches therefore train timestep 999, where zero terminal
+and a single step from pure noise can be enough. Most batches therefore train timestep 999, where zero
+terminal
 SNR makes the v-prediction exactly minus the clean latent; the rest keep longer schedules usable.
 """
 
@@ -191,7 +192,11 @@ def train_denoiser(
             figure = -10 * math.log10(float(error))
             logger.info(
                 "%s step %d loss %.4f %s %.2f %.0f s",
-                "joint" if joint else "denoiser", step, float(loss), "psnr" if joint else "-10log10(loss)", figure,
+                "joint" if joint else "denoiser",
+                step,
+                float(loss),
+                "psnr" if joint else "-10log10(loss)",
+                figure,
                 time.monotonic() - began,
             )  # fmt: skip
     save_training(state, "networks", networks, averaged, optimizer, step)

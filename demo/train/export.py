@@ -30,16 +30,23 @@ def export_model(state: Path, folder: Path) -> None:
     """
     networks = load_file(state / "networks.average.safetensors")
     denoiser = {k: v for k, v in _part(networks, "denoiser.").items() if not k.endswith("pos_encoder.pe")}
-    _write(folder / "denoising_unet.safetensors", {k: v for k, v in denoiser.items() if "motion_modules" not in k})
+    _write(
+        folder / "denoising_unet.safetensors",
+        {k: v for k, v in denoiser.items() if "motion_modules" not in k},
+    )
     _write(folder / "motion_module.safetensors", {k: v for k, v in denoiser.items() if "motion_modules" in k})
     _write(folder / "reference_unet.safetensors", _part(networks, "reference."))
     _write(folder / "pose_encoder.safetensors", _part(networks, "pose_encoder."))
-    _write(folder / "vae" / "diffusion_pytorch_model.safetensors", load_file(state / "vae.average.safetensors"))
+    _write(
+        folder / "vae" / "diffusion_pytorch_model.safetensors", load_file(state / "vae.average.safetensors")
+    )
     (folder / "vae" / "config.json").write_text(json.dumps(VAE, indent=2) + "\n")
     base = folder / "base" / "unet" / "config.json"
     base.parent.mkdir(parents=True, exist_ok=True)
     base.write_text(json.dumps(BASE_UNET, indent=2) + "\n")
-    (folder / "inference.yaml").write_text(yaml.safe_dump({**INFERENCE, "pose_encoder_kwargs": POSE_ENCODER}, sort_keys=False))
+    (folder / "inference.yaml").write_text(
+        yaml.safe_dump({**INFERENCE, "pose_encoder_kwargs": POSE_ENCODER}, sort_keys=False)
+    )
     config = {
         "pretrained_base_model_path": "./base",
         "pretrained_vae_path": "./vae",

@@ -3,10 +3,14 @@
     python -m demo.train listen --state DIR --minutes 5
 
 In a picture the mouth is a few of 65,536 pixels, so a denoiser takes thousands of batches before its audio
-cross-attention carries anything. The mouth's six parameters are known for every moment of the corpus, though, and
-Whisper's features cost little. So one attention of the very shape of `attn2` learns to read them from the audio
-tokens (about 40,000 frames in minutes on one core); its weights then start every audio cross-attention of the same
-width, its output laid along six directions of the hidden state. The denoiser still learns all of it afterwards.
+cross-attention carries anything. The mouth's six parameters are known for every moment of the corpus,
+though, and
+Whisper's features cost little. So one attention of the very shape of `attn2` learns to read them from the
+audio
+tokens (about 40,000 frames in minutes on one core); its weights then start every audio cross-attention of
+the same
+width, its output laid along six directions of the hidden state. The denoiser still learns all of it
+afterwards.
 """
 
 from __future__ import annotations
@@ -39,7 +43,9 @@ SILENT_SHARE = 0.12
 
 
 class Reader(nn.Module):
-    """An attention with one constant query a head, over whitened tokens, and a linear reading of six parameters."""
+    """An attention with one constant query a head, over whitened tokens, and a linear reading of six
+    parameters.
+    """
 
     def __init__(self, width: int, heads: int, mean: Tensor, deviation: Tensor) -> None:
         super().__init__()
@@ -61,7 +67,8 @@ class Reader(nn.Module):
     def start(self, attention: Attention, norm: nn.LayerNorm, generator: torch.Generator) -> None:
         """Write this reader into an audio cross-attention whose input is `norm`'s output.
 
-        The whitening is folded into the weights: a constant on the keys moves all logits alike, and one on the
+        The whitening is folded into the weights: a constant on the keys moves all logits alike, and one
+        on the
         values passes the attention unchanged, so it joins the output's bias.
         """
         width = len(self.query)
@@ -71,7 +78,9 @@ class Reader(nn.Module):
         direction = F.normalize(torch.randn(width, generator=generator), dim=0) * math.sqrt(width)
         norm.weight.fill_(0.1)
         norm.bias.copy_(direction)
-        attention.to_q.weight.mul_(0.1).sub_(torch.outer(attention.to_q.weight @ direction, direction) / width)
+        attention.to_q.weight.mul_(0.1).sub_(
+            torch.outer(attention.to_q.weight @ direction, direction) / width
+        )
         attention.to_q.weight.add_(torch.outer(self.query, direction) / width)
         basis = torch.linalg.qr(torch.randn(width, len(CHANNELS), generator=generator)).Q * math.sqrt(width)
         basis *= DIRECTION_SIZE / AUDIO_GAIN
@@ -81,8 +90,12 @@ class Reader(nn.Module):
         output.bias.copy_(basis @ constant)
 
 
-def hear(speech: Path, whisper: Path, *, seconds_apart: float, margin: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Features (W, 75, 5, 384) half precision, positions (12, n) and mouths (W, 12, 6) of windows over the corpus."""
+def hear(
+    speech: Path, whisper: Path, *, seconds_apart: float, margin: int, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Features (W, 75, 5, 384) half precision, positions (12, n) and mouths (W, 12, 6) of windows over
+    the corpus.
+    """
     generator = torch.Generator().manual_seed(seed)
     audio, mouth = speech_stream(load(speech))
     step = round(seconds_apart * SAMPLE_RATE) // 400 * 400
@@ -99,7 +112,9 @@ def hear(speech: Path, whisper: Path, *, seconds_apart: float, margin: int, seed
         windows = torch.where(quiet[:, None], silence(len(part), WINDOW_SAMPLES, "cpu", generator), windows)
         features.append(encoder.features(windows, "short").half())
         mouths.append(truth * (~quiet).float()[:, None, None])
-    positions = audio_token_positions(CLIP_FRAMES, FPS, 75, margin=margin, offset=HISTORY_SAMPLES * 50 // SAMPLE_RATE)
+    positions = audio_token_positions(
+        CLIP_FRAMES, FPS, 75, margin=margin, offset=HISTORY_SAMPLES * 50 // SAMPLE_RATE
+    )
     return torch.cat(features), torch.from_numpy(positions), torch.cat(mouths)
 
 

@@ -28,7 +28,9 @@ class Networks(nn.Module):
     def forward(
         self, latents: Tensor, timestep: Tensor, tokens: Tensor, poses: Tensor, reference: Tensor
     ) -> Tensor:
-        """The v-prediction: latents (B, C, F, h, w), timestep (B,), tokens (B, F, T, 384), poses (B, 3, F, H, W), reference (B, C, h, w)."""
+        """The v-prediction: latents (B, C, F, h, w), timestep (B,), tokens (B, F, T, 384), poses (B,
+        3, F, H, W), reference (B, C, h, w).
+        """
         cache = self.denoiser.project_reference(self.reference(reference))
         return self.denoiser(latents, timestep, tokens, self.pose_encoder(poses), cache)
 

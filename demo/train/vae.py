@@ -1,6 +1,6 @@
 """Stage 1: the VAE. It is the ceiling of everything after it, so it comes first.
 
-    python -m demo.train vae --minutes 8 --state DIR
+python -m demo.train vae --minutes 8 --state DIR
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from demo.figure.measure import mouth_center
 from demo.train.checkpoint import Averaged, load_training, save_training
@@ -73,17 +72,30 @@ def latent_spread(latents: Tensor) -> Tensor:
 
 
 def warm_cosine(step: int, progress: float, peak: float, final: float) -> float:
-    """Learning rate: 200 steps of warm-up, then a cosine over the share of this call's time that has passed."""
-    return min(1.0, (step + 1) / 200) * (final + (peak - final) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
+    """Learning rate: 200 steps of warm-up, then a cosine over the share of this call's time that has
+    passed.
+    """
+    return min(1.0, (step + 1) / 200) * (
+        final + (peak - final) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    )
 
 
 def train_vae(
-    material: Material, state: Path, *, minutes: float, batch: int, peak: float, final: float, compile_model: bool
+    material: Material,
+    state: Path,
+    *,
+    minutes: float,
+    batch: int,
+    peak: float,
+    final: float,
+    compile_model: bool,
 ) -> None:
     device = material.device
     model = AutoencoderLite().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     averaged = Averaged(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
+    )
     step = load_training(state, "vae", model, averaged, optimizer)
     weights = picture_weights(material)
 
@@ -93,7 +105,9 @@ def train_vae(
             noisy = latents + LATENT_NOISE * torch.randn_like(latents)
             output = model.decode(noisy)
         spread = latent_spread(latents)
-        return picture_loss(output, pictures, weights) + 0.01 * spread, (output.float() - pictures).square().mean()
+        return picture_loss(output, pictures, weights) + 0.01 * spread, (
+            output.float() - pictures
+        ).square().mean()
 
     run = torch.compile(loss_of) if compile_model else loss_of
     began, first = time.monotonic(), step
@@ -110,5 +124,7 @@ def train_vae(
         step += 1
         if step % 200 == 0:
             psnr = -10 * math.log10(float(error))
-            logger.info("vae step %d loss %.4f psnr %.2f dB %.0f s", step, float(loss), psnr, time.monotonic() - began)
+            logger.info(
+                "vae step %d loss %.4f psnr %.2f dB %.0f s", step, float(loss), psnr, time.monotonic() - began
+            )
     save_training(state, "vae", model, averaged, optimizer, step)
