@@ -3,11 +3,9 @@
     python -m demo.train cache --state DIR --minutes 10     # any number of these, with seeds of their own
     python -m demo.train tune --state DIR --minutes 60
 
-Reference UNet, pose encoder and VAE stay as they are, so their outputs are computed once per picture,
-pose frame
-and avatar. What is left, a forward and a backward pass of the denoiser, takes about a second a clip on
-one core.
-The loss looks mainly at the face, where speech and blinks happen.
+Reference UNet, pose encoder and VAE stay as they are, so their outputs are computed once per picture, pose
+frame and avatar. What is left, a forward and a backward pass of the denoiser, takes about a second a clip
+on one core. The loss looks mainly at the face, where speech and blinks happen.
 """
 
 from __future__ import annotations

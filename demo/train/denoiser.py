@@ -5,8 +5,7 @@
 
 Given identity, pose and sound there is one right picture, so the conditional distribution is nearly a point
 and a single step from pure noise can be enough. Most batches therefore train timestep 999, where zero
-terminal
-SNR makes the v-prediction exactly minus the clean latent; the rest keep longer schedules usable.
+terminal SNR makes the v-prediction exactly minus the clean latent; the rest keep longer schedules usable.
 """
 
 from __future__ import annotations

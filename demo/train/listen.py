@@ -4,13 +4,10 @@
 
 In a picture the mouth is a few of 65,536 pixels, so a denoiser takes thousands of batches before its audio
 cross-attention carries anything. The mouth's six parameters are known for every moment of the corpus,
-though, and
-Whisper's features cost little. So one attention of the very shape of `attn2` learns to read them from the
-audio
-tokens (about 40,000 frames in minutes on one core); its weights then start every audio cross-attention of
-the same
-width, its output laid along six directions of the hidden state. The denoiser still learns all of it
-afterwards.
+though, and Whisper's features cost little. So one attention of the very shape of `attn2` learns to read
+them from the audio tokens (about 40,000 frames in minutes on one core); its weights then start every audio
+cross-attention of the same width, its output laid along six directions of the hidden state. The denoiser
+still learns all of it afterwards.
 """
 
 from __future__ import annotations
