@@ -37,6 +37,7 @@ case $plan in
     "vae-1 vae 8 --batch 96 --lr 1e-3 --final-lr 3e-4"
     "vae-2 vae 6 --batch 256 --lr 8e-4 --final-lr 3e-5 --seed 1"
     "denoiser-1 denoiser 9 --batch 32 --lr 1e-3 --final-lr 5e-4 --seed 2"
+    "listen listen 3 --seed 8"
     "denoiser-2 denoiser 9 --batch 32 --lr 8e-4 --final-lr 4e-4 --seed 3"
     "denoiser-3 denoiser 9 --batch 32 --lr 6e-4 --final-lr 2e-4 --seed 4"
     "denoiser-4 denoiser 9 --batch 32 --lr 4e-4 --final-lr 5e-5 --seed 5"
@@ -51,6 +52,7 @@ case $plan in
   cpu) steps=(
     "cache-1 cache 30 --seed 21"
     "cache-2 cache 30 --seed 22"
+    "listen-cpu listen 3 --seed 24"
     "tune-1 tune 90 --lr 5e-4 --final-lr 5e-5 --seed 23"
   ) ;;
   *) die "--plan is scratch, continue or cpu, not '$plan'" ;;
