@@ -114,7 +114,7 @@ class HeldOut:
             voices=(voice,),
         )
         length = round(seconds * SAMPLE_RATE)
-        samples = made.audio[:length].astype(np.float32) / 32768
+        samples = (made.audio[:length] / np.float32(32768)).astype(np.float32)
         closures = made.closures.reshape(-1, 2)
         mouth = made.mouth[: round(seconds * TRACK_RATE)]
         return Speech(samples, mouth, closures[closures[:, 1] < seconds], voice)
@@ -140,7 +140,7 @@ class HeldOut:
         phones = corpus.phones(utterance)
         end = max(stop for _, stop, phone in phones if phone != "_")
         length = round((end + 0.1) * SAMPLE_RATE)
-        samples = corpus.samples(utterance)[:length].astype(np.float32) / 32768
+        samples = (corpus.samples(utterance)[:length] / np.float32(32768)).astype(np.float32)
         fade = min(len(samples), SAMPLE_RATE // 50)
         samples[-fade:] *= np.linspace(1.0, 0.0, fade, dtype=np.float32)
         mouth = self.tracks.values[self.tracks.starts[utterance] : self.tracks.starts[utterance + 1]]
@@ -167,6 +167,6 @@ class HeldOut:
         return torch.full((count,), scene.identity, dtype=torch.long, device=self.renderer.device)
 
 
-def _still(arrays: dict[str, NDArray]) -> dict[str, NDArray]:  # type: ignore[type-arg]
+def _still(arrays: dict[str, NDArray]) -> dict[str, NDArray]:
     hands = np.broadcast_to(rest_hands(), arrays["hands"].shape)
     return {**arrays, "hands": np.ascontiguousarray(hands, dtype=np.float32)}

@@ -42,7 +42,7 @@ def cut_identities(source: Path, target: Path, count: int = IDENTITIES) -> list[
     cut |= {name: arrays[name] for name in ("view", "proportion_names")}
     cut["behind"] = arrays["behind"][[behind[rows[place]] for place in with_behind]]
     cut["behind_of"] = np.array(with_behind, dtype=np.int64)
-    np.savez_compressed(target, **cut)  # type: ignore[arg-type]
+    np.savez_compressed(target, **cut)
     return picked
 
 

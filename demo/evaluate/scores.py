@@ -132,8 +132,8 @@ def modulation_spectrum(curve: Curve, fps: int) -> tuple[Curve, Curve]:
     starts = range(0, len(curve) - size + 1, max(1, size // 2))
     pieces = [curve[start : start + size] for start in starts]
     power = np.mean([np.abs(np.fft.rfft((p - p.mean()) * window)) ** 2 for p in pieces], axis=0)
-    frequencies = np.fft.rfftfreq(size, 1.0 / fps)
-    return frequencies, power * frequencies
+    frequencies: Curve = np.fft.rfftfreq(size, 1.0 / fps).astype(np.float64)
+    return frequencies, np.asarray(power * frequencies, np.float64)
 
 
 def peak_rate(curve: Curve, fps: int, low: float = 1.0, high: float = 9.0) -> float:

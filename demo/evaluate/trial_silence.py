@@ -116,7 +116,10 @@ def _openings(bench: Bench, scene: Scene, pictures: Picture) -> Curve:
 def _life(bench: Bench, scene: Scene, pictures: Picture, start: int) -> tuple[Curve, Curve, Curve, Curve]:
     """Eyelid and breath from frame `start` on: of the output, of the truth, of the output, of the truth."""
     judge = bench.judge
-    lid, true_lid, breath, true_breath = [], [], [], []
+    lid: list[Curve] = []
+    true_lid: list[Curve] = []
+    breath: list[Curve] = []
+    true_breath: list[Curve] = []
     for first in range(start, len(pictures), 12):
         made = judge.tensor(pictures[first : first + 12])
         for name, low, seen, drawn in (("eyelid", 0.0, lid, true_lid), ("breath", -1.0, breath, true_breath)):
