@@ -158,17 +158,21 @@ class Stage:
             self._end(0)
 
     def _end(self, status: int, error: Exception | None = None) -> None:
+        """Close everything and leave: at once after `run`, whose process is the stage's own."""
         if error is not None:
             log.critical("%s cannot work: %s", self.name, error)
-        if not self._close():
-            # the compute thread is deep in a library; waiting for it could take for ever
+        ended = self._close(wait=0.0 if self._signals_taken else 1.0)
+        if self._signals_taken or not ended:
+            # Taking an interpreter with torch in it apart costs 0.7 s of processor time, and the compute
+            # thread may be deep in a library: neither has anything left to give.
             logging.shutdown()
+            sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)
         raise SystemExit(status)
 
-    def _close(self) -> bool:
-        """Say BYE and close everything; False if the compute thread does not end."""
+    def _close(self, wait: float = 1.0) -> bool:
+        """Say BYE and close everything; False if the compute thread does not end in `wait` seconds."""
         if self._signals_taken:
             signal.set_wakeup_fd(-1)
         for name in ("jobs", "results", "out"):
@@ -176,7 +180,7 @@ class Stage:
                 getattr(self, name).close()
         if self._context is not None:
             self._context.destroy(linger=200)
-        return not hasattr(self, "compute") or self.compute.stop(timeout=1.0)
+        return not hasattr(self, "compute") or self.compute.stop(timeout=wait)
 
     # ------------------------------------------------------------------ the loop
 

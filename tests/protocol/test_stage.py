@@ -141,3 +141,18 @@ def test_a_signal_during_warm_up_ends_it(run_dir: Path, start: Start, around: Su
     around.until(lambda: around.has(Status))
     process.send_signal(signal.SIGINT)
     assert process.wait(3) == 0
+
+
+def test_a_signal_in_the_middle_of_a_task_ends_it_with_a_goodbye(
+    around: Surroundings, run_dir: Path, start: Start
+) -> None:
+    process = run(start, run_dir)
+    around.until(lambda: around.has(WorkerJoined))
+    around.hop.submit(one_latents("slow"))
+    around.until(lambda: around.hop.in_flight == 1)
+    time.sleep(0.2)  # it has begun
+    process.send_signal(signal.SIGTERM)
+    took = around.until(lambda: around.has(WorkerLost))
+    assert process.wait(3) == 0 and took < 1.0  # the task lasts 2.2 s, and a silent worker is lost after 1.5
+    lost = next(event for event in around.events if isinstance(event, WorkerLost))
+    assert lost.redispatched == 1
