@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 
 from protocol.compute import Output
+from protocol.device_memory import device_memory
 from protocol.hop import Job
 from protocol.messages import Array16, Clip, Close, Failed, InfoValue, Pcm
 from protocol.model_config import ModelConfig
@@ -80,6 +81,9 @@ class AudioWorker(Worker):
                 self._stage.out.broadcast(message)
         self._stage.metrics.gauge("sessions", len(self._sessions))
         self._stage.metrics.gauge("clips_due", self._sessions.due)
+        if self._features is not None:
+            for name, value in device_memory(self._features.device).items():
+                self._stage.metrics.gauge(name, value)
 
     def _close(self, message: Close) -> None:
         self._sessions.close(message)

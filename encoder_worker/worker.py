@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from protocol.compute import Output
+from protocol.device_memory import device_memory
 from protocol.hop import Job
 from protocol.messages import Array16, Frame, InfoValue, Latents
 from protocol.model_config import ModelConfig
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 STAGE = "encoder_worker"
 RATE = 16_000
+FIGURES_EVERY = 0.5
 
 
 class EncoderWorker(Worker):
@@ -41,6 +43,7 @@ class EncoderWorker(Worker):
         self._jpeg = JpegEncoder(settings.jpeg_quality)
         self._pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="jpeg")
         self._decoder: ClipDecoder | None = None
+        self._figures_at = float("-inf")
         self._plain: tuple[bytes, int, int] | None = None  # what --passthrough sends, its height and width
 
     def warm_up(self) -> None:
@@ -90,6 +93,13 @@ class EncoderWorker(Worker):
         for job in self._jobs.pop(key, []):
             self._stage.jobs.ack(job)
             self._stage.metrics.count("clips_total")
+
+    def on_tick(self) -> None:
+        now = time.monotonic()
+        if self._decoder is not None and now - self._figures_at >= FIGURES_EVERY:
+            self._figures_at = now
+            for name, value in device_memory(self._decoder.device).items():
+                self._stage.metrics.gauge(name, value)
 
     def on_reset(self, upstream: int) -> None:
         for key, jobs in list(self._jobs.items()):

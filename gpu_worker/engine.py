@@ -26,6 +26,7 @@ from gpu_worker.sampler import draw_noise
 from gpu_worker.sessions import LatentTable, clip_seed
 from gpu_worker.work import ClipError, DeviceLost
 from protocol.audio_tokens import tokens_per_frame
+from protocol.device_memory import device_memory
 from protocol.limits import TOKEN_WIDTH
 from protocol.messages import Array16, Clip, InfoValue
 from protocol.model_config import ModelConfig
@@ -320,9 +321,7 @@ class DenoiserEngine:
                 "pose_cache_misses_total": float(self._poses.misses),
                 "pose_cache_bytes": float(self._poses.bytes),
             }
-            if self._device.type == "cuda":
-                figures["device_memory_bytes"] = float(torch.cuda.memory_allocated(self._device))
-                figures["device_memory_peak_bytes"] = float(torch.cuda.max_memory_allocated(self._device))
+            figures |= device_memory(self._device)
         return figures
 
 
