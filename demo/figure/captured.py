@@ -36,7 +36,8 @@ class CapturedRenderer:
                 renderer.render(self._identity, self._state)
         torch.cuda.current_stream(renderer.device).wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        # Thread-local: other threads of a training process (NCCL's) ask the driver for events meanwhile.
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._pictures = renderer.render(self._identity, self._state)
 
     def render(self, identity: Tensor, state: FigureState) -> Tensor:

@@ -2,6 +2,7 @@
 
 Each call works for its minutes, writes its state into DIR and can be continued by the next; `export` writes
 the averaged weights in half precision into `demo/model/`. `scripts/train_bundled.sh` runs the whole order.
+`python -m torch.distributed.run --standalone --nproc-per-node N -m demo.train …` trains on N GPUs.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from demo.train.data import Material
 from demo.train.denoiser import train_denoiser
 from demo.train.export import export_model
 from demo.train.listen import listen
+from demo.train.step import join
 from demo.train.vae import train_vae
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,6 +34,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--final-lr", type=float, default=1e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tracks", type=int, default=96, help="pose tracks drawn at the start")
+    parser.add_argument("--memory", type=int, default=None, help="examples kept to be learned from again")
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--figure", type=Path, default=ROOT / "figure" / "build" / "identities.npz")
@@ -78,15 +81,24 @@ def main() -> None:
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
-    device = torch.device(arguments.device)
+    rank, processes = join()
+    device = torch.device(
+        f"cuda:{rank}" if arguments.device == "cuda" and processes > 1 else arguments.device
+    )
+    if device.index is not None:
+        torch.cuda.set_device(device)
+    seed = arguments.seed + 1000 * rank
+    torch.manual_seed(seed)
     speech = None if arguments.stage == "vae" else arguments.speech
-    material = Material(arguments.figure, speech, device, seed=arguments.seed, tracks=arguments.tracks)
+    material = Material(arguments.figure, speech, device, seed=seed, tracks=arguments.tracks)
     common = {
         "minutes": arguments.minutes,
         "peak": arguments.lr,
         "final": arguments.final_lr,
         "compile_model": not arguments.no_compile,
     }
+    if arguments.memory:
+        common["memory"] = arguments.memory
     if arguments.stage == "vae":
         train_vae(material, arguments.state, batch=arguments.batch or 96, **common)
     else:

@@ -20,14 +20,14 @@ from torch import Tensor, nn
 
 from demo.train.checkpoint import Averaged, load_training, save_training
 from demo.train.config import CLIP_FRAMES, FPS
-from demo.train.data import Material, Poses
+from demo.train.data import BUNDLED, Material, Poses
 from demo.train.denoiser import LAST_TIMESTEP, Batch, Conditions, starting_latents
 from demo.train.models import Networks, build_networks
-from demo.train.vae import AutoencoderLite, warm_cosine
+from demo.train.step import warm_cosine
+from demo.train.vae import AutoencoderLite
 
 logger = logging.getLogger(__name__)
 
-BUNDLED = 6  # the first identities of the renderer are the bundled avatars
 OTHERS = 42
 SOME_FRAMES = 4
 FACE_ROWS, FACE_COLUMNS, FACE_WEIGHT = slice(5, 9), slice(5, 11), 5.0  # of the 16×16 latent
@@ -59,11 +59,12 @@ def write_cache(figure: Path, speech: Path, whisper: Path, state: Path, *, minut
         first = int(material.integers(frames - SOME_FRAMES + 1, 1))
         only = range(first, first + SOME_FRAMES)
         clips = material.clips(16, fps=fps, frames=frames, only=only)
-        batch = conditions(clips, fps, only)
+        kept = conditions.encode(clips)
+        tokens = kept["heard"][:, conditions.positions(fps, only)].flatten(2, 3)
         tensors = {
-            "clean": batch.clean.half(),
-            "carried": batch.carried.half(),
-            "tokens": batch.tokens.half(),
+            "clean": kept["clean"].half(),
+            "carried": kept["carried"].half(),
+            "tokens": tokens.half(),
             "identity": clips.identity,
             "track": clips.track,
             "frame": clips.frame,

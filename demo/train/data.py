@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from demo.figure.captured import CapturedRenderer
 from demo.figure.renderer import Renderer
 from demo.figure.state import FigureState
 from demo.motion.hands import hand_track
@@ -26,8 +27,10 @@ from demo.poses.make_poses import load_split, pose_arrays
 from demo.speech.augment import augment, silence
 from demo.speech.corpus import Corpus, load, mouth_tracks
 from demo.train.config import FIRST_TRACK_SEED, FPS, HISTORY_SAMPLES, SAMPLE_RATE, SIZE, TICKS, WINDOW_SAMPLES
+from demo.train.variety import color_matrices, paces, read_between, recolor
 
 LOOP = 288
+BUNDLED, BUNDLED_AGAIN = 6, 8  # the first identities of the renderer are the bundled avatars
 ALL_SILENT, STOPS = 0.08, 0.08  # shares of windows that hold noise alone, or end in it
 TICK_SAMPLES = SAMPLE_RATE * 3 // TICKS  # 400 samples are 3 ticks: the finest common grid
 
@@ -152,7 +155,11 @@ class Material:
         self.device = device
         self.generator = torch.Generator(device=device).manual_seed(seed)
         self.renderer = Renderer(figure, size=SIZE, device=device)
-        self.identities = torch.tensor(split_names(figure, self.renderer.names, "train"), device=device)
+        trained = split_names(figure, self.renderer.names, "train")
+        # Most people will see one of the bundled avatars, so they are drawn more often than the others.
+        trained += list(range(BUNDLED)) * BUNDLED_AGAIN
+        self.identities = torch.tensor(trained, device=device)
+        self._recordings: dict[int, CapturedRenderer] = {}
         self.poses = poses or Poses.draw(tracks, device)
         self.mouth: Tensor | None = None
         if speech is not None:
@@ -179,7 +186,36 @@ class Material:
         identity = self.identities[self.integers(len(self.identities), count)]
         track, frame, other = (self.integers(n, count) for n in (len(self.poses.life), LOOP, LOOP))
         life, hands = self.poses.life[track, frame], self.poses.hands[track, other]
-        return self.renderer.render(identity, figure_state(self.random_mouths(count), life, hands))
+        return self._draw(identity, figure_state(self.random_mouths(count), life, hands))
+
+    @torch.no_grad()
+    def varied_pictures(self, count: int) -> Tensor:
+        """As `pictures`, some in other colours."""
+        return recolor(self.pictures(count), *color_matrices(count, self.generator))
+
+    def _draw(self, identity: Tensor, state: FigureState) -> Tensor:
+        """Pictures; on CUDA from a recording of each batch size, and overwritten by its next call."""
+        if self.device.type != "cuda":
+            return self.renderer.render(identity, state)
+        count = len(identity)
+        if count not in self._recordings:
+            self._recordings[count] = CapturedRenderer(self.renderer, count)
+        return self._recordings[count].render(identity, state)
+
+    def _voices(self, count: int, when: Tensor, fps: int) -> tuple[Tensor, Tensor]:
+        """Windows of speech (count, WINDOW_SAMPLES), some faster or slower than spoken, and their mouths
+        (count, len(when), columns) at frames `when` of the clip.
+        """
+        pace = paces(count, self.generator)[:, None]
+        slots = (len(self.audio) - 2 * WINDOW_SAMPLES) // TICK_SAMPLES
+        start = self.integers(slots, count)[:, None] * TICK_SAMPLES + WINDOW_SAMPLES
+        offsets = torch.arange(WINDOW_SAMPLES, device=self.device) - HISTORY_SAMPLES
+        # In float64: a position in half an hour of sound has no room for fractions in float32.
+        pcm = read_between(self.audio, start + offsets.double() * pace.double()) / 32768
+        ticks = start * TICKS / SAMPLE_RATE + when * (TICKS // fps) * pace
+        before = ticks.floor().long()
+        share = (ticks - before)[..., None].float()
+        return pcm, torch.lerp(self.mouth[before], self.mouth[before + 1], share)
 
     def _fall_silent(self, pcm: Tensor, mouth: Tensor, when: Tensor, fps: int) -> tuple[Tensor, Tensor]:
         """Some windows are noise throughout, some stop speaking at a random moment: the mouth rests."""
@@ -201,14 +237,9 @@ class Material:
         before each.
         """
         device = self.device
-        slots = (len(self.audio) - WINDOW_SAMPLES) // TICK_SAMPLES
-        start = self.integers(slots, count) * TICK_SAMPLES + HISTORY_SAMPLES
-        offsets = torch.arange(WINDOW_SAMPLES, device=device) - HISTORY_SAMPLES
-        pcm = self.audio[start[:, None] + offsets].float() / 32768
         picked = only or range(frames)
         when = torch.tensor([-1, *picked], device=device)  # the frame before the clip comes first
-        ticks = start[:, None] * TICKS // SAMPLE_RATE + when * (TICKS // fps)
-        mouth = self.mouth[ticks]
+        pcm, mouth = self._voices(count, when, fps)
         pcm, mouth = self._fall_silent(augment(pcm, self.generator), mouth, when, fps)
 
         track, first = self.integers(len(self.poses.life), count), self.integers(LOOP, count)
@@ -216,8 +247,10 @@ class Material:
         life, hands = self.poses.life[track[:, None], frame], self.poses.hands[track[:, None], frame]
         identity = self.identities[self.integers(len(self.identities), count)]
         state = figure_state(mouth.flatten(0, 1), life.flatten(0, 1), hands.flatten(0, 1))
-        pictures = self.renderer.render(identity.repeat_interleave(len(when)), state)
-        reference = self.renderer.render(identity, FigureState.neutral(count, device))
+        matrix, offset = color_matrices(count, self.generator)
+        reference = recolor(self._draw(identity, FigureState.neutral(count, device)), matrix, offset)
+        matrix, offset = (x.repeat_interleave(len(when), 0) for x in (matrix, offset))
+        pictures = recolor(self._draw(identity.repeat_interleave(len(when)), state), matrix, offset)
         return ClipBatch(
             pictures=pictures.unflatten(0, (count, len(when))),
             reference=reference,

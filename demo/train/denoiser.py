@@ -10,9 +10,7 @@ terminal SNR makes the v-prediction exactly minus the clean latent; the rest kee
 
 from __future__ import annotations
 
-import logging
-import math
-import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,19 +19,26 @@ from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
 from audio_worker.whisper import load_whisper
-from demo.train.checkpoint import Averaged, load_training, save_training
+from demo.train.checkpoint import Averaged, load_training
 from demo.train.config import CLIP_FRAMES, FPS, HISTORY_SAMPLES, INFERENCE, SAMPLE_RATE
 from demo.train.data import ClipBatch, Material
-from demo.train.models import build_networks
-from demo.train.vae import AutoencoderLite, picture_loss, picture_weights, warm_cosine
+from demo.train.models import Networks, build_networks
+from demo.train.replay import Replay
+from demo.train.step import Gradients, GraphedLoss, Run, make_optimizer, share_weights
+from demo.train.vae import AutoencoderLite, picture_loss, picture_weights, to_bytes
 from protocol.audio_tokens import audio_token_positions
-
-logger = logging.getLogger(__name__)
 
 LAST_TIMESTEP = 999
 NOISE_LIMIT = 1.5
 KEEP, FRESH = 0.6, 0.4  # latent preservation, as the GPU worker mixes it
-CARRIED_NOISE = 0.1  # the carried latent is a predicted one when serving, never quite the truth
+CARRIED = 0.85  # share of clips that begin from a carried latent
+CARRIED_NOISE = 0.25  # up to this: the carried latent is a predicted one when serving, never quite the truth
+LATE_SHARE = 0.85  # share of samples at the last timestep
+USES = 4  # times that a drawn clip is learned from, on average
+MEMORY = 12288  # clips kept
+JOINT_MEMORY = 6144  # with their pictures, 2.4 MB each
+FACE_ROWS, FACE_COLUMNS, FACE_WEIGHT = slice(4, 9), slice(5, 11), 2.0  # of the 16×16 latent
+MOUTH_ROWS, MOUTH_COLUMNS, MOUTH_WEIGHT = slice(7, 9), slice(6, 10), 4.0
 
 
 @dataclass
@@ -57,32 +62,47 @@ class Conditions:
         self.device = device
 
     @torch.no_grad()
-    def __call__(self, clips: ClipBatch, fps: int, only: range | None = None) -> Batch:
+    def encode(self, clips: ClipBatch) -> dict[str, Tensor]:
+        """What of drawn clips is kept, batch first: latents, features and places in the pose bank."""
         count, frames = clips.pictures.shape[:2]
-        only = only or range(frames - 1)
         with torch.autocast(self.device.type, torch.bfloat16):
             pictures = clips.pictures.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-            latents = self.vae.encode(pictures).float().unflatten(0, (count, frames))
-            reference = self.vae.encode(clips.reference.contiguous(memory_format=torch.channels_last)).float()
-        heard = self.whisper.features(clips.pcm, "short")  # (B, 75, 5, 384)
+            latents = self.vae.encode(pictures).unflatten(0, (count, frames))
+            reference = self.vae.encode(clips.reference.contiguous(memory_format=torch.channels_last))
+            heard = self.whisper.features(clips.pcm, "short")  # (B, 75, 5, 384)
+        return {
+            "clean": latents[:, 1:].transpose(1, 2).bfloat16(),
+            "carried": latents[:, 0].bfloat16(),
+            "reference": reference.bfloat16(),
+            "heard": heard.bfloat16(),
+            "track": clips.track,
+            "frame": clips.frame,
+        }
+
+    def positions(self, fps: int, only: range) -> Tensor:
+        """(F, n) feature positions of the tokens of each of the clip's frames `only`."""
         positions = audio_token_positions(
-            only.stop, fps, heard.shape[1], margin=self.margin, offset=HISTORY_SAMPLES * 50 // SAMPLE_RATE
+            only.stop, fps, 75, margin=self.margin, offset=HISTORY_SAMPLES * 50 // SAMPLE_RATE
         )
-        index = torch.as_tensor(positions[only.start :], device=self.device)  # (F, positions)
-        tokens = heard[:, index].flatten(2, 3)  # (B, F, positions × 5, 384)
+        return torch.as_tensor(positions[only.start :], device=self.device)
+
+    def batch(self, kept: Mapping[str, Tensor], positions: Tensor, maps: Tensor) -> Batch:
+        """The denoiser's inputs of what `encode` made; maps: the pose bank (tracks, LOOP, 3, H, W) uint8."""
+        poses = maps[kept["track"][:, None], kept["frame"]]
         return Batch(
-            clean=latents[:, 1:].transpose(1, 2),
-            carried=latents[:, 0],
-            reference=reference,
-            tokens=tokens,
-            poses=clips.poses.transpose(1, 2).float() / 255,
+            clean=kept["clean"].float(),
+            carried=kept["carried"].float(),
+            reference=kept["reference"].float(),
+            tokens=kept["heard"][:, positions].flatten(2, 3).float(),
+            poses=poses.transpose(1, 2).float() / 255,
         )
 
 
 def starting_latents(batch: Batch, carry: Tensor) -> Tensor:
     """Clamped noise, whose first frame keeps the carried latent where `carry` (B,) is true."""
     noise = torch.randn_like(batch.clean).clamp_(-NOISE_LIMIT, NOISE_LIMIT)
-    carried = batch.carried + CARRIED_NOISE * torch.randn_like(batch.carried)
+    amount = CARRIED_NOISE * torch.rand(len(carry), 1, 1, 1, device=noise.device)
+    carried = batch.carried + amount * torch.randn_like(batch.carried)
     mixed = KEEP * carried + FRESH * noise[:, :, 0]
     noise[:, :, 0] = torch.where(carry[:, None, None, None], mixed, noise[:, :, 0])
     return noise
@@ -92,38 +112,53 @@ def predict_velocity(networks: nn.Module, batch: Batch, latents: Tensor, timeste
     return networks(latents, timestep, batch.tokens, batch.poses, batch.reference)
 
 
-def latent_loss(networks: nn.Module, batch: Batch, alphas: Tensor) -> Tensor:
-    """Squared error of the v-prediction; four in five samples at the last timestep."""
+def latent_weights(device: torch.device) -> Tensor:
+    """(16, 16) weights of a latent's places, mean 1: face and mouth count more, as eyes go there first."""
+    weights = torch.ones(16, 16, device=device)
+    weights[FACE_ROWS, FACE_COLUMNS] = FACE_WEIGHT
+    weights[MOUTH_ROWS, MOUTH_COLUMNS] = MOUTH_WEIGHT
+    return weights / weights.mean()
+
+
+def latent_loss(networks: nn.Module, batch: Batch, alphas: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared and absolute error of the v-prediction, and the plain squared error to report."""
     count = len(batch.clean)
     device = batch.clean.device
     anywhere = torch.randint(0, LAST_TIMESTEP, (count,), device=device)
-    timestep = torch.where(torch.rand(count, device=device) < 0.8, LAST_TIMESTEP, anywhere)
-    noise = starting_latents(batch, (torch.rand(count, device=device) < 0.85) & (timestep == LAST_TIMESTEP))
+    timestep = torch.where(torch.rand(count, device=device) < LATE_SHARE, LAST_TIMESTEP, anywhere)
+    noise = starting_latents(
+        batch, (torch.rand(count, device=device) < CARRIED) & (timestep == LAST_TIMESTEP)
+    )
     alpha = alphas[timestep].view(-1, 1, 1, 1, 1)
     noisy = alpha.sqrt() * batch.clean + (1 - alpha).sqrt() * noise
     velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * batch.clean
-    predicted = predict_velocity(networks, batch, noisy, timestep)
-    error = (predicted.float() - velocity).square()
-    return error.mean() + 0.2 * (predicted.float() - velocity).abs().mean()
+    difference = predict_velocity(networks, batch, noisy, timestep).float() - velocity
+    squared = difference.square()
+    return ((squared + 0.2 * difference.abs()) * weights).mean(), squared.mean()
 
 
 def joint_loss(
-    networks: nn.Module, vae: AutoencoderLite, batch: Batch, clips: ClipBatch, weights: Tensor
+    networks: nn.Module,
+    decode: Callable[[Tensor], Tensor],
+    batch: Batch,
+    truth: Tensor,
+    weights: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Loss of the decoded one-step prediction against the drawn pictures, and its squared error."""
+    """Loss of the decoded one-step prediction against the pictures (B, F, 3, H, W) in 0..1, and its squared
+    error.
+    """
     count, _, frames = batch.clean.shape[:3]
     device = batch.clean.device
-    start = starting_latents(batch, torch.rand(count, device=device) < 0.85)
+    start = starting_latents(batch, torch.rand(count, device=device) < CARRIED)
     timestep = torch.full((count,), LAST_TIMESTEP, device=device)
     predicted = -predict_velocity(networks, batch, start, timestep)
     flat = predicted.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-    output = vae.decode(flat)
-    truth = clips.pictures[:, 1:].flatten(0, 1)
-    loss = picture_loss(output, truth, weights)
+    output = decode(flat)
+    loss = picture_loss(output, truth.flatten(0, 1), weights)
     # Motion between frames is compared too: a flicker costs little in each picture and much to the eye.
-    moved = output.float().unflatten(0, (count, frames)).diff(dim=1) - clips.pictures[:, 1:].diff(dim=1)
+    moved = output.float().unflatten(0, (count, frames)).diff(dim=1) - truth.diff(dim=1)
     loss = loss + 0.5 * moved.abs().mean() + 0.05 * (predicted.float() - batch.clean).square().mean()
-    return loss, (output.float() - truth).square().mean()
+    return loss, (output.float() - truth.flatten(0, 1)).square().mean()
 
 
 def pick_rate(step: int) -> tuple[int, int]:
@@ -133,6 +168,96 @@ def pick_rate(step: int) -> tuple[int, int]:
     if step % 16 == 15:
         return 8, CLIP_FRAMES // 3
     return FPS, CLIP_FRAMES
+
+
+class Course:
+    """Everything that a step at one frame rate needs: a memory of clips and a recorded loss."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        fps: int,
+        frames: int,
+        memory: int,
+        batch: int,
+        gradients: Gradients,
+        compiled: bool,
+    ) -> None:
+        self._trainer, self._fps, self._frames = trainer, fps, frames
+        self._replay = Replay(memory, trainer.material.device)
+        self._batch, self._turn = batch, 0
+        for _ in range(min(2 * USES, memory // batch)):
+            self._remember()
+        loss = trainer.loss(fps, frames, compiled=compiled)
+        self._graphed = GraphedLoss(loss, self._replay.blank(batch), gradients)
+
+    def _remember(self) -> None:
+        clips = self._trainer.material.clips(self._batch, fps=self._fps, frames=self._frames)
+        kept = self._trainer.conditions.encode(clips)
+        if self._trainer.joint:
+            kept["pictures"] = to_bytes(clips.pictures[:, 1:])
+        self._replay.add(kept)
+
+    def step(self) -> tuple[Tensor, Tensor]:
+        """Loss and squared error; the gradients are in place."""
+        if self._turn % USES == 0:
+            self._remember()
+        self._turn += 1
+        self._replay.draw(self._graphed.inputs, self._trainer.material.generator)
+        return self._graphed()
+
+
+class Trainer:
+    """The networks, what they are trained with, and the loss of either stage."""
+
+    def __init__(
+        self, material: Material, state: Path, whisper: Path, *, joint: bool, compile_model: bool
+    ) -> None:
+        self.material, self.joint = material, joint
+        device = material.device
+        vae = AutoencoderLite().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        vae_average = Averaged(vae)
+        load_training(state, "vae", vae, vae_average)
+        vae.load_state_dict(vae_average.module.state_dict())
+        self.conditions = Conditions(vae, whisper, device)
+        self.networks: Networks = build_networks().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        averaged = Averaged(self.networks)
+        self.parts: dict[str, tuple[nn.Module, Averaged]] = {"networks": (self.networks, averaged)}
+        self.optimizers = {"networks": make_optimizer(list(self.networks.parameters()), weight_decay=1e-3)}
+        # `joint` begins with fresh moments: its gradients are of pictures.
+        kept = None if joint else self.optimizers["networks"]
+        self.first_step = load_training(state, "networks", self.networks, averaged, kept)
+        if joint:
+            vae.decoder.requires_grad_(True)
+            self.parts["vae"] = (vae, vae_average)
+            self.optimizers["vae"] = make_optimizer(list(vae.parameters()), weight_decay=1e-4)
+        share_weights([m for module, average in self.parts.values() for m in (module, average.module)])
+        trained = [p for module, _ in self.parts.values() for p in module.parameters() if p.requires_grad]
+        self.gradients = Gradients(trained)
+        self._compiled = torch.compile(self.networks) if compile_model else self.networks
+        self._decode = torch.compile(vae.decode) if compile_model else vae.decode
+        self._vae = vae
+        self._alphas = DDIMScheduler(**INFERENCE["noise_scheduler_kwargs"]).alphas_cumprod.to(device)
+        self._latent_weights = latent_weights(device)
+        self._picture_weights = picture_weights(material)
+
+    def loss(
+        self, fps: int, frames: int, *, compiled: bool
+    ) -> Callable[[Mapping[str, Tensor]], tuple[Tensor, Tensor]]:
+        """The loss of kept clips of one rate."""
+        positions = self.conditions.positions(fps, range(frames))
+        network = self._compiled if compiled else self.networks
+        decode = self._decode if compiled else self._vae.decode
+
+        def of(kept: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+            batch = self.conditions.batch(kept, positions, self.material.poses.maps)
+            with torch.autocast(self.material.device.type, torch.bfloat16):
+                if self.joint:
+                    truth = kept["pictures"].float() / 255
+                    return joint_loss(network, decode, batch, truth, self._picture_weights)
+                return latent_loss(network, batch, self._alphas, self._latent_weights)
+
+        return of
 
 
 def train_denoiser(
@@ -146,58 +271,26 @@ def train_denoiser(
     peak: float,
     final: float,
     compile_model: bool,
+    memory: int | None = None,
 ) -> None:
-    device = material.device
-    vae = AutoencoderLite().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    vae_average = Averaged(vae)
-    load_training(state, "vae", vae, vae_average)
-    vae.load_state_dict(vae_average.module.state_dict())
-    conditions = Conditions(vae, whisper, device)
-    networks = build_networks().to(device, memory_format=torch.channels_last)
-    averaged = Averaged(networks)
-    parameters = list(networks.parameters())
-    if joint:
-        vae.decoder.requires_grad_(True)
-        parameters += list(vae.decoder.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
-    step = load_training(state, "networks", networks, averaged, None if joint else optimizer)
-    compiled = torch.compile(networks) if compile_model else networks
-    alphas = DDIMScheduler(**INFERENCE["noise_scheduler_kwargs"]).alphas_cumprod.to(device)
-    weights = picture_weights(material)
-    began, first = time.monotonic(), step
-    while (progress := (time.monotonic() - began) / (60 * minutes)) < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = warm_cosine(step - first, progress, peak, final)
-        fps, frames = pick_rate(step)
-        clips = material.clips(batch, fps=fps, frames=frames)
-        inputs = conditions(clips, fps)
-        # The slower rates are rare: compiling for their lengths too would cost more than it saves.
-        network = compiled if fps == FPS else networks
-        with torch.autocast(device.type, torch.bfloat16):
-            if joint:
-                loss, error = joint_loss(network, vae, inputs, clips, weights)
-            else:
-                loss = latent_loss(network, inputs, alphas)
-                error = loss.detach()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        averaged.update(networks)
-        if joint:
-            vae_average.update(vae)
-        step += 1
-        if step % 100 == 0:
-            figure = -10 * math.log10(float(error))
-            logger.info(
-                "%s step %d loss %.4f %s %.2f %.0f s",
-                "joint" if joint else "denoiser",
-                step,
-                float(loss),
-                "psnr" if joint else "-10log10(loss)",
-                figure,
-                time.monotonic() - began,
-            )  # fmt: skip
-    save_training(state, "networks", networks, averaged, optimizer, step)
-    if joint:
-        save_training(state, "vae", vae, vae_average, torch.optim.AdamW(vae.parameters()), step)
+    """Trains for `minutes`, the time that building, drawing and compiling take at the start not counted."""
+    trainer = Trainer(material, state, whisper, joint=joint, compile_model=compile_model)
+    memory = memory or (JOINT_MEMORY if joint else MEMORY)
+    courses: dict[int, Course] = {}
+    # The slower rates are rare: compiling for their lengths too would cost more than it saves.
+    for turn, share in ((0, 1), (7, 8), (15, 8)):
+        fps, frames = pick_rate(turn)
+        courses[fps] = Course(trainer, fps, frames, memory // share, batch, trainer.gradients, fps == FPS)
+    loop = Run(
+        "joint" if joint else "denoiser",
+        state,
+        trainer.parts,
+        trainer.optimizers,
+        trainer.gradients,
+        step=trainer.first_step,
+        minutes=minutes,
+        peak=peak,
+        final=final,
+    )
+    for step in loop.steps():
+        loop.learn(*courses[pick_rate(step)[0]].step())

@@ -5,23 +5,23 @@ python -m demo.train vae --minutes 8 --state DIR
 
 from __future__ import annotations
 
-import logging
-import math
-import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from demo.figure.measure import mouth_center
-from demo.train.checkpoint import Averaged, load_training, save_training
+from demo.train.checkpoint import Averaged, load_training
 from demo.train.config import VAE
 from demo.train.data import Material
+from demo.train.replay import Replay
+from demo.train.step import Gradients, GraphedLoss, Run, make_optimizer, share_weights
 from encoder_worker.lite_decoder import LiteDecoder
 from gpu_worker.lite_encoder import LiteEncoder
 
-logger = logging.getLogger(__name__)
-
+USES = 4  # times that a drawn picture is learned from, on average
+MEMORY = 16384
 LATENT_NOISE = 0.06  # the decoder later sees predicted latents, so it learns to forgive small errors
 
 
@@ -65,19 +65,15 @@ def picture_loss(output: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
     return 0.5 * absolute + 10.0 * squared + 0.5 * edges
 
 
+def to_bytes(pictures: Tensor) -> Tensor:
+    """Pictures in 0..1 → uint8, as they are kept."""
+    return (pictures * 255).round().to(torch.uint8)
+
+
 def latent_spread(latents: Tensor) -> Tensor:
     """Pulls each channel to mean 0 and variance 1, which is what the sampler's noise schedule expects."""
     values = latents.float().transpose(0, 1).flatten(1)
     return (values.mean(1).square() + (values.var(1) - 1).square()).mean()
-
-
-def warm_cosine(step: int, progress: float, peak: float, final: float) -> float:
-    """Learning rate: 200 steps of warm-up, then a cosine over the share of this call's time that has
-    passed.
-    """
-    return min(1.0, (step + 1) / 200) * (
-        final + (peak - final) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-    )
 
 
 def train_vae(
@@ -89,14 +85,15 @@ def train_vae(
     peak: float,
     final: float,
     compile_model: bool,
+    memory: int = MEMORY,
 ) -> None:
+    """Trains encoder and decoder for `minutes`; `memory` pictures are kept and learned from again."""
     device = material.device
     model = AutoencoderLite().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     averaged = Averaged(model)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
-    )
+    optimizer = make_optimizer(list(model.parameters()), weight_decay=1e-4)
     step = load_training(state, "vae", model, averaged, optimizer)
+    share_weights([model, averaged.module])
     weights = picture_weights(material)
 
     def loss_of(pictures: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,22 +106,25 @@ def train_vae(
             output.float() - pictures
         ).square().mean()
 
-    run = torch.compile(loss_of) if compile_model else loss_of
-    began, first = time.monotonic(), step
-    while (progress := (time.monotonic() - began) / (60 * minutes)) < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = warm_cosine(step - first, progress, peak, final)
-        pictures = material.pictures(batch).contiguous(memory_format=torch.channels_last)
-        loss, error = run(pictures)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        averaged.update(model)
-        step += 1
-        if step % 200 == 0:
-            psnr = -10 * math.log10(float(error))
-            logger.info(
-                "vae step %d loss %.4f psnr %.2f dB %.0f s", step, float(loss), psnr, time.monotonic() - began
-            )
-    save_training(state, "vae", model, averaged, optimizer, step)
+    compiled = torch.compile(loss_of) if compile_model else loss_of
+
+    def run(examples: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        pictures = (examples["pictures"].float() / 255).contiguous(memory_format=torch.channels_last)
+        return compiled(pictures)
+
+    replay = Replay(memory, device)
+    drawn = max(1, batch // USES)
+
+    def draw() -> None:
+        replay.add({"pictures": to_bytes(material.varied_pictures(drawn))})
+
+    for _ in range(min(USES, memory // drawn)):
+        draw()
+    gradients = Gradients(list(model.parameters()))
+    graphed = GraphedLoss(run, replay.blank(batch), gradients)
+    parts, optimizers = {"vae": (model, averaged)}, {"vae": optimizer}
+    loop = Run("vae", state, parts, optimizers, gradients, step=step, minutes=minutes, peak=peak, final=final)
+    for _ in loop.steps():
+        draw()
+        replay.draw(graphed.inputs, material.generator)
+        loop.learn(*graphed())

@@ -1,0 +1,53 @@
+"""A memory of training examples on the device: what costs much to make is learned from more than once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+class Replay:
+    """The newest `capacity` examples; a full memory forgets the oldest.
+
+    Args:
+        capacity: examples held.
+        device: where they are held and drawn from.
+    """
+
+    def __init__(self, capacity: int, device: torch.device) -> None:
+        self._capacity = capacity
+        self._device = device
+        self._held: dict[str, Tensor] = {}
+        self._written = 0
+
+    def __len__(self) -> int:
+        return min(self._written, self._capacity)
+
+    def add(self, examples: Mapping[str, Tensor]) -> None:
+        """Examples, batch first; the first call sets names, shapes and types."""
+        if not self._held:
+            self._held = {
+                name: torch.empty(self._capacity, *rows.shape[1:], dtype=rows.dtype, device=self._device)
+                for name, rows in examples.items()
+            }
+        count = len(next(iter(examples.values())))
+        place = torch.arange(self._written, self._written + count, device=self._device) % self._capacity
+        for name, rows in examples.items():
+            self._held[name][place] = rows
+        self._written += count
+
+    def draw(self, into: Mapping[str, Tensor], generator: torch.Generator) -> None:
+        """Fills the tensors `into`, batch first, with examples chosen at random."""
+        count = len(next(iter(into.values())))
+        index = torch.randint(len(self), (count,), device=self._device, generator=generator)
+        for name, rows in into.items():
+            rows.copy_(self._held[name][index])
+
+    def blank(self, count: int) -> dict[str, Tensor]:
+        """Tensors for `draw` to fill with `count` examples."""
+        return {
+            name: torch.zeros(count, *rows.shape[1:], dtype=rows.dtype, device=self._device)
+            for name, rows in self._held.items()
+        }
