@@ -1,0 +1,249 @@
+"""Group and layer normalisation of channels-last data, with what stands beside them.
+
+Layouts: images are (N, positions, channels), rows of channels. Group statistics are made in two steps: sums of
+each channel over a share of the positions, then of each group over its channels and shares; float32 throughout.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+CHANNELS = 64
+"""Channels of one program: 128 bytes of a row, what memory gives at once."""
+
+
+@triton.jit
+def _channel_sums(
+    x_ptr, second_ptr, shift_ptr, out_ptr, sums_ptr, positions, c1, c2, share,
+    BLOCK: tl.constexpr, CHANNELS: tl.constexpr, SECOND: tl.constexpr, SHIFT: tl.constexpr,
+    ADD: tl.constexpr,
+):  # fmt: skip
+    """Sums and sums of squares of (x [+ second] [+ shift]) over a share of the positions, by channel.
+
+    ADD: `second` is added to x and the sum written to `out`. SECOND: channels from c1 on are `second`'s.
+    """
+    n = tl.program_id(2).to(tl.int64)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    channels = c1 + c2
+    inside = channel < channels
+    first = tl.program_id(0) * share
+    rows = tl.arange(0, BLOCK)
+    s1 = tl.zeros((BLOCK, CHANNELS), tl.float32)
+    s2 = tl.zeros((BLOCK, CHANNELS), tl.float32)
+    if SHIFT:
+        shift = tl.load(shift_ptr + channel, mask=inside, other=0.0).to(tl.float32)
+    for start in range(0, share, BLOCK):
+        p = first + start + rows
+        mask = (p < positions)[:, None] & inside[None, :]
+        if SECOND:
+            own = mask & (channel < c1)[None, :]
+            x = tl.load(x_ptr + (n * positions + p)[:, None] * c1 + channel[None, :], mask=own, other=0.0)
+            at = (n * positions + p)[:, None] * c2 + (channel - c1)[None, :]
+            x += tl.load(second_ptr + at, mask=mask & (channel >= c1)[None, :], other=0.0)
+            x = x.to(tl.float32)
+        else:
+            at = (n * positions + p)[:, None] * c1 + channel[None, :]
+            x = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
+            if ADD:
+                x += tl.load(second_ptr + at, mask=mask, other=0.0).to(tl.float32)
+        if SHIFT:
+            x += tl.where(mask, shift[None, :], 0.0)
+        if ADD:
+            x = x.to(out_ptr.dtype.element_ty)
+            tl.store(out_ptr + at, x, mask=mask)
+            x = x.to(tl.float32)
+        s1 += x
+        s2 += x * x
+    to = sums_ptr + (n * tl.num_programs(0) + tl.program_id(0)) * 2 * channels + channel
+    tl.store(to, tl.sum(s1, 0), mask=inside)
+    tl.store(to + channels, tl.sum(s2, 0), mask=inside)
+
+
+@triton.jit
+def _group_affine(
+    sums_ptr, weight_ptr, bias_ptr, correction_ptr, affine_ptr, channels, count, eps,
+    SHARES: tl.constexpr, SHARES_POW2: tl.constexpr, SIZE: tl.constexpr, SIZE_POW2: tl.constexpr,
+    CORRECT: tl.constexpr,
+):  # fmt: skip
+    """Sums of a group's channels → a and b of each, so that the normalised value is a·x + b.
+
+    CORRECT: the data has a constant `correction` per channel too much, which is taken off.
+    """
+    n = tl.program_id(1).to(tl.int64)
+    member = tl.arange(0, SIZE_POW2)
+    channel = tl.program_id(0) * SIZE + member
+    shares = tl.arange(0, SHARES_POW2)
+    mask = (shares < SHARES)[:, None] & (member < SIZE)[None, :]
+    at = sums_ptr + (n * SHARES + shares)[:, None] * 2 * channels + channel[None, :]
+    s1 = tl.sum(tl.load(at, mask=mask, other=0.0), 0)
+    s2 = tl.sum(tl.load(at + channels, mask=mask, other=0.0), 0)
+    own = member < SIZE
+    weight = tl.load(weight_ptr + channel, mask=own, other=0.0).to(tl.float32)
+    bias = tl.load(bias_ptr + channel, mask=own, other=0.0).to(tl.float32)
+    excess = tl.zeros((SIZE_POW2,), tl.float32)
+    if CORRECT:
+        excess = tl.load(correction_ptr + channel, mask=own, other=0.0).to(tl.float32)
+        positions = count / SIZE
+        s2 = s2 - 2.0 * excess * s1 + positions * excess * excess
+        s1 = s1 - positions * excess
+    mean = tl.sum(s1, 0) / count
+    variance = tl.maximum(tl.sum(s2, 0) / count - mean * mean, 0.0)
+    a = weight / tl.sqrt(variance + eps)
+    to = affine_ptr + n * 2 * channels + channel
+    tl.store(to, a, mask=own)
+    tl.store(to + channels, bias - (mean + excess) * a, mask=own)
+
+
+@triton.jit
+def _apply_affine(
+    x_ptr, second_ptr, shift_ptr, affine_ptr, out_ptr, positions, c1, c2,
+    BLOCK: tl.constexpr, CHANNELS: tl.constexpr, SECOND: tl.constexpr, SHIFT: tl.constexpr,
+    SILU: tl.constexpr,
+):  # fmt: skip
+    n = tl.program_id(2).to(tl.int64)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    channels = c1 + c2
+    inside = channel < channels
+    p = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    mask = (p < positions)[:, None] & inside[None, :]
+    a = tl.load(affine_ptr + n * 2 * channels + channel, mask=inside, other=0.0)
+    b = tl.load(affine_ptr + n * 2 * channels + channels + channel, mask=inside, other=0.0)
+    if SHIFT:
+        b += a * tl.load(shift_ptr + channel, mask=inside, other=0.0).to(tl.float32)
+    row = (n * positions + p)[:, None]
+    if SECOND:
+        x = tl.load(x_ptr + row * c1 + channel[None, :], mask=mask & (channel < c1)[None, :], other=0.0)
+        at = row * c2 + (channel - c1)[None, :]
+        x += tl.load(second_ptr + at, mask=mask & (channel >= c1)[None, :], other=0.0)
+        x = x.to(tl.float32)
+    else:
+        x = tl.load(x_ptr + row * c1 + channel[None, :], mask=mask, other=0.0).to(tl.float32)
+    y = a[None, :] * x + b[None, :]
+    if SILU:
+        y = y / (1.0 + tl.exp(-y))
+    tl.store(out_ptr + row * channels + channel[None, :], y.to(out_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _layer_norm(
+    x_ptr, shift_ptr, weight_ptr, bias_ptr, out_ptr, rows, width, rows_per_bias, biases, eps, out_scale,
+    BLOCK: tl.constexpr, WIDTH: tl.constexpr, SHIFT: tl.constexpr, OUT_FP8: tl.constexpr,
+):  # fmt: skip
+    r = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    c = tl.arange(0, WIDTH)
+    mask = (r < rows)[:, None] & (c < width)[None, :]
+    at = r[:, None] * width + c[None, :]
+    x = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
+    if SHIFT:
+        x += tl.load(shift_ptr + c, mask=c < width, other=0.0).to(tl.float32)[None, :]
+    mean = tl.sum(x, 1) / width
+    centred = tl.where(mask, x - mean[:, None], 0.0)
+    variance = tl.sum(centred * centred, 1) / width
+    y = centred / tl.sqrt(variance + eps)[:, None]
+    y *= tl.load(weight_ptr + c, mask=c < width, other=0.0).to(tl.float32)[None, :]
+    which = ((r // rows_per_bias) % biases)[:, None] * width + c[None, :]
+    y += tl.load(bias_ptr + which, mask=mask, other=0.0).to(tl.float32)
+    if OUT_FP8:
+        y = tl.minimum(tl.maximum(y * out_scale, -448.0), 448.0)
+    tl.store(out_ptr + at, y.to(out_ptr.dtype.element_ty), mask=mask)
+
+
+def _shares(positions: int, blocks: int) -> tuple[int, int]:
+    """In how many shares the positions are summed, and how many each has: enough programs for a GPU."""
+    wanted = max(1, min(64, triton.cdiv(1056, blocks)))
+    share = max(64, triton.next_power_of_2(triton.cdiv(positions, wanted)))
+    return triton.cdiv(positions, share), share
+
+
+def channel_sums(
+    x: Tensor,
+    second: Tensor | None = None,
+    *,
+    shift: Tensor | None = None,
+    add: bool = False,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Sums for `group_norm`: float32 (N, shares, 2, channels) of x (N, positions, c1).
+
+    With `second`, either its channels follow x's, or (`add`) it is added to x and the sum written to `out`.
+    shift (channels,) is added before everything.
+    """
+    n, positions, c1 = x.shape
+    c2 = second.shape[2] if second is not None and not add else 0
+    blocks = triton.cdiv(c1 + c2, CHANNELS)
+    shares, share = _shares(positions, blocks * n)
+    sums = torch.empty(n, shares, 2, c1 + c2, dtype=torch.float32, device=x.device)
+    _channel_sums[(shares, blocks, n)](
+        x, x if second is None else second, x if shift is None else shift, x if out is None else out, sums,
+        positions, c1, c2, share,
+        BLOCK=32, CHANNELS=CHANNELS, SECOND=c2 > 0, SHIFT=shift is not None, ADD=add, num_warps=4,
+    )  # fmt: skip
+    return sums
+
+
+def group_norm(
+    x: Tensor,
+    second: Tensor | None,
+    sums: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    groups: int,
+    eps: float,
+    silu: bool,
+    shift: Tensor | None = None,
+    correction: Tensor | None = None,
+) -> Tensor:
+    """Group norm of (x ; second) + shift − correction, from `channel_sums` with the same shift, [and SiLU].
+
+    x (N, positions, c1), second (N, positions, c2) or None → (N, positions, c1 + c2). shift and correction
+    (channels,): constants that the stored data lack or have too much.
+    """
+    n, positions, c1 = x.shape
+    channels, size = sums.shape[3], sums.shape[3] // groups
+    affine = torch.empty(n, 2, channels, dtype=torch.float32, device=x.device)
+    _group_affine[(groups, n)](
+        sums, weight, bias, bias if correction is None else correction, affine, channels,
+        float(positions * size), eps, SHARES=sums.shape[1], SHARES_POW2=triton.next_power_of_2(sums.shape[1]),
+        SIZE=size, SIZE_POW2=triton.next_power_of_2(size), CORRECT=correction is not None, num_warps=4,
+    )  # fmt: skip
+    out = torch.empty(n, positions, channels, dtype=x.dtype, device=x.device)
+    block = 64
+    _apply_affine[(triton.cdiv(positions, block), triton.cdiv(channels, CHANNELS), n)](
+        x, x if second is None else second, bias if shift is None else shift, affine, out,
+        positions, c1, channels - c1,
+        BLOCK=block, CHANNELS=CHANNELS, SECOND=channels > c1, SHIFT=shift is not None, SILU=silu, num_warps=4,
+    )  # fmt: skip
+    return out
+
+
+def layer_norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    eps: float = 1e-5,
+    shift: Tensor | None = None,
+    rows_per_bias: int = 1,
+    out_dtype: torch.dtype | None = None,
+    out_scale: float = 1.0,
+) -> Tensor:
+    """Layer norm of x (rows, width) + shift (width,).
+
+    bias (width,), or (biases, width) of which each serves `rows_per_bias` rows in turn: the frames' position
+    encodings. An output in float8 is multiplied by `out_scale` first.
+    """
+    rows, width = x.shape
+    out = torch.empty(rows, width, dtype=out_dtype or x.dtype, device=x.device)
+    wide = triton.next_power_of_2(width)
+    block = max(1, 4096 // wide)
+    _layer_norm[(triton.cdiv(rows, block),)](
+        x, x if shift is None else shift, weight, bias, out, rows, width, rows_per_bias,
+        bias.numel() // width, eps, out_scale,
+        BLOCK=block, WIDTH=wide, SHIFT=shift is not None, OUT_FP8=out.dtype == torch.float8_e4m3fn,
+        num_warps=4,
+    )  # fmt: skip
+    return out

@@ -1,0 +1,143 @@
+"""The Triton kernels against plain torch: by Triton's interpreter, or compiled where there is a CUDA device."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CUDA = torch.cuda.is_available()
+if not CUDA:
+    os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are imported
+pytest.importorskip("triton", reason="the kernels need Triton, which is not installed here")
+
+from gpu_worker.kernels import attention, geglu, norms, temporal  # noqa: E402
+
+DEVICE = torch.device("cuda" if CUDA else "cpu")
+DTYPE = torch.float16 if CUDA else torch.float32
+LIMIT = 3e-3 if CUDA else 1e-5
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+def close(made: Tensor, wanted: Tensor, limit: float = LIMIT) -> None:
+    assert made.shape == wanted.shape
+    assert torch.isfinite(made.float()).all()
+    error = float((made.double() - wanted.double()).norm() / wanted.double().norm())
+    assert error <= limit, f"relative error {error:.2e}"
+
+
+def rand(*shape: int) -> Tensor:
+    return torch.randn(shape).to(DEVICE, DTYPE)
+
+
+def padded(x: Tensor, heads: int, width: int, last: float = 0.0) -> Tensor:
+    """(N, tokens, heads · size) → heads of `width` columns, the first one too many being `last`."""
+    x = x.unflatten(-1, (heads, -1))
+    size = x.shape[-1]
+    x = F.pad(x, (0, width - size))
+    if width > size:
+        x[..., size] = last
+    return x.flatten(2)
+
+
+@pytest.mark.parametrize("size", [8, 16, 40, 80])
+@pytest.mark.parametrize("with_reference", [False, True])
+@pytest.mark.parametrize("tokens", [64, 50])
+def test_two_source_attention(size: int, with_reference: bool, tokens: int) -> None:
+    heads, frames, clips = 2, 2, 1
+    q, k, v = (rand(frames * clips, tokens, heads * size) for _ in range(3))
+    ref_k, ref_v = rand(clips, 40, heads * size), rand(clips, 40, heads * size)
+    keys, values = k, v
+    if with_reference:
+        keys, values = (
+            torch.cat([own, ref.repeat_interleave(frames, 0)], 1) for own, ref in ((k, ref_k), (v, ref_v))
+        )
+    split = attention.head_split(size)
+    wide = sum(split)
+    scale = 1.4426950408889634 / size**0.5
+    made = attention.two_source_attention(
+        padded(q * scale, heads, wide), padded(k, heads, wide), padded(v, heads, wide, 1.0),
+        padded(ref_k, heads, wide) if with_reference else None,
+        padded(ref_v, heads, wide, 1.0) if with_reference else None,
+        heads=heads, size=size, split=split, tile=attention.Tile(32, 32, 4, 2), half_exp=CUDA,
+    )  # fmt: skip
+    q, keys, values = (x.unflatten(-1, (heads, -1)).transpose(1, 2).float() for x in (q, keys, values))
+    close(made.float(), F.scaled_dot_product_attention(q, keys, values).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("size", [8, 40])
+@pytest.mark.parametrize("frames", [4, 12])
+@pytest.mark.parametrize("dot", [False, True])
+def test_temporal_attention(size: int, frames: int, dot: bool) -> None:
+    heads, clips, positions = 2, 2, 10
+    qkv = rand(clips * frames, positions, 3 * heads * size)
+    made = temporal.temporal_attention(qkv, frames, heads, dot=dot)
+    q, k, v = (
+        x.float().unflatten(-1, (heads, -1)).unflatten(0, (clips, frames)).permute(0, 2, 3, 1, 4)
+        for x in qkv.chunk(3, 2)
+    )
+    wanted = F.scaled_dot_product_attention(q, k, v).permute(0, 3, 1, 2, 4).flatten(0, 1).flatten(2)
+    close(made.float(), wanted)
+
+
+@pytest.mark.parametrize("described", [False, True])
+@pytest.mark.parametrize(("rows", "width", "inner"), [(64, 64, 64), (70, 96, 64)])
+def test_geglu(rows: int, width: int, inner: int, described: bool) -> None:
+    x, weight, bias = rand(rows, width), rand(2 * inner, width) / width**0.5, rand(2 * inner)
+    made = geglu.geglu(x, weight, bias, tile=geglu.GemmTile(32, 32, 32, 4, 2), described=described)
+    value, gate = F.linear(x.float(), weight.float(), bias.float()).chunk(2, 1)
+    close(made.float(), value * F.gelu(gate))
+
+
+def test_geglu_scales_columns() -> None:
+    x, weight, bias, scale = rand(32, 32), rand(64, 32), rand(64), rand(64).abs().float()
+    made = geglu.geglu(x, weight, bias, tile=geglu.GemmTile(32, 32, 32, 4, 2), scale=scale)
+    value, gate = (F.linear(x.float(), weight.float()) * scale + bias.float()).chunk(2, 1)
+    close(made.float(), value * F.gelu(gate))
+
+
+@pytest.mark.parametrize("channels", [64, 96])
+@pytest.mark.parametrize("silu", [False, True])
+def test_group_norm(channels: int, silu: bool) -> None:
+    x, weight, bias = rand(2, 100, channels) + 1, rand(channels), rand(channels)
+    shift, correction = rand(channels), rand(channels)
+    sums = norms.channel_sums(x, shift=shift)
+    options = {"groups": 32, "eps": 1e-6, "silu": silu, "shift": shift, "correction": correction}
+    made = norms.group_norm(x, None, sums, weight, bias, **options)
+    plain = (x + shift - correction).float().transpose(1, 2)
+    wanted = F.group_norm(plain, 32, weight.float(), bias.float(), 1e-6).transpose(1, 2)
+    close(made.float(), F.silu(wanted) if silu else wanted)
+
+
+def test_group_norm_of_two() -> None:
+    x, second, weight, bias = rand(2, 70, 64), rand(2, 70, 32), rand(96), rand(96)
+    sums = norms.channel_sums(x, second)
+    made = norms.group_norm(x, second, sums, weight, bias, groups=32, eps=1e-5, silu=True)
+    wanted = F.group_norm(
+        torch.cat([x, second], 2).float().transpose(1, 2), 32, weight.float(), bias.float(), 1e-5
+    )
+    close(made.float(), F.silu(wanted.transpose(1, 2)))
+
+
+def test_sums_of_a_sum() -> None:
+    x, second, shift = rand(2, 70, 96), rand(2, 70, 96), rand(96)
+    out = torch.empty_like(x)
+    sums = norms.channel_sums(x, second, shift=shift, add=True, out=out)
+    close(out, x + second + shift)
+    close(sums.sum(1)[:, 0], out.float().sum(1), 1e-4)
+    close(sums.sum(1)[:, 1], out.float().square().sum(1), 1e-4)
+
+
+def test_layer_norm_with_positions() -> None:
+    frames, tokens, width = 3, 5, 40
+    x, weight, table, shift = rand(2 * frames * tokens, width), rand(width), rand(frames, width), rand(width)
+    made = norms.layer_norm(x, weight, table, shift=shift, rows_per_bias=tokens)
+    normal = F.layer_norm((x + shift).float(), (width,), weight.float()).view(2, frames, tokens, width)
+    close(made.float(), (normal + table.float()[:, None]).view_as(x))
