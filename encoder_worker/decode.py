@@ -5,16 +5,21 @@ from __future__ import annotations
 import copy
 import logging
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from .doubling import fold_doubling
 from .jpeg import Picture
 from .vae import Decoder
+
+if TYPE_CHECKING:
+    from .fast_kl import FastKL
 
 log = logging.getLogger(__name__)
 
@@ -70,10 +75,21 @@ class ClipDecoder:
         device: where it runs.
         dtype: "float32", "bfloat16", "float16" or "auto": float16 on CUDA; on a CPU what is fastest there.
         chunk: frames decoded at once; 0 is 2 on a CPU (more gains nothing there) and 4 elsewhere.
+        fast: what `warm_up` builds for its size where the GPU can: "exact", "eight_bit" or "" for nothing.
     """
 
-    def __init__(self, decoder: Decoder, device: torch.device, dtype: str = "auto", chunk: int = 0) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        device: torch.device,
+        dtype: str = "auto",
+        chunk: int = 0,
+        fast: str = "exact",
+    ) -> None:
         self.device = device
+        self._decoder = decoder
+        self._fast_kind = fast
+        self._fast: FastKL | None = None
         self.chunk = chunk or (2 if device.type == "cpu" else 4)
         self.channels = decoder.channels
         self.factor = decoder.factor
@@ -95,11 +111,16 @@ class ClipDecoder:
             )
         if not np.isfinite(latents).all():
             raise DecodeError("latents are not finite (NaN or infinity)")
+        if self._fast is not None and latents.shape[2:] == self._fast.latents.shape[2:]:
+            yield from self._decode_fast(self._fast, latents)
+            return
         for start in range(0, len(latents), self.chunk):
             yield self._decode(latents[start : start + self.chunk])
 
     def warm_up(self, h: int, w: int) -> float:
-        """Decode noise of the size that will come; seconds for a chunk once warm."""
+        """Make ready for latents of this size and decode noise of it; seconds for a chunk once warm."""
+        if self._fast_kind and self.device.type == "cuda":
+            self._build_fast(h, w)
         noise = np.random.default_rng(0).standard_normal((self.chunk, self.channels, h, w))
         latents = noise.astype(np.float16)
         taken = 0.0
@@ -108,6 +129,87 @@ class ClipDecoder:
             list(self.decode(latents))
             taken = time.perf_counter() - start
         return taken
+
+    def describe(self) -> str:
+        """How it decodes, for people."""
+        return str(self.plan) if self._fast is None else f"{self._fast}"
+
+    # ------------------------------------------------------------------ the fast decoder
+
+    def _build_fast(self, h: int, w: int) -> None:
+        """Kernels and a CUDA graph for this size; whatever fails there leaves the decoder as it was."""
+        begin = time.perf_counter()
+        try:
+            from .fast_kl import FastKL, fits
+
+            if not fits(self._decoder, self.device):
+                return
+            torch.cuda.set_device(self.device)
+            self._fast = FastKL(
+                self._decoder,
+                self.device,
+                self.plan.dtype,
+                self.chunk,
+                h,
+                w,
+                eight_bit=self._fast_kind == "eight_bit",
+            )
+            log.info("decoder: %s, recorded in %.1f s", self._fast, time.perf_counter() - begin)
+        except Exception as error:  # compilers and drivers fail in any way; the plain module always works
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            log.warning("the fast decoder cannot be used, decoding by %s: %s", self.plan, reason)
+
+    def _decode_fast(self, fast: FastKL, latents: npt.NDArray[np.float16]) -> Iterator[Picture]:
+        """While a chunk's pictures are used (encoded, as a rule) the next one is being decoded."""
+        begun: deque[tuple[torch.cuda.Event, torch.Tensor, torch.Tensor, int]] = deque()
+        for start in range(0, len(latents), self.chunk):
+            begun.append(self._begin(fast, latents[start : start + self.chunk]))
+            if len(begun) > 1:
+                yield self._end(latents, start - self.chunk, *begun.popleft())
+        start = (len(latents) - 1) // self.chunk * self.chunk
+        while begun:
+            yield self._end(latents, start, *begun.popleft())
+
+    @torch.inference_mode()
+    def _begin(
+        self, fast: FastKL, latents: npt.NDArray[np.float16]
+    ) -> tuple[torch.cuda.Event, torch.Tensor, torch.Tensor, int]:
+        """Starts a chunk; what says that it is done, its pixels and its error count in pinned memory."""
+        count = len(latents)
+        scaled = torch.zeros(fast.latents.shape, pin_memory=True)
+        scaled[:count] = torch.from_numpy(np.array(latents)).float() / self._scaling + self._shift
+        with torch.cuda.device(self.device):
+            fast.latents.copy_(scaled, non_blocking=True)
+            fast.run()
+            pixels = torch.empty(fast.pixels.shape, dtype=torch.uint8, pin_memory=True)
+            bad = torch.empty(fast.bad.shape, dtype=torch.int32, pin_memory=True)
+            pixels.copy_(fast.pixels, non_blocking=True)
+            bad.copy_(fast.bad, non_blocking=True)
+            done = torch.cuda.Event()
+            done.record()
+        return done, pixels, bad, count
+
+    def _end(
+        self,
+        latents: npt.NDArray[np.float16],
+        start: int,
+        done: torch.cuda.Event,
+        pixels: torch.Tensor,
+        bad: torch.Tensor,
+        count: int,
+    ) -> Picture:
+        done.synchronize()
+        if int(bad) == 0:
+            array: Picture = pixels[:count].numpy()
+            return array
+        if self._fast is not None:
+            self._fast = None
+            log.warning("values beyond %s: decoding goes on in float32, slower", self.plan.dtype)
+            self.plan = Plan(torch.float32, True)
+            self._module = _prepared(self._decoder, self.device, self.plan)
+        return self._decode(latents[start : start + count])
+
+    # ------------------------------------------------------------------ the plain one
 
     @torch.inference_mode()
     def _decode(self, latents: npt.NDArray[np.float16]) -> Picture:
@@ -147,6 +249,7 @@ class ClipDecoder:
 def _prepared(decoder: Decoder, device: torch.device, plan: Plan) -> Decoder:
     """A copy of the decoder as the plan wants it."""
     module: Any = copy.deepcopy(decoder)  # torch's stubs do not know `memory_format` below
+    fold_doubling(module)
     prepared: Decoder = module.to(device, plan.dtype, memory_format=_layout(plan))
     return prepared
 

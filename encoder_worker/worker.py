@@ -16,6 +16,7 @@ from protocol.device_memory import device_memory
 from protocol.hop import Job
 from protocol.messages import Array16, Frame, InfoValue, Latents
 from protocol.model_config import ModelConfig
+from protocol.openmp import thread_count
 from protocol.results import ClipKey
 from protocol.settings import Settings
 from protocol.stage import Stage, Worker
@@ -48,8 +49,7 @@ class EncoderWorker(Worker):
 
     def warm_up(self) -> None:
         settings = self._settings
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
+        torch.set_num_threads(thread_count(settings))
         self._facts = {"jpeg": self._jpeg.library, "jpeg_quality": settings.jpeg_quality}
         config = ModelConfig.load(settings.config)
         width, height = settings.width or config.width, settings.height or config.height
@@ -60,10 +60,10 @@ class EncoderWorker(Worker):
         vae = load_decoder(config.pretrained_vae_path)
         decoder = ClipDecoder(vae, device, settings.dtype)
         seconds = decoder.warm_up(height // vae.factor, width // vae.factor) / decoder.chunk
-        self._facts |= {"vae": vae.kind, "device": str(device), "plan": str(decoder.plan)}
+        self._facts |= {"vae": vae.kind, "device": str(device), "plan": decoder.describe()}
         log.info(
             "%s on %s in %s, %d frames at once: %.1f ms a frame",
-            vae.kind, device, decoder.plan, decoder.chunk, seconds * 1e3,
+            vae.kind, device, decoder.describe(), decoder.chunk, seconds * 1e3,
         )  # fmt: skip
         self._decoder = decoder
 

@@ -130,8 +130,9 @@ def speech(wav: Path | None, seconds: float) -> np.ndarray:
     if wav is not None:
         voice = read_sound(wav)
     elif SAMPLE.is_file():
-        with np.load(SAMPLE) as data:
-            voice = data["audio"].astype(np.float32) / 2**15
+        from demo.speech.corpus import load
+
+        voice = load(SAMPLE).audio.astype(np.float32) / 2**15
     else:
         voice = synthetic_voice(seconds)
     wanted = round(seconds * 16000)

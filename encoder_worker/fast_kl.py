@@ -1,0 +1,337 @@
+"""AutoencoderKL's decoder (Rombach et al. 2022, arXiv 2112.10752) for one picture size on a recent GPU.
+
+The same function as diffusers' module, differently computed: features as rows of channels (see `kernels`),
+nearest-neighbour doubling and the 3×3 convolution after it as four 2×2 convolutions of the small picture
+(4/9 of the operations, exactly the same sums), GroupNorm's sums in the tail of the convolution before,
+pixels made in the last one's, and the whole of it in one CUDA graph.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from . import kernels
+from .rows import (
+    ACTIVATION_FACTOR,
+    FLOAT8,
+    FLOAT8_MAX,
+    Features,
+    Plane,
+    Weights,
+    pack,
+    pack_doubling,
+)
+from .vae import Decoder, KLDecoder
+
+log = logging.getLogger(__name__)
+
+NORM_ROWS = 16
+LEAST_K = 16  # what a matrix product on the tensor cores takes at least
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Rows, columns and depth of a convolution's tile, the copies in flight, the warps."""
+
+    rows: int
+    columns: int
+    depth: int
+    stages: int
+    warps: int
+
+
+class FastKL:
+    """Decodes `count` frames of latents at a time: `latents` in, `run()`, `pixels` out.
+
+    Args:
+        decoder: a KLDecoder that `fits` says yes to, on the CPU or the device.
+        count, h, w: frames at once and the latents' size.
+        dtype: float16 or bfloat16, of features and weights.
+        eight_bit: residual blocks' convolutions in 8-bit floating point: faster, less exact.
+        graph: record a CUDA graph. Without, every kernel is launched by itself.
+    """
+
+    latents: Tensor
+    """(count, C, h, w) float32: unscaled latents to decode."""
+    pixels: Tensor
+    """(count, H, W, 3) uint8 RGB."""
+    bad: Tensor
+    """int32: above 0 if what was decoded is not finite."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        device: torch.device,
+        dtype: torch.dtype,
+        count: int,
+        h: int,
+        w: int,
+        *,
+        eight_bit: bool = False,
+        graph: bool = True,
+    ) -> None:
+        assert isinstance(decoder, KLDecoder)
+        self._device, self._dtype, self._eight_bit = device, dtype, eight_bit
+        self._plane = Plane(count, h, w)
+        self._net: Any = decoder.decoder
+        self._packed: dict[int, Weights] = {}
+        self._norms: dict[int, tuple[Tensor, Tensor]] = {}
+        self._first = _first_convolution(decoder).to(device)
+        factor = decoder.factor
+        self.latents = torch.zeros(count, decoder.channels, h, w, device=device)
+        self.pixels = torch.empty(count, h * factor, w * factor, 3, dtype=torch.uint8, device=device)
+        self.bad = torch.zeros(1, dtype=torch.int32, device=device)
+        self._graph: torch.cuda.CUDAGraph | None = None
+        if graph:
+            self._record()
+
+    def __str__(self) -> str:
+        arithmetic = str(self._dtype).removeprefix("torch.") + (" and float8" if self._eight_bit else "")
+        how = "kernels" if self._graph is None else "a CUDA graph"
+        return f"{arithmetic} in {how}, {self._plane.count} frames at once"
+
+    def run(self) -> None:
+        """Decode what is in `latents`, on the current stream."""
+        if self._graph is not None:
+            self._graph.replay()
+        else:
+            self._decode()
+
+    @torch.inference_mode()
+    def _record(self) -> None:
+        stream = torch.cuda.Stream(self._device)
+        stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(stream):
+            self._decode()  # compiles the kernels, packs the weights
+        torch.cuda.current_stream(self._device).wait_stream(stream)
+        torch.cuda.synchronize(self._device)
+        torch.cuda.empty_cache()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            self._decode()
+        self._graph = graph
+
+    # ------------------------------------------------------------------ the steps
+
+    @torch.inference_mode()
+    def _decode(self) -> None:
+        net = self._net
+        x = self._enter(self.latents)
+        x = self._resnet(x, net.mid_block.resnets[0])
+        for attention, resnet in zip(net.mid_block.attentions, net.mid_block.resnets[1:], strict=True):
+            x = x if attention is None else self._attend(x, attention)
+            x = self._resnet(x, resnet)
+        for block in net.up_blocks:
+            for number, resnet in enumerate(block.resnets):
+                last = number == len(block.resnets) - 1
+                x = self._resnet(x, resnet, sums=not (last and block.upsamplers))
+            for upsampler in block.upsamplers or ():
+                x = self._double(x, upsampler.conv)
+        self.bad.zero_()
+        self._leave(self._normed(x, net.conv_norm_out), net.conv_out)
+
+    def _enter(self, latents: Tensor) -> Features:
+        """The first two convolutions, whose inputs are too narrow for the kernel; float32."""
+        made = self._first(latents)
+        rows = torch.zeros(self._plane.rows, made.shape[1], dtype=self._dtype, device=self._device)
+        self._plane.inner(rows).copy_(made.permute(0, 2, 3, 1))
+        return Features(self._plane, rows, self._sums_of(self._plane, rows))
+
+    def _resnet(self, x: Features, block: Any, *, sums: bool = True) -> Features:
+        hidden = self._conv(self._normed(x, block.norm1, self._eight_bit), block.conv1, self._eight_bit)
+        shortcut = x.rows
+        if block.conv_shortcut is not None:
+            shortcut = self._conv(Features(x.plane, x.rows), block.conv_shortcut, sums=False).rows
+        hidden = self._normed(hidden, block.norm2, self._eight_bit)
+        return self._conv(hidden, block.conv2, self._eight_bit, residual=shortcut, sums=sums)
+
+    def _attend(self, x: Features, attention: Any) -> Features:
+        """One head over all positions; scores a frame at a time, since they are its largest tensor."""
+        plane, width = x.plane, x.rows.shape[1]
+        normed = plane.inner(self._normed(x, attention.group_norm, silu=False).rows)
+        tokens = normed.reshape(plane.count, plane.h * plane.w, width)
+        query, key, value = (
+            F.linear(tokens, *self._linear(getattr(attention, name))) for name in ("to_q", "to_k", "to_v")
+        )
+        query = query * width**-0.5
+        mixed = torch.empty_like(value)
+        for frame in range(plane.count):
+            weights = torch.softmax(query[frame] @ key[frame].T, dim=-1)
+            torch.mm(weights, value[frame], out=mixed[frame])
+        added = F.linear(mixed, *self._linear(attention.to_out[0])).view(normed.shape)
+        rows = x.rows.clone()
+        plane.inner(rows).add_(added)
+        return Features(plane, rows, self._sums_of(plane, rows))
+
+    def _linear(self, layer: nn.Linear) -> tuple[Tensor, Tensor]:
+        packed = self._weights_of(layer)
+        return packed.matrix, packed.bias.to(self._dtype)
+
+    def _double(self, x: Features, conv: nn.Conv2d) -> Features:
+        if id(conv) not in self._packed:
+            self._packed[id(conv)] = pack_doubling(conv, self._dtype).to(self._device)
+        plane = x.plane.doubled
+        rows = torch.empty(plane.rows, conv.out_channels, dtype=self._dtype, device=self._device)
+        plane.clear_border(rows)
+        sums = self._launch(x, self._packed[id(conv)], rows, sums=True, out_plane=plane)
+        return Features(plane, rows, sums)
+
+    def _conv(
+        self,
+        x: Features,
+        conv: nn.Conv2d,
+        eight_bit: bool = False,
+        *,
+        residual: Tensor | None = None,
+        sums: bool = True,
+    ) -> Features:
+        weights = self._weights_of(conv, eight_bit)
+        rows = torch.empty(x.plane.rows, weights.outputs, dtype=self._dtype, device=self._device)
+        return Features(x.plane, rows, self._launch(x, weights, rows, sums=sums, residual=residual))
+
+    def _leave(self, x: Features, conv: nn.Conv2d) -> None:
+        """The last convolution makes pixels; its three outputs are filled up to a tile's columns."""
+        if id(conv) not in self._packed:
+            wide = nn.Conv2d(conv.in_channels, LEAST_K, 3, padding=1)
+            for name, value in wide.named_parameters():
+                value.data.zero_()[:3] = conv.get_parameter(name).detach().to(value)
+            self._packed[id(conv)] = pack(wide, self._dtype).to(self._device)
+        self._launch(x, self._packed[id(conv)], self.pixels, sums=False)
+
+    # ------------------------------------------------------------------ launches
+
+    def _launch(
+        self,
+        x: Features,
+        weights: Weights,
+        out: Tensor,
+        *,
+        sums: bool,
+        residual: Tensor | None = None,
+        out_plane: Plane | None = None,
+    ) -> Tensor | None:
+        plane, tile = x.plane, self._tile(weights)
+        group = self._group(weights.outputs) if sums else 0
+        slots = plane.frame_rows // tile.rows * weights.phases
+        partial = self._empty_sums(plane.count, slots) if sums else self.bad
+        columns = weights.outputs // tile.columns
+        a = TensorDescriptor.from_tensor(x.rows, [tile.rows, tile.depth])
+        b = TensorDescriptor.from_tensor(weights.matrix, [tile.columns, tile.depth])
+        kernels.conv_kernel[(columns * weights.phases * (plane.rows // tile.rows),)](
+            a, b, weights.bias, weights.bias if weights.scale is None else weights.scale,
+            out if residual is None else residual, out, partial, self.bad,
+            plane.h, plane.w, plane.frame_rows, (out_plane or plane).frame_rows, weights.outputs,
+            K_BLOCKS=weights.inputs // tile.depth, TAPS=weights.taps, TAP_W={1: 1, 4: 2, 9: 3}[weights.taps],
+            PHASES=weights.phases, GROUP=group, GROUPS=self._groups, RESIDUAL=residual is not None,
+            SCALED=weights.scale is not None, PIXELS=out.dtype == torch.uint8,
+            BM=tile.rows, BN=tile.columns, BK=tile.depth, N_TILES=columns,
+            num_warps=tile.warps, num_stages=tile.stages,
+        )  # fmt: skip
+        return partial if sums else None
+
+    def _normed(
+        self, x: Features, norm: nn.GroupNorm, eight_bit: bool = False, *, silu: bool = True
+    ) -> Features:
+        assert x.sums is not None
+        plane, channels = x.plane, x.rows.shape[1]
+        gamma, beta = self._norm_of(norm)
+        affine = torch.empty(plane.count, 2, channels, device=self._device)
+        group = channels // self._groups
+        kernels.affine_kernel[(plane.count, self._groups)](
+            x.sums, gamma, beta, affine, x.sums.shape[1], float(plane.h * plane.w * group), norm.eps,
+            GROUP=group, GROUPS=self._groups, BLOCK=256,
+        )  # fmt: skip
+        out = torch.empty_like(x.rows, dtype=FLOAT8 if eight_bit else self._dtype)
+        kernels.norm_kernel[(plane.rows // NORM_ROWS,)](
+            x.rows, affine, out, plane.h, plane.w, plane.frame_rows, ACTIVATION_FACTOR, FLOAT8_MAX,
+            CHANNELS=channels, SILU=silu, SCALED=eight_bit, BM=NORM_ROWS, num_warps=4,
+        )  # fmt: skip
+        return Features(plane, out)
+
+    def _sums_of(self, plane: Plane, rows: Tensor) -> Tensor:
+        """For features that no convolution of ours made last."""
+        sums = self._empty_sums(plane.count, plane.frame_rows // NORM_ROWS)
+        kernels.stats_kernel[(plane.rows // NORM_ROWS,)](
+            rows, sums, CHANNELS=rows.shape[1], GROUP=self._group(rows.shape[1]), GROUPS=self._groups,
+            BM=NORM_ROWS, num_warps=4,
+        )  # fmt: skip
+        return sums
+
+    @property
+    def _groups(self) -> int:
+        return int(self._net.conv_norm_out.num_groups)
+
+    def _group(self, channels: int) -> int:
+        return channels // self._groups
+
+    def _empty_sums(self, count: int, slots: int) -> Tensor:
+        return torch.empty(count, slots, self._groups, 2, device=self._device)
+
+    def _tile(self, weights: Weights) -> Tile:
+        columns = _largest(weights.outputs, 256 if weights.outputs >= 512 else 128)
+        rows = 128 if columns == 256 else 256
+        depth = _largest(weights.inputs, 128 if weights.matrix.dtype == FLOAT8 else 64)
+        return Tile(rows, columns, depth, stages=4 if columns >= 128 else 3, warps=8)
+
+    # ------------------------------------------------------------------ weights
+
+    def _weights_of(self, layer: nn.Conv2d | nn.Linear, eight_bit: bool = False) -> Weights:
+        if id(layer) not in self._packed:
+            self._packed[id(layer)] = pack(layer, self._dtype, eight_bit=eight_bit).to(self._device)
+        return self._packed[id(layer)]
+
+    def _norm_of(self, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:
+        if id(norm) not in self._norms:
+            gamma, beta = norm.weight.detach().float(), norm.bias.detach().float()
+            self._norms[id(norm)] = gamma.to(self._device), beta.to(self._device)
+        return self._norms[id(norm)]
+
+
+def fits(decoder: Decoder, device: torch.device) -> bool:
+    """Whether FastKL can stand in for this decoder on this device: an AutoencoderKL of the usual build, on a
+    GPU with a tensor copy engine (compute capability 9.0 and up)."""
+    if not isinstance(decoder, KLDecoder) or device.type != "cuda":
+        return False
+    return torch.cuda.get_device_capability(device) >= (9, 0) and is_usual(decoder)
+
+
+def is_usual(decoder: KLDecoder) -> bool:
+    """Whether the network has the parts that FastKL knows, in widths that its tiles divide."""
+    net: Any = decoder.decoder
+    norms = [m for m in net.modules() if isinstance(m, nn.GroupNorm)]
+    groups = {m.num_groups for m in norms}
+    widths = {m.num_channels for m in norms}
+    blocks = {type(block).__name__ for block in net.up_blocks}
+    acts = {type(m) for m in net.modules() if type(m).__module__ == nn.SiLU.__module__}
+    return (
+        len(groups) == 1
+        and all(width & (width - 1) == 0 and width >= LEAST_K for width in widths)
+        and all(width % groups.copy().pop() == 0 for width in widths)
+        and blocks == {"UpDecoderBlock2D"}
+        and acts == {nn.SiLU}
+        and net.conv_out.out_channels == 3
+    )
+
+
+def _first_convolution(decoder: KLDecoder) -> nn.Module:
+    quant = decoder.post_quant_conv
+    net: Any = decoder.decoder
+    parts = [net.conv_in] if quant is None else [quant, net.conv_in]
+    copies = []
+    for part in parts:
+        copy = nn.Conv2d(part.in_channels, part.out_channels, part.kernel_size, padding=part.padding)
+        copy.load_state_dict(part.state_dict())
+        copies.append(copy)
+    return nn.Sequential(*copies).float().eval().requires_grad_(False)
+
+
+def _largest(size: int, limit: int) -> int:
+    """The largest power of two up to `limit` that divides `size`."""
+    return min(size & -size, limit)

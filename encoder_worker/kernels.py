@@ -1,0 +1,162 @@
+"""Triton kernels of the fast KL decoder: convolutions as shifted matrix products, GroupNorm in their tails.
+
+A picture's features lie as rows of channels, with a border of zeros: row y'·(w+2) + x' of a frame holds
+position (y'-1, x'-1), and each frame's rows are padded to a multiple of a tile's. A 3×3 convolution is then
+nine matrix products of the same matrix, its rows shifted by dy·(w+2) + dx, which the chip's tensor copy
+engine fetches whole; no gather is needed, and what is computed for the border (1 % at 512²) is stored as
+zeros again.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _inside(row, h, w):
+    """Whether a frame's rows hold positions of the picture, and where."""
+    y = row // (w + 2)
+    x = row - y * (w + 2)
+    return (y >= 1) & (y <= h) & (x >= 1) & (x <= w), y, x
+
+
+@triton.jit
+def conv_kernel(
+    a_desc, b_desc, bias_ptr, scale_ptr, residual_ptr, out_ptr, partial_ptr, bad_ptr,
+    h, w, frame_rows, out_frame_rows, n_out,
+    K_BLOCKS: tl.constexpr, TAPS: tl.constexpr, TAP_W: tl.constexpr, PHASES: tl.constexpr,
+    GROUP: tl.constexpr, GROUPS: tl.constexpr, RESIDUAL: tl.constexpr, SCALED: tl.constexpr,
+    PIXELS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, N_TILES: tl.constexpr,
+):  # fmt: skip
+    """A tile of rows × output channels of a convolution.
+
+    a: (rows, K) features. b: (PHASES·n_out, TAPS·K) weights. PHASES 4: the nearest-neighbour doubling and the
+    3×3 convolution after it as four 2×2 convolutions, each of which makes every fourth pixel of the result.
+    GROUP: channels of a GroupNorm group of the result; its sums go to partial (frame, slot, GROUPS, 2).
+    PIXELS: the result is 8-bit RGB (frame, h, w, 3), and `bad` counts tiles with values that are not finite.
+    """
+    pid = tl.program_id(0)
+    column = pid % N_TILES
+    phase = (pid // N_TILES) % PHASES
+    tile = pid // (N_TILES * PHASES)
+    tiles = frame_rows // BM
+    frame = tile // tiles
+    first = tile * BM
+    col = column * BN
+    pa = phase // 2
+    pb = phase % 2
+
+    acc = tl.zeros((BM, BN), tl.float32)
+    for t in range(TAPS * K_BLOCKS):
+        tap = t // K_BLOCKS
+        k = (t - tap * K_BLOCKS) * BK
+        if TAPS == 1:
+            shift = 0
+        elif PHASES == 4:
+            shift = (tap // TAP_W + pa - 1) * (w + 2) + (tap % TAP_W + pb - 1)
+        else:
+            shift = (tap // TAP_W - 1) * (w + 2) + (tap % TAP_W - 1)
+        a = a_desc.load([first + shift, k])
+        b = b_desc.load([phase * n_out + col, tap * (K_BLOCKS * BK) + k])
+        acc = tl.dot(a, b.T, acc)
+
+    cols = col + tl.arange(0, BN)
+    row = (tile - frame * tiles) * BM + tl.arange(0, BM)
+    inside, y, x = _inside(row, h, w)
+    if SCALED:
+        acc = acc * tl.load(scale_ptr + cols)[None, :]
+    acc += tl.load(bias_ptr + cols)[None, :]
+    if PIXELS:
+        finite = tl.abs(acc) < 1e30  # false for NaN too
+        bad = tl.sum(tl.where(inside[:, None] & (cols < 3)[None, :] & (finite == 0), 1, 0))
+        if bad > 0:
+            tl.atomic_add(bad_ptr, 1)
+        level = tl.floor(tl.minimum(tl.maximum(acc * 127.5 + 127.5, 0.0), 255.0) + 0.5)
+        at = ((frame * h + y - 1) * w + x - 1) * 3
+        mask = inside[:, None] & (cols < 3)[None, :]
+        tl.store(out_ptr + at.to(tl.int64)[:, None] + cols[None, :], level.to(tl.uint8), mask=mask)
+    else:
+        if RESIDUAL:
+            at = (first + tl.arange(0, BM)).to(tl.int64) * n_out
+            acc += tl.load(residual_ptr + at[:, None] + cols[None, :]).to(tl.float32)
+        acc = tl.where(inside[:, None], acc, 0.0)
+        if GROUP > 0:
+            slot = (tile * PHASES + phase) * GROUPS * 2
+            groups = col // GROUP + tl.arange(0, BN // GROUP)
+            sums = tl.sum(tl.reshape(tl.sum(acc, 0), (BN // GROUP, GROUP)), 1)
+            squares = tl.sum(tl.reshape(tl.sum(acc * acc, 0), (BN // GROUP, GROUP)), 1)
+            tl.store(partial_ptr + slot + groups * 2, sums)
+            tl.store(partial_ptr + slot + groups * 2 + 1, squares)
+        made = acc.to(out_ptr.dtype.element_ty)
+        if PHASES == 4:
+            to = frame * out_frame_rows + (2 * y - 1 + pa) * (2 * w + 2) + 2 * x - 1 + pb
+            at = to.to(tl.int64) * n_out
+            tl.store(out_ptr + at[:, None] + cols[None, :], made, mask=inside[:, None])
+        else:
+            at = (first + tl.arange(0, BM)).to(tl.int64) * n_out
+            tl.store(out_ptr + at[:, None] + cols[None, :], made)
+
+
+@triton.jit
+def stats_kernel(
+    x_ptr, partial_ptr, CHANNELS: tl.constexpr, GROUP: tl.constexpr, GROUPS: tl.constexpr, BM: tl.constexpr
+):  # fmt: skip
+    """Sums and sums of squares of BM rows by group, as `conv_kernel` leaves them for its own result."""
+    tile = tl.program_id(0)
+    cols = tl.arange(0, CHANNELS)
+    at = (tile * BM + tl.arange(0, BM)).to(tl.int64) * CHANNELS
+    x = tl.load(x_ptr + at[:, None] + cols[None, :]).to(tl.float32)
+    groups = tl.arange(0, GROUPS)
+    sums = tl.sum(tl.reshape(tl.sum(x, 0), (GROUPS, GROUP)), 1)
+    squares = tl.sum(tl.reshape(tl.sum(x * x, 0), (GROUPS, GROUP)), 1)
+    tl.store(partial_ptr + (tile * GROUPS + groups) * 2, sums)
+    tl.store(partial_ptr + (tile * GROUPS + groups) * 2 + 1, squares)
+
+
+@triton.jit
+def affine_kernel(
+    partial_ptr, gamma_ptr, beta_ptr, affine_ptr, slots, count, eps,
+    GROUP: tl.constexpr, GROUPS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Partial sums of a (frame, group) → GroupNorm as x·a + b for its channels; affine (frame, 2, C)."""
+    frame = tl.program_id(0)
+    group = tl.program_id(1)
+    total = tl.zeros((BLOCK,), tl.float32)
+    squares = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, slots, BLOCK):
+        slot = start + tl.arange(0, BLOCK)
+        at = ((frame * slots + slot) * GROUPS + group) * 2
+        total += tl.load(partial_ptr + at, mask=slot < slots, other=0.0)
+        squares += tl.load(partial_ptr + at + 1, mask=slot < slots, other=0.0)
+    mean = tl.sum(total) / count
+    variance = tl.maximum(tl.sum(squares) / count - mean * mean, 0.0)
+    channels = group * GROUP + tl.arange(0, GROUP)
+    a = tl.load(gamma_ptr + channels) * (1.0 / tl.sqrt(variance + eps))
+    b = tl.load(beta_ptr + channels) - mean * a
+    to = affine_ptr + frame * 2 * GROUPS * GROUP + channels
+    tl.store(to, a)
+    tl.store(to + GROUPS * GROUP, b)
+
+
+@triton.jit
+def norm_kernel(
+    x_ptr, affine_ptr, out_ptr, h, w, frame_rows, factor, largest,
+    CHANNELS: tl.constexpr, SILU: tl.constexpr, SCALED: tl.constexpr, BM: tl.constexpr,
+):  # fmt: skip
+    """GroupNorm and SiLU of BM rows, zeros on the border; SCALED: times `factor`, for 8-bit arithmetic."""
+    tile = tl.program_id(0)
+    frame = (tile * BM) // frame_rows
+    cols = tl.arange(0, CHANNELS)
+    at = (tile * BM + tl.arange(0, BM)).to(tl.int64) * CHANNELS
+    x = tl.load(x_ptr + at[:, None] + cols[None, :]).to(tl.float32)
+    a = tl.load(affine_ptr + frame * 2 * CHANNELS + cols)
+    b = tl.load(affine_ptr + frame * 2 * CHANNELS + CHANNELS + cols)
+    x = x * a[None, :] + b[None, :]
+    if SILU:
+        x = x / (1.0 + tl.exp(-x))
+    if SCALED:
+        x = tl.minimum(tl.maximum(x * factor, -largest), largest)
+    inside, _, _ = _inside(tile * BM - frame * frame_rows + tl.arange(0, BM), h, w)
+    x = tl.where(inside[:, None], x, 0.0)
+    tl.store(out_ptr + at[:, None] + cols[None, :], x.to(out_ptr.dtype.element_ty))

@@ -1,0 +1,113 @@
+"""Features as rows of channels with a border of zeros, and weights as matrices: what `kernels` work on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .doubling import merged_weights
+
+ROWS = 256
+"""Rows of a frame are padded to a multiple of this, so that no tile of a kernel spans two frames."""
+FLOAT8 = torch.float8_e4m3fn
+FLOAT8_MAX = 448.0
+ACTIVATION_FACTOR = 8.0
+"""Normalised activations are multiplied by this before they become 8-bit: values from 0.002 to 56 keep all
+their digits."""
+
+
+@dataclass(frozen=True)
+class Plane:
+    """`count` frames of h × w positions as rows."""
+
+    count: int
+    h: int
+    w: int
+
+    @property
+    def frame_rows(self) -> int:
+        rows = (self.h + 2) * (self.w + 2)
+        return -(-rows // ROWS) * ROWS
+
+    @property
+    def rows(self) -> int:
+        return self.count * self.frame_rows
+
+    @property
+    def doubled(self) -> Plane:
+        return Plane(self.count, 2 * self.h, 2 * self.w)
+
+    def framed(self, x: Tensor) -> Tensor:
+        """Rows (rows, C) → a view (count, h+2, w+2, C)."""
+        inside = x.view(self.count, self.frame_rows, -1)[:, : (self.h + 2) * (self.w + 2)]
+        return inside.unflatten(1, (self.h + 2, self.w + 2))
+
+    def inner(self, x: Tensor) -> Tensor:
+        """Rows (rows, C) → a view (count, h, w, C) of the picture's positions."""
+        return self.framed(x)[:, 1:-1, 1:-1]
+
+    def clear_border(self, x: Tensor) -> None:
+        framed = self.framed(x)
+        for edge in (framed[:, 0], framed[:, -1], framed[:, :, 0], framed[:, :, -1]):
+            edge.zero_()
+        x.view(self.count, self.frame_rows, -1)[:, (self.h + 2) * (self.w + 2) :].zero_()
+
+
+@dataclass(frozen=True)
+class Features:
+    """Rows (plane.rows, C) and, where a GroupNorm follows, its sums (count, slots, groups, 2)."""
+
+    plane: Plane
+    rows: Tensor
+    sums: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A convolution's: matrix (phases·outputs, taps·inputs), bias and scale (outputs,) float32."""
+
+    matrix: Tensor
+    bias: Tensor
+    scale: Tensor | None
+    outputs: int
+    inputs: int
+    taps: int
+    phases: int = 1
+
+    def to(self, device: torch.device) -> Weights:
+        scale = None if self.scale is None else self.scale.to(device)
+        return replace(self, matrix=self.matrix.to(device), bias=self.bias.to(device), scale=scale)
+
+
+def pack(conv: nn.Conv2d | nn.Linear, dtype: torch.dtype, *, eight_bit: bool = False) -> Weights:
+    """A 3×3 or 1×1 convolution's weights as `kernels.conv_kernel` wants them."""
+    weight = conv.weight.detach().float()
+    weight = weight[:, :, None, None] if weight.ndim == 2 else weight
+    outputs, inputs, high, wide = weight.shape
+    matrix = weight.permute(0, 2, 3, 1).reshape(outputs, high * wide * inputs)
+    return _weights(matrix, conv, dtype, inputs, high * wide, 1, eight_bit)
+
+
+def pack_doubling(conv: nn.Conv2d, dtype: torch.dtype) -> Weights:
+    """Weights of the four 2×2 convolutions that equal doubling the picture and then `conv` (3×3)."""
+    merged = merged_weights(conv.weight.detach().float())
+    inputs = conv.in_channels
+    matrix = merged.permute(0, 1, 2, 4, 5, 3).reshape(4 * conv.out_channels, 4 * inputs)
+    return _weights(matrix, conv, dtype, inputs, 4, 4, False)
+
+
+def _weights(
+    matrix: Tensor, conv: Any, dtype: torch.dtype, inputs: int, taps: int, phases: int, eight_bit: bool
+) -> Weights:
+    outputs = len(matrix) // phases
+    bias = matrix.new_zeros(outputs) if conv.bias is None else conv.bias.detach().float()
+    scale = None
+    if eight_bit:
+        largest = matrix.abs().amax(dim=1).clamp_min(1e-12)
+        matrix = matrix * (FLOAT8_MAX / largest)[:, None]
+        scale = largest / (FLOAT8_MAX * ACTIVATION_FACTOR)
+        dtype = FLOAT8
+    return Weights(matrix.to(dtype).contiguous(), bias, scale, outputs, inputs, taps, phases)
