@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from protocol.openmp import sleep_at_barriers
+from protocol.openmp import sleep_at_barriers, thread_count
 from protocol.settings import settings_from_command_line
 
 if TYPE_CHECKING:
@@ -49,8 +49,7 @@ def main() -> None:
     from .jpeg import JpegEncoder
     from .vae import load_decoder
 
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    torch.set_num_threads(thread_count(settings))
     config = ModelConfig.load(settings.config)
     vae = load_decoder(config.pretrained_vae_path)
     decoder = ClipDecoder(vae, choose_device(settings), settings.dtype)

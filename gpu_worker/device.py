@@ -35,15 +35,6 @@ def choose_device(settings: Settings) -> torch.device:
     return device
 
 
-def thread_count(settings: Settings) -> int:
-    """Threads of this process: --threads, else half of the cores it may use.
-
-    Denoiser and decoder work at the same time. With threads for every core each, on two cores, both wait
-    for each other at every operation's end: a clip took 1.6 s on a busy machine, and 0.3 s with one thread.
-    """
-    return settings.threads or max(1, len(os.sched_getaffinity(0)) // 2)
-
-
 def dtype_choices(name: str, device: torch.device) -> list[torch.dtype]:
     """What --dtype leaves open; where there are two, the faster is found by timing a clip."""
     if name != "auto":

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gpu_worker.assets import avatar_paths, pose_paths
 from gpu_worker.avatars import AvatarStore
-from gpu_worker.device import choose_device, dtype_choices, keep_compiled_code, thread_count
+from gpu_worker.device import choose_device, dtype_choices, keep_compiled_code
 from gpu_worker.loading import load_models
 from gpu_worker.model import attention
 from gpu_worker.pace import RATES, frames_at
@@ -30,6 +30,7 @@ from protocol.device_memory import device_memory
 from protocol.limits import TOKEN_WIDTH
 from protocol.messages import Array16, Clip, InfoValue
 from protocol.model_config import ModelConfig
+from protocol.openmp import thread_count
 from protocol.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
@@ -149,6 +150,9 @@ class DenoiserEngine:
         for flag, side in (("--width", self._width), ("--height", self._height)):
             if side % multiple:
                 raise SettingsError(f"{flag} {side}: this model's pictures have multiples of {multiple}")
+        late, steps = self._settings.late_start, len(self._eager.steps)
+        if late >= steps:
+            raise SettingsError(f"--late-start {late}: there are {steps} steps, so at most {steps - 1}")
 
     def _warm(self) -> None:
         """What a first clip would wait for: its avatar, its pose, a run of each shape."""
@@ -241,22 +245,28 @@ class DenoiserEngine:
             denoiser = self._eager
             if self._compiled is not None and len(inputs.noise) in self._compiled_frames:
                 denoiser = self._compiled
-            latents = self._start(denoiser, inputs)
-            latents = denoiser.sample(latents, denoiser.project_audio(inputs.tokens), inputs.pose, reference)
+            latents, start = self._start(denoiser, inputs)
+            audio = denoiser.project_audio(inputs.tokens)
+            latents = denoiser.sample(latents, audio, inputs.pose, reference, start)
             made: Array16 = latents.to(torch.float16).cpu().numpy()
         if not np.isfinite(made).all():
             raise ClipError("the denoiser's latents are not all finite")
         self._ends.store(clip.session, clip.epoch, clip.seq, latents[-1].clone())
         return made
 
-    def _start(self, denoiser: ClipDenoiser, inputs: Inputs) -> Tensor:
-        """What sampling starts from: the noise, its first frame near the end of the clip before."""
-        clip, noise = inputs.clip, inputs.noise
-        if self._settings.use_init_latent:
-            before = self._ends.before(clip.session, clip.epoch, clip.seq)
-            if before is not None and before.shape == noise.shape[1:]:
-                noise[0].mul_(1 - denoiser.preserved).add_(before, alpha=denoiser.preserved)
-        return noise
+    def _start(self, denoiser: ClipDenoiser, inputs: Inputs) -> tuple[Tensor, int]:
+        """What sampling starts from, and at which step: the noise, its first frame near the end of the clip
+        before; with --late-start all of them at that end, with as much noise as the step has."""
+        clip, noise, late = inputs.clip, inputs.noise, self._settings.late_start
+        if not self._settings.use_init_latent:
+            return noise, 0
+        before = self._ends.before(clip.session, clip.epoch, clip.seq)
+        if before is None or before.shape != noise.shape[1:]:
+            return noise, 0
+        if late:
+            return denoiser.steps[late].noised(before, noise), late
+        noise[0].mul_(1 - denoiser.preserved).add_(before, alpha=denoiser.preserved)
+        return noise, 0
 
     @contextmanager
     def _device_errors(self) -> Iterator[None]:

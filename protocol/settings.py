@@ -55,6 +55,10 @@ class Settings:
     use_init_latent: bool = field(
         default=True, metadata=_meta("start each clip from the end of the one before", "bool")
     )
+    late_start: int = field(
+        default=0,
+        metadata=_meta("steps that clips skip which start from the one before", "int", low=0, high=99),
+    )
     compile_unet: bool = field(
         default=False, metadata=_meta("compile the denoiser with torch.compile", "bool")
     )
@@ -119,9 +123,7 @@ class Settings:
     max_sessions: int = field(default=4, metadata=_meta("sessions at once", "int", low=1, high=1000))
     threads: int = field(
         default=0,
-        metadata=_meta(
-            "threads of each model process; 0 is the library's own choice", "int", low=0, high=1024
-        ),
+        metadata=_meta("threads of each model process; 0 is half of the cores", "int", low=0, high=1024),
     )
     idle_flush: float = field(
         default=0.3,

@@ -14,7 +14,7 @@ from PIL import Image
 
 from gpu_worker import device as devices
 from gpu_worker import engine as engine_module
-from gpu_worker.device import choose_device, cpu_has_bf16, dtype_choices, keep_compiled_code, thread_count
+from gpu_worker.device import choose_device, cpu_has_bf16, dtype_choices, keep_compiled_code
 from gpu_worker.engine import DenoiserEngine
 from gpu_worker.work import ClipError
 from protocol.messages import Clip
@@ -330,14 +330,6 @@ def test_bfloat16_is_read_off_the_cpu(tmp_path: Path) -> None:
     assert not cpu_has_bf16(tmp_path / "none")
 
 
-def test_threads_leave_room_for_the_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = load_settings([], env={})
-    for cores, threads in ((1, 1), (2, 1), (3, 1), (8, 4)):
-        monkeypatch.setattr(devices.os, "sched_getaffinity", lambda _, n=cores: set(range(n)))
-        assert thread_count(settings) == threads
-    assert thread_count(replace(settings, threads=7)) == 7
-
-
 def test_compiled_code_is_kept_where_it_can_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     settings = load_settings(["--run-dir", str(tmp_path / "run")], env={})
     variable = "TORCHINDUCTOR_CACHE_DIR"
@@ -353,3 +345,31 @@ def test_compiled_code_is_kept_where_it_can_be(monkeypatch: pytest.MonkeyPatch, 
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(Path, "home", lambda: tmp_path / "file")
     assert keep_compiled_code(settings) == tmp_path / "run" / "compiled"
+
+
+def test_late_start_takes_fewer_steps_for_clips_that_follow(
+    world: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = DenoiserEngine(settings_for(world, *QUICK, "--steps", "3", "--late-start", "2"))
+    late.load()
+    starts: list[int] = []
+    sample = late._eager.sample
+
+    def counted(*args: Any) -> torch.Tensor:
+        starts.append(args[4])
+        return sample(*args)
+
+    monkeypatch.setattr(late._eager, "sample", counted)
+    made = [make(late, clip("late", seq, frames=4, seed=seq)) for seq in range(3)]
+    make(late, clip("late", 7, frames=4))
+    assert starts == [0, 2, 2, 0]
+    # it stays near where the clip before ended, which a clip from noise knows nothing of
+    plain = DenoiserEngine(settings_for(world, *QUICK, "--steps", "3"))
+    plain.load()
+    alone = make(plain, clip("late", 1, frames=4, seed=1))
+    assert differ(made[1][1:2], made[0][-1:]) < differ(alone[1:2], made[0][-1:])
+
+
+def test_late_start_needs_steps_to_skip(world: list[str]) -> None:
+    with pytest.raises(SettingsError, match="--late-start 2: there are 2 steps, so at most 1"):
+        DenoiserEngine(settings_for(world, *QUICK, "--late-start", "2")).load()

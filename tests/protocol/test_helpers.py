@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from protocol.compute import Compute, Output
 from protocol.logs import set_up_logging
 from protocol.messages import Status
 from protocol.metrics import Metrics, Window, quantile
+from protocol.openmp import thread_count
+from protocol.settings import Settings
 
 # ------------------------------------------------------------------ metrics
 
@@ -166,3 +169,10 @@ def test_how_long_a_task_has_been_running() -> None:
     assert not compute.stop(0.05)
     gate.set()
     assert woken.wait(5) and compute.stop(5) and compute.busy_for() == 0
+
+
+def test_threads_leave_room_for_the_other_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, threads in ((1, 1), (2, 1), (3, 1), (8, 4)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=cores: set(range(n)))
+        assert thread_count(Settings()) == threads
+    assert thread_count(Settings(threads=7)) == 7
