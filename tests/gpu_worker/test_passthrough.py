@@ -1,0 +1,41 @@
+"""`--passthrough`: latents of the size that the model's own would have."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from encoder_worker.vae import load_decoder
+from gpu_worker.passthrough import PassthroughEngine, latent_shape
+from protocol.model_config import ModelConfig
+from protocol.settings import Settings
+from tests.gpu_worker.worker_process import clip
+
+
+def test_the_bundled_model_s_latents_become_pictures_of_its_size() -> None:
+    settings = Settings()
+    config = ModelConfig.load(settings.config)
+    decoder = load_decoder(config.pretrained_vae_path)
+    made = PassthroughEngine(settings).denoise(clip("a", 0, frames=6))
+    assert made.shape[:2] == (6, decoder.channels)
+    assert [side * decoder.factor for side in made.shape[2:]] == [config.height, config.width]
+
+
+@pytest.mark.parametrize(
+    ("key", "widths", "side"),
+    [
+        ("block_out_channels", [8, 8, 8, 8], 32),
+        ("encoder_block_out_channels", [8, 8, 8], 64),
+        ("encoder_widths", [8] * 5, 16),
+    ],
+)
+def test_each_kind_of_vae_says_how_much_smaller_latents_are(
+    tmp_path: Path, key: str, widths: list[int], side: int
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({key: widths, "latent_channels": 4}))
+    settings = replace(Settings(), width=512)
+    config = replace(ModelConfig.load(settings.config), pretrained_vae_path=tmp_path)
+    assert latent_shape(settings, config) == (4, side, 2 * side)
