@@ -161,14 +161,20 @@ class ClipDenoiser:
 
     @torch.inference_mode()
     def sample(
-        self, latents: Tensor, audio: AudioCache, pose_features: Tensor, reference: ReferenceCache
+        self,
+        latents: Tensor,
+        audio: AudioCache,
+        pose_features: Tensor,
+        reference: ReferenceCache,
+        start: int = 0,
     ) -> Tensor:
-        """The sampling loop of one clip: starting latents (F, C, h, w) → latents of the same shape."""
+        """The sampling loop of one clip from step `start` on: latents (F, C, h, w) → the same shape."""
         latents = latents.transpose(0, 1)[None]
         pose = pose_features.transpose(0, 1)[None]
-        for index, (step, order) in enumerate(zip(self.steps, self._order(latents.shape[2]), strict=True)):
-            prediction = self.predict(latents, index, audio, pose, reference, order)
-            latents = step(latents, prediction.float())
+        orders = self._order(latents.shape[2])
+        for index in range(start, len(self.steps)):
+            prediction = self.predict(latents, index, audio, pose, reference, orders[index])
+            latents = self.steps[index](latents, prediction.float())
         return latents[0].transpose(0, 1).contiguous()
 
     def predict(
@@ -202,10 +208,16 @@ class ClipDenoiser:
         if not self.window_shift:
             return [None] * len(self.steps)
         if frames not in self._orders:
-            places = torch.arange(frames, device=self.models.device)
-            shifts = (index * self.window_shift for index in range(len(self.steps)))
-            self._orders[frames] = [(places - shift) % frames for shift in shifts]
+            self._orders[frames] = [
+                *frame_orders(frames, len(self.steps), self.window_shift, self.models.device)
+            ]
         return self._orders[frames]
+
+
+def frame_orders(frames: int, steps: int, shift: int, device: torch.device) -> list[Tensor]:
+    """Positions (frames,) of a clip's frames at each step, when it rotates by `shift` frames a step."""
+    places = torch.arange(frames, device=device)
+    return [(places - index * shift) % frames for index in range(steps)]
 
 
 def context_windows(length: int, window: int = WINDOW, overlap: int = OVERLAP) -> list[list[int]]:

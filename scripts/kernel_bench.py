@@ -276,7 +276,7 @@ def bench_norms(positions: int, width: int) -> None:
     show("sums of channels", lambda: norms.channel_sums(x), moved=size)
     show(
         "sum of two, and its sums of channels",
-        lambda: norms.channel_sums(x, other, shift=bias, add=True, out=out),
+        lambda: norms.add_with_sums(x, other, bias, out),
         moved=3 * size,
     )
     show(

@@ -17,17 +17,16 @@ CHANNELS = 64
 
 @triton.jit
 def _channel_sums(
-    x_ptr, second_ptr, shift_ptr, out_ptr, sums_ptr, positions, c1, c2, share,
-    BLOCK: tl.constexpr, CHANNELS: tl.constexpr, SECOND: tl.constexpr, SHIFT: tl.constexpr,
-    ADD: tl.constexpr,
+    x_ptr, other_ptr, shift_ptr, out_ptr, sums_ptr, positions, channels, share,
+    BLOCK: tl.constexpr, CHANNELS: tl.constexpr, OTHER: tl.constexpr, SHIFT: tl.constexpr,
+    WRITE: tl.constexpr,
 ):  # fmt: skip
-    """Sums and sums of squares of (x [+ second] [+ shift]) over a share of the positions, by channel.
+    """Sums and sums of squares of x [+ other] [+ shift] over a share of the positions, by channel.
 
-    ADD: `second` is added to x and the sum written to `out`. SECOND: channels from c1 on are `second`'s.
+    WRITE: what is summed is written to `out`, in its type, before.
     """
     n = tl.program_id(2).to(tl.int64)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    channels = c1 + c2
     inside = channel < channels
     first = tl.program_id(0) * share
     rows = tl.arange(0, BLOCK)
@@ -38,23 +37,16 @@ def _channel_sums(
     for start in range(0, share, BLOCK):
         p = first + start + rows
         mask = (p < positions)[:, None] & inside[None, :]
-        if SECOND:
-            own = mask & (channel < c1)[None, :]
-            x = tl.load(x_ptr + (n * positions + p)[:, None] * c1 + channel[None, :], mask=own, other=0.0)
-            at = (n * positions + p)[:, None] * c2 + (channel - c1)[None, :]
-            x += tl.load(second_ptr + at, mask=mask & (channel >= c1)[None, :], other=0.0)
-            x = x.to(tl.float32)
-        else:
-            at = (n * positions + p)[:, None] * c1 + channel[None, :]
-            x = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
-            if ADD:
-                x += tl.load(second_ptr + at, mask=mask, other=0.0).to(tl.float32)
+        at = (n * positions + p)[:, None] * channels + channel[None, :]
+        x = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
+        if OTHER:
+            x += tl.load(other_ptr + at, mask=mask, other=0.0).to(tl.float32)
         if SHIFT:
             x += tl.where(mask, shift[None, :], 0.0)
-        if ADD:
-            x = x.to(out_ptr.dtype.element_ty)
-            tl.store(out_ptr + at, x, mask=mask)
-            x = x.to(tl.float32)
+        if WRITE:
+            written = x.to(out_ptr.dtype.element_ty)
+            tl.store(out_ptr + at, written, mask=mask)
+            x = written.to(tl.float32)
         s1 += x
         s2 += x * x
     to = sums_ptr + (n * tl.num_programs(0) + tl.program_id(0)) * 2 * channels + channel
@@ -151,35 +143,34 @@ def _layer_norm(
     tl.store(out_ptr + at, y.to(out_ptr.dtype.element_ty), mask=mask)
 
 
-def _shares(positions: int, blocks: int) -> tuple[int, int]:
-    """In how many shares the positions are summed, and how many each has: enough programs for a GPU."""
-    wanted = max(1, min(64, triton.cdiv(1056, blocks)))
-    share = max(64, triton.next_power_of_2(triton.cdiv(positions, wanted)))
-    return triton.cdiv(positions, share), share
+def _share(positions: int) -> int:
+    """Positions that one program sums: enough programs for a GPU at 12 frames, whatever the channels."""
+    return max(64, min(512, triton.next_power_of_2(triton.cdiv(positions, 18))))
 
 
-def channel_sums(
-    x: Tensor,
-    second: Tensor | None = None,
-    *,
-    shift: Tensor | None = None,
-    add: bool = False,
-    out: Tensor | None = None,
-) -> Tensor:
-    """Sums for `group_norm`: float32 (N, shares, 2, channels) of x (N, positions, c1).
+def channel_sums(x: Tensor, *, shift: Tensor | None = None) -> Tensor:
+    """Sums for `group_norm`: float32 (N, shares, 2, channels) of x (N, positions, channels) + shift (channels,).
 
-    With `second`, either its channels follow x's, or (`add`) it is added to x and the sum written to `out`.
-    shift (channels,) is added before everything.
+    The sums of images side by side are those of each, joined in the last dimension.
     """
-    n, positions, c1 = x.shape
-    c2 = second.shape[2] if second is not None and not add else 0
-    blocks = triton.cdiv(c1 + c2, CHANNELS)
-    shares, share = _shares(positions, blocks * n)
-    sums = torch.empty(n, shares, 2, c1 + c2, dtype=torch.float32, device=x.device)
-    _channel_sums[(shares, blocks, n)](
-        x, x if second is None else second, x if shift is None else shift, x if out is None else out, sums,
-        positions, c1, c2, share,
-        BLOCK=32, CHANNELS=CHANNELS, SECOND=c2 > 0, SHIFT=shift is not None, ADD=add, num_warps=4,
+    return _sums(x, None, shift, None)
+
+
+def add_with_sums(x: Tensor, other: Tensor | None, shift: Tensor | None, out: Tensor) -> Tensor:
+    """Writes x + other + shift to `out` (which may be x) and returns its `channel_sums`."""
+    return _sums(x, other, shift, out)
+
+
+def _sums(x: Tensor, other: Tensor | None, shift: Tensor | None, out: Tensor | None) -> Tensor:
+    n, positions, channels = x.shape
+    share = _share(positions)
+    shares = triton.cdiv(positions, share)
+    sums = torch.empty(n, shares, 2, channels, dtype=torch.float32, device=x.device)
+    _channel_sums[(shares, triton.cdiv(channels, CHANNELS), n)](
+        x, x if other is None else other, x if shift is None else shift, x if out is None else out, sums,
+        positions, channels, share,
+        BLOCK=32, CHANNELS=CHANNELS, OTHER=other is not None, SHIFT=shift is not None, WRITE=out is not None,
+        num_warps=4,
     )  # fmt: skip
     return sums
 

@@ -1,0 +1,194 @@
+"""Clips by the fast network: all steps of one, and on CUDA a graph of them for each shape made ready."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from gpu_worker.fast.network import Inputs, Positions, StepRunner, audio_keys_values
+from gpu_worker.fast.ops import Image, TorchOps
+from gpu_worker.fast.weights import Network, build
+from gpu_worker.loading import Models
+from gpu_worker.model import ReferenceCache
+from gpu_worker.pipeline import PRESERVED, frame_orders
+from gpu_worker.sampler import Step, make_steps
+
+logger = logging.getLogger(__name__)
+
+Shape = tuple[int, int, int, int]
+"""frames, latent height and width, audio tokens a frame"""
+
+
+class FastUnavailable(RuntimeError):
+    """The fast path does not serve this model or these settings; the text says why."""
+
+
+@dataclass(eq=False)
+class _Plan:
+    """Buffers of one shape, and on CUDA the graph that reads and writes them."""
+
+    runner: StepRunner
+    latents: Tensor  # (frames, channels, h, w), float32: starts in, results out
+    tokens: Tensor  # (frames, count, width)
+    pose: Tensor  # (frames, positions, channels)
+    reference: list[tuple[Tensor, Tensor]]
+    graph: torch.cuda.CUDAGraph | None = None
+    filled_from: ReferenceCache | None = field(default=None, repr=False)
+
+
+class FastDenoiser:
+    """Makes clips of latents as `ClipDenoiser` does, without guidance.
+
+    Args:
+        models: from `load_models`; weights are shared with them where they are the same.
+        steps: sampling steps, None for the configuration's.
+        ops: how to compute; None for Triton on CUDA and plain torch elsewhere.
+
+    `prepare` makes a shape ready; `sample` takes prepared shapes alone. Both from one thread.
+    Raises FastUnavailable where the model has guidance or Triton is absent.
+    """
+
+    def __init__(
+        self,
+        models: Models,
+        *,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        preserved: float = PRESERVED,
+        ops: TorchOps | None = None,
+    ) -> None:
+        scale = models.config.cfg if guidance_scale is None else guidance_scale
+        if scale > 1:
+            raise FastUnavailable(f"guidance {scale} needs a second, unconditional half")
+        self.models = models
+        self.preserved = preserved
+        self.steps: tuple[Step, ...] = make_steps(
+            models.scheduler, models.config.steps if steps is None else steps
+        )
+        self.ops = ops or choose_ops(models.device)
+        self.network: Network = build(
+            models.denoiser, [step.timestep for step in self.steps], self.ops.split
+        )
+        self._plans: dict[Shape, _Plan] = {}
+
+    def prepare(self, frames: int, height: int, width: int, tokens: int) -> None:
+        """Makes a shape ready (sides of latents): compiles, chooses convolutions, records the graph."""
+        shape = (frames, height, width, tokens)
+        if shape not in self._plans:
+            with torch.inference_mode():
+                self._plans[shape] = self._record(self._plan(shape))
+
+    def prepared(self, frames: int, height: int, width: int, tokens: int) -> bool:
+        return (frames, height, width, tokens) in self._plans
+
+    @torch.inference_mode()
+    def sample(
+        self, latents: Tensor, tokens: Tensor, pose_features: Tensor, reference: ReferenceCache
+    ) -> Tensor:
+        """Starting latents (F, C, h, w), audio tokens (F, T, width) and pose features (F, c0, h, w) → latents.
+
+        float32, the same shape. Raises KeyError for a shape that was not prepared.
+        """
+        plan = self._plans[(len(latents), *latents.shape[2:], tokens.shape[1])]
+        plan.latents.copy_(latents)
+        plan.tokens.copy_(tokens)
+        plan.pose.copy_(pose_features.permute(0, 2, 3, 1).flatten(1, 2))
+        if plan.filled_from is not reference:
+            self._fill(plan, reference)
+        if plan.graph is None:
+            self._run(plan)
+        else:
+            plan.graph.replay()
+        return plan.latents.clone()
+
+    def _plan(self, shape: Shape) -> _Plan:
+        frames, height, width, count = shape
+        models, config = self.models, self.models.denoiser.config
+        device, dtype = models.device, models.dtype
+        orders = frame_orders(frames, len(self.steps), models.config.window_shift, device)
+        positions = Positions.of(self.network, orders, dtype)
+        return _Plan(
+            StepRunner(self.network, self.ops, positions),
+            latents=torch.zeros(frames, config.in_channels, height, width, device=device),
+            tokens=torch.zeros(frames, count, config.cross_attention_dim or 0, device=device, dtype=dtype),
+            pose=torch.zeros(
+                frames, height * width, config.block_out_channels[0], device=device, dtype=dtype
+            ),
+            reference=self._empty_reference(height, width),
+        )
+
+    def _empty_reference(self, height: int, width: int) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values by slot with nothing in them but the values' column of ones."""
+        device, dtype = self.models.device, self.models.dtype
+        made = []
+        for heads, level in zip(self.network.heads, self._levels(), strict=True):
+            h, w = height, width
+            for _ in range(level):
+                h, w = (h + 1) // 2, (w + 1) // 2
+            k, v = torch.zeros(2, 1, h * w, heads.count, heads.wide, device=device, dtype=dtype).unbind(0)
+            v[..., heads.size : heads.size + 1] = 1
+            made.append((k.flatten(2), v.flatten(2)))
+        return made
+
+    def _levels(self) -> Sequence[int]:
+        """How often the image was halved before each slot's block."""
+        config = self.models.denoiser.config
+        levels = {}
+        for name, block in self.models.denoiser.transformer_blocks.items():
+            part, index = name.split(".")[:2]
+            last = config.levels - 1
+            levels[block.slot] = {"down_blocks": lambda i: int(i), "up_blocks": lambda i: last - int(i)}.get(
+                part, lambda _, last=last: last
+            )(index)
+        return [levels[slot] for slot in sorted(levels)]
+
+    def _fill(self, plan: _Plan, reference: ReferenceCache) -> None:
+        for heads, target, source in zip(self.network.heads, plan.reference, reference.layers, strict=True):
+            for to, x in zip(target, source, strict=True):
+                to.unflatten(2, (heads.count, heads.wide))[..., : heads.size].copy_(
+                    x.unflatten(2, (heads.count, heads.size))
+                )
+        plan.filled_from = reference
+
+    def _record(self, plan: _Plan) -> _Plan:
+        if self.models.device.type != "cuda":
+            return plan
+        stream = torch.cuda.Stream(self.models.device)
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # compiles and chooses, none of which may happen while recording
+            self._run(plan)
+        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.synchronize(self.models.device)
+        graph = torch.cuda.CUDAGraph()
+        # the prefetch thread may use the device meanwhile
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            self._run(plan)
+        plan.graph = graph
+        return plan
+
+    def _run(self, plan: _Plan) -> None:
+        """All steps: plan.latents → plan.latents."""
+        height, width = plan.latents.shape[2:]
+        with torch.backends.cudnn.flags(benchmark=True):
+            audio = audio_keys_values(self.network, plan.tokens)
+            inputs = Inputs(plan.pose, audio, plan.reference)
+            latents = plan.latents.permute(0, 2, 3, 1).contiguous().flatten(1, 2)
+            for index, step in enumerate(self.steps):
+                x = Image(latents.to(self.models.dtype), height, width)
+                latents = step(latents, plan.runner.run(x, index, inputs).float())
+            plan.latents.copy_(latents.unflatten(1, (height, width)).permute(0, 3, 1, 2))
+
+
+def choose_ops(device: torch.device) -> TorchOps:
+    """Triton on CUDA, plain torch elsewhere. Raises FastUnavailable where Triton is absent."""
+    if device.type != "cuda":
+        return TorchOps()
+    try:
+        from gpu_worker.fast.triton_ops import TritonOps
+    except ImportError as error:
+        raise FastUnavailable(f"Triton cannot be used: {error}") from error
+    return TritonOps()

@@ -1,0 +1,114 @@
+"""What the fast network is made of, in plain torch: any device, any type. `triton_ops` computes the same.
+
+Images are (N, positions, channels), rows of channels in memory, so that a linear layer takes them as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gpu_worker.fast.weights import Heads, Linear, Norm, SplitRule
+
+
+@dataclass(slots=True, eq=False)
+class Image:
+    """data (N, height·width, channels); sums: of its channels where a norm needs them and they are known."""
+
+    data: Tensor
+    height: int
+    width: int
+    sums: Tensor | None = None
+
+    @property
+    def rows(self) -> Tensor:
+        """(N·height·width, channels), a view."""
+        return self.data.flatten(0, 1)
+
+
+class TorchOps:
+    """Each method is one stage of the network; shapes as in `kernels`."""
+
+    split: SplitRule = SplitRule()
+
+    def conv(self, image: Image, weight: Tensor, stride: int = 1) -> Image:
+        """3×3 convolution without bias."""
+        x = image.data.unflatten(1, (image.height, image.width)).permute(0, 3, 1, 2)
+        return _image(F.conv2d(x, weight, stride=stride, padding=1))
+
+    def upsample(self, image: Image, height: int, width: int) -> Image:
+        """Nearest neighbours."""
+        x = image.data.unflatten(1, (image.height, image.width)).permute(0, 3, 1, 2)
+        return _image(F.interpolate(x, size=(height, width), mode="nearest"))
+
+    def add(self, image: Image, other: Tensor | None, shift: Tensor) -> Image:
+        """image + other + shift, in a place of its own or `image`'s."""
+        data = image.data + shift if other is None else image.data + other + shift
+        return Image(data, image.height, image.width)
+
+    def group_norm(
+        self,
+        image: Image,
+        norm: Norm,
+        *,
+        silu: bool,
+        second: Image | None = None,
+        shift: Tensor | None = None,
+    ) -> Image:
+        """Group norm of (image ; second) + shift − the norm's correction, [and SiLU]."""
+        x = image.data if second is None else torch.cat([image.data, second.data], 2)
+        if shift is not None:
+            x = x + shift
+        if norm.correction is not None:
+            x = x - norm.correction
+        y = F.group_norm(x.transpose(1, 2), norm.groups, norm.weight, norm.bias, norm.eps).transpose(1, 2)
+        return Image((F.silu(y) if silu else y).contiguous(), image.height, image.width)
+
+    def layer_norm(self, x: Tensor, norm: Norm, bias: Tensor | None = None, repeat: int = 1) -> Tensor:
+        """x (rows, width) + the norm's shift; `bias` (n, width) instead of its own: `repeat` rows each."""
+        if norm.shift is not None:
+            x = x + norm.shift
+        if bias is None:
+            return F.layer_norm(x, (x.shape[1],), norm.weight, norm.bias, norm.eps)
+        y = F.layer_norm(x, (x.shape[1],), norm.weight, None, norm.eps)
+        return (y.view(-1, len(bias), repeat, x.shape[1]) + bias[:, None]).view_as(x)
+
+    def linear(self, x: Tensor, layer: Linear) -> Tensor:
+        return F.linear(x, layer.weight, layer.bias)
+
+    def add_linear(self, into: Tensor, x: Tensor, layer: Linear) -> None:
+        """into (rows, out) += x (rows, in) · weightᵀ."""
+        into.addmm_(x, layer.weight.t())
+
+    def geglu(self, x: Tensor, layer: Linear) -> Tensor:
+        value, gate = F.linear(x, layer.weight, layer.bias).chunk(2, 1)
+        return value * F.gelu(gate)
+
+    def attention(
+        self, q: Tensor, k: Tensor, v: Tensor, heads: Heads, ref: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """q (N, queries, columns), k and v (N, keys, columns), ref (1, keys, columns) each, as `Heads` says.
+
+        → (N, queries, count · size). Logits are to the base 2, their scale is in q.
+        """
+        if ref is not None:
+            k, v = (torch.cat([x, r.expand(len(x), -1, -1)], 1) for x, r in zip((k, v), ref, strict=True))
+        q, k, v = (x.unflatten(2, (heads.count, heads.wide))[..., : heads.size] for x in (q, k, v))
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        out = F.scaled_dot_product_attention(q, k, v, scale=math.log(2))
+        return out.transpose(1, 2).flatten(2)
+
+    def temporal(self, qkv: Tensor, frames: int, heads: int) -> Tensor:
+        """qkv (frames, positions, 3·width) → (frames, positions, width)."""
+        x = qkv.unflatten(2, (3, heads, -1)).permute(2, 1, 3, 0, 4)  # (3, positions, heads, frames, size)
+        return F.scaled_dot_product_attention(*x).permute(2, 0, 1, 3).flatten(2)
+
+
+def _image(x: Tensor) -> Image:
+    """x (N, channels, height, width) → image; not copied where x is channels_last, as convolutions make it."""
+    data = x.permute(0, 2, 3, 1).contiguous()
+    return Image(data.flatten(1, 2), x.shape[2], x.shape[3])

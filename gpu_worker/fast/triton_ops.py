@@ -1,0 +1,99 @@
+"""The fast network's stages by Triton kernels, cuBLAS and cuDNN; tiles chosen on an H200 (docs/gpu-speed.md)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from gpu_worker.fast.ops import Image, TorchOps
+from gpu_worker.fast.weights import Heads, Linear, Norm, SplitRule
+from gpu_worker.kernels import norms
+from gpu_worker.kernels.attention import Tile, head_split, two_source_attention
+from gpu_worker.kernels.geglu import GemmTile, geglu
+from gpu_worker.kernels.temporal import temporal_attention
+
+OWN_ATTENTION = 64
+"""Heads up to this size go through the kernel here, larger ones through cuDNN."""
+
+_SDPA = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+
+class PaddedHeads(SplitRule):
+    def __call__(self, size: int) -> tuple[int, int]:
+        return head_split(size) if size <= OWN_ATTENTION else (size, 0)
+
+
+class TritonOps(TorchOps):
+    """`small`: tiles for tiny networks, as tests have; `half_exp`: see `kernels.attention`."""
+
+    split = PaddedHeads()
+
+    def __init__(self, *, half_exp: bool = True, small: bool = False) -> None:
+        self.half_exp = half_exp
+        self.spatial_tile = Tile(32, 32, 4, 2) if small else Tile(128, 64, 4, 3)
+        self.audio_tile = Tile(32, 32, 4, 1) if small else Tile(128, 64, 4, 1)
+        self.geglu_tile = GemmTile(32, 32, 32, 4, 2) if small else GemmTile(128, 128, 64, 8, 3)
+
+    def add(self, image: Image, other: Tensor | None, shift: Tensor) -> Image:
+        sums = norms.add_with_sums(image.data, other, shift, image.data)
+        return Image(image.data, image.height, image.width, sums)
+
+    def group_norm(
+        self,
+        image: Image,
+        norm: Norm,
+        *,
+        silu: bool,
+        second: Image | None = None,
+        shift: Tensor | None = None,
+    ) -> Image:
+        sums = norms.channel_sums(image.data, shift=shift) if shift is not None else _sums(image)
+        if second is not None:
+            sums = torch.cat([sums, _sums(second)], 3)
+        data = norms.group_norm(
+            image.data,
+            None if second is None else second.data,
+            sums,
+            norm.weight,
+            norm.bias,
+            groups=norm.groups,
+            eps=norm.eps,
+            silu=silu,
+            shift=shift,
+            correction=norm.correction,
+        )
+        return Image(data, image.height, image.width)
+
+    def layer_norm(self, x: Tensor, norm: Norm, bias: Tensor | None = None, repeat: int = 1) -> Tensor:
+        bias = norm.bias if bias is None else bias
+        return norms.layer_norm(x, norm.weight, bias, eps=norm.eps, shift=norm.shift, rows_per_bias=repeat)
+
+    def geglu(self, x: Tensor, layer: Linear) -> Tensor:
+        assert layer.bias is not None
+        return geglu(x, layer.weight, layer.bias, tile=self.geglu_tile)
+
+    def attention(
+        self, q: Tensor, k: Tensor, v: Tensor, heads: Heads, ref: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        if heads.size > OWN_ATTENTION:
+            with sdpa_kernel(_SDPA, set_priority=True):
+                return super().attention(q, k, v, heads, ref)
+        ref_k, ref_v = ref or (None, None)
+        tile = self.spatial_tile if ref is not None else self.audio_tile
+        half = self.half_exp and q.dtype == torch.float16
+        return two_source_attention(
+            q, k, v, ref_k, ref_v, heads=heads.count, size=heads.size, split=heads.split, tile=tile,
+            half_exp=half,
+        )  # fmt: skip
+
+    def temporal(self, qkv: Tensor, frames: int, heads: int) -> Tensor:
+        return temporal_attention(qkv, frames, heads)
+
+
+def _sums(image: Image) -> Tensor:
+    if image.sums is None:
+        image.sums = norms.channel_sums(image.data)
+    return image.sums
+
+

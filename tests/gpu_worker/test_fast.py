@@ -1,0 +1,152 @@
+"""The fast path in float32 on the CPU against the faithful one, whose numbers are the official code's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gpu_worker.fast import FastDenoiser, FastUnavailable
+from gpu_worker.fast.ops import TorchOps
+from gpu_worker.fast.weights import SplitRule
+from gpu_worker.loading import Models
+from gpu_worker.model import DenoisingUNet3D, UNetConfig
+from gpu_worker.pipeline import ClipDenoiser
+from tests.gpu_worker.conftest import TinyModels
+from tests.gpu_worker.test_clip_denoiser import BASE, conditions, difference, seeded, small_models
+from tests.gpu_worker.test_model import MOTION
+from tests.gpu_worker.test_pipeline_parity import conditions as golden_conditions
+from tests.gpu_worker.test_pipeline_parity import models as golden_models  # noqa: F401 - a fixture
+from tests.gpu_worker.test_pipeline_parity import numbers, report, vae  # noqa: F401 - fixtures
+
+LIMIT = 1e-5
+
+
+class Padded(SplitRule):
+    """Heads with columns to spare, as on the GPU."""
+
+    def __call__(self, size: int) -> tuple[int, int]:
+        return size, 3
+
+
+class PaddedOps(TorchOps):
+    split = Padded()
+
+
+def random_vectors(module: nn.Module) -> None:
+    """Biases and norms that are neither 0 nor 1, so that one left out shows."""
+    for parameter in module.parameters():
+        if parameter.ndim == 1:
+            parameter.data += 0.2 * torch.randn_like(parameter)
+
+
+def both(models: Models, given: dict[str, Any], ops: TorchOps | None = None) -> tuple[Tensor, Tensor]:
+    noise = torch.randn(len(given["tokens"]), 8, 8, 8, generator=seeded())
+    faithful = ClipDenoiser(models)
+    wanted = faithful.sample(
+        noise, faithful.project_audio(given["tokens"]), given["pose_features"], given["reference"]
+    )
+    fast = FastDenoiser(models, ops=ops)
+    fast.prepare(len(noise), *noise.shape[2:], given["tokens"].shape[1])
+    made = fast.sample(noise, given["tokens"], given["pose_features"], given["reference"])
+    assert made.shape == wanted.shape
+    assert made.dtype == torch.float32
+    return made, wanted
+
+
+@pytest.fixture(scope="module")
+def models() -> Models:
+    made = small_models(window_shift=1)
+    torch.manual_seed(1)
+    random_vectors(made.denoiser)
+    return made
+
+
+@pytest.mark.parametrize("ops", [TorchOps(), PaddedOps()])
+@pytest.mark.parametrize("frames", [1, 4, 6])
+def test_the_same_clip(models: Models, ops: TorchOps, frames: int) -> None:
+    made, wanted = both(models, conditions(ClipDenoiser(models), frames), ops)
+    assert difference(made, wanted) <= LIMIT
+
+
+@pytest.mark.parametrize(
+    "motion",
+    [
+        {"use_motion_module": False},
+        {"motion_module_mid_block": False, "motion_module_decoder_only": True},
+        {"motion_module_kwargs": {**MOTION["motion_module_kwargs"], "num_transformer_block": 2}},
+        {"motion_module_kwargs": {**MOTION["motion_module_kwargs"], "temporal_position_encoding": False}},
+    ],
+)
+def test_other_networks(models: Models, motion: dict[str, Any]) -> None:
+    torch.manual_seed(2)
+    denoiser = DenoisingUNet3D(UNetConfig.denoiser(BASE, {**MOTION, **motion})).eval().requires_grad_(False)
+    random_vectors(denoiser)
+    for parameter in denoiser.parameters():
+        if parameter.ndim > 1 and not parameter.any():
+            nn.init.normal_(parameter, std=0.2)
+    other = replace(models, denoiser=denoiser)
+    made, wanted = both(other, conditions(ClipDenoiser(other)), PaddedOps())
+    assert difference(made, wanted) <= LIMIT
+
+
+def test_the_official_numbers(
+    golden_models: Models, numbers: dict[str, np.ndarray]  # noqa: F811 - fixtures
+) -> None:
+    given = golden_conditions(ClipDenoiser(golden_models), numbers, 12)
+    noise = torch.from_numpy(numbers["noise_L12_cfg1.0"])[0].transpose(0, 1)
+    fast = FastDenoiser(golden_models)
+    fast.prepare(12, *noise.shape[2:], given["tokens"].shape[1])
+    latents = fast.sample(noise, given["tokens"], given["pose_features"], given["reference"])
+    report(latents, numbers, "L12_cfg1.0", "fast path, clip of 12 frames")
+
+
+def test_another_avatar_is_taken_over(models: Models) -> None:
+    denoiser = ClipDenoiser(models)
+    given = conditions(denoiser)
+    other = denoiser.prepare_reference(np.full((16, 16, 3), 200, np.uint8)).reference
+    fast = FastDenoiser(models)
+    fast.prepare(4, 8, 8, 5)
+    noise = torch.randn(4, 8, 8, 8, generator=seeded())
+    first = fast.sample(noise, given["tokens"], given["pose_features"], given["reference"])
+    second = fast.sample(noise, given["tokens"], given["pose_features"], other)
+    again = fast.sample(noise, given["tokens"], given["pose_features"], given["reference"])
+    assert difference(second, first) > 1e-3
+    assert torch.equal(first, again)
+
+
+def test_only_prepared_shapes(models: Models) -> None:
+    fast = FastDenoiser(models)
+    fast.prepare(4, 8, 8, 5)
+    assert fast.prepared(4, 8, 8, 5)
+    assert not fast.prepared(6, 8, 8, 5)
+
+
+def test_no_guidance(models: Models) -> None:
+    with pytest.raises(FastUnavailable, match="unconditional"):
+        FastDenoiser(models, guidance_scale=2.0)
+
+
+def test_weights_are_shared(models: Models) -> None:
+    """Only what is fused is held twice."""
+    network = FastDenoiser(models).network
+    assert network.conv_in[0] is models.denoiser.conv_in.weight
+    layer = network.down[1].layers[0]
+    assert layer.spatial is not None
+    faithful = models.denoiser.down_blocks[1].attentions[0].transformer_blocks[0]
+    assert layer.spatial.ff_in.weight is faithful.ff.net[0].proj.weight
+    assert layer.spatial.ff_out.weight is faithful.ff.net[2].weight
+
+
+def test_by_the_kernels(models: Models) -> None:
+    """The whole network through Triton, by its interpreter where there is no CUDA device."""
+    pytest.importorskip("triton", reason="the kernels need Triton, which is not installed here")
+    from gpu_worker.fast.triton_ops import TritonOps
+
+    one_step = replace(models, config=replace(models.config, steps=1))
+    made, wanted = both(one_step, conditions(ClipDenoiser(one_step), 2), TritonOps(small=True))
+    assert difference(made, wanted) <= LIMIT
