@@ -97,6 +97,10 @@ class Step:
     def __call__(self, latents: Tensor, prediction: Tensor) -> Tensor:
         return self.latent_weight * latents + self.prediction_weight * prediction
 
+    def noised(self, clean: Tensor, noise: Tensor) -> Tensor:
+        """What the latents of this step look like when `clean` is what they will become."""
+        return self.signal * clean + self.noise * noise
+
 
 def make_steps(config: SchedulerConfig, count: int) -> tuple[Step, ...]:
     """The `count` steps of a sampler, from noise to picture. Raises SchedulerError if out of range."""

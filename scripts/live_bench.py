@@ -132,7 +132,7 @@ def speech(wav: Path | None, seconds: float) -> np.ndarray:
     elif SAMPLE.is_file():
         from demo.speech.corpus import load
 
-        voice = load(SAMPLE).audio.astype(np.float32) / 2**15
+        voice = (load(SAMPLE).audio / 2**15).astype(np.float32)
     else:
         voice = synthetic_voice(seconds)
     wanted = round(seconds * 16000)

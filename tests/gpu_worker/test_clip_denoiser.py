@@ -166,3 +166,30 @@ def test_compiled_denoiser_gives_the_same_clip(models: Models, monkeypatch: pyte
     plain = ClipDenoiser(models, steps=1).denoise(**given, init_latent=None, generator=seeded())
     compiled = ClipDenoiser(models, steps=1, compile_unet=True)
     assert torch.equal(plain, compiled.denoise(**given, init_latent=None, generator=seeded()))
+
+
+def test_sampling_from_a_later_step(models: Models) -> None:
+    """From what the first step made, the second one goes on as if nothing had happened."""
+    denoiser = ClipDenoiser(models)
+    given = conditions(denoiser)
+    audio = denoiser.project_audio(given["tokens"])
+    noise = torch.randn(FRAMES, 8, 8, 8, generator=seeded())
+    whole = denoiser.sample(noise, audio, given["pose_features"], given["reference"])
+    with torch.inference_mode():
+        pose = given["pose_features"].transpose(0, 1)[None]
+        x = noise.transpose(0, 1)[None]
+        order = denoiser._order(FRAMES)[0]
+        x = denoiser.steps[0](x, denoiser.predict(x, 0, audio, pose, given["reference"], order).float())
+        half = x[0].transpose(0, 1)
+    rest = denoiser.sample(half, audio, given["pose_features"], given["reference"], 1)
+    torch.testing.assert_close(rest, whole)
+
+
+def test_noised_latents_have_the_steps_shares(models: Models) -> None:
+    first, second, _ = ClipDenoiser(models).steps
+    clean, noise = torch.randn(8, 2, 2), torch.randn(FRAMES, 8, 2, 2)
+    torch.testing.assert_close(first.noised(clean, noise), noise, atol=1e-6, rtol=0)  # no signal at the start
+    made = second.noised(clean, noise)
+    assert made.shape == noise.shape
+    torch.testing.assert_close(made[2], second.signal * clean + second.noise * noise[2])
+    assert second.signal**2 + second.noise**2 == pytest.approx(1.0)
