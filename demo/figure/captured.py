@@ -18,13 +18,15 @@ class CapturedRenderer:
 
     Args:
         renderer: on a CUDA device.
-        batch: pictures of a call. The recording keeps the memory of one call for itself.
+        batch: pictures of a call. The recording keeps the memory of one call for itself,
+        pool: or shares it with recordings of the same `torch.cuda.graph_pool_handle()`. Then the pictures
+            of one are overwritten by a call of any.
 
     Raises:
         ValueError: the renderer is not on a CUDA device.
     """
 
-    def __init__(self, renderer: Renderer, batch: int) -> None:
+    def __init__(self, renderer: Renderer, batch: int, pool: tuple[int, int] | None = None) -> None:
         if renderer.device.type != "cuda":
             raise ValueError(f"the renderer draws on {renderer.device}; CUDA graphs need a CUDA device")
         self._identity = torch.zeros(batch, dtype=torch.long, device=renderer.device)
@@ -37,7 +39,7 @@ class CapturedRenderer:
         torch.cuda.current_stream(renderer.device).wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         # Thread-local: other threads of a training process (NCCL's) ask the driver for events meanwhile.
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
             self._pictures = renderer.render(self._identity, self._state)
 
     def render(self, identity: Tensor, state: FigureState) -> Tensor:

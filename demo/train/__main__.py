@@ -1,8 +1,9 @@
-"""Train the bundled model: `python -m demo.train vae|denoiser|joint|export --state DIR [--minutes M]`.
+"""Train the bundled model: `python -m demo.train vae|denoiser|export --state DIR [--minutes M]`.
 
 Each call works for its minutes, writes its state into DIR and can be continued by the next; `export` writes
 the averaged weights in half precision into `demo/model/`. `scripts/train_bundled.sh` runs the whole order.
-`python -m torch.distributed.run --standalone --nproc-per-node N -m demo.train …` trains on N GPUs.
+Several GPUs train together where one call for each has its own --rank, all the same --processes and one
+visible GPU.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m demo.train", description=__doc__)
-    parser.add_argument("stage", choices=("vae", "denoiser", "joint", "listen", "cache", "tune", "export"))
+    parser.add_argument("stage", choices=("vae", "denoiser", "listen", "cache", "tune", "export"))
     parser.add_argument("--state", type=Path, required=True, help="folder of the training state")
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--batch", type=int, default=None)
@@ -34,6 +35,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--final-lr", type=float, default=1e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tracks", type=int, default=96, help="pose tracks drawn at the start")
+    parser.add_argument("--rank", type=int, default=0, help="number of this process of --processes")
+    parser.add_argument("--processes", type=int, default=1, help="processes that train together, a GPU each")
+    parser.add_argument("--meeting", default="127.0.0.1:29517", help="host:port where they find each other")
     parser.add_argument("--memory", type=int, default=None, help="examples kept to be learned from again")
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -81,13 +85,9 @@ def main() -> None:
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
-    rank, processes = join()
-    device = torch.device(
-        f"cuda:{rank}" if arguments.device == "cuda" and processes > 1 else arguments.device
-    )
-    if device.index is not None:
-        torch.cuda.set_device(device)
-    seed = arguments.seed + 1000 * rank
+    device = torch.device(arguments.device)
+    join(arguments.rank, arguments.processes, arguments.meeting, device)
+    seed = arguments.seed + 1000 * arguments.rank
     torch.manual_seed(seed)
     speech = None if arguments.stage == "vae" else arguments.speech
     material = Material(arguments.figure, speech, device, seed=seed, tracks=arguments.tracks)
@@ -106,7 +106,6 @@ def main() -> None:
             material,
             arguments.state,
             arguments.model / "whisper",
-            joint=arguments.stage == "joint",
             batch=arguments.batch or 48,
             **common,
         )

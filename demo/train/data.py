@@ -160,6 +160,7 @@ class Material:
         trained += list(range(BUNDLED)) * BUNDLED_AGAIN
         self.identities = torch.tensor(trained, device=device)
         self._recordings: dict[int, CapturedRenderer] = {}
+        self._pool: tuple[int, int] | None = None
         self.poses = poses or Poses.draw(tracks, device)
         self.mouth: Tensor | None = None
         if speech is not None:
@@ -194,12 +195,14 @@ class Material:
         return recolor(self.pictures(count), *color_matrices(count, self.generator))
 
     def _draw(self, identity: Tensor, state: FigureState) -> Tensor:
-        """Pictures; on CUDA from a recording of each batch size, and overwritten by its next call."""
+        """Pictures; on CUDA from a recording of each batch size, and overwritten by the next call."""
         if self.device.type != "cuda":
             return self.renderer.render(identity, state)
         count = len(identity)
         if count not in self._recordings:
-            self._recordings[count] = CapturedRenderer(self.renderer, count)
+            if self._pool is None:
+                self._pool = torch.cuda.graph_pool_handle()
+            self._recordings[count] = CapturedRenderer(self.renderer, count, self._pool)
         return self._recordings[count].render(identity, state)
 
     def _voices(self, count: int, when: Tensor, fps: int) -> tuple[Tensor, Tensor]:

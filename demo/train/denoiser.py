@@ -1,11 +1,12 @@
-"""Stages 2 and 3: the denoiser with its reference UNet, motion modules and pose encoder.
+"""The denoiser with its reference UNet, motion modules and pose encoder, and the decoder beside it.
 
-    python -m demo.train denoiser --minutes 9 --state DIR      # latents against latents
-    python -m demo.train joint --minutes 9 --state DIR         # pictures against pictures, decoder included
+    python -m demo.train denoiser --minutes 9 --state DIR
 
 Given identity, pose and sound there is one right picture, so the conditional distribution is nearly a point
-and a single step from pure noise can be enough. Most batches therefore train timestep 999, where zero
+and a single step from pure noise can be enough. Most samples therefore train timestep 999, where zero
 terminal SNR makes the v-prediction exactly minus the clean latent; the rest keep longer schedules usable.
+Latents are compared with latents, and some frames are decoded and compared with the drawn pictures, first a
+little and at the end mainly, so that decoder and denoiser grow together.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from demo.train.data import ClipBatch, Material
 from demo.train.models import Networks, build_networks
 from demo.train.replay import Replay
 from demo.train.step import Gradients, GraphedLoss, Run, make_optimizer, share_weights
-from demo.train.vae import AutoencoderLite, picture_loss, picture_weights, to_bytes
+from demo.train.vae import LATENT_NOISE, AutoencoderLite, picture_loss, picture_weights, to_bytes
 from protocol.audio_tokens import audio_token_positions
 
 LAST_TIMESTEP = 999
@@ -35,8 +36,10 @@ CARRIED = 0.85  # share of clips that begin from a carried latent
 CARRIED_NOISE = 0.25  # up to this: the carried latent is a predicted one when serving, never quite the truth
 LATE_SHARE = 0.85  # share of samples at the last timestep
 USES = 4  # times that a drawn clip is learned from, on average
-MEMORY = 12288  # clips kept
-JOINT_MEMORY = 6144  # with their pictures, 2.4 MB each
+MEMORY = 8192  # clips kept, 3 MB each
+SHOWN = 4  # neighbouring frames of a clip that are decoded in a step
+TOLD = 2  # frames whose true latents are decoded as well, as the VAE's own training does
+LATENT_SHARE, PICTURE_SHARE = (1.0, 0.3), (1.0, 6.0)  # weights of the two losses, at the start and the end
 FACE_ROWS, FACE_COLUMNS, FACE_WEIGHT = slice(4, 9), slice(5, 11), 2.0  # of the 16×16 latent
 MOUTH_ROWS, MOUTH_COLUMNS, MOUTH_WEIGHT = slice(7, 9), slice(6, 10), 4.0
 
@@ -108,10 +111,6 @@ def starting_latents(batch: Batch, carry: Tensor) -> Tensor:
     return noise
 
 
-def predict_velocity(networks: nn.Module, batch: Batch, latents: Tensor, timestep: Tensor) -> Tensor:
-    return networks(latents, timestep, batch.tokens, batch.poses, batch.reference)
-
-
 def latent_weights(device: torch.device) -> Tensor:
     """(16, 16) weights of a latent's places, mean 1: face and mouth count more, as eyes go there first."""
     weights = torch.ones(16, 16, device=device)
@@ -120,45 +119,42 @@ def latent_weights(device: torch.device) -> Tensor:
     return weights / weights.mean()
 
 
-def latent_loss(networks: nn.Module, batch: Batch, alphas: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared and absolute error of the v-prediction, and the plain squared error to report."""
+def noised(batch: Batch, alphas: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Latents at random timesteps: noisy ones, their velocity, the timesteps (B,) and the signal's share."""
     count = len(batch.clean)
     device = batch.clean.device
     anywhere = torch.randint(0, LAST_TIMESTEP, (count,), device=device)
     timestep = torch.where(torch.rand(count, device=device) < LATE_SHARE, LAST_TIMESTEP, anywhere)
-    noise = starting_latents(
-        batch, (torch.rand(count, device=device) < CARRIED) & (timestep == LAST_TIMESTEP)
-    )
+    carry = (torch.rand(count, device=device) < CARRIED) & (timestep == LAST_TIMESTEP)
+    noise = starting_latents(batch, carry)
     alpha = alphas[timestep].view(-1, 1, 1, 1, 1)
     noisy = alpha.sqrt() * batch.clean + (1 - alpha).sqrt() * noise
-    velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * batch.clean
-    difference = predict_velocity(networks, batch, noisy, timestep).float() - velocity
-    squared = difference.square()
-    return ((squared + 0.2 * difference.abs()) * weights).mean(), squared.mean()
+    return noisy, alpha.sqrt() * noise - (1 - alpha).sqrt() * batch.clean, timestep, alpha
 
 
-def joint_loss(
-    networks: nn.Module,
-    decode: Callable[[Tensor], Tensor],
-    batch: Batch,
-    truth: Tensor,
-    weights: Tensor,
+def pictures_loss(
+    decode: Callable[[Tensor], Tensor], clean: Tensor, predicted: Tensor, truth: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Loss of the decoded one-step prediction against the pictures (B, F, 3, H, W) in 0..1, and its squared
-    error.
+    """Loss of decoded frames against drawn ones, and the squared error of the predicted ones.
+
+    clean, predicted (B, C, F, h, w); truth (B, F, 3, H, W) uint8.
     """
-    count, _, frames = batch.clean.shape[:3]
-    device = batch.clean.device
-    start = starting_latents(batch, torch.rand(count, device=device) < CARRIED)
-    timestep = torch.full((count,), LAST_TIMESTEP, device=device)
-    predicted = -predict_velocity(networks, batch, start, timestep)
-    flat = predicted.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    count, _, frames = clean.shape[:3]
+    device = clean.device
+    first = torch.randint(0, frames - SHOWN + 1, (), device=device)
+    shown = first + torch.arange(SHOWN, device=device)
+    told = torch.randint(0, frames, (TOLD,), device=device)
+    true = clean.index_select(2, told)
+    true = true + LATENT_NOISE * torch.randn_like(true)
+    latents = torch.cat([predicted.index_select(2, shown), true], dim=2)
+    flat = latents.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
     output = decode(flat)
-    loss = picture_loss(output, truth.flatten(0, 1), weights)
+    wanted = truth.index_select(1, torch.cat([shown, told])).float() / 255
+    loss = picture_loss(output, wanted.flatten(0, 1), weights)
     # Motion between frames is compared too: a flicker costs little in each picture and much to the eye.
-    moved = output.float().unflatten(0, (count, frames)).diff(dim=1) - truth.diff(dim=1)
-    loss = loss + 0.5 * moved.abs().mean() + 0.05 * (predicted.float() - batch.clean).square().mean()
-    return loss, (output.float() - truth.flatten(0, 1)).square().mean()
+    output, wanted = output.float().unflatten(0, (count, -1))[:, :SHOWN], wanted[:, :SHOWN]
+    loss = loss + 0.5 * (output.diff(dim=1) - wanted.diff(dim=1)).abs().mean()
+    return loss, (output - wanted).square().mean()
 
 
 def pick_rate(step: int) -> tuple[int, int]:
@@ -194,8 +190,7 @@ class Course:
     def _remember(self) -> None:
         clips = self._trainer.material.clips(self._batch, fps=self._fps, frames=self._frames)
         kept = self._trainer.conditions.encode(clips)
-        if self._trainer.joint:
-            kept["pictures"] = to_bytes(clips.pictures[:, 1:])
+        kept["pictures"] = to_bytes(clips.pictures[:, 1:])
         self._replay.add(kept)
 
     def step(self) -> tuple[Tensor, Tensor]:
@@ -208,29 +203,30 @@ class Course:
 
 
 class Trainer:
-    """The networks, what they are trained with, and the loss of either stage."""
+    """The networks, what they are trained with, and their loss."""
 
-    def __init__(
-        self, material: Material, state: Path, whisper: Path, *, joint: bool, compile_model: bool
-    ) -> None:
-        self.material, self.joint = material, joint
+    def __init__(self, material: Material, state: Path, whisper: Path, *, compile_model: bool) -> None:
+        self.material = material
         device = material.device
         vae = AutoencoderLite().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         vae_average = Averaged(vae)
         load_training(state, "vae", vae, vae_average)
         vae.load_state_dict(vae_average.module.state_dict())
         self.conditions = Conditions(vae, whisper, device)
+        vae.decoder.requires_grad_(True)
         self.networks: Networks = build_networks().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         averaged = Averaged(self.networks)
-        self.parts: dict[str, tuple[nn.Module, Averaged]] = {"networks": (self.networks, averaged)}
-        self.optimizers = {"networks": make_optimizer(list(self.networks.parameters()), weight_decay=1e-3)}
-        # `joint` begins with fresh moments: its gradients are of pictures.
-        kept = None if joint else self.optimizers["networks"]
-        self.first_step = load_training(state, "networks", self.networks, averaged, kept)
-        if joint:
-            vae.decoder.requires_grad_(True)
-            self.parts["vae"] = (vae, vae_average)
-            self.optimizers["vae"] = make_optimizer(list(vae.parameters()), weight_decay=1e-4)
+        self.parts: dict[str, tuple[nn.Module, Averaged]] = {
+            "networks": (self.networks, averaged),
+            "vae": (vae, vae_average),
+        }
+        self.optimizers = {
+            "networks": make_optimizer(list(self.networks.parameters()), weight_decay=1e-3),
+            "vae": make_optimizer(list(vae.parameters()), weight_decay=1e-4),
+        }
+        self.first_step = load_training(
+            state, "networks", self.networks, averaged, self.optimizers["networks"]
+        )
         share_weights([m for module, average in self.parts.values() for m in (module, average.module)])
         trained = [p for module, _ in self.parts.values() for p in module.parameters() if p.requires_grad]
         self.gradients = Gradients(trained)
@@ -240,6 +236,13 @@ class Trainer:
         self._alphas = DDIMScheduler(**INFERENCE["noise_scheduler_kwargs"]).alphas_cumprod.to(device)
         self._latent_weights = latent_weights(device)
         self._picture_weights = picture_weights(material)
+        self._shares = torch.zeros(2, device=device)
+        self.aim(0.0)
+
+    def aim(self, progress: float) -> None:
+        """Moves the weight from latents to pictures."""
+        shares = [a + (b - a) * progress for a, b in (LATENT_SHARE, PICTURE_SHARE)]
+        self._shares.copy_(torch.tensor(shares))
 
     def loss(
         self, fps: int, frames: int, *, compiled: bool
@@ -251,11 +254,16 @@ class Trainer:
 
         def of(kept: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
             batch = self.conditions.batch(kept, positions, self.material.poses.maps)
+            noisy, velocity, timestep, alpha = noised(batch, self._alphas)
             with torch.autocast(self.material.device.type, torch.bfloat16):
-                if self.joint:
-                    truth = kept["pictures"].float() / 255
-                    return joint_loss(network, decode, batch, truth, self._picture_weights)
-                return latent_loss(network, batch, self._alphas, self._latent_weights)
+                predicted = network(noisy, timestep, batch.tokens, batch.poses, batch.reference).float()
+                difference = predicted - velocity
+                of_latents = (difference.square() + 0.2 * difference.abs()) * self._latent_weights
+                clean = alpha.sqrt() * noisy - (1 - alpha).sqrt() * predicted
+                of_pictures, error = pictures_loss(
+                    decode, batch.clean, clean, kept["pictures"], self._picture_weights
+                )
+            return self._shares[0] * of_latents.mean() + self._shares[1] * of_pictures, error
 
         return of
 
@@ -265,24 +273,24 @@ def train_denoiser(
     state: Path,
     whisper: Path,
     *,
-    joint: bool,
     minutes: float,
     batch: int,
     peak: float,
     final: float,
     compile_model: bool,
-    memory: int | None = None,
+    memory: int = MEMORY,
 ) -> None:
     """Trains for `minutes`, the time that building, drawing and compiling take at the start not counted."""
-    trainer = Trainer(material, state, whisper, joint=joint, compile_model=compile_model)
-    memory = memory or (JOINT_MEMORY if joint else MEMORY)
+    trainer = Trainer(material, state, whisper, compile_model=compile_model)
     courses: dict[int, Course] = {}
     # The slower rates are rare: compiling for their lengths too would cost more than it saves.
     for turn, share in ((0, 1), (7, 8), (15, 8)):
         fps, frames = pick_rate(turn)
-        courses[fps] = Course(trainer, fps, frames, memory // share, batch, trainer.gradients, fps == FPS)
+        courses[fps] = Course(
+            trainer, fps, frames, memory // share, batch // min(share, 2), trainer.gradients, fps == FPS
+        )
     loop = Run(
-        "joint" if joint else "denoiser",
+        "denoiser",
         state,
         trainer.parts,
         trainer.optimizers,
@@ -293,4 +301,6 @@ def train_denoiser(
         final=final,
     )
     for step in loop.steps():
+        if step % 50 == 0:
+            trainer.aim(loop.progress)
         loop.learn(*courses[pick_rate(step)[0]].step())

@@ -24,12 +24,14 @@ SAVE_SECONDS = 90.0
 CLOCK_STEPS = 10  # steps between two looks at the leader's clock
 
 
-def join() -> tuple[int, int]:
-    """This process's rank and how many there are; joins the group that torch.distributed.run started."""
-    if not dist.is_torchelastic_launched():
-        return 0, 1
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return dist.get_rank(), dist.get_world_size()
+def join(rank: int, processes: int, meeting: str, device: torch.device) -> None:
+    """Joins the group of `processes` that train together, each with the one GPU it sees.
+
+    meeting: host:port where the first process waits for the others.
+    """
+    if processes > 1:
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, f"tcp://{meeting}", rank=rank, world_size=processes)
 
 
 def make_optimizer(parameters: list[nn.Parameter], weight_decay: float) -> torch.optim.AdamW:
@@ -56,6 +58,16 @@ class Gradients:
             dist.all_reduce(self.flat)
             self.flat.div_(dist.get_world_size())
         self.flat.mul_((limit / (self.flat.norm() + 1e-6)).clamp(max=1.0))
+
+
+_pool: list[tuple[int, int]] = []
+
+
+def shared_pool() -> tuple[int, int]:
+    """One memory for all recordings: only one replays at a time, and nothing in it is used afterwards."""
+    if not _pool:
+        _pool.append(torch.cuda.graph_pool_handle())
+    return _pool[0]
 
 
 class GraphedLoss:
@@ -86,7 +98,7 @@ class GraphedLoss:
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         # Thread-local: NCCL's own threads ask the driver for events meanwhile.
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(self._graph, pool=shared_pool(), capture_error_mode="thread_local"):
             self._result = self._run()
 
     def __call__(self) -> tuple[Tensor, Tensor]:
@@ -139,18 +151,18 @@ class Run:
         self._optimizers, self._gradients = optimizers, gradients
         self._first = self.step = step
         self._seconds, self._peak, self._final = 60 * minutes, peak, final
+        self.progress = 0.0  # share of the time that has passed
         self._leads = not dist.is_initialized() or dist.get_rank() == 0
         self._began = self._saved = time.monotonic()
 
     def steps(self) -> Iterator[int]:
         """Numbers of the steps, until the time is over; the leader's clock counts for all."""
-        progress = 0.0
         while True:
             if (self.step - self._first) % CLOCK_STEPS == 0:
-                progress = self._progress()
-            if progress >= 1:
+                self.progress = self._look()
+            if self.progress >= 1:
                 break
-            rate = warm_cosine(self.step - self._first, progress, self._peak, self._final)
+            rate = warm_cosine(self.step - self._first, self.progress, self._peak, self._final)
             for optimizer in self._optimizers.values():
                 for group in optimizer.param_groups:
                     group["lr"] = rate
@@ -160,7 +172,7 @@ class Run:
                 self.save()
         self.save()
 
-    def _progress(self) -> float:
+    def _look(self) -> float:
         passed = torch.tensor((time.monotonic() - self._began) / self._seconds)
         if dist.is_initialized():
             passed = passed.to(self._gradients.flat.device)
