@@ -140,9 +140,9 @@ def bench_attention(side: int, variants: list[Variant], level: int, size: int) -
 
 
 def attention_variants(size: int, quick: bool) -> list[Variant]:
-    from gpu_worker.kernels.attention import head_split
+    from gpu_worker.kernels.attention import attention_split
 
-    split = head_split(size)
+    split = (32, 16) if size == 40 else attention_split(size)
     if quick:
         return [(f"Triton {split} (16, 16, 4, 2)", {"split": split, "tile": (16, 16, 4, 2), "half": CUDA})]
     chosen = [(split, tile, True) for tile in TILES]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from gpu_worker.fast.network import Inputs, Positions, StepRunner, audio_keys_values
+from gpu_worker.fast.network import Inputs, Positions, StepRunner, audio_keys_values, mergeable
 from gpu_worker.fast.ops import Image, TorchOps
-from gpu_worker.fast.weights import Network, build
+from gpu_worker.fast.tiers import TIERS, Tier
+from gpu_worker.fast.weights import Heads, Network, build
 from gpu_worker.loading import Models
 from gpu_worker.model import ReferenceCache
 from gpu_worker.pipeline import PRESERVED, frame_orders
@@ -35,7 +35,7 @@ class _Plan:
     latents: Tensor  # (frames, channels, h, w), float32: starts in, results out
     tokens: Tensor  # (frames, count, width)
     pose: Tensor  # (frames, positions, channels)
-    reference: list[tuple[Tensor, Tensor]]
+    reference: list[Tensor]  # by slot: keys and values side by side, (1, tokens, 2 · columns)
     graph: torch.cuda.CUDAGraph | None = None
     filled_from: ReferenceCache | None = field(default=None, repr=False)
 
@@ -46,7 +46,9 @@ class FastDenoiser:
     Args:
         models: from `load_models`; weights are shared with them where they are the same.
         steps: sampling steps, None for the configuration's.
+        tier: which approximations to make.
         ops: how to compute; None for Triton on CUDA and plain torch elsewhere.
+        graphs: record CUDA graphs; False runs each kernel by itself, for comparison.
 
     `prepare` makes a shape ready; `sample` takes prepared shapes alone. Both from one thread.
     Raises FastUnavailable where the model has guidance or Triton is absent.
@@ -59,17 +61,21 @@ class FastDenoiser:
         steps: int | None = None,
         guidance_scale: float | None = None,
         preserved: float = PRESERVED,
+        tier: Tier = TIERS["exact"],
         ops: TorchOps | None = None,
+        graphs: bool = True,
     ) -> None:
         scale = models.config.cfg if guidance_scale is None else guidance_scale
         if scale > 1:
             raise FastUnavailable(f"guidance {scale} needs a second, unconditional half")
         self.models = models
         self.preserved = preserved
+        self.tier = tier
         self.steps: tuple[Step, ...] = make_steps(
             models.scheduler, models.config.steps if steps is None else steps
         )
         self.ops = ops or choose_ops(models.device)
+        self._graphs = graphs and models.device.type == "cuda"
         self.network: Network = build(
             models.denoiser, [step.timestep for step in self.steps], self.ops.split
         )
@@ -112,7 +118,7 @@ class FastDenoiser:
         orders = frame_orders(frames, len(self.steps), models.config.window_shift, device)
         positions = Positions.of(self.network, orders, dtype)
         return _Plan(
-            StepRunner(self.network, self.ops, positions),
+            StepRunner(self.network, self.ops, positions, self.tier),
             latents=torch.zeros(frames, config.in_channels, height, width, device=device),
             tokens=torch.zeros(frames, count, config.cross_attention_dim or 0, device=device, dtype=dtype),
             pose=torch.zeros(
@@ -121,41 +127,36 @@ class FastDenoiser:
             reference=self._empty_reference(height, width),
         )
 
-    def _empty_reference(self, height: int, width: int) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values by slot with nothing in them but the values' column of ones."""
-        device, dtype = self.models.device, self.models.dtype
+    def _empty_reference(self, height: int, width: int) -> list[Tensor]:
         made = []
-        for heads, level in zip(self.network.heads, self._levels(), strict=True):
-            h, w = height, width
-            for _ in range(level):
-                h, w = (h + 1) // 2, (w + 1) // 2
-            k, v = torch.zeros(2, 1, h * w, heads.count, heads.wide, device=device, dtype=dtype).unbind(0)
-            v[..., heads.size : heads.size + 1] = 1
-            made.append((k.flatten(2), v.flatten(2)))
+        for block in self.network.spatials():
+            heads, h, w = block.heads, *halved(height, width, block.level)
+            if self._merged(block.level, heads, h, w):
+                h, w = h // 2, w // 2
+            shape = (1, h * w, 2 * heads.count * heads.wide)
+            made.append(torch.zeros(shape, device=self.models.device, dtype=self.models.dtype))
         return made
 
-    def _levels(self) -> Sequence[int]:
-        """How often the image was halved before each slot's block."""
-        config = self.models.denoiser.config
-        levels = {}
-        for name, block in self.models.denoiser.transformer_blocks.items():
-            part, index = name.split(".")[:2]
-            last = config.levels - 1
-            levels[block.slot] = {"down_blocks": lambda i: int(i), "up_blocks": lambda i: last - int(i)}.get(
-                part, lambda _, last=last: last
-            )(index)
-        return [levels[slot] for slot in sorted(levels)]
+    def _merged(self, level: int, heads: Heads, height: int, width: int) -> bool:
+        return self.tier.merge_reference and mergeable(level, heads, height, width)
 
     def _fill(self, plan: _Plan, reference: ReferenceCache) -> None:
-        for heads, target, source in zip(self.network.heads, plan.reference, reference.layers, strict=True):
-            for to, x in zip(target, source, strict=True):
-                to.unflatten(2, (heads.count, heads.wide))[..., : heads.size].copy_(
-                    x.unflatten(2, (heads.count, heads.size))
-                )
+        height, width = plan.latents.shape[2:]
+        blocks = self.network.spatials()
+        for block, target, source in zip(blocks, plan.reference, reference.layers, strict=True):
+            heads, h, w = block.heads, *halved(height, width, block.level)
+            kv = torch.zeros(1, h * w, 2, heads.count, heads.wide, device=source[0].device, dtype=source[0].dtype)
+            for to, x in zip(kv.unbind(2), source, strict=True):
+                to[..., : heads.size] = x.unflatten(2, (heads.count, heads.size))
+            kv[:, :, 1, :, heads.size : heads.size + 1] = 1
+            kv = kv.flatten(2)
+            if self._merged(block.level, heads, h, w):
+                kv = self.ops.merge(kv, h, w)
+            target.copy_(kv)
         plan.filled_from = reference
 
     def _record(self, plan: _Plan) -> _Plan:
-        if self.models.device.type != "cuda":
+        if not self._graphs:
             return plan
         stream = torch.cuda.Stream(self.models.device)
         stream.wait_stream(torch.cuda.current_stream())
@@ -175,12 +176,20 @@ class FastDenoiser:
         height, width = plan.latents.shape[2:]
         with torch.backends.cudnn.flags(benchmark=True):
             audio = audio_keys_values(self.network, plan.tokens)
-            inputs = Inputs(plan.pose, audio, plan.reference)
+            reference = [(k, v) for k, v in (kv.chunk(2, 2) for kv in plan.reference)]
+            inputs = Inputs(plan.pose, audio, reference)
             latents = plan.latents.permute(0, 2, 3, 1).contiguous().flatten(1, 2)
             for index, step in enumerate(self.steps):
                 x = Image(latents.to(self.models.dtype), height, width)
                 latents = step(latents, plan.runner.run(x, index, inputs).float())
             plan.latents.copy_(latents.unflatten(1, (height, width)).permute(0, 3, 1, 2))
+
+
+def halved(height: int, width: int, times: int) -> tuple[int, int]:
+    """The sides of an image after `times` convolutions of stride 2."""
+    for _ in range(times):
+        height, width = (height + 1) // 2, (width + 1) // 2
+    return height, width
 
 
 def choose_ops(device: torch.device) -> TorchOps:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from gpu_worker.fast.ops import Image, TorchOps
-from gpu_worker.fast.weights import Layer, Level, Motion, Network, Resnet, Spatial, TemporalAttention
+from gpu_worker.fast.tiers import Tier
+from gpu_worker.fast.weights import Heads, Layer, Level, Motion, Network, Resnet, Spatial, TemporalAttention
 
 KeysValues = tuple[Tensor, Tensor]
 
@@ -61,33 +62,54 @@ def audio_keys_values(network: Network, tokens: Tensor) -> list[KeysValues]:
 
 
 class StepRunner:
-    """Runs step `index` of a sampler: latents (frames, positions, channels) → prediction, the same shape."""
+    """Runs step `index` of a sampler: latents (frames, positions, channels) → prediction, the same shape.
 
-    def __init__(self, network: Network, ops: TorchOps, positions: Positions) -> None:
+    Steps run in turn from the first: a tier may use what a step before has made.
+    """
+
+    def __init__(self, network: Network, ops: TorchOps, positions: Positions, tier: Tier) -> None:
         self.network = network
         self.ops = ops
         self.positions = positions
+        self.tier = tier
+        self._attention: dict[int, Tensor] = {}
+        self._deep: Image | None = None
 
     def run(self, latents: Image, index: int, inputs: Inputs) -> Tensor:
         ops, net = self.ops, self.network
         weight, bias = net.conv_in
         x = ops.add(ops.conv(latents, weight), inputs.pose, bias)
         skips = [x]
-        for level in net.down:
-            x = self._down(level, x, skips, index, inputs)
-        if net.middle is not None:
-            for layer in net.middle:
-                x = self._layer(layer, x, None, index, inputs)
-        for level in net.up:
+        if index in self.tier.shallow and self._deep is not None:
+            x = self._shallow(x, skips, index, inputs)
+        else:
+            for level in net.down:
+                x = self._down(level, x, skips, index, inputs)
+            if net.middle is not None:
+                for layer in net.middle:
+                    x = self._layer(layer, x, None, index, inputs)
+            for level in net.up[: -self.tier.depth]:
+                x = self._up(level, x, skips, index, inputs)
+            self._deep = x if self.tier.shallow else None
+        for level in net.up[-self.tier.depth :]:
             x = self._up(level, x, skips, index, inputs)
         weight, bias = net.conv_out
         return ops.conv(ops.group_norm(x, net.norm_out, silu=True), weight).data + bias
 
-    def _down(self, level: Level, x: Image, skips: list[Image], index: int, inputs: Inputs) -> Image:
+    def _shallow(self, x: Image, skips: list[Image], index: int, inputs: Inputs) -> Image:
+        """The highest levels on the way down; what the others gave the step before."""
+        for number, level in enumerate(self.network.down[: self.tier.depth], start=1):
+            x = self._down(level, x, skips, index, inputs, sample=number < self.tier.depth)
+        assert self._deep is not None
+        return self._deep
+
+    def _down(
+        self, level: Level, x: Image, skips: list[Image], index: int, inputs: Inputs, sample: bool = True
+    ) -> Image:
         for layer in level.layers:
             x = self._layer(layer, x, None, index, inputs)
             skips.append(x)
-        if level.conv is not None:
+        if level.conv is not None and sample:
             x = self.ops.add(self.ops.conv(x, level.conv[0], stride=2), None, level.conv[1])
             skips.append(x)
         return x
@@ -95,15 +117,18 @@ class StepRunner:
     def _up(self, level: Level, x: Image, skips: list[Image], index: int, inputs: Inputs) -> Image:
         for layer in level.layers:
             x = self._layer(layer, x, skips.pop(), index, inputs)
-        if level.conv is not None:
-            x = self.ops.upsample(x, skips[-1].height, skips[-1].width)
-            x = self.ops.add(self.ops.conv(x, level.conv[0]), None, level.conv[1])
-        return x
+        if level.conv is None:
+            return x
+        height, width = skips[-1].height, skips[-1].width
+        if level.phases is not None and (height, width) == (2 * x.height, 2 * x.width):
+            return self.ops.double(x, level.phases, level.conv[1])
+        x = self.ops.upsample(x, height, width)
+        return self.ops.add(self.ops.conv(x, level.conv[0]), None, level.conv[1])
 
     def _layer(self, layer: Layer, x: Image, skip: Image | None, index: int, inputs: Inputs) -> Image:
         x = self._resnet(layer.resnet, x, skip, index)
         if layer.spatial is not None:
-            self._spatial(layer.spatial, x, inputs)
+            self._spatial(layer.spatial, x, index, inputs)
         if layer.motion is not None:
             self._motion(layer.motion, x, index)
         return x
@@ -123,14 +148,11 @@ class StepRunner:
             made.addmm_(skip.rows, weight[:, own:].t())
         return made.view(*x.data.shape[:2], -1)
 
-    def _spatial(self, block: Spatial, image: Image, inputs: Inputs) -> None:
+    def _spatial(self, block: Spatial, image: Image, index: int, inputs: Inputs) -> None:
         ops, heads = self.ops, block.heads
         frames, positions, _ = image.data.shape
         x = ops.linear(ops.group_norm(image, block.norm, silu=False).rows, block.proj_in)
-        qkv = ops.linear(ops.layer_norm(x, block.norm1), block.qkv).view(frames, positions, -1)
-        columns = heads.count * heads.wide
-        q, k, v = qkv.split(columns, 2)
-        made = ops.attention(q, k, v, heads, inputs.reference[block.slot])
+        made = self._self_attention(block, x, image, index, inputs)
         ops.add_linear(x, made.flatten(0, 1), block.out1)
         q = ops.linear(ops.layer_norm(x, block.norm2), block.audio_q).view(frames, positions, -1)
         made = ops.attention(q, *inputs.audio[block.slot], heads)
@@ -138,6 +160,22 @@ class StepRunner:
         ops.add_linear(x, ops.geglu(ops.layer_norm(x, block.norm3), block.ff_in), block.ff_out)
         ops.add_linear(image.rows, x, block.proj_out)
         image.sums = None
+
+    def _self_attention(
+        self, block: Spatial, x: Tensor, image: Image, index: int, inputs: Inputs
+    ) -> Tensor:
+        ops, tier, heads = self.ops, self.tier, block.heads
+        if block.level == 0 and index in tier.reuse_attention and block.slot in self._attention:
+            return self._attention[block.slot]
+        qkv = ops.linear(ops.layer_norm(x, block.norm1), block.qkv).view(*image.data.shape[:2], -1)
+        columns = heads.count * heads.wide
+        q, k, v = qkv.split(columns, 2)
+        if tier.merge_frame and mergeable(block.level, heads, image.height, image.width):
+            k, v = ops.merge(qkv[..., columns:], image.height, image.width).chunk(2, 2)
+        made = ops.attention(q, k, v, heads, inputs.reference[block.slot])
+        if block.level == 0 and tier.reuse_attention:
+            self._attention[block.slot] = made
+        return made
 
     def _motion(self, motion: Motion, image: Image, index: int) -> None:
         ops = self.ops
@@ -154,3 +192,8 @@ class StepRunner:
             ops.add_linear(x, ops.geglu(normal, block.ff_in), block.ff_out)
         ops.add_linear(image.rows, x, motion.proj_out)
         image.sums = None
+
+
+def mergeable(level: int, heads: Heads, height: int, width: int) -> bool:
+    """Whether a tier's merging applies to a block's keys and values."""
+    return level == 0 and heads.wide > heads.size and height % 2 == 0 and width % 2 == 0

@@ -45,6 +45,19 @@ class TorchOps:
         x = image.data.unflatten(1, (image.height, image.width)).permute(0, 3, 1, 2)
         return _image(F.interpolate(x, size=(height, width), mode="nearest"))
 
+    def double(self, image: Image, phases: Tensor, shift: Tensor) -> Image:
+        """Nearest neighbours at twice the size and the 3×3 convolution after, from its `phases`; + shift."""
+        x = self.phases(image, phases).unflatten(3, (2, 2, -1))
+        h, w = image.height, image.width
+        rows = [[x[:, a : a + h, b : b + w, a, b] for b in range(2)] for a in range(2)]
+        data = torch.stack([torch.stack(row, 3) for row in rows], 2)  # (N, h, a, w, b, channels)
+        return Image(data.flatten(3, 4).flatten(1, 3) + shift, 2 * h, 2 * w)
+
+    def phases(self, image: Image, weight: Tensor) -> Tensor:
+        """The four 2×2 convolutions of `double`: (N, height + 1, width + 1, 4·channels)."""
+        x = image.data.unflatten(1, (image.height, image.width)).permute(0, 3, 1, 2)
+        return F.conv2d(x, weight, padding=1).permute(0, 2, 3, 1).contiguous()
+
     def add(self, image: Image, other: Tensor | None, shift: Tensor) -> Image:
         """image + other + shift, in a place of its own or `image`'s."""
         data = image.data + shift if other is None else image.data + other + shift
@@ -97,10 +110,19 @@ class TorchOps:
         """
         if ref is not None:
             k, v = (torch.cat([x, r.expand(len(x), -1, -1)], 1) for x, r in zip((k, v), ref, strict=True))
-        q, k, v = (x.unflatten(2, (heads.count, heads.wide))[..., : heads.size] for x in (q, k, v))
-        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        q, k, v = (x.unflatten(2, (heads.count, heads.wide)).transpose(1, 2) for x in (q, k, v))
+        size, spare = heads.size, heads.wide > heads.size
+        q, k, v = q[..., :size], k[..., :size], v[..., : size + spare]
         out = F.scaled_dot_product_attention(q, k, v, scale=math.log(2))
+        if spare:  # of how many merged keys each stands for
+            out = out[..., :size] / out[..., size:]
         return out.transpose(1, 2).flatten(2)
+
+    def merge(self, kv: Tensor, height: int, width: int) -> Tensor:
+        """Keys and values side by side (N, positions, 2·columns), 2×2 merged: keys averaged, values added."""
+        four = kv.unflatten(1, (height // 2, 2, width // 2, 2)).sum((2, 4))
+        four[..., : kv.shape[2] // 2] *= 0.25
+        return four.flatten(1, 2)
 
     def temporal(self, qkv: Tensor, frames: int, heads: int) -> Tensor:
         """qkv (frames, positions, 3·width) → (frames, positions, width)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -9,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from gpu_worker.fast.ops import Image, TorchOps
 from gpu_worker.fast.weights import Heads, Linear, Norm, SplitRule
 from gpu_worker.kernels import norms
-from gpu_worker.kernels.attention import Tile, head_split, two_source_attention
+from gpu_worker.kernels.attention import Tile, attention_split, two_source_attention
 from gpu_worker.kernels.geglu import GemmTile, geglu
 from gpu_worker.kernels.temporal import temporal_attention
 
@@ -21,21 +23,36 @@ _SDPA = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFI
 
 class PaddedHeads(SplitRule):
     def __call__(self, size: int) -> tuple[int, int]:
-        return head_split(size) if size <= OWN_ATTENTION else (size, 0)
+        return attention_split(size) if size <= OWN_ATTENTION else (size, 0)
 
 
 class TritonOps(TorchOps):
-    """`small`: tiles for tiny networks, as tests have; `half_exp`: see `kernels.attention`."""
+    """`without`: stages left to plain torch, for comparison; `half_exp`: see `kernels.attention`.
+
+    `small`: tiles for tiny networks, as tests have.
+    """
 
     split = PaddedHeads()
 
-    def __init__(self, *, half_exp: bool = True, small: bool = False) -> None:
+    def __init__(
+        self, *, half_exp: bool = False, small: bool = False, without: Collection[str] = ()
+    ) -> None:
+        self.without = frozenset(without)
         self.half_exp = half_exp
-        self.spatial_tile = Tile(32, 32, 4, 2) if small else Tile(128, 64, 4, 3)
+        self.spatial_tile = Tile(32, 32, 4, 2) if small else Tile(128, 64, 8, 3)
         self.audio_tile = Tile(32, 32, 4, 1) if small else Tile(128, 64, 4, 1)
         self.geglu_tile = GemmTile(32, 32, 32, 4, 2) if small else GemmTile(128, 128, 64, 8, 3)
 
+    def double(self, image: Image, phases: Tensor, shift: Tensor) -> Image:
+        if "double" in self.without or "norms" in self.without:
+            return super().double(image, phases, shift)
+        x = self.phases(image, phases).flatten(1, 2)
+        data, sums = norms.interleave_with_sums(x, image.height, image.width, shift)
+        return Image(data, 2 * image.height, 2 * image.width, sums)
+
     def add(self, image: Image, other: Tensor | None, shift: Tensor) -> Image:
+        if "norms" in self.without:
+            return super().add(image, other, shift)
         sums = norms.add_with_sums(image.data, other, shift, image.data)
         return Image(image.data, image.height, image.width, sums)
 
@@ -48,6 +65,8 @@ class TritonOps(TorchOps):
         second: Image | None = None,
         shift: Tensor | None = None,
     ) -> Image:
+        if "norms" in self.without:
+            return super().group_norm(image, norm, silu=silu, second=second, shift=shift)
         sums = norms.channel_sums(image.data, shift=shift) if shift is not None else _sums(image)
         if second is not None:
             sums = torch.cat([sums, _sums(second)], 3)
@@ -66,17 +85,22 @@ class TritonOps(TorchOps):
         return Image(data, image.height, image.width)
 
     def layer_norm(self, x: Tensor, norm: Norm, bias: Tensor | None = None, repeat: int = 1) -> Tensor:
+        if "norms" in self.without:
+            return super().layer_norm(x, norm, bias, repeat)
         bias = norm.bias if bias is None else bias
         return norms.layer_norm(x, norm.weight, bias, eps=norm.eps, shift=norm.shift, rows_per_bias=repeat)
 
     def geglu(self, x: Tensor, layer: Linear) -> Tensor:
+        if "geglu" in self.without:
+            return super().geglu(x, layer)
         assert layer.bias is not None
         return geglu(x, layer.weight, layer.bias, tile=self.geglu_tile)
 
     def attention(
         self, q: Tensor, k: Tensor, v: Tensor, heads: Heads, ref: tuple[Tensor, Tensor] | None = None
     ) -> Tensor:
-        if heads.size > OWN_ATTENTION:
+        merged = ref is not None and (ref[0].shape[1] < q.shape[1] or k.shape[1] < q.shape[1])
+        if heads.size > OWN_ATTENTION or ("attention" in self.without and not merged):
             with sdpa_kernel(_SDPA, set_priority=True):
                 return super().attention(q, k, v, heads, ref)
         ref_k, ref_v = ref or (None, None)
@@ -88,7 +112,9 @@ class TritonOps(TorchOps):
         )  # fmt: skip
 
     def temporal(self, qkv: Tensor, frames: int, heads: int) -> Tensor:
-        return temporal_attention(qkv, frames, heads)
+        if "temporal" in self.without:
+            return super().temporal(qkv, frames, heads)
+        return temporal_attention(qkv, frames, heads, block=2, dot=True)
 
 
 def _sums(image: Image) -> Tensor:

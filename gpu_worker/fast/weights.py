@@ -93,6 +93,7 @@ class Spatial:
     proj_out: Linear
     heads: Heads
     slot: int
+    level: int  # how often the image was halved before
     bias: Tensor  # what the block's biases add to the image
 
 
@@ -131,10 +132,14 @@ class Layer:
 
 @dataclass(slots=True, eq=False)
 class Level:
-    """Layers of a level and the convolution after them, with its bias, or None."""
+    """Layers of a level and the convolution after them, with its bias, or None.
+
+    phases: (4·out, in, 2, 2), what a convolution after doubling the sides does in the smaller image.
+    """
 
     layers: list[Layer]
     conv: tuple[Tensor, Tensor] | None
+    phases: Tensor | None
 
 
 @dataclass(slots=True, eq=False)
@@ -203,7 +208,9 @@ class _Builder:
             attention = block.attentions[index] if block.has_attention else None
             motion = block.motion_modules[index] if block.has_motion else None
             layers.append(self.layer(resnet, attention, motion))
-        return Level(layers, None if samplers is None else _conv(samplers[0].conv))
+        conv = None if samplers is None else _conv(samplers[0].conv)
+        up = conv is not None and isinstance(block, UpBlock)
+        return Level(layers, conv, upsampling_phases(conv[0]) if up and conv is not None else None)
 
     def middle(self, block: MidBlock) -> tuple[Layer, Layer]:
         motion = block.motion_modules[0] if block.has_motion else None
@@ -267,6 +274,7 @@ class _Builder:
             proj_out=proj_out,
             heads=heads,
             slot=block.slot,
+            level=self.level_of(block),
             bias=bias,
         )
 
@@ -318,6 +326,11 @@ class _Builder:
         size = attention.to_q.out_features // attention.heads
         return Heads(attention.heads, size, self.split(size))
 
+    def level_of(self, block: TransformerBlock) -> int:
+        part, index = block.name.split(".")[:2]
+        last = self.denoiser.config.levels - 1
+        return {"down_blocks": int(index), "up_blocks": last - int(index)}[part] if index.isdigit() else last
+
     def scaled_q(self, attention: Attention, heads: Heads) -> Tensor:
         """Query weights with the softmax's scale, to the base 2 that the hardware's exponential has."""
         return (attention.to_q.weight.float() * (math.log2(math.e) / math.sqrt(heads.size))).to(self.dtype)
@@ -347,6 +360,22 @@ class _Builder:
             self.pad(block.attn2.to_v.weight, heads, ones=True),
         ]
         return torch.cat([w for w, _ in parts]), torch.cat([b for _, b in parts])
+
+
+def upsampling_phases(weight: Tensor) -> Tensor:
+    """A 3×3 convolution after nearest-neighbour doubling, as four 2×2 ones before it: 4/9 of the products.
+
+    Rows 2y and 2y + 1 of the larger image are row y of the smaller. Output row 2y (a = 0) so reads rows y − 1
+    and y, with the kernel's first row and the sum of its others; row 2y + 1 (a = 1) reads y and y + 1.
+    weight (out, in, 3, 3) → (4·out, in, 2, 2), phase 2a + b first, channels_last.
+    """
+    first, middle, last = weight.float().unbind(2)
+    rows = (torch.stack([first, middle + last], 2), torch.stack([first + middle, last], 2))
+    phases = []
+    for row in rows:
+        left, centre, right = row.unbind(3)
+        phases += [torch.stack([left, centre + right], 3), torch.stack([left + centre, right], 3)]
+    return torch.cat(phases).to(weight.dtype).contiguous(memory_format=torch.channels_last)
 
 
 def _conv(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:

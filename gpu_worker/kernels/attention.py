@@ -3,11 +3,9 @@
 The algorithm is the online softmax of FlashAttention (Dao et al. 2022, arXiv 2205.14135). What is done for
 heads of 40, whose size suits no matrix unit:
 
-- A head of 40 is stored as 48 = 32 + 16 columns, so that matrix products work on 48 columns and not on 64.
-- Column 40 of the values is 1: the sum of the probabilities comes out of the same product as the output.
+- A head of 40 is stored with columns to spare, as 64 or as 48 = 32 + 16, so that nothing is masked.
+- The first spare column of the values is 1: the sum of the probabilities comes out of the same product as the output.
 - Keys and values of the reference are read where they lie; nothing is concatenated or repeated per frame.
-- Probabilities are made two at a time by the half precision exponential (`ex2.approx.f16x2`), whose results
-  are rounded to half precision for the next product anyway.
 """
 
 from __future__ import annotations
@@ -181,8 +179,13 @@ def two_source_attention(
     return out
 
 
-def head_split(size: int, *, ones: bool = True) -> tuple[int, int]:
-    """How a head's columns are stored: two powers of two, the second may be 0; 40 → (32, 16)."""
-    a = max(16, 1 << (size.bit_length() - 1))
-    rest = size - a
-    return a, 0 if rest <= 0 else max(16, 1 << (rest - 1).bit_length())
+def attention_split(size: int) -> tuple[int, int]:
+    """How a head's columns are stored: two powers of two, of which the second may be 0.
+
+    One power of two where that is less than twice the size; 40 → (64, 0), 80 → (64, 16).
+    """
+    a = max(16, 1 << (size - 1).bit_length())
+    if a == 16 or (a < 2 * size and a <= 64):
+        return a, 0
+    a //= 2
+    return a, max(16, 1 << (size - a - 1).bit_length())

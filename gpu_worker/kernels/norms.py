@@ -17,13 +17,14 @@ CHANNELS = 64
 
 @triton.jit
 def _channel_sums(
-    x_ptr, other_ptr, shift_ptr, out_ptr, sums_ptr, positions, channels, share,
+    x_ptr, other_ptr, shift_ptr, out_ptr, sums_ptr, positions, channels, share, height, width,
     BLOCK: tl.constexpr, CHANNELS: tl.constexpr, OTHER: tl.constexpr, SHIFT: tl.constexpr,
-    WRITE: tl.constexpr,
+    WRITE: tl.constexpr, PHASES: tl.constexpr,
 ):  # fmt: skip
     """Sums and sums of squares of x [+ other] [+ shift] over a share of the positions, by channel.
 
-    WRITE: what is summed is written to `out`, in its type, before.
+    WRITE: what is summed is written to `out`, in its type, before. PHASES: x is (N, height + 1, width + 1,
+    4, channels); position (2y + a, 2x + b) of the output is its (y + a, x + b, 2a + b).
     """
     n = tl.program_id(2).to(tl.int64)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
@@ -38,7 +39,13 @@ def _channel_sums(
         p = first + start + rows
         mask = (p < positions)[:, None] & inside[None, :]
         at = (n * positions + p)[:, None] * channels + channel[None, :]
-        x = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
+        source = at
+        if PHASES:
+            row, column = p // (2 * width), p % (2 * width)
+            a, b = row % 2, column % 2
+            place = (n * (height + 1) + row // 2 + a) * (width + 1) + column // 2 + b
+            source = (place * 4 + 2 * a + b)[:, None] * channels + channel[None, :]
+        x = tl.load(x_ptr + source, mask=mask, other=0.0).to(tl.float32)
         if OTHER:
             x += tl.load(other_ptr + at, mask=mask, other=0.0).to(tl.float32)
         if SHIFT:
@@ -161,16 +168,30 @@ def add_with_sums(x: Tensor, other: Tensor | None, shift: Tensor | None, out: Te
     return _sums(x, other, shift, out)
 
 
-def _sums(x: Tensor, other: Tensor | None, shift: Tensor | None, out: Tensor | None) -> Tensor:
-    n, positions, channels = x.shape
+def interleave_with_sums(x: Tensor, height: int, width: int, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """The four phases of an up-sampling convolution to one image, + shift, and its `channel_sums`.
+
+    x (N, (height + 1)·(width + 1), 4·channels): at (y + a, x + b, 2a + b) what belongs at (2y + a, 2x + b).
+    """
+    out = torch.empty(
+        len(x), 4 * height * width, x.shape[2] // 4, dtype=x.dtype, device=x.device
+    )
+    return out, _sums(x, None, shift, out, (height, width))
+
+
+def _sums(
+    x: Tensor, other: Tensor | None, shift: Tensor | None, out: Tensor | None,
+    phases: tuple[int, int] | None = None,
+) -> Tensor:  # fmt: skip
+    n, positions, channels = x.shape if out is None else out.shape
     share = _share(positions)
     shares = triton.cdiv(positions, share)
     sums = torch.empty(n, shares, 2, channels, dtype=torch.float32, device=x.device)
     _channel_sums[(shares, triton.cdiv(channels, CHANNELS), n)](
         x, x if other is None else other, x if shift is None else shift, x if out is None else out, sums,
-        positions, channels, share,
+        positions, channels, share, *(phases or (0, 0)),
         BLOCK=32, CHANNELS=CHANNELS, OTHER=other is not None, SHIFT=shift is not None, WRITE=out is not None,
-        num_warps=4,
+        PHASES=phases is not None, num_warps=4,
     )  # fmt: skip
     return sums
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gpu_worker.fast import FastDenoiser, FastUnavailable
 from gpu_worker.fast.ops import TorchOps
+from gpu_worker.fast.tiers import TIERS, Tier
 from gpu_worker.fast.weights import SplitRule
 from gpu_worker.loading import Models
 from gpu_worker.model import DenoisingUNet3D, UNetConfig
@@ -44,13 +45,15 @@ def random_vectors(module: nn.Module) -> None:
             parameter.data += 0.2 * torch.randn_like(parameter)
 
 
-def both(models: Models, given: dict[str, Any], ops: TorchOps | None = None) -> tuple[Tensor, Tensor]:
+def both(
+    models: Models, given: dict[str, Any], ops: TorchOps | None = None, tier: Tier = TIERS["exact"]
+) -> tuple[Tensor, Tensor]:
     noise = torch.randn(len(given["tokens"]), 8, 8, 8, generator=seeded())
     faithful = ClipDenoiser(models)
     wanted = faithful.sample(
         noise, faithful.project_audio(given["tokens"]), given["pose_features"], given["reference"]
     )
-    fast = FastDenoiser(models, ops=ops)
+    fast = FastDenoiser(models, ops=ops, tier=tier)
     fast.prepare(len(noise), *noise.shape[2:], given["tokens"].shape[1])
     made = fast.sample(noise, given["tokens"], given["pose_features"], given["reference"])
     assert made.shape == wanted.shape

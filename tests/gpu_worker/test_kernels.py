@@ -43,10 +43,12 @@ def padded(x: Tensor, heads: int, width: int, last: float = 0.0) -> Tensor:
     return x.flatten(2)
 
 
-@pytest.mark.parametrize("size", [8, 16, 40, 80])
+@pytest.mark.parametrize(
+    ("size", "split"), [(8, (16, 0)), (16, (16, 0)), (40, (64, 0)), (40, (32, 16)), (80, (64, 16))]
+)
 @pytest.mark.parametrize("with_reference", [False, True])
 @pytest.mark.parametrize("tokens", [64, 50])
-def test_two_source_attention(size: int, with_reference: bool, tokens: int) -> None:
+def test_two_source_attention(size: int, split: tuple[int, int], with_reference: bool, tokens: int) -> None:
     heads, frames, clips = 2, 2, 1
     q, k, v = (rand(frames * clips, tokens, heads * size) for _ in range(3))
     ref_k, ref_v = rand(clips, 40, heads * size), rand(clips, 40, heads * size)
@@ -55,7 +57,6 @@ def test_two_source_attention(size: int, with_reference: bool, tokens: int) -> N
         keys, values = (
             torch.cat([own, ref.repeat_interleave(frames, 0)], 1) for own, ref in ((k, ref_k), (v, ref_v))
         )
-    split = attention.head_split(size)
     wide = sum(split)
     scale = 1.4426950408889634 / size**0.5
     made = attention.two_source_attention(
@@ -140,3 +141,22 @@ def test_layer_norm_with_positions() -> None:
     made = norms.layer_norm(x, weight, table, shift=shift, rows_per_bias=tokens)
     normal = F.layer_norm((x + shift).float(), (width,), weight.float()).view(2, frames, tokens, width)
     close(made.float(), (normal + table.float()[:, None]).view_as(x))
+
+
+@pytest.mark.parametrize(
+    ("size", "split"), [(8, (16, 0)), (16, (16, 0)), (32, (32, 0)), (40, (64, 0)), (80, (64, 16)), (160, (128, 32))]
+)
+def test_how_heads_are_stored(size: int, split: tuple[int, int]) -> None:
+    assert attention.attention_split(size) == split
+
+
+def test_interleave() -> None:
+    x, shift = rand(2, 4 * 6, 4 * 8), rand(8)
+    made, sums = norms.interleave_with_sums(x, 3, 5, shift)
+    phases = x.view(2, 4, 6, 2, 2, 8)
+    wanted = torch.empty(2, 6, 10, 8, device=DEVICE, dtype=DTYPE)
+    for a in range(2):
+        for b in range(2):
+            wanted[:, a::2, b::2] = phases[:, a : a + 3, b : b + 5, a, b] + shift
+    close(made, wanted.flatten(1, 2))
+    close(sums.sum(1)[:, 0], made.float().sum(1), 1e-4)

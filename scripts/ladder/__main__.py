@@ -1,0 +1,169 @@
+"""`python -m scripts.ladder`: one row per optimisation of the denoiser, each with its time, memory and error.
+
+Errors are those of the latents after all steps against the faithful denoiser, eager, in float32 (TF32 off), with
+the same random weights before they are rounded. `--quick` runs a tiny model, as on a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import gc
+import json
+import statistics
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpu_worker.loading import Models
+from gpu_worker.pipeline import ClipDenoiser
+from scripts.ladder.model import Clip, as_type, make_clip, make_models, to_half
+from scripts.ladder.profile import profile_step
+from scripts.ladder.rows import ROWS, Row
+
+FRAMES, STEPS = 12, 6
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    device = torch.device("cuda" if torch.cuda.is_available() and not args.cpu else "cpu")
+    sides = [8] if args.quick else [int(size) // 8 for size in args.sizes.split(",")]
+    frames, steps = (4, 2) if args.quick else (FRAMES, STEPS)
+    rows = _chosen(args.rows, args.slow, device)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    say(_heading(device))
+    models = make_models(device, steps, tiny=args.quick)
+    clips = {side: make_clip(models, side, frames) for side in sides}
+    wanted = {side: _reference(models, clip, side) for side, clip in clips.items()}
+    dtype = getattr(torch, args.dtype)
+    to_half(models, dtype)
+    _free()
+    results: dict[str, Any] = {"machine": _heading(device), "dtype": args.dtype, "rows": {}}
+    for side in sides:
+        clip = as_type(clips[side], dtype)
+        say(f"\n{8 * side}², {frames} frames, {steps} steps, {args.dtype}\n")
+        say("| row | s a clip, median (least–most) | of eager | peak GB | error | cosine | ready s |")
+        say("|---|---|---|---|---|---|---|")
+        first = None
+        for row in rows:
+            made = _measure(row, models, clip, wanted[side], args.repeat)
+            first = first or made.get("median")
+            say(_line(row, made, first))
+            results["rows"][f"{8 * side}/{row.key}"] = made
+            _free()
+        if args.profile:
+            profile_step(models, clip, args.profile.split(","), say, results)
+        if args.json:
+            Path(args.json).write_text(json.dumps(results, indent=1))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.ladder", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sizes", default="512,768", help="sides of the picture (default %(default)s)")
+    parser.add_argument("--rows", default="", help=f"of {', '.join(row.key for row in ROWS)}; all if not given")
+    parser.add_argument("--slow", action="store_true", help="with the rows that torch.compile the whole network")
+    parser.add_argument("--repeat", type=int, default=5, help="clips timed a row (default %(default)s)")
+    parser.add_argument("--dtype", default="float16", help="arithmetic of all rows (default %(default)s)")
+    parser.add_argument("--profile", default="", help="rows whose clip is profiled by class of kernel")
+    parser.add_argument("--json", help="file for the figures")
+    parser.add_argument("--quick", action="store_true", help="a tiny model, one small size")
+    parser.add_argument("--cpu", action="store_true", help="on the CPU, whatever there is")
+    return parser
+
+
+def _chosen(keys: str, slow: bool, device: torch.device) -> list[Row]:
+    if keys:
+        by_key = {row.key: row for row in ROWS}
+        unknown = [key for key in keys.split(",") if key not in by_key]
+        if unknown:
+            raise SystemExit(f"no row {unknown[0]}; there are {', '.join(by_key)}")
+        return [by_key[key] for key in keys.split(",")]
+    return [row for row in ROWS if (slow or not row.slow) and (device.type == "cuda" or not row.cuda)]
+
+
+def _heading(device: torch.device) -> str:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    versions = f"torch {torch.__version__}"
+    if device.type == "cuda":
+        import triton
+
+        versions += f", cuDNN {torch.backends.cudnn.version()}, Triton {triton.__version__}"
+    return f"{name}, {versions}, {datetime.date.today().isoformat()}"
+
+
+def _reference(models: Models, clip: Clip, side: int) -> Tensor:
+    begin = time.perf_counter()
+    denoiser = ClipDenoiser(models)
+    latents = denoiser.sample(clip.noise, denoiser.project_audio(clip.tokens), clip.pose, clip.reference)
+    size = latents.std().item()
+    say(f"float32 eager, {8 * side}²: {time.perf_counter() - begin:.1f} s, latents' standard deviation {size:.3f}")
+    return latents.double()
+
+
+def _measure(row: Row, models: Models, clip: Clip, wanted: Tensor, repeat: int) -> dict[str, Any]:
+    cuda = models.device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    begin = time.perf_counter()
+    try:
+        with row.make(models, clip) as sample:  # type: ignore[attr-defined]
+            latents = sample().double()
+            _wait(cuda)
+            ready = time.perf_counter() - begin
+            error = ((latents - wanted).norm() / wanted.norm()).item()
+            cosine = torch.nn.functional.cosine_similarity(latents.flatten(), wanted.flatten(), 0).item()
+            times = [_seconds(sample, cuda) for _ in range(repeat + 1)][1:]
+            del latents
+    except Exception as problem:  # one row's failure leaves the others
+        traceback.print_exc()
+        return {"failed": f"{type(problem).__name__}: {problem}"}
+    return {
+        "median": statistics.median(times), "least": min(times), "most": max(times), "error": error,
+        "cosine": cosine, "ready": ready, "peak": torch.cuda.max_memory_allocated() if cuda else 0,
+    }  # fmt: skip
+
+
+def _seconds(sample: Callable[[], Tensor], cuda: bool) -> float:
+    begin = time.perf_counter()
+    sample()
+    _wait(cuda)
+    return time.perf_counter() - begin
+
+
+def _line(row: Row, made: dict[str, Any], first: float | None) -> str:
+    if "failed" in made:
+        return f"| {row.text} | failed: {made['failed'].splitlines()[0][:100]} | | | | | |"
+    ratio = made["median"] / first if first else 1.0
+    return (
+        f"| {row.text} | {made['median']:.4f} ({made['least']:.4f}–{made['most']:.4f}) | {ratio:.3f} "
+        f"| {made['peak'] / 1e9:.2f} | {made['error']:.2e} | {made['cosine']:.6f} | {made['ready']:.1f} |"
+    )
+
+
+def _wait(cuda: bool) -> None:
+    if cuda:
+        torch.cuda.synchronize()
+
+
+def _free() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,162 @@
+"""The ladder's rows: what each adds to the one before, as a function that makes a clip of latents."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from gpu_worker.fast import FastDenoiser
+from gpu_worker.fast.ops import TorchOps
+from gpu_worker.fast.tiers import TIERS, Tier
+from gpu_worker.loading import Models, _channels_last
+from gpu_worker.model import attention
+from gpu_worker.pipeline import ClipDenoiser
+from scripts.ladder.model import Clip
+from scripts.ladder.official import features_cache, projecting_everything
+
+Sample = Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class Row:
+    """`make(models, clip)` is entered as a context and gives what makes the clip."""
+
+    key: str
+    text: str
+    make: Callable[[Models, Clip], object]
+    cuda: bool = False
+    slow: bool = False  # takes long to get ready; only where asked for
+
+
+@contextmanager
+def _official(models: Models, clip: Clip) -> Iterator[Sample]:
+    denoiser = ClipDenoiser(models)
+    cache = features_cache(models.denoiser, clip.bank)
+
+    def sample() -> Tensor:
+        latents, pose = clip.noise.transpose(0, 1)[None], clip.pose.transpose(0, 1)[None]
+        with torch.inference_mode():
+            for index, (step, order) in enumerate(
+                zip(denoiser.steps, denoiser._order(len(clip.noise)), strict=True)
+            ):
+                x = latents.to(models.dtype)
+                made = models.denoiser(x, step.timestep, clip.tokens[None], pose, cache, order)
+                latents = step(latents, made.float())
+                del made, index
+        return latents[0].transpose(0, 1)
+
+    with projecting_everything():
+        yield sample
+
+
+def _eager(audio_each_step: bool, compiled: str = "") -> Callable[[Models, Clip], object]:
+    @contextmanager
+    def make(models: Models, clip: Clip) -> Iterator[Sample]:
+        denoiser = ClipDenoiser(models)
+        if compiled:
+            torch._dynamo.reset()
+            denoiser._forward = torch.compile(models.denoiser, mode=compiled, dynamic=False)
+            denoiser._graphs = compiled == "reduce-overhead"
+
+        def sample() -> Tensor:
+            if audio_each_step:
+                return _sample_with_tokens(denoiser, clip)
+            return denoiser.sample(clip.noise, denoiser.project_audio(clip.tokens), clip.pose, clip.reference)
+
+        yield sample
+
+    return make
+
+
+@torch.inference_mode()
+def _sample_with_tokens(denoiser: ClipDenoiser, clip: Clip) -> Tensor:
+    latents, pose = clip.noise.transpose(0, 1)[None], clip.pose.transpose(0, 1)[None]
+    for step, order in zip(denoiser.steps, denoiser._order(len(clip.noise)), strict=True):
+        x = latents.to(denoiser.models.dtype)
+        made = denoiser.models.denoiser(x, step.timestep, clip.tokens[None], pose, clip.reference, order)
+        latents = step(latents, made.float())
+    return latents[0].transpose(0, 1)
+
+
+@contextmanager
+def _channels(models: Models, clip: Clip) -> Iterator[Sample]:
+    _channels_last(models.denoiser)  # stays so for the rows below
+    with _eager(False)(models, clip) as sample:  # type: ignore[attr-defined]
+        yield sample
+
+
+def _with_cudnn(inner: Callable[[Models, Clip], object]) -> Callable[[Models, Clip], object]:
+    """`inner` with cuDNN's attention everywhere but over the frames, where it is slow."""
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+        with sdpa_kernel([SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION], set_priority=True):
+            return attention.sdpa(q, k, v, heads)
+
+    @contextmanager
+    def make(models: Models, clip: Clip) -> Iterator[Sample]:
+        attention.activate(attention.Backend("cudnn", "cuDNN attention", attend=attend))
+        try:
+            with inner(models, clip) as sample:  # type: ignore[attr-defined]
+                yield sample
+        finally:
+            attention.activate(attention.SDPA)
+
+    return make
+
+
+def _fast(without: str = "", *, tier: Tier = TIERS["exact"], graph: bool = True, torch_ops: bool = False
+          ) -> Callable[[Models, Clip], object]:  # fmt: skip
+    @contextmanager
+    def make(models: Models, clip: Clip) -> Iterator[Sample]:
+        ops = None
+        if models.device.type == "cuda" and not torch_ops:
+            from gpu_worker.fast.triton_ops import TritonOps
+
+            ops = TritonOps(without=without.split())
+        denoiser = FastDenoiser(models, ops=TorchOps() if torch_ops else ops, tier=tier, graphs=graph)
+        denoiser.prepare(len(clip.noise), *clip.noise.shape[2:], clip.tokens.shape[1])
+        yield lambda: denoiser.sample(clip.noise, clip.tokens, clip.pose, clip.reference)
+        del denoiser
+        gc.collect()
+
+    return make
+
+
+TRIALS: list[tuple[str, str, dict[str, Any]]] = [
+    ("reference", "reference keys merged 2×2 at the highest resolution", {"merge_reference": True}),
+    ("frame", "the frame's keys merged 2×2 there", {"merge_frame": True}),
+    ("reuse", "self-attention there reused at steps 2, 4 and 6", {"reuse_attention": frozenset({1, 3, 5})}),
+    ("reuse5", "self-attention there reused at step 5 alone", {"reuse_attention": frozenset({4})}),
+    ("shallow", "only the highest level at steps 2, 4 and 6", {"shallow": frozenset({1, 3, 5})}),
+    ("shallow2", "only the two highest levels at steps 2, 4 and 6", {"shallow": frozenset({1, 3, 5}), "depth": 2}),
+]
+ROWS = [
+    Row("official", "faithful eager, all projected at every step and frame, as officially", _official),
+    Row("reference", "+ reference keys and values once per avatar", _eager(True)),
+    Row("audio", "+ audio keys and values once per clip", _eager(False)),
+    Row("channels", "+ channels_last", _channels),
+    Row("cudnn", "+ cuDNN attention", _with_cudnn(_eager(False)), cuda=True),
+    Row("compile", "+ torch.compile, default mode", _with_cudnn(_eager(False, "default")), cuda=True, slow=True),
+    Row("reduce", "torch.compile, reduce-overhead instead", _with_cudnn(_eager(False, "reduce-overhead")),
+        cuda=True, slow=True),
+    Row("fused", "fast path: fused weights, plain torch stages", _fast(torch_ops=True, graph=False)),
+    Row("graph", "+ six steps in one CUDA graph", _fast("norms temporal attention geglu"), cuda=True),
+    Row("norms", "+ norms by Triton, up-sampling convolutions in four phases", _fast("temporal attention geglu"),
+        cuda=True),
+    Row("temporal", "+ temporal attention by Triton", _fast("attention geglu"), cuda=True),
+    Row("geglu", "+ GEGLU by Triton", _fast("attention"), cuda=True),
+    Row("attention", "+ spatial and audio attention of small heads by Triton", _fast(), cuda=True),
+    Row("nograph", "the same without the graph", _fast(graph=False), cuda=True),
+    Row("nogeglu", "the same without GEGLU by Triton", _fast("geglu"), cuda=True),
+    Row("nodouble", "the same, up-sampling convolutions at the larger size", _fast("double"), cuda=True),
+    *(Row(f"try-{key}", f"exact, but {text}", _fast(tier=Tier(key, text, **options)))
+      for key, text, options in TRIALS),
+    *(Row(f"tier-{name}", tier.text, _fast(tier=tier)) for name, tier in TIERS.items() if name != "exact"),
+]  # fmt: skip
