@@ -1,0 +1,136 @@
+"""The fast KL decoder against the plain one: by Triton's interpreter, or compiled and in a graph on a GPU."""
+
+from __future__ import annotations
+
+import copy
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from torch import nn
+from torch.nn import functional as F
+
+from encoder_worker.decode import ClipDecoder
+from encoder_worker.doubling import DoublingConv, fold_doubling
+from encoder_worker.vae import KLDecoder
+
+CUDA = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (9, 0)
+DEVICE = torch.device("cuda" if CUDA else "cpu")
+CONFIG = {
+    "_class_name": "AutoencoderKL", "latent_channels": 4, "block_out_channels": [32, 64],
+    "down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2,
+    "norm_num_groups": 16, "layers_per_block": 1, "act_fn": "silu", "sample_size": 32,
+}  # fmt: skip
+FRAMES, H, W = 2, 6, 5
+
+
+@pytest.fixture(scope="module")
+def decoder() -> KLDecoder:
+    torch.manual_seed(0)
+    vae = AutoencoderKL.from_config(CONFIG)
+    made = KLDecoder(CONFIG)
+    made.decoder, made.post_quant_conv = vae.decoder, vae.post_quant_conv
+    for parameter in made.parameters():
+        if parameter.ndim == 1:
+            parameter.data.add_(torch.randn_like(parameter) * 0.1)
+    return made.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def latents() -> torch.Tensor:
+    return torch.randn(FRAMES, 4, H, W, generator=torch.Generator().manual_seed(1))
+
+
+def pixels_of(pictures: torch.Tensor) -> torch.Tensor:
+    return (pictures * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(1, 1), (4, 6), (7, 5)])
+def test_doubling_and_convolving_in_one(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(5, 3, 3, padding=1)
+    x = torch.randn(2, 5, *size)
+    wanted = conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+    torch.testing.assert_close(DoublingConv(conv)(x), wanted, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_every_doubling_of_a_decoder_is_folded(decoder: KLDecoder, latents: torch.Tensor) -> None:
+    folded = copy.deepcopy(decoder)
+    assert fold_doubling(folded) == 1
+    assert fold_doubling(folded) == 0
+    torch.testing.assert_close(folded(latents), decoder(latents), atol=1e-4, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def fast_kl():
+    pytest.importorskip("triton", reason="the kernels need Triton, which is not installed here")
+    if not CUDA and os.environ.get("TRITON_INTERPRET") != "1":
+        pytest.skip("Triton's interpreter is not on")
+    from encoder_worker import fast_kl
+
+    return fast_kl
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1), (torch.float16, 2)])
+def test_the_fast_decoder_makes_the_same_pictures(fast_kl, decoder, latents, dtype, limit) -> None:
+    assert fast_kl.is_usual(decoder)
+    if CUDA and dtype == torch.float32:
+        pytest.skip("the tensor cores round float32")
+    fast = fast_kl.FastKL(decoder, DEVICE, dtype, FRAMES, H, W, graph=CUDA)
+    fast.latents.copy_(latents)
+    fast.pixels.fill_(77)
+    fast.run()
+    wanted = pixels_of(decoder(latents))
+    difference = (fast.pixels.cpu().int() - wanted.int()).abs()
+    print(f"fast decoder in {dtype}: worst {difference.max()}, mean {difference.float().mean():.3f} levels")
+    assert difference.max() <= limit
+    assert int(fast.bad) == 0
+
+
+@torch.no_grad()
+def test_values_that_are_not_finite_are_told(fast_kl, decoder, latents) -> None:
+    fast = fast_kl.FastKL(decoder, DEVICE, torch.float16, FRAMES, H, W, graph=CUDA)
+    fast.latents.copy_(latents)
+    fast.latents[1, 0, 0, 0] = float("inf")
+    fast.run()
+    assert int(fast.bad) > 0
+
+
+def test_other_decoders_are_left_alone(fast_kl, decoder, tmp_path: Path) -> None:
+    assert not fast_kl.fits(decoder, torch.device("cpu"))
+    odd = copy.deepcopy(decoder)
+    odd.decoder.conv_norm_out.num_groups = 8
+    assert not fast_kl.is_usual(odd)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not CUDA, reason="no recent CUDA device here")
+@pytest.mark.parametrize("chunk", [2, 4])
+def test_clips_of_any_length_on_the_gpu(decoder, chunk: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Whole chunks and a rest; a size that nothing was made ready for; values too large for half precision."""
+    on_gpu = ClipDecoder(decoder, DEVICE, "auto", chunk)
+    on_gpu.warm_up(H, W)
+    assert "graph" in on_gpu.describe(), caplog.text
+    exact = ClipDecoder(decoder, torch.device("cpu"), "float32", chunk)
+    rng = np.random.default_rng(0)
+    for frames, h, w in ((5, H, W), (1, H, W), (12, H, W), (3, 4, 4)):
+        latents = (rng.standard_normal((frames, 4, h, w)) * 0.18).astype(np.float16)
+        made, wanted = (np.concatenate(list(d.decode(latents))) for d in (on_gpu, exact))
+        assert made.shape == wanted.shape
+        assert np.abs(made.astype(int) - wanted.astype(int)).max() <= 3
+    large = copy.deepcopy(decoder)
+    for convolution in (large.decoder.conv_in, large.decoder.conv_out):
+        convolution.weight.data.mul_(3e4 if convolution is large.decoder.conv_in else 1.0)
+    overflowing = ClipDecoder(large, DEVICE, "auto", chunk)
+    overflowing.warm_up(H, W)
+    latents = (rng.standard_normal((5, 4, H, W)) * 0.18).astype(np.float16)
+    made = np.concatenate(list(overflowing.decode(latents)))
+    wanted = np.concatenate(list(ClipDecoder(large, torch.device("cpu"), "float32").decode(latents)))
+    assert made.shape == wanted.shape
+    assert "float32, slower" in caplog.text or np.abs(made.astype(int) - wanted.astype(int)).max() <= 3
