@@ -92,6 +92,27 @@ class Client:
         return [text for text in self.texts if text["type"] == kind][-1]
 
 
+class StallWatch:
+    """`longest`: seconds for which this process was kept from running, at most, inside the `async with`."""
+
+    longest = 0.0
+
+    async def __aenter__(self) -> StallWatch:
+        self._watching = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._watching.cancel()
+
+    async def _watch(self) -> None:
+        before = asyncio.get_running_loop().time()
+        while True:
+            await asyncio.sleep(0.02)
+            now = asyncio.get_running_loop().time()
+            self.longest = max(self.longest, now - before)
+            before = now
+
+
 @asynccontextmanager
 async def client_v1(run: Running, query: str = "", **options: Any) -> AsyncIterator[Client]:
     async with connect(run.url(f"/{query}", "ws"), **options) as ws:

@@ -13,7 +13,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from protocol.browser import MAX_MESSAGE_BYTES, SUBPROTOCOL_V2
-from tests.gateway.clients import client_v1, client_v2, noise
+from tests.gateway.clients import StallWatch, client_v1, client_v2, noise
 from tests.gateway.conftest import Running
 from tests.helpers.fake_stages import avatar_of
 
@@ -106,13 +106,26 @@ async def test_one_session_too_many_is_told_busy(gateway: Running):
 
 
 async def test_a_poured_file_comes_at_real_time(gateway: Running):
+    """The stages are faked in this process. Where the machine stops it for a while the gateway rightly gives
+    up pictures so as not to fall behind, and only then is the file poured again."""
     sound = noise(4.0, 7)
-    async with client_v1(gateway) as client:
-        start = asyncio.get_running_loop().time()
-        await client.speak(sound, pace=0, chunk=0.5)
-        await client.until(lambda c: len(c.frames) == 96, 10)
-        assert asyncio.get_running_loop().time() - start > 3.3
-        assert np.array_equal(client.heard, sound)
+    for _ in range(4):
+        async with client_v1(gateway) as client, StallWatch() as watch:
+            start = asyncio.get_running_loop().time()
+            await client.speak(sound, pace=0, chunk=0.5)
+            await client.until(lambda c: len(c.heard) >= len(sound), 20)
+            assert np.array_equal(client.heard, sound)
+            sounds = [when - start for when, kind in client.times if kind == "audio"]
+            assert all(when > 0.5 * clip - 0.02 for clip, when in enumerate(sounds)), sounds
+            try:
+                await client.until(lambda c: len(c.frames) == 96, 5)
+            except AssertionError:
+                if watch.longest < 0.5:
+                    raise
+                continue
+            assert client.times[-1][0] - start > 3.9
+            return
+    pytest.fail(f"this process was stopped each time, at last for {watch.longest:.1f} s")
 
 
 async def test_far_too_much_at_once_is_an_error(gateway: Running):
