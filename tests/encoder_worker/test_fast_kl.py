@@ -113,7 +113,7 @@ def test_other_decoders_are_left_alone(fast_kl, decoder, tmp_path: Path) -> None
 @pytest.mark.skipif(not CUDA, reason="no recent CUDA device here")
 @pytest.mark.parametrize("chunk", [2, 4])
 def test_clips_of_any_length_on_the_gpu(decoder, chunk: int, caplog: pytest.LogCaptureFixture) -> None:
-    """Whole chunks and a rest; a size that nothing was made ready for; values too large for half precision."""
+    """Whole chunks and a rest, a size that nothing was made ready for, values too large for half precision."""
     on_gpu = ClipDecoder(decoder, DEVICE, "auto", chunk)
     on_gpu.warm_up(H, W)
     assert "graph" in on_gpu.describe(), caplog.text
