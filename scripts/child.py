@@ -13,7 +13,7 @@ _PR_SET_PDEATHSIG = 1
 _MAX_LINE = 64 * 1024
 
 
-def _die_with_parent(parent: int) -> Callable[[], None] | None:
+def die_with_parent(parent: int) -> Callable[[], None] | None:
     """A hook for the forked child: be killed by the kernel when ``parent`` ends, however it ends (Linux).
 
     The signal is SIGKILL because nobody would be left to follow up on a stage that ignores a gentler one.
@@ -49,7 +49,7 @@ class Child:
             stderr=subprocess.STDOUT,
             bufsize=0,
             start_new_session=True,  # its own group: Ctrl-C reaches the supervisor only
-            preexec_fn=_die_with_parent(os.getpid()),  # noqa: PLW1509 - the supervisor has one thread
+            preexec_fn=die_with_parent(os.getpid()),  # noqa: PLW1509 - the supervisor has one thread
         )
         assert self._process.stdout is not None
         self.output = self._process.stdout

@@ -23,7 +23,11 @@ Samples = npt.NDArray[np.float32]
 
 @dataclass(slots=True)
 class Report:
-    """One session's figures. ``problems`` is empty when every check passed; latencies are in seconds."""
+    """One session's figures. ``problems`` is empty when every check passed; latencies are in seconds.
+
+    ``behind_most``: by how many seconds a picture was behind its sound, at most, in the play-out that says
+    which frames are late.
+    """
 
     version: int
     fps: int
@@ -39,6 +43,7 @@ class Report:
     echoed: int
     sent: int
     avatar: str = ""
+    behind_most: float = 0.0
     problems: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
@@ -130,6 +135,7 @@ class StreamCheck:
             echoed=echoed,
             sent=len(samples),
             avatar=avatar,
+            behind_most=max(0.0, *self.behind()) if self.times else 0.0,
             problems=list(self._problems),
         )
 
@@ -153,12 +159,16 @@ class StreamCheck:
 
     def frames_late(self) -> int:
         """Frames after their slot in a play-out that begins `JITTER` after the first frame came."""
+        return sum(behind > 0 for behind in self.behind())
+
+    def behind(self) -> list[float]:
+        """For each frame: seconds past that slot, negative for one in time."""
         if not self.times:
-            return 0
+            return []
         start = self.times[0] + JITTER - self.numbers[0] / self.fps
-        return sum(
-            when > start + number / self.fps for number, when in zip(self.numbers, self.times, strict=True)
-        )
+        return [
+            when - (start + number / self.fps) for number, when in zip(self.numbers, self.times, strict=True)
+        ]
 
     def _number(self, message: VideoMessage) -> int:
         if self.version == 2:
