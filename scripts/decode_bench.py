@@ -64,7 +64,7 @@ def random_decoder(config: dict[str, Any], seed: int = 0) -> KLDecoder:
 def plain(
     device: torch.device, dtype: torch.dtype, *, batch: int, channels_last: bool, **options: Any
 ) -> Callable[[KLDecoder, np.ndarray], Decode]:
-    """diffusers' module; options: fold (the doublings), compiled."""
+    """diffusers' module; options: fold (the doublings), compiled, benchmark (cuDNN times its algorithms)."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
 
     def make(decoder: KLDecoder, _latents: np.ndarray) -> Decode:
@@ -79,7 +79,8 @@ def plain(
             made = []
             for start in range(0, len(latents), batch):
                 x = torch.from_numpy(latents[start : start + batch]).to(device).float() / decoder.scaling
-                pictures = run(x.to(dtype).contiguous(memory_format=layout)).float()
+                with torch.backends.cudnn.flags(benchmark=bool(options.get("benchmark")), allow_tf32=False):
+                    pictures = run(x.to(dtype).contiguous(memory_format=layout)).float()
                 made.append(pictures.mul(127.5).add_(127.5).round_().clamp_(0, 255).to(torch.uint8))
             return torch.cat(made).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
@@ -120,7 +121,8 @@ def ladder(device: torch.device, chunks: Sequence[int], *, compiled: bool) -> It
     yield Row("channels_last", plain(device, half, batch=FRAMES, channels_last=True))
     folded: dict[str, Any] = {"channels_last": True, "fold": True}
     yield Row("doublings folded", plain(device, half, batch=FRAMES, **folded))
-    yield Row("doublings folded, 4 at once", plain(device, half, batch=4, **folded))
+    yield Row("cuDNN times its algorithms", plain(device, half, batch=FRAMES, benchmark=True, **folded))
+    yield Row("the same, 4 at once", plain(device, half, batch=4, benchmark=True, **folded))
     if compiled:
         yield Row("torch.compile", plain(device, half, batch=4, channels_last=True, compiled=True))
         yield Row("torch.compile, folded", plain(device, half, batch=4, compiled=True, **folded))
