@@ -68,4 +68,5 @@ def keep_compiled_code(settings: Settings) -> Path:
     except OSError:
         folder = settings.run_dir / "compiled"
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+    os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "triton"))
     return folder

@@ -16,8 +16,9 @@ from torch import Tensor
 from gpu_worker.assets import avatar_paths, pose_paths
 from gpu_worker.avatars import AvatarStore
 from gpu_worker.device import choose_device, dtype_choices, keep_compiled_code
+from gpu_worker.fast import TIERS, FastDenoiser
 from gpu_worker.loading import load_models
-from gpu_worker.model import attention
+from gpu_worker.model import ReferenceCache, attention
 from gpu_worker.pace import RATES, frames_at
 from gpu_worker.pipeline import AvatarCache, ClipDenoiser
 from gpu_worker.pose import PoseTrack
@@ -65,6 +66,7 @@ class DenoiserEngine:
     _dtype: torch.dtype
     _eager: ClipDenoiser
     _compiled: ClipDenoiser | None = None
+    _fast: FastDenoiser | None = None
     _avatars: AvatarStore[AvatarCache]
     _poses: PoseStore
     _stream: torch.cuda.Stream | None = None
@@ -178,12 +180,8 @@ class DenoiserEngine:
         folder = keep_compiled_code(self._settings)
         begin = time.monotonic()
         try:
-            self._compiled = self._compiled or ClipDenoiser(
-                self._eager.models,
-                steps=self._settings.steps,
-                guidance_scale=self._settings.cfg,
-                compile_unet=True,
-            )
+            if not self._ready_fast(frames):
+                self._compile()
             self._compiled_frames.add(frames)
             for _ in range(3):  # compiles, records CUDA graphs, runs
                 self._run_sample(fps)
@@ -192,9 +190,37 @@ class DenoiserEngine:
         except Exception as error:  # compilers fail in any way; the model as it is always works
             self._compiled_frames.discard(frames)
             self._compiling_failed = True
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            logger.warning("--compile-unet has no effect, compiling failed: %s", reason)
+            logger.warning("--compile-unet has no effect, compiling failed: %s", _first_line(error))
         self._write_info()
+
+    def _ready_fast(self, frames: int) -> bool:
+        """Makes the fast path ready for clips of so many frames; False where torch.compile has to do."""
+        if self._device.type != "cuda":
+            return False
+        settings, factor = self._settings, self._eager.models.vae_encoder.factor
+        try:
+            self._fast = self._fast or FastDenoiser(
+                self._eager.models,
+                steps=settings.steps,
+                guidance_scale=settings.cfg,
+                tier=TIERS[settings.tier],
+            )
+            size = (self._height // factor, self._width // factor)
+            starts = {0, settings.late_start if settings.use_init_latent else 0}
+            self._fast.prepare(frames, *size, self._token_count, starts=starts)
+        except Exception as error:  # an old GPU, no Triton, guidance: torch.compile may still serve
+            self._fast = None
+            logger.warning("the fast path is not used, torch.compile is: %s", _first_line(error))
+            return False
+        return True
+
+    def _compile(self) -> None:
+        self._compiled = self._compiled or ClipDenoiser(
+            self._eager.models,
+            steps=self._settings.steps,
+            guidance_scale=self._settings.cfg,
+            compile_unet=True,
+        )
 
     def _settle(self) -> None:
         """Waits for the device: what it was given is done, and may be used from the prefetch stream."""
@@ -242,19 +268,26 @@ class DenoiserEngine:
             reference = self._avatars.get(clip.avatar).reference
             if inputs.ready is not None:
                 torch.cuda.current_stream().wait_event(inputs.ready)
-            denoiser = self._eager
-            if self._compiled is not None and len(inputs.noise) in self._compiled_frames:
-                denoiser = self._compiled
-            latents, start = self._start(denoiser, inputs)
-            audio = denoiser.project_audio(inputs.tokens)
-            latents = denoiser.sample(latents, audio, inputs.pose, reference, start)
+            latents = self._sample(inputs, reference)
             made: Array16 = latents.to(torch.float16).cpu().numpy()
         if not np.isfinite(made).all():
             raise ClipError("the denoiser's latents are not all finite")
         self._ends.store(clip.session, clip.epoch, clip.seq, latents[-1].clone())
         return made
 
-    def _start(self, denoiser: ClipDenoiser, inputs: Inputs) -> tuple[Tensor, int]:
+    def _sample(self, inputs: Inputs, reference: ReferenceCache) -> Tensor:
+        """The clip's latents by the fastest way that is ready for its shape."""
+        frames, _, *size = inputs.noise.shape
+        if self._fast is not None and self._fast.prepared(frames, *size, inputs.tokens.shape[1]):
+            latents, start = self._start(self._fast, inputs)
+            return self._fast.sample(latents, inputs.tokens, inputs.pose, reference, start)
+        denoiser = self._eager
+        if self._compiled is not None and frames in self._compiled_frames:
+            denoiser = self._compiled
+        latents, start = self._start(denoiser, inputs)
+        return denoiser.sample(latents, denoiser.project_audio(inputs.tokens), inputs.pose, reference, start)
+
+    def _start(self, denoiser: ClipDenoiser | FastDenoiser, inputs: Inputs) -> tuple[Tensor, int]:
         """What sampling starts from, and at which step: the noise, its first frame near the end of the clip
         before; with --late-start all of them at that end, with as much noise as the step has."""
         clip, noise, late = inputs.clip, inputs.noise, self._settings.late_start
@@ -312,6 +345,7 @@ class DenoiserEngine:
             "dtype": _name(self._dtype),
             "attention": attention.describe(),
             "compiled": bool(self._compiled_frames),
+            "tier": self._settings.tier if self._fast is not None else "exact",
             "avatars": self._avatars.names,
             "poses": self._poses.names,
         }
@@ -340,6 +374,10 @@ def _seconds(task: Callable[[], object]) -> float:
     begin = time.process_time()
     task()
     return time.process_time() - begin
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _name(dtype: torch.dtype) -> str:

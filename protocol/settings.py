@@ -60,7 +60,13 @@ class Settings:
         metadata=_meta("steps that clips skip which start from the one before", "int", low=0, high=99),
     )
     compile_unet: bool = field(
-        default=False, metadata=_meta("compile the denoiser with torch.compile", "bool")
+        default=False, metadata=_meta("compile the denoiser; on CUDA its own fast path", "bool")
+    )
+    tier: str = field(
+        default="exact",
+        metadata=_meta(
+            "with --compile-unet on CUDA: exact, or fast, which approximates", choices=("exact", "fast")
+        ),
     )
     config: Path = field(
         default=ROOT / "demo/model/infer_bundled.yaml",

@@ -91,7 +91,13 @@ HOPPER_TILES = [(128, 64, 8, 3), (128, 64, 8, 4), (256, 64, 8, 3), (128, 64, 4, 
 
 
 def attention_call(
-    tokens: int, refs: int, size: int, split: tuple[int, int], tile: tuple[int, ...], half: bool, frames: int,
+    tokens: int,
+    refs: int,
+    size: int,
+    split: tuple[int, int],
+    tile: tuple[int, ...],
+    half: bool,
+    frames: int,
     hopper: bool = False,
 ) -> tuple[Callable[[], Tensor], Callable[[int], Tensor]]:
     from gpu_worker.kernels.attention import Tile, two_source_attention
@@ -343,7 +349,9 @@ def bench_ceilings() -> None:
 
 def main(argv: list[str] | None = None) -> None:
     global FRAMES  # noqa: PLW0603 - the quick run has fewer everywhere
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", type=int, default=768, help="side of the picture")
     parser.add_argument("--only", default="", help="parts: attention,linear,temporal,norms,conv,ceilings")
     parser.add_argument("--quick", action="store_true", help="tiny shapes")
@@ -351,8 +359,10 @@ def main(argv: list[str] | None = None) -> None:
     if not CUDA:
         os.environ["TRITON_INTERPRET"] = "1"
     say(f"# {torch.cuda.get_device_name() if CUDA else 'CPU'}, torch {torch.__version__}")
-    parts = args.only.split(",") if args.only else "ceilings attention linear temporal norms conv".split()
-    side, widths, sizes = (4, (64,), (40,)) if args.quick else (args.size // 8, (320, 640, 1280), (40, 80, 160))
+    parts = args.only.split(",") if args.only else ["ceilings", "attention", "linear", "temporal", "norms", "conv"]
+    side, widths, sizes = (
+        (4, (64,), (40,)) if args.quick else (args.size // 8, (320, 640, 1280), (40, 80, 160))
+    )
     FRAMES = 2 if args.quick else 12
     if CUDA and not args.quick:
         compile_all(parts, sizes)
@@ -379,7 +389,9 @@ def compile_all(parts: list[str], sizes: tuple[int, ...]) -> None:
     with ProcessPoolExecutor(12, mp_context=get_context("spawn")) as pool:
         jobs = []
         if "attention" in parts:
-            jobs += [pool.submit(compile_attention, s, o) for s in sizes for _, o in attention_variants(s, False)]
+            jobs += [
+                pool.submit(compile_attention, s, o) for s in sizes for _, o in attention_variants(s, False)
+            ]
         if "linear" in parts:
             jobs += [pool.submit(compile_geglu, 320, 1280, o) for _, o in geglu_variants(False)]
         for job in jobs:

@@ -4,5 +4,6 @@
 """
 
 from gpu_worker.fast.clip import FastDenoiser, FastUnavailable
+from gpu_worker.fast.tiers import TIERS, Tier
 
-__all__ = ["FastDenoiser", "FastUnavailable"]
+__all__ = ["TIERS", "FastDenoiser", "FastUnavailable", "Tier"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import torch
@@ -36,7 +37,7 @@ class _Plan:
     tokens: Tensor  # (frames, count, width)
     pose: Tensor  # (frames, positions, channels)
     reference: list[Tensor]  # by slot: keys and values side by side, (1, tokens, 2 · columns)
-    graph: torch.cuda.CUDAGraph | None = None
+    graphs: dict[int, torch.cuda.CUDAGraph] = field(default_factory=dict)  # by the step they start at
     filled_from: ReferenceCache | None = field(default=None, repr=False)
 
 
@@ -76,28 +77,42 @@ class FastDenoiser:
         )
         self.ops = ops or choose_ops(models.device)
         self._graphs = graphs and models.device.type == "cuda"
-        self.network: Network = build(
-            models.denoiser, [step.timestep for step in self.steps], self.ops.split
-        )
+        self.network: Network = build(models.denoiser, [step.timestep for step in self.steps], self.ops.split)
         self._plans: dict[Shape, _Plan] = {}
 
-    def prepare(self, frames: int, height: int, width: int, tokens: int) -> None:
-        """Makes a shape ready (sides of latents): compiles, chooses convolutions, records the graph."""
+    def prepare(
+        self, frames: int, height: int, width: int, tokens: int, *, starts: Collection[int] = (0,)
+    ) -> None:
+        """Makes a shape ready (sides of latents): compiles, chooses convolutions, records the graphs.
+
+        starts: the steps that clips may start at.
+        """
         shape = (frames, height, width, tokens)
-        if shape not in self._plans:
-            with torch.inference_mode():
-                self._plans[shape] = self._record(self._plan(shape))
+        if shape in self._plans:
+            return
+        with torch.inference_mode():
+            plan = self._plan(shape)
+            if self._graphs:
+                for start in starts:
+                    plan.graphs[start] = self._record(plan, start)
+            self._plans[shape] = plan
 
     def prepared(self, frames: int, height: int, width: int, tokens: int) -> bool:
         return (frames, height, width, tokens) in self._plans
 
     @torch.inference_mode()
     def sample(
-        self, latents: Tensor, tokens: Tensor, pose_features: Tensor, reference: ReferenceCache
+        self,
+        latents: Tensor,
+        tokens: Tensor,
+        pose_features: Tensor,
+        reference: ReferenceCache,
+        start: int = 0,
     ) -> Tensor:
-        """Starting latents (F, C, h, w), audio tokens (F, T, width) and pose features (F, c0, h, w) → latents.
+        """One clip from step `start` on: latents (F, C, h, w) → the same shape, float32.
 
-        float32, the same shape. Raises KeyError for a shape that was not prepared.
+        tokens (F, T, width) of the audio, pose features (F, c0, h, w). Raises KeyError for a shape or a start
+        that was not prepared.
         """
         plan = self._plans[(len(latents), *latents.shape[2:], tokens.shape[1])]
         plan.latents.copy_(latents)
@@ -105,10 +120,10 @@ class FastDenoiser:
         plan.pose.copy_(pose_features.permute(0, 2, 3, 1).flatten(1, 2))
         if plan.filled_from is not reference:
             self._fill(plan, reference)
-        if plan.graph is None:
-            self._run(plan)
+        if self._graphs:
+            plan.graphs[start].replay()
         else:
-            plan.graph.replay()
+            self._run(plan, start)
         return plan.latents.clone()
 
     def _plan(self, shape: Shape) -> _Plan:
@@ -145,7 +160,9 @@ class FastDenoiser:
         blocks = self.network.spatials()
         for block, target, source in zip(blocks, plan.reference, reference.layers, strict=True):
             heads, h, w = block.heads, *halved(height, width, block.level)
-            kv = torch.zeros(1, h * w, 2, heads.count, heads.wide, device=source[0].device, dtype=source[0].dtype)
+            kv = torch.zeros(
+                1, h * w, 2, heads.count, heads.wide, device=source[0].device, dtype=source[0].dtype
+            )
             for to, x in zip(kv.unbind(2), source, strict=True):
                 to[..., : heads.size] = x.unflatten(2, (heads.count, heads.size))
             kv[:, :, 1, :, heads.size : heads.size + 1] = 1
@@ -155,33 +172,31 @@ class FastDenoiser:
             target.copy_(kv)
         plan.filled_from = reference
 
-    def _record(self, plan: _Plan) -> _Plan:
-        if not self._graphs:
-            return plan
+    def _record(self, plan: _Plan, start: int) -> torch.cuda.CUDAGraph:
         stream = torch.cuda.Stream(self.models.device)
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # compiles and chooses, none of which may happen while recording
-            self._run(plan)
+            self._run(plan, start)
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.synchronize(self.models.device)
         graph = torch.cuda.CUDAGraph()
         # the prefetch thread may use the device meanwhile
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            self._run(plan)
-        plan.graph = graph
-        return plan
+            self._run(plan, start)
+        return graph
 
-    def _run(self, plan: _Plan) -> None:
-        """All steps: plan.latents → plan.latents."""
+    def _run(self, plan: _Plan, start: int) -> None:
+        """The steps from `start` on: plan.latents → plan.latents."""
+        plan.runner.begin()
         height, width = plan.latents.shape[2:]
         with torch.backends.cudnn.flags(benchmark=True):
             audio = audio_keys_values(self.network, plan.tokens)
             reference = [(k, v) for k, v in (kv.chunk(2, 2) for kv in plan.reference)]
             inputs = Inputs(plan.pose, audio, reference)
             latents = plan.latents.permute(0, 2, 3, 1).contiguous().flatten(1, 2)
-            for index, step in enumerate(self.steps):
+            for index in range(start, len(self.steps)):
                 x = Image(latents.to(self.models.dtype), height, width)
-                latents = step(latents, plan.runner.run(x, index, inputs).float())
+                latents = self.steps[index](latents, plan.runner.run(x, index, inputs).float())
             plan.latents.copy_(latents.unflatten(1, (height, width)).permute(0, 3, 1, 2))
 
 

@@ -75,6 +75,11 @@ class StepRunner:
         self._attention: dict[int, Tensor] = {}
         self._deep: Image | None = None
 
+    def begin(self) -> None:
+        """Before a clip's first step: nothing of another clip is used again."""
+        self._attention.clear()
+        self._deep = None
+
     def run(self, latents: Image, index: int, inputs: Inputs) -> Tensor:
         ops, net = self.ops, self.network
         weight, bias = net.conv_in
@@ -161,9 +166,7 @@ class StepRunner:
         ops.add_linear(image.rows, x, block.proj_out)
         image.sums = None
 
-    def _self_attention(
-        self, block: Spatial, x: Tensor, image: Image, index: int, inputs: Inputs
-    ) -> Tensor:
+    def _self_attention(self, block: Spatial, x: Tensor, image: Image, index: int, inputs: Inputs) -> Tensor:
         ops, tier, heads = self.ops, self.tier, block.heads
         if block.level == 0 and index in tier.reuse_attention and block.slot in self._attention:
             return self._attention[block.slot]

@@ -18,7 +18,12 @@ from gpu_worker.kernels.temporal import temporal_attention
 OWN_ATTENTION = 64
 """Heads up to this size go through the kernel here, larger ones through cuDNN."""
 
-_SDPA = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+_SDPA = [
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
 
 
 class PaddedHeads(SplitRule):
@@ -34,9 +39,7 @@ class TritonOps(TorchOps):
 
     split = PaddedHeads()
 
-    def __init__(
-        self, *, half_exp: bool = False, small: bool = False, without: Collection[str] = ()
-    ) -> None:
+    def __init__(self, *, half_exp: bool = False, small: bool = False, without: Collection[str] = ()) -> None:
         self.without = frozenset(without)
         self.half_exp = half_exp
         self.spatial_tile = Tile(32, 32, 4, 2) if small else Tile(128, 64, 8, 3)
@@ -121,5 +124,3 @@ def _sums(image: Image) -> Tensor:
     if image.sums is None:
         image.sums = norms.channel_sums(image.data)
     return image.sums
-
-

@@ -156,7 +156,9 @@ class Network:
 
     def spatials(self) -> list[Spatial]:
         """By slot."""
-        layers = [layer for level in (*self.down, *self.up) for layer in level.layers] + list(self.middle or ())
+        layers = [layer for level in (*self.down, *self.up) for layer in level.layers] + list(
+            self.middle or ()
+        )
         return sorted((x.spatial for x in layers if x.spatial is not None), key=lambda x: x.slot)
 
 

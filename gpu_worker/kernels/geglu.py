@@ -46,9 +46,7 @@ def _geglu(
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr,
     EVEN: tl.constexpr, SCALED: tl.constexpr, OUT_FP8: tl.constexpr,
 ):  # fmt: skip
-    tile_row, tile_column = _place(
-        tl.program_id(0), tl.cdiv(rows, ROWS), tl.cdiv(inner, COLUMNS), GROUP
-    )
+    tile_row, tile_column = _place(tl.program_id(0), tl.cdiv(rows, ROWS), tl.cdiv(inner, COLUMNS), GROUP)
     r = (tile_row * ROWS + tl.arange(0, ROWS)).to(tl.int64)
     c = tile_column * COLUMNS + tl.arange(0, COLUMNS)
     d = tl.arange(0, DEPTH)
@@ -91,9 +89,7 @@ def _geglu_described(
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr,
     SCALED: tl.constexpr, OUT_FP8: tl.constexpr,
 ):  # fmt: skip
-    tile_row, tile_column = _place(
-        tl.program_id(0), tl.cdiv(rows, ROWS), tl.cdiv(inner, COLUMNS), GROUP
-    )
+    tile_row, tile_column = _place(tl.program_id(0), tl.cdiv(rows, ROWS), tl.cdiv(inner, COLUMNS), GROUP)
     value = tl.zeros((ROWS, COLUMNS), tl.float32)
     gate = tl.zeros((ROWS, COLUMNS), tl.float32)
     for start in range(0, width, DEPTH):

@@ -173,9 +173,7 @@ def interleave_with_sums(x: Tensor, height: int, width: int, shift: Tensor) -> t
 
     x (N, (height + 1)·(width + 1), 4·channels): at (y + a, x + b, 2a + b) what belongs at (2y + a, 2x + b).
     """
-    out = torch.empty(
-        len(x), 4 * height * width, x.shape[2] // 4, dtype=x.dtype, device=x.device
-    )
+    out = torch.empty(len(x), 4 * height * width, x.shape[2] // 4, dtype=x.dtype, device=x.device)
     return out, _sums(x, None, shift, out, (height, width))
 
 

@@ -71,11 +71,17 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.ladder", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m scripts.ladder",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--sizes", default="512,768", help="sides of the picture (default %(default)s)")
-    parser.add_argument("--rows", default="", help=f"of {', '.join(row.key for row in ROWS)}; all if not given")
-    parser.add_argument("--slow", action="store_true", help="with the rows that torch.compile the whole network")
+    parser.add_argument(
+        "--rows", default="", help=f"of {', '.join(row.key for row in ROWS)}; all if not given"
+    )
+    parser.add_argument(
+        "--slow", action="store_true", help="with the rows that torch.compile the whole network"
+    )
     parser.add_argument("--repeat", type=int, default=5, help="clips timed a row (default %(default)s)")
     parser.add_argument("--dtype", default="float16", help="arithmetic of all rows (default %(default)s)")
     parser.add_argument("--profile", default="", help="rows whose clip is profiled by class of kernel")
@@ -110,7 +116,9 @@ def _reference(models: Models, clip: Clip, side: int) -> Tensor:
     denoiser = ClipDenoiser(models)
     latents = denoiser.sample(clip.noise, denoiser.project_audio(clip.tokens), clip.pose, clip.reference)
     size = latents.std().item()
-    say(f"float32 eager, {8 * side}²: {time.perf_counter() - begin:.1f} s, latents' standard deviation {size:.3f}")
+    say(
+        f"float32 eager, {8 * side}²: {time.perf_counter() - begin:.1f} s, latents' standard deviation {size:.3f}"
+    )
     return latents.double()
 
 

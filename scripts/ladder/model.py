@@ -109,7 +109,9 @@ def make_clip(models: Models, side: int, frames: int, seed: int = 5) -> Clip:
     g = torch.Generator(device).manual_seed(seed)
 
     def smooth(count: int, channels: int) -> Tensor:
-        coarse = torch.randn(count, channels, max(2, side // 8), max(2, side // 8), generator=g, device=device)
+        coarse = torch.randn(
+            count, channels, max(2, side // 8), max(2, side // 8), generator=g, device=device
+        )
         return F.interpolate(coarse, size=(side, side), mode="bicubic")
 
     noise = torch.randn(frames, 4, side, side, generator=g, device=device).clamp_(-1.5, 1.5)

@@ -135,7 +135,11 @@ TRIALS: list[tuple[str, str, dict[str, Any]]] = [
     ("reuse", "self-attention there reused at steps 2, 4 and 6", {"reuse_attention": frozenset({1, 3, 5})}),
     ("reuse5", "self-attention there reused at step 5 alone", {"reuse_attention": frozenset({4})}),
     ("shallow", "only the highest level at steps 2, 4 and 6", {"shallow": frozenset({1, 3, 5})}),
-    ("shallow2", "only the two highest levels at steps 2, 4 and 6", {"shallow": frozenset({1, 3, 5}), "depth": 2}),
+    (
+        "shallow2",
+        "only the two highest levels at steps 2, 4 and 6",
+        {"shallow": frozenset({1, 3, 5}), "depth": 2},
+    ),
 ]
 ROWS = [
     Row("official", "faithful eager, all projected at every step and frame, as officially", _official),

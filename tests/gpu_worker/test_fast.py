@@ -17,7 +17,6 @@ from gpu_worker.fast.weights import SplitRule
 from gpu_worker.loading import Models
 from gpu_worker.model import DenoisingUNet3D, UNetConfig
 from gpu_worker.pipeline import ClipDenoiser
-from tests.gpu_worker.conftest import TinyModels
 from tests.gpu_worker.test_clip_denoiser import BASE, conditions, difference, seeded, small_models
 from tests.gpu_worker.test_model import MOTION
 from tests.gpu_worker.test_pipeline_parity import conditions as golden_conditions
@@ -98,7 +97,8 @@ def test_other_networks(models: Models, motion: dict[str, Any]) -> None:
 
 
 def test_the_official_numbers(
-    golden_models: Models, numbers: dict[str, np.ndarray]  # noqa: F811 - fixtures
+    golden_models: Models,
+    numbers: dict[str, np.ndarray],  # noqa: F811 - fixtures
 ) -> None:
     given = golden_conditions(ClipDenoiser(golden_models), numbers, 12)
     noise = torch.from_numpy(numbers["noise_L12_cfg1.0"])[0].transpose(0, 1)

@@ -144,7 +144,8 @@ def test_layer_norm_with_positions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "split"), [(8, (16, 0)), (16, (16, 0)), (32, (32, 0)), (40, (64, 0)), (80, (64, 16)), (160, (128, 32))]
+    ("size", "split"),
+    [(8, (16, 0)), (16, (16, 0)), (32, (32, 0)), (40, (64, 0)), (80, (64, 16)), (160, (128, 32))],
 )
 def test_how_heads_are_stored(size: int, split: tuple[int, int]) -> None:
     assert attention.attention_split(size) == split
