@@ -86,6 +86,8 @@ class ClipDecoder:
         chunk: int = 0,
         fast: str = "exact",
     ) -> None:
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())
         self.device = device
         self._decoder = decoder
         self._fast_kind = fast
@@ -144,7 +146,6 @@ class ClipDecoder:
 
             if not fits(self._decoder, self.device):
                 return
-            torch.cuda.set_device(self.device)
             self._fast = FastKL(
                 self._decoder,
                 self.device,
