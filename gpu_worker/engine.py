@@ -180,7 +180,7 @@ class DenoiserEngine:
         folder = keep_compiled_code(self._settings)
         begin = time.monotonic()
         try:
-            if not self._ready_fast(frames):
+            if not self._ready_fast(fps):
                 self._compile()
             self._compiled_frames.add(frames)
             for _ in range(3):  # compiles, records CUDA graphs, runs
@@ -193,11 +193,11 @@ class DenoiserEngine:
             logger.warning("--compile-unet has no effect, compiling failed: %s", _first_line(error))
         self._write_info()
 
-    def _ready_fast(self, frames: int) -> bool:
-        """Makes the fast path ready for clips of so many frames; False where torch.compile has to do."""
+    def _ready_fast(self, fps: int) -> bool:
+        """Makes the fast path ready for the clips of this rate; False where torch.compile has to do."""
         if self._device.type != "cuda":
             return False
-        settings, factor = self._settings, self._eager.models.vae_encoder.factor
+        settings = self._settings
         try:
             self._fast = self._fast or FastDenoiser(
                 self._eager.models,
@@ -205,9 +205,11 @@ class DenoiserEngine:
                 guidance_scale=settings.cfg,
                 tier=TIERS[settings.tier],
             )
-            size = (self._height // factor, self._width // factor)
+            inputs = self.prepare(self.sample_clip("_warm", 0, fps))
+            self._settle()
+            reference = self._avatars.get(inputs.clip.avatar).reference
             starts = {0, settings.late_start if settings.use_init_latent else 0}
-            self._fast.prepare(frames, *size, self._token_count, starts=starts)
+            self._fast.prepare(inputs.noise, inputs.tokens, inputs.pose, reference, starts=starts)
         except Exception as error:  # an old GPU, no Triton, guidance: torch.compile may still serve
             self._fast = None
             logger.warning("the fast path is not used, torch.compile is: %s", _first_line(error))

@@ -85,11 +85,6 @@ TILES = [(128, 64, 4, 3), (128, 64, 8, 3), (128, 128, 8, 2), (128, 128, 8, 3), (
          (128, 64, 4, 2), (128, 32, 4, 4), (256, 128, 8, 2), (64, 128, 4, 2)]  # fmt: skip
 
 
-HOPPER_TILES = [(128, 64, 8, 3), (128, 64, 8, 4), (256, 64, 8, 3), (128, 64, 4, 3), (128, 128, 8, 2),
-                (128, 128, 8, 3), (64, 64, 4, 3), (64, 128, 4, 2), (256, 64, 16, 3), (256, 128, 16, 2),
-                (256, 32, 8, 4)]  # fmt: skip
-
-
 def attention_call(
     tokens: int,
     refs: int,
@@ -98,7 +93,6 @@ def attention_call(
     tile: tuple[int, ...],
     half: bool,
     frames: int,
-    hopper: bool = False,
 ) -> tuple[Callable[[], Tensor], Callable[[int], Tensor]]:
     from gpu_worker.kernels.attention import Tile, two_source_attention
 
@@ -116,11 +110,6 @@ def attention_call(
     rk, rv = ref.flatten(2).chunk(2, 2)
 
     def call() -> Tensor:
-        if hopper:
-            from gpu_worker.kernels.attention_hopper import HopperTile, hopper_attention
-
-            own = HopperTile(*tile, poly=half)  # type: ignore[arg-type]
-            return hopper_attention(q, k, v, rk, rv, heads=HEADS, size=size, wide=wide, tile=own)
         return two_source_attention(
             q, k, v, rk, rv, heads=HEADS, size=size, split=split, tile=Tile(*tile), half_exp=half
         )
@@ -163,17 +152,10 @@ def attention_variants(size: int, quick: bool) -> list[Variant]:
     if quick:
         return [(f"Triton {split} (16, 16, 4, 2)", {"split": split, "tile": (16, 16, 4, 2), "half": CUDA})]
     chosen = [(split, tile, False) for tile in TILES[: 2 if size == 40 else 3]]
-    made: list[Variant] = []
     if size == 40:
-        chosen += [((64, 0), tile, False) for tile in TILES[:2]]
-        made = [
-            (f"Gluon {tile}{' poly' if poly else ''}",
-             {"split": (64, 0), "tile": tile, "half": poly, "hopper": True})
-            for tile in HOPPER_TILES for poly in (False, True)
-        ]  # fmt: skip
+        chosen += [((64, 0), tile, half) for tile in TILES[:2] for half in (False, True)]
     return [
-        *made,
-        *((f"Triton {s} {t}", {"split": s, "tile": t, "half": h}) for s, t, h in chosen),
+        (f"Triton {s} {t}{' f16x2' if h else ''}", {"split": s, "tile": t, "half": h}) for s, t, h in chosen
     ]
 
 

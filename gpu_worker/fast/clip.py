@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from gpu_worker.fast.low import WatchingOps, layers_of, lower
 from gpu_worker.fast.network import Inputs, Positions, StepRunner, audio_keys_values, mergeable
 from gpu_worker.fast.ops import Image, TorchOps
 from gpu_worker.fast.tiers import TIERS, Tier
@@ -79,23 +80,44 @@ class FastDenoiser:
         self._graphs = graphs and models.device.type == "cuda"
         self.network: Network = build(models.denoiser, [step.timestep for step in self.steps], self.ops.split)
         self._plans: dict[Shape, _Plan] = {}
+        self._lowered = False
 
     def prepare(
-        self, frames: int, height: int, width: int, tokens: int, *, starts: Collection[int] = (0,)
+        self,
+        latents: Tensor,
+        tokens: Tensor,
+        pose_features: Tensor,
+        reference: ReferenceCache,
+        *,
+        starts: Collection[int] = (0,),
     ) -> None:
-        """Makes a shape ready (sides of latents): compiles, chooses convolutions, records the graphs.
+        """Makes ready for clips of this one's shape: compiles, chooses convolutions, records the graphs.
 
+        Arguments as for `sample`; with float8 the first such clip is also where its scales are taken from.
         starts: the steps that clips may start at.
         """
-        shape = (frames, height, width, tokens)
+        shape = (len(latents), *latents.shape[2:], tokens.shape[1])
         if shape in self._plans:
             return
         with torch.inference_mode():
             plan = self._plan(shape)
+            self._fill(plan, latents, tokens, pose_features, reference)
+            if self.tier.fp8 and not self._lowered:
+                self._lower(plan)
             if self._graphs:
                 for start in starts:
                     plan.graphs[start] = self._record(plan, start)
             self._plans[shape] = plan
+
+    def _lower(self, plan: _Plan) -> None:
+        watching = WatchingOps(self.ops.split)
+        runner, plan.runner = plan.runner, StepRunner(self.network, watching, plan.runner.positions, Tier())
+        latents = plan.latents.clone()
+        self._run(plan, 0)
+        plan.latents.copy_(latents)
+        plan.runner = runner
+        lower(layers_of(self.network), watching.largest)
+        self._lowered = True
 
     def prepared(self, frames: int, height: int, width: int, tokens: int) -> bool:
         return (frames, height, width, tokens) in self._plans
@@ -115,11 +137,7 @@ class FastDenoiser:
         that was not prepared.
         """
         plan = self._plans[(len(latents), *latents.shape[2:], tokens.shape[1])]
-        plan.latents.copy_(latents)
-        plan.tokens.copy_(tokens)
-        plan.pose.copy_(pose_features.permute(0, 2, 3, 1).flatten(1, 2))
-        if plan.filled_from is not reference:
-            self._fill(plan, reference)
+        self._fill(plan, latents, tokens, pose_features, reference)
         if self._graphs:
             plan.graphs[start].replay()
         else:
@@ -155,7 +173,21 @@ class FastDenoiser:
     def _merged(self, level: int, heads: Heads, height: int, width: int) -> bool:
         return self.tier.merge_reference and mergeable(level, heads, height, width)
 
-    def _fill(self, plan: _Plan, reference: ReferenceCache) -> None:
+    def _fill(
+        self,
+        plan: _Plan,
+        latents: Tensor,
+        tokens: Tensor,
+        pose_features: Tensor,
+        reference: ReferenceCache,
+    ) -> None:
+        plan.latents.copy_(latents)
+        plan.tokens.copy_(tokens)
+        plan.pose.copy_(pose_features.permute(0, 2, 3, 1).flatten(1, 2))
+        if plan.filled_from is not reference:
+            self._fill_reference(plan, reference)
+
+    def _fill_reference(self, plan: _Plan, reference: ReferenceCache) -> None:
         height, width = plan.latents.shape[2:]
         blocks = self.network.spatials()
         for block, target, source in zip(blocks, plan.reference, reference.layers, strict=True):

@@ -159,10 +159,10 @@ class StepRunner:
         x = ops.linear(ops.group_norm(image, block.norm, silu=False).rows, block.proj_in)
         made = self._self_attention(block, x, image, index, inputs)
         ops.add_linear(x, made.flatten(0, 1), block.out1)
-        q = ops.linear(ops.layer_norm(x, block.norm2), block.audio_q).view(frames, positions, -1)
+        q = ops.norm_linear(x, block.norm2, block.audio_q).view(frames, positions, -1)
         made = ops.attention(q, *inputs.audio[block.slot], heads)
         ops.add_linear(x, made.flatten(0, 1), block.out2)
-        ops.add_linear(x, ops.geglu(ops.layer_norm(x, block.norm3), block.ff_in), block.ff_out)
+        ops.feed_forward(x, block.norm3, block.ff_in, block.ff_out)
         ops.add_linear(image.rows, x, block.proj_out)
         image.sums = None
 
@@ -170,7 +170,7 @@ class StepRunner:
         ops, tier, heads = self.ops, self.tier, block.heads
         if block.level == 0 and index in tier.reuse_attention and block.slot in self._attention:
             return self._attention[block.slot]
-        qkv = ops.linear(ops.layer_norm(x, block.norm1), block.qkv).view(*image.data.shape[:2], -1)
+        qkv = ops.norm_linear(x, block.norm1, block.qkv).view(*image.data.shape[:2], -1)
         columns = heads.count * heads.wide
         q, k, v = qkv.split(columns, 2)
         if tier.merge_frame and mergeable(block.level, heads, image.height, image.width):
@@ -187,12 +187,11 @@ class StepRunner:
         for block in motion.blocks:
             for attention in block.attentions:
                 bias = self.positions.at(attention, index)
-                normal = ops.layer_norm(x, attention.norm, bias, positions)
-                qkv = ops.linear(normal, attention.qkv).view(frames, positions, -1)
+                qkv = ops.norm_linear(x, attention.norm, attention.qkv, bias, positions)
+                qkv = qkv.view(frames, positions, -1)
                 made = ops.temporal(qkv, frames, attention.heads)
                 ops.add_linear(x, made.flatten(0, 1), attention.out)
-            normal = ops.layer_norm(x, block.ff_norm)
-            ops.add_linear(x, ops.geglu(normal, block.ff_in), block.ff_out)
+            ops.feed_forward(x, block.ff_norm, block.ff_in, block.ff_out)
         ops.add_linear(image.rows, x, motion.proj_out)
         image.sums = None
 

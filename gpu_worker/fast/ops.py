@@ -15,6 +15,9 @@ from torch import Tensor
 from gpu_worker.fast.weights import Heads, Linear, Norm, SplitRule
 
 
+FP8_MAX = 448.0
+
+
 @dataclass(slots=True, eq=False)
 class Image:
     """data (N, height·width, channels); sums: of its channels where a norm needs them and they are known."""
@@ -90,15 +93,32 @@ class TorchOps:
         y = F.layer_norm(x, (x.shape[1],), norm.weight, None, norm.eps)
         return (y.view(-1, len(bias), repeat, x.shape[1]) + bias[:, None]).view_as(x)
 
+    def norm_linear(
+        self, x: Tensor, norm: Norm, layer: Linear, bias: Tensor | None = None, repeat: int = 1
+    ) -> Tensor:
+        """A linear layer of `layer_norm`'s result."""
+        return self.linear(self.layer_norm(x, norm, bias, repeat), layer)
+
+    def feed_forward(self, x: Tensor, norm: Norm, first: Linear, second: Linear) -> None:
+        """x += second(geglu(first(layer_norm(x))))."""
+        self.add_linear(x, self.geglu(self.layer_norm(x, norm), first), second)
+
     def linear(self, x: Tensor, layer: Linear) -> Tensor:
-        return F.linear(x, layer.weight, layer.bias)
+        if layer.low is None:
+            return F.linear(x, layer.weight, layer.bias)
+        low = layer.low
+        weight = low.weight.to(x.dtype) / low.weight_scale
+        return F.linear(rounded(x, low.input_scale), weight, layer.bias)
 
     def add_linear(self, into: Tensor, x: Tensor, layer: Linear) -> None:
         """into (rows, out) += x (rows, in) · weightᵀ."""
-        into.addmm_(x, layer.weight.t())
+        if layer.low is None:
+            into.addmm_(x, layer.weight.t())
+        else:
+            into += self.linear(x, layer)
 
     def geglu(self, x: Tensor, layer: Linear) -> Tensor:
-        value, gate = F.linear(x, layer.weight, layer.bias).chunk(2, 1)
+        value, gate = self.linear(x, layer).chunk(2, 1)
         return value * F.gelu(gate)
 
     def attention(
@@ -128,6 +148,11 @@ class TorchOps:
         """qkv (frames, positions, 3·width) → (frames, positions, width)."""
         x = qkv.unflatten(2, (3, heads, -1)).permute(2, 1, 3, 0, 4)  # (3, positions, heads, frames, size)
         return F.scaled_dot_product_attention(*x).permute(2, 0, 1, 3).flatten(2)
+
+
+def rounded(x: Tensor, scale: float) -> Tensor:
+    """x as float8 (e4m3) has it when multiplied by `scale`: what the layers of a tier compute from."""
+    return (x * scale).clamp(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn).to(x.dtype) / scale
 
 
 def _image(x: Tensor) -> Image:

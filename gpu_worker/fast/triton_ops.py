@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gpu_worker.fast.ops import Image, TorchOps
-from gpu_worker.fast.weights import Heads, Linear, Norm, SplitRule
+from gpu_worker.fast.weights import Heads, Linear, Low, Norm, SplitRule
 from gpu_worker.kernels import norms
 from gpu_worker.kernels.attention import Tile, attention_split, two_source_attention
-from gpu_worker.kernels.geglu import GemmTile, geglu
+from gpu_worker.kernels.geglu import GemmTile, gate, geglu
 from gpu_worker.kernels.temporal import temporal_attention
 
 OWN_ATTENTION = 64
@@ -24,6 +24,9 @@ _SDPA = [
     SDPBackend.EFFICIENT_ATTENTION,
     SDPBackend.MATH,
 ]
+
+
+LOW = torch.float8_e4m3fn
 
 
 class PaddedHeads(SplitRule):
@@ -93,9 +96,43 @@ class TritonOps(TorchOps):
         bias = norm.bias if bias is None else bias
         return norms.layer_norm(x, norm.weight, bias, eps=norm.eps, shift=norm.shift, rows_per_bias=repeat)
 
+    def norm_linear(
+        self, x: Tensor, norm: Norm, layer: Linear, bias: Tensor | None = None, repeat: int = 1
+    ) -> Tensor:
+        if layer.low is None:
+            return super().norm_linear(x, norm, layer, bias, repeat)
+        return low_linear(self._norm_to_low(x, norm, layer.low, bias, repeat), layer)
+
+    def feed_forward(self, x: Tensor, norm: Norm, first: Linear, second: Linear) -> None:
+        if first.low is None:
+            super().feed_forward(x, norm, first, second)
+            return
+        wide = low_linear(self._norm_to_low(x, norm, first.low), first)
+        if second.low is None:
+            self.add_linear(x, gate(wide), second)
+            return
+        hidden = gate(wide, out_dtype=LOW, out_scale=second.low.input_scale)
+        x.add_(low_linear(hidden, second))
+
+    def _norm_to_low(
+        self, x: Tensor, norm: Norm, low: Low, bias: Tensor | None = None, repeat: int = 1
+    ) -> Tensor:
+        return norms.layer_norm(
+            x,
+            norm.weight,
+            norm.bias if bias is None else bias,
+            eps=norm.eps,
+            shift=norm.shift,
+            rows_per_bias=repeat,
+            out_dtype=LOW,
+            out_scale=low.input_scale,
+        )
+
     def geglu(self, x: Tensor, layer: Linear) -> Tensor:
         if "geglu" in self.without:
             return super().geglu(x, layer)
+        if "gemm" in self.without:
+            return gate(self.linear(x, layer))
         assert layer.bias is not None
         return geglu(x, layer.weight, layer.bias, tile=self.geglu_tile)
 
@@ -118,6 +155,21 @@ class TritonOps(TorchOps):
         if "temporal" in self.without:
             return super().temporal(qkv, frames, heads)
         return temporal_attention(qkv, frames, heads, block=2, dot=True)
+
+
+def low_linear(x: Tensor, layer: Linear) -> Tensor:
+    """x (rows, in) in float8, scaled as `layer.low` says → (rows, out) in the layer's own type."""
+    assert layer.low is not None
+    x_inverse, weight_inverse = layer.low.inverse
+    return torch._scaled_mm(
+        x,
+        layer.low.weight.t(),
+        scale_a=x_inverse,
+        scale_b=weight_inverse,
+        bias=layer.bias,
+        out_dtype=layer.weight.dtype,
+        use_fast_accum=True,
+    )
 
 
 def _sums(image: Image) -> Tensor:

@@ -46,11 +46,22 @@ class Norm:
 
 
 @dataclass(slots=True, eq=False)
+class Low:
+    """A layer in float8 (e4m3): weight (out, in) and what both operands were multiplied by."""
+
+    weight: Tensor
+    weight_scale: float
+    input_scale: float
+    inverse: tuple[Tensor, Tensor]  # of the input's and the weight's scale, float32, on the device
+
+
+@dataclass(slots=True, eq=False)
 class Linear:
-    """weight (out, in), bias (out,) or None where it is added elsewhere."""
+    """weight (out, in), bias (out,) or None where it is added elsewhere; low: where a tier uses float8."""
 
     weight: Tensor
     bias: Tensor | None = None
+    low: Low | None = None
 
 
 @dataclass(slots=True)

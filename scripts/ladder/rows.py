@@ -121,8 +121,9 @@ def _fast(without: str = "", *, tier: Tier = TIERS["exact"], graph: bool = True,
 
             ops = TritonOps(without=without.split())
         denoiser = FastDenoiser(models, ops=TorchOps() if torch_ops else ops, tier=tier, graphs=graph)
-        denoiser.prepare(len(clip.noise), *clip.noise.shape[2:], clip.tokens.shape[1])
-        yield lambda: denoiser.sample(clip.noise, clip.tokens, clip.pose, clip.reference)
+        given = (clip.noise, clip.tokens, clip.pose, clip.reference)
+        denoiser.prepare(*given)
+        yield lambda: denoiser.sample(*given)
         del denoiser
         gc.collect()
 
@@ -130,6 +131,7 @@ def _fast(without: str = "", *, tier: Tier = TIERS["exact"], graph: bool = True,
 
 
 TRIALS: list[tuple[str, str, dict[str, Any]]] = [
+    ("fp8", "qkv and feed-forwards in float8", {"fp8": True}),
     ("reference", "reference keys merged 2×2 at the highest resolution", {"merge_reference": True}),
     ("frame", "the frame's keys merged 2×2 there", {"merge_frame": True}),
     ("reuse", "self-attention there reused at steps 2, 4 and 6", {"reuse_attention": frozenset({1, 3, 5})}),
@@ -158,7 +160,7 @@ ROWS = [
     Row("geglu", "+ GEGLU by Triton", _fast("attention"), cuda=True),
     Row("attention", "+ spatial and audio attention of small heads by Triton", _fast(), cuda=True),
     Row("nograph", "the same without the graph", _fast(graph=False), cuda=True),
-    Row("nogeglu", "the same without GEGLU by Triton", _fast("geglu"), cuda=True),
+    Row("gate", "the same, GEGLU as cuBLAS and a pass by Triton", _fast("gemm"), cuda=True),
     Row("nodouble", "the same, up-sampling convolutions at the larger size", _fast("double"), cuda=True),
     *(Row(f"try-{key}", f"exact, but {text}", _fast(tier=Tier(key, text, **options)))
       for key, text, options in TRIALS),

@@ -93,6 +93,12 @@ def test_geglu(rows: int, width: int, inner: int, described: bool) -> None:
     close(made.float(), value * F.gelu(gate))
 
 
+def test_gate() -> None:
+    x = rand(5, 2 * 96)
+    value, gate = x.float().chunk(2, 1)
+    close(geglu.gate(x).float(), value * F.gelu(gate))
+
+
 def test_geglu_scales_columns() -> None:
     x, weight, bias, scale = rand(32, 32), rand(64, 32), rand(64), rand(64).abs().float()
     made = geglu.geglu(x, weight, bias, tile=geglu.GemmTile(32, 32, 32, 4, 2), scale=scale)
