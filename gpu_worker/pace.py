@@ -15,7 +15,11 @@ OUTSTANDING = 3
 """One being decoded, one denoised, one prepared: what a session in full flow keeps in the worker."""
 
 HEADROOM = 0.9
-"""Share of a clip's duration that making it may take; the rest is Whisper's, the gateway's and chance's."""
+"""Share of a clip's duration that making it may take, where there are cores enough; the rest is chance's."""
+
+REST = 0.2
+"""Cores that Whisper, the gateway and the system take besides (measured: 0.14). On a single core that decides:
+at a share of 0.9 float32 was given 12 fps there and held 11."""
 
 ALONE = {"cpu": 0.5, "cuda": 0.7}
 """The same share for the denoiser alone, by device: decoding wants to live as well."""
@@ -34,6 +38,11 @@ class Pace:
     fps: int
     clip_seconds: float
     notice: str
+
+
+def headroom(cores: int) -> float:
+    """Share of a clip's duration that denoising and decoding it may take on `cores` cores."""
+    return min(HEADROOM, 1.0 - REST / cores)
 
 
 def frames_at(fps: int, clip_frames: int) -> int:
@@ -57,7 +66,7 @@ class PaceTrial:
 
     Args:
         clip_frames: of a clip at 24 fps.
-        share: the part of a clip's duration that a clip may take: HEADROOM or one of ALONE.
+        share: the part of a clip's duration that a clip may take: `headroom` or one of ALONE.
         what: what is timed, for the notice.
     """
 

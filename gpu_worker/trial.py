@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 
-from gpu_worker.pace import ALONE, HEADROOM, Pace, PaceTrial, given_pace
+from gpu_worker.pace import ALONE, Pace, PaceTrial, given_pace, headroom
 from gpu_worker.work import Engine
 from protocol.messages import Latents
 from protocol.settings import Settings
@@ -66,7 +67,8 @@ class Trial:
             seconds = min(self._denoise(self._settings.fps)[1] for _ in range(2))
             return given_pace(self._settings.fps, seconds, self._settings.clip_frames)
         if self._encoders():
-            trial = PaceTrial(self._settings.clip_frames, HEADROOM, "denoising and decoding a clip")
+            share = headroom(len(os.sched_getaffinity(0)))
+            trial = PaceTrial(self._settings.clip_frames, share, "denoising and decoding a clip")
             if self._try(trial, decoded=True) or self._aborted.is_set():
                 return trial.result
             logger.warning("no encoder confirmed the trial's clips in %.0f s", ACK_WAIT)

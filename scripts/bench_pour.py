@@ -39,6 +39,7 @@ FIRST = 8
 """Clips before time is taken: they fill the pipeline, and the first of a process are not typical."""
 CHUNK = 320  # samples: 20 ms, as a browser sends it
 RATE = 16000
+GREETING = 1.0
 PATIENCE = 60.0
 
 Samples = npt.NDArray[np.float32]
@@ -111,7 +112,7 @@ class Gate:
         self._context.destroy(linger=200)
 
     def wait_warm(self, bound: float = 600.0) -> None:
-        """Until every stage says so."""
+        """Until every stage says so, and a moment more: then each has found the next one."""
         deadline = time.monotonic() + bound
         while len(self._warm) < len(self._processes) or not self._hop.workers:
             self._turn()
@@ -119,6 +120,9 @@ class Gate:
                 raise RunError(f"a stage ended:\n{self._tail()}")
             if time.monotonic() > deadline:
                 raise RunError(f"the stages were not warm within {bound:g} s:\n{self._tail()}")
+        deadline = time.monotonic() + GREETING
+        while time.monotonic() < deadline:
+            self._turn()
 
     def pour(self, speech: Samples) -> list[float]:
         """When each clip's last picture came."""

@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_worker.pace import CLIPS, HEADROOM, OUTSTANDING, RATES, Pace, PaceTrial, frames_at, given_pace
+from gpu_worker.pace import (
+    CLIPS,
+    HEADROOM,
+    OUTSTANDING,
+    RATES,
+    Pace,
+    PaceTrial,
+    frames_at,
+    given_pace,
+    headroom,
+)
 
 
 def simulate(cost_per_frame: float, clip_frames: int = 12, settle: float = 0.0) -> tuple[Pace, list[int]]:
@@ -52,6 +62,10 @@ def test_too_slow_for_anything_says_so() -> None:
     assert pace.fps == 8
     assert tried == [24, 12, 8]
     assert "too slow even for 8" in pace.notice
+
+
+def test_a_single_core_has_the_other_stages_to_carry_too() -> None:
+    assert [headroom(cores) for cores in (1, 2, 16)] == [0.8, HEADROOM, HEADROOM]
 
 
 def test_a_busy_start_does_not_cost_the_rate() -> None:
