@@ -79,7 +79,9 @@ def plain(
             made = []
             for start in range(0, len(latents), batch):
                 x = torch.from_numpy(latents[start : start + batch]).to(device).float() / decoder.scaling
-                with torch.backends.cudnn.flags(benchmark=bool(options.get("benchmark")), allow_tf32=False):
+                with torch.backends.cudnn.flags(
+                    enabled=True, benchmark=bool(options.get("benchmark")), allow_tf32=False
+                ):
                     pictures = run(x.to(dtype).contiguous(memory_format=layout)).float()
                 made.append(pictures.mul(127.5).add_(127.5).round_().clamp_(0, 255).to(torch.uint8))
             return torch.cat(made).permute(0, 2, 3, 1).contiguous().cpu().numpy()

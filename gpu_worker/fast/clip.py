@@ -221,7 +221,7 @@ class FastDenoiser:
         """The steps from `start` on: plan.latents → plan.latents."""
         plan.runner.begin()
         height, width = plan.latents.shape[2:]
-        with torch.backends.cudnn.flags(benchmark=True):
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True):  # enabled is off by default here
             audio = audio_keys_values(self.network, plan.tokens)
             reference = [(k, v) for k, v in (kv.chunk(2, 2) for kv in plan.reference)]
             inputs = Inputs(plan.pose, audio, reference)
