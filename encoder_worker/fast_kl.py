@@ -8,9 +8,10 @@ pixels made in the last one's, and the whole of it in one CUDA graph.
 
 from __future__ import annotations
 
+import copy
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,7 @@ from .vae import Decoder, KLDecoder
 
 log = logging.getLogger(__name__)
 
+L = TypeVar("L", bound=nn.Module)
 NORM_ROWS = 16
 SMALL = 16 * 2**20
 """Results with fewer values than this are made in smaller tiles, so that all of the chip has some."""
@@ -179,7 +181,7 @@ class FastKL:
 
     def _double(self, x: Features, conv: nn.Conv2d) -> Features:
         if id(conv) not in self._packed:
-            self._packed[id(conv)] = pack_doubling(conv, self._dtype).to(self._device)
+            self._packed[id(conv)] = pack_doubling(self._here(conv), self._dtype)
         plane = x.plane.doubled
         rows = torch.empty(plane.rows, conv.out_channels, dtype=self._dtype, device=self._device)
         plane.clear_border(rows)
@@ -205,7 +207,7 @@ class FastKL:
             wide = nn.Conv2d(conv.in_channels, LEAST_K, 3, padding=1)
             for name, value in wide.named_parameters():
                 value.data.zero_()[:3] = conv.get_parameter(name).detach().to(value)
-            self._packed[id(conv)] = pack(wide, self._dtype).to(self._device)
+            self._packed[id(conv)] = pack(self._here(wide), self._dtype)
         self._launch(x, self._packed[id(conv)], self.pixels, sums=False)
 
     # ------------------------------------------------------------------ launches
@@ -293,8 +295,12 @@ class FastKL:
 
     def _weights_of(self, layer: nn.Conv2d | nn.Linear, eight_bit: bool = False) -> Weights:
         if id(layer) not in self._packed:
-            self._packed[id(layer)] = pack(layer, self._dtype, eight_bit=eight_bit).to(self._device)
+            self._packed[id(layer)] = pack(self._here(layer), self._dtype, eight_bit=eight_bit)
         return self._packed[id(layer)]
+
+    def _here(self, layer: L) -> L:
+        """A copy on the device: packing there takes milliseconds, on a CPU seconds."""
+        return copy.deepcopy(layer).to(self._device)
 
     def _norm_of(self, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:
         if id(norm) not in self._norms:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -76,10 +76,6 @@ class Weights:
     inputs: int
     taps: int
     phases: int = 1
-
-    def to(self, device: torch.device) -> Weights:
-        scale = None if self.scale is None else self.scale.to(device)
-        return replace(self, matrix=self.matrix.to(device), bias=self.bias.to(device), scale=scale)
 
 
 def pack(conv: nn.Conv2d | nn.Linear, dtype: torch.dtype, *, eight_bit: bool = False) -> Weights:

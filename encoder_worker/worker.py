@@ -58,7 +58,8 @@ class EncoderWorker(Worker):
             return
         device = choose_device(settings)
         vae = load_decoder(config.pretrained_vae_path)
-        decoder = ClipDecoder(vae, device, settings.dtype)
+        fast = "eight_bit" if settings.tier == "fast" else "exact"
+        decoder = ClipDecoder(vae, device, settings.dtype, fast=fast)
         seconds = decoder.warm_up(height // vae.factor, width // vae.factor) / decoder.chunk
         self._facts |= {"vae": vae.kind, "device": str(device), "plan": decoder.describe()}
         log.info(

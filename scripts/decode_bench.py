@@ -66,6 +66,7 @@ def plain(
 ) -> Callable[[KLDecoder, np.ndarray], Decode]:
     """diffusers' module; options: fold (the doublings), compiled, benchmark (cuDNN times its algorithms)."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
+    benchmark = bool(options.get("benchmark"))
 
     def make(decoder: KLDecoder, _latents: np.ndarray) -> Decode:
         module: Any = copy.deepcopy(decoder)
@@ -79,9 +80,8 @@ def plain(
             made = []
             for start in range(0, len(latents), batch):
                 x = torch.from_numpy(latents[start : start + batch]).to(device).float() / decoder.scaling
-                with torch.backends.cudnn.flags(
-                    enabled=True, benchmark=bool(options.get("benchmark")), allow_tf32=False
-                ):
+                # cuDNN is off in here unless told otherwise
+                with torch.backends.cudnn.flags(enabled=True, benchmark=benchmark, allow_tf32=False):
                     pictures = run(x.to(dtype).contiguous(memory_format=layout)).float()
                 made.append(pictures.mul(127.5).add_(127.5).round_().clamp_(0, 255).to(torch.uint8))
             return torch.cat(made).permute(0, 2, 3, 1).contiguous().cpu().numpy()

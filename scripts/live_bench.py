@@ -169,7 +169,7 @@ def _notes(log: str) -> list[str]:
     """Lines of the run's log that say how it ran."""
     words = (
         "attention", "compiled", "warm-up took", "ms a frame", "ms a clip", "fps:", "WARNING", "ERROR",
-        "Traceback", "Error", "captured", "is warm",
+        "Traceback", "Error", "recorded", "warm", "model ", "fast", "arithmetic",
     )  # fmt: skip
     return [line[:300] for line in log.splitlines() if any(word in line for word in words)][:60]
 
