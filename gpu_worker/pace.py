@@ -18,7 +18,7 @@ HEADROOM = 0.9
 """Share of a clip's duration that making it may take, where there are cores enough; the rest is chance's."""
 
 REST = 0.2
-"""Cores that Whisper, the gateway and the system take besides (measured: 0.14). On a single core that decides:
+"""Cores that Whisper, the gateway and the system take besides (measured: 0.14). On one core that decides:
 at a share of 0.9 float32 was given 12 fps there and held 11."""
 
 ALONE = {"cpu": 0.5, "cuda": 0.7}

@@ -82,7 +82,8 @@ def rand(*shape: int) -> Tensor:
 # ---------------------------------------------------------------- attention
 
 TILES = [(128, 64, 4, 3), (128, 64, 8, 3), (128, 128, 8, 2), (128, 128, 8, 3), (64, 64, 4, 3), (256, 64, 8, 3),
-         (128, 64, 4, 2), (128, 32, 4, 4), (256, 128, 8, 2), (64, 128, 4, 2)]  # fmt: skip
+         (128, 64, 4, 2), (128, 32, 4, 4), (256, 128, 8, 2), (64, 128, 4, 2), (64, 128, 4, 3), (128, 64, 8, 4),
+         (128, 64, 8, 2)]  # fmt: skip
 
 
 def attention_call(
@@ -153,7 +154,7 @@ def attention_variants(size: int, quick: bool) -> list[Variant]:
         return [(f"Triton {split} (16, 16, 4, 2)", {"split": split, "tile": (16, 16, 4, 2), "half": CUDA})]
     chosen = [(split, tile, False) for tile in TILES[: 2 if size == 40 else 3]]
     if size == 40:
-        chosen += [((64, 0), tile, half) for tile in TILES[:2] for half in (False, True)]
+        chosen += [((64, 0), tile, False) for tile in (TILES[0], TILES[1], *TILES[-4:])]
     return [
         (f"Triton {s} {t}{' f16x2' if h else ''}", {"split": s, "tile": t, "half": h}) for s, t, h in chosen
     ]

@@ -33,7 +33,7 @@ class WatchingOps(TorchOps):
     """Plain stages that note the largest value which enters each linear layer."""
 
     def __init__(self, split: SplitRule) -> None:
-        self.split = split
+        super().__init__(split)
         self.largest: dict[int, Tensor] = {}
 
     def linear(self, x: Tensor, layer: Linear) -> Tensor:

@@ -34,9 +34,10 @@ class Image:
 
 
 class TorchOps:
-    """Each method is one stage of the network; shapes as in `kernels`."""
+    """Each method is one stage of the network; shapes as in `kernels`. split: how heads are stored."""
 
-    split: SplitRule = SplitRule()
+    def __init__(self, split: SplitRule | None = None) -> None:
+        self.split = split or SplitRule()
 
     def conv(self, image: Image, weight: Tensor, stride: int = 1) -> Image:
         """3×3 convolution without bias."""

@@ -40,9 +40,8 @@ class TritonOps(TorchOps):
     `small`: tiles for tiny networks, as tests have.
     """
 
-    split = PaddedHeads()
-
     def __init__(self, *, half_exp: bool = False, small: bool = False, without: Collection[str] = ()) -> None:
+        super().__init__(None if "attention" in without else PaddedHeads())
         self.without = frozenset(without)
         self.half_exp = half_exp
         self.spatial_tile = Tile(32, 32, 4, 2) if small else Tile(128, 64, 8, 3)

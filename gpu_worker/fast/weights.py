@@ -186,6 +186,13 @@ class SplitRule:
         return size, 0
 
 
+class SpareColumn(SplitRule):
+    """Room for what merging keys needs (`tiers`), where plain torch computes."""
+
+    def __call__(self, size: int) -> tuple[int, int]:
+        return size, 1
+
+
 class _Builder:
     def __init__(self, denoiser: DenoisingUNet3D, timesteps: Sequence[int], split: SplitRule) -> None:
         self.denoiser = denoiser

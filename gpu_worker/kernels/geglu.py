@@ -42,17 +42,18 @@ def _gelu(x):
 
 @triton.jit
 def _gate(
-    x_ptr, out_ptr, inner, out_scale, BLOCK: tl.constexpr, OUT_FP8: tl.constexpr
-):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64)
-    c = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    mask = c < inner
-    value = tl.load(x_ptr + row * 2 * inner + c, mask=mask, other=0.0).to(tl.float32)
-    gate = tl.load(x_ptr + row * 2 * inner + inner + c, mask=mask, other=0.0).to(tl.float32)
+    x_ptr, out_ptr, rows, inner, out_scale, ROWS: tl.constexpr, COLUMNS: tl.constexpr, OUT_FP8: tl.constexpr
+):
+    r = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    c = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    mask = (r < rows)[:, None] & (c < inner)[None, :]
+    at = x_ptr + r[:, None] * 2 * inner + c[None, :]
+    value = tl.load(at, mask=mask, other=0.0).to(tl.float32)
+    gate = tl.load(at + inner, mask=mask, other=0.0).to(tl.float32)
     made = value * _gelu(gate)
     if OUT_FP8:
         made = tl.minimum(tl.maximum(made * out_scale, -448.0), 448.0)
-    tl.store(out_ptr + row * inner + c, made.to(out_ptr.dtype.element_ty), mask=mask)
+    tl.store(out_ptr + r[:, None] * inner + c[None, :], made.to(out_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -175,8 +176,8 @@ def gate(x: Tensor, *, out_dtype: torch.dtype | None = None, out_scale: float = 
     """
     rows, inner = x.shape[0], x.shape[1] // 2
     out = torch.empty(rows, inner, dtype=out_dtype or x.dtype, device=x.device)
-    block = min(1024, triton.next_power_of_2(inner))
-    _gate[(rows, triton.cdiv(inner, block))](
-        x, out, inner, out_scale, BLOCK=block, OUT_FP8=out.dtype == torch.float8_e4m3fn, num_warps=4
-    )
+    _gate[(triton.cdiv(rows, 8), triton.cdiv(inner, 256))](
+        x, out, rows, inner, out_scale, ROWS=8, COLUMNS=256, OUT_FP8=out.dtype == torch.float8_e4m3fn,
+        num_warps=4,
+    )  # fmt: skip
     return out

@@ -80,6 +80,7 @@ class CountingOps(TorchOps):
     """Counts each stage's operations and the fewest bytes it moves; meant for tensors without data."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.seconds: dict[str, float] = defaultdict(float)
 
     def matrix(self, kind: str, operations: float) -> None:

@@ -130,19 +130,21 @@ def _fast(without: str = "", *, tier: Tier = TIERS["exact"], graph: bool = True,
     return make
 
 
+ODD = frozenset({1, 3, 5})
 TRIALS: list[tuple[str, str, dict[str, Any]]] = [
     ("fp8", "qkv and feed-forwards in float8", {"fp8": True}),
     ("reference", "reference keys merged 2×2 at the highest resolution", {"merge_reference": True}),
     ("frame", "the frame's keys merged 2×2 there", {"merge_frame": True}),
-    ("reuse", "self-attention there reused at steps 2, 4 and 6", {"reuse_attention": frozenset({1, 3, 5})}),
-    ("reuse5", "self-attention there reused at step 5 alone", {"reuse_attention": frozenset({4})}),
-    ("shallow", "only the highest level at steps 2, 4 and 6", {"shallow": frozenset({1, 3, 5})}),
-    (
-        "shallow2",
-        "only the two highest levels at steps 2, 4 and 6",
-        {"shallow": frozenset({1, 3, 5}), "depth": 2},
-    ),
-]
+    ("reuse", "self-attention there reused at steps 2, 4 and 6", {"reuse_attention": ODD}),
+    ("shallow", "only the highest level at steps 2, 4 and 6", {"shallow": ODD}),
+    ("shallow2", "only the two highest levels at steps 2, 4 and 6", {"shallow": ODD, "depth": 2}),
+    *((f"{kind}-{step}", f"{text} at step {step}", {**more, key: frozenset({step - 1})})
+      for kind, text, key, more in (
+          ("reuse", "self-attention of the highest resolution reused", "reuse_attention", {}),
+          ("shallow", "only the highest level", "shallow", {}),
+          ("shallow2", "only the two highest levels", "shallow", {"depth": 2}))
+      for step in range(2, 7)),
+]  # fmt: skip
 ROWS = [
     Row("official", "faithful eager, all projected at every step and frame, as officially", _official),
     Row("reference", "+ reference keys and values once per avatar", _eager(True)),

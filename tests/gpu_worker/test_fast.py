@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gpu_worker.fast import FastDenoiser, FastUnavailable
 from gpu_worker.fast.ops import TorchOps
 from gpu_worker.fast.tiers import TIERS, Tier
-from gpu_worker.fast.weights import SplitRule
+from gpu_worker.fast.weights import SpareColumn
 from gpu_worker.loading import Models
 from gpu_worker.model import DenoisingUNet3D, UNetConfig
 from gpu_worker.pipeline import ClipDenoiser
@@ -24,17 +24,6 @@ from tests.gpu_worker.test_pipeline_parity import models as golden_models  # noq
 from tests.gpu_worker.test_pipeline_parity import numbers, report, vae  # noqa: F401 - fixtures
 
 LIMIT = 1e-5
-
-
-class Padded(SplitRule):
-    """Heads with columns to spare, as on the GPU."""
-
-    def __call__(self, size: int) -> tuple[int, int]:
-        return size, 3
-
-
-class PaddedOps(TorchOps):
-    split = Padded()
 
 
 def random_vectors(module: nn.Module) -> None:
@@ -69,7 +58,7 @@ def models() -> Models:
     return made
 
 
-@pytest.mark.parametrize("ops", [TorchOps(), PaddedOps()])
+@pytest.mark.parametrize("ops", [TorchOps(), TorchOps(SpareColumn())])
 @pytest.mark.parametrize("frames", [1, 4, 6])
 def test_the_same_clip(models: Models, ops: TorchOps, frames: int) -> None:
     made, wanted = both(models, conditions(ClipDenoiser(models), frames), ops)
@@ -93,7 +82,7 @@ def test_other_networks(models: Models, motion: dict[str, Any]) -> None:
         if parameter.ndim > 1 and not parameter.any():
             nn.init.normal_(parameter, std=0.2)
     other = replace(models, denoiser=denoiser)
-    made, wanted = both(other, conditions(ClipDenoiser(other)), PaddedOps())
+    made, wanted = both(other, conditions(ClipDenoiser(other)), TorchOps(SpareColumn()))
     assert difference(made, wanted) <= LIMIT
 
 
@@ -171,7 +160,7 @@ def test_by_the_kernels(models: Models) -> None:
 )
 def test_tiers_come_near(models: Models, tier: Tier, most: float) -> None:
     """Untrained networks are the hardest case: neighbouring positions and steps have little in common."""
-    made, wanted = both(models, conditions(ClipDenoiser(models)), PaddedOps(), tier)
+    made, wanted = both(models, conditions(ClipDenoiser(models)), TorchOps(SpareColumn()), tier)
     error = difference(made, wanted)
     assert error <= most
     if tier.fp8:
