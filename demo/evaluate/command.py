@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from demo.evaluate import (
@@ -25,6 +26,7 @@ from demo.evaluate import (
     trial_long,
     trial_silence,
     trial_size,
+    trial_speed,
     trial_truth,
 )
 from demo.evaluate.bench import FULL, QUICK, Bench, Scale
@@ -35,10 +37,17 @@ from demo.evaluate.table import Section, as_text, count_met
 from demo.figure.renderer import DEFAULT_ASSETS
 from protocol.model_config import ModelConfig
 from protocol.settings import ROOT, Settings, SettingsError
+from scripts.bench_tools import cores
+from scripts.managed_run import RunError
+from scripts.sound import RATE, SoundError, read_sound, synthetic_voice, write_wav
 
 SPEECH = ROOT / "demo/speech/build/speech.npz"
 SAMPLE = Path(__file__).resolve().parent / "sample"
-TRIALS = ("size", "truth", "long", "silence", "conditions", "human")
+TRIALS = ("size", "truth", "long", "silence", "conditions", "human", "speed", "machines")
+SLOW = ("speed", "machines")
+"""Start whole runs, which --quick is too short for."""
+SPOKEN = 20.0
+"""Seconds of speech that those runs hear."""
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -114,15 +123,33 @@ def make_bench(arguments: argparse.Namespace, folder: Path) -> Bench:
         use_init_latent=not arguments.no_use_init_latent,
         gpu_devices=(str(device),),
         encoder_devices=(str(device),),
+        threads=cores(),  # one stage works at a time here
         run_dir=folder,
     )
     return Bench(StreamingPath(settings), material, Judge(material, arguments.fps), scale)
 
 
+def run_flags(arguments: argparse.Namespace) -> list[str]:
+    """The flags of a whole run of the same model; its rate is for the warm-up to choose."""
+    flags = ["--config", str(arguments.config)]
+    flags += [] if arguments.steps is None else ["--steps", str(arguments.steps)]
+    return [*flags, *([] if arguments.dtype == "auto" else ["--dtype", arguments.dtype])]
+
+
+def spoken(recordings: Path, folder: Path) -> Path:
+    """A WAV file of `SPOKEN` seconds: the first recording again and again, or a synthetic voice."""
+    found = sorted(recordings.glob("*.wav")) if recordings.is_dir() else []
+    speech = read_sound(found[0]) if found else synthetic_voice(SPOKEN)
+    length = round(SPOKEN * RATE)
+    write_wav(folder / "spoken.wav", np.tile(speech, -(-length // len(speech)))[:length])
+    return folder / "spoken.wav"
+
+
 def evaluate(
-    bench: Bench, recordings: Path, only: list[str] | None, tell: Callable[[str], None]
+    bench: Bench, arguments: argparse.Namespace, folder: Path, tell: Callable[[str], None]
 ) -> list[Section]:
     """Runs the trials in order; `tell` hears of each when it is done."""
+    recordings, flags = arguments.recordings, run_flags(arguments)
     sections: dict[str, Section] = {}
 
     def truth_follows() -> float:
@@ -135,8 +162,11 @@ def evaluate(
         "silence": lambda: trial_silence.run(bench),
         "conditions": lambda: trial_conditions.run(bench),
         "human": lambda: trial_human.run(bench, recordings, truth_follows()),
+        "speed": lambda: trial_speed.run(spoken(recordings, folder), flags, SPOKEN),
+        "machines": lambda: trial_speed.run_machines(spoken(recordings, folder), flags),
     }
-    for name in only or TRIALS:
+    every = [name for name in TRIALS if not (arguments.quick and name in SLOW)]
+    for name in arguments.only or every:
         begin = time.monotonic()
         sections[name] = trials[name]()
         tell(f"{name}: {time.monotonic() - begin:.0f} s")
@@ -158,7 +188,11 @@ def main(argv: list[str] | None = None) -> int:
             sys.stderr.write(f"error: {error}\n")
             return 2
         tell("loaded")
-        sections = evaluate(bench, arguments.recordings, arguments.only, tell)
+        try:
+            sections = evaluate(bench, arguments, Path(folder), tell)
+        except (RunError, SoundError) as error:
+            sys.stderr.write(f"error: {error}\n")
+            return 2
         print(as_text(sections))
         met, judged = count_met(sections)
         print(f"\n{met} of {judged} targets are met")
