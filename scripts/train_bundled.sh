@@ -6,6 +6,7 @@
 #   scripts/train_bundled.sh --plan continue      # further from the weights in demo/model
 #   scripts/train_bundled.sh --plan cpu           # the same without a GPU: clips are drawn and encoded once
 #
+# --gpus N        train on N GPUs of this machine together (default 1)
 # --state DIR     the training state (default weights/bundled-training, not tracked)
 # --export        write the weights to demo/model after each step (default: after the last)
 # --dry-run       say what would be done
@@ -14,7 +15,7 @@ set -euo pipefail
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
 cd "$root"
 
-plan=scratch state=weights/bundled-training budget=0 export=last dry=
+plan=scratch state=weights/bundled-training budget=0 gpus=1 export=last dry=
 die() { echo "train_bundled: $*" >&2; exit 2; }
 value() { [ $# -ge 2 ] && [ -n "$2" ] || die "$1 needs a value"; }
 while [ $# -gt 0 ]; do
@@ -22,32 +23,29 @@ while [ $# -gt 0 ]; do
     --plan) value "$@"; plan=$2; shift 2 ;;
     --state) value "$@"; state=$2; shift 2 ;;
     --budget) value "$@"; budget=$2; shift 2 ;;
+    --gpus) value "$@"; gpus=$2; shift 2 ;;
     --export) export=each; shift ;;
     --dry-run) dry=yes; shift ;;
-    -h | --help) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) die "unknown argument $1; --help lists them" ;;
   esac
 done
 case $budget in *[!0-9]* | '') die "--budget takes whole minutes, not '$budget'" ;; esac
+case $gpus in *[!0-9]* | '' | 0) die "--gpus takes a number of GPUs, not '$gpus'" ;; esac
 
 # Step: name, stage, minutes, further arguments. The VAE comes first because it is the ceiling of all that follows;
-# its second step has large batches and a falling rate. `joint` trains denoiser and decoder on pictures.
+# its second step has a falling rate. `denoiser` trains the decoder along.
 case $plan in
   scratch) steps=(
-    "vae-1 vae 8 --batch 96 --lr 1e-3 --final-lr 3e-4"
+    "vae-1 vae 8 --batch 256 --lr 1e-3 --final-lr 3e-4"
     "vae-2 vae 6 --batch 256 --lr 8e-4 --final-lr 3e-5 --seed 1"
-    "denoiser-1 denoiser 9 --batch 32 --lr 1e-3 --final-lr 5e-4 --seed 2"
     "listen listen 3 --seed 8"
-    "denoiser-2 denoiser 9 --batch 32 --lr 8e-4 --final-lr 4e-4 --seed 3"
-    "denoiser-3 denoiser 9 --batch 32 --lr 6e-4 --final-lr 2e-4 --seed 4"
-    "denoiser-4 denoiser 9 --batch 32 --lr 4e-4 --final-lr 5e-5 --seed 5"
-    "joint-1 joint 9 --batch 24 --lr 4e-4 --final-lr 1e-4 --seed 6"
-    "joint-2 joint 9 --batch 24 --lr 2e-4 --final-lr 2e-5 --seed 7"
+    "denoiser-1 denoiser 9 --batch 64 --lr 1e-3 --final-lr 5e-4 --seed 2"
+    "denoiser-2 denoiser 9 --batch 64 --lr 8e-4 --final-lr 3e-4 --seed 3"
+    "denoiser-3 denoiser 9 --batch 64 --lr 6e-4 --final-lr 1e-5 --seed 4"
   ) ;;
   continue) steps=(
-    "more-denoiser-1 denoiser 9 --batch 32 --lr 8e-4 --final-lr 4e-4 --seed 11"
-    "more-denoiser-2 denoiser 9 --batch 32 --lr 5e-4 --final-lr 5e-5 --seed 12"
-    "more-joint joint 9 --batch 24 --lr 3e-4 --final-lr 2e-5 --seed 13"
+    "more-denoiser denoiser 9 --batch 64 --lr 1e-3 --final-lr 1e-5 --seed 102"
   ) ;;
   cpu) steps=(
     "cache-1 cache 30 --seed 21"
@@ -73,6 +71,23 @@ if [ "$plan" != scratch ] && [ ! -f "$state/networks.json" ]; then
 fi
 
 export OMP_WAIT_POLICY=PASSIVE
+# One process a GPU; each sees its own alone, so that what is compiled for one serves all.
+train() {
+  local rank
+  case $1 in
+    vae | denoiser) ;;
+    *) run "$python" -m demo.train "$@"; return ;;
+  esac
+  if [ "$gpus" -eq 1 ]; then run "$python" -m demo.train "$@"; return; fi
+  local pids=()
+  for ((rank = 0; rank < gpus; rank++)); do
+    CUDA_VISIBLE_DEVICES=$rank run "$python" -m demo.train "$@" --rank "$rank" --processes "$gpus" &
+    pids+=($!)
+  done
+  for ((rank = 0; rank < gpus; rank++)); do
+    wait -n || { kill "${pids[@]}" 2>/dev/null || true; die "a training process failed"; }
+  done
+}
 spent=0 trained=
 for step in "${steps[@]}"; do
   read -r name stage minutes arguments <<<"$step"
@@ -82,7 +97,7 @@ for step in "${steps[@]}"; do
     break
   fi
   # shellcheck disable=SC2086  # the arguments of a step are words
-  run "$python" -m demo.train "$stage" --state "$state" --minutes "$minutes" $arguments
+  train "$stage" --state "$state" --minutes "$minutes" $arguments
   spent=$((spent + minutes)) trained=yes
   [ -n "$dry" ] || echo "$name" >>"$done_file"
   if [ "$export" = each ] && [ "$stage" != cache ] && [ -n "$dry$(ls "$state/networks.average.safetensors" 2>/dev/null)" ]; then

@@ -1,0 +1,79 @@
+"""The parts of training that need neither figures nor speech."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from demo.train.replay import Replay
+from demo.train.step import Gradients, GraphedLoss, warm_cosine
+from demo.train.variety import FASTEST, SLOWEST, color_matrices, paces, read_between, recolor
+
+
+def test_replay_keeps_the_newest() -> None:
+    replay = Replay(4, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    for number in range(3):
+        replay.add({"x": torch.full((2, 3), float(number)), "row": torch.tensor([number, number])})
+    assert len(replay) == 4
+    drawn = replay.blank(64)
+    replay.draw(drawn, generator)
+    assert drawn["x"].shape == (64, 3)
+    assert drawn["row"].dtype == torch.int64
+    assert set(drawn["row"].tolist()) == {1, 2}
+    assert torch.equal(drawn["x"][:, 0], drawn["row"].float())
+
+
+def test_gradients_lie_in_one_tensor_and_are_clipped() -> None:
+    torch.manual_seed(0)
+    model = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    other = nn.Conv2d(3, 4, 3)
+    other.load_state_dict(model.state_dict())
+    pictures = torch.randn(2, 3, 8, 8)
+
+    def loss_of(net: nn.Module, x: Tensor) -> Tensor:
+        return 100 * net(x).square().mean()
+
+    gradients = Gradients(list(model.parameters()))
+    graphed = GraphedLoss(
+        lambda held: (loss_of(model, held["x"]), torch.zeros(())), {"x": pictures.clone()}, gradients
+    )
+    for _ in range(2):  # the second call starts from nothing again
+        loss, _ = graphed()
+    wanted = loss_of(other, pictures)
+    wanted.backward()
+    assert torch.allclose(loss, wanted.detach())
+    for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        assert torch.allclose(ours.grad, theirs.grad, atol=1e-5)
+    gradients.settle(limit=1.0)
+    assert abs(float(gradients.flat.norm()) - 1.0) < 1e-4
+
+
+def test_learning_rate_warms_up_and_falls() -> None:
+    assert warm_cosine(0, 0.0, 1.0, 0.1) < 0.01
+    assert warm_cosine(500, 0.0, 1.0, 0.1) == 1.0
+    assert abs(warm_cosine(500, 1.0, 1.0, 0.1) - 0.1) < 1e-9
+
+
+def test_other_colours_keep_grey_and_the_unchanged() -> None:
+    matrix, offset = color_matrices(256, torch.Generator().manual_seed(1))
+    same = (matrix == torch.eye(3)).flatten(1).all(1)
+    assert 0.4 < same.float().mean() < 0.8
+    assert (offset[same] == 0).all()
+    picture = torch.rand(256, 3, 4, 4)
+    changed = recolor(picture, matrix, offset)
+    assert torch.allclose(changed[same], picture[same], atol=1e-6)
+    grey = recolor(torch.full((256, 3, 2, 2), 0.4), matrix, offset)
+    assert (grey.amax(1) - grey.amin(1)).max() < 1e-4
+
+
+def test_voices_between_samples() -> None:
+    ramp = torch.arange(100, dtype=torch.int16) * 7
+    position = torch.tensor([3.0, 10.25, 50.5], dtype=torch.float64)
+    assert torch.allclose(read_between(ramp, position), 7 * position.float())
+    pace = paces(512, torch.Generator().manual_seed(2))
+    assert pace.min() >= SLOWEST
+    assert pace.max() <= FASTEST
+    assert 0.2 < (pace == 1).float().mean() < 0.6
