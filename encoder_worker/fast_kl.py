@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import logging
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -29,26 +28,14 @@ from .rows import (
     pack,
     pack_doubling,
 )
+from .tiles import Tile, candidates, fastest
 from .vae import Decoder, KLDecoder
 
 log = logging.getLogger(__name__)
 
 L = TypeVar("L", bound=nn.Module)
 NORM_ROWS = 16
-SMALL = 16 * 2**20
-"""Results with fewer values than this are made in smaller tiles, so that all of the chip has some."""
 LEAST_K = 16  # what a matrix product on the tensor cores takes at least
-
-
-@dataclass(frozen=True)
-class Tile:
-    """Rows, columns and depth of a convolution's tile, the copies in flight, the warps."""
-
-    rows: int
-    columns: int
-    depth: int
-    stages: int
-    warps: int
 
 
 class FastKL:
@@ -93,6 +80,8 @@ class FastKL:
         self.pixels = torch.empty(count, h * factor, w * factor, 3, dtype=torch.uint8, device=device)
         self.bad = torch.zeros(1, dtype=torch.int32, device=device)
         self._graph: torch.cuda.CUDAGraph | None = None
+        self._tiles: dict[tuple[object, ...], Tile] = {}
+        self._timing = graph
         if graph:
             with torch.cuda.device(device):
                 self._record()
@@ -114,7 +103,7 @@ class FastKL:
         stream = torch.cuda.Stream(self._device)
         stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(stream):
-            self._decode()  # compiles the kernels, packs the weights
+            self._decode()  # compiles the kernels, chooses their tiles, packs the weights
         torch.cuda.current_stream(self._device).wait_stream(stream)
         torch.cuda.synchronize(self._device)
         torch.cuda.empty_cache()
@@ -222,7 +211,32 @@ class FastKL:
         residual: Tensor | None = None,
         out_plane: Plane | None = None,
     ) -> Tensor | None:
-        plane, tile = x.plane, self._tile(weights, x.plane)
+        """Runs a convolution into `out`; the sums of its result by group, if they are asked for."""
+        key = (x.plane, weights.inputs, weights.outputs, weights.taps, residual is None, out.dtype, sums)
+        if key not in self._tiles:
+            tiles = candidates(
+                weights.inputs, weights.outputs, out.numel(), eight_bit=weights.scale is not None
+            )
+            self._tiles[key] = tiles[0]
+            if self._timing:
+
+                def run(tile: Tile) -> object:
+                    return self._launch_as(tile, x, weights, out, sums, residual, out_plane)
+
+                self._tiles[key] = fastest(tiles, run, self._device)
+        return self._launch_as(self._tiles[key], x, weights, out, sums, residual, out_plane)
+
+    def _launch_as(
+        self,
+        tile: Tile,
+        x: Features,
+        weights: Weights,
+        out: Tensor,
+        sums: bool,
+        residual: Tensor | None,
+        out_plane: Plane | None,
+    ) -> Tensor | None:
+        plane = x.plane
         group = self._group(weights.outputs) if sums else 0
         slots = plane.frame_rows // tile.rows * weights.phases
         partial = self._empty_sums(plane.count, slots) if sums else self.bad
@@ -279,18 +293,6 @@ class FastKL:
     def _empty_sums(self, count: int, slots: int) -> Tensor:
         return torch.empty(count, slots, self._groups, 2, device=self._device)
 
-    def _tile(self, weights: Weights, plane: Plane) -> Tile:
-        """The fastest of those tried on an H200; narrower where the weights are (small models)."""
-        eight_bit = weights.matrix.dtype == FLOAT8
-        if eight_bit or plane.rows * weights.outputs < SMALL:
-            rows, columns, stages, warps = 128, 128, 4, 4
-        elif weights.outputs == 256 and weights.phases == 1:
-            rows, columns, stages, warps = 128, 256, 3, 8
-        else:
-            rows, columns, stages, warps = 256, 128, 3, 8
-        depth = _largest(weights.inputs, 128 if eight_bit else 64)
-        return Tile(rows, _largest(weights.outputs, columns), depth, stages, warps)
-
     # ------------------------------------------------------------------ weights
 
     def _weights_of(self, layer: nn.Conv2d | nn.Linear, eight_bit: bool = False) -> Weights:
@@ -345,8 +347,3 @@ def _first_convolution(decoder: KLDecoder) -> nn.Module:
         copy.load_state_dict(part.state_dict())
         copies.append(copy)
     return nn.Sequential(*copies).float().eval().requires_grad_(False)
-
-
-def _largest(size: int, limit: int) -> int:
-    """The largest power of two up to `limit` that divides `size`."""
-    return min(size & -size, limit)

@@ -29,7 +29,7 @@ from encoder_worker.decode import ClipDecoder
 from encoder_worker.doubling import fold_doubling
 from encoder_worker.jpeg import JpegEncoder
 from encoder_worker.vae import KLDecoder
-from scripts.bench import machine
+from scripts.bench_tools import machine
 from scripts.random_model import FULL_VAE, VAE
 
 FRAMES = 12

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from protocol.settings import ROOT, load_settings
-from scripts.bench import machine, speak
+from scripts.bench_tools import machine, speak
 from scripts.managed_run import ManagedRun, RunError
 from scripts.run_figures import RunFigures, device_processes
 from scripts.sound import SoundError, read_sound, synthetic_voice, write_wav

@@ -1,0 +1,103 @@
+"""Which tile a convolution of the fast decoder is cut into: the fastest of a few, timed at warm-up.
+
+The candidates are those that were fastest somewhere on an H200 (`python -m scripts.decode_tiles` times them
+all). What a GPU cannot hold (shared memory, registers) fails to launch and is passed over.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import torch
+
+log = logging.getLogger(__name__)
+
+SMALL = 16 * 2**20
+"""Results with fewer values than this go in smaller tiles, so that all of the chip has some."""
+ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Rows, columns and depth of a convolution's tile, the copies in flight, the warps."""
+
+    rows: int
+    columns: int
+    depth: int
+    stages: int
+    warps: int
+
+    def within(self, inputs: int, outputs: int) -> Tile:
+        """The same, narrowed to what divides a convolution's widths (small models)."""
+        return replace(
+            self, columns=largest_power(outputs, self.columns), depth=largest_power(inputs, self.depth)
+        )
+
+
+TALL, WIDE = Tile(256, 128, 64, 3, 8), Tile(128, 256, 64, 3, 8)
+SQUARE = Tile(128, 128, 64, 4, 4)
+LIGHT = Tile(128, 128, 64, 3, 4)
+"""Two of these fit on a multiprocessor at once: one stores its results while the other multiplies."""
+EIGHT_BIT = (Tile(128, 128, 128, 4, 4), Tile(128, 128, 128, 3, 4), Tile(256, 128, 128, 3, 8))
+
+
+def candidates(inputs: int, outputs: int, size: int, *, eight_bit: bool) -> list[Tile]:
+    """Tiles worth timing, the one to take untimed first. size: values of the result."""
+    if eight_bit:
+        tiles: tuple[Tile, ...] = EIGHT_BIT
+    elif size < SMALL:
+        tiles = (SQUARE, LIGHT, TALL)
+    elif outputs == 256:
+        tiles = (WIDE, TALL, SQUARE, LIGHT)
+    else:
+        tiles = (TALL, WIDE, SQUARE, LIGHT)
+    return list(dict.fromkeys(tile.within(inputs, outputs) for tile in tiles))
+
+
+def fastest(tiles: Iterable[Tile], run: Callable[[Tile], object], device: torch.device) -> Tile:
+    """The tile with which `run` takes least time; the first of those that tie.
+
+    Raises the last error if all of them fail.
+    """
+    best: tuple[float, Tile] | None = None
+    error: Exception | None = None
+    for tile in tiles:
+        try:
+            seconds = _seconds(lambda tile=tile: run(tile), device)  # type: ignore[misc]
+        except Exception as failed:  # out of resources, or what a compiler could not do
+            error = failed
+            log.debug("tile %s is passed over: %s", tile, failed)
+            continue
+        if best is None or seconds < best[0]:
+            best = (seconds, tile)
+    if best is None:
+        raise error or ValueError("no tile to choose from")
+    return best[1]
+
+
+def largest_power(size: int, limit: int) -> int:
+    """The largest power of two up to `limit` that divides `size`."""
+    return min(size & -size, limit)
+
+
+def _seconds(run: Callable[[], object], device: torch.device) -> float:
+    """The least of some rounds, after one that compiles and one that warms."""
+    run()
+    run()
+    times = []
+    for _ in range(ROUNDS):
+        if device.type == "cuda":
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            run()
+            end.record()
+            end.synchronize()
+            times.append(begin.elapsed_time(end) / 1e3)
+        else:
+            start = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - start)
+    return min(times)
