@@ -1,9 +1,10 @@
 """What each approximation of the fast tier costs in quality: `python -m demo.evaluate.tiers [--quick]`.
 
 The bundled model plays held-out sessions through the streaming path, in float32 on the CPU, with each
-approximation by itself and together, and with fewer steps for comparison. Each row: relative error and cosine of
-all latents against the exact run's, whose clips start from their own predecessors as live; the pictures' PSNR
-against the exact run's and against the drawn truth; and how well the mouth's opening follows the truth's.
+approximation by itself and together, and with fewer steps for comparison. Each row: relative error and cosine
+of all latents against the exact run's, where each run's clips start from their own predecessors as live; the
+pictures' PSNR against the exact run's and against the drawn truth; and how well the mouth's opening follows
+the truth's.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from gpu_worker.fast.ops import TorchOps
 from gpu_worker.fast.weights import SpareColumn
 from gpu_worker.model import ReferenceCache
 
-ODD = frozenset({1, 3, 5})
+ODD, LATE = frozenset({1, 3, 5}), frozenset({3, 5})
 TRIALS = [
     Tier("exact", "exact"),
     Tier("fp8", "float8 linear layers", fp8=True),
@@ -39,6 +40,7 @@ TRIALS = [
     Tier("both", "both merged", merge_reference=True, merge_frame=True),
     Tier("reuse", "self-attention reused at steps 2, 4, 6", reuse_attention=ODD),
     Tier("shallow", "highest level alone at steps 2, 4, 6", shallow=ODD),
+    Tier("late", "both of these at steps 4 and 6 alone", reuse_attention=LATE, shallow=LATE),
     replace(TIERS["fast"], text="fast tier"),
 ]
 

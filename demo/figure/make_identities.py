@@ -80,9 +80,11 @@ def _colors(people: list[Person], attribute: str) -> np.ndarray:
     return np.array([list(bytes.fromhex(getattr(person, attribute))) for person in people], dtype=np.uint8)
 
 
-def build(target: Path, size: int) -> None:
-    """Write every identity's layers, colours and proportions to one compressed file."""
-    people = all_people()
+def build(target: Path, size: int, extra: int = 0) -> None:
+    """Write every identity's layers, colours and proportions to one compressed file; `extra` more than are
+    named in the split, all to train on.
+    """
+    people = all_people(extra)
     layers = _rasterise(_prepare_node(target.parent), people, size)
     arrays = {name: np.stack(images) for name, images in layers.items()}
     has_behind = arrays["behind"][..., 3].any(axis=(1, 2))
@@ -121,10 +123,11 @@ def main() -> None:
     parser.add_argument(
         "--avatars", type=Path, default=AVATARS, help="folder of the bundled avatars' pictures"
     )
+    parser.add_argument("--extra", type=int, default=0, help="this many more people to train on")
     parser.add_argument("--avatar-size", type=int, default=256)
     arguments = parser.parse_args()
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    build(arguments.output, arguments.size)
+    build(arguments.output, arguments.size, arguments.extra)
     write_avatars(arguments.output, arguments.avatars, arguments.avatar_size)
     print(f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.1f} MB")
 

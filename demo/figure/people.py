@@ -277,10 +277,10 @@ def _random_person(rng: random.Random, index: int) -> Person:
     )
 
 
-def all_people() -> list[Person]:
-    """The bundled avatars followed by the random people, always the same."""
+def all_people(extra: int = 0) -> list[Person]:
+    """The bundled avatars followed by the random people, always the same; `extra` more to train on."""
     rng = random.Random(SEED)
-    return [*BUNDLED, *(_random_person(rng, index) for index in range(RANDOM_PEOPLE))]
+    return [*BUNDLED, *(_random_person(rng, index) for index in range(RANDOM_PEOPLE + extra))]
 
 
 def split() -> dict[str, list[str]]:

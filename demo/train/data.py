@@ -27,7 +27,7 @@ from demo.poses.make_poses import load_split, pose_arrays
 from demo.speech.augment import augment, silence
 from demo.speech.corpus import Corpus, load, mouth_tracks
 from demo.train.config import FIRST_TRACK_SEED, FPS, HISTORY_SAMPLES, SAMPLE_RATE, SIZE, TICKS, WINDOW_SAMPLES
-from demo.train.variety import color_matrices, paces, read_between, recolor
+from demo.train.variety import RECOLORED, REPACED, color_matrices, paces, read_between, recolor
 
 LOOP = 288
 BUNDLED, BUNDLED_AGAIN = 6, 8  # the first identities of the renderer are the bundled avatars
@@ -106,14 +106,15 @@ class ClipBatch:
     frame: Tensor  # (B, F) frame of the pose loop
 
 
-def speech_stream(corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
-    """The training voices' utterances end to end: int16 audio and the mouth (ticks, columns) beside it.
+def speech_stream(corpus: Corpus, held_out: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """The training (or held-out) voices' utterances end to end: int16 audio and the mouth (ticks, columns)
+    beside it.
 
     Each utterance is cut to a multiple of 400 samples, which is 3 ticks, so that the two stay in step.
     """
     tracks = mouth_tracks(corpus)
     audio, mouth = [], []
-    for number in np.flatnonzero(~corpus.held_out):
+    for number in np.flatnonzero(corpus.held_out == held_out):
         samples = corpus.samples(int(number))
         length = len(samples) // TICK_SAMPLES * TICK_SAMPLES
         first = tracks.starts[number]
@@ -140,6 +141,7 @@ class Material:
         speech: `speech.npz` of `demo.speech.make_speech`, or None where only pictures are wanted.
         poses: the pose tracks to use; None draws new ones.
         tracks: pose tracks to draw at the start; each takes 57 MB of the device's memory.
+        unknown_people, unknown_voices: those of the held-out split instead, to measure with, never to train.
     """
 
     def __init__(
@@ -151,20 +153,23 @@ class Material:
         seed: int,
         tracks: int = 96,
         poses: Poses | None = None,
+        unknown_people: bool = False,
+        unknown_voices: bool = False,
     ) -> None:
         self.device = device
         self.generator = torch.Generator(device=device).manual_seed(seed)
         self.renderer = Renderer(figure, size=SIZE, device=device)
-        trained = split_names(figure, self.renderer.names, "train")
-        # Most people will see one of the bundled avatars, so they are drawn more often than the others.
-        trained += list(range(BUNDLED)) * BUNDLED_AGAIN
-        self.identities = torch.tensor(trained, device=device)
+        people = split_names(figure, self.renderer.names, "held_out" if unknown_people else "train")
+        if not unknown_people:
+            # Most will see one of the bundled avatars, so they are drawn more often than the others.
+            people += list(range(BUNDLED)) * BUNDLED_AGAIN
+        self.identities = torch.tensor(people, device=device)
         self._recordings: dict[int, CapturedRenderer] = {}
         self._pool: tuple[int, int] | None = None
         self.poses = poses or Poses.draw(tracks, device)
         self.mouth: Tensor | None = None
         if speech is not None:
-            audio, mouth = speech_stream(load(speech))
+            audio, mouth = speech_stream(load(speech), unknown_voices)
             self.audio = torch.from_numpy(audio).to(device)  # int16, one long stream
             self.mouth = torch.from_numpy(mouth).to(device)  # (ticks, columns) at 120 Hz
 
@@ -205,11 +210,11 @@ class Material:
             self._recordings[count] = CapturedRenderer(self.renderer, count, self._pool)
         return self._recordings[count].render(identity, state)
 
-    def _voices(self, count: int, when: Tensor, fps: int) -> tuple[Tensor, Tensor]:
+    def _voices(self, count: int, when: Tensor, fps: int, plain: bool) -> tuple[Tensor, Tensor]:
         """Windows of speech (count, WINDOW_SAMPLES), some faster or slower than spoken, and their mouths
         (count, len(when), columns) at frames `when` of the clip.
         """
-        pace = paces(count, self.generator)[:, None]
+        pace = paces(count, self.generator, 0.0 if plain else REPACED)[:, None]
         slots = (len(self.audio) - 2 * WINDOW_SAMPLES) // TICK_SAMPLES
         start = self.integers(slots, count)[:, None] * TICK_SAMPLES + WINDOW_SAMPLES
         offsets = torch.arange(WINDOW_SAMPLES, device=self.device) - HISTORY_SAMPLES
@@ -235,22 +240,31 @@ class Material:
         return pcm, mouth * (1 - late / REST_WITHIN).clamp(0, 1)[:, :, None]
 
     @torch.no_grad()
-    def clips(self, count: int, *, fps: int = FPS, frames: int = 12, only: range | None = None) -> ClipBatch:
+    def clips(
+        self,
+        count: int,
+        *,
+        fps: int = FPS,
+        frames: int = 12,
+        only: range | None = None,
+        plain: bool = False,
+    ) -> ClipBatch:
         """`count` clips of `frames` frames at `fps` (or the frames `only` of them), and the frame
-        before each.
+        before each. plain: as spoken and drawn, without silence, other sounds, paces and colours.
         """
         device = self.device
         picked = only or range(frames)
         when = torch.tensor([-1, *picked], device=device)  # the frame before the clip comes first
-        pcm, mouth = self._voices(count, when, fps)
-        pcm, mouth = self._fall_silent(augment(pcm, self.generator), mouth, when, fps)
+        pcm, mouth = self._voices(count, when, fps, plain)
+        if not plain:
+            pcm, mouth = self._fall_silent(augment(pcm, self.generator), mouth, when, fps)
 
         track, first = self.integers(len(self.poses.life), count), self.integers(LOOP, count)
         frame = (first[:, None] + when * (FPS // fps)) % LOOP
         life, hands = self.poses.life[track[:, None], frame], self.poses.hands[track[:, None], frame]
         identity = self.identities[self.integers(len(self.identities), count)]
         state = figure_state(mouth.flatten(0, 1), life.flatten(0, 1), hands.flatten(0, 1))
-        matrix, offset = color_matrices(count, self.generator)
+        matrix, offset = color_matrices(count, self.generator, 0.0 if plain else RECOLORED)
         reference = recolor(self._draw(identity, FigureState.neutral(count, device)), matrix, offset)
         matrix, offset = (x.repeat_interleave(len(when), 0) for x in (matrix, offset))
         pictures = recolor(self._draw(identity.repeat_interleave(len(when)), state), matrix, offset)

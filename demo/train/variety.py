@@ -12,10 +12,10 @@ REPACED = 0.6  # share of windows whose voice is faster and higher, or slower an
 SLOWEST, FASTEST = 0.85, 1.18
 
 
-def color_matrices(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def color_matrices(count: int, generator: torch.Generator, share: float = RECOLORED) -> tuple[Tensor, Tensor]:
     """Matrices (count, 3, 3) and offsets (count, 3, 1) that turn hues and change saturation and light.
 
-    The share 1 - RECOLORED of them is the identity.
+    share: of those that change anything.
     """
     device = generator.device
 
@@ -30,7 +30,7 @@ def color_matrices(count: int, generator: torch.Generator) -> tuple[Tensor, Tens
     turn = torch.cos(angle) * eye + torch.sin(angle) * cross + (1 - torch.cos(angle)) * grey
     saturation = uniform(0.5, 1.2)
     matrix = uniform(0.8, 1.1) * (grey + saturation * (turn - grey))
-    changed = uniform(0.0, 1.0) < RECOLORED
+    changed = uniform(0.0, 1.0) < share
     offset = torch.where(changed, uniform(-0.06, 0.12), torch.zeros_like(angle)).expand(count, 3, 1)
     return torch.where(changed, matrix, eye), offset
 
@@ -41,11 +41,11 @@ def recolor(pictures: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
     return flat.clamp_(0.0, 1.0).view_as(pictures)
 
 
-def paces(count: int, generator: torch.Generator) -> Tensor:
-    """(count,) factors of playing speed; 1 for the share that stays."""
+def paces(count: int, generator: torch.Generator, share: float = REPACED) -> Tensor:
+    """(count,) factors of playing speed; 1 for all but the `share` that changes."""
     device = generator.device
     pace = SLOWEST + (FASTEST - SLOWEST) * torch.rand(count, device=device, generator=generator)
-    changed = torch.rand(count, device=device, generator=generator) < REPACED
+    changed = torch.rand(count, device=device, generator=generator) < share
     return torch.where(changed, pace, torch.ones_like(pace))
 
 

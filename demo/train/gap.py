@@ -1,0 +1,90 @@
+"""Where quality is lost: `python -m demo.train.gap --state DIR [--clips N]`.
+
+Single clips from trained and from held-out people and voices, without the streaming path: PSNR of the output
+and of the VAE alone, and how the mouth's opening follows the truth. What differs between trained and held-out
+is what more people or voices could bring; what is lost on trained ones, more training.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from demo.figure.measure import MouthMeter
+from demo.train.data import Material
+from demo.train.denoiser import LAST_TIMESTEP, Conditions, starting_latents
+from demo.train.models import Networks, build_networks
+from demo.train.vae import AutoencoderLite
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def psnr(output: Tensor, truth: Tensor) -> float:
+    """Mean over pictures (N, 3, H, W), in dB."""
+    return float((-10 * torch.log10((output - truth).square().flatten(1).mean(1))).mean())
+
+
+@torch.inference_mode()
+def measure(material: Material, conditions: Conditions, networks: Networks, clips: int) -> dict[str, float]:
+    """Figures of `clips` plain clips at 24 fps that begin from the true latent of the frame before."""
+    drawn = material.clips(clips, plain=True)
+    kept = conditions.encode(drawn)
+    batch = conditions.batch(kept, conditions.positions(24, range(12)), material.poses.maps)
+    start = starting_latents(batch, torch.ones(clips, dtype=torch.bool))
+    timestep = torch.full((clips,), LAST_TIMESTEP)
+    with torch.autocast("cpu", torch.bfloat16):
+        made = -networks(start, timestep, batch.tokens, batch.poses, batch.reference).float()
+    vae = conditions.vae
+    truth = drawn.pictures[:, 1:].flatten(0, 1)
+    output, through = (
+        vae.decode(x.transpose(1, 2).flatten(0, 1)).float().clamp(0, 1) for x in (made, batch.clean)
+    )
+    head = material.poses.life[drawn.track[:, None], drawn.frame].flatten(0, 1)[:, 2:5]
+    meter = MouthMeter(material.renderer)
+    opened, wanted = (
+        meter.opening(pictures, drawn.identity.repeat_interleave(12), head) for pictures in (output, truth)
+    )
+    return {
+        "psnr": psnr(output, truth),
+        "vae": psnr(through, truth),
+        "correlation": float(torch.corrcoef(torch.stack([opened, wanted]))[0, 1]),
+        "movement": float((opened * wanted).mean() / wanted.square().mean()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m demo.train.gap", description=__doc__)
+    parser.add_argument("--state", type=Path, required=True, help="folder of the training state")
+    parser.add_argument("--clips", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=5)
+    parser.add_argument("--figure", type=Path, default=ROOT / "figure" / "build" / "identities.npz")
+    parser.add_argument("--speech", type=Path, default=ROOT / "speech" / "build" / "speech.npz")
+    arguments = parser.parse_args()
+    device = torch.device("cpu")
+    vae = AutoencoderLite()
+    vae.load_state_dict(load_file(arguments.state / "vae.average.safetensors"))
+    networks = build_networks().eval()
+    networks.load_state_dict(load_file(arguments.state / "networks.average.safetensors"))
+    conditions = Conditions(vae, ROOT / "model" / "whisper", device)
+    print("voices   people   PSNR      VAE alone  opening's correlation  size of the movement")
+    for people, voices in ((False, False), (False, True), (True, False), (True, True)):
+        torch.manual_seed(arguments.seed)
+        material = Material(
+            arguments.figure, arguments.speech, device, seed=arguments.seed, tracks=4,
+            unknown_people=people, unknown_voices=voices,
+        )  # fmt: skip
+        made = measure(material, conditions, networks, arguments.clips)
+        names = ("held out" if voices else "trained", "held out" if people else "trained")
+        print(
+            f"{names[0]:<9}{names[1]:<9}{made['psnr']:5.2f} dB  {made['vae']:5.2f} dB   "
+            f"{made['correlation']:.3f}                  {made['movement']:.2f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
