@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Measures the bundled model and writes docs/bundled-model-evaluation.md. Arguments go to `python -m demo.evaluate`
-# in place of `--full --out docs`; `scripts/evaluate_bundled.sh --help` lists them.
+# in place of `--out docs`; `scripts/evaluate_bundled.sh --help` lists them. Leave the machine alone meanwhile: it
+# also measures speed.
 set -euo pipefail
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
 cd "$root"
 python=${PYTHON:-$root/.venv/bin/python}
 [ -n "${PYTHON:-}" ] || [ -x "$python" ] || python=python3
-if [ $# -eq 0 ]; then set -- --full --out docs; fi
+if [ $# -eq 0 ]; then set -- --out docs; fi
 exec "$python" -m demo.evaluate "$@"

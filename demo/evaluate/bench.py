@@ -27,7 +27,7 @@ class Scale:
     silence_scenes: int = 2
     silence_seconds: float = 6.0
     condition_scenes: int = 3
-    condition_seconds: float = 10.0
+    condition_seconds: float = 6.0
     human_seconds: float = 20.0
 
 
