@@ -279,8 +279,8 @@ class DenoiserEngine:
 
     def _sample(self, inputs: Inputs, reference: ReferenceCache) -> Tensor:
         """The clip's latents by the fastest way that is ready for its shape."""
-        frames, _, *size = inputs.noise.shape
-        if self._fast is not None and self._fast.prepared(frames, *size, inputs.tokens.shape[1]):
+        frames, _, height, width = inputs.noise.shape
+        if self._fast is not None and self._fast.prepared(frames, height, width, inputs.tokens.shape[1]):
             latents, start = self._start(self._fast, inputs)
             return self._fast.sample(latents, inputs.tokens, inputs.pose, reference, start)
         denoiser = self._eager

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from gpu_worker.fast.build import build
 from gpu_worker.fast.low import WatchingOps, layers_of, lower
 from gpu_worker.fast.network import Inputs, Positions, StepRunner, audio_keys_values, mergeable
 from gpu_worker.fast.ops import Image, TorchOps
 from gpu_worker.fast.tiers import TIERS, Tier
-from gpu_worker.fast.weights import Heads, Network, build
+from gpu_worker.fast.weights import Heads, Network, SpareColumn
 from gpu_worker.loading import Models
 from gpu_worker.model import ReferenceCache
 from gpu_worker.pipeline import PRESERVED, frame_orders
@@ -72,11 +73,11 @@ class FastDenoiser:
             raise FastUnavailable(f"guidance {scale} needs a second, unconditional half")
         self.models = models
         self.preserved = preserved
-        self.tier = tier
+        self.tier = supported(tier, models.device)
         self.steps: tuple[Step, ...] = make_steps(
             models.scheduler, models.config.steps if steps is None else steps
         )
-        self.ops = ops or choose_ops(models.device)
+        self.ops = ops or choose_ops(models.device, models.dtype)
         self._graphs = graphs and models.device.type == "cuda"
         self.network: Network = build(models.denoiser, [step.timestep for step in self.steps], self.ops.split)
         self._plans: dict[Shape, _Plan] = {}
@@ -96,7 +97,7 @@ class FastDenoiser:
         Arguments as for `sample`; with float8 the first such clip is also where its scales are taken from.
         starts: the steps that clips may start at.
         """
-        shape = (len(latents), *latents.shape[2:], tokens.shape[1])
+        shape = _shape(latents, tokens)
         if shape in self._plans:
             return
         with torch.inference_mode():
@@ -136,7 +137,7 @@ class FastDenoiser:
         tokens (F, T, width) of the audio, pose features (F, c0, h, w). Raises KeyError for a shape or a start
         that was not prepared.
         """
-        plan = self._plans[(len(latents), *latents.shape[2:], tokens.shape[1])]
+        plan = self._plans[_shape(latents, tokens)]
         self._fill(plan, latents, tokens, pose_features, reference)
         if self._graphs:
             plan.graphs[start].replay()
@@ -232,6 +233,10 @@ class FastDenoiser:
             plan.latents.copy_(latents.unflatten(1, (height, width)).permute(0, 3, 1, 2))
 
 
+def _shape(latents: Tensor, tokens: Tensor) -> Shape:
+    return len(latents), latents.shape[2], latents.shape[3], tokens.shape[1]
+
+
 def halved(height: int, width: int, times: int) -> tuple[int, int]:
     """The sides of an image after `times` convolutions of stride 2."""
     for _ in range(times):
@@ -239,10 +244,20 @@ def halved(height: int, width: int, times: int) -> tuple[int, int]:
     return height, width
 
 
-def choose_ops(device: torch.device) -> TorchOps:
-    """Triton on CUDA, plain torch elsewhere. Raises FastUnavailable where Triton is absent."""
+def supported(tier: Tier, device: torch.device) -> Tier:
+    """The tier, without float8 where the device has none."""
+    if tier.fp8 and device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 9):
+        logger.info("tier %s: no float8 on %s", tier.name, torch.cuda.get_device_name(device))
+        return replace(tier, fp8=False)
+    return tier
+
+
+def choose_ops(device: torch.device, dtype: torch.dtype) -> TorchOps:
+    """Triton on CUDA, plain torch elsewhere. Raises FastUnavailable where Triton is absent or no gain."""
     if device.type != "cuda":
-        return TorchOps()
+        return TorchOps(SpareColumn())
+    if dtype == torch.float32:
+        raise FastUnavailable("its kernels are for half precision, --dtype is float32")
     try:
         from gpu_worker.fast.triton_ops import TritonOps
     except ImportError as error:

@@ -1,6 +1,7 @@
 """What the fast network is made of, in plain torch: any device, any type. `triton_ops` computes the same.
 
-Images are (N, positions, channels), rows of channels in memory, so that a linear layer takes them as they are.
+Images are (N, positions, channels), rows of channels in memory, so that a linear layer takes them as they
+are.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gpu_worker.fast.weights import Heads, Linear, Norm, SplitRule
-
 
 FP8_MAX = 448.0
 
@@ -157,6 +157,6 @@ def rounded(x: Tensor, scale: float) -> Tensor:
 
 
 def _image(x: Tensor) -> Image:
-    """x (N, channels, height, width) → image; not copied where x is channels_last, as convolutions make it."""
+    """x (N, channels, height, width) → image; no copy where x is channels_last, as convolutions make it."""
     data = x.permute(0, 2, 3, 1).contiguous()
     return Image(data.flatten(1, 2), x.shape[2], x.shape[3])

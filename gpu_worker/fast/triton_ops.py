@@ -1,4 +1,7 @@
-"""The fast network's stages by Triton kernels, cuBLAS and cuDNN; tiles chosen on an H200 (docs/gpu-speed.md)."""
+"""The fast network's stages by Triton kernels, cuBLAS and cuDNN.
+
+Tiles were chosen on an H200 (docs/gpu-speed.md).
+"""
 
 from __future__ import annotations
 
@@ -35,16 +38,24 @@ class PaddedHeads(SplitRule):
 
 
 class TritonOps(TorchOps):
-    """`without`: stages left to plain torch, for comparison; `half_exp`: see `kernels.attention`.
+    """without: stages left to plain torch, for comparison, of norms, double, temporal, gate and attention.
 
-    `small`: tiles for tiny networks, as tests have.
+    fused_geglu: the gate within a matrix product of Triton's instead of after one of cuBLAS. narrow: see
+    `kernels.attention.Tile`. small: tiles for tiny networks, as tests have.
     """
 
-    def __init__(self, *, half_exp: bool = False, small: bool = False, without: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        without: Collection[str] = (),
+        fused_geglu: bool = False,
+        narrow: bool = False,
+        small: bool = False,
+    ) -> None:
         super().__init__(None if "attention" in without else PaddedHeads())
         self.without = frozenset(without)
-        self.half_exp = half_exp
-        self.spatial_tile = Tile(32, 32, 4, 2) if small else Tile(128, 64, 8, 3)
+        self.fused_geglu = fused_geglu
+        self.spatial_tile = Tile(32, 32, 4, 2, narrow) if small else Tile(128, 64, 8, 3, narrow)
         self.audio_tile = Tile(32, 32, 4, 1) if small else Tile(128, 64, 4, 1)
         self.geglu_tile = GemmTile(32, 32, 32, 4, 2) if small else GemmTile(128, 128, 64, 8, 3)
 
@@ -128,27 +139,24 @@ class TritonOps(TorchOps):
         )
 
     def geglu(self, x: Tensor, layer: Linear) -> Tensor:
-        if "geglu" in self.without:
+        if self.fused_geglu:
+            assert layer.bias is not None
+            return geglu(x, layer.weight, layer.bias, tile=self.geglu_tile)
+        if "gate" in self.without:
             return super().geglu(x, layer)
-        if "gemm" in self.without:
-            return gate(self.linear(x, layer))
-        assert layer.bias is not None
-        return geglu(x, layer.weight, layer.bias, tile=self.geglu_tile)
+        return gate(self.linear(x, layer))
 
     def attention(
         self, q: Tensor, k: Tensor, v: Tensor, heads: Heads, ref: tuple[Tensor, Tensor] | None = None
     ) -> Tensor:
-        merged = ref is not None and (ref[0].shape[1] < q.shape[1] or k.shape[1] < q.shape[1])
-        if heads.size > OWN_ATTENTION or ("attention" in self.without and not merged):
+        if heads.size > OWN_ATTENTION or "attention" in self.without:
             with sdpa_kernel(_SDPA, set_priority=True):
                 return super().attention(q, k, v, heads, ref)
         ref_k, ref_v = ref or (None, None)
         tile = self.spatial_tile if ref is not None else self.audio_tile
-        half = self.half_exp and q.dtype == torch.float16
         return two_source_attention(
-            q, k, v, ref_k, ref_v, heads=heads.count, size=heads.size, split=heads.split, tile=tile,
-            half_exp=half,
-        )  # fmt: skip
+            q, k, v, ref_k, ref_v, heads=heads.count, size=heads.size, split=heads.split, tile=tile
+        )
 
     def temporal(self, qkv: Tensor, frames: int, heads: int) -> Tensor:
         if "temporal" in self.without:

@@ -1,7 +1,8 @@
 """Group and layer normalisation of channels-last data, with what stands beside them.
 
-Layouts: images are (N, positions, channels), rows of channels. Group statistics are made in two steps: sums of
-each channel over a share of the positions, then of each group over its channels and shares; float32 throughout.
+Layouts: images are (N, positions, channels), rows of channels. Group statistics are made in two steps: sums
+of each channel over a share of the positions, then of each group over its channels and shares; float32
+throughout.
 """
 
 from __future__ import annotations
@@ -156,8 +157,9 @@ def _share(positions: int) -> int:
 
 
 def channel_sums(x: Tensor, *, shift: Tensor | None = None) -> Tensor:
-    """Sums for `group_norm`: float32 (N, shares, 2, channels) of x (N, positions, channels) + shift (channels,).
+    """Sums for `group_norm`: float32 (N, shares, 2, channels) of x (N, positions, channels) + shift.
 
+    shift: (channels,) or None.
     The sums of images side by side are those of each, joined in the last dimension.
     """
     return _sums(x, None, shift, None)

@@ -1,7 +1,7 @@
 """`python -m scripts.ladder`: one row per optimisation of the denoiser, each with its time, memory and error.
 
-Errors are those of the latents after all steps against the faithful denoiser, eager, in float32 (TF32 off), with
-the same random weights before they are rounded. `--quick` runs a tiny model, as on a CPU.
+Errors are those of the latents after all steps against the faithful denoiser, eager, in float32 (TF32 off),
+with the same random weights before they are rounded. `--quick` runs a tiny model, as on a CPU.
 """
 
 from __future__ import annotations
@@ -115,10 +115,8 @@ def _reference(models: Models, clip: Clip, side: int) -> Tensor:
     begin = time.perf_counter()
     denoiser = ClipDenoiser(models)
     latents = denoiser.sample(clip.noise, denoiser.project_audio(clip.tokens), clip.pose, clip.reference)
-    size = latents.std().item()
-    say(
-        f"float32 eager, {8 * side}²: {time.perf_counter() - begin:.1f} s, latents' standard deviation {size:.3f}"
-    )
+    seconds, size = time.perf_counter() - begin, latents.std().item()
+    say(f"float32 eager, {8 * side}²: {seconds:.1f} s, latents' standard deviation {size:.3f}")
     return latents.double()
 
 

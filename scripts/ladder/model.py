@@ -55,7 +55,7 @@ TINY = {**FULL, "block_out_channels": [32, 64], "norm_num_groups": 8, "attention
 
 @dataclass
 class Clip:
-    """What a clip starts from: noise (F, 4, h, w), audio tokens, pose features, reference features by block."""
+    """What a clip is made from: noise (F, 4, h, w), audio tokens, pose features, reference by block."""
 
     noise: Tensor
     tokens: Tensor
@@ -104,7 +104,7 @@ def _config(steps: int) -> ModelConfig:
 
 @torch.inference_mode()
 def make_clip(models: Models, side: int, frames: int, seed: int = 5) -> Clip:
-    """Inputs of a clip of side×side latents. Picture and pose are smooth, as real ones are; noise is clamped."""
+    """Inputs of a clip of side×side latents. Picture and pose are smooth, as real ones are."""
     device, config = models.device, models.denoiser.config
     g = torch.Generator(device).manual_seed(seed)
 

@@ -1,7 +1,7 @@
 """The order of work of the official code, for the ladder's first row.
 
-There every self-attention projects keys and values of [frame tokens ; reference tokens] anew for each frame and
-step, and every cross-attention those of the audio. The numbers are those of `ClipDenoiser`.
+There every self-attention projects keys and values of [frame tokens ; reference tokens] anew for each frame
+and step, and every cross-attention those of the audio. The numbers are those of `ClipDenoiser`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def projecting_everything() -> Iterator[None]:
         return attn.project_out(attend(attn.to_q(x), k, v, attn.heads))
 
     before = TransformerBlock._self_attention
-    TransformerBlock._self_attention = self_attention  # type: ignore[method-assign]
+    TransformerBlock._self_attention = self_attention  # type: ignore[assignment,method-assign]
     try:
         yield
     finally:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from gpu_worker.fast.build import build
 from gpu_worker.fast.network import Inputs, Positions, StepRunner
 from gpu_worker.fast.ops import Image, TorchOps
 from gpu_worker.fast.tiers import Tier
-from gpu_worker.fast.weights import Heads, Linear, Norm, build
+from gpu_worker.fast.weights import Heads, Linear, Norm
 from gpu_worker.loading import Models
 from gpu_worker.model import DenoisingUNet3D
 from scripts.ladder.model import Clip
@@ -148,12 +149,15 @@ def step_floors(denoiser: DenoisingUNet3D, clip: Clip) -> dict[str, float]:
     ops = CountingOps()
     network = build(bare, [0], ops.split)
     frames, channels, height, width = clip.noise.shape
-    meta = {"device": "meta", "dtype": torch.float16}
+
+    def empty(*shape: int) -> Tensor:
+        return torch.empty(shape, device="meta", dtype=torch.float16)
+
     columns = [block.heads.count * block.heads.wide for block in network.spatials()]
-    reference = [torch.empty(1, k.shape[1], c, **meta) for (k, _), c in zip(clip.reference.layers, columns, strict=True)]  # type: ignore[call-overload]  # fmt: skip
-    audio = [torch.empty(frames, clip.tokens.shape[1], c, **meta) for c in columns]  # type: ignore[call-overload]
-    pose = torch.empty(frames, height * width, denoiser.config.block_out_channels[0], **meta)  # type: ignore[call-overload]
-    latents = Image(torch.empty(frames, height * width, channels, **meta), height, width)  # type: ignore[call-overload]
+    reference = [empty(1, k.shape[1], c) for (k, _), c in zip(clip.reference.layers, columns, strict=True)]
+    audio = [empty(frames, clip.tokens.shape[1], c) for c in columns]
+    pose = empty(frames, height * width, denoiser.config.block_out_channels[0])
+    latents = Image(empty(frames, height * width, channels), height, width)
     runner = StepRunner(network, ops, Positions({}), Tier())
     runner.run(latents, 0, Inputs(pose, [(x, x) for x in audio], [(x, x) for x in reference]))
     return ops.seconds

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from gpu_worker.fast import FastDenoiser
 from gpu_worker.fast.ops import TorchOps
 from gpu_worker.fast.tiers import TIERS, Tier
+from gpu_worker.fast.weights import SpareColumn
 from gpu_worker.loading import Models, _channels_last
 from gpu_worker.model import attention
 from gpu_worker.pipeline import ClipDenoiser
@@ -111,21 +111,22 @@ def _with_cudnn(inner: Callable[[Models, Clip], object]) -> Callable[[Models, Cl
     return make
 
 
-def _fast(without: str = "", *, tier: Tier = TIERS["exact"], graph: bool = True, torch_ops: bool = False
-          ) -> Callable[[Models, Clip], object]:  # fmt: skip
+def _fast(
+    *without: str, tier: Tier = TIERS["exact"], graph: bool = True, torch_ops: bool = False, **options: bool
+) -> Callable[[Models, Clip], object]:
+    """The fast path; `without` and `options` as `TritonOps` takes them."""
+
     @contextmanager
     def make(models: Models, clip: Clip) -> Iterator[Sample]:
-        ops = None
+        ops: TorchOps = TorchOps(None if tier == TIERS["exact"] else SpareColumn())
         if models.device.type == "cuda" and not torch_ops:
             from gpu_worker.fast.triton_ops import TritonOps
 
-            ops = TritonOps(without=without.split())
-        denoiser = FastDenoiser(models, ops=TorchOps() if torch_ops else ops, tier=tier, graphs=graph)
+            ops = TritonOps(without=without, **options)
+        denoiser = FastDenoiser(models, ops=ops, tier=tier, graphs=graph)
         given = (clip.noise, clip.tokens, clip.pose, clip.reference)
         denoiser.prepare(*given)
         yield lambda: denoiser.sample(*given)
-        del denoiser
-        gc.collect()
 
     return make
 
@@ -151,19 +152,22 @@ ROWS = [
     Row("audio", "+ audio keys and values once per clip", _eager(False)),
     Row("channels", "+ channels_last", _channels),
     Row("cudnn", "+ cuDNN attention", _with_cudnn(_eager(False)), cuda=True),
-    Row("compile", "+ torch.compile, default mode", _with_cudnn(_eager(False, "default")), cuda=True, slow=True),
+    Row("compile", "+ torch.compile, default mode", _with_cudnn(_eager(False, "default")),
+        cuda=True, slow=True),
     Row("reduce", "torch.compile, reduce-overhead instead", _with_cudnn(_eager(False, "reduce-overhead")),
         cuda=True, slow=True),
     Row("fused", "fast path: fused weights, plain torch stages", _fast(torch_ops=True, graph=False)),
-    Row("graph", "+ six steps in one CUDA graph", _fast("norms temporal attention geglu"), cuda=True),
-    Row("norms", "+ norms by Triton, up-sampling convolutions in four phases", _fast("temporal attention geglu"),
+    Row("graph", "+ six steps in one CUDA graph", _fast("norms", "double", "temporal", "gate", "attention"),
         cuda=True),
-    Row("temporal", "+ temporal attention by Triton", _fast("attention geglu"), cuda=True),
-    Row("geglu", "+ GEGLU by Triton", _fast("attention"), cuda=True),
+    Row("norms", "+ norms by Triton", _fast("double", "temporal", "gate", "attention"), cuda=True),
+    Row("double", "+ up-sampling convolutions in four phases", _fast("temporal", "gate", "attention"),
+        cuda=True),
+    Row("temporal", "+ temporal attention by Triton", _fast("gate", "attention"), cuda=True),
+    Row("gate", "+ GEGLU's gate in one pass by Triton", _fast("attention"), cuda=True),
     Row("attention", "+ spatial and audio attention of small heads by Triton", _fast(), cuda=True),
     Row("nograph", "the same without the graph", _fast(graph=False), cuda=True),
-    Row("gate", "the same, GEGLU as cuBLAS and a pass by Triton", _fast("gemm"), cuda=True),
-    Row("nodouble", "the same, up-sampling convolutions at the larger size", _fast("double"), cuda=True),
+    Row("geglu", "the same, GEGLU within a matrix product by Triton", _fast(fused_geglu=True), cuda=True),
+    Row("narrow", "the same, logits from 48 columns of 64", _fast(narrow=True), cuda=True),
     *(Row(f"try-{key}", f"exact, but {text}", _fast(tier=Tier(key, text, **options)))
       for key, text, options in TRIALS),
     *(Row(f"tier-{name}", tier.text, _fast(tier=tier)) for name, tier in TIERS.items() if name != "exact"),

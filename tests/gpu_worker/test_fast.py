@@ -87,8 +87,8 @@ def test_other_networks(models: Models, motion: dict[str, Any]) -> None:
 
 
 def test_the_official_numbers(
-    golden_models: Models,
-    numbers: dict[str, np.ndarray],  # noqa: F811 - fixtures
+    golden_models: Models,  # noqa: F811
+    numbers: dict[str, np.ndarray],  # noqa: F811
 ) -> None:
     given = golden_conditions(ClipDenoiser(golden_models), numbers, 12)
     noise = torch.from_numpy(numbers["noise_L12_cfg1.0"])[0].transpose(0, 1)

@@ -1,4 +1,4 @@
-"""The Triton kernels against plain torch: by Triton's interpreter, or compiled where there is a CUDA device."""
+"""The Triton kernels against plain torch: by Triton's interpreter, or on a CUDA device where there is one."""
 
 from __future__ import annotations
 
@@ -44,11 +44,21 @@ def padded(x: Tensor, heads: int, width: int, last: float = 0.0) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("size", "split"), [(8, (16, 0)), (16, (16, 0)), (40, (64, 0)), (40, (32, 16)), (80, (64, 16))]
+    ("size", "split", "narrow"),
+    [
+        (8, (16, 0), False),
+        (16, (16, 0), False),
+        (40, (64, 0), False),
+        (40, (64, 0), True),
+        (40, (32, 16), False),
+        (80, (64, 16), False),
+    ],
 )
 @pytest.mark.parametrize("with_reference", [False, True])
 @pytest.mark.parametrize("tokens", [64, 50])
-def test_two_source_attention(size: int, split: tuple[int, int], with_reference: bool, tokens: int) -> None:
+def test_two_source_attention(
+    size: int, split: tuple[int, int], narrow: bool, with_reference: bool, tokens: int
+) -> None:
     heads, frames, clips = 2, 2, 1
     q, k, v = (rand(frames * clips, tokens, heads * size) for _ in range(3))
     ref_k, ref_v = rand(clips, 40, heads * size), rand(clips, 40, heads * size)
@@ -63,7 +73,7 @@ def test_two_source_attention(size: int, split: tuple[int, int], with_reference:
         padded(q * scale, heads, wide), padded(k, heads, wide), padded(v, heads, wide, 1.0),
         padded(ref_k, heads, wide) if with_reference else None,
         padded(ref_v, heads, wide, 1.0) if with_reference else None,
-        heads=heads, size=size, split=split, tile=attention.Tile(32, 32, 4, 2), half_exp=CUDA,
+        heads=heads, size=size, split=split, tile=attention.Tile(32, 32, 4, 2, narrow),
     )  # fmt: skip
     q, keys, values = (x.unflatten(-1, (heads, -1)).transpose(1, 2).float() for x in (q, keys, values))
     close(made.float(), F.scaled_dot_product_attention(q, keys, values).transpose(1, 2).flatten(2))
