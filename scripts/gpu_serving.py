@@ -56,9 +56,9 @@ def parts(out: Path, model: Path, caches: Path) -> list[Part]:
         places = (
             () if "--gpu-devices" in flags else ("--gpu-devices", "cuda:0", "--encoder-devices", "cuda:0")
         )
-        small = ("-m", "scripts.live_bench", "--model", "tiny", "--seconds", "2", "--fps", "8")
-        small += ("--gpu-devices", "cpu", "--encoder-devices", "cpu", "--json", str(out / f"{name}.json"))
-        return Part(name, what, (*words, *places, *flags), seconds, gpus, small)
+        small = ["-m", "scripts.live_bench", "--model", "tiny", "--seconds", "2", "--fps", "8"]
+        small += ["--gpu-devices", "cpu", "--encoder-devices", "cpu", "--json", str(out / f"{name}.json")]
+        return Part(name, what, (*words, *places, *flags), seconds, gpus, tuple(small))
 
     ladder = ("-m", "scripts.decode_bench")
     tests = ("-m", "pytest", "-c", os.devnull, "--rootdir", str(ROOT), "-q", "-s", "-p", "no:cacheprovider")
