@@ -132,11 +132,11 @@ class TorchOps:
         if ref is not None:
             k, v = (torch.cat([x, r.expand(len(x), -1, -1)], 1) for x, r in zip((k, v), ref, strict=True))
         q, k, v = (x.unflatten(2, (heads.count, heads.wide)).transpose(1, 2) for x in (q, k, v))
-        size, spare = heads.size, heads.wide > heads.size
-        q, k, v = q[..., :size], k[..., :size], v[..., : size + spare]
         out = F.scaled_dot_product_attention(q, k, v, scale=math.log(2))
-        if spare:  # of how many merged keys each stands for
-            out = out[..., :size] / out[..., size:]
+        if (
+            heads.wide > heads.size
+        ):  # spare columns of q and k are 0; the values' says how many each stands for
+            out = out[..., : heads.size] / out[..., heads.size : heads.size + 1]
         return out.transpose(1, 2).flatten(2)
 
     def merge(self, kv: Tensor, height: int, width: int) -> Tensor:

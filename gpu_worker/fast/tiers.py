@@ -27,7 +27,15 @@ class Tier:
     fp8: bool = False
 
 
+EVERY_OTHER = frozenset(range(1, 100, 2))
+
 TIERS = {
     "exact": Tier(),
-    "fast": Tier("fast", "fast tier", merge_reference=True, merge_frame=True),
+    "fast": Tier(
+        "fast",
+        "fast tier: reference merged, every other step the highest level alone with the attention before",
+        merge_reference=True,
+        reuse_attention=EVERY_OTHER,
+        shallow=EVERY_OTHER,
+    ),
 }

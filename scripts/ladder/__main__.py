@@ -80,7 +80,9 @@ def _parser() -> argparse.ArgumentParser:
         "--rows", default="", help=f"of {', '.join(row.key for row in ROWS)}; all if not given"
     )
     parser.add_argument(
-        "--slow", action="store_true", help="with the rows that torch.compile the whole network"
+        "--slow",
+        action="store_true",
+        help="with the rows that torch.compile the whole network, and each step's reuse by itself",
     )
     parser.add_argument("--repeat", type=int, default=5, help="clips timed a row (default %(default)s)")
     parser.add_argument("--dtype", default="float16", help="arithmetic of all rows (default %(default)s)")

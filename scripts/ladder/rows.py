@@ -139,6 +139,8 @@ TRIALS: list[tuple[str, str, dict[str, Any]]] = [
     ("reuse", "self-attention there reused at steps 2, 4 and 6", {"reuse_attention": ODD}),
     ("shallow", "only the highest level at steps 2, 4 and 6", {"shallow": ODD}),
     ("shallow2", "only the two highest levels at steps 2, 4 and 6", {"shallow": ODD, "depth": 2}),
+    ("fast2", "the fast tier with two levels and float8",
+     {"merge_reference": True, "fp8": True, "reuse_attention": ODD, "shallow": ODD, "depth": 2}),
     *((f"{kind}-{step}", f"{text} at step {step}", {**more, key: frozenset({step - 1})})
       for kind, text, key, more in (
           ("reuse", "self-attention of the highest resolution reused", "reuse_attention", {}),
@@ -168,7 +170,8 @@ ROWS = [
     Row("nograph", "the same without the graph", _fast(graph=False), cuda=True),
     Row("geglu", "the same, GEGLU within a matrix product by Triton", _fast(fused_geglu=True), cuda=True),
     Row("narrow", "the same, logits from 48 columns of 64", _fast(narrow=True), cuda=True),
-    *(Row(f"try-{key}", f"exact, but {text}", _fast(tier=Tier(key, text, **options)))
+    *(Row(f"try-{key}", f"exact, but {text}", _fast(tier=Tier(key, text, **options)),
+          slow="-" in key)  # one step by itself
       for key, text, options in TRIALS),
     *(Row(f"tier-{name}", tier.text, _fast(tier=tier)) for name, tier in TIERS.items() if name != "exact"),
 ]  # fmt: skip

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gpu_worker.fast import FastDenoiser, FastUnavailable
-from gpu_worker.fast.ops import TorchOps
+from gpu_worker.fast.ops import Image, TorchOps
 from gpu_worker.fast.tiers import TIERS, Tier
 from gpu_worker.fast.weights import SpareColumn
 from gpu_worker.loading import Models
@@ -165,3 +165,16 @@ def test_tiers_come_near(models: Models, tier: Tier, most: float) -> None:
     assert error <= most
     if tier.fp8:
         assert error > 0
+
+
+def test_cudnn_serves_the_convolutions(models: Models) -> None:
+    """Without it CUDA's convolutions are many times slower, and nothing else would show it."""
+    seen = []
+
+    class Seeing(TorchOps):
+        def conv(self, image: Image, weight: Tensor, stride: int = 1) -> Image:
+            seen.append((torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark))
+            return super().conv(image, weight, stride)
+
+    both(models, conditions(ClipDenoiser(models)), Seeing())
+    assert set(seen) == {(True, True)}

@@ -1,0 +1,70 @@
+"""Every kernel compiles for Hopper with the sizes that the full model has; no GPU is needed for that."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("triton", reason="the kernels need Triton, which is not installed here")
+
+# In a process of its own, where Triton compiles instead of interpreting.
+PROGRAM = """
+import sys
+from triton import compile
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from gpu_worker.kernels import attention, geglu, norms, temporal
+
+
+def build(kernel, constants, types=None, warps=4, stages=3):
+    types = types or {}
+    names = kernel.arg_names
+    plain = lambda name: "*fp16" if name.endswith("_ptr") else "i32"
+    signature = {n: "constexpr" if n in constants else types.get(n) or plain(n) for n in names}
+    divisible = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(names)
+                 if n not in constants and signature[n] != "fp32"}
+    source = ASTSource(fn=kernel, signature=signature, attrs=divisible,
+                       constexprs={(names.index(n),): value for n, value in constants.items()})
+    made = compile(source, target=GPUTarget("cuda", 90, 32),
+                   options={"num_warps": warps, "num_stages": stages})
+    assert made.metadata.shared <= 227 * 1024, (kernel.__name__, made.metadata.shared)
+
+
+sums, scale = {"sums_ptr": "*fp32"}, {"out_scale": "fp32"}
+low = {**scale, "out_ptr": "*fp8e4nv"}
+heads = dict(SIZE=40, QA=64, QB=0, A=64, B=0, QUERIES=128, KEYS=64, HEADS=8, ONES=True, EVEN_Q=True)
+build(attention._attention, dict(heads, TWO=True, EVEN_K=True, EVEN_R=True), warps=8)
+build(attention._attention, dict(heads, QA=32, QB=16, TWO=True, EVEN_K=True, EVEN_R=True), warps=8)
+build(attention._attention, dict(heads, TWO=False, EVEN_K=False, EVEN_R=False), stages=1)
+for size, wide in ((40, 64), (160, 256)):
+    build(temporal._temporal_dot, dict(FRAMES=12, FRAMES_POW2=16, WIDTH=8 * size, SIZE=size, SIZE_POW2=wide,
+                                       BLOCK=2, EVEN=True), {"scale": "fp32"})
+build(geglu._gate, dict(ROWS=8, COLUMNS=256, OUT_FP8=False), scale)
+build(geglu._gate, dict(ROWS=8, COLUMNS=256, OUT_FP8=True), low)
+build(norms._layer_norm, dict(BLOCK=8, WIDTH=512, SHIFT=True, OUT_FP8=False), {**scale, "eps": "fp32"})
+build(norms._layer_norm, dict(BLOCK=2, WIDTH=2048, SHIFT=True, OUT_FP8=True), {**low, "eps": "fp32"})
+for other, write, phases in ((True, True, False), (False, True, True), (False, False, False)):
+    build(norms._channel_sums, dict(BLOCK=32, CHANNELS=64, OTHER=other, SHIFT=True, WRITE=write,
+                                    PHASES=phases), sums)
+build(norms._group_affine, dict(SHARES=18, SHARES_POW2=32, SIZE=30, SIZE_POW2=32, CORRECT=True),
+      {**sums, "affine_ptr": "*fp32", "count": "fp32", "eps": "fp32"})
+build(norms._apply_affine, dict(BLOCK=64, CHANNELS=64, SECOND=True, SHIFT=True, SILU=True),
+      {"affine_ptr": "*fp32"})
+sys.stdout.write("all compiled")
+"""
+
+
+@pytest.mark.slow
+def test_kernels_compile_for_hopper(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    environment = {"PATH": "/usr/bin:/bin", "TRITON_CACHE_DIR": str(tmp_path), "HOME": str(tmp_path)}
+    made = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert made.stdout == "all compiled", made.stderr[-3000:]

@@ -1,0 +1,55 @@
+"""The ladder's command, small on the CPU."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scripts.ladder.__main__ import main
+from scripts.ladder.model import FULL, MOTION
+from scripts.ladder.profile import class_of
+
+
+def test_a_short_ladder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    rows = "official,reference,fused,try-fp8,tier-fast"
+    words = ["--quick", "--cpu", "--repeat", "1", "--dtype", "float32", "--rows", rows]
+    assert main([*words, "--profile", "fused", "--json", str(figures)]) == 0
+    said = capsys.readouterr().out
+    assert "| fast path: fused weights, plain torch stages |" in said
+    made = json.loads(figures.read_text())["rows"]
+    assert [key.split("/")[1] for key in made] == rows.split(",")
+    errors = {key.split("/")[1]: row["error"] for key, row in made.items()}
+    assert errors["official"] < 1e-5
+    assert errors["fused"] < 1e-5
+    assert 1e-4 < errors["try-fp8"] < 0.5
+    assert errors["tier-fast"] < 0.8
+    assert "| linear |" in said  # the profile's table, with floors
+
+
+def test_an_unknown_row() -> None:
+    with pytest.raises(SystemExit, match="no row fastest; there are official, "):
+        main(["--quick", "--cpu", "--rows", "fastest"])
+
+
+def test_the_model_is_full_size() -> None:
+    """Of the official configuration; the widths are those that a configuration without them has."""
+    assert FULL == {"cross_attention_dim": 384}
+    assert MOTION["motion_module_resolutions"] == [1, 2, 4, 8]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "kind"),
+    [
+        ("_temporal_dot", "temporal"),
+        ("_attention", "attention"),
+        ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16", "attention"),
+        ("sm90_xmma_fprop_implicit_gemm_f16f16_f16f32_f32_nhwckrsc_nhwc", "conv"),
+        ("nvjet_sm90_hsh_160x128_64x5_1x2_h_badd_TNN", "linear"),
+        ("_layer_norm", "pointwise and norms"),
+    ],
+)
+def test_kernels_have_a_class(kernel: str, kind: str) -> None:
+    assert class_of(kernel) == kind
