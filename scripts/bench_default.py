@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from scripts.bench_pour import Poured, pour
-from scripts.bench_tools import cores, ms, settle, speak, table
+from scripts.bench_tools import NOISY, Others, cores, ms, settle, speak, table
 from scripts.managed_run import ManagedRun, Samples
-from scripts.processes import machine_busy, usage
 
 # What a stage does for one clip, and the metric that times it.
 WORK = {
@@ -20,7 +19,6 @@ WORK = {
     "encoder_worker": ("VAE decode + JPEG", "clip_seconds"),
 }
 MOST_RTF, MOST_LATENCY, MOST_MEMORY = 0.8, 0.6, 3e9
-NOISY = 0.15
 
 
 @dataclass(frozen=True)
@@ -81,18 +79,17 @@ def measure_default(wav: Path, flags: Sequence[str], *, poured_seconds: float = 
         speak(run, wav, seconds=2.0)  # the first clips of a process are not typical
         pids = [run.process.pid]
         settle(pids)
-        before, used, busy, began = run.metrics(), usage(pids), machine_busy(), time.monotonic()
-        (report,) = speak(run, wav)
-        now = usage(pids)
-        spent, wall = now.spent_since(used), time.monotonic() - began
-        others = (machine_busy() - busy - sum(spent.values())) / wall
+        before = run.metrics()
+        with Others(pids) as used:
+            (report,) = speak(run, wav)
         time.sleep(1.0)  # stages tell their figures twice a second
         after = run.metrics()
     work = [_work(before, after, stage, *kind) for stage, kind in WORK.items()]
     poured = pour(wav, poured_seconds, flags) if poured_seconds else None
     return DefaultRun(
-        report, work, cores(), spent, now.resident, now.proportional, others, run.ready_in, poured
-    )
+        report, work, cores(), used.spent, used.after.resident, used.after.proportional, used.cores,
+        run.ready_in, poured,
+    )  # fmt: skip
 
 
 def _work(before: Samples, after: Samples, stage: str, what: str, metric: str) -> Work:

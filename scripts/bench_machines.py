@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from scripts.bench_tools import cores, ms, only_cores, settle, speak, table
+from scripts.bench_tools import NOISY, Others, cores, ms, only_cores, settle, speak, table
 from scripts.live_client import ClientError, Plan, server_info
 from scripts.live_client import speak as talk
 from scripts.managed_run import ManagedRun, RunError
@@ -38,14 +38,18 @@ class Machine:
 
 @dataclass(frozen=True)
 class Shown:
-    """What a run on it showed. `log`: its line on the rate; `page`: the notice a page displays, or ""."""
+    """What a run on it showed. `log`: its line on the rate; `page`: the notice a page displays, or "".
+
+    `lost`: frames that the gateway gave up. `others`: cores that all else used meanwhile, the client among it.
+    """
 
     machine: Machine
     fps: int
     log: str
     page: str
     report: Report | None
-    dropped: int
+    lost: int
+    others: float = 0.0
     failure: str = ""
 
     @property
@@ -77,22 +81,28 @@ def try_machine(machine: Machine, wav: Path, flags: Sequence[str]) -> Shown:
             settle([run.process.pid], bound=120.0)
             info = server_info(run.url)
             plan = Plan(read_sound(wav), version=2)
-            report = asyncio.run(talk(run.url, plan, int(info["fps"]), 0))
-            return _shown(machine, run.log(), info, plan.texts, report)
+            with Others([run.process.pid]) as others:
+                report = asyncio.run(talk(run.url, plan, int(info["fps"]), 0))
+            return _shown(machine, run.log(), info, plan.texts, report, others.cores)
         except (ClientError, RunError) as error:
-            return Shown(machine, 0, _log_line(run.log())[1], "", None, 0, str(error))
+            return Shown(machine, 0, _log_line(run.log())[1], "", None, 0, failure=str(error))
     finally:
         run.__exit__()
 
 
 def _shown(
-    machine: Machine, log: str, info: dict[str, Any], texts: list[dict[str, Any]], report: Report
+    machine: Machine,
+    log: str,
+    info: dict[str, Any],
+    texts: list[dict[str, Any]],
+    report: Report,
+    others: float,
 ) -> Shown:
     notices = [text["notice"] for text in texts if text.get("notice")]
     status = [text for text in texts if text.get("type") == "status"]
     lost = status[-1]["frames_lost"] + status[-1]["frames_dropped"] if status else 0
     page = notices[-1] if notices else str(info.get("notice", ""))
-    return Shown(machine, report.fps, _log_line(log)[1], page, report, int(lost))
+    return Shown(machine, report.fps, _log_line(log)[1], page, report, int(lost), others)
 
 
 def _log_line(log: str) -> tuple[int, str]:
@@ -111,7 +121,7 @@ def lines(results: Sequence[Shown]) -> list[str]:
         rows.append(
             (
                 shown.machine.name, str(shown.fps), f"{report.received_fps:.2f} fps",
-                f"{report.frames_late} of {report.frames_received}", str(shown.dropped),
+                f"{report.frames_late} of {report.frames_received}", str(shown.lost),
                 ms(report.latency_median) if np.isfinite(report.latency_median) else "-",
                 ms(report.behind_most), "yes" if shown.in_step else "NO",
             )
@@ -120,5 +130,9 @@ def lines(results: Sequence[Shown]) -> list[str]:
     for shown in results:
         said += [f"  {shown.machine.name}: log: {shown.log}"]
         said += [f"  {' ' * len(shown.machine.name)}  page: {shown.page or '(nothing)'}"]
+        if shown.others > NOISY * cores():
+            said.append(
+                f"    NOT QUIET: other processes, the client among them, used {shown.others:.2f} cores"
+            )
         said += [f"    FAILED {problem}" for problem in (shown.report.problems[:3] if shown.report else [])]
     return [*table(rows), "", *said]

@@ -14,10 +14,37 @@ from pathlib import Path
 from typing import Any
 
 from scripts.managed_run import ROOT, ManagedRun, RunError
-from scripts.processes import usage
+from scripts.processes import Usage, machine_busy, usage
 
 SETTLED = 0.15
 """Cores in use by all stages together under which they have nothing more to do."""
+
+NOISY = 0.15
+"""Share of the cores that other processes may use beside a measurement, the client among them."""
+
+
+class Others:
+    """Around a measurement: what these processes used and what the rest of the machine did meanwhile.
+
+    Afterwards `spent` has processor seconds by stage, `after` what they hold, `cores` what others used.
+    """
+
+    spent: dict[str, float]
+    after: Usage
+    cores: float
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._pids = pids
+
+    def __enter__(self) -> Others:
+        self._used, self._busy, self._began = usage(self._pids), machine_busy(), time.monotonic()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.after = usage(self._pids)
+        self.spent = self.after.spent_since(self._used)
+        busy, wall = machine_busy() - self._busy, time.monotonic() - self._began
+        self.cores = max(0.0, (busy - sum(self.spent.values())) / wall)
 
 
 def machine() -> str:
