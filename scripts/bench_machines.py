@@ -40,7 +40,7 @@ class Machine:
 class Shown:
     """What a run on it showed. `log`: its line on the rate; `page`: the notice a page displays, or "".
 
-    `lost`: frames that the gateway gave up. `others`: cores that all else used meanwhile, the client among it.
+    `lost`: frames given up. `others`: cores that all else used meanwhile, the client among it.
     """
 
     machine: Machine
