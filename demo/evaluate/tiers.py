@@ -56,6 +56,7 @@ class Outcome:
 def run(bench: Bench, scenes: Sequence[Scene], tier: Tier | None) -> Outcome:
     """Plays the scenes with this tier, or as they are for None."""
     engine = bench.path._engine
+    bench.path._played = 0  # the sessions' names, and so the noise, are those of the other runs
     fast = None if tier is None else FastDenoiser(
         engine._eager.models, steps=engine._settings.steps, guidance_scale=engine._settings.cfg, tier=tier,
         ops=TorchOps(SpareColumn()),
