@@ -65,7 +65,8 @@ class Settings:
     tier: str = field(
         default="exact",
         metadata=_meta(
-            "with --compile-unet on CUDA: exact, or fast, which approximates", choices=("exact", "fast")
+            "on CUDA: exact, or fast, which approximates (the denoiser with --compile-unet)",
+            choices=("exact", "fast"),
         ),
     )
     config: Path = field(
