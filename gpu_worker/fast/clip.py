@@ -38,7 +38,7 @@ class _Plan:
     latents: Tensor  # (frames, channels, h, w), float32: starts in, results out
     tokens: Tensor  # (frames, count, width)
     pose: Tensor  # (frames, positions, channels)
-    reference: list[Tensor]  # by slot: keys and values side by side, (1, tokens, 2 · columns)
+    reference: list[Tensor]  # as `network.Inputs` has it
     graphs: dict[int, torch.cuda.CUDAGraph] = field(default_factory=dict)  # by the step they start at
     filled_from: ReferenceCache | None = field(default=None, repr=False)
 
@@ -80,6 +80,10 @@ class FastDenoiser:
         self.ops = ops or choose_ops(models.device, models.dtype)
         self._graphs = graphs and models.device.type == "cuda"
         self.network: Network = build(models.denoiser, [step.timestep for step in self.steps], self.ops.split)
+        # Where torch attends, it does so over [frame ; reference] in one place.
+        self._joined = frozenset(
+            block.slot for block in self.network.spatials() if not self.ops.two_sources(block.heads)
+        )
         self._plans: dict[Shape, _Plan] = {}
         self._lowered = False
 
@@ -158,16 +162,17 @@ class FastDenoiser:
             pose=torch.zeros(
                 frames, height * width, config.block_out_channels[0], device=device, dtype=dtype
             ),
-            reference=self._empty_reference(height, width),
+            reference=self._empty_reference(frames, height, width),
         )
 
-    def _empty_reference(self, height: int, width: int) -> list[Tensor]:
+    def _empty_reference(self, frames: int, height: int, width: int) -> list[Tensor]:
         made = []
         for block in self.network.spatials():
             heads, h, w = block.heads, *halved(height, width, block.level)
             if self._merged(block.level, heads, h, w):
                 h, w = h // 2, w // 2
-            shape = (1, h * w, 2 * heads.count * heads.wide)
+            count, rows = (frames, 2 * h * w) if block.slot in self._joined else (1, h * w)
+            shape = (count, rows, 2 * heads.count * heads.wide)
             made.append(torch.zeros(shape, device=self.models.device, dtype=self.models.dtype))
         return made
 
@@ -202,7 +207,7 @@ class FastDenoiser:
             kv = kv.flatten(2)
             if self._merged(block.level, heads, h, w):
                 kv = self.ops.merge(kv, h, w)
-            target.copy_(kv)
+            target[:, -kv.shape[1] :] = kv  # the end of it where the frame's own come first
         plan.filled_from = reference
 
     def _record(self, plan: _Plan, start: int) -> torch.cuda.CUDAGraph:
@@ -224,8 +229,7 @@ class FastDenoiser:
         height, width = plan.latents.shape[2:]
         with torch.backends.cudnn.flags(enabled=True, benchmark=True):  # enabled is off by default here
             audio = audio_keys_values(self.network, plan.tokens)
-            reference = [(k, v) for k, v in (kv.chunk(2, 2) for kv in plan.reference)]
-            inputs = Inputs(plan.pose, audio, reference)
+            inputs = Inputs(plan.pose, audio, plan.reference, self._joined)
             latents = plan.latents.permute(0, 2, 3, 1).contiguous().flatten(1, 2)
             for index in range(start, len(self.steps)):
                 x = Image(latents.to(self.models.dtype), height, width)

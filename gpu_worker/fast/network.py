@@ -18,13 +18,15 @@ KeysValues = tuple[Tensor, Tensor]
 class Inputs:
     """What all steps of a clip share.
 
-    pose: (frames, positions, channels). audio, reference: keys and values by slot, (frames, tokens, columns)
-    and (1, tokens, columns).
+    pose: (frames, positions, channels). audio: keys and values by slot, (frames, tokens, columns) each.
+    reference: by slot, keys and values side by side, (1, tokens, 2 · columns), or, for the slots in `joined`,
+    (frames, positions + tokens, 2 · columns) with room for the frame's own before them.
     """
 
     pose: Tensor
     audio: list[KeysValues]
-    reference: list[KeysValues]
+    reference: list[Tensor]
+    joined: frozenset[int] = frozenset()
 
 
 @dataclass(slots=True, eq=False)
@@ -172,10 +174,17 @@ class StepRunner:
             return self._attention[block.slot]
         qkv = ops.norm_linear(x, block.norm1, block.qkv).view(*image.data.shape[:2], -1)
         columns = heads.count * heads.wide
-        q, k, v = qkv.split(columns, 2)
+        q, own = qkv[..., :columns], qkv[..., columns:]
         if tier.merge_frame and mergeable(block.level, heads, image.height, image.width):
-            k, v = ops.merge(qkv[..., columns:], image.height, image.width).chunk(2, 2)
-        made = ops.attention(q, k, v, heads, inputs.reference[block.slot])
+            own = ops.merge(own, image.height, image.width)
+        reference = inputs.reference[block.slot]
+        if block.slot in inputs.joined:
+            reference[:, : own.shape[1]] = own
+            k, v = reference.chunk(2, 2)
+            made = ops.attention(q, k, v, heads)
+        else:
+            (k, v), (ref_k, ref_v) = own.chunk(2, 2), reference.chunk(2, 2)
+            made = ops.attention(q, k, v, heads, (ref_k, ref_v))
         if block.level == 0 and tier.reuse_attention:
             self._attention[block.slot] = made
         return made

@@ -122,6 +122,10 @@ class TorchOps:
         value, gate = self.linear(x, layer).chunk(2, 1)
         return value * F.gelu(gate)
 
+    def two_sources(self, heads: Heads) -> bool:
+        """Whether `attention` should be given frame and reference apart."""
+        return heads.wide > heads.size
+
     def attention(
         self, q: Tensor, k: Tensor, v: Tensor, heads: Heads, ref: tuple[Tensor, Tensor] | None = None
     ) -> Tensor:

@@ -123,10 +123,6 @@ class CountingOps(TorchOps):
     def add_linear(self, into: Tensor, x: Tensor, layer: Linear) -> None:
         self.matrix("linear", 2.0 * len(x) * layer.weight.numel())
 
-    def geglu(self, x: Tensor, layer: Linear) -> Tensor:
-        self.matrix("linear", 2.0 * len(x) * layer.weight.numel())
-        return super().geglu(x, layer)
-
     def attention(
         self, q: Tensor, k: Tensor, v: Tensor, heads: Heads, ref: tuple[Tensor, Tensor] | None = None
     ) -> Tensor:
@@ -154,10 +150,12 @@ def step_floors(denoiser: DenoisingUNet3D, clip: Clip) -> dict[str, float]:
         return torch.empty(shape, device="meta", dtype=torch.float16)
 
     columns = [block.heads.count * block.heads.wide for block in network.spatials()]
-    reference = [empty(1, k.shape[1], c) for (k, _), c in zip(clip.reference.layers, columns, strict=True)]
+    reference = [
+        empty(1, k.shape[1], 2 * c) for (k, _), c in zip(clip.reference.layers, columns, strict=True)
+    ]
     audio = [empty(frames, clip.tokens.shape[1], c) for c in columns]
     pose = empty(frames, height * width, denoiser.config.block_out_channels[0])
     latents = Image(empty(frames, height * width, channels), height, width)
     runner = StepRunner(network, ops, Positions({}), Tier())
-    runner.run(latents, 0, Inputs(pose, [(x, x) for x in audio], [(x, x) for x in reference]))
+    runner.run(latents, 0, Inputs(pose, [(x, x) for x in audio], reference))
     return ops.seconds
