@@ -41,6 +41,7 @@ TRIALS = [
     Tier("reuse", "self-attention reused at steps 2, 4, 6", reuse_attention=ODD),
     Tier("shallow", "highest level alone at steps 2, 4, 6", shallow=ODD),
     Tier("late", "both of these at steps 4 and 6 alone", reuse_attention=LATE, shallow=LATE),
+    Tier("first", "self-attention reused at step 2 alone", reuse_attention=frozenset({1})),
     replace(TIERS["fast"], text="fast tier"),
 ]
 

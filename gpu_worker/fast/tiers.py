@@ -33,9 +33,9 @@ TIERS = {
     "exact": Tier(),
     "fast": Tier(
         "fast",
-        "fast tier: reference merged, every other step the highest level alone with the attention before",
-        merge_reference=True,
-        reuse_attention=EVERY_OTHER,
+        "fast tier: float8, the frame's keys merged, every other step the highest level alone",
+        merge_frame=True,
         shallow=EVERY_OTHER,
+        fp8=True,
     ),
 }
