@@ -90,7 +90,7 @@ def synthetic_voice(seconds: float, *, seed: int = 0, rate: int = RATE) -> Sampl
             frequency = harmonic * pitch
             gain = sum(1 / (1 + ((frequency - formant) / 90) ** 2) for formant in (first, second))
             sound += gain * np.sin(2 * np.pi * harmonic * phase)
-        sound *= np.sin(np.pi * t / t[-1]) ** 0.5 * 0.3 / max(1e-9, np.abs(sound).max())
+        sound *= np.abs(np.sin(np.pi * t / t[-1])) ** 0.5 * 0.3 / max(1e-9, np.abs(sound).max())
         pause = int(rng.choice([0.02, 0.05, 0.3], p=[0.5, 0.35, 0.15]) * rate)
         pieces += [sound.astype(np.float32), np.zeros(pause, np.float32)]
         total += length + pause

@@ -60,3 +60,7 @@ def test_the_synthetic_voice_is_repeatable_and_has_pauses():
     loudness = np.abs(voice[: 48000 // 160 * 160].reshape(-1, 160)).max(axis=1)
     assert 0.15 < loudness.max() <= 1
     assert (loudness < 0.01).mean() > 0.05
+
+
+def test_the_synthetic_voice_is_finite_at_every_vowel_s_end():
+    assert all(np.isfinite(synthetic_voice(10.0, seed=seed)).all() for seed in range(10))
