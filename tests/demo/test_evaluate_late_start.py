@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from demo.evaluate import late_start
+from demo.evaluate import trial_late
 
 
 @pytest.mark.timeout(300)
 def test_each_late_start_has_its_row(capsys: pytest.CaptureFixture[str]) -> None:
-    assert late_start.main(["--quick", "--steps", "2", "--device", "cpu"]) == 0
+    assert trial_late.main(["--quick", "--steps", "2", "--device", "cpu"]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()[:1].isdigit()][1:]
     assert [row[:2] for row in rows] == [["0", "2"], ["1", "1"]]
     assert rows[0][2] == "inf"
