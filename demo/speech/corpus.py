@@ -8,6 +8,7 @@ machine needs nothing but numpy.
 import lzma
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,11 +121,10 @@ _LISTS = ("phone_names", "voices", "texts")
 def save(corpus: Corpus, path: Path) -> None:
     """Write the corpus as an npz without pickles."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {name: getattr(corpus, name) for name in _ARRAYS}
+    arrays: dict[str, Any] = {name: getattr(corpus, name) for name in _ARRAYS}
     arrays |= {name: np.array(getattr(corpus, name)) for name in _LISTS}
-    np.savez_compressed(
-        path, format=np.array(FORMAT), samples=np.array(len(corpus.audio)), **_pack(corpus.audio), **arrays
-    )
+    arrays |= {"format": np.array(FORMAT), "samples": np.array(len(corpus.audio)), **_pack(corpus.audio)}
+    np.savez_compressed(path, **arrays)
 
 
 def load(path: Path) -> Corpus:
@@ -135,9 +135,9 @@ def load(path: Path) -> Corpus:
                 f"{path}: not a speech corpus of format {FORMAT}; make it: python -m demo.speech.make_speech"
             )
         audio = _unpack(file["high"].tobytes(), file["low"].tobytes(), int(file["samples"]))
-        arrays = {name: file[name] for name in _ARRAYS}
-        lists = {name: [str(item) for item in file[name]] for name in _LISTS}
-    return Corpus(audio=audio, **arrays, **lists)
+        fields: dict[str, Any] = {name: file[name] for name in _ARRAYS}
+        fields |= {name: [str(item) for item in file[name]] for name in _LISTS}
+    return Corpus(audio=audio, **fields)
 
 
 def _pack(audio: NDArray[np.int16]) -> dict[str, NDArray[np.uint8]]:

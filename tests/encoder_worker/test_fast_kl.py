@@ -82,7 +82,7 @@ def fast_kl():
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1), (torch.float16, 2)])
 def test_the_fast_decoder_makes_the_same_pictures(fast_kl, decoder, latents, dtype, limit) -> None:
     assert fast_kl.is_usual(decoder)
-    if CUDA == (dtype == torch.float32):
+    if (dtype == torch.float32) == CUDA:
         pytest.skip("on a GPU the tensor cores round float32; elsewhere one type is enough")
     fast = fast_kl.FastKL(decoder, DEVICE, dtype, FRAMES, H, W, graph=CUDA)
     fast.latents.copy_(latents)
