@@ -33,8 +33,10 @@ TIERS = {
     "exact": Tier(),
     "fast": Tier(
         "fast",
-        "fast tier: float8, the frame's keys merged, every other step the highest level alone",
+        "fast tier: float8, the frame's keys merged, every other step the highest level alone, at the second "
+        "with the first's self-attention",
         merge_frame=True,
+        reuse_attention=frozenset({1}),
         shallow=EVERY_OTHER,
         fp8=True,
     ),
