@@ -82,9 +82,10 @@ def test_the_command_prints_and_writes_its_table(
     target = tmp_path / "numbers.json"
     assert command.main(["--only", "size", "--json", str(target)]) == 0
     printed = capsys.readouterr().out
-    assert "All weights, Whisper included" in printed and "1 of 1 targets are met" in printed
     numbers = json.loads(target.read_text(encoding="utf-8"))
-    assert numbers["met"] == numbers["targets"] == 1
+    met = numbers["met"]
+    assert "All weights, Whisper included" in printed and f"{met} of {met} targets are met" in printed
+    assert met == numbers["targets"] >= 1
     assert set(numbers["sections"]["Size"]["numbers"]["files"]) >= {"denoising_unet.safetensors"}
     monkeypatch.setattr(command.trial_size, "LIMIT_MB", 0.001)
     assert command.main(["--only", "size"]) == 0

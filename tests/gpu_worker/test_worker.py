@@ -84,7 +84,8 @@ def test_next_inputs_are_prepared_while_a_clip_is_denoised(start: Start) -> None
     assert around.metric("prefetch_misses_total") == 0
     assert "prefetch begins" in process.log()
     around.until(lambda: around.metric("device_busy_seconds_total") >= 1.5)
-    assert 0.05 < around.metric("device_idle_ratio") < 0.95
+    # Nothing idle was told while the clips followed each other; the pause after them is.
+    around.until(lambda: 0.05 < around.metric("device_idle_ratio") < 0.95)
 
 
 def test_too_many_clips_of_a_session_push_out_the_oldest_and_say_so(start: Start) -> None:
