@@ -148,6 +148,7 @@ def _whole(run: DefaultRun) -> list[tuple[str, str, str]]:
         ("received", f"{report['received_fps']:.2f} fps", ""),
         ("memory of all stages, RSS", _mib(run.memory), _mib(MOST_MEMORY)),
         ("ready after", f"{run.ready_in:.1f} s", ""),
+        ("others meanwhile, the client among them", f"{run.others:.2f} cores", ""),
     ]
 
 
