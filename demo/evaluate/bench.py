@@ -26,7 +26,7 @@ class Scale:
     drift_window: float = 10.0
     silence_scenes: int = 2
     silence_seconds: float = 6.0
-    condition_scenes: int = 3
+    condition_scenes: int = 2
     condition_seconds: float = 6.0
     human_seconds: float = 20.0
 
