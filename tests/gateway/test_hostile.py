@@ -29,7 +29,9 @@ def bystander(gateway: Running):
             while not stop.is_set():
                 spoken.append(noise(0.5, len(spoken)))
                 await client.speak(spoken[-1])
-            await client.until(lambda c: len(c.frames) == 12 * len(spoken))
+            # The sound of the last clip goes on after its last picture was sent.
+            samples = sum(map(len, spoken))
+            await client.until(lambda c: len(c.frames) == 12 * len(spoken) and len(c.heard) == samples)
             assert np.array_equal(client.heard, np.concatenate(spoken))
             assert {avatar_of(frame.jpeg) for frame in client.frames} == {"chen"}
 
