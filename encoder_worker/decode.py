@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from protocol.logs import first_line
+
 from .doubling import fold_doubling
 from .jpeg import Picture
 from .vae import Decoder
@@ -157,8 +159,7 @@ class ClipDecoder:
             )
             log.info("decoder: %s, recorded in %.1f s", self._fast, time.perf_counter() - begin)
         except Exception as error:  # compilers and drivers fail in any way; the plain module always works
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            log.warning("the fast decoder cannot be used, decoding by %s: %s", self.plan, reason)
+            log.warning("the fast decoder cannot be used, decoding by %s: %s", self.plan, first_line(error))
 
     def _decode_fast(self, fast: FastKL, latents: npt.NDArray[np.float16]) -> Iterator[Picture]:
         """While a chunk's pictures are used (encoded, as a rule) the next one is being decoded."""

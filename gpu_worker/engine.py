@@ -29,6 +29,7 @@ from gpu_worker.work import ClipError, DeviceLost
 from protocol.audio_tokens import tokens_per_frame
 from protocol.device_memory import device_memory
 from protocol.limits import TOKEN_WIDTH
+from protocol.logs import first_line
 from protocol.messages import Array16, Clip, InfoValue
 from protocol.model_config import ModelConfig
 from protocol.openmp import thread_count
@@ -190,7 +191,7 @@ class DenoiserEngine:
         except Exception as error:  # compilers fail in any way; the model as it is always works
             self._compiled_frames.discard(frames)
             self._compiling_failed = True
-            logger.warning("--compile-unet has no effect, compiling failed: %s", _first_line(error))
+            logger.warning("--compile-unet has no effect, compiling failed: %s", first_line(error))
         self._write_info()
 
     def _ready_fast(self, fps: int) -> bool:
@@ -212,7 +213,7 @@ class DenoiserEngine:
             self._fast.prepare(inputs.noise, inputs.tokens, inputs.pose, reference, starts=starts)
         except Exception as error:  # an old GPU, no Triton, guidance: torch.compile may still serve
             self._fast = None
-            logger.warning("the fast path is not used, torch.compile is: %s", _first_line(error))
+            logger.warning("the fast path is not used, torch.compile is: %s", first_line(error))
             return False
         return True
 
@@ -376,10 +377,6 @@ def _seconds(task: Callable[[], object]) -> float:
     begin = time.process_time()
     task()
     return time.process_time() - begin
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -35,3 +35,8 @@ def set_up_logging(stage: str, worker: str = "", level: str = "INFO") -> None:
     root.handlers[:] = [handler]
     root.setLevel(level)
     logging.captureWarnings(True)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, without the pages that some add; its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoder_worker.tiles import Tile
+from protocol.logs import first_line
 from scripts.bench_tools import machine
 
 GROUPS = 32
@@ -132,7 +133,7 @@ def compiled(every: Sequence[Case], device: torch.device) -> dict[Case, str]:
         try:
             Launcher(1, device)(case)
         except Exception as error:
-            return (str(error).strip() or type(error).__name__).splitlines()[0][:90]
+            return first_line(error)[:90]
         return ""
 
     begin = time.monotonic()

@@ -188,16 +188,14 @@ class Material:
 
     @torch.no_grad()
     def pictures(self, count: int) -> Tensor:
-        """(count, 3, SIZE, SIZE) in 0..1 of unrelated moments: what the VAE learns from."""
+        """(count, 3, SIZE, SIZE) in 0..1 of unrelated moments, some in other colours: what the VAE learns
+        from.
+        """
         identity = self.identities[self.integers(len(self.identities), count)]
         track, frame, other = (self.integers(n, count) for n in (len(self.poses.life), LOOP, LOOP))
         life, hands = self.poses.life[track, frame], self.poses.hands[track, other]
-        return self._draw(identity, figure_state(self.random_mouths(count), life, hands))
-
-    @torch.no_grad()
-    def varied_pictures(self, count: int) -> Tensor:
-        """As `pictures`, some in other colours."""
-        return recolor(self.pictures(count), *color_matrices(count, self.generator))
+        drawn = self._draw(identity, figure_state(self.random_mouths(count), life, hands))
+        return recolor(drawn, *color_matrices(count, self.generator))
 
     def _draw(self, identity: Tensor, state: FigureState) -> Tensor:
         """Pictures; on CUDA from a recording of each batch size, and overwritten by the next call."""

@@ -15,7 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from demo.figure.measure import MouthMeter
-from demo.train.data import Material
+from demo.figure.renderer import Renderer
+from demo.train.config import CLIP_FRAMES, FPS
+from demo.train.data import Material, Poses
 from demo.train.denoiser import LAST_TIMESTEP, Conditions, starting_latents
 from demo.train.models import Networks, build_networks
 from demo.train.vae import AutoencoderLite
@@ -29,11 +31,13 @@ def psnr(output: Tensor, truth: Tensor) -> float:
 
 
 @torch.inference_mode()
-def measure(material: Material, conditions: Conditions, networks: Networks, clips: int) -> dict[str, float]:
+def measure(
+    material: Material, conditions: Conditions, networks: Networks, meter: MouthMeter, clips: int
+) -> dict[str, float]:
     """Figures of `clips` plain clips at 24 fps that begin from the true latent of the frame before."""
     drawn = material.clips(clips, plain=True)
     kept = conditions.encode(drawn)
-    batch = conditions.batch(kept, conditions.positions(24, range(12)), material.poses.maps)
+    batch = conditions.batch(kept, conditions.positions(FPS, range(CLIP_FRAMES)), material.poses.maps)
     start = starting_latents(batch, torch.ones(clips, dtype=torch.bool))
     timestep = torch.full((clips,), LAST_TIMESTEP)
     with torch.autocast("cpu", torch.bfloat16):
@@ -44,9 +48,9 @@ def measure(material: Material, conditions: Conditions, networks: Networks, clip
         vae.decode(x.transpose(1, 2).flatten(0, 1)).float().clamp(0, 1) for x in (made, batch.clean)
     )
     head = material.poses.life[drawn.track[:, None], drawn.frame].flatten(0, 1)[:, 2:5]
-    meter = MouthMeter(material.renderer)
     opened, wanted = (
-        meter.opening(pictures, drawn.identity.repeat_interleave(12), head) for pictures in (output, truth)
+        meter.opening(pictures, drawn.identity.repeat_interleave(CLIP_FRAMES), head)
+        for pictures in (output, truth)
     )
     return {
         "psnr": psnr(output, truth),
@@ -70,14 +74,16 @@ def main() -> None:
     networks = build_networks().eval()
     networks.load_state_dict(load_file(arguments.state / "networks.average.safetensors"))
     conditions = Conditions(vae, ROOT / "model" / "whisper", device)
+    poses = Poses.draw(4, device)
+    meter = MouthMeter(Renderer(arguments.figure))  # measures everybody's mouth at rest: once is enough
     print("voices   people   PSNR      VAE alone  opening's correlation  size of the movement")
     for people, voices in ((False, False), (False, True), (True, False), (True, True)):
         torch.manual_seed(arguments.seed)
         material = Material(
-            arguments.figure, arguments.speech, device, seed=arguments.seed, tracks=4,
+            arguments.figure, arguments.speech, device, seed=arguments.seed, poses=poses,
             unknown_people=people, unknown_voices=voices,
         )  # fmt: skip
-        made = measure(material, conditions, networks, arguments.clips)
+        made = measure(material, conditions, networks, meter, arguments.clips)
         names = ("held out" if voices else "trained", "held out" if people else "trained")
         print(
             f"{names[0]:<9}{names[1]:<9}{made['psnr']:5.2f} dB  {made['vae']:5.2f} dB   "

@@ -116,7 +116,7 @@ def train_vae(
     drawn = max(1, batch // USES)
 
     def draw() -> None:
-        replay.add({"pictures": to_bytes(material.varied_pictures(drawn))})
+        replay.add({"pictures": to_bytes(material.pictures(drawn))})
 
     for _ in range(min(USES, memory // drawn)):
         draw()

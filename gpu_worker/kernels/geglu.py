@@ -57,6 +57,22 @@ def _gate(
 
 
 @triton.jit
+def _finish(
+    value, gate, bias_ptr, scale_ptr, c_in, inner, out_scale, SCALED: tl.constexpr, OUT_FP8: tl.constexpr
+):
+    """value · gelu(gate) of both products' sums, float32, after scales and biases."""
+    if SCALED:
+        value = value * tl.load(scale_ptr + c_in)[None, :]
+        gate = gate * tl.load(scale_ptr + inner + c_in)[None, :]
+    value += tl.load(bias_ptr + c_in)[None, :].to(tl.float32)
+    gate += tl.load(bias_ptr + inner + c_in)[None, :].to(tl.float32)
+    made = value * _gelu(gate)
+    if OUT_FP8:
+        made = tl.minimum(tl.maximum(made * out_scale, -448.0), 448.0)
+    return made
+
+
+@triton.jit
 def _geglu(
     x_ptr, x_row, w_ptr, bias_ptr, scale_ptr, out_ptr, rows, inner, width, out_scale,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr,
@@ -87,14 +103,7 @@ def _geglu(
         x_at += DEPTH
         value_at += DEPTH
         gate_at += DEPTH
-    if SCALED:
-        value = value * tl.load(scale_ptr + c_in)[None, :]
-        gate = gate * tl.load(scale_ptr + inner + c_in)[None, :]
-    value += tl.load(bias_ptr + c_in)[None, :].to(tl.float32)
-    gate += tl.load(bias_ptr + inner + c_in)[None, :].to(tl.float32)
-    made = value * _gelu(gate)
-    if OUT_FP8:
-        made = tl.minimum(tl.maximum(made * out_scale, -448.0), 448.0)
+    made = _finish(value, gate, bias_ptr, scale_ptr, c_in, inner, out_scale, SCALED, OUT_FP8)
     out_at = out_ptr + r[:, None] * inner + c[None, :]
     tl.store(out_at, made.to(out_ptr.dtype.element_ty), mask=(r < rows)[:, None] & (c < inner)[None, :])
 
@@ -116,14 +125,7 @@ def _geglu_described(
         gate = tl.dot(x, wg.T, gate)
     c = tile_column * COLUMNS + tl.arange(0, COLUMNS)
     c_in = c % inner
-    if SCALED:
-        value = value * tl.load(scale_ptr + c_in)[None, :]
-        gate = gate * tl.load(scale_ptr + inner + c_in)[None, :]
-    value += tl.load(bias_ptr + c_in)[None, :].to(tl.float32)
-    gate += tl.load(bias_ptr + inner + c_in)[None, :].to(tl.float32)
-    made = value * _gelu(gate)
-    if OUT_FP8:
-        made = tl.minimum(tl.maximum(made * out_scale, -448.0), 448.0)
+    made = _finish(value, gate, bias_ptr, scale_ptr, c_in, inner, out_scale, SCALED, OUT_FP8)
     out_desc.store([tile_row * ROWS, tile_column * COLUMNS], made.to(out_desc.dtype))
 
 

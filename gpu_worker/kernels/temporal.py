@@ -16,7 +16,7 @@ from torch import Tensor
 def _temporal(
     qkv_ptr, out_ptr, positions, row, frame_row, out_row, out_frame, scale,
     FRAMES: tl.constexpr, FRAMES_POW2: tl.constexpr, WIDTH: tl.constexpr,
-    SIZE: tl.constexpr, SIZE_POW2: tl.constexpr, BLOCK: tl.constexpr, EVEN: tl.constexpr,
+    SIZE: tl.constexpr, SIZE_POW2: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(1)
     clip = tl.program_id(2).to(tl.int64)
@@ -47,7 +47,7 @@ def _temporal(
 def _temporal_dot(
     qkv_ptr, out_ptr, positions, row, frame_row, out_row, out_frame, scale,
     FRAMES: tl.constexpr, FRAMES_POW2: tl.constexpr, WIDTH: tl.constexpr,
-    SIZE: tl.constexpr, SIZE_POW2: tl.constexpr, BLOCK: tl.constexpr, EVEN: tl.constexpr,
+    SIZE: tl.constexpr, SIZE_POW2: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(1)
     clip = tl.program_id(2).to(tl.int64)
@@ -86,6 +86,6 @@ def temporal_attention(
         FRAMES=frames, FRAMES_POW2=max(16, triton.next_power_of_2(frames)) if dot
         else triton.next_power_of_2(frames),
         WIDTH=width, SIZE=size, SIZE_POW2=max(16, triton.next_power_of_2(size)),
-        BLOCK=block, EVEN=positions % block == 0, num_warps=warps,
+        BLOCK=block, num_warps=warps,
     )  # fmt: skip
     return out

@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from protocol.logs import first_line
+
 logger = logging.getLogger(__name__)
 
 # CUDA's fused kernels put the batch in a grid dimension of at most 65,535 blocks.
@@ -106,8 +108,7 @@ def select(device: torch.device, dtype: torch.dtype, preferred: tuple[str, ...] 
             backend = _factories[name](device, dtype)
             _check_numbers(backend, device, dtype)
         except Exception as error:  # foreign kernels fail in any way; torch's always work
-            reason = str(error).strip().split("\n")[0] or type(error).__name__
-            logger.info("attention: %s not used: %s", name, reason)
+            logger.info("attention: %s not used: %s", name, first_line(error))
             continue
         activate(backend)
         break

@@ -21,32 +21,9 @@ from gpu_worker.model import DenoisingUNet3D, PoseEncoder, ReferenceCache, Refer
 from gpu_worker.sampler import SchedulerConfig
 from gpu_worker.vae_encoder import VaeEncoder
 from protocol.model_config import ModelConfig
+from scripts.random_model import INFERENCE
 
-MOTION: dict[str, Any] = {
-    "use_motion_module": True,
-    "motion_module_resolutions": [1, 2, 4, 8],
-    "motion_module_mid_block": True,
-    "motion_module_decoder_only": False,
-    "motion_module_type": "Vanilla",
-    "motion_module_kwargs": {
-        "num_attention_heads": 8,
-        "num_transformer_block": 1,
-        "attention_block_types": ["Temporal_Self", "Temporal_Self"],
-        "temporal_position_encoding": True,
-        "temporal_position_encoding_max_len": 32,
-        "temporal_attention_dim_div": 1,
-    },
-}
-SCHEDULER = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "linear",
-    "clip_sample": False,
-    "steps_offset": 1,
-    "prediction_type": "v_prediction",
-    "rescale_betas_zero_snr": True,
-    "timestep_spacing": "trailing",
-}
+MOTION: dict[str, Any] = INFERENCE["unet_additional_kwargs"]
 FULL = {"cross_attention_dim": 384}
 TINY = {**FULL, "block_out_channels": [32, 64], "norm_num_groups": 8, "attention_head_dim": 2,
         "layers_per_block": 1, "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
@@ -93,7 +70,7 @@ def make_models(device: torch.device, steps: int, tiny: bool) -> Models:
     vae = VaeEncoder({"latent_channels": 4, "scaling_factor": 1.0}, 8, nn.Conv2d(3, 4, 8, stride=8))
     return Models(
         denoiser, reference, PoseEncoder(denoiser.config.block_out_channels[0]), vae,
-        SchedulerConfig.from_dict(SCHEDULER), _config(steps), device, torch.float32,
+        SchedulerConfig.from_dict(INFERENCE["noise_scheduler_kwargs"]), _config(steps), device, torch.float32,
     )  # fmt: skip
 
 

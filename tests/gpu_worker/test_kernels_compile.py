@@ -40,7 +40,7 @@ build(attention._attention, dict(heads, QA=32, QB=16, TWO=True, EVEN_K=True, EVE
 build(attention._attention, dict(heads, TWO=False, EVEN_K=False, EVEN_R=False), stages=1)
 for size, wide in ((40, 64), (160, 256)):
     build(temporal._temporal_dot, dict(FRAMES=12, FRAMES_POW2=16, WIDTH=8 * size, SIZE=size, SIZE_POW2=wide,
-                                       BLOCK=2, EVEN=True), {"scale": "fp32"})
+                                       BLOCK=2), {"scale": "fp32"})
 build(geglu._gate, dict(ROWS=8, COLUMNS=256, OUT_FP8=False), scale)
 build(geglu._gate, dict(ROWS=8, COLUMNS=256, OUT_FP8=True), low)
 build(norms._layer_norm, dict(BLOCK=8, WIDTH=512, SHIFT=True, OUT_FP8=False), {**scale, "eps": "fp32"})
