@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from protocol.model_config import ModelConfig
 from protocol.openmp import thread_count
 from protocol.settings import Settings
 
+from .adapter import apply_adapter
 from .ring import RATE, WINDOW
 from .sessions import DueClip
 from .whisper import POSITIONS, Window, load_whisper
@@ -33,16 +35,26 @@ class FeatureExtractor:
         margin: video frames of context on each side of a frame.
         device: where the encoder runs.
         dtype: its arithmetic; the spectrogram is float32 always.
+        adapter: corrections to the weights, see `adapter.apply_adapter`.
     """
 
     def __init__(
-        self, path: str, window: Window, margin: int, device: torch.device, dtype: torch.dtype
+        self,
+        path: str,
+        window: Window,
+        margin: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        adapter: Path | None = None,
     ) -> None:
         self.window: Window = window
         self.margin = margin
         self.device = device
         self.dtype = dtype
-        self._encoder = load_whisper(path).to(device, dtype)
+        encoder = load_whisper(path)
+        if adapter is not None:
+            apply_adapter(encoder, adapter)
+        self._encoder = encoder.to(device, dtype)
 
     @classmethod
     def load(cls, config: ModelConfig, settings: Settings) -> FeatureExtractor:
@@ -52,7 +64,8 @@ class FeatureExtractor:
         # the short window takes one thread 4 % of a clip's time: more would only disturb the denoiser
         torch.set_num_threads(1 if window == "short" and not settings.threads else thread_count(settings))
         dtype = choose_dtype(settings, device)
-        return cls(str(config.audio_model_path), window, settings.audio_margin, device, dtype)
+        adapter = config.audio_adapter_path
+        return cls(str(config.audio_model_path), window, settings.audio_margin, device, dtype, adapter)
 
     @torch.inference_mode()
     def tokens(self, clips: Sequence[DueClip]) -> list[Array16]:

@@ -34,7 +34,8 @@ class ModelConfig:
     Paths are absolute and exist. `inference_config` holds `unet_additional_kwargs`, `noise_scheduler_kwargs`
     and optionally `pose_encoder_kwargs`. `motion_module_path` is None where the denoiser's file holds the
     motion modules. `weight_dtype` is float16, bfloat16 or float32. `whisper_window` says whether audio is
-    padded to Whisper's 30 s (as official weights expect) or encoded alone.
+    padded to Whisper's 30 s (as official weights expect) or encoded alone; `audio_adapter_path` names
+    corrections to Whisper's weights, where the model was trained with any.
     """
 
     path: Path
@@ -55,6 +56,7 @@ class ModelConfig:
     whisper_window: str = "padded"
     window_shift: int = OFFICIAL_WINDOW_SHIFT
     vae_class: str | None = None
+    audio_adapter_path: Path | None = None
 
     @classmethod
     def load(cls, path: Path | str) -> ModelConfig:
@@ -120,14 +122,13 @@ class _Reader:
         self.values = read_yaml(path)
 
     def read(self) -> ModelConfig:
-        motion = self.values.get("motion_module_path")
         config = ModelConfig(
             path=self.path,
             name=self._text("name", self.path.stem),
             pretrained_base_model_path=self._existing("pretrained_base_model_path"),
             pretrained_vae_path=self._existing("pretrained_vae_path"),
             denoising_unet_path=self._existing("denoising_unet_path"),
-            motion_module_path=None if motion is None else self._existing("motion_module_path"),
+            motion_module_path=self._optional("motion_module_path"),
             reference_unet_path=self._existing("reference_unet_path"),
             pose_encoder_path=self._existing("pose_encoder_path"),
             audio_model_path=self._existing("audio_model_path"),
@@ -140,6 +141,7 @@ class _Reader:
             whisper_window=self._choice("whisper_window", "padded", WHISPER_WINDOWS),
             window_shift=int(self._number("window_shift", OFFICIAL_WINDOW_SHIFT, 0, 1000, whole=True)),
             vae_class=self._text("vae_class", "") or None,
+            audio_adapter_path=self._optional("audio_adapter_path"),
         )
         for file in (
             _base_unet_file(config.pretrained_base_model_path),
@@ -156,6 +158,9 @@ class _Reader:
     def _existing(self, key: str) -> Path:
         given = Path(self._text(key)).expanduser()
         return self._resolve(key, given)
+
+    def _optional(self, key: str) -> Path | None:
+        return None if self.values.get(key) is None else self._existing(key)
 
     def _resolve(self, key: str, given: Path) -> Path:
         # The official file lies in configs/prompts and names paths from the repository's root, two levels up.

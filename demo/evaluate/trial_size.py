@@ -53,6 +53,7 @@ def weight_files(config: ModelConfig) -> dict[Path, int]:
     named = [
         config.denoising_unet_path, config.motion_module_path, config.reference_unet_path,
         config.pose_encoder_path, config.pretrained_vae_path, config.audio_model_path,
+        config.audio_adapter_path,
     ]  # fmt: skip
     files: dict[Path, int] = {}
     for path in (Path(p) for p in named if p is not None):

@@ -33,12 +33,21 @@ log = logging.getLogger(__name__)
 _RECORDED = {"flite:slt": 5.0, "flite:awb": 4.0, "flite:kal16": 2.0}
 _FESTIVAL = {
     "festival:ked_diphone": 1.6, "festival:cmu_us_slt_arctic_hts": 1.2, "festival:lp_diphone": 1.2,
-
+    "festival:czech_dita": 0.8, "festival:czech_krb": 0.6, "festival:czech_machac": 0.8,
+    "festival:czech_ph": 0.6, "festival:suo_fi_lj_diphone": 0.6, "festival:hy_fi_mv_diphone": 0.6,
+    "festival:msu_ru_nsh_clunits": 0.9, "festival:upc_ca_ona_hts": 0.6,
 }  # fmt: skip
 # espeak-ng: language file, language of the texts, minutes, variants (all spoken in turn).
 _ESPEAK = (
     ("en-US", "en", 2.2, ("m3", "f2", "f4", "m7", "Andrea", "Alex", "edward", "belinda")),
     ("en", "en", 1.2, ("m1", "f3", "Annie", "david")),
+    (
+        "en-US",
+        "en",
+        2.0,
+        ("Denis", "Gene", "Jacky", "john", "Marco", "max", "quincy", "zac", "anika", "klatt3"),
+    ),
+    ("en-GB-x-rp", "en", 0.8, ("Andy", "benjamin", "Lee", "grandpa")),
     ("en-GB-scotland", "en", 0.8, ("f1", "m5", "Hugo")),
     ("de", "de", 1.2, ("m2", "f3", "Alicia", "Michael")),
     ("es", "es", 1.0, ("m4", "f2", "pablo")),
@@ -56,6 +65,7 @@ _ESPEAK = (
     ("hi", "hi", 0.4, ("m7", "f2")),
     ("id", "id", 0.4, ("f3", "m2")),
     ("ca", "ca", 0.3, ("m1",)),
+    ("nl", "nl", 0.6, ("f4", "m1", "Mario")),
 )
 
 

@@ -771,6 +771,11 @@ modrá košile?|V únoru bývá na horách hodně sněhu.|Učitelka mluví pomal
 meren rannalle.|Missä kaupungin kartta on?|Yksi, kaksi, kolme, neljä, viisi, kuusi, seitsemän.|Ehkä illalla sataa, ota
 sateenvarjo mukaan.|Vanha mylly seisoo hiljaa joen varrella.|Mummo keittää hyvää puuroa joka aamu.|Pieni koira juoksee
 iloisesti pihalla.|Opettaja puhuu hitaasti ja selvästi.""",
+    "nl": """Goedenavond, hoe gaat het met jullie?|Mijn vader koopt brood, kaas en een kilo pruimen.|Morgen gaan we met de
+trein naar zee.|Een, twee, drie, vier, vijf, zes, zeven, acht, negen.|Weet u misschien waar het museum is?|De witte boot
+komt pas tegen de avond terug.|Neem een paraplu mee, want het blijft nat vandaag.|Onze juf spreekt langzaam en duidelijk.
+|Ik wil graag koffie met melk en twee bolletjes ijs.|Bram heeft zijn blauwe jas in de kamer laten hangen.|Er zwemmen
+eenden en zwanen in de grote vijver.|Kun jij de deur openen, alsjeblieft?""",
     "ca": """Bon dia, com esteu avui?|La mare ha comprat pa, formatge i una ampolla de vi.|On has posat el mapa de la ciutat?
 |Demà anirem a la platja amb autobús.|Un, dos, tres, quatre, cinc, sis, set, vuit.|Potser plourà, agafa el paraigua.
 |El vaixell blanc torna al port al vespre.|La mestra parla a poc a poc.""",

@@ -39,6 +39,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=1, help="processes that train together, a GPU each")
     parser.add_argument("--meeting", default="127.0.0.1:29517", help="host:port where they find each other")
     parser.add_argument("--memory", type=int, default=None, help="examples kept to be learned from again")
+    parser.add_argument(
+        "--start",
+        action="store_true",
+        help="listen: its attention starts the denoiser's, if they are untrained",
+    )
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--figure", type=Path, default=ROOT / "figure" / "build" / "identities.npz")
@@ -68,8 +73,16 @@ def main() -> None:
         )
         return
     if arguments.stage == "listen":
-        whisper = arguments.model / "whisper"
-        listen(arguments.speech, whisper, arguments.state, minutes=arguments.minutes, seed=arguments.seed)
+        listen(
+            arguments.speech,
+            arguments.model / "whisper",
+            arguments.state,
+            minutes=arguments.minutes,
+            batch=arguments.batch or 256,
+            seed=arguments.seed,
+            device=torch.device(arguments.device),
+            start=arguments.start,
+        )
         return
     if arguments.stage == "tune":
         tune(

@@ -22,6 +22,7 @@ from demo.train.checkpoint import Averaged, load_training, save_training
 from demo.train.config import CLIP_FRAMES, FPS
 from demo.train.data import BUNDLED, Material, Poses
 from demo.train.denoiser import LAST_TIMESTEP, Batch, Conditions, starting_latents
+from demo.train.listen import ADAPTER, load_ears
 from demo.train.models import Networks, build_networks
 from demo.train.step import warm_cosine
 from demo.train.vae import AutoencoderLite
@@ -48,7 +49,7 @@ def write_cache(figure: Path, speech: Path, whisper: Path, state: Path, *, minut
     material.identities = cached_identities(material)
     vae = AutoencoderLite()
     vae.load_state_dict(load_file(state / "vae.average.safetensors"))
-    conditions = Conditions(vae, whisper, device)
+    conditions = Conditions(vae, load_ears(whisper, state / ADAPTER), device)
     folder = state / "cache"
     folder.mkdir(exist_ok=True)
     began, number = time.monotonic(), 0

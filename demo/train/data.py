@@ -21,18 +21,14 @@ from demo.motion.hands import hand_track
 from demo.motion.life import life_track
 from demo.motion.marks import life_to_marks
 from demo.motion.mouth import CHANNELS as MOUTH_COLUMNS
-from demo.motion.mouth import REST_WITHIN
 from demo.motion.pose_map import draw_pose_maps
 from demo.poses.make_poses import load_split, pose_arrays
-from demo.speech.augment import augment, silence
-from demo.speech.corpus import Corpus, load, mouth_tracks
-from demo.train.config import FIRST_TRACK_SEED, FPS, HISTORY_SAMPLES, SAMPLE_RATE, SIZE, TICKS, WINDOW_SAMPLES
-from demo.train.variety import RECOLORED, REPACED, color_matrices, paces, read_between, recolor
+from demo.train.config import FIRST_TRACK_SEED, FPS, SIZE
+from demo.train.variety import RECOLORED, color_matrices, recolor
+from demo.train.voices import Voices
 
 LOOP = 288
 BUNDLED, BUNDLED_AGAIN = 6, 8  # the first identities of the renderer are the bundled avatars
-ALL_SILENT, STOPS = 0.08, 0.08  # shares of windows that hold noise alone, or end in it
-TICK_SAMPLES = SAMPLE_RATE * 3 // TICKS  # 400 samples are 3 ticks: the finest common grid
 
 
 def figure_state(mouth: Tensor, life: Tensor, hands: Tensor) -> FigureState:
@@ -106,23 +102,6 @@ class ClipBatch:
     frame: Tensor  # (B, F) frame of the pose loop
 
 
-def speech_stream(corpus: Corpus, held_out: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """The training (or held-out) voices' utterances end to end: int16 audio and the mouth (ticks, columns)
-    beside it.
-
-    Each utterance is cut to a multiple of 400 samples, which is 3 ticks, so that the two stay in step.
-    """
-    tracks = mouth_tracks(corpus)
-    audio, mouth = [], []
-    for number in np.flatnonzero(corpus.held_out == held_out):
-        samples = corpus.samples(int(number))
-        length = len(samples) // TICK_SAMPLES * TICK_SAMPLES
-        first = tracks.starts[number]
-        audio.append(samples[:length])
-        mouth.append(tracks.values[first : first + length * TICKS // SAMPLE_RATE])
-    return np.concatenate(audio), np.concatenate(mouth)
-
-
 def split_names(assets: Path, names: list[str], split: str) -> list[int]:
     """Indices of the identities of a split ("train" or "held_out"), from `split.json` beside the package."""
     told = json.loads((Path(__file__).resolve().parent.parent / "figure" / "split.json").read_text())
@@ -167,11 +146,7 @@ class Material:
         self._recordings: dict[int, CapturedRenderer] = {}
         self._pool: tuple[int, int] | None = None
         self.poses = poses or Poses.draw(tracks, device)
-        self.mouth: Tensor | None = None
-        if speech is not None:
-            audio, mouth = speech_stream(load(speech), unknown_voices)
-            self.audio = torch.from_numpy(audio).to(device)  # int16, one long stream
-            self.mouth = torch.from_numpy(mouth).to(device)  # (ticks, columns) at 120 Hz
+        self.voices = None if speech is None else Voices(speech, self.generator, held_out=unknown_voices)
 
     def integers(self, high: int, *shape: int) -> Tensor:
         return torch.randint(high, shape, device=self.device, generator=self.generator)
@@ -208,35 +183,6 @@ class Material:
             self._recordings[count] = CapturedRenderer(self.renderer, count, self._pool)
         return self._recordings[count].render(identity, state)
 
-    def _voices(self, count: int, when: Tensor, fps: int, plain: bool) -> tuple[Tensor, Tensor]:
-        """Windows of speech (count, WINDOW_SAMPLES), some faster or slower than spoken, and their mouths
-        (count, len(when), columns) at frames `when` of the clip.
-        """
-        pace = paces(count, self.generator, 0.0 if plain else REPACED)[:, None]
-        slots = (len(self.audio) - 2 * WINDOW_SAMPLES) // TICK_SAMPLES
-        start = self.integers(slots, count)[:, None] * TICK_SAMPLES + WINDOW_SAMPLES
-        offsets = torch.arange(WINDOW_SAMPLES, device=self.device) - HISTORY_SAMPLES
-        # In float64: a position in half an hour of sound has no room for fractions in float32.
-        pcm = read_between(self.audio, start + offsets.double() * pace.double()) / 32768
-        ticks = start * TICKS / SAMPLE_RATE + when * (TICKS // fps) * pace
-        before = ticks.floor().long()
-        share = (ticks - before)[..., None].float()
-        return pcm, torch.lerp(self.mouth[before], self.mouth[before + 1], share)
-
-    def _fall_silent(self, pcm: Tensor, mouth: Tensor, when: Tensor, fps: int) -> tuple[Tensor, Tensor]:
-        """Some windows are noise throughout, some stop speaking at a random moment: the mouth rests."""
-        count, samples = pcm.shape
-        stop = (self.uniform(count) * samples).long()
-        fate = self.uniform(count)
-        stop = torch.where(fate < ALL_SILENT, torch.full_like(stop, -samples), stop)
-        stop = torch.where(fate > ALL_SILENT + STOPS, torch.full_like(stop, 2 * samples), stop)
-        position = torch.arange(samples, device=self.device)
-        quiet = silence(count, samples, self.device, self.generator)
-        pcm = torch.where(position >= stop[:, None], quiet, pcm)
-        heard = when * (SAMPLE_RATE // fps) + HISTORY_SAMPLES
-        late = (heard - stop[:, None]).float() / SAMPLE_RATE
-        return pcm, mouth * (1 - late / REST_WITHIN).clamp(0, 1)[:, :, None]
-
     @torch.no_grad()
     def clips(
         self,
@@ -250,13 +196,12 @@ class Material:
         """`count` clips of `frames` frames at `fps` (or the frames `only` of them), and the frame
         before each. plain: as spoken and drawn, without silence, other sounds, paces and colours.
         """
+        if self.voices is None:
+            raise ValueError("clips need speech, and this material was made without")
         device = self.device
         picked = only or range(frames)
         when = torch.tensor([-1, *picked], device=device)  # the frame before the clip comes first
-        pcm, mouth = self._voices(count, when, fps, plain)
-        if not plain:
-            pcm, mouth = self._fall_silent(augment(pcm, self.generator), mouth, when, fps)
-
+        pcm, mouth = self.voices.windows(count, when, fps=fps, plain=plain)
         track, first = self.integers(len(self.poses.life), count), self.integers(LOOP, count)
         frame = (first[:, None] + when * (FPS // fps)) % LOOP
         life, hands = self.poses.life[track[:, None], frame], self.poses.hands[track[:, None], frame]

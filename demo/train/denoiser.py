@@ -19,10 +19,11 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
-from audio_worker.whisper import load_whisper
+from audio_worker.whisper import WhisperEncoder
 from demo.train.checkpoint import Averaged, load_training
 from demo.train.config import CLIP_FRAMES, FPS, HISTORY_SAMPLES, INFERENCE, SAMPLE_RATE
 from demo.train.data import ClipBatch, Material
+from demo.train.listen import ADAPTER, load_ears
 from demo.train.models import Networks, build_networks
 from demo.train.replay import Replay
 from demo.train.step import Gradients, GraphedLoss, Run, make_optimizer, share_weights
@@ -56,11 +57,13 @@ class Batch:
 
 
 class Conditions:
-    """Turns drawn clips into the denoiser's inputs with the frozen VAE encoder and Whisper."""
+    """Turns drawn clips into the denoiser's inputs with the frozen VAE encoder and `whisper`."""
 
-    def __init__(self, vae: AutoencoderLite, whisper: Path, device: torch.device, margin: int = 2) -> None:
+    def __init__(
+        self, vae: AutoencoderLite, whisper: WhisperEncoder, device: torch.device, margin: int = 2
+    ) -> None:
         self.vae = vae.eval().requires_grad_(False)
-        self.whisper = load_whisper(whisper).to(device).eval().requires_grad_(False)
+        self.whisper = whisper.to(device).eval().requires_grad_(False)
         self.margin = margin
         self.device = device
 
@@ -212,7 +215,7 @@ class Trainer:
         vae_average = Averaged(vae)
         load_training(state, "vae", vae, vae_average)
         vae.load_state_dict(vae_average.module.state_dict())
-        self.conditions = Conditions(vae, whisper, device)
+        self.conditions = Conditions(vae, load_ears(whisper, state / ADAPTER), device)
         vae.decoder.requires_grad_(True)
         self.networks: Networks = build_networks().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         averaged = Averaged(self.networks)

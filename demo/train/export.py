@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from demo.train.config import BASE_UNET, INFERENCE, POSE_ENCODER, SIZE, VAE
+from demo.train.listen import ADAPTER
 
 
 def _write(path: Path, state: dict[str, Tensor]) -> None:
@@ -40,6 +41,9 @@ def export_model(state: Path, folder: Path) -> None:
     _write(
         folder / "vae" / "diffusion_pytorch_model.safetensors", load_file(state / "vae.average.safetensors")
     )
+    adapter = state / ADAPTER
+    if adapter.is_file():
+        _write(folder / ADAPTER, load_file(adapter))
     (folder / "vae" / "config.json").write_text(json.dumps(VAE, indent=2) + "\n")
     base = folder / "base" / "unet" / "config.json"
     base.parent.mkdir(parents=True, exist_ok=True)
@@ -55,6 +59,7 @@ def export_model(state: Path, folder: Path) -> None:
         "reference_unet_path": "./reference_unet.safetensors",
         "pose_encoder_path": "./pose_encoder.safetensors",
         "audio_model_path": "./whisper",
+        **({"audio_adapter_path": f"./{ADAPTER}"} if adapter.is_file() else {}),
         "inference_config": "./inference.yaml",
         "weight_dtype": "fp32",
         "name": "bundled",

@@ -10,10 +10,11 @@ import argparse
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from demo.train.checkpoint import Averaged, save_training
+from demo.train.listen import ADAPTER
 from demo.train.models import build_networks
 from demo.train.vae import AutoencoderLite
 
@@ -62,6 +63,8 @@ def start(model: Path, state: Path) -> None:
     )
     _save(state, "networks", networks)
     _save(state, "vae", vae)
+    if (model / ADAPTER).is_file():
+        save_file({k: v.float() for k, v in load_file(model / ADAPTER).items()}, state / ADAPTER)
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from demo.figure.renderer import Renderer
 from demo.train.config import CLIP_FRAMES, FPS
 from demo.train.data import Material, Poses
 from demo.train.denoiser import LAST_TIMESTEP, Conditions, starting_latents
+from demo.train.listen import ADAPTER, load_ears
 from demo.train.models import Networks, build_networks
 from demo.train.vae import AutoencoderLite
 
@@ -73,7 +74,7 @@ def main() -> None:
     vae.load_state_dict(load_file(arguments.state / "vae.average.safetensors"))
     networks = build_networks().eval()
     networks.load_state_dict(load_file(arguments.state / "networks.average.safetensors"))
-    conditions = Conditions(vae, ROOT / "model" / "whisper", device)
+    conditions = Conditions(vae, load_ears(ROOT / "model" / "whisper", arguments.state / ADAPTER), device)
     poses = Poses.draw(4, device)
     meter = MouthMeter(Renderer(arguments.figure))  # measures everybody's mouth at rest: once is enough
     print("voices   people   PSNR      VAE alone  opening's correlation  size of the movement")

@@ -1,0 +1,60 @@
+"""What listening learns: corrections that are nothing at first, and a start for the denoiser's attention."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from audio_worker.whisper import WhisperEncoder
+from demo.make_whisper import DEFAULT_OUT
+from demo.train.listen import LowRank, Reader, correct, load_ears, save_corrections
+from gpu_worker.model.attention import Attention, attend
+
+
+def test_corrections_start_as_nothing_and_are_found_again(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    encoder = WhisperEncoder(width=16, heads=2, layers=1, n_mels=8).requires_grad_(False)
+    mel = torch.randn(1, 8, 20)
+    before = encoder(mel)
+    path = tmp_path / "adapter.safetensors"
+    corrections = correct(encoder, path)
+    assert torch.equal(encoder(mel), before)
+    assert {name for name, p in encoder.named_parameters() if p.requires_grad} == {
+        f"{name}.parametrizations.weight.0.{part}" for name in corrections for part in ("down", "up")
+    }
+    nn.init.normal_(corrections["layers.0.fc1"].up)
+    changed = encoder(mel)
+    assert not torch.allclose(changed, before)
+    save_corrections(corrections, path)
+
+    torch.manual_seed(0)
+    other = WhisperEncoder(width=16, heads=2, layers=1, n_mels=8)
+    correct(other, path)  # trained further
+    torch.testing.assert_close(other(mel), changed)
+
+
+def test_ears_are_whisper_s_own_without_a_file(tmp_path: Path) -> None:
+    encoder = load_ears(DEFAULT_OUT, tmp_path / "none.safetensors")
+    assert not any(isinstance(m, LowRank) for m in encoder.modules())
+
+
+def test_a_reader_starts_an_attention_that_reads_alike() -> None:
+    torch.manual_seed(1)
+    mean, deviation = torch.randn(384), torch.rand(384) + 0.5
+    reader = Reader(64, 4, mean, deviation)
+    nn.init.normal_(reader.query)
+    tokens = mean + deviation * torch.randn(2, 50, 384)
+    attention, norm = Attention(64, 4, 384), nn.LayerNorm(64)
+    reader.start(attention, norm, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        queries = attention.to_q(norm(torch.randn(2, 9, 64)))
+        heard = attention.project_out(attend(queries, *attention.keys_values(tokens), attention.heads))
+        spread = heard.std(dim=1).mean() / heard.std()
+        assert spread < 0.2  # every place hears nearly the same
+        wanted = reader(tokens)
+        # the six parameters lie along six directions: distances between moments are kept
+        ours = (heard[0].mean(0) - heard[1].mean(0)).norm()
+        theirs = (wanted[0] - wanted[1]).norm() * 64**0.5 / 3.0
+        assert abs(float(ours / theirs) - 1) < 0.15
