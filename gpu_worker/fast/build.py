@@ -209,7 +209,7 @@ class _Builder:
         return (attention.to_q.weight.float() * (math.log2(math.e) / math.sqrt(heads.size))).to(self.dtype)
 
     def pad(self, weight: Tensor, heads: Heads, ones: bool = False) -> tuple[Tensor, Tensor]:
-        """Weight (count·size, in) → heads of `wide` rows, and a bias that is 1 for values' extra column."""
+        """Weight (count·size, in) → heads of `wide` rows, and a bias, `ones` 1 for the first extra column."""
         extra = heads.wide - heads.size
         bias = weight.new_zeros(heads.count, heads.wide)
         if ones and extra:
@@ -220,7 +220,7 @@ class _Builder:
     def padded_qkv(self, attention: Attention, heads: Heads) -> Linear:
         parts = [
             self.pad(self.scaled_q(attention, heads), heads),
-            self.pad(attention.to_k.weight, heads),
+            self.pad(attention.to_k.weight, heads, ones=True),
             self.pad(attention.to_v.weight, heads, ones=True),
         ]
         bias = torch.cat([b for _, b in parts])
@@ -229,7 +229,7 @@ class _Builder:
     def audio(self, block: Any, heads: Heads) -> tuple[Tensor, Tensor]:
         """Weights and bias of a block's audio keys and values, side by side."""
         parts = [
-            self.pad(block.attn2.to_k.weight, heads),
+            self.pad(block.attn2.to_k.weight, heads, ones=True),
             self.pad(block.attn2.to_v.weight, heads, ones=True),
         ]
         return torch.cat([w for w, _ in parts]), torch.cat([b for _, b in parts])

@@ -203,7 +203,7 @@ class FastDenoiser:
             )
             for to, x in zip(kv.unbind(2), source, strict=True):
                 to[..., : heads.size] = x.unflatten(2, (heads.count, heads.size))
-            kv[:, :, 1, :, heads.size : heads.size + 1] = 1
+            kv[..., heads.size : heads.size + 1] = 1
             kv = kv.flatten(2)
             if self._merged(block.level, heads, h, w):
                 kv = self.ops.merge(kv, h, w)

@@ -40,8 +40,8 @@ class PaddedHeads(SplitRule):
 class TritonOps(TorchOps):
     """without: stages left to plain torch, for comparison, of norms, double, temporal, gate and attention.
 
-    fused_geglu: the gate within a matrix product of Triton's instead of after one of cuBLAS. narrow: see
-    `kernels.attention.Tile`. small: tiles for tiny networks, as tests have.
+    fused_geglu: the gate within a matrix product of Triton's instead of after one of cuBLAS. narrow, sampled:
+    see `kernels.attention.Tile`. direct: see `TorchOps`. small: tiles for tiny networks, as tests have.
     """
 
     def __init__(
@@ -49,13 +49,16 @@ class TritonOps(TorchOps):
         *,
         without: Collection[str] = (),
         fused_geglu: bool = False,
-        narrow: bool = False,
+        narrow: bool = True,
+        sampled: bool = True,
+        direct: bool = True,
         small: bool = False,
     ) -> None:
         super().__init__(None if "attention" in without else PaddedHeads())
         self.without = frozenset(without)
         self.fused_geglu = fused_geglu
-        self.spatial_tile = Tile(32, 32, 4, 2, narrow) if small else Tile(128, 64, 8, 3, narrow)
+        self.direct = direct
+        self.spatial_tile = Tile(*((32, 32, 4, 2) if small else (128, 64, 8, 3)), narrow, sampled)
         self.audio_tile = Tile(32, 32, 4, 1) if small else Tile(128, 64, 4, 1)
         self.geglu_tile = GemmTile(32, 32, 32, 4, 2) if small else GemmTile(128, 128, 64, 8, 3)
 

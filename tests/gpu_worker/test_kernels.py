@@ -79,6 +79,25 @@ def test_two_source_attention(
     close(made.float(), F.scaled_dot_product_attention(q, keys, values).transpose(1, 2).flatten(2))
 
 
+@pytest.mark.parametrize("sharp", [False, True])
+@pytest.mark.parametrize("narrow", [False, True])
+def test_attention_with_a_sampled_maximum(sharp: bool, narrow: bool) -> None:
+    """sharp: one key outside the sample is so near to one query that its block has to be done again."""
+    heads, size, wide, tokens, scale = 2, 40, 64, 192, 1.4426950408889634 / 40**0.5
+    q, k, v, ref_k, ref_v = (rand(n, tokens, heads * size) for n in (2, 2, 2, 1, 1))
+    if sharp:
+        k[1, 100] = 30 * q[1, 70]
+    tile = attention.Tile(32, 32, 4, 2, narrow, sampled=True)
+    assert attention.fits_sample(tokens, tokens, tokens, size, (wide, 0), tile)
+    made = attention.two_source_attention(
+        padded(q * scale, heads, wide), *(padded(x, heads, wide, 1.0) for x in (k, v, ref_k, ref_v)),
+        heads=heads, size=size, split=(wide, 0), tile=tile,
+    )  # fmt: skip
+    keys, values = (torch.cat([own, ref.expand(2, -1, -1)], 1) for own, ref in ((k, ref_k), (v, ref_v)))
+    q, keys, values = (x.unflatten(-1, (heads, -1)).transpose(1, 2).float() for x in (q, keys, values))
+    close(made.float(), F.scaled_dot_product_attention(q, keys, values).transpose(1, 2).flatten(2))
+
+
 @pytest.mark.parametrize("size", [8, 40])
 @pytest.mark.parametrize("frames", [4, 12])
 @pytest.mark.parametrize("dot", [False, True])

@@ -34,8 +34,14 @@ def build(kernel, constants, types=None, warps=4, stages=3):
 
 sums, scale = {"sums_ptr": "*fp32"}, {"out_scale": "fp32"}
 low = {**scale, "out_ptr": "*fp8e4nv"}
-heads = dict(SIZE=40, QA=64, QB=0, A=64, B=0, QUERIES=128, KEYS=64, HEADS=8, ONES=True, EVEN_Q=True)
+heads = dict(SIZE=40, QA=64, QB=0, A=64, B=0, QUERIES=128, KEYS=64, HEADS=8, ONES=True, EVEN_Q=True,
+             AGAIN=False)
+again = {"again_ptr": "*i32"}
 build(attention._attention, dict(heads, TWO=True, EVEN_K=True, EVEN_R=True), warps=8)
+build(attention._attention, dict(heads, TWO=True, EVEN_K=True, EVEN_R=True, AGAIN=True), again, warps=8)
+sampled = dict(SIZE=40, WIDE=64, QUERIES=128, KEYS=64, HEADS=8, SAMPLE=64, HEADROOM=4.0)
+build(attention._sampled_attention, dict(sampled, QA=64, QB=0), again, warps=8)
+build(attention._sampled_attention, dict(sampled, QA=32, QB=16), again, warps=8)
 build(attention._attention, dict(heads, QA=32, QB=16, TWO=True, EVEN_K=True, EVEN_R=True), warps=8)
 build(attention._attention, dict(heads, TWO=False, EVEN_K=False, EVEN_R=False), stages=1)
 for size, wide in ((40, 64), (160, 256)):
