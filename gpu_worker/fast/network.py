@@ -9,7 +9,17 @@ from torch import Tensor
 
 from gpu_worker.fast.ops import Image, TorchOps
 from gpu_worker.fast.tiers import Tier
-from gpu_worker.fast.weights import Heads, Layer, Level, Motion, Network, Resnet, Spatial, TemporalAttention
+from gpu_worker.fast.weights import (
+    Heads,
+    Layer,
+    Level,
+    Linear,
+    Motion,
+    Network,
+    Resnet,
+    Spatial,
+    TemporalAttention,
+)
 
 KeysValues = tuple[Tensor, Tensor]
 
@@ -172,6 +182,9 @@ class StepRunner:
         ops, tier, heads = self.ops, self.tier, block.heads
         if block.level == 0 and index in tier.reuse_attention and block.slot in self._attention:
             return self._attention[block.slot]
+        apart = ops.direct and block.level > 0 and block.qkv.low is None and block.qkv.bias is None
+        if apart and block.slot in inputs.joined:
+            return self._attend_in_place(block, x, image, inputs.reference[block.slot])
         qkv = ops.norm_linear(x, block.norm1, block.qkv).view(*image.data.shape[:2], -1)
         columns = heads.count * heads.wide
         q, own = qkv[..., :columns], qkv[..., columns:]
@@ -188,6 +201,17 @@ class StepRunner:
         if block.level == 0 and tier.reuse_attention:
             self._attention[block.slot] = made
         return made
+
+    def _attend_in_place(self, block: Spatial, x: Tensor, image: Image, joined: Tensor) -> Tensor:
+        """joined (frames, positions + tokens, 2 · columns) as `Inputs` has it; the frame's own go there."""
+        ops, columns = self.ops, joined.shape[2] // 2
+        frames, positions = image.data.shape[:2]
+        normed = ops.layer_norm(x, block.norm1)
+        weight = block.qkv.weight
+        q = ops.linear(normed, Linear(weight[:columns])).view(frames, positions, -1)
+        ops.linear_into(joined[:, :positions], normed, weight[columns:])
+        k, v = joined.chunk(2, 2)
+        return ops.attention(q, k, v, block.heads)
 
     def _motion(self, motion: Motion, image: Image, index: int) -> None:
         ops = self.ops

@@ -34,7 +34,12 @@ class Image:
 
 
 class TorchOps:
-    """Each method is one stage of the network; shapes as in `kernels`. split: how heads are stored."""
+    """Each method is one stage of the network; shapes as in `kernels`. split: how heads are stored.
+
+    direct: keys and values that attention reads beside the reference's are made there, not copied.
+    """
+
+    direct = False
 
     def __init__(self, split: SplitRule | None = None) -> None:
         self.split = split or SplitRule()
@@ -111,6 +116,10 @@ class TorchOps:
         weight = low.weight.to(x.dtype) / low.weight_scale
         return F.linear(rounded(x, low.input_scale), weight, layer.bias)
 
+    def linear_into(self, out: Tensor, x: Tensor, weight: Tensor) -> None:
+        """out (N, positions, out), rows may be strided, = x (N · positions, in) · weightᵀ."""
+        torch.bmm(x.view(*out.shape[:2], -1), weight.t().expand(len(out), -1, -1), out=out)
+
     def add_linear(self, into: Tensor, x: Tensor, layer: Linear) -> None:
         """into (rows, out) += x (rows, in) · weightᵀ."""
         if layer.low is None:
@@ -137,9 +146,7 @@ class TorchOps:
             k, v = (torch.cat([x, r.expand(len(x), -1, -1)], 1) for x, r in zip((k, v), ref, strict=True))
         q, k, v = (x.unflatten(2, (heads.count, heads.wide)).transpose(1, 2) for x in (q, k, v))
         out = F.scaled_dot_product_attention(q, k, v, scale=math.log(2))
-        if (
-            heads.wide > heads.size
-        ):  # spare columns of q and k are 0; the values' says how many each stands for
+        if heads.wide > heads.size:  # spare columns of q are 0; the values' says how many each stands for
             out = out[..., : heads.size] / out[..., heads.size : heads.size + 1]
         return out.transpose(1, 2).flatten(2)
 

@@ -122,7 +122,7 @@ def _fast(
         if models.device.type == "cuda" and not torch_ops:
             from gpu_worker.fast.triton_ops import TritonOps
 
-            ops = TritonOps(without=without, **options)
+            ops = TritonOps(without=without, **{"direct": not without, **options})
         denoiser = FastDenoiser(models, ops=ops, tier=tier, graphs=graph)
         given = (clip.noise, clip.tokens, clip.pose, clip.reference)
         denoiser.prepare(*given)
@@ -166,10 +166,15 @@ ROWS = [
         cuda=True),
     Row("temporal", "+ temporal attention by Triton", _fast("gate", "attention"), cuda=True),
     Row("gate", "+ GEGLU's gate in one pass by Triton", _fast("attention"), cuda=True),
-    Row("attention", "+ spatial and audio attention of small heads by Triton", _fast(), cuda=True),
+    Row("attention", "+ spatial and audio attention of small heads by Triton",
+        _fast(sampled=False, narrow=False, direct=False), cuda=True),
+    Row("sampled", "+ spatial softmax without a running maximum", _fast(narrow=False, direct=False),
+        cuda=True),
+    Row("narrow", "+ its logits from 48 columns of 64", _fast(direct=False), cuda=True),
+    Row("exact", "+ keys and values of large heads made where they are read: the exact tier", _fast(),
+        cuda=True),
     Row("nograph", "the same without the graph", _fast(graph=False), cuda=True),
     Row("geglu", "the same, GEGLU within a matrix product by Triton", _fast(fused_geglu=True), cuda=True),
-    Row("narrow", "the same, logits from 48 columns of 64", _fast(narrow=True), cuda=True),
     *(Row(f"try-{key}", f"exact, but {text}", _fast(tier=Tier(key, text, **options)),
           slow="-" in key)  # one step by itself
       for key, text, options in TRIALS),

@@ -65,6 +65,21 @@ def test_the_same_clip(models: Models, ops: TorchOps, frames: int) -> None:
     assert difference(made, wanted) <= LIMIT
 
 
+def test_keys_made_where_they_are_read(models: Models) -> None:
+    class Direct(TorchOps):
+        direct = True
+        used = 0
+
+        def linear_into(self, *given: Tensor) -> None:
+            self.used += 1
+            super().linear_into(*given)
+
+    ops = Direct()
+    made, wanted = both(models, conditions(ClipDenoiser(models)), ops)
+    assert ops.used
+    assert difference(made, wanted) <= LIMIT
+
+
 @pytest.mark.parametrize(
     "motion",
     [
