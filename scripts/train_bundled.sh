@@ -39,18 +39,18 @@ case $plan in
   scratch) steps=(
     "vae-1 vae 8 --batch 256 --lr 1e-3 --final-lr 3e-4"
     "vae-2 vae 6 --batch 256 --lr 8e-4 --final-lr 3e-5 --seed 1"
-    "listen listen 3 --seed 8"
+    "listen listen 3 --seed 8 --start"
     "denoiser-1 denoiser 9 --batch 64 --lr 1e-3 --final-lr 5e-4 --seed 2"
     "denoiser-2 denoiser 9 --batch 64 --lr 8e-4 --final-lr 3e-4 --seed 3"
     "denoiser-3 denoiser 9 --batch 64 --lr 6e-4 --final-lr 1e-5 --seed 4"
   ) ;;
   continue) steps=(
-    "more-denoiser denoiser 9 --batch 64 --lr 1e-3 --final-lr 1e-5 --seed 102"
+    "more-denoiser denoiser 18 --batch 64 --lr 1e-3 --final-lr 1e-5 --seed 102"
   ) ;;
   cpu) steps=(
+    "listen-cpu listen 30 --batch 64 --seed 24"
     "cache-1 cache 30 --seed 21"
     "cache-2 cache 30 --seed 22"
-    "listen-cpu listen 3 --seed 24"
     "tune-1 tune 90 --lr 5e-4 --final-lr 5e-5 --seed 23"
   ) ;;
   *) die "--plan is scratch, continue or cpu, not '$plan'" ;;

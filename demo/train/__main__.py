@@ -44,6 +44,7 @@ def parse() -> argparse.Namespace:
         action="store_true",
         help="listen: its attention starts the denoiser's, if they are untrained",
     )
+    parser.add_argument("--audio-only", action="store_true", help="tune: only the audio cross-attentions")
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--figure", type=Path, default=ROOT / "figure" / "build" / "identities.npz")
@@ -93,6 +94,7 @@ def main() -> None:
             peak=arguments.lr,
             final=arguments.final_lr,
             seed=arguments.seed,
+            audio_only=arguments.audio_only,
         )
         return
     torch.backends.cuda.matmul.allow_tf32 = True

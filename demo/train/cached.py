@@ -115,20 +115,37 @@ class FrozenParts:
         return {name: features[row] for name, features in self.bank.items()}
 
 
+def audio_parameters(networks: Networks) -> list[nn.Parameter]:
+    """Of the denoiser's audio cross-attentions and the norms before them."""
+    blocks = networks.denoiser.transformer_blocks.values()
+    return [p for block in blocks for part in (block.attn2, block.norm2) for p in part.parameters()]
+
+
 def tune(
-    figure: Path, state: Path, *, minutes: float, batch: int, peak: float, final: float, seed: int
+    figure: Path,
+    state: Path,
+    *,
+    minutes: float,
+    batch: int,
+    peak: float,
+    final: float,
+    seed: int,
+    audio_only: bool = False,
 ) -> None:
-    """Train the denoiser on the cached clips; shards that appear meanwhile join in."""
+    """Train the denoiser, or with `audio_only` what hears in it, on the cached clips; shards that appear
+    meanwhile join in.
+    """
     vae = AutoencoderLite().eval()
     vae.load_state_dict(load_file(state / "vae.average.safetensors"))
     networks = build_networks().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     averaged = Averaged(networks, decay=0.995)
-    parameters = list(networks.denoiser.parameters())
+    networks.requires_grad_(False)
+    parameters = audio_parameters(networks) if audio_only else list(networks.denoiser.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.99), weight_decay=1e-3)
     step = load_training(state, "networks", networks, averaged)
     averaged.updates = 0
-    networks.requires_grad_(False)
-    networks.denoiser.requires_grad_(True)
+    for parameter in parameters:
+        parameter.requires_grad_(True)
     frozen = FrozenParts(networks, figure, vae)
     weights = torch.ones(16, 16)
     weights[FACE_ROWS, FACE_COLUMNS] = FACE_WEIGHT
