@@ -168,7 +168,7 @@ def main() -> None:
     """Speak, pack, and say what was made."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=OUTPUT)
-    parser.add_argument("--scale", type=float, default=3.0, help="factor on every voice's minutes in the plan")
+    parser.add_argument("--scale", type=float, default=3.0, help="factor on every voice's minutes")
     parser.add_argument(
         "--no-festival", dest="festival", action="store_false", help="flite and espeak-ng alone"
     )
