@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
+
+if not torch.cuda.is_available():
+    # Without a GPU its interpreter runs the kernels. Triton reads this once, when whatever test imports it first.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 from protocol.settings import load_settings
 
