@@ -9,7 +9,7 @@ import pytest
 import torch
 
 if not torch.cuda.is_available():
-    # Without a GPU its interpreter runs the kernels. Triton reads this once, when whatever test imports it first.
+    # Without a GPU its interpreter runs the kernels. Triton reads this once, when it is first imported.
     os.environ["TRITON_INTERPRET"] = "1"
 
 from protocol.settings import load_settings
