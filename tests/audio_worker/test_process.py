@@ -107,6 +107,9 @@ def test_two_sessions_in_small_chunks(around: Around) -> None:
     for start in range(0, 20000, 320):
         for name, samples in zip(("anna", "bert"), sound, strict=True):
             around.speak(name, samples[start : start + 320], start, flush=start + 320 >= 20000)
+        # A speaker is never clips ahead of the worker: all at once would be overload on a slow machine.
+        whole = (start + 320) // 8000
+        around.until(lambda whole=whole: len(around.of("anna")) >= whole <= len(around.of("bert")))  # type: ignore[misc]
     around.until(lambda: len(around.of("anna")) == len(around.of("bert")) == 3)
 
     extractor = FeatureExtractor(str(DEFAULT_OUT), "short", 2, torch.device("cpu"), torch.float32)
@@ -134,8 +137,8 @@ def test_bad_sessions_end_alone(around: Around) -> None:
     samples = np.zeros(100, np.float32)
     around.pcm.submit(Pcm("dora", 0, 1, 100, 48000, 24, 12, "anna", "calm", False, samples))
     around.speak("emil", np.zeros(8000))
-    around.until(lambda: len(around.of("emil")) == 1 and len(around.failed) == 1)
-    assert around.failed[0].session == "dora" and around.failed[0].fatal
+    around.until(lambda: len(around.of("emil")) == 1 and bool(around.failed))
+    assert [(f.session, f.fatal) for f in around.failed] == [("dora", True)]
     around.failed.clear()
 
 
