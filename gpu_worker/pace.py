@@ -15,8 +15,8 @@ OUTSTANDING = 3
 """One being decoded, one denoised, one prepared: what a session in full flow keeps in the worker."""
 
 BEHIND = OUTSTANDING - 1
-"""Clips that follow the timed ones, so that the last of those has as much beside it as the first. Without them
-one core was timed at 0.33 s for clips that take it 0.5 s."""
+"""Clips that follow the timed ones, so that the last of those has as much beside it as the first. Without
+them one core was timed at 0.33 s for clips that take it 0.5 s."""
 
 HEADROOM = 0.8
 """Share of a clip's duration that making it may take, where there are cores enough; the rest is chance's.
@@ -25,6 +25,9 @@ At 0.9 two cores in float32 were given 24 fps at a share of 0.86, and 18 of 480 
 REST = 0.3
 """Cores that Whisper, the gateway and the system take besides (measured: 0.14 in bfloat16). On one core that
 decides: float32 was given 12 fps there at a share under 0.8, and 39 of 240 frames came late."""
+
+LAST_HEADROOM = 0.9
+"""The same at the lowest rate, below which there is nothing: more than this is too slow."""
 
 ALONE = {"cpu": 0.5, "cuda": 0.7}
 """The same share for the denoiser alone, by device: decoding wants to live as well."""
@@ -123,7 +126,8 @@ class PaceTrial:
 
     def _judge(self, clip_seconds: float, now: float) -> None:
         lasts = frames_at(self.fps, self._clip_frames) / self.fps
-        held = clip_seconds <= self._share * lasts
+        share = max(self._share, LAST_HEADROOM) if self.fps == RATES[-1] else self._share
+        held = clip_seconds <= share * lasts
         self._sent, self._back = 0, []
         self.attempt += 1
         if held:
