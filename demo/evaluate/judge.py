@@ -13,7 +13,7 @@ from torch import Tensor
 from demo.evaluate.material import HeldOut, Scene
 from demo.evaluate.path import Picture
 from demo.evaluate.scores import Curve, ssim
-from demo.figure.measure import MouthMeter, crop_mouth, mouth_box
+from demo.figure.measure import MouthMeter, crop_mouth, mouth_box, true_opening
 from demo.figure.state import FigureState
 
 KEPT_BYTES = 400 * 2**20
@@ -21,13 +21,16 @@ KEPT_BYTES = 400 * 2**20
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """One number a frame, (n,): squared errors of pictures in 0..1, SSIM, and the meter's mouth openings."""
+    """One number a frame, (n,): squared errors of pictures in 0..1, SSIM, the meter's mouth openings in the
+    output and in the drawn truth, and the opening that was drawn.
+    """
 
     error: Curve
     mouth_error: Curve
     ssim: Curve
     opening: Curve
     true_opening: Curve
+    drawn_opening: Curve
 
     @classmethod
     def cat(cls, parts: list[Scores]) -> Scores:
@@ -80,6 +83,7 @@ class Judge:
             _curve(ssim(made, truth)),
             self.opening(scene, made, state),
             self.opening(scene, truth, state),
+            _curve(true_opening(self.renderer, self.material.identity(scene, len(made)), state)),
         )
 
     def reading(

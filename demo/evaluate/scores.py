@@ -10,10 +10,11 @@ from torch import Tensor
 
 Curve = NDArray[np.float64]
 
-#: A `MouthMeter` reading below this is a shut mouth: drawn ones read up to 0.005, barely open ones 0.02.
-SHUT = 0.02
+#: A `MouthMeter` reading below this is a shut mouth: drawn ones read up to 0.024, and up to about here the
+#: figure still shows a line and nothing of the mouth's inside.
+SHUT = 0.035
 #: Above this a mouth is plainly open.
-OPEN = 0.04
+OPEN = 0.075
 #: Largest lag that is looked for, in frames.
 MAX_LAG = 6
 

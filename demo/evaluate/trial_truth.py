@@ -110,6 +110,14 @@ def _mouth_rows(bench: Bench, section: Section, scenes: list[Scene], scores: lis
         digits=3,
         note=f"read from both pictures by `demo.figure.measure.MouthMeter`; worst scene {min(by_scene):.3f}",
     )
+    followed = [correlation(score.true_opening, score.drawn_opening) for score in scores]
+    section.at_least(
+        "… the meter itself: its reading of the drawn truth against the opening that was drawn",
+        float(np.mean(followed)),
+        0.99,
+        digits=3,
+        note=f"correlation, worst scene {min(followed):.3f}: what a reading is worth, with any model",
+    )
     section.judged(
         "… best lag",
         f"{lag:+d} frames",

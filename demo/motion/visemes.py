@@ -7,6 +7,10 @@ vowels by height (mouth_open), backness and rounding (mouth_width, mouth_round).
 import unicodedata
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+_TARGETS = ("open", "width", "round", "teeth", "pressed", "tongue")
 CHANNELS = ("mouth_open", "mouth_width", "mouth_round", "teeth", "lips_pressed", "tongue")
 
 
@@ -119,3 +123,20 @@ def visemes(phone: str) -> list[Viseme]:
     if len(found) > 1 and found[-1] is TABLE["ʰ"]:
         found.pop()
     return found
+
+
+def blended(count: int, seed: int = 0) -> NDArray[np.float32]:
+    """(count, 6) mouths between two visemes each, some nearly at rest, some louder, as coarticulation has it.
+
+    One in five is open by any amount, beyond what speech does. The first is at rest, the second pressed.
+    """
+    random = np.random.default_rng(seed)
+    targets = np.array([[getattr(v, name) for name in _TARGETS] for v in dict.fromkeys(TABLE.values())])
+    first, second = (targets[random.integers(len(targets), size=count)] for _ in range(2))
+    mouths = first + random.random((count, 1)) * (second - first)
+    mouths *= np.minimum(1.6 * random.random((count, 1)), 1.0)
+    mouths[:, 0] *= random.uniform(0.85, 1.15, count)
+    mouths[::5, 0] = random.random(len(mouths[::5]))
+    mouths[0] = 0.0
+    mouths[1] = [getattr(_BILABIAL, name) for name in _TARGETS]
+    return mouths.astype(np.float32)

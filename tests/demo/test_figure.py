@@ -15,11 +15,12 @@ import torch
 
 from demo.figure.layers import VIEW, VIEW_Y, hair_behind, premultiplied_average, split_layers
 from demo.figure.make_identities import SPLIT_FILE
-from demo.figure.measure import MouthMeter, crop_mouth, mouth_box
+from demo.figure.measure import MouthMeter, crop_mouth, mouth_box, true_opening
 from demo.figure.people import BUNDLED, all_people, split
 from demo.figure.renderer import DEFAULT_ASSETS, Renderer
 from demo.figure.rest import rest_hands
 from demo.figure.state import FigureState
+from demo.motion.visemes import CHANNELS, blended
 from tests.helpers.figure import write_stand_in
 
 
@@ -31,6 +32,12 @@ def renderer(tmp_path_factory: pytest.TempPathFactory) -> Renderer:
     path = tmp_path_factory.mktemp("figure") / "identities.npz"
     write_stand_in(path)
     return Renderer(path)
+
+
+@pytest.fixture(scope="module")
+def meter(renderer: Renderer) -> MouthMeter:
+    """One for all: it draws each identity many times when it is first asked for it."""
+    return MouthMeter(renderer)
 
 
 def _state(batch: int, **values: float | list[float]) -> FigureState:
@@ -101,8 +108,7 @@ def test_hands_outside_the_picture_are_no_error(renderer: Renderer) -> None:
     assert renderer.render(torch.arange(2), state).isfinite().all()
 
 
-def test_a_larger_opening_measures_larger(renderer: Renderer) -> None:
-    meter = MouthMeter(renderer)
+def test_a_larger_opening_measures_larger(renderer: Renderer, meter: MouthMeter) -> None:
     steps = torch.linspace(0, 1, 11)
     for identity in range(len(renderer)):
         who = torch.full((11,), identity)
@@ -114,8 +120,18 @@ def test_a_larger_opening_measures_larger(renderer: Renderer) -> None:
             assert (opening[1:] - opening[:-1]).min() > -0.004, opening
 
 
-def test_the_meter_follows_the_head_and_bears_noise_and_blur(renderer: Renderer) -> None:
-    meter = MouthMeter(renderer)
+def test_the_meter_reads_the_opening_that_was_drawn(renderer: Renderer, meter: MouthMeter) -> None:
+    mouths = torch.from_numpy(blended(40, seed=9))  # not those it was fitted to
+    for identity in range(2):
+        who = torch.full((len(mouths),), identity)
+        state = _state(len(mouths)).replace(**{name: mouths[:, i] for i, name in enumerate(CHANNELS)})
+        read = meter.opening(renderer.render(who, state), who, state.head)
+        true = true_opening(renderer, who, state)
+        assert torch.corrcoef(torch.stack((read, true)))[0, 1] > 0.99
+        assert (read - true).abs().max() < 0.05
+
+
+def test_the_meter_follows_the_head_and_bears_noise_and_blur(renderer: Renderer, meter: MouthMeter) -> None:
     generator = torch.Generator().manual_seed(3)
     count = 24
     who = torch.arange(count) % len(renderer)
@@ -135,8 +151,7 @@ def test_the_meter_follows_the_head_and_bears_noise_and_blur(renderer: Renderer)
     assert torch.corrcoef(torch.stack((true, measured)))[0, 1] > 0.98
 
 
-def test_pressed_lips_close_any_mouth(renderer: Renderer) -> None:
-    meter = MouthMeter(renderer)
+def test_pressed_lips_close_any_mouth(renderer: Renderer, meter: MouthMeter) -> None:
     who = torch.arange(3)
     state = _state(3, mouth_open=0.8, teeth=0.6, lips_pressed=1.0)
     assert meter.opening(renderer.render(who, state), who, state.head).max() < 0.02
