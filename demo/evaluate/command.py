@@ -152,8 +152,10 @@ def evaluate(
     recordings, flags = arguments.recordings, run_flags(arguments)
     sections: dict[str, Section] = {}
 
-    def truth_follows() -> float:
-        return float(sections["truth"].numbers["truth_follows_loudness"]) if "truth" in sections else 0.5
+    def truth_follows() -> tuple[float, float]:
+        names = ("truth_follows_loudness", "truth_follows_syllables")
+        first, second = (sections["truth"].numbers[n] if "truth" in sections else 0.5 for n in names)
+        return float(first), float(second)
 
     trials: dict[str, Callable[[], Section]] = {
         "size": lambda: trial_size.run(bench.path.config),

@@ -137,6 +137,14 @@ def modulation_spectrum(curve: Curve, fps: int) -> tuple[Curve, Curve]:
     return frequencies, np.asarray(power * frequencies, np.float64)
 
 
+def syllables(curve: Curve, fps: int, low: float = 2.0, high: float = 8.0) -> Curve:
+    """A curve's movement at the rates of syllables alone, in Hz, which leaves out pauses and phrases."""
+    spectrum = np.fft.rfft(curve - np.mean(curve))
+    frequencies = np.fft.rfftfreq(len(curve), 1.0 / fps)
+    spectrum[(frequencies < low) | (frequencies > high)] = 0.0
+    return np.fft.irfft(spectrum, len(curve)).astype(np.float64)
+
+
 def peak_rate(curve: Curve, fps: int, low: float = 1.0, high: float = 9.0) -> float:
     """Frequency in Hz at which a curve moves most, smoothed over neighbours."""
     frequencies, power = modulation_spectrum(curve, fps)

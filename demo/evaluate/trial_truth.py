@@ -17,6 +17,7 @@ from demo.evaluate.scores import (
     lag_correlations,
     loudness,
     psnr,
+    syllables,
     wrongly_shut,
 )
 from demo.evaluate.table import Section
@@ -144,15 +145,18 @@ def _mouth_rows(bench: Bench, section: Section, scenes: list[Scene], scores: lis
         1,
         f"{wrong} of {plainly} frames; this evaluation's own target: closures mean little if all is shut",
     )
-    spoken = [
-        correlation(loudness(scene.speech.samples, SAMPLE_RATE, bench.fps, len(s.opening)), s.true_opening)
+    heard = [
+        (loudness(scene.speech.samples, SAMPLE_RATE, bench.fps, len(s.opening)), s.true_opening)
         for scene, s in zip(scenes, scores, strict=True)
     ]
+    spoken = [correlation(*pair) for pair in heard]
+    spoken_fast = [correlation(*(syllables(curve, bench.fps) for curve in pair)) for pair in heard]
     section.numbers |= {
         "mouth_correlation": float(np.mean(by_scene)), "mouth_correlation_by_scene": by_scene,
         "movement_size": size, "lag_frames": lag, "lag_frames_by_scene": lags,
         "closures_shut": shut, "closures": total, "closures_shut_in_truth": true_shut,
         "open_frames_shut": wrong, "open_frames": plainly, "truth_follows_loudness": float(np.mean(spoken)),
+        "truth_follows_syllables": float(np.mean(spoken_fast)),
     }  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from demo.evaluate.scores import (
     psnr,
     seam_figure,
     ssim,
+    syllables,
     wrongly_shut,
 )
 from demo.evaluate.table import Section, as_markdown, as_text, count_met
@@ -100,6 +101,12 @@ def test_loudness_and_rate_of_a_modulated_tone() -> None:
     envelope = loudness(sound, 16000, 24, 8 * 24)
     assert envelope.min() >= 0 and envelope.max() <= 1 and np.ptp(envelope) > 0.5
     assert peak_rate(envelope, 24) == pytest.approx(4.0, abs=0.3)
+
+
+def test_syllables_leave_out_what_is_slower_and_faster() -> None:
+    seconds = np.arange(8 * 24) / 24
+    slow, middle, fast = (np.sin(2 * np.pi * rate * seconds) for rate in (0.5, 4.0, 10.0))
+    np.testing.assert_allclose(syllables(1 + slow + middle + fast, 24), middle, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", KINDS)

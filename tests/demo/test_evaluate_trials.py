@@ -139,10 +139,10 @@ def test_recordings_are_played_at_their_own_rate(bench: DrawnBench, tmp_path: Pa
     write_wav(
         tmp_path / "someone.wav", (np.sin(900 * seconds) * np.sin(12 * seconds)).astype(np.float32), 22050
     )
-    section = trial_human.run(bench, tmp_path, 0.5)
+    section = trial_human.run(bench, tmp_path, (0.5, 0.5))
     assert section.numbers["someone"]["widest_opening"] < SHUT  # nobody knows the truth: the stand-in is shut
     assert len(section.sheets["animation"]) == 2 * FPS
-    absent = trial_human.run(bench, tmp_path / "nowhere", 0.5)
+    absent = trial_human.run(bench, tmp_path / "nowhere", (0.5, 0.5))
     assert absent.rows[0].met is None and "absent" in absent.rows[0].note
 
 
