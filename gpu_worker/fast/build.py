@@ -6,6 +6,8 @@ All changes are exact in real numbers:
   kernel (`kernels.attention`), the softmax's scale is folded into the queries;
 - time embeddings are constants of the sampler's steps, so each resnet keeps one channel vector a step;
 - the gain of the audio attention is folded into its output projection;
+- where asked for, a transformer's last feed-forward and its projection back to the image are one product,
+  since nothing but an addition lies between them;
 - branches are added to the residual stream in place, by the matrix product itself, and their biases wait:
   each norm adds those that its input still lacks (`shift`), and a transformer's last projection carries
   them through. What a transformer adds to the image is added before it begins, by the resnet that ends
@@ -44,16 +46,24 @@ from gpu_worker.model.transformer import AUDIO_GAIN
 # Modules are Any below: torch knows a submodule as Tensor or Module, whatever it is.
 
 
-def build(denoiser: DenoisingUNet3D, timesteps: Sequence[int], split: SplitRule) -> Network:
-    """The network of a denoiser for the timesteps of a sampler; `split(size)` says how heads are stored."""
+def build(
+    denoiser: DenoisingUNet3D, timesteps: Sequence[int], split: SplitRule, fold: bool = False
+) -> Network:
+    """The network of a denoiser for the timesteps of a sampler.
+
+    split(size) says how heads are stored. fold: see `TorchOps.fold`.
+    """
     with torch.inference_mode():
-        return _Builder(denoiser, timesteps, split).network()
+        return _Builder(denoiser, timesteps, split, fold).network()
 
 
 class _Builder:
-    def __init__(self, denoiser: DenoisingUNet3D, timesteps: Sequence[int], split: SplitRule) -> None:
+    def __init__(
+        self, denoiser: DenoisingUNet3D, timesteps: Sequence[int], split: SplitRule, fold: bool
+    ) -> None:
         self.denoiser = denoiser
         self.split = split
+        self.fold = fold
         self.dtype = denoiser.conv_in.weight.dtype
         device = denoiser.conv_in.weight.device
         steps = torch.tensor(list(timesteps), device=device)
@@ -126,8 +136,11 @@ class _Builder:
     def spatial(self, module: Any) -> Spatial:
         block = module.transformer_blocks[0]
         heads = self.heads_of(block.attn1)
-        pending = block.attn1.to_out[0].bias.float()
         norm1, norm2, norm3 = _norm(block.norm1), _norm(block.norm2), _norm(block.norm3)
+        proj_in, pending = self.first(module.proj_in)
+        if self.fold:
+            norm1.shift = pending.to(self.dtype)
+        pending = pending + block.attn1.to_out[0].bias.float()
         norm2.shift = pending.to(self.dtype)
         pending = pending + AUDIO_GAIN * block.attn2.to_out[0].bias.float()
         norm3.shift = pending.to(self.dtype)
@@ -136,7 +149,7 @@ class _Builder:
         proj_out, bias = self.last(module.proj_out.weight.flatten(1), module.proj_out.bias, pending)
         return Spatial(
             norm=_norm(module.norm),
-            proj_in=Linear(module.proj_in.weight.flatten(1), module.proj_in.bias),
+            proj_in=proj_in,
             norm1=norm1,
             qkv=self.padded_qkv(block.attn1, heads),
             out1=Linear(block.attn1.to_out[0].weight),
@@ -147,6 +160,7 @@ class _Builder:
             ff_in=ff_in,
             ff_out=ff_out,
             proj_out=proj_out,
+            folded=self.folded(proj_out, ff_out),
             heads=heads,
             slot=block.slot,
             level=self.level_of(block),
@@ -155,17 +169,18 @@ class _Builder:
 
     def motion(self, module: Any) -> Motion:
         transformer = module.temporal_transformer
-        pending = torch.zeros_like(transformer.proj_in.bias, dtype=torch.float32)
-        blocks = []
+        proj_in, pending = self.first(transformer.proj_in)
+        blocks: list[TemporalBlock] = []
         for block in transformer.transformer_blocks:
             made, pending = self.temporal_block(block, pending)
             blocks.append(made)
         proj_out, bias = self.last(transformer.proj_out.weight, transformer.proj_out.bias, pending)
         return Motion(
             norm=_norm(transformer.norm),
-            proj_in=Linear(transformer.proj_in.weight, transformer.proj_in.bias),
+            proj_in=proj_in,
             blocks=blocks,
             proj_out=proj_out,
+            folded=self.folded(proj_out, blocks[-1].ff_out),
             bias=bias,
         )
 
@@ -190,6 +205,21 @@ class _Builder:
         ff_norm.shift = pending.to(self.dtype)
         ff_in, ff_out, ff_bias = _feed_forward(block.ff)
         return TemporalBlock(attentions, ff_norm, ff_in, ff_out), pending + ff_bias
+
+    def first(self, projection: Any) -> tuple[Linear, Tensor]:
+        """The projection from the image and the bias that waits, float32: its own where folding leaves no
+        product of one piece to add it."""
+        weight, bias = projection.weight.flatten(1), projection.bias
+        if self.fold:
+            return Linear(weight), bias.float()
+        return Linear(weight, bias), torch.zeros_like(bias, dtype=torch.float32)
+
+    def folded(self, proj_out: Linear, ff_out: Linear) -> Tensor | None:
+        """As `Motion.folded`."""
+        if not self.fold:
+            return None
+        through = proj_out.weight.float() @ ff_out.weight.float()
+        return torch.cat([proj_out.weight, through.to(self.dtype)], 1)
 
     def last(self, weight: Tensor, bias: Tensor, pending: Tensor) -> tuple[Linear, Tensor]:
         """The projection back to the image, and what its input's missing biases and its own come to."""

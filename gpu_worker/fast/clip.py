@@ -79,7 +79,12 @@ class FastDenoiser:
         )
         self.ops = ops or choose_ops(models.device, models.dtype)
         self._graphs = graphs and models.device.type == "cuda"
-        self.network: Network = build(models.denoiser, [step.timestep for step in self.steps], self.ops.split)
+        self.network: Network = build(
+            models.denoiser,
+            [step.timestep for step in self.steps],
+            self.ops.split,
+            self.ops.fold and not self.tier.fp8,
+        )
         # Where torch attends, it does so over [frame ; reference] in one place.
         self._joined = frozenset(
             block.slot for block in self.network.spatials() if not self.ops.two_sources(block.heads)

@@ -168,14 +168,35 @@ class StepRunner:
     def _spatial(self, block: Spatial, image: Image, index: int, inputs: Inputs) -> None:
         ops, heads = self.ops, block.heads
         frames, positions, _ = image.data.shape
-        x = ops.linear(ops.group_norm(image, block.norm, silu=False).rows, block.proj_in)
+        x, room = self._stream(ops.group_norm(image, block.norm, silu=False).rows, block)
         made = self._self_attention(block, x, image, index, inputs)
         ops.add_linear(x, made.flatten(0, 1), block.out1)
         q = ops.norm_linear(x, block.norm2, block.audio_q).view(frames, positions, -1)
         made = ops.attention(q, *inputs.audio[block.slot], heads)
         ops.add_linear(x, made.flatten(0, 1), block.out2)
-        ops.feed_forward(x, block.norm3, block.ff_in, block.ff_out)
-        ops.add_linear(image.rows, x, block.proj_out)
+        if room is None:
+            ops.feed_forward(x, block.norm3, block.ff_in, block.ff_out)
+        else:
+            ops.geglu_into(room[:, x.shape[1] :], ops.layer_norm(x, block.norm3), block.ff_in)
+        self._back(image, x, room, block)
+
+    def _stream(self, rows: Tensor, block: Spatial | Motion) -> tuple[Tensor, Tensor | None]:
+        """A transformer's residual stream, (rows, width); where its end is folded, the left part of a room
+        (rows, width + inner) whose right part is for what the last feed-forward has inside.
+        """
+        if block.folded is None:
+            return self.ops.linear(rows, block.proj_in), None
+        room = rows.new_empty(len(rows), block.folded.shape[1])
+        x = room[:, : len(block.folded)]
+        torch.mm(rows, block.proj_in.weight.t(), out=x)
+        return x, room
+
+    def _back(self, image: Image, x: Tensor, room: Tensor | None, block: Spatial | Motion) -> None:
+        """What a transformer has made is added to the image."""
+        if room is None or block.folded is None:
+            self.ops.add_linear(image.rows, x, block.proj_out)
+        else:
+            image.rows.addmm_(room, block.folded.t())
         image.sums = None
 
     def _self_attention(self, block: Spatial, x: Tensor, image: Image, index: int, inputs: Inputs) -> Tensor:
@@ -216,7 +237,7 @@ class StepRunner:
     def _motion(self, motion: Motion, image: Image, index: int) -> None:
         ops = self.ops
         frames, positions, _ = image.data.shape
-        x = ops.linear(ops.group_norm(image, motion.norm, silu=False).rows, motion.proj_in)
+        x, room = self._stream(ops.group_norm(image, motion.norm, silu=False).rows, motion)
         for block in motion.blocks:
             for attention in block.attentions:
                 bias = self.positions.at(attention, index)
@@ -224,9 +245,11 @@ class StepRunner:
                 qkv = qkv.view(frames, positions, -1)
                 made = ops.temporal(qkv, frames, attention.heads)
                 ops.add_linear(x, made.flatten(0, 1), attention.out)
-            ops.feed_forward(x, block.ff_norm, block.ff_in, block.ff_out)
-        ops.add_linear(image.rows, x, motion.proj_out)
-        image.sums = None
+            if room is None or block is not motion.blocks[-1]:
+                ops.feed_forward(x, block.ff_norm, block.ff_in, block.ff_out)
+            else:
+                ops.geglu_into(room[:, x.shape[1] :], ops.layer_norm(x, block.ff_norm), block.ff_in)
+        self._back(image, x, room, motion)
 
 
 def mergeable(level: int, heads: Heads, height: int, width: int) -> bool:

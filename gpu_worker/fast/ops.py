@@ -37,9 +37,11 @@ class TorchOps:
     """Each method is one stage of the network; shapes as in `kernels`. split: how heads are stored.
 
     direct: keys and values that attention reads beside the reference's are made there, not copied.
+    fold: a transformer's last feed-forward and its projection back are one product. Not with float8.
     """
 
     direct = False
+    fold = False
 
     def __init__(self, split: SplitRule | None = None) -> None:
         self.split = split or SplitRule()
@@ -130,6 +132,10 @@ class TorchOps:
     def geglu(self, x: Tensor, layer: Linear) -> Tensor:
         value, gate = self.linear(x, layer).chunk(2, 1)
         return value * F.gelu(gate)
+
+    def geglu_into(self, out: Tensor, x: Tensor, layer: Linear) -> None:
+        """out (rows, inner), rows may be strided, = geglu(x)."""
+        out.copy_(self.geglu(x, layer))
 
     def two_sources(self, heads: Heads) -> bool:
         """Whether `attention` should be given frame and reference apart."""

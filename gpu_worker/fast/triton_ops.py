@@ -41,7 +41,7 @@ class TritonOps(TorchOps):
     """without: stages left to plain torch, for comparison, of norms, double, temporal, gate and attention.
 
     fused_geglu: the gate within a matrix product of Triton's instead of after one of cuBLAS. narrow, sampled:
-    see `kernels.attention.Tile`. direct: see `TorchOps`. small: tiles for tiny networks, as tests have.
+    see `kernels.attention.Tile`. direct, fold: see `TorchOps`. small: tiles for tiny networks, as tests have.
     """
 
     def __init__(
@@ -52,12 +52,14 @@ class TritonOps(TorchOps):
         narrow: bool = True,
         sampled: bool = True,
         direct: bool = True,
+        fold: bool = False,
         small: bool = False,
     ) -> None:
         super().__init__(None if "attention" in without else PaddedHeads())
         self.without = frozenset(without)
         self.fused_geglu = fused_geglu
         self.direct = direct
+        self.fold = fold
         self.spatial_tile = Tile(*((32, 32, 4, 2) if small else (128, 64, 8, 3)), narrow, sampled)
         self.audio_tile = Tile(32, 32, 4, 1) if small else Tile(128, 64, 4, 1)
         self.geglu_tile = GemmTile(32, 32, 32, 4, 2) if small else GemmTile(128, 128, 64, 8, 3)
@@ -148,6 +150,12 @@ class TritonOps(TorchOps):
         if "gate" in self.without:
             return super().geglu(x, layer)
         return gate(self.linear(x, layer))
+
+    def geglu_into(self, out: Tensor, x: Tensor, layer: Linear) -> None:
+        if self.fused_geglu or "gate" in self.without:
+            super().geglu_into(out, x, layer)
+        else:
+            gate(self.linear(x, layer), out=out)
 
     def attention(
         self, q: Tensor, k: Tensor, v: Tensor, heads: Heads, ref: tuple[Tensor, Tensor] | None = None

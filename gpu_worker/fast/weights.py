@@ -79,6 +79,7 @@ class Spatial:
     ff_in: Linear
     ff_out: Linear
     proj_out: Linear
+    folded: Tensor | None  # as `Motion` has it
     heads: Heads
     slot: int
     level: int  # how often the image was halved before
@@ -104,10 +105,13 @@ class TemporalBlock:
 
 @dataclass(slots=True, eq=False)
 class Motion:
+    """folded: (out, width + inner), proj_out and its product with the last ff_out side by side, or None."""
+
     norm: Norm
     proj_in: Linear
     blocks: list[TemporalBlock]
     proj_out: Linear
+    folded: Tensor | None
     bias: Tensor
 
 

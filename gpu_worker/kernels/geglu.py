@@ -42,8 +42,9 @@ def _gelu(x):
 
 @triton.jit
 def _gate(
-    x_ptr, out_ptr, rows, inner, out_scale, ROWS: tl.constexpr, COLUMNS: tl.constexpr, OUT_FP8: tl.constexpr
-):
+    x_ptr, out_ptr, out_row, rows, inner, out_scale,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, OUT_FP8: tl.constexpr,
+):  # fmt: skip
     r = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     c = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     mask = (r < rows)[:, None] & (c < inner)[None, :]
@@ -53,7 +54,7 @@ def _gate(
     made = value * _gelu(gate)
     if OUT_FP8:
         made = tl.minimum(tl.maximum(made * out_scale, -448.0), 448.0)
-    tl.store(out_ptr + r[:, None] * inner + c[None, :], made.to(out_ptr.dtype.element_ty), mask=mask)
+    tl.store(out_ptr + r[:, None] * out_row + c[None, :], made.to(out_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -171,15 +172,18 @@ def geglu(
     return out
 
 
-def gate(x: Tensor, *, out_dtype: torch.dtype | None = None, out_scale: float = 1.0) -> Tensor:
+def gate(
+    x: Tensor, *, out: Tensor | None = None, out_dtype: torch.dtype | None = None, out_scale: float = 1.0
+) -> Tensor:
     """value · gelu(gate) of x (rows, 2·inner), values first → (rows, inner), in one pass.
 
-    An output in float8 is multiplied by `out_scale` first.
+    out: where to write, rows may be strided. An output in float8 is multiplied by `out_scale` first.
     """
     rows, inner = x.shape[0], x.shape[1] // 2
-    out = torch.empty(rows, inner, dtype=out_dtype or x.dtype, device=x.device)
+    if out is None:
+        out = torch.empty(rows, inner, dtype=out_dtype or x.dtype, device=x.device)
     _gate[(triton.cdiv(rows, 8), triton.cdiv(inner, 256))](
-        x, out, rows, inner, out_scale, ROWS=8, COLUMNS=256, OUT_FP8=out.dtype == torch.float8_e4m3fn,
-        num_warps=4,
+        x, out, out.stride(0), rows, inner, out_scale, ROWS=8, COLUMNS=256,
+        OUT_FP8=out.dtype == torch.float8_e4m3fn, num_warps=4,
     )  # fmt: skip
     return out

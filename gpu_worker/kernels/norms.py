@@ -129,14 +129,13 @@ def _apply_affine(
 
 @triton.jit
 def _layer_norm(
-    x_ptr, shift_ptr, weight_ptr, bias_ptr, out_ptr, rows, width, rows_per_bias, biases, eps, out_scale,
-    BLOCK: tl.constexpr, WIDTH: tl.constexpr, SHIFT: tl.constexpr, OUT_FP8: tl.constexpr,
+    x_ptr, x_row, shift_ptr, weight_ptr, bias_ptr, out_ptr, rows, width, rows_per_bias, biases, eps,
+    out_scale, BLOCK: tl.constexpr, WIDTH: tl.constexpr, SHIFT: tl.constexpr, OUT_FP8: tl.constexpr,
 ):  # fmt: skip
     r = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     c = tl.arange(0, WIDTH)
     mask = (r < rows)[:, None] & (c < width)[None, :]
-    at = r[:, None] * width + c[None, :]
-    x = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
+    x = tl.load(x_ptr + r[:, None] * x_row + c[None, :], mask=mask, other=0.0).to(tl.float32)
     if SHIFT:
         x += tl.load(shift_ptr + c, mask=c < width, other=0.0).to(tl.float32)[None, :]
     mean = tl.sum(x, 1) / width
@@ -148,7 +147,7 @@ def _layer_norm(
     y += tl.load(bias_ptr + which, mask=mask, other=0.0).to(tl.float32)
     if OUT_FP8:
         y = tl.minimum(tl.maximum(y * out_scale, -448.0), 448.0)
-    tl.store(out_ptr + at, y.to(out_ptr.dtype.element_ty), mask=mask)
+    tl.store(out_ptr + r[:, None] * width + c[None, :], y.to(out_ptr.dtype.element_ty), mask=mask)
 
 
 def _share(positions: int) -> int:
@@ -243,7 +242,7 @@ def layer_norm(
     out_dtype: torch.dtype | None = None,
     out_scale: float = 1.0,
 ) -> Tensor:
-    """Layer norm of x (rows, width) + shift (width,).
+    """Layer norm of x (rows, width), rows may be strided, + shift (width,).
 
     bias (width,), or (biases, width) of which each serves `rows_per_bias` rows in turn: the frames' position
     encodings. An output in float8 is multiplied by `out_scale` first.
@@ -253,7 +252,7 @@ def layer_norm(
     wide = triton.next_power_of_2(width)
     block = max(1, 4096 // wide)
     _layer_norm[(triton.cdiv(rows, block),)](
-        x, x if shift is None else shift, weight, bias, out, rows, width, rows_per_bias,
+        x, x.stride(0), x if shift is None else shift, weight, bias, out, rows, width, rows_per_bias,
         bias.numel() // width, eps, out_scale,
         BLOCK=block, WIDTH=wide, SHIFT=shift is not None, OUT_FP8=out.dtype == torch.float8_e4m3fn,
         num_warps=4,

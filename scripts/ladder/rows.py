@@ -173,6 +173,8 @@ ROWS = [
     Row("narrow", "+ its logits from 48 columns of 64", _fast(direct=False), cuda=True),
     Row("exact", "+ keys and values of large heads made where they are read: the exact tier", _fast(),
         cuda=True),
+    Row("folded", "exact, a transformer's last feed-forward and projection in one product", _fast(fold=True),
+        cuda=True),
     Row("nograph", "the same without the graph", _fast(graph=False), cuda=True),
     Row("geglu", "the same, GEGLU within a matrix product by Triton", _fast(fused_geglu=True), cuda=True),
     *(Row(f"try-{key}", f"exact, but {text}", _fast(tier=Tier(key, text, **options)),

@@ -65,6 +65,21 @@ def test_the_same_clip(models: Models, ops: TorchOps, frames: int) -> None:
     assert difference(made, wanted) <= LIMIT
 
 
+def test_the_end_of_a_transformer_in_one_product(models: Models) -> None:
+    class Folding(TorchOps):
+        fold = True
+        used = 0
+
+        def geglu_into(self, *given: Any) -> None:
+            self.used += 1
+            super().geglu_into(*given)
+
+    ops = Folding()
+    made, wanted = both(models, conditions(ClipDenoiser(models)), ops)
+    assert ops.used
+    assert difference(made, wanted) <= LIMIT
+
+
 def test_keys_made_where_they_are_read(models: Models) -> None:
     class Direct(TorchOps):
         direct = True

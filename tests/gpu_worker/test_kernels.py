@@ -126,6 +126,10 @@ def test_gate() -> None:
     x = rand(5, 2 * 96)
     value, gate = x.float().chunk(2, 1)
     close(geglu.gate(x).float(), value * F.gelu(gate))
+    room = torch.zeros(5, 40 + 96)
+    geglu.gate(x, out=room[:, 40:])
+    close(room[:, 40:], value * F.gelu(gate))
+    assert not room[:, :40].any()
 
 
 def test_geglu_scales_columns() -> None:
@@ -176,6 +180,8 @@ def test_layer_norm_with_positions() -> None:
     made = norms.layer_norm(x, weight, table, shift=shift, rows_per_bias=tokens)
     normal = F.layer_norm((x + shift).float(), (width,), weight.float()).view(2, frames, tokens, width)
     close(made.float(), (normal + table.float()[:, None]).view_as(x))
+    room = torch.cat([x, rand(len(x), 24)], 1)
+    close(norms.layer_norm(room[:, :width], weight, table, shift=shift, rows_per_bias=tokens), made)
 
 
 @pytest.mark.parametrize(
