@@ -12,8 +12,8 @@ from torch import Tensor
 
 from demo.evaluate.material import HeldOut, Scene
 from demo.evaluate.path import Picture
-from demo.evaluate.scores import Curve, ssim
-from demo.figure.measure import MouthMeter, crop_mouth, mouth_box, true_opening
+from demo.evaluate.scores import Curve, edges_kept, inside, ssim
+from demo.figure.measure import MouthMeter, crop_mouth, hand_boxes, mouth_box, true_opening
 from demo.figure.state import FigureState
 
 KEPT_BYTES = 400 * 2**20
@@ -22,7 +22,8 @@ KEPT_BYTES = 400 * 2**20
 @dataclass(frozen=True, eq=False)
 class Scores:
     """One number a frame, (n,): squared errors of pictures in 0..1, SSIM, the meter's mouth openings in the
-    output and in the drawn truth, and the opening that was drawn.
+    output and in the drawn truth, the opening that was drawn, and the share
+    of the truth's edges that mouth and hands keep.
     """
 
     error: Curve
@@ -31,6 +32,8 @@ class Scores:
     opening: Curve
     true_opening: Curve
     drawn_opening: Curve
+    mouth_edges: Curve
+    hand_edges: Curve
 
     @classmethod
     def cat(cls, parts: list[Scores]) -> Scores:
@@ -84,7 +87,12 @@ class Judge:
             self.opening(scene, made, state),
             self.opening(scene, truth, state),
             _curve(true_opening(self.renderer, self.material.identity(scene, len(made)), state)),
+            _curve(edges_kept(made, truth, self._inside(boxes[:, None]))),
+            _curve(edges_kept(made, truth, self._inside(hand_boxes(self.renderer, state)))),
         )
+
+    def _inside(self, boxes: Tensor) -> Tensor:
+        return inside(boxes.to(self.renderer.device), self.renderer.size)
 
     def reading(
         self, scene: Scene, first: int, pictures: Tensor, name: str, low: float, high: float

@@ -28,6 +28,8 @@ from demo.speech.utterance import SAMPLE_RATE
 SHOWN_SCENES = 4
 CEILING_FRAMES = 6  # of each scene
 ALIKE = 0.5
+#: Share of the drawing's edges that a sharp mouth and sharp hands keep.
+SHARP = 0.8
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,13 +74,28 @@ def _picture_rows(bench: Bench, section: Section, scenes: list[Scene], scores: l
     section.at_least("SSIM, whole frame", float(every.ssim.mean()), 0.95, digits=4)
     section.at_least("PSNR, mouth box", float(np.mean(mouths)), 28, " dB")
     section.told("… of the worst scene: whole frame, mouth box", f"{min(means):.2f} dB, {min(mouths):.2f} dB")
-    ceiling, mouth_ceiling = _ceiling(bench, scenes)
+    through_vae = _through_vae(bench, scenes)
+    ceiling, mouth_ceiling = (
+        float(psnr(error).mean()) for error in (through_vae.error, through_vae.mouth_error)
+    )
     section.told(
         "VAE and JPEG alone: whole frame, mouth box",
         f"{ceiling:.2f} dB, {mouth_ceiling:.2f} dB",
         "the drawn picture encoded and decoded: what a perfect denoiser would reach",
     )
+    kept = {"mouth": (every.mouth_edges, through_vae.mouth_edges),
+            "hands": (every.hand_edges, through_vae.hand_edges)}  # fmt: skip
+    for name, (made, limit) in kept.items():
+        section.at_least(
+            f"Sharpness: edges kept, {name}",
+            float(made.mean()),
+            SHARP,
+            digits=2,
+            note=f"gradients projected on the drawn ones; VAE and JPEG alone {limit.mean():.2f}, the worst "
+            f"tenth of frames {np.percentile(made, 10):.2f}",
+        )
     section.numbers |= {
+        "mouth_edges": float(every.mouth_edges.mean()), "hand_edges": float(every.hand_edges.mean()),
         "psnr": float(np.mean(means)), "psnr_by_scene": means,
         "psnr_of_mean_error": float(psnr(every.error.mean())),
         "ssim": float(every.ssim.mean()), "mouth_psnr": float(np.mean(mouths)), "mouth_psnr_by_scene": mouths,
@@ -160,8 +177,8 @@ def _mouth_rows(bench: Bench, section: Section, scenes: list[Scene], scores: lis
     }  # fmt: skip
 
 
-def _ceiling(bench: Bench, scenes: list[Scene]) -> tuple[float, float]:
-    """PSNR of frame and mouth box for drawn pictures sent through VAE and JPEG alone."""
+def _through_vae(bench: Bench, scenes: list[Scene]) -> Scores:
+    """Scores of drawn pictures sent through VAE and JPEG alone."""
     scores = []
     for scene in scenes[:8]:
         frames = round(scene.speech.seconds * bench.fps)
@@ -169,8 +186,7 @@ def _ceiling(bench: Bench, scenes: list[Scene]) -> tuple[float, float]:
             truth, _ = bench.judge.truth(scene, first, 1)
             picture = truth[0].mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
             scores.append(bench.judge.score(scene, first, bench.path.through_vae(picture)[None]))
-    every = Scores.cat(scores)
-    return float(psnr(every.error).mean()), float(psnr(every.mouth_error).mean())
+    return Scores.cat(scores)
 
 
 def _moments(bench: Bench, scene: Scene, pictures: Picture) -> list[Moment]:

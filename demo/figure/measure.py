@@ -15,6 +15,8 @@ from demo.motion.visemes import CHANNELS, blended
 BOX_HALF_WIDTH, BOX_UP, BOX_DOWN = 30.0, 16.0, 32.0
 #: The same of the aperture, where an open mouth shows its inside.
 APERTURE_HALF_WIDTH, APERTURE_UP, APERTURE_DOWN = 24.0, 10.0, 25.0
+#: From a hand's outermost points to the edge of its box, as a share of the picture's side.
+HAND_MARGIN = 0.02
 #: Grid on which a mouth is seen, and the cells of it that are averaged: a blur or a grain changes little.
 ROWS, COLUMNS, CELL = 70, 64, (5, 4)
 #: Drawn mouths of an identity from which its reading is learned.
@@ -42,6 +44,15 @@ def mouth_box(renderer: Renderer, state: FigureState) -> Tensor:
     x0 = (center[:, 0] - width / 2).round().long().clamp(0, renderer.size - width)
     y0 = (center[:, 1] - BOX_UP * renderer.scale).round().long().clamp(0, renderer.size - height)
     return torch.stack((x0, y0, x0 + width, y0 + height), dim=1)
+
+
+def hand_boxes(renderer: Renderer, state: FigureState) -> Tensor:
+    """(B, 2, 4) int64 pixel boxes x0, y0, x1, y1 of both hands, end exclusive; empty where not seen."""
+    points = state.hands.cpu() * renderer.size
+    low, high = points.amin(2) - HAND_MARGIN * renderer.size, points.amax(2) + HAND_MARGIN * renderer.size
+    seen = (state.hands_visible.cpu() > 0)[..., None]
+    low, high = low.floor().long().clamp(0, renderer.size), high.ceil().long().clamp(0, renderer.size)
+    return torch.cat((low, torch.where(seen, high, low)), dim=-1)
 
 
 def crop_mouth(pictures: Tensor, boxes: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ from demo.evaluate.scores import (
     best_lag,
     closures_shut,
     correlation,
+    edges_kept,
+    inside,
     lag_correlations,
     loudness,
     peak_rate,
@@ -101,6 +103,19 @@ def test_loudness_and_rate_of_a_modulated_tone() -> None:
     envelope = loudness(sound, 16000, 24, 8 * 24)
     assert envelope.min() >= 0 and envelope.max() <= 1 and np.ptp(envelope) > 0.5
     assert peak_rate(envelope, 24) == pytest.approx(4.0, abs=0.3)
+
+
+def test_a_smear_keeps_fewer_edges_and_noise_no_more() -> None:
+    generator = torch.Generator().manual_seed(1)
+    truth = torch.nn.functional.avg_pool2d(torch.rand(2, 3, 40, 40, generator=generator), 3, 1, 1)
+    where = inside(torch.tensor([[[5, 5, 30, 30], [0, 0, 0, 0]], [[0, 0, 20, 20], [20, 20, 40, 40]]]), 40)
+    assert where.sum((1, 2)).tolist() == [25 * 25, 2 * 20 * 20]
+    assert edges_kept(truth, truth, where).tolist() == pytest.approx([1.0, 1.0])
+    smeared = torch.nn.functional.avg_pool2d(truth, 5, 1, 2)
+    assert edges_kept(smeared, truth, where).max() < 0.5
+    noisy = smeared + 0.05 * torch.randn(truth.shape, generator=generator)
+    assert (edges_kept(noisy, truth, where) - edges_kept(smeared, truth, where)).abs().max() < 0.1
+    assert edges_kept(truth.roll(7, 2), truth, where).abs().max() < 0.3
 
 
 def test_syllables_leave_out_what_is_slower_and_faster() -> None:
