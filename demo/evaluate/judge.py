@@ -22,8 +22,8 @@ KEPT_BYTES = 400 * 2**20
 @dataclass(frozen=True, eq=False)
 class Scores:
     """One number a frame, (n,): squared errors of pictures in 0..1, SSIM, the meter's mouth openings in the
-    output and in the drawn truth, the opening that was drawn, and the share
-    of the truth's edges that mouth and hands keep.
+    output and in the drawn truth, the opening that was drawn, and the share of the truth's edges that mouth
+    and hands keep.
     """
 
     error: Curve

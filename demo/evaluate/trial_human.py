@@ -116,8 +116,7 @@ def _rows(
     section.told(
         "… rate of the mouth, of the voice",
         f"{mouth:.1f}, {voice:.1f} Hz",
-        "peaks of the modulation spectra; broad ones: on synthetic speech those of the drawn truth are up to "
-        "2.8 Hz away from the voice's",
+        "peaks of the modulation spectra of opening and loudness; broad ones, so told and not judged",
     )
     section.numbers[name] = {
         "loudness_correlation": follows, "lag_frames": lag, "syllable_correlation": follows_fast,

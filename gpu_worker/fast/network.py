@@ -16,6 +16,7 @@ from gpu_worker.fast.weights import (
     Linear,
     Motion,
     Network,
+    Norm,
     Resnet,
     Spatial,
     TemporalAttention,
@@ -174,10 +175,7 @@ class StepRunner:
         q = ops.norm_linear(x, block.norm2, block.audio_q).view(frames, positions, -1)
         made = ops.attention(q, *inputs.audio[block.slot], heads)
         ops.add_linear(x, made.flatten(0, 1), block.out2)
-        if room is None:
-            ops.feed_forward(x, block.norm3, block.ff_in, block.ff_out)
-        else:
-            ops.geglu_into(room[:, x.shape[1] :], ops.layer_norm(x, block.norm3), block.ff_in)
+        self._feed_forward(x, room, block.norm3, block.ff_in, block.ff_out)
         self._back(image, x, room, block)
 
     def _stream(self, rows: Tensor, block: Spatial | Motion) -> tuple[Tensor, Tensor | None]:
@@ -190,6 +188,15 @@ class StepRunner:
         x = room[:, : len(block.folded)]
         torch.mm(rows, block.proj_in.weight.t(), out=x)
         return x, room
+
+    def _feed_forward(
+        self, x: Tensor, room: Tensor | None, norm: Norm, first: Linear, second: Linear
+    ) -> None:
+        """Added to x, or, with a room, left there half done for `_back`."""
+        if room is None:
+            self.ops.feed_forward(x, norm, first, second)
+        else:
+            self.ops.geglu_into(room[:, x.shape[1] :], self.ops.layer_norm(x, norm), first)
 
     def _back(self, image: Image, x: Tensor, room: Tensor | None, block: Spatial | Motion) -> None:
         """What a transformer has made is added to the image."""
@@ -245,10 +252,8 @@ class StepRunner:
                 qkv = qkv.view(frames, positions, -1)
                 made = ops.temporal(qkv, frames, attention.heads)
                 ops.add_linear(x, made.flatten(0, 1), attention.out)
-            if room is None or block is not motion.blocks[-1]:
-                ops.feed_forward(x, block.ff_norm, block.ff_in, block.ff_out)
-            else:
-                ops.geglu_into(room[:, x.shape[1] :], ops.layer_norm(x, block.ff_norm), block.ff_in)
+            last = block is motion.blocks[-1]
+            self._feed_forward(x, room if last else None, block.ff_norm, block.ff_in, block.ff_out)
         self._back(image, x, room, motion)
 
 

@@ -65,33 +65,14 @@ def test_the_same_clip(models: Models, ops: TorchOps, frames: int) -> None:
     assert difference(made, wanted) <= LIMIT
 
 
-def test_the_end_of_a_transformer_in_one_product(models: Models) -> None:
-    class Folding(TorchOps):
-        fold = True
-        used = 0
-
-        def geglu_into(self, *given: Any) -> None:
-            self.used += 1
-            super().geglu_into(*given)
-
-    ops = Folding()
+@pytest.mark.parametrize(("option", "stage"), [("fold", "geglu_into"), ("direct", "linear_into")])
+def test_options_compute_the_same(models: Models, option: str, stage: str) -> None:
+    ops, used = TorchOps(), []
+    plain = getattr(ops, stage)
+    setattr(ops, option, True)
+    setattr(ops, stage, lambda *given: used.append(stage) or plain(*given))
     made, wanted = both(models, conditions(ClipDenoiser(models)), ops)
-    assert ops.used
-    assert difference(made, wanted) <= LIMIT
-
-
-def test_keys_made_where_they_are_read(models: Models) -> None:
-    class Direct(TorchOps):
-        direct = True
-        used = 0
-
-        def linear_into(self, *given: Tensor) -> None:
-            self.used += 1
-            super().linear_into(*given)
-
-    ops = Direct()
-    made, wanted = both(models, conditions(ClipDenoiser(models)), ops)
-    assert ops.used
+    assert used
     assert difference(made, wanted) <= LIMIT
 
 
