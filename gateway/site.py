@@ -101,7 +101,8 @@ class Site:
         if path == "/readyz":
             ready = self._board.ready
             status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
-            return _json({"ready": ready, "stages": self._board.report()}, status)
+            told = {"ready": ready, "stages": self._board.report(), "warm": self._board.warm()}
+            return _json(told, status)
         if path == "/metrics":
             return Answer(self._metrics().encode(), CONTENT_TYPE)
         if path == "/avatars.json":

@@ -41,8 +41,13 @@ class StageBoard:
         """Stage → "warm", or why it is not yet."""
         return {stage: self._state(stage) for stage in STAGES}
 
+    def warm(self) -> dict[str, int]:
+        """Stage → how many of its workers are warm."""
+        return {stage: sum(w.warm for w in self.workers(stage)) for stage in STAGES}
+
     @property
     def ready(self) -> bool:
+        """Sessions can be served: every stage has a warm worker."""
         return all(state == "warm" for state in self.report().values())
 
     def _state(self, stage: str) -> str:

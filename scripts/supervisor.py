@@ -56,7 +56,7 @@ def supervise(settings: Settings) -> int:
     url = base_url(settings)
 
     def on_ready() -> None:
-        log.note("every stage is warm; stop with Ctrl-C")
+        log.note("every worker is warm; stop with Ctrl-C")
         print(f"ready: {url}", flush=True)
 
     try:
@@ -69,20 +69,23 @@ def supervise(settings: Settings) -> int:
 def stage_list(settings: Settings) -> list[Stage]:
     """The processes of a run, upstream first: each gets the run's flags and its own ``--worker-index``."""
     flags = flags_of(settings)
-    counts = {
-        "gateway": 1,
-        "audio_worker": settings.audio_workers,
-        "gpu_worker": len(settings.gpu_devices),
-        "encoder_worker": settings.encoders,
-    }
     stages = []
-    for module, count in counts.items():
+    for module, count in {"gateway": 1, **worker_counts(settings)}.items():
         for index in range(count):
             name = module if count == 1 else f"{module}.{index}"
             own = ["--worker-index", str(index)]  # after the run's flags: the later one counts
             command = [sys.executable, "-u", "-m", module, *flags, *own]
             stages.append(Stage(name, command))
     return stages
+
+
+def worker_counts(settings: Settings) -> dict[str, int]:
+    """How many workers of each stage a run starts."""
+    return {
+        "audio_worker": settings.audio_workers,
+        "gpu_worker": len(settings.gpu_devices),
+        "encoder_worker": settings.encoders,
+    }
 
 
 def base_url(settings: Settings) -> str:
@@ -92,27 +95,32 @@ def base_url(settings: Settings) -> str:
 
 
 def ask_ready(settings: Settings) -> Readiness:
-    """Ask the gateway's ``/readyz`` once; no answer is an answer."""
+    """Ask the gateway's ``/readyz`` once; no answer is an answer.
+
+    Ready is when all the run's workers are warm. The gateway serves as soon as every stage has one, but the
+    first sessions would then share the first GPU while the second one still compiles.
+    """
     connection = http.client.HTTPConnection(settings.host, settings.port, timeout=0.5)
     try:
         connection.request("GET", "/readyz")
-        response = connection.getresponse()
-        body = response.read(65536)
+        body = connection.getresponse().read(65536)
     except (OSError, http.client.HTTPException):
         return Readiness(False, "the gateway to answer")
     finally:
         connection.close()
-    if response.status == 200:
-        return Readiness(True)
-    return Readiness(False, _waiting_for(body))
-
-
-def _waiting_for(body: bytes) -> str:
     try:
-        stages = json.loads(body)["stages"]
-        return ", ".join(f"{name} ({state})" for name, state in stages.items() if state != "warm")
+        told = json.loads(body)
+        waiting = [
+            *(f"{stage} ({state})" for stage, state in told["stages"].items() if state != "warm"),
+            *(
+                f"{stage} ({told['warm'][stage]} of {count} warm)"
+                for stage, count in worker_counts(settings).items()
+                if told["stages"][stage] == "warm" and told["warm"][stage] < count
+            ),
+        ]
     except (ValueError, KeyError, TypeError, AttributeError):
-        return "the stages to warm up"
+        return Readiness(False, "the stages to warm up")
+    return Readiness(not waiting, ", ".join(waiting))
 
 
 if __name__ == "__main__":

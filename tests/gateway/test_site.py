@@ -90,6 +90,7 @@ async def test_readiness_follows_the_stages():
         assert json.loads(body) == {
             "ready": False,
             "stages": {"audio_worker": "warm", "gpu_worker": "warming up", "encoder_worker": "warm"},
+            "warm": {"audio_worker": 1, "gpu_worker": 0, "encoder_worker": 1},
         }
         async with client_v2(run) as client:
             assert (await client.closed())[0] == 1013

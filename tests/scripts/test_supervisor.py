@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import threading
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -68,28 +69,39 @@ def test_a_damaged_pose_is_named(tmp_path):
 
 
 class Readyz(http.server.BaseHTTPRequestHandler):
-    status = 503
-    body = json.dumps({"ready": False, "stages": {"audio_worker": "warm", "gpu_worker": "warming up"}})
+    """A gateway with two workers in each stage but the first, of which `warm` are warm."""
+
+    warm: ClassVar[dict[str, int]] = {}
 
     def do_GET(self) -> None:
-        self.send_response(self.status)
+        stages = {stage: "warm" if count else "warming up" for stage, count in self.warm.items()}
+        self.send_response(200 if all(self.warm.values()) else 503)
         self.end_headers()
-        self.wfile.write(self.body.encode())
+        self.wfile.write(json.dumps({"ready": True, "stages": stages, "warm": self.warm}).encode())
 
     def log_message(self, *_args: object) -> None:
         pass
 
 
 def test_readiness_says_what_is_waited_for():
+    """The run is ready when every worker that it started is warm, and not when every stage has one."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Readyz)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    settings = load_settings(["--port", str(server.server_port)], env={})
+    flags = ["--port", str(server.server_port), "--gpu-devices", "cpu,cpu", "--encoders", "2"]
+    settings = load_settings(flags, env={})
+    expected = {
+        (1, 0, 2): "gpu_worker (warming up)",
+        (1, 1, 1): "gpu_worker (1 of 2 warm), encoder_worker (1 of 2 warm)",
+        (1, 1, 2): "gpu_worker (1 of 2 warm)",
+        (1, 2, 3): "",  # an encoder more was started by hand
+    }
     try:
-        answer = supervisor.ask_ready(settings)
-        assert (answer.ready, answer.waiting_for) == (False, "gpu_worker (warming up)")
-        Readyz.status = 200
-        assert supervisor.ask_ready(settings).ready
+        for counts, waiting in expected.items():
+            stages = ("audio_worker", "gpu_worker", "encoder_worker")
+            Readyz.warm = dict(zip(stages, counts, strict=True))
+            answer = supervisor.ask_ready(settings)
+            assert (answer.ready, answer.waiting_for) == (not waiting, waiting)
     finally:
         server.shutdown()
         thread.join()
