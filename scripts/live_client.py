@@ -65,6 +65,13 @@ async def speak(url: str, plan: Plan, fps: int, clip_frames: int) -> Report:
 
     Raises `ClientError` when the server refuses or ends the session.
     """
+    return (await hold(url, plan, fps, clip_frames)).report(plan.samples, plan.avatar)
+
+
+async def hold(url: str, plan: Plan, fps: int, clip_frames: int) -> StreamCheck:
+    """As `speak`, with all that was noted of the stream. `fps`, `clip_frames`: for version 1, which is not
+    told them.
+    """
     options = {key: value for key, value in (("avatar", plan.avatar), ("pose", plan.pose)) if value}
     if plan.fps:
         options["fps"] = str(plan.fps)
@@ -84,7 +91,7 @@ async def speak(url: str, plan: Plan, fps: int, clip_frames: int) -> Report:
             await _talk(socket, plan, check)
     except (OSError, *TIMEOUTS, WebSocketException) as error:
         raise ClientError(f"{url}: {_reason(error)}") from error
-    return check.report(plan.samples, plan.avatar)
+    return check
 
 
 def _socket_url(url: str, options: dict[str, str]) -> str:

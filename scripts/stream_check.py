@@ -141,11 +141,15 @@ class StreamCheck:
 
     def latencies(self) -> list[float]:
         """For each clip wholly spoken: seconds from its last sample sent to its first frame received."""
+        return [came - sent for sent, came in self.clip_times()]
+
+    def clip_times(self) -> list[tuple[float, float]]:
+        """For each clip wholly spoken: when its last sample was sent and its first frame received."""
         firsts: dict[int, float] = {}
         for number, when in zip(self.numbers, self.times, strict=True):
             if number % self.clip_frames == 0:
                 firsts.setdefault(number // self.clip_frames, when)
-        return [firsts[k] - sent for k, sent in enumerate(self._clip_sent) if k in firsts]
+        return [(sent, firsts[k]) for k, sent in enumerate(self._clip_sent) if k in firsts]
 
     def received_fps(self) -> float:
         """Frames a second between the first frames of the first and the last clip; 0 with less than two.

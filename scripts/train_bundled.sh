@@ -52,6 +52,7 @@ case $plan in
     "cache-1 cache 30 --seed 21"
     "cache-2 cache 30 --seed 22"
     "tune-1 tune 90 --lr 5e-4 --final-lr 5e-5 --seed 23"
+    "decoder-cpu decoder 55 --lr 5e-4 --final-lr 1e-5 --seed 50 --tracks 16"
   ) ;;
   *) die "--plan is scratch, continue or cpu, not '$plan'" ;;
 esac

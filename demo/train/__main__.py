@@ -1,4 +1,4 @@
-"""Train the bundled model: `python -m demo.train vae|denoiser|export --state DIR [--minutes M]`.
+"""Train the bundled model: `python -m demo.train vae|denoiser|decoder|export --state DIR [--minutes M]`.
 
 Each call works for its minutes, writes its state into DIR and can be continued by the next; `export` writes
 the averaged weights in half precision into `demo/model/`. `scripts/train_bundled.sh` runs the whole order.
@@ -16,6 +16,7 @@ import torch
 
 from demo.train.cached import tune, write_cache
 from demo.train.data import Material
+from demo.train.decoder import train_decoder
 from demo.train.denoiser import train_denoiser
 from demo.train.export import export_model
 from demo.train.listen import listen
@@ -27,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m demo.train", description=__doc__)
-    parser.add_argument("stage", choices=("vae", "denoiser", "listen", "cache", "tune", "export"))
+    parser.add_argument("stage", choices=("vae", "denoiser", "decoder", "listen", "cache", "tune", "export"))
     parser.add_argument("--state", type=Path, required=True, help="folder of the training state")
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--batch", type=int, default=None)
@@ -110,20 +111,20 @@ def main() -> None:
         "minutes": arguments.minutes,
         "peak": arguments.lr,
         "final": arguments.final_lr,
-        "compile_model": not arguments.no_compile,
     }
     if arguments.memory:
         common["memory"] = arguments.memory
+    compiled = not arguments.no_compile
+    whisper = arguments.model / "whisper"
     if arguments.stage == "vae":
-        train_vae(material, arguments.state, batch=arguments.batch or 96, **common)
-    else:
+        train_vae(material, arguments.state, batch=arguments.batch or 96, compile_model=compiled, **common)
+    elif arguments.stage == "denoiser":
         train_denoiser(
-            material,
-            arguments.state,
-            arguments.model / "whisper",
-            batch=arguments.batch or 48,
-            **common,
-        )
+            material, arguments.state, whisper,
+            batch=arguments.batch or 48, compile_model=compiled, **common,
+        )  # fmt: skip
+    else:
+        train_decoder(material, arguments.state, whisper, batch=arguments.batch or 24, **common)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,63 @@
+"""What the VAE's decoder learns from: the loss of pictures, and the last stage as a whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from demo.train.data import Material, Poses
+from demo.train.decoder import train_decoder
+from demo.train.from_export import MODEL, start
+from demo.train.vae import local_contrast, picture_loss
+
+SAMPLE = Path(__file__).resolve().parents[2] / "demo/evaluate/sample"
+
+
+def test_outlines_have_contrast_and_plain_colour_has_none() -> None:
+    pictures = torch.full((2, 3, 32, 32), 0.7)
+    pictures[1, :, :, 16:] = 0.1
+    contrast = local_contrast(pictures)
+    assert contrast.shape == (2, 1, 32, 32)
+    assert not contrast[0].any()
+    assert (contrast[1, 0, 4:-4, 14:18] == 1).all()
+    assert not contrast[1, 0, :, :12].any()
+    assert not contrast[1, 0, :, 20:].any()
+
+
+def test_an_error_at_an_outline_costs_more() -> None:
+    truth = torch.full((1, 3, 32, 32), 0.7)
+    truth[..., 16:] = 0.1
+    weights = torch.ones(1, 1, 32, 32)
+    plain, outline = truth.clone(), truth.clone()
+    plain[..., 8:20, 5] += 0.2
+    outline[..., 8:20, 15] += 0.2
+    assert picture_loss(truth, truth, weights) == 0
+    assert picture_loss(outline, truth, weights) > 4 * picture_loss(plain, truth, weights)
+
+
+@pytest.fixture
+def material() -> Material:
+    cpu = torch.device("cpu")
+    return Material(
+        SAMPLE / "identities.npz", SAMPLE / "speech.npz", cpu, seed=3, poses=Poses.draw(1, cpu),
+        unknown_people=True, unknown_voices=True,
+    )  # fmt: skip
+
+
+def test_the_last_stage_changes_the_decoder_alone(material: Material, tmp_path: Path) -> None:
+    """The sample in the repository is of the held-out split; what is learned here is thrown away."""
+    torch.set_num_threads(2)
+    start(MODEL, tmp_path)
+    names = ("vae.average", "vae.weights", "networks.average", "networks.weights")
+    before = {name: load_file(tmp_path / f"{name}.safetensors") for name in names}
+    train_decoder(
+        material, tmp_path, MODEL / "whisper", minutes=0.02, batch=6, peak=1e-3, final=1e-4, memory=64
+    )
+    for name, old in before.items():
+        new = load_file(tmp_path / f"{name}.safetensors")
+        for key, value in old.items():
+            changed = not torch.equal(new[key], value)
+            assert changed == (name.startswith("vae") and key.startswith("decoder.")), (name, key)

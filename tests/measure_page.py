@@ -1,0 +1,124 @@
+"""The page on smaller machines, in a real browser: `python -m tests.measure_page [--seconds 20]`.
+
+The run has cores and bfloat16 taken away as `python -m scripts.bench --only machines` does; Chromium, with a
+recording as its microphone, has all cores. What counts is what a person sees and hears: the rate on the page,
+how far sound and picture are apart, and how often the sound had to wait for a clip.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts.bench_machines import IN_STEP, Machine, machines
+from scripts.bench_tools import machine as this_machine
+from scripts.bench_tools import only_cores, settle, speak, table
+from scripts.live_bench import speech
+from scripts.live_client import server_info
+from scripts.managed_run import ManagedRun
+from scripts.sound import write_wav
+from tests.helpers.chromium import Chromium
+
+SETTLED = 3.0  # seconds after the first picture that are not counted: the page finds its buffer
+
+
+@dataclass(frozen=True)
+class OnPage:
+    """`first`, `last`: the page's figures when counting began and ended; `worst`: milliseconds between sound
+    and picture, the most that any look at the page found.
+    """
+
+    machine: Machine
+    fps: int
+    notice: str
+    first: dict[str, Any]
+    last: dict[str, Any]
+    worst: float
+    mean: float
+
+    def row(self) -> tuple[str, ...]:
+        def counted(name: str) -> int:
+            return int(self.last[name] - self.first[name])
+
+        in_step = max(abs(self.mean), self.worst) <= 1000 * IN_STEP
+        return (
+            self.machine.name, str(self.fps), f"{self.last['fps']:.1f} fps", str(counted("shown")),
+            str(counted("drops")), str(counted("underruns")), f"{self.mean:+.1f} ms", f"{self.worst:.1f} ms",
+            f"{self.last['latencyMs']:.0f} ms", "yes" if in_step else "NO",
+        )  # fmt: skip
+
+
+HEAD = (
+    "machine", "fps chosen", "on the page", "shown", "dropped", "pauses", "sound ahead, mean", "most apart",
+    "latency", "in step",
+)  # fmt: skip
+
+
+async def watch(url: str, microphone: Path, seconds: float, machine: Machine, fps: int) -> OnPage:
+    """Speaks to the page for `seconds` after it has found its buffer."""
+
+    async def stats() -> dict[str, Any]:
+        return dict(json.loads(await page.evaluate("JSON.stringify(window.echomimic.stats)")))
+
+    async with Chromium(microphone=microphone) as browser:
+        page = await browser.open(url)
+        await page.until("!document.querySelector('#start').disabled", 60)
+        await page.click("#start")
+        await page.until("window.echomimic.stats && window.echomimic.stats.shown > 0", 60)
+        await asyncio.sleep(SETTLED)
+        looks = [await stats()]
+        for _ in range(round(seconds)):
+            await asyncio.sleep(1.0)
+            looks.append(await stats())
+        notice = await page.evaluate("document.querySelector('#notice')?.textContent.trim() ?? ''")
+    counted = looks[1:]
+    return OnPage(
+        machine, fps, str(notice), looks[0], looks[-1],
+        max(look["worstOffsetMs"] for look in counted),
+        sum(look["offsetMs"] for look in counted) / len(counted),
+    )  # fmt: skip
+
+
+def measure(machine: Machine, wav: Path, seconds: float) -> OnPage:
+    with only_cores(machine.cores):
+        run = ManagedRun(*machine.flags, timeout=600)
+        run.__enter__()
+    try:
+        speak(run, wav, seconds=2.0)  # the first clips of a process are not typical
+        settle([run.process.pid], bound=120.0)
+        fps = int(server_info(run.url)["fps"])
+        return asyncio.run(watch(run.url, wav, seconds, machine, fps))
+    finally:
+        run.__exit__()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.measure_page", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--wav", type=Path, help="speech; default: the shared recording or the sample")
+    parser.add_argument("--only", type=int, nargs="*", help="numbers of the machines to try, from 0")
+    arguments = parser.parse_args()
+    chosen = machines()
+    if arguments.only is not None:
+        chosen = [chosen[number] for number in arguments.only]
+    print(this_machine(), flush=True)
+    with tempfile.TemporaryDirectory(prefix="echomimic-page-") as folder:
+        wav = Path(folder) / "speech.wav"
+        write_wav(wav, speech(arguments.wav, 20.0))
+        results = []
+        for machine in chosen:
+            results.append(measure(machine, wav, arguments.seconds))
+            print(f"{machine.name}: the page says {results[-1].notice or '(nothing)'}", flush=True)
+    rows = [result.row() for result in results]
+    print("\n".join(table([HEAD, *rows])))
+    return 0 if all(row[-1] == "yes" for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
