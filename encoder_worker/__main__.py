@@ -4,10 +4,13 @@ from protocol.openmp import sleep_at_barriers
 from protocol.settings import settings_from_command_line
 from protocol.stage import Stage
 
+from .allocator import keep_freed_memory
+
 
 def main() -> None:
     settings = settings_from_command_line()
     sleep_at_barriers()
+    keep_freed_memory()
     from .worker import STAGE, EncoderWorker
 
     with Stage(STAGE, settings, takes="latents") as stage:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import resource
 import statistics
-import sys
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from protocol.openmp import sleep_at_barriers, thread_count
 from protocol.settings import settings_from_command_line
+
+from .allocator import keep_freed_memory
 
 if TYPE_CHECKING:
     from protocol.messages import Array16
@@ -20,20 +23,36 @@ FRAMES = 12
 ROUNDS = 5
 
 
-def clip_seconds(decoder: ClipDecoder, jpeg: JpegEncoder, latents: Array16) -> tuple[float, float, float]:
-    """Medians for a clip: whole, until its first chunk's pictures are encoded, and of it JPEG alone."""
+@dataclass(frozen=True)
+class ClipCost:
+    """Of a clip, in seconds, medians: wall time of all of it, until its first chunk's pictures are encoded,
+    and of JPEG alone; processor time; and page faults.
+    """
+
+    whole: float
+    first: float
+    packing: float
+    processor: float
+    faults: float
+
+
+def clip_cost(decoder: ClipDecoder, jpeg: JpegEncoder, latents: Array16) -> ClipCost:
+    """Decodes and encodes the clip some times over."""
     rounds = []
     for _ in range(1 + ROUNDS):
         begin, first, packing = time.perf_counter(), 0.0, 0.0
+        spent, faults = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         for pictures in decoder.decode(latents):
             start = time.perf_counter()
             for picture in pictures:
                 jpeg(picture)
             packing += time.perf_counter() - start
             first = first or time.perf_counter() - begin
-        rounds.append((time.perf_counter() - begin, first, packing))
-    whole, first, packing = (statistics.median(column) for column in zip(*rounds[1:], strict=True))
-    return whole, first, packing
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
+        rounds.append(
+            (time.perf_counter() - begin, first, packing, time.process_time() - spent, float(faults))
+        )
+    return ClipCost(*(statistics.median(column) for column in zip(*rounds[1:], strict=True)))
 
 
 def main() -> None:
@@ -56,12 +75,19 @@ def main() -> None:
     height, width = settings.height or config.height, settings.width or config.width
     shape = (FRAMES, vae.channels, height // vae.factor, width // vae.factor)
     latents = (np.random.default_rng(0).standard_normal(shape) * vae.scaling).astype(np.float16)
-    figures = [1e3 * s for s in clip_seconds(decoder, JpegEncoder(settings.jpeg_quality), latents)]
     threads = torch.get_num_threads()
-    sys.stdout.write(
-        f"{vae.kind} {width}×{height} on {decoder.device} in {decoder.plan}, {threads} threads: "
-        f"{FRAMES} frames in {figures[0]:.0f} ms, the first {decoder.chunk} after {figures[1]:.0f} ms; "
-        f"of that JPEG {figures[2]:.1f} ms\n"
+    print(f"{vae.kind} {width}×{height} on {decoder.device} in {decoder.plan}, {threads} threads")
+    jpeg = JpegEncoder(settings.jpeg_quality)
+    print(_told("malloc as it is", clip_cost(decoder, jpeg, latents), decoder.chunk), flush=True)
+    if keep_freed_memory():
+        print(_told("freed memory kept", clip_cost(decoder, jpeg, latents), decoder.chunk))
+
+
+def _told(how: str, cost: ClipCost, chunk: int) -> str:
+    return (
+        f"  {how}: {FRAMES} frames in {1e3 * cost.whole:.0f} ms, the first {chunk} after "
+        f"{1e3 * cost.first:.0f} ms; of that JPEG {1e3 * cost.packing:.1f} ms; "
+        f"processor time {1e3 * cost.processor:.0f} ms, {cost.faults:.0f} page faults"
     )
 
 

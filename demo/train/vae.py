@@ -74,7 +74,7 @@ def picture_loss(output: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
     All are weighed by `weights` and by the drawing's local contrast: fingers and lips are a hundredth of a
     picture that is mostly plain, and smear first.
     """
-    weights = weights + CONTRAST * local_contrast(truth)
+    weights = weights * (1 + CONTRAST * local_contrast(truth))
     difference = (output - truth).float()
     dx = difference[..., 1:] - difference[..., :-1]
     dy = difference[..., 1:, :] - difference[..., :-1, :]
