@@ -28,6 +28,8 @@ from demo.train.variety import RECOLORED, color_matrices, recolor
 from demo.train.voices import Voices
 
 LOOP = 288
+LANDMARKS = 512
+RARE = (0.5, 4.0)  # least and largest weight
 BUNDLED, BUNDLED_AGAIN = 6, 8  # the first identities of the renderer are the bundled avatars
 
 
@@ -46,6 +48,20 @@ def figure_state(mouth: Tensor, life: Tensor, hands: Tensor) -> FigureState:
     )
 
 
+def rarity(hands: Tensor) -> Tensor:
+    """(tracks, LOOP) sampling weights of hands (tracks, LOOP, 2, 21, 2): rare positions come more often.
+
+    A position's weight is its distance to the nearest tenth of `LANDMARKS` positions spread over the bank,
+    over the median of that, within `RARE`. Gestures return to a few rests, so that evenly drawn moments
+    hardly show a raised or a pointing hand, and those smear.
+    """
+    every = hands.flatten(2).flatten(0, 1)
+    spread = torch.linspace(0, len(every) - 1, min(LANDMARKS, len(every)), device=hands.device).long()
+    distance = torch.cdist(every, every[spread]).kthvalue(max(1, len(spread) // 10), dim=1).values
+    weights = distance / distance.median().clamp_min(1e-6)
+    return weights.clamp(*RARE).view(hands.shape[:2])
+
+
 @dataclass
 class Poses:
     """A bank of pose tracks: gestures combined with life, maps drawn once (they are the costly part)."""
@@ -53,6 +69,7 @@ class Poses:
     hands: Tensor  # (tracks, LOOP, 2, 21, 2)
     life: Tensor  # (tracks, LOOP, 8)
     maps: Tensor  # (tracks, LOOP, 3, SIZE, SIZE) uint8
+    weights: Tensor  # (tracks, LOOP), see `rarity`
 
     @classmethod
     def draw(cls, tracks: int, device: torch.device) -> Poses:
@@ -85,7 +102,7 @@ class Poses:
             (draw_pose_maps(points[i], score, marks[i], SIZE) * 255).round().to(torch.uint8)
             for i in range(len(points))
         ]
-        return cls(points, torch.from_numpy(life).float().to(device), torch.stack(maps))
+        return cls(points, torch.from_numpy(life).float().to(device), torch.stack(maps), rarity(points))
 
 
 @dataclass
@@ -154,6 +171,12 @@ class Material:
     def uniform(self, *shape: int) -> Tensor:
         return torch.rand(shape, device=self.device, generator=self.generator)
 
+    def moments(self, count: int) -> tuple[Tensor, Tensor]:
+        """Tracks and frames (count,) of the pose bank, those with rare hands more often."""
+        weights = self.poses.weights
+        drawn = torch.multinomial(weights.flatten(), count, replacement=True, generator=self.generator)
+        return drawn // weights.shape[1], drawn % weights.shape[1]
+
     def random_mouths(self, count: int) -> Tensor:
         """(count, columns): every shape the mouth can take, also those that are rare in speech."""
         values = self.uniform(count, len(MOUTH_COLUMNS))
@@ -167,8 +190,8 @@ class Material:
         from.
         """
         identity = self.identities[self.integers(len(self.identities), count)]
-        track, frame, other = (self.integers(n, count) for n in (len(self.poses.life), LOOP, LOOP))
-        life, hands = self.poses.life[track, frame], self.poses.hands[track, other]
+        track, frame = self.integers(len(self.poses.life), count), self.integers(LOOP, count)
+        life, hands = self.poses.life[track, frame], self.poses.hands[self.moments(count)]
         drawn = self._draw(identity, figure_state(self.random_mouths(count), life, hands))
         return recolor(drawn, *color_matrices(count, self.generator))
 
@@ -202,8 +225,11 @@ class Material:
         picked = only or range(frames)
         when = torch.tensor([-1, *picked], device=device)  # the frame before the clip comes first
         pcm, mouth = self.voices.windows(count, when, fps=fps, plain=plain)
-        track, first = self.integers(len(self.poses.life), count), self.integers(LOOP, count)
-        frame = (first[:, None] + when * (FPS // fps)) % LOOP
+        if plain:
+            track, middle = self.integers(len(self.poses.life), count), self.integers(LOOP, count)
+        else:
+            track, middle = self.moments(count)
+        frame = (middle[:, None] + (when - frames // 2) * (FPS // fps)) % LOOP
         life, hands = self.poses.life[track[:, None], frame], self.poses.hands[track[:, None], frame]
         identity = self.identities[self.integers(len(self.identities), count)]
         state = figure_state(mouth.flatten(0, 1), life.flatten(0, 1), hands.flatten(0, 1))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from demo.train.data import Material, Poses
+from demo.train.data import RARE, Material, Poses, rarity
 from demo.train.decoder import train_decoder
 from demo.train.from_export import MODEL, start
 from demo.train.vae import local_contrast, picture_loss
@@ -36,6 +36,17 @@ def test_an_error_at_an_outline_costs_more() -> None:
     outline[..., 8:20, 15] += 0.2
     assert picture_loss(truth, truth, weights) == 0
     assert picture_loss(outline, truth, weights) > 4 * picture_loss(plain, truth, weights)
+
+
+def test_rare_hands_are_drawn_more_often() -> None:
+    generator = torch.Generator().manual_seed(0)
+    hands = torch.rand(2, 40, 2, 21, 2, generator=generator) * 0.01
+    hands[1, :4] += 5.0  # raised, in 4 of 80 moments
+    weights = rarity(hands)
+    assert weights.shape == (2, 40)
+    assert (weights[1, :4] == RARE[1]).all()
+    assert weights[0].max() < 1.2
+    assert rarity(torch.zeros(1, 8, 2, 21, 2)).eq(RARE[0]).all()  # hands that never move
 
 
 @pytest.fixture
