@@ -1,4 +1,4 @@
-"""Train the bundled model: `python -m demo.train vae|denoiser|decoder|export --state DIR [--minutes M]`.
+"""Train the bundled model: `python -m demo.train STAGE --state DIR [--minutes M]`.
 
 Each call works for its minutes, writes its state into DIR and can be continued by the next; `export` writes
 the averaged weights in half precision into `demo/model/`. `scripts/train_bundled.sh` runs the whole order.
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from demo.train.blend import blend_vae
 from demo.train.cached import tune, write_cache
 from demo.train.data import Material
 from demo.train.decoder import train_decoder
@@ -28,7 +29,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m demo.train", description=__doc__)
-    parser.add_argument("stage", choices=("vae", "denoiser", "decoder", "listen", "cache", "tune", "export"))
+    stages = ("vae", "denoiser", "decoder", "listen", "cache", "tune", "blend", "export")
+    parser.add_argument("stage", choices=stages)
     parser.add_argument("--state", type=Path, required=True, help="folder of the training state")
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--batch", type=int, default=None)
@@ -46,6 +48,8 @@ def parse() -> argparse.Namespace:
         help="listen: its attention starts the denoiser's, if they are untrained",
     )
     parser.add_argument("--audio-only", action="store_true", help="tune: only the audio cross-attentions")
+    parser.add_argument("--other", type=Path, help="blend: the state to move towards")
+    parser.add_argument("--share", type=float, default=0.5, help="blend: how far, 0 to 1")
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--figure", type=Path, default=ROOT / "figure" / "build" / "identities.npz")
@@ -61,6 +65,11 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     if arguments.stage == "export":
         export_model(arguments.state, arguments.model)
+        return
+    if arguments.stage == "blend":
+        if arguments.other is None:
+            raise SystemExit("blend: name the state to move towards with --other")
+        blend_vae(arguments.state, arguments.other, arguments.share)
         return
     torch.manual_seed(arguments.seed)
     if arguments.stage == "cache":

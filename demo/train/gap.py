@@ -1,23 +1,27 @@
 """Where quality is lost: `python -m demo.train.gap --state DIR [--clips N]`.
 
-Single clips from trained and from held-out people and voices, without the streaming path: PSNR of the output
-and of the VAE alone, and how the mouth's opening follows the truth. What differs between trained and held-out
-is what more people or voices could bring; what is lost on trained ones, more training.
+Single clips from trained and from held-out people and voices, without the streaming path: PSNR of the
+output, of its mouth's box and of the VAE alone, the edges kept in mouth and hands, and how the mouth's
+opening follows the truth. What differs between trained and held-out is what more people or voices could
+bring; what is lost on trained ones, more training. --held-out looks only at people and voices that training
+never saw.
 """
 
 from __future__ import annotations
 
 import argparse
+from itertools import product
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from demo.figure.measure import MouthMeter
+from demo.evaluate.scores import edges_kept, inside
+from demo.figure.measure import MouthMeter, crop_mouth, hand_boxes, mouth_box
 from demo.figure.renderer import Renderer
 from demo.train.config import CLIP_FRAMES, FPS
-from demo.train.data import Material, Poses
+from demo.train.data import Material, Poses, figure_state
 from demo.train.denoiser import LAST_TIMESTEP, Conditions, starting_latents
 from demo.train.listen import ADAPTER, load_ears
 from demo.train.models import Networks, build_networks
@@ -48,13 +52,23 @@ def measure(
     output, through = (
         vae.decode(x.transpose(1, 2).flatten(0, 1)).float().clamp(0, 1) for x in (made, batch.clean)
     )
-    head = material.poses.life[drawn.track[:, None], drawn.frame].flatten(0, 1)[:, 2:5]
+    place = drawn.track[:, None], drawn.frame
+    life, hands = (bank[place].flatten(0, 1) for bank in (material.poses.life, material.poses.hands))
+    state = figure_state(drawn.mouth[:, 1:].flatten(0, 1), life, hands)
     opened, wanted = (
-        meter.opening(pictures, drawn.identity.repeat_interleave(CLIP_FRAMES), head)
+        meter.opening(pictures, drawn.identity.repeat_interleave(CLIP_FRAMES), state.head)
         for pictures in (output, truth)
     )
+    renderer = material.renderer
+    boxes = mouth_box(renderer, state)
+    places = {"mouth": boxes[:, None], "hands": hand_boxes(renderer, state)}
     return {
         "psnr": psnr(output, truth),
+        "mouth": psnr(crop_mouth(output, boxes), crop_mouth(truth, boxes)),
+        **{
+            f"{name}_edges": float(edges_kept(output, truth, inside(where, renderer.size)).mean())
+            for name, where in places.items()
+        },
         "vae": psnr(through, truth),
         "correlation": float(torch.corrcoef(torch.stack([opened, wanted]))[0, 1]),
         "movement": float((opened * wanted).mean() / wanted.square().mean()),
@@ -65,6 +79,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m demo.train.gap", description=__doc__)
     parser.add_argument("--state", type=Path, required=True, help="folder of the training state")
     parser.add_argument("--clips", type=int, default=16)
+    parser.add_argument(
+        "--held-out", action="store_true", help="people and voices of the held-out split alone"
+    )
     parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--figure", type=Path, default=ROOT / "figure" / "build" / "identities.npz")
     parser.add_argument("--speech", type=Path, default=ROOT / "speech" / "build" / "speech.npz")
@@ -77,8 +94,10 @@ def main() -> None:
     conditions = Conditions(vae, load_ears(ROOT / "model" / "whisper", arguments.state / ADAPTER), device)
     poses = Poses.draw(4, device)
     meter = MouthMeter(Renderer(arguments.figure))  # measures everybody's mouth at rest: once is enough
-    print("voices   people   PSNR      VAE alone  opening's correlation  size of the movement")
-    for people, voices in ((False, False), (False, True), (True, False), (True, True)):
+    print("voices   people   PSNR      mouth's   VAE alone  edges: mouth, hands  opening: correlation, size")
+    for people, voices in product((False, True), repeat=2):
+        if arguments.held_out and not (people and voices):
+            continue
         torch.manual_seed(arguments.seed)
         material = Material(
             arguments.figure, arguments.speech, device, seed=arguments.seed, poses=poses,
@@ -87,8 +106,9 @@ def main() -> None:
         made = measure(material, conditions, networks, meter, arguments.clips)
         names = ("held out" if voices else "trained", "held out" if people else "trained")
         print(
-            f"{names[0]:<9}{names[1]:<9}{made['psnr']:5.2f} dB  {made['vae']:5.2f} dB   "
-            f"{made['correlation']:.3f}                  {made['movement']:.2f}",
+            f"{names[0]:<9}{names[1]:<9}{made['psnr']:5.2f} dB  {made['mouth']:5.2f} dB  "
+            f"{made['vae']:5.2f} dB   {made['mouth_edges']:.3f}, {made['hands_edges']:.3f}         "
+            f"{made['correlation']:.3f}, {made['movement']:.2f}",
             flush=True,
         )
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from demo.train.blend import blend_vae
 from demo.train.replay import Replay
 from demo.train.step import Gradients, GraphedLoss, warm_cosine
 from demo.train.variety import FASTEST, SLOWEST, color_matrices, paces, read_between, recolor
@@ -67,6 +72,21 @@ def test_other_colours_keep_grey_and_the_unchanged() -> None:
     assert torch.allclose(changed[same], picture[same], atol=1e-6)
     grey = recolor(torch.full((256, 3, 2, 2), 0.4), matrix, offset)
     assert (grey.amax(1) - grey.amin(1)).max() < 1e-4
+
+
+def test_weights_between_two_states(tmp_path: Path) -> None:
+    for name, value in (("a", 1.0), ("b", 3.0)):
+        (tmp_path / name).mkdir()
+        for kind in ("weights", "average"):
+            save_file({"decoder.x": torch.full((2,), value)}, tmp_path / name / f"vae.{kind}.safetensors")
+    blend_vae(tmp_path / "a", tmp_path / "b", 0.25)
+    for kind in ("weights", "average"):
+        assert load_file(tmp_path / "a" / f"vae.{kind}.safetensors")["decoder.x"].tolist() == [1.5, 1.5]
+    with pytest.raises(ValueError, match="--share"):
+        blend_vae(tmp_path / "a", tmp_path / "b", 1.5)
+    save_file({"decoder.x": torch.zeros(3)}, tmp_path / "b" / "vae.average.safetensors")
+    with pytest.raises(ValueError, match="different networks"):
+        blend_vae(tmp_path / "a", tmp_path / "b", 0.5)
 
 
 def test_voices_between_samples() -> None:
