@@ -14,7 +14,7 @@ def keep_freed_memory() -> bool:
     """Have malloc reuse blocks of up to 32 MB instead of giving them back to the system each time.
 
     The feature maps of a frame are megabytes, so by default each of them is new memory, which the kernel
-    clears page by page: 10,000 to 15,000 page faults a clip. Call it before threads are started.
+    clears page by page: 5,000 to 15,000 page faults a clip. Call it before threads are started.
 
     Returns whether the C library is one that can be told; elsewhere nothing changes.
     """

@@ -48,7 +48,7 @@ class StageBoard:
     @property
     def ready(self) -> bool:
         """Sessions can be served: every stage has a warm worker."""
-        return all(state == "warm" for state in self.report().values())
+        return all(self.warm().values())
 
     def _state(self, stage: str) -> str:
         workers = self.workers(stage)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.bench_pour import Poured, pour
-from scripts.bench_tools import NOISY, Others, cores, ms, settle, speak, table
+from scripts.bench_tools import NOISY, Others, cores, ms, speak, table, warm_up
 from scripts.managed_run import ManagedRun, Samples
 
 # What a stage does for one clip, and the metric that times it.
@@ -76,9 +76,8 @@ class DefaultRun:
 def measure_default(wav: Path, flags: Sequence[str], *, poured_seconds: float = 0.0) -> DefaultRun:
     """Start the run with `flags`, speak `wav` to it; with `poured_seconds` also as fast as it takes it."""
     with ManagedRun(*flags, timeout=600) as run:
-        speak(run, wav, seconds=2.0)  # the first clips of a process are not typical
+        warm_up(run, wav, bound=60.0)
         pids = [run.process.pid]
-        settle(pids)
         before = run.metrics()
         with Others(pids) as used:
             (report,) = speak(run, wav)

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from scripts.bench_tools import NOISY, Others, cores, ms, only_cores, settle, speak, table
+from scripts.bench_tools import NOISY, Others, cores, ms, run_on, table, warm_up
 from scripts.live_client import ClientError, Plan, server_info
 from scripts.live_client import speak as talk
-from scripts.managed_run import ManagedRun, RunError
+from scripts.managed_run import RunError
 from scripts.sound import read_sound
 from scripts.stream_check import Report
 
@@ -72,13 +72,9 @@ def machines() -> list[Machine]:
 
 def try_machine(machine: Machine, wav: Path, flags: Sequence[str]) -> Shown:
     """Start the run on it and speak `wav` in real time."""
-    with only_cores(machine.cores):
-        run = ManagedRun(*machine.flags, *flags, timeout=600)
-        run.__enter__()
-    try:
+    with run_on(machine.cores, *machine.flags, *flags) as run:
         try:
-            speak(run, wav, seconds=2.0)  # the first clips of a process are not typical
-            settle([run.process.pid], bound=120.0)
+            warm_up(run, wav)
             info = server_info(run.url)
             plan = Plan(read_sound(wav), version=2)
             with Others([run.process.pid]) as others:
@@ -86,8 +82,6 @@ def try_machine(machine: Machine, wav: Path, flags: Sequence[str]) -> Shown:
             return _shown(machine, run.log(), info, plan.texts, report, others.cores)
         except (ClientError, RunError) as error:
             return Shown(machine, 0, _log_line(run.log())[1], "", None, 0, failure=str(error))
-    finally:
-        run.__exit__()
 
 
 def _shown(

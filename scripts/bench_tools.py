@@ -79,6 +79,24 @@ def only_cores(count: int | None) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
+@contextmanager
+def run_on(count: int | None, *flags: str) -> Iterator[ManagedRun]:
+    """A run on `count` of the cores (None: all); this process and what it starts besides keep them all."""
+    with only_cores(count):
+        run = ManagedRun(*flags, timeout=600)
+        run.__enter__()
+    try:
+        yield run
+    finally:
+        run.__exit__()
+
+
+def warm_up(run: ManagedRun, wav: Path, bound: float = 120.0) -> None:
+    """The first clips of a process are not typical: speak them, and wait until it has settled."""
+    speak(run, wav, seconds=2.0)
+    settle([run.process.pid], bound)
+
+
 def speak(run: ManagedRun, wav: Path, *, seconds: float = 0.0, sessions: int = 1) -> list[dict[str, Any]]:
     """Speak to a run with the command-line client, in its own process; its reports."""
     command = [sys.executable, "-m", "scripts.client", str(wav), "--url", run.url, "--v2", "--json"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import sys
 import tempfile
 import threading
@@ -19,15 +18,16 @@ from pathlib import Path
 
 import numpy as np
 
-from scripts.bench_tools import machine, only_cores, settle, speak, table
+from scripts.bench_default import WORK
+from scripts.bench_tools import machine, run_on, table, warm_up
 from scripts.live_bench import speech
 from scripts.live_client import Plan, hold, server_info
 from scripts.managed_run import ManagedRun
-from scripts.processes import family
+from scripts.processes import TICKS, family, pages_read
 from scripts.sound import read_sound, write_wav
 
 EVERY = 0.02
-STAGES = ("gateway", "audio_worker", "gpu_worker", "encoder_worker")
+STAGES = ("gateway", *WORK)
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,21 @@ class Look:
     read: int
     stolen: int
 
+    def since(self, before: Look) -> Look:
+        """What has been added since `before`."""
+        computed, waited = (
+            {stage: now - then[stage] for stage, now in after.items()}
+            for after, then in ((self.computed, before.computed), (self.waited, before.waited))
+        )
+        return Look(before.time, computed, waited, self.read - before.read, self.stolen - before.stolen)
+
 
 def look(processes: list[tuple[int, str]]) -> Look:
     computed, waited, read = dict.fromkeys(STAGES, 0.0), dict.fromkeys(STAGES, 0.0), 0
     for pid, stage in processes:
         if stage not in computed:
             continue
-        read += int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[9])
+        read += pages_read(pid)
         for thread in Path(f"/proc/{pid}/task").iterdir():
             try:
                 ran, queued = (thread / "schedstat").read_text().split()[:2]
@@ -55,7 +63,7 @@ def look(processes: list[tuple[int, str]]) -> Look:
             computed[stage] += int(ran) / 1e6
             waited[stage] += int(queued) / 1e6
     stolen = int(Path("/proc/stat").read_text().split("\n", 1)[0].split()[8])
-    return Look(time.monotonic(), computed, waited, read, stolen * 1000 // os.sysconf("SC_CLK_TCK"))
+    return Look(time.monotonic(), computed, waited, read, stolen * 1000 // TICKS)
 
 
 class Watch(threading.Thread):
@@ -82,15 +90,9 @@ class Watch(threading.Thread):
         return self.looks[max(0, int(first) - 1)], self.looks[min(int(last), len(times) - 1)]
 
 
-def row(number: int, latency: float, before: Look, after: Look) -> tuple[str, ...]:
-    def grown(kind: str, stage: str) -> float:
-        return float(getattr(after, kind)[stage] - getattr(before, kind)[stage])
-
-    parts = [f"{grown('computed', stage):.0f}+{grown('waited', stage):.0f}" for stage in STAGES]
-    return (
-        str(number), f"{1e3 * latency:.0f} ms", *parts,
-        str(after.read - before.read), f"{after.stolen - before.stolen} ms",
-    )  # fmt: skip
+def row(number: int, latency: float, used: Look) -> tuple[str, ...]:
+    parts = [f"{used.computed[stage]:.0f}+{used.waited[stage]:.0f}" for stage in STAGES]
+    return str(number), f"{1e3 * latency:.0f} ms", *parts, str(used.read), f"{used.stolen} ms"
 
 
 def summary(rows: list[tuple[float, float]]) -> str:
@@ -117,16 +119,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="echomimic-clips-") as folder:
         wav = Path(folder) / "speech.wav"
         write_wav(wav, speech(arguments.wav, arguments.seconds))
-        with only_cores(arguments.cores):
-            run = ManagedRun(*flags, timeout=600)
-            run.__enter__()
-        try:
-            speak(run, wav, seconds=2.0)  # the first clips of a process are not typical
-            settle([run.process.pid], bound=120.0)
+        with run_on(arguments.cores, *flags) as run:
+            warm_up(run, wav)
             for _ in range(arguments.times):
                 print("\n".join(spoken(run, wav)), flush=True)
-        finally:
-            run.__exit__()
     return 0
 
 
@@ -149,9 +145,9 @@ def spoken(run: ManagedRun, wav: Path) -> list[str]:
     lines, figures = [head], []
     for number, (sent, came) in enumerate(check.clip_times()):
         before, after = watch.between(sent, came)
-        lines.append(row(number, came - sent, before, after))
-        spent = sum(after.computed[stage] - before.computed[stage] for stage in STAGES)
-        figures.append((came - sent, spent))
+        used = after.since(before)
+        lines.append(row(number, came - sent, used))
+        figures.append((came - sent, sum(used.computed.values())))
     late = check.frames_late()
     return [
         f"{fps} fps; {late} of {len(check.numbers)} frames late; a stage: milliseconds computed + waited",

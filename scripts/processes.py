@@ -62,8 +62,18 @@ def family(pid: int, parent: str = "other") -> list[tuple[int, str]]:
 
 def cpu_seconds(pid: int) -> float:
     """User and system time of all its threads."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    fields = _stat(pid)
     return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def pages_read(pid: int) -> int:
+    """Page faults for which it had to wait for the disk."""
+    return int(_stat(pid)[9])
+
+
+def _stat(pid: int) -> list[str]:
+    """Fields of /proc/PID/stat from the third on."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def memory(pid: int) -> tuple[int, int]:

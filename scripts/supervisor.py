@@ -12,6 +12,7 @@ import http.client
 import json
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from protocol.settings import Settings, SettingsError, flags_of, load_settings
 from scripts.poses import PoseError, convert_pose_folders
@@ -109,18 +110,22 @@ def ask_ready(settings: Settings) -> Readiness:
     finally:
         connection.close()
     try:
-        told = json.loads(body)
-        waiting = [
-            *(f"{stage} ({state})" for stage, state in told["stages"].items() if state != "warm"),
-            *(
-                f"{stage} ({told['warm'][stage]} of {count} warm)"
-                for stage, count in worker_counts(settings).items()
-                if told["stages"][stage] == "warm" and told["warm"][stage] < count
-            ),
-        ]
+        waiting = _waiting_for(json.loads(body), worker_counts(settings))
     except (ValueError, KeyError, TypeError, AttributeError):
         return Readiness(False, "the stages to warm up")
     return Readiness(not waiting, ", ".join(waiting))
+
+
+def _waiting_for(told: dict[str, dict[str, Any]], counts: dict[str, int]) -> list[str]:
+    """The stages of a ``/readyz`` answer that have not all their workers warm, each with why."""
+    waiting = []
+    for stage, state in told["stages"].items():
+        warm = told["warm"][stage]
+        if state != "warm":
+            waiting.append(f"{stage} ({state})")
+        elif warm < counts[stage]:
+            waiting.append(f"{stage} ({warm} of {counts[stage]} warm)")
+    return waiting
 
 
 if __name__ == "__main__":

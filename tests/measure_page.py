@@ -18,10 +18,9 @@ from typing import Any
 
 from scripts.bench_machines import IN_STEP, Machine, machines
 from scripts.bench_tools import machine as this_machine
-from scripts.bench_tools import only_cores, settle, speak, table
+from scripts.bench_tools import run_on, table, warm_up
 from scripts.live_bench import speech
 from scripts.live_client import server_info
-from scripts.managed_run import ManagedRun
 from scripts.sound import write_wav
 from tests.helpers.chromium import Chromium
 
@@ -46,7 +45,7 @@ class OnPage:
         def counted(name: str) -> int:
             return int(self.last[name] - self.first[name])
 
-        in_step = max(abs(self.mean), self.worst) <= 1000 * IN_STEP
+        in_step = self.worst <= 1000 * IN_STEP
         return (
             self.machine.name, str(self.fps), f"{self.last['fps']:.1f} fps", str(counted("shown")),
             str(counted("drops")), str(counted("underruns")), f"{self.mean:+.1f} ms", f"{self.worst:.1f} ms",
@@ -86,16 +85,10 @@ async def watch(url: str, microphone: Path, seconds: float, machine: Machine, fp
 
 
 def measure(machine: Machine, wav: Path, seconds: float) -> OnPage:
-    with only_cores(machine.cores):
-        run = ManagedRun(*machine.flags, timeout=600)
-        run.__enter__()
-    try:
-        speak(run, wav, seconds=2.0)  # the first clips of a process are not typical
-        settle([run.process.pid], bound=120.0)
+    with run_on(machine.cores, *machine.flags) as run:
+        warm_up(run, wav)
         fps = int(server_info(run.url)["fps"])
         return asyncio.run(watch(run.url, wav, seconds, machine, fps))
-    finally:
-        run.__exit__()
 
 
 def main() -> int:

@@ -217,7 +217,8 @@ class Material:
         plain: bool = False,
     ) -> ClipBatch:
         """`count` clips of `frames` frames at `fps` (or the frames `only` of them), and the frame
-        before each. plain: as spoken and drawn, without silence, other sounds, paces and colours.
+        before each. plain: as spoken and drawn, without silence, other sounds, paces and colours, and rare
+        hands no more often than they are.
         """
         if self.voices is None:
             raise ValueError("clips need speech, and this material was made without")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from demo.train.checkpoint import Averaged, load_training
 from demo.train.data import Material
-from demo.train.denoiser import CARRIED, LAST_TIMESTEP, Conditions, pick_rate, starting_latents
+from demo.train.denoiser import CARRIED, Conditions, pick_rate, predicted_latents
 from demo.train.listen import ADAPTER, load_ears
 from demo.train.models import build_networks
 from demo.train.replay import Replay
@@ -53,11 +53,7 @@ class Predictor:
             kept, self._conditions.positions(fps, range(frames)), self._material.poses.maps
         )
         device = self._material.device
-        start = starting_latents(batch, torch.rand(CLIPS, device=device) < CARRIED)
-        timestep = torch.full((CLIPS,), LAST_TIMESTEP, device=device)
-        with torch.autocast(device.type, torch.bfloat16):
-            # Zero terminal SNR: the v-prediction at the last timestep is minus the clean latent.
-            predicted = -self._networks(start, timestep, batch.tokens, batch.poses, batch.reference)
+        predicted = predicted_latents(self._networks, batch, torch.rand(CLIPS, device=device) < CARRIED)
         return {
             "predicted": predicted.transpose(1, 2).flatten(0, 1).bfloat16(),
             "true": kept["clean"].transpose(1, 2).flatten(0, 1),

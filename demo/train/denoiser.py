@@ -114,6 +114,15 @@ def starting_latents(batch: Batch, carry: Tensor) -> Tensor:
     return noise
 
 
+def predicted_latents(networks: Networks, batch: Batch, carry: Tensor) -> Tensor:
+    """Clean latents (B, C, F, h, w) by one step from noise, as serving makes them; carry: see above."""
+    start = starting_latents(batch, carry)
+    timestep = torch.full((len(carry),), LAST_TIMESTEP, device=start.device)
+    with torch.autocast(start.device.type, torch.bfloat16):
+        # Zero terminal SNR: the v-prediction at the last timestep is minus the clean latent.
+        return -networks(start, timestep, batch.tokens, batch.poses, batch.reference)
+
+
 def latent_weights(device: torch.device) -> Tensor:
     """(16, 16) weights of a latent's places, mean 1: face and mouth count more, as eyes go there first."""
     weights = torch.ones(16, 16, device=device)

@@ -22,7 +22,7 @@ from demo.figure.measure import MouthMeter, crop_mouth, hand_boxes, mouth_box
 from demo.figure.renderer import Renderer
 from demo.train.config import CLIP_FRAMES, FPS
 from demo.train.data import Material, Poses, figure_state
-from demo.train.denoiser import LAST_TIMESTEP, Conditions, starting_latents
+from demo.train.denoiser import Conditions, predicted_latents
 from demo.train.listen import ADAPTER, load_ears
 from demo.train.models import Networks, build_networks
 from demo.train.vae import AutoencoderLite
@@ -43,10 +43,7 @@ def measure(
     drawn = material.clips(clips, plain=True)
     kept = conditions.encode(drawn)
     batch = conditions.batch(kept, conditions.positions(FPS, range(CLIP_FRAMES)), material.poses.maps)
-    start = starting_latents(batch, torch.ones(clips, dtype=torch.bool))
-    timestep = torch.full((clips,), LAST_TIMESTEP)
-    with torch.autocast("cpu", torch.bfloat16):
-        made = -networks(start, timestep, batch.tokens, batch.poses, batch.reference).float()
+    made = predicted_latents(networks, batch, torch.ones(clips, dtype=torch.bool)).float()
     vae = conditions.vae
     truth = drawn.pictures[:, 1:].flatten(0, 1)
     output, through = (

@@ -62,8 +62,7 @@ def local_contrast(pictures: Tensor) -> Tensor:
 
     pictures: (N, 3, H, W) in 0..1.
     """
-    dx = (pictures[..., 1:] - pictures[..., :-1]).abs().mean(1, keepdim=True)
-    dy = (pictures[..., 1:, :] - pictures[..., :-1, :]).abs().mean(1, keepdim=True)
+    dx, dy = (pictures.diff(dim=axis).abs().mean(1, keepdim=True) for axis in (3, 2))
     steps = F.pad(dx, (0, 1)) + F.pad(dy, (0, 0, 0, 1))
     return (F.avg_pool2d(steps, 5, stride=1, padding=2) / OUTLINE).clamp(max=1.0)
 
@@ -76,8 +75,7 @@ def picture_loss(output: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
     """
     weights = weights * (1 + CONTRAST * local_contrast(truth))
     difference = (output - truth).float()
-    dx = difference[..., 1:] - difference[..., :-1]
-    dy = difference[..., 1:, :] - difference[..., :-1, :]
+    dx, dy = difference.diff(dim=3), difference.diff(dim=2)
     across, down = weights[..., 1:], weights[..., 1:, :]
     absolute = (difference.abs() * weights).mean()
     squared = (difference.square() * weights).mean()
