@@ -27,7 +27,14 @@ from demo.train.listen import ADAPTER, load_ears
 from demo.train.models import Networks, build_networks
 from demo.train.replay import Replay
 from demo.train.step import Gradients, GraphedLoss, Run, make_optimizer, share_weights
-from demo.train.vae import LATENT_NOISE, AutoencoderLite, picture_loss, picture_weights, to_bytes
+from demo.train.vae import (
+    LATENT_NOISE,
+    AutoencoderLite,
+    blank_vae,
+    picture_loss,
+    picture_weights,
+    to_bytes,
+)
 from protocol.audio_tokens import audio_token_positions
 
 LAST_TIMESTEP = 999
@@ -73,7 +80,7 @@ class Conditions:
         count, frames = clips.pictures.shape[:2]
         with torch.autocast(self.device.type, torch.bfloat16):
             pictures = clips.pictures.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-            latents = self.vae.encode(pictures).unflatten(0, (count, frames))
+            latents = self.vae.target(pictures).unflatten(0, (count, frames))
             reference = self.vae.encode(clips.reference.contiguous(memory_format=torch.channels_last))
             heard = self.whisper.features(clips.pcm, "short")  # (B, 75, 5, 384)
         return {
@@ -220,7 +227,7 @@ class Trainer:
     def __init__(self, material: Material, state: Path, whisper: Path, *, compile_model: bool) -> None:
         self.material = material
         device = material.device
-        vae = AutoencoderLite().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        vae = blank_vae(state).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         vae_average = Averaged(vae)
         load_training(state, "vae", vae, vae_average)
         vae.load_state_dict(vae_average.module.state_dict())
