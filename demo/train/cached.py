@@ -25,7 +25,7 @@ from demo.train.denoiser import LAST_TIMESTEP, Batch, Conditions, starting_laten
 from demo.train.listen import ADAPTER, load_ears
 from demo.train.models import Networks, build_networks
 from demo.train.step import warm_cosine
-from demo.train.vae import AutoencoderLite, trained_vae
+from demo.train.vae import AutoencoderLite
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,8 @@ def write_cache(figure: Path, speech: Path, whisper: Path, state: Path, *, minut
     device = torch.device("cpu")
     material = Material(figure, speech, device, seed=seed, poses=Poses.bundled(device))
     material.identities = cached_identities(material)
-    vae = trained_vae(state)
+    vae = AutoencoderLite()
+    vae.load_state_dict(load_file(state / "vae.average.safetensors"))
     conditions = Conditions(vae, load_ears(whisper, state / ADAPTER), device)
     folder = state / "cache"
     folder.mkdir(exist_ok=True)
@@ -134,7 +135,8 @@ def tune(
     """Train the denoiser, or with `audio_only` what hears in it, on the cached clips; shards that appear
     meanwhile join in.
     """
-    vae = trained_vae(state).eval()
+    vae = AutoencoderLite().eval()
+    vae.load_state_dict(load_file(state / "vae.average.safetensors"))
     networks = build_networks().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     averaged = Averaged(networks, decay=0.995)
     networks.requires_grad_(False)

@@ -65,21 +65,15 @@ def load_training(
     module: nn.Module,
     averaged: Averaged | None = None,
     optimizer: torch.optim.Optimizer | None = None,
-    *,
-    may_lack: str | None = None,
 ) -> int:
-    """Continue from what `save_training` wrote; returns the step count, 0 where nothing was written.
-
-    may_lack: parameters whose names begin so keep their start where the state has none of them; they come
-    last in the module, so that the moments of the others keep their numbers.
-    """
+    """Continue from what `save_training` wrote; returns the step count, 0 where nothing was written."""
     record = folder / f"{name}.json"
     if not record.exists():
         return 0
-    _load(module, folder / f"{name}.weights.safetensors", may_lack)
+    module.load_state_dict(load_file(folder / f"{name}.weights.safetensors"))
     told = json.loads(record.read_text())
     if averaged is not None:
-        _load(averaged.module, folder / f"{name}.average.safetensors", may_lack)
+        averaged.module.load_state_dict(load_file(folder / f"{name}.average.safetensors"))
         averaged.updates = told["updates"]
     moments_file = folder / f"{name}.moments.safetensors"
     if optimizer is not None and moments_file.exists():
@@ -93,10 +87,3 @@ def load_training(
                     "step": torch.tensor(float(told["steps"]), device=parameter.device),
                 }
     return int(told["steps"])
-
-
-def _load(module: nn.Module, file: Path, may_lack: str | None) -> None:
-    kept = load_file(file)
-    if may_lack is not None and not any(key.startswith(may_lack) for key in kept):
-        kept |= {key: value for key, value in module.state_dict().items() if key.startswith(may_lack)}
-    module.load_state_dict(kept)

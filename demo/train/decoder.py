@@ -22,14 +22,7 @@ from demo.train.listen import ADAPTER, load_ears
 from demo.train.models import build_networks
 from demo.train.replay import Replay
 from demo.train.step import Gradients, GraphedLoss, Run, make_optimizer
-from demo.train.vae import (
-    LATENT_NOISE,
-    AutoencoderLite,
-    blank_vae,
-    picture_loss,
-    picture_weights,
-    to_bytes,
-)
+from demo.train.vae import LATENT_NOISE, AutoencoderLite, picture_loss, picture_weights, to_bytes
 
 USES = 5  # times that a frame is learned from, on average: making one costs as much as learning from it twice
 MEMORY = 4096  # frames
@@ -80,7 +73,7 @@ def train_decoder(
     memory: int = MEMORY,
 ) -> None:
     """Trains the VAE's decoder for `minutes`, the time that the first frames take not counted."""
-    vae = blank_vae(state).to(material.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    vae = AutoencoderLite().to(material.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     averaged = Averaged(vae, DECAY)
     optimizer = make_optimizer(list(vae.parameters()), weight_decay=1e-4)
     step = load_training(state, "vae", vae, averaged, optimizer)

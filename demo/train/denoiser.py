@@ -27,14 +27,7 @@ from demo.train.listen import ADAPTER, load_ears
 from demo.train.models import Networks, build_networks
 from demo.train.replay import Replay
 from demo.train.step import Gradients, GraphedLoss, Run, make_optimizer, share_weights
-from demo.train.vae import (
-    LATENT_NOISE,
-    AutoencoderLite,
-    blank_vae,
-    picture_loss,
-    picture_weights,
-    to_bytes,
-)
+from demo.train.vae import LATENT_NOISE, AutoencoderLite, picture_loss, picture_weights, to_bytes
 from protocol.audio_tokens import audio_token_positions
 
 LAST_TIMESTEP = 999
@@ -47,9 +40,10 @@ USES = 4  # times that a drawn clip is learned from, on average
 MEMORY = 8192  # clips kept, 3 MB each
 SHOWN = 4  # neighbouring frames of a clip that are decoded in a step
 TOLD = 2  # frames whose true latents are decoded as well, as the VAE's own training does
-LATENT_SHARE, PICTURE_SHARE = (1.0, 0.3), (1.0, 6.0)  # weights of the two losses, at the start and the end
+LATENT_SHARE, PICTURE_SHARE = (1.0, 0.3), (2.0, 6.0)  # weights of the two losses, at the start and the end
 FACE_ROWS, FACE_COLUMNS, FACE_WEIGHT = slice(4, 9), slice(5, 11), 2.0  # of the 16×16 latent
 MOUTH_ROWS, MOUTH_COLUMNS, MOUTH_WEIGHT = slice(7, 9), slice(6, 10), 4.0
+HAND_MARGIN, HAND_WEIGHT = 0.03, 2.0  # of the picture's side around a hand's points; its weight in pictures
 
 
 @dataclass
@@ -80,7 +74,7 @@ class Conditions:
         count, frames = clips.pictures.shape[:2]
         with torch.autocast(self.device.type, torch.bfloat16):
             pictures = clips.pictures.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-            latents = self.vae.target(pictures).unflatten(0, (count, frames))
+            latents = self.vae.encode(pictures).unflatten(0, (count, frames))
             reference = self.vae.encode(clips.reference.contiguous(memory_format=torch.channels_last))
             heard = self.whisper.features(clips.pcm, "short")  # (B, 75, 5, 384)
         return {
@@ -151,12 +145,27 @@ def noised(batch: Batch, alphas: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor
     return noisy, alpha.sqrt() * noise - (1 - alpha).sqrt() * batch.clean, timestep, alpha
 
 
+def hand_weights(hands: Tensor, size: int) -> Tensor:
+    """(n, 1, size, size): `HAND_WEIGHT` in the boxes around hands (n, 2, 21, 2), 1 elsewhere."""
+    low, high = hands.amin(2) - HAND_MARGIN, hands.amax(2) + HAND_MARGIN  # (n, 2, 2): x, y
+    at = (torch.arange(size, device=hands.device) + 0.5) / size
+    inside = (at > low[..., None]) & (at < high[..., None])  # (n, 2, 2, size)
+    boxes = inside[:, :, 1, :, None] & inside[:, :, 0, None, :]
+    return 1 + (HAND_WEIGHT - 1) * boxes.any(1, keepdim=True).float()
+
+
 def pictures_loss(
-    decode: Callable[[Tensor], Tensor], clean: Tensor, predicted: Tensor, truth: Tensor, weights: Tensor
+    decode: Callable[[Tensor], Tensor],
+    clean: Tensor,
+    predicted: Tensor,
+    truth: Tensor,
+    weights: Tensor,
+    hands: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Loss of decoded frames against drawn ones, and the squared error of the predicted ones.
 
-    clean, predicted (B, C, F, h, w); truth (B, F, 3, H, W) uint8.
+    clean, predicted (B, C, F, h, w); truth (B, F, 3, H, W) uint8; hands (B, F, 2, 21, 2) as shares of the
+    picture's sides.
     """
     count, _, frames = clean.shape[:3]
     device = clean.device
@@ -168,7 +177,9 @@ def pictures_loss(
     latents = torch.cat([predicted.index_select(2, shown), true], dim=2)
     flat = latents.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
     output = decode(flat)
-    wanted = truth.index_select(1, torch.cat([shown, told])).float() / 255
+    decoded = torch.cat([shown, told])
+    wanted = truth.index_select(1, decoded).float() / 255
+    weights = weights * hand_weights(hands.index_select(1, decoded).flatten(0, 1), truth.shape[-1])
     loss = picture_loss(output, wanted.flatten(0, 1), weights)
     # Motion between frames is compared too: a flicker costs little in each picture and much to the eye.
     output, wanted = output.float().unflatten(0, (count, -1))[:, :SHOWN], wanted[:, :SHOWN]
@@ -227,7 +238,7 @@ class Trainer:
     def __init__(self, material: Material, state: Path, whisper: Path, *, compile_model: bool) -> None:
         self.material = material
         device = material.device
-        vae = blank_vae(state).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        vae = AutoencoderLite().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         vae_average = Averaged(vae)
         load_training(state, "vae", vae, vae_average)
         vae.load_state_dict(vae_average.module.state_dict())
@@ -279,8 +290,9 @@ class Trainer:
                 difference = predicted - velocity
                 of_latents = (difference.square() + 0.2 * difference.abs()) * self._latent_weights
                 clean = alpha.sqrt() * noisy - (1 - alpha).sqrt() * predicted
+                hands = self.material.poses.hands[kept["track"][:, None], kept["frame"]]
                 of_pictures, error = pictures_loss(
-                    decode, batch.clean, clean, kept["pictures"], self._picture_weights
+                    decode, batch.clean, clean, kept["pictures"], self._picture_weights, hands
                 )
             return self._shares[0] * of_latents.mean() + self._shares[1] * of_pictures, error
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from demo.train.config import BASE_UNET, INFERENCE, POSE_ENCODER, SIZE, VAE
 from demo.train.listen import ADAPTER
-from demo.train.vae import REFINER_PREFIX
 
 
 def _write(path: Path, state: dict[str, Tensor]) -> None:
@@ -28,8 +27,7 @@ def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def export_model(state: Path, folder: Path) -> None:
     """Read the averaged weights of a training state and write `infer_bundled.yaml` and its files to `folder`.
 
-    The position tables of the motion modules are computed, not stored; the VAE's refiner serves training
-    alone.
+    The position tables of the motion modules are computed, not stored.
     """
     networks = load_file(state / "networks.average.safetensors")
     denoiser = {k: v for k, v in _part(networks, "denoiser.").items() if not k.endswith("pos_encoder.pe")}
@@ -40,9 +38,9 @@ def export_model(state: Path, folder: Path) -> None:
     _write(folder / "motion_module.safetensors", {k: v for k, v in denoiser.items() if "motion_modules" in k})
     _write(folder / "reference_unet.safetensors", _part(networks, "reference."))
     _write(folder / "pose_encoder.safetensors", _part(networks, "pose_encoder."))
-    vae = load_file(state / "vae.average.safetensors")
-    shipped = {k: v for k, v in vae.items() if not k.startswith(REFINER_PREFIX)}
-    _write(folder / "vae" / "diffusion_pytorch_model.safetensors", shipped)
+    _write(
+        folder / "vae" / "diffusion_pytorch_model.safetensors", load_file(state / "vae.average.safetensors")
+    )
     adapter = state / ADAPTER
     if adapter.is_file():
         _write(folder / ADAPTER, load_file(adapter))

@@ -25,7 +25,7 @@ from demo.train.data import Material, Poses, figure_state
 from demo.train.denoiser import Conditions, predicted_latents
 from demo.train.listen import ADAPTER, load_ears
 from demo.train.models import Networks, build_networks
-from demo.train.vae import trained_vae
+from demo.train.vae import AutoencoderLite
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -84,7 +84,8 @@ def main() -> None:
     parser.add_argument("--speech", type=Path, default=ROOT / "speech" / "build" / "speech.npz")
     arguments = parser.parse_args()
     device = torch.device("cpu")
-    vae = trained_vae(arguments.state)
+    vae = AutoencoderLite()
+    vae.load_state_dict(load_file(arguments.state / "vae.average.safetensors"))
     networks = build_networks().eval()
     networks.load_state_dict(load_file(arguments.state / "networks.average.safetensors"))
     conditions = Conditions(vae, load_ears(ROOT / "model" / "whisper", arguments.state / ADAPTER), device)

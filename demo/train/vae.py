@@ -1,12 +1,6 @@
 """Stage 1: the VAE. It is the ceiling of everything after it, so it comes first.
 
-    python -m demo.train vae --minutes 8 --state DIR
-
-What training aims at is not what the shipped encoder makes of a picture: a larger one (`REFINER`), which is
-never shipped, adds what the small one misses. Serving encodes a reference and nothing else, so only the
-decoder and the denoiser have to know those latents. With the small encoder's latents the decoder reached
-33.6 dB on people nobody trained on; with latents found for each picture by gradient descent the same decoder
-reached 36.7 dB and kept 0.69 instead of 0.52 of the hands' edges.
+python -m demo.train vae --minutes 8 --state DIR
 """
 
 from __future__ import annotations
@@ -16,9 +10,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.autoencoders.vae import Encoder
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from demo.figure.measure import mouth_center
@@ -35,54 +26,20 @@ MEMORY = 16384
 CONTRAST = 6.0  # how many times more than plain colour an outline counts
 OUTLINE = 0.08  # mean step between neighbouring pixels that counts as nothing but outline
 LATENT_NOISE = 0.08  # the decoder later sees predicted latents, so it learns to forgive small errors
-REFINER = {"widths": (128, 192, 256), "layers": 3, "patch": 4}  # 10 M parameters, none of them shipped
-REFINER_PREFIX = "refiner."
-FOLLOWERS = 4  # one picture in so many teaches the shipped encoder to come near the refined latents
-
-
-class Refiner(nn.Module):
-    """What a larger encoder adds to the shipped one's latents; nothing before it is trained."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        widths, self._patch = REFINER["widths"], REFINER["patch"]
-        self.encoder = Encoder(
-            in_channels=3 * self._patch**2,
-            out_channels=channels,
-            down_block_types=("DownEncoderBlock2D",) * len(widths),
-            block_out_channels=widths,
-            layers_per_block=REFINER["layers"],
-            double_z=False,
-        )
-        nn.init.zeros_(self.encoder.conv_out.weight)
-        nn.init.zeros_(self.encoder.conv_out.bias)
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        """(N, 3, H, W) in -1..1 → (N, C, H/16, W/16)."""
-        return self.encoder(F.pixel_unshuffle(pictures, self._patch))
 
 
 class AutoencoderLite(nn.Module):
-    """Encoder and decoder together, as they are trained; serving loads one half in each process.
+    """Encoder and decoder together, as they are trained; serving loads one half in each process."""
 
-    refined: with the larger encoder that training aims with.
-    """
-
-    def __init__(self, *, refined: bool = False) -> None:
+    def __init__(self) -> None:
         super().__init__()
         encoder = LiteEncoder(VAE)
         self.encoder = encoder.encoder
         self.decoder = LiteDecoder(VAE)
-        self.refiner = Refiner(VAE["latent_channels"]) if refined else None
 
     def encode(self, pictures: Tensor) -> Tensor:
-        """(N, 3, H, W) in 0..1 → latents (N, C, h, w) as serving encodes a reference."""
+        """(N, 3, H, W) in 0..1 → latents (N, C, h, w)."""
         return self.encoder(pictures * 2 - 1)
-
-    def target(self, pictures: Tensor) -> Tensor:
-        """(N, 3, H, W) in 0..1 → the latents (N, C, h, w) that the denoiser is to predict."""
-        latents = self.encode(pictures)
-        return latents if self.refiner is None else latents + self.refiner(pictures * 2 - 1)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents → (N, 3, H, W) nominally in 0..1."""
@@ -138,20 +95,6 @@ def latent_spread(latents: Tensor) -> Tensor:
     return (values.mean(1).square() + (values.var(1) - 1).square()).mean()
 
 
-def blank_vae(state: Path) -> AutoencoderLite:
-    """An untrained VAE of the parts that `state` has weights for."""
-    with safe_open(state / "vae.average.safetensors", "pt") as file:
-        names = list(file.keys())
-    return AutoencoderLite(refined=any(name.startswith(REFINER_PREFIX) for name in names))
-
-
-def trained_vae(state: Path) -> AutoencoderLite:
-    """The running average of `state`'s VAE, on the CPU."""
-    vae = blank_vae(state)
-    vae.load_state_dict(load_file(state / "vae.average.safetensors"))
-    return vae
-
-
 def train_vae(
     material: Material,
     state: Path,
@@ -165,25 +108,22 @@ def train_vae(
 ) -> None:
     """Trains encoder and decoder for `minutes`; `memory` pictures are kept and learned from again."""
     device = material.device
-    model = AutoencoderLite(refined=True).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = AutoencoderLite().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     averaged = Averaged(model)
     optimizer = make_optimizer(list(model.parameters()), weight_decay=1e-4)
-    step = load_training(state, "vae", model, averaged, optimizer, may_lack=REFINER_PREFIX)
+    step = load_training(state, "vae", model, averaged, optimizer)
     share_weights([model, averaged.module])
     weights = picture_weights(material)
 
     def loss_of(pictures: Tensor) -> tuple[Tensor, Tensor]:
-        followers = max(1, len(pictures) // FOLLOWERS)
         with torch.autocast(device.type, torch.bfloat16):
-            followed = model.encode(pictures[:followers])
-            with torch.no_grad():
-                others = model.encode(pictures[followers:])
-            assert model.refiner is not None
-            latents = torch.cat([followed.detach(), others]) + model.refiner(pictures * 2 - 1)
-            output = model.decode(latents + LATENT_NOISE * torch.randn_like(latents))
-        behind = (followed - latents[:followers].detach()).float().square().mean()
-        loss = picture_loss(output, pictures, weights) + 0.01 * latent_spread(latents) + 0.1 * behind
-        return loss, (output.float() - pictures).square().mean()
+            latents = model.encode(pictures)
+            noisy = latents + LATENT_NOISE * torch.randn_like(latents)
+            output = model.decode(noisy)
+        spread = latent_spread(latents)
+        return picture_loss(output, pictures, weights) + 0.01 * spread, (
+            output.float() - pictures
+        ).square().mean()
 
     compiled = torch.compile(loss_of) if compile_model else loss_of
 

@@ -8,19 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from demo.train.checkpoint import load_training
 from demo.train.data import RARE, Material, Poses, rarity
 from demo.train.decoder import train_decoder
-from demo.train.export import export_model
 from demo.train.from_export import MODEL, start
-from demo.train.vae import (
-    REFINER_PREFIX,
-    AutoencoderLite,
-    local_contrast,
-    picture_loss,
-    train_vae,
-    trained_vae,
-)
+from demo.train.vae import local_contrast, picture_loss
 
 SAMPLE = Path(__file__).resolve().parents[2] / "demo/evaluate/sample"
 
@@ -81,27 +72,3 @@ def test_the_last_stage_changes_the_decoder_alone(material: Material, tmp_path: 
         for key, value in old.items():
             changed = not torch.equal(new[key], value)
             assert changed == (name.startswith("vae") and key.startswith("decoder.")), (name, key)
-
-
-def test_the_refiner_begins_with_nothing_and_is_not_shipped(material: Material, tmp_path: Path) -> None:
-    torch.set_num_threads(2)
-    state = tmp_path / "state"
-    start(MODEL, state)
-    pictures = material.pictures(2)
-    shipped = trained_vae(state)
-    assert shipped.refiner is None
-    with torch.inference_mode():
-        latents = shipped.encode(pictures)
-        assert torch.equal(shipped.target(pictures), latents)
-    refined = AutoencoderLite(refined=True)
-    load_training(state, "vae", refined, may_lack=REFINER_PREFIX)
-    with torch.inference_mode():
-        assert torch.equal(refined.target(pictures), latents)
-    train_vae(material, state, minutes=0.05, batch=4, peak=1e-3, final=1e-4, compile_model=False, memory=16)
-    trained = trained_vae(state)
-    with torch.inference_mode():
-        assert not torch.equal(trained.target(pictures), trained.encode(pictures))
-    export_model(state, tmp_path / "model")
-    written = load_file(tmp_path / "model/vae/diffusion_pytorch_model.safetensors")
-    assert written
-    assert not any(key.startswith(REFINER_PREFIX) for key in written)
