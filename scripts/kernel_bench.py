@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
@@ -45,7 +46,7 @@ def milliseconds(call: Callable[[], object], repeat: int = 7) -> float:
     call()
     end.record()
     end.synchronize()
-    count = max(1, min(20, int(4 / max(begin.elapsed_time(end), 1e-3))))
+    count = max(1, min(100, int(4 / max(begin.elapsed_time(end), 1e-3))))
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         for _ in range(count):
@@ -254,6 +255,30 @@ def bench_linear(rows: int, width: int, variants: list[Variant]) -> None:
         show(name, call, flop, wanted=wanted, part=lambda made: made[:64])
 
 
+def bench_libraries(rows: int, width: int) -> None:
+    """The linear layers by cuBLAS and by cuBLASLt; a bias takes torch to the latter in any case."""
+    say(f"libraries: {rows} rows, width {width}")
+    x, wide = rand(rows, width), rand(rows, 4 * width)
+    before = torch.backends.cuda.preferred_blas_library()
+    for name, n, k in (("proj", 1, 1), ("qkv", 3, 1), ("GEGLU in", 8, 1), ("FF out", 1, 4)):
+        source, out = (x if k == 1 else wide), rand(rows, n * width)
+        weight, bias = rand(n * width, k * width) / (k * width) ** 0.5, rand(n * width)
+        for library in ("cublas", "cublaslt") if CUDA else ("cublas",):
+            torch.backends.cuda.preferred_blas_library(library)
+            flop = 2.0 * rows * n * k * width * width
+            show(f"{name}, {library}", lambda s=source, w=weight: F.linear(s, w), flop)
+            if n == 8:
+                show(
+                    f"{name} with bias, {library}",
+                    lambda s=source, w=weight, b=bias: F.linear(s, w, b),
+                    flop,
+                )
+            if n == 1:
+                into = f"{name} into the residual, {library}"
+                show(into, lambda s=source, w=weight, o=out: o.addmm_(s, w.t()), flop)
+    torch.backends.cuda.preferred_blas_library(before)
+
+
 # ---------------------------------------------------------------- the rest
 
 
@@ -276,7 +301,8 @@ def bench_temporal(positions: int, width: int) -> None:
 
 
 def bench_norms(positions: int, width: int) -> None:
-    from gpu_worker.kernels import norms
+    from gpu_worker.kernels import norms, whole_norms
+    from gpu_worker.kernels.launch import can_launch_early
 
     say(f"norms: {FRAMES}×{positions} positions, width {width}")
     x, other = rand(FRAMES, positions, width), rand(FRAMES, positions, width)
@@ -303,6 +329,57 @@ def bench_norms(positions: int, width: int) -> None:
     rows = x.flatten(0, 1)
     show("layer norm", lambda: norms.layer_norm(rows, weight, bias, shift=bias), moved=2 * size)
     show("torch layer norm", lambda: F.layer_norm(rows, (width,), weight, bias), moved=2 * size)
+    wanted = norms.layer_norm(rows, weight, bias, shift=bias)
+    for values, warps in ((4096, 4), (2048, 4), (2048, 2), (8192, 8)):
+        if whole_norms.in_parts(width):
+            show(
+                f"layer norm in parts, {values} values, {warps} warps",
+                lambda v=values, w=warps: whole_norms.layer_norm_in_parts(
+                    rows, weight, bias, shift=bias, values=v, warps=w
+                ),
+                moved=2 * size,
+                wanted=wanted,
+            )
+    if CUDA and can_launch_early() and whole_norms.in_parts(width):
+        show(
+            "the same, each launched before the one before has ended",
+            lambda: early(lambda: whole_norms.layer_norm_in_parts(rows, weight, bias, shift=bias)),
+            moved=2 * size,
+            wanted=wanted,
+        )
+    bench_whole(positions, width)
+
+
+def early(call: Callable[[], Tensor]) -> Tensor:
+    """A call with programmatic dependent launch; in a row they show the most that it gains."""
+    from gpu_worker.kernels.launch import programmatic
+
+    with programmatic(True):
+        return call()
+
+
+def bench_whole(positions: int, width: int) -> None:
+    """Group norm by three kernels and by one, of an image alone and of one beside another."""
+    from gpu_worker.kernels import norms, whole_norms
+
+    for second in (0, width):
+        channels = width + second
+        x, weight, bias = rand(FRAMES, positions, width), rand(channels), rand(channels)
+        other = rand(FRAMES, positions, second) if second else None
+        given: dict[str, Any] = {"weight": weight, "bias": bias, "groups": 32, "eps": 1e-5, "silu": True}
+
+        def sums(x: Tensor = x, other: Tensor | None = other) -> Tensor:
+            own = norms.channel_sums(x)
+            return own if other is None else torch.cat([own, norms.channel_sums(other)], 3)
+
+        apart = partial(norms.group_norm, x, other, **given)
+        whole = partial(whole_norms.group_norm_whole, x, other, **given)
+        known, moved = sums(), 4.0 * FRAMES * positions * channels
+        name = f"group norm, {channels} channels, "
+        show(name + "sums and norm", lambda f=apart, s=sums: f(sums=s()), moved=moved)
+        show(name + "given the sums", lambda f=apart, s=known: f(sums=s), moved=moved)
+        if whole_norms.held(positions, channels // 32) <= whole_norms.HELD:
+            show(name + "in one kernel", whole, moved=moved, wanted=apart(sums=known))
 
 
 def bench_conv(side: int) -> None:
@@ -342,7 +419,9 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--size", type=int, default=768, help="side of the picture")
-    parser.add_argument("--only", default="", help="parts: attention,linear,temporal,norms,conv,ceilings")
+    parser.add_argument(
+        "--only", default="", help="parts: attention,linear,libraries,temporal,norms,conv,ceilings"
+    )
     parser.add_argument("--quick", action="store_true", help="tiny shapes")
     args = parser.parse_args(argv)
     if not CUDA:
@@ -370,8 +449,12 @@ def main(argv: list[str] | None = None) -> None:
                 bench_temporal(positions, width)
             if "linear" in parts:
                 bench_linear(FRAMES * positions, width, geglu_variants(args.quick))
+            if "libraries" in parts:
+                bench_libraries(FRAMES * positions, width)
             if "norms" in parts:
                 bench_norms(positions, width)
+        if "norms" in parts and not args.quick:
+            bench_norms((side >> 3) ** 2, widths[-1])  # the lowest level
         if "conv" in parts and not args.quick:
             bench_conv(side)
 

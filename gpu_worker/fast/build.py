@@ -125,10 +125,10 @@ class _Builder:
         shifts = block.time_emb_proj(self.time).float() + block.conv1.bias.float()
         return Resnet(
             norm1=_norm(block.norm1),
-            conv1=block.conv1.weight,
+            conv1=_kernel(block.conv1),
             shifts=shifts.to(self.dtype),
             norm2=_norm(block.norm2),
-            conv2=block.conv2.weight,
+            conv2=_kernel(block.conv2),
             shortcut=shortcut,
             tail=tail.to(self.dtype),
         )
@@ -281,8 +281,14 @@ def upsampling_phases(weight: Tensor) -> Tensor:
     return torch.cat(phases).to(weight.dtype).contiguous(memory_format=torch.channels_last)
 
 
+def _kernel(conv: Any) -> Tensor:
+    """A convolution's weight as cuDNN reads it beside rows of channels; any other is copied at each call."""
+    weight: Tensor = conv.weight
+    return weight.contiguous(memory_format=torch.channels_last)
+
+
 def _conv(conv: Any) -> tuple[Tensor, Tensor]:
-    return conv.weight, conv.bias
+    return _kernel(conv), conv.bias
 
 
 def _norm(norm: Any) -> Norm:

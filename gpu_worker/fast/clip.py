@@ -216,6 +216,18 @@ class FastDenoiser:
         plan.filled_from = reference
 
     def _record(self, plan: _Plan, start: int) -> torch.cuda.CUDAGraph:
+        """The graph of a clip from `start` on; where it cannot be with kernels launched early, without."""
+        try:
+            return self._capture(plan, start)
+        except Exception as error:
+            if not self.ops.early:
+                raise
+            logger.warning("no programmatic dependent launch: %s", error)
+            self.ops.early = False
+            torch.cuda.synchronize(self.models.device)
+            return self._capture(plan, start)
+
+    def _capture(self, plan: _Plan, start: int) -> torch.cuda.CUDAGraph:
         stream = torch.cuda.Stream(self.models.device)
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # compiles and chooses, none of which may happen while recording
@@ -233,7 +245,8 @@ class FastDenoiser:
         """The steps from `start` on: plan.latents → plan.latents."""
         plan.runner.begin()
         height, width = plan.latents.shape[2:]
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True):  # enabled is off by default here
+        # cuDNN is off by default here
+        with self.ops.launching(), torch.backends.cudnn.flags(enabled=True, benchmark=True):
             audio = audio_keys_values(self.network, plan.tokens)
             inputs = Inputs(plan.pose, audio, plan.reference, self._joined)
             latents = plan.latents.permute(0, 2, 3, 1).contiguous().flatten(1, 2)

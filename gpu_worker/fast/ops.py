@@ -7,6 +7,7 @@ are.
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -38,13 +39,19 @@ class TorchOps:
 
     direct: keys and values that attention reads beside the reference's are made there, not copied.
     fold: a transformer's last feed-forward and its projection back are one product. Not with float8.
+    early: kernels are launched before the one before has ended, where they can be (`kernels.launch`).
     """
 
     direct = False
     fold = False
+    early = False
 
     def __init__(self, split: SplitRule | None = None) -> None:
         self.split = split or SplitRule()
+
+    def launching(self) -> AbstractContextManager[None]:
+        """The stages run within it."""
+        return nullcontext()
 
     def conv(self, image: Image, weight: Tensor, stride: int = 1) -> Image:
         """3×3 convolution without bias."""

@@ -6,6 +6,8 @@ Tiles were chosen on an H200 (docs/gpu-speed.md).
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,9 +15,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gpu_worker.fast.ops import Image, TorchOps
 from gpu_worker.fast.weights import Heads, Linear, Low, Norm, SplitRule
-from gpu_worker.kernels import norms
+from gpu_worker.kernels import norms, whole_norms
 from gpu_worker.kernels.attention import Tile, attention_split, two_source_attention
 from gpu_worker.kernels.geglu import GemmTile, gate, geglu
+from gpu_worker.kernels.launch import can_launch_early, programmatic
 from gpu_worker.kernels.temporal import temporal_attention
 
 OWN_ATTENTION = 64
@@ -41,7 +44,9 @@ class TritonOps(TorchOps):
     """without: stages left to plain torch, for comparison, of norms, double, temporal, gate and attention.
 
     fused_geglu: the gate within a matrix product of Triton's instead of after one of cuBLAS. narrow, sampled:
-    see `kernels.attention.Tile`. direct, fold: see `TorchOps`. small: tiles for tiny networks, as tests have.
+    see `kernels.attention.Tile`. direct, fold, early: see `TorchOps`; early only where the device has it.
+    parts, whole: layer norms in five parts and group norms of small images in one kernel, see
+    `kernels.whole_norms`. small: tiles for tiny networks, as tests have.
     """
 
     def __init__(
@@ -52,7 +57,10 @@ class TritonOps(TorchOps):
         narrow: bool = True,
         sampled: bool = True,
         direct: bool = True,
-        fold: bool = False,
+        fold: bool = True,
+        early: bool = False,
+        parts: bool = True,
+        whole: bool = False,
         small: bool = False,
     ) -> None:
         super().__init__(None if "attention" in without else PaddedHeads())
@@ -60,9 +68,15 @@ class TritonOps(TorchOps):
         self.fused_geglu = fused_geglu
         self.direct = direct
         self.fold = fold
+        self.early = early and can_launch_early()
+        self.parts = parts
+        self.whole = whole
         self.spatial_tile = Tile(*((32, 32, 4, 2) if small else (128, 64, 8, 3)), narrow, sampled)
         self.audio_tile = Tile(32, 32, 4, 1) if small else Tile(128, 64, 4, 1)
         self.geglu_tile = GemmTile(32, 32, 32, 4, 2) if small else GemmTile(128, 128, 64, 8, 3)
+
+    def launching(self) -> AbstractContextManager[None]:
+        return programmatic(self.early)
 
     def double(self, image: Image, phases: Tensor, shift: Tensor) -> Image:
         if "double" in self.without or "norms" in self.without:
@@ -88,6 +102,22 @@ class TritonOps(TorchOps):
     ) -> Image:
         if "norms" in self.without:
             return super().group_norm(image, norm, silu=silu, second=second, shift=shift)
+        channels = image.data.shape[2] + (0 if second is None else second.data.shape[2])
+        if self.whole and (
+            whole_norms.held(image.data.shape[1], channels // norm.groups) <= whole_norms.HELD
+        ):
+            data = whole_norms.group_norm_whole(
+                image.data,
+                None if second is None else second.data,
+                norm.weight,
+                norm.bias,
+                groups=norm.groups,
+                eps=norm.eps,
+                silu=silu,
+                shift=shift,
+                correction=norm.correction,
+            )
+            return Image(data, image.height, image.width)
         sums = norms.channel_sums(image.data, shift=shift) if shift is not None else _sums(image)
         if second is not None:
             sums = torch.cat([sums, _sums(second)], 3)
@@ -108,8 +138,14 @@ class TritonOps(TorchOps):
     def layer_norm(self, x: Tensor, norm: Norm, bias: Tensor | None = None, repeat: int = 1) -> Tensor:
         if "norms" in self.without:
             return super().layer_norm(x, norm, bias, repeat)
+        return self._norm_rows(x, norm, bias, repeat)
+
+    def _norm_rows(self, x: Tensor, norm: Norm, bias: Tensor | None, repeat: int, **options: Any) -> Tensor:
         bias = norm.bias if bias is None else bias
-        return norms.layer_norm(x, norm.weight, bias, eps=norm.eps, shift=norm.shift, rows_per_bias=repeat)
+        options |= {"eps": norm.eps, "shift": norm.shift, "rows_per_bias": repeat}
+        if self.parts and whole_norms.in_parts(x.shape[1]):
+            return whole_norms.layer_norm_in_parts(x, norm.weight, bias, **options)
+        return norms.layer_norm(x, norm.weight, bias, **options)
 
     def norm_linear(
         self, x: Tensor, norm: Norm, layer: Linear, bias: Tensor | None = None, repeat: int = 1
@@ -132,16 +168,7 @@ class TritonOps(TorchOps):
     def _norm_to_low(
         self, x: Tensor, norm: Norm, low: Low, bias: Tensor | None = None, repeat: int = 1
     ) -> Tensor:
-        return norms.layer_norm(
-            x,
-            norm.weight,
-            norm.bias if bias is None else bias,
-            eps=norm.eps,
-            shift=norm.shift,
-            rows_per_bias=repeat,
-            out_dtype=LOW,
-            out_scale=low.input_scale,
-        )
+        return self._norm_rows(x, norm, bias, repeat, out_dtype=LOW, out_scale=low.input_scale)
 
     def geglu(self, x: Tensor, layer: Linear) -> Tensor:
         if self.fused_geglu:

@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from gpu_worker.kernels.launch import await_previous, launch_options
+
 
 @dataclass(frozen=True)
 class GemmTile:
@@ -43,8 +45,9 @@ def _gelu(x):
 @triton.jit
 def _gate(
     x_ptr, out_ptr, out_row, rows, inner, out_scale,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, OUT_FP8: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, OUT_FP8: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
+    await_previous(PDL)
     r = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     c = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     mask = (r < rows)[:, None] & (c < inner)[None, :]
@@ -184,6 +187,6 @@ def gate(
         out = torch.empty(rows, inner, dtype=out_dtype or x.dtype, device=x.device)
     _gate[(triton.cdiv(rows, 8), triton.cdiv(inner, 256))](
         x, out, out.stride(0), rows, inner, out_scale, ROWS=8, COLUMNS=256,
-        OUT_FP8=out.dtype == torch.float8_e4m3fn, num_warps=4,
+        OUT_FP8=out.dtype == torch.float8_e4m3fn, num_warps=4, **launch_options(),
     )  # fmt: skip
     return out

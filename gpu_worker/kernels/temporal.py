@@ -11,13 +11,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from gpu_worker.kernels.launch import await_previous, launch_options
+
 
 @triton.jit
 def _temporal(
     qkv_ptr, out_ptr, positions, row, frame_row, out_row, out_frame, scale,
     FRAMES: tl.constexpr, FRAMES_POW2: tl.constexpr, WIDTH: tl.constexpr,
-    SIZE: tl.constexpr, SIZE_POW2: tl.constexpr, BLOCK: tl.constexpr,
+    SIZE: tl.constexpr, SIZE_POW2: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
+    await_previous(PDL)
     head = tl.program_id(1)
     clip = tl.program_id(2).to(tl.int64)
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -47,8 +50,9 @@ def _temporal(
 def _temporal_dot(
     qkv_ptr, out_ptr, positions, row, frame_row, out_row, out_frame, scale,
     FRAMES: tl.constexpr, FRAMES_POW2: tl.constexpr, WIDTH: tl.constexpr,
-    SIZE: tl.constexpr, SIZE_POW2: tl.constexpr, BLOCK: tl.constexpr,
+    SIZE: tl.constexpr, SIZE_POW2: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
+    await_previous(PDL)
     head = tl.program_id(1)
     clip = tl.program_id(2).to(tl.int64)
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -86,6 +90,6 @@ def temporal_attention(
         FRAMES=frames, FRAMES_POW2=max(16, triton.next_power_of_2(frames)) if dot
         else triton.next_power_of_2(frames),
         WIDTH=width, SIZE=size, SIZE_POW2=max(16, triton.next_power_of_2(size)),
-        BLOCK=block, num_warps=warps,
+        BLOCK=block, num_warps=warps, **launch_options(),
     )  # fmt: skip
     return out

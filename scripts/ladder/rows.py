@@ -118,11 +118,13 @@ def _fast(
 
     @contextmanager
     def make(models: Models, clip: Clip) -> Iterator[Sample]:
+        _channels_last(models.denoiser)  # as loading does: otherwise convolutions have weights of their own
         ops: TorchOps = TorchOps(None if tier == TIERS["exact"] else SpareColumn())
         if models.device.type == "cuda" and not torch_ops:
             from gpu_worker.fast.triton_ops import TritonOps
 
-            ops = TritonOps(without=without, **{"direct": not without, **options})
+            later = dict.fromkeys(("direct", "parts", "fold"), not without)
+            ops = TritonOps(without=without, **{**later, **options})
         denoiser = FastDenoiser(models, ops=ops, tier=tier, graphs=graph)
         given = (clip.noise, clip.tokens, clip.pose, clip.reference)
         denoiser.prepare(*given)
@@ -131,7 +133,24 @@ def _fast(
     return make
 
 
+def _with_cublaslt(inner: Callable[[Models, Clip], object]) -> Callable[[Models, Clip], object]:
+    """`inner` with every matrix product by cuBLASLt; otherwise only those with a bias are."""
+
+    @contextmanager
+    def make(models: Models, clip: Clip) -> Iterator[Sample]:
+        before = torch.backends.cuda.preferred_blas_library()
+        torch.backends.cuda.preferred_blas_library("cublaslt")
+        try:
+            with inner(models, clip) as sample:  # type: ignore[attr-defined]
+                yield sample
+        finally:
+            torch.backends.cuda.preferred_blas_library(before)
+
+    return make
+
+
 ODD = frozenset({1, 3, 5})
+BEFORE = {"parts": False, "fold": False}  # rows above those two
 TRIALS: list[tuple[str, str, dict[str, Any]]] = [
     ("fp8", "qkv and feed-forwards in float8", {"fp8": True}),
     ("reference", "reference keys merged 2×2 at the highest resolution", {"merge_reference": True}),
@@ -167,16 +186,19 @@ ROWS = [
     Row("temporal", "+ temporal attention by Triton", _fast("gate", "attention"), cuda=True),
     Row("gate", "+ GEGLU's gate in one pass by Triton", _fast("attention"), cuda=True),
     Row("attention", "+ spatial and audio attention of small heads by Triton",
-        _fast(sampled=False, narrow=False, direct=False), cuda=True),
-    Row("sampled", "+ spatial softmax without a running maximum", _fast(narrow=False, direct=False),
+        _fast(**BEFORE, sampled=False, narrow=False, direct=False), cuda=True),
+    Row("sampled", "+ spatial softmax without a running maximum",
+        _fast(**BEFORE, narrow=False, direct=False), cuda=True),
+    Row("narrow", "+ its logits from 48 columns of 64", _fast(**BEFORE, direct=False), cuda=True),
+    Row("direct", "+ keys and values of large heads made where they are read", _fast(**BEFORE), cuda=True),
+    Row("parts", "+ layer norms in five parts of a row", _fast(fold=False), cuda=True),
+    Row("exact", "+ a transformer's last feed-forward and projection in one product: the exact tier", _fast(),
         cuda=True),
-    Row("narrow", "+ its logits from 48 columns of 64", _fast(direct=False), cuda=True),
-    Row("exact", "+ keys and values of large heads made where they are read: the exact tier", _fast(),
-        cuda=True),
-    Row("folded", "exact, a transformer's last feed-forward and projection in one product", _fast(fold=True),
-        cuda=True),
-    Row("nograph", "the same without the graph", _fast(graph=False), cuda=True),
-    Row("geglu", "the same, GEGLU within a matrix product by Triton", _fast(fused_geglu=True), cuda=True),
+    Row("early", "exact, Triton's kernels by programmatic dependent launch", _fast(early=True), cuda=True),
+    Row("whole", "exact, group norms of small images in one kernel each", _fast(whole=True), cuda=True),
+    Row("cublaslt", "exact, all matrix products by cuBLASLt", _with_cublaslt(_fast()), cuda=True),
+    Row("nograph", "exact, without the graph", _fast(graph=False), cuda=True),
+    Row("geglu", "exact, GEGLU within a matrix product by Triton", _fast(fused_geglu=True), cuda=True),
     *(Row(f"try-{key}", f"exact, but {text}", _fast(tier=Tier(key, text, **options)),
           slow="-" in key)  # one step by itself
       for key, text, options in TRIALS),

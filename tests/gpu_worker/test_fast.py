@@ -14,7 +14,7 @@ from gpu_worker.fast import FastDenoiser, FastUnavailable
 from gpu_worker.fast.ops import Image, TorchOps
 from gpu_worker.fast.tiers import TIERS, Tier
 from gpu_worker.fast.weights import SpareColumn
-from gpu_worker.loading import Models
+from gpu_worker.loading import Models, _channels_last
 from gpu_worker.model import DenoisingUNet3D, UNetConfig
 from gpu_worker.pipeline import ClipDenoiser
 from tests.gpu_worker.test_clip_denoiser import BASE, conditions, difference, seeded, small_models
@@ -137,7 +137,8 @@ def test_no_guidance(models: Models) -> None:
 
 
 def test_weights_are_shared(models: Models) -> None:
-    """Only what is fused is held twice."""
+    """Only what is fused is held twice; convolutions are as loading leaves them."""
+    _channels_last(models.denoiser)
     network = FastDenoiser(models).network
     assert network.conv_in[0] is models.denoiser.conv_in.weight
     layer = network.down[1].layers[0]
@@ -147,14 +148,34 @@ def test_weights_are_shared(models: Models) -> None:
     assert layer.spatial.ff_out.weight is faithful.ff.net[2].weight
 
 
-def test_by_the_kernels(models: Models) -> None:
+@pytest.mark.parametrize("options", [{}, {"whole": True, "parts": True, "early": True}])
+def test_by_the_kernels(models: Models, options: dict[str, bool]) -> None:
     """The whole network through Triton, by its interpreter where there is no CUDA device."""
     pytest.importorskip("triton", reason="the kernels need Triton, which is not installed here")
     from gpu_worker.fast.triton_ops import TritonOps
 
     one_step = replace(models, config=replace(models.config, steps=1))
-    made, wanted = both(one_step, conditions(ClipDenoiser(one_step), 2), TritonOps(small=True))
+    made, wanted = both(one_step, conditions(ClipDenoiser(one_step), 2), TritonOps(small=True, **options))
     assert difference(made, wanted) <= LIMIT
+
+
+def test_without_early_launches_where_they_fail(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    fast, tried = FastDenoiser(models), []
+
+    def capture(plan: object, start: int) -> str:
+        tried.append(fast.ops.early)
+        if fast.ops.early:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return "graph"
+
+    monkeypatch.setattr(fast, "_capture", capture)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    fast.ops.early = True
+    assert fast._record(None, 0) == "graph"  # type: ignore[arg-type,comparison-overlap]
+    assert tried == [True, False]
+    monkeypatch.setattr(fast, "_capture", lambda plan, start: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        fast._record(None, 0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

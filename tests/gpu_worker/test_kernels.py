@@ -10,7 +10,7 @@ from torch import Tensor
 CUDA = torch.cuda.is_available()
 pytest.importorskip("triton", reason="the kernels need Triton, which is not installed here")
 
-from gpu_worker.kernels import attention, geglu, norms, temporal  # noqa: E402
+from gpu_worker.kernels import attention, geglu, launch, norms, temporal, whole_norms  # noqa: E402
 
 DEVICE = torch.device("cuda" if CUDA else "cpu")
 DTYPE = torch.float16 if CUDA else torch.float32
@@ -184,12 +184,78 @@ def test_layer_norm_with_positions() -> None:
     close(norms.layer_norm(room[:, :width], weight, table, shift=shift, rows_per_bias=tokens), made)
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_layer_norm_in_parts(whole: bool) -> None:
+    """whole: rows without shift or positions and of a whole number of blocks."""
+    frames, tokens, width = 3, 16 if whole else 7, 80
+    assert whole_norms.in_parts(width)
+    assert not whole_norms.in_parts(96)
+    x, weight, shift = rand(2 * frames * tokens, width) + 1, rand(width), rand(width)
+    table = rand(width) if whole else rand(frames, width)
+    room = torch.cat([x, rand(len(x), 24)], 1)  # strided rows
+    options = {"shift": None if whole else shift, "rows_per_bias": 1 if whole else tokens}
+    made = whole_norms.layer_norm_in_parts(room[:, :width], weight, table, values=512, **options)
+    close(made, norms.layer_norm(x, weight, table, **options))
+
+
+@pytest.mark.parametrize("silu", [False, True])
+@pytest.mark.parametrize("second", [0, 32, 64])
+def test_group_norm_whole(silu: bool, second: int) -> None:
+    """Against the three kernels; groups of 3 cross from x to the second image."""
+    groups = 32
+    x, other = rand(2, 50, 64) + 1, rand(2, 50, second) - 1
+    channels = 64 + second
+    weight, bias, shift, correction = (rand(channels) for _ in range(4))
+    options = {"groups": groups, "eps": 1e-6, "silu": silu, "shift": shift, "correction": correction}
+    if second:
+        options |= {"shift": None, "correction": None}
+    given = other if second else None
+    sums = norms.channel_sums(torch.cat([x, other], 2), shift=options["shift"])
+    made = whole_norms.group_norm_whole(x, given, weight, bias, **options)
+    close(made, norms.group_norm(x, given, sums, weight, bias, **options))
+
+
 @pytest.mark.parametrize(
     ("size", "split"),
     [(8, (16, 0)), (16, (16, 0)), (32, (32, 0)), (40, (64, 0)), (80, (64, 16)), (160, (128, 32))],
 )
 def test_how_heads_are_stored(size: int, split: tuple[int, int]) -> None:
     assert attention.attention_split(size) == split
+
+
+def test_early_launches_are_asked_for() -> None:
+    with launch.programmatic(True):
+        assert launch.launch_options() == {"PDL": True, "launch_pdl": True}
+        with launch.programmatic(False):
+            assert launch.launch_options() == {"PDL": False}
+    assert launch.launch_options() == {"PDL": False}  # which no interpreter takes amiss
+    assert CUDA or not launch.can_launch_early()
+
+
+@pytest.mark.skipif(not launch.can_launch_early(), reason="needs compute capability 9.0")
+def test_a_chain_of_early_launches() -> None:
+    """In a CUDA graph; each reads what the one before wrote and writes where an earlier one read."""
+    x, other, weight, bias = rand(4096, 640), rand(1, 4096, 640), rand(640), rand(640)
+
+    def chain() -> Tensor:
+        made = x
+        for _ in range(50):
+            made = norms.layer_norm(made, weight, bias)
+            norms.add_with_sums(made[None], other, bias, made[None])
+            made = whole_norms.layer_norm_in_parts(made, weight, bias)
+        return made
+
+    wanted = chain()
+    graph = torch.cuda.CUDAGraph()
+    with launch.programmatic(True):
+        chain()
+        torch.cuda.synchronize()
+        with torch.cuda.graph(graph):
+            made = chain()
+    for _ in range(20):
+        made.zero_()
+        graph.replay()
+        assert torch.equal(made, wanted)
 
 
 def test_interleave() -> None:

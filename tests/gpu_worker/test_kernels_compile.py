@@ -15,11 +15,11 @@ import sys
 from triton import compile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from gpu_worker.kernels import attention, geglu, norms, temporal
+from gpu_worker.kernels import attention, geglu, norms, temporal, whole_norms
 
 
-def build(kernel, constants, types=None, warps=4, stages=3):
-    types = types or {}
+def build(kernel, constants, types=None, warps=4, stages=3, early=False):
+    types, constants = types or {}, {**constants, "PDL": early}
     names = kernel.arg_names
     plain = lambda name: "*fp16" if name.endswith("_ptr") else "i32"
     signature = {n: "constexpr" if n in constants else types.get(n) or plain(n) for n in names}
@@ -28,7 +28,14 @@ def build(kernel, constants, types=None, warps=4, stages=3):
     source = ASTSource(fn=kernel, signature=signature, attrs=divisible,
                        constexprs={(names.index(n),): value for n, value in constants.items()})
     made = compile(source, target=GPUTarget("cuda", 90, 32),
-                   options={"num_warps": warps, "num_stages": stages})
+                   options={"num_warps": warps, "num_stages": stages, "launch_pdl": early})
+    before, *after = made.asm["ptx"].split("griddepcontrol.wait")
+    assert bool(after) == early, kernel.__name__
+    assert made.metadata.launch_pdl == early
+    if early:  # nothing is read or written before the wait
+        assert len(after) == 1
+        assert "griddepcontrol.launch_dependents" in after[0]
+        assert not any(x in before for x in ("ld.global", "st.global", "cp.async", "ret;")), before
     assert made.metadata.shared <= 227 * 1024, (kernel.__name__, made.metadata.shared)
 
 
@@ -58,6 +65,33 @@ build(norms._group_affine, dict(SHARES=18, SHARES_POW2=32, SIZE=30, SIZE_POW2=32
       {**sums, "affine_ptr": "*fp32", "count": "fp32", "eps": "fp32"})
 build(norms._apply_affine, dict(BLOCK=64, CHANNELS=64, SECOND=True, SHIFT=True, SILU=True),
       {"affine_ptr": "*fp32"})
+early = dict(early=True)
+build(attention._sampled_attention, dict(sampled, QA=32, QB=16), again, warps=8, **early)
+build(attention._attention, dict(heads, TWO=True, EVEN_K=True, EVEN_R=True, AGAIN=True), again, warps=8,
+      **early)
+build(attention._attention, dict(heads, TWO=False, EVEN_K=False, EVEN_R=False), stages=1, **early)
+build(temporal._temporal_dot, dict(FRAMES=12, FRAMES_POW2=16, WIDTH=320, SIZE=40, SIZE_POW2=64, BLOCK=2),
+      {"scale": "fp32"}, **early)
+build(geglu._gate, dict(ROWS=8, COLUMNS=256, OUT_FP8=False), scale, **early)
+build(norms._layer_norm, dict(BLOCK=8, WIDTH=512, SHIFT=True, OUT_FP8=False), {**scale, "eps": "fp32"},
+      **early)
+build(norms._channel_sums, dict(BLOCK=32, CHANNELS=64, OTHER=True, SHIFT=True, WRITE=True, PHASES=False),
+      sums, **early)
+build(norms._group_affine, dict(SHARES=18, SHARES_POW2=32, SIZE=30, SIZE_POW2=32, CORRECT=True),
+      {**sums, "affine_ptr": "*fp32", "count": "fp32", "eps": "fp32"}, **early)
+build(norms._apply_affine, dict(BLOCK=64, CHANNELS=64, SECOND=True, SHIFT=True, SILU=True),
+      {"affine_ptr": "*fp32"}, **early)
+build(whole_norms._layer_norm_parts, dict(BLOCK=16, PART=64, PARTS=5, SHIFT=True, OUT_FP8=False),
+      {**scale, "eps": "fp32"}, **early)
+build(whole_norms._group_norm_whole, dict(POSITIONS_POW2=256, SIZE=40, SIZE_POW2=64, SECOND=False, SHIFT=True,
+                                          CORRECT=True, SILU=True), {"eps": "fp32"}, warps=8, **early)
+for part, shift in ((64, True), (128, False), (256, True)):
+    build(whole_norms._layer_norm_parts, dict(BLOCK=1024 // part, PART=part, PARTS=5, SHIFT=shift,
+                                              OUT_FP8=False), {**scale, "eps": "fp32"})
+for positions, size, second, warps in ((1024, 20, False, 16), (256, 60, True, 8), (64, 80, True, 4)):
+    build(whole_norms._group_norm_whole, dict(POSITIONS_POW2=positions, SIZE=size, SECOND=second, SHIFT=True,
+                                              SIZE_POW2=32 if size < 32 else 64 if size < 64 else 128,
+                                              CORRECT=True, SILU=True), {"eps": "fp32"}, warps=warps)
 sys.stdout.write("all compiled")
 """
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from gpu_worker.model import DenoisingUNet3D, ReferenceCache, UNetConfig
+from scripts.ladder import __main__ as ladder
 from scripts.ladder.__main__ import main
 from scripts.ladder.model import FULL, MOTION, Clip
 from scripts.ladder.profile import MATRIX_RATE, class_of, step_floors
@@ -29,6 +32,23 @@ def test_a_short_ladder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
     assert 1e-4 < errors["try-fp8"] < 0.5
     assert errors["tier-fast"] < 0.8
     assert "| linear |" in said  # the profile's table, with floors
+
+
+def test_paced_clips(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A column more, filled for the rows that were named; clips begin a period apart."""
+    begun: list[float] = []
+    seconds = ladder._seconds
+    monkeypatch.setattr(ladder, "PERIOD", 0.2)
+    monkeypatch.setattr(ladder, "PACED", 2)
+    monkeypatch.setattr(
+        ladder, "_seconds", lambda sample, cuda: begun.append(time.perf_counter()) or seconds(sample, cuda)
+    )
+    words = ["--quick", "--cpu", "--repeat", "1", "--dtype", "float32", "--rows", "official,fused"]
+    assert main([*words, "--paced", "fused"]) == 0
+    official, fused = capsys.readouterr().out.splitlines()[-2:]
+    assert official.endswith("|  |")
+    assert re.search(r"\| \d\.\d{4} \(\d\.\d{4}–\d\.\d{4}\) \|$", fused)
+    assert begun[-1] - begun[-2] >= 0.2
 
 
 def test_an_unknown_row() -> None:
