@@ -6,7 +6,7 @@ import copy
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from protocol.logs import first_line
 from .doubling import fold_doubling
 from .jpeg import Picture
 from .vae import Decoder
+from .ways import WAYS, Way
 
 if TYPE_CHECKING:
     from .fast_kl import FastKL
@@ -78,6 +79,7 @@ class ClipDecoder:
         dtype: "float32", "bfloat16", "float16" or "auto": float16 on CUDA; on a CPU what is fastest there.
         chunk: frames decoded at once; 0 is 2 on a CPU (more gains nothing there) and 4 elsewhere.
         fast: what `warm_up` builds for its size where the GPU can: "exact", "eight_bit" or "" for nothing.
+        ways: of recording it; `warm_up` keeps the fastest.
     """
 
     def __init__(
@@ -87,12 +89,14 @@ class ClipDecoder:
         dtype: str = "auto",
         chunk: int = 0,
         fast: str = "exact",
+        ways: Sequence[Way] = WAYS,
     ) -> None:
         if device.type == "cuda" and device.index is None:
             device = torch.device("cuda", torch.cuda.current_device())
         self.device = device
         self._decoder = decoder
         self._fast_kind = fast
+        self._ways = ways
         self._fast: FastKL | None = None
         self.chunk = chunk or (2 if device.type == "cpu" else 4)
         self.channels = decoder.channels
@@ -156,6 +160,7 @@ class ClipDecoder:
                 h,
                 w,
                 eight_bit=self._fast_kind == "eight_bit",
+                ways=self._ways,
             )
             log.info("decoder: %s, recorded in %.1f s", self._fast, time.perf_counter() - begin)
         except Exception as error:  # compilers and drivers fail in any way; the plain module always works

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -30,6 +32,7 @@ from .rows import (
 )
 from .tiles import Tile, candidates, fastest
 from .vae import Decoder, KLDecoder
+from .ways import WAYS, Way, fastest_recording
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +50,7 @@ class FastKL:
         dtype: float16 or bfloat16, of features and weights.
         eight_bit: residual blocks' convolutions in 8-bit floating point: faster, less exact.
         graph: record a CUDA graph. Without, every kernel is launched by itself.
+        ways: how to record it; the fastest is kept. Without a graph the first one is taken.
     """
 
     latents: Tensor
@@ -67,13 +71,16 @@ class FastKL:
         *,
         eight_bit: bool = False,
         graph: bool = True,
+        ways: Sequence[Way] = WAYS,
     ) -> None:
         assert isinstance(decoder, KLDecoder)
         self._device, self._dtype, self._eight_bit = device, dtype, eight_bit
-        self._plane = Plane(count, h, w)
+        self._size = h, w
+        self.way = ways[0]
         self._net: Any = decoder.decoder
         self._packed: dict[int, Weights] = {}
         self._norms: dict[int, tuple[Tensor, Tensor]] = {}
+        self._biases: dict[int, Tensor] = {}
         self._first = _first_convolution(decoder).to(device)
         factor = decoder.factor
         self.latents = torch.zeros(count, decoder.channels, h, w, device=device)
@@ -84,11 +91,11 @@ class FastKL:
         self._timing = graph
         if graph:
             with torch.cuda.device(device):
-                self._record()
+                self._record(ways)
 
     def __str__(self) -> str:
         arithmetic = str(self._dtype).removeprefix("torch.") + (" and float8" if self._eight_bit else "")
-        how = "kernels" if self._graph is None else "a CUDA graph"
+        how = "kernels" if self._graph is None else f"a CUDA graph of {self.way}"
         return f"{arithmetic} in {how}"
 
     def run(self) -> None:
@@ -99,26 +106,54 @@ class FastKL:
             self._decode()
 
     @torch.inference_mode()
-    def _record(self) -> None:
+    def _record(self, ways: Sequence[Way]) -> None:
         self.latents.normal_()  # zeros would be timed too fast
-        stream = torch.cuda.Stream(self._device)
-        stream.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(stream):
+        kept = fastest_recording(self._recorded, ways, self.pixels)
+        self.way, self._graph = kept.way, kept.graph
+        del kept
+        torch.cuda.empty_cache()  # of the graphs that are not kept
+
+    def _recorded(self, way: Way) -> torch.cuda.CUDAGraph:
+        self.way = way
+        main, *sides = (torch.cuda.Stream(self._device) for _ in self._lanes())
+        main.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(main):
             self._decode()  # compiles the kernels, chooses their tiles, packs the weights
-        torch.cuda.current_stream(self._device).wait_stream(stream)
+            if sides:
+                self._decode(sides)  # cuBLAS takes its workspace for each stream, outside of the graph
+        torch.cuda.current_stream(self._device).wait_stream(main)
         torch.cuda.synchronize(self._device)
         torch.cuda.empty_cache()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream):
-            self._decode()
-        self._graph = graph
+        with torch.cuda.graph(graph, stream=main):
+            self._decode(sides)
+        return graph
 
     # ------------------------------------------------------------------ the steps
 
+    def _lanes(self) -> list[slice]:
+        """The frames of each lane."""
+        count = len(self.latents)
+        size = -(-count // self.way.lanes)
+        return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
     @torch.inference_mode()
-    def _decode(self) -> None:
+    def _decode(self, sides: Sequence[torch.cuda.Stream] = ()) -> None:
+        """All lanes: the first in the current stream, the others side by side in `sides` or, without, after
+        it. Each has its own memory, since torch gives memory that a stream freed to that stream alone."""
+        self.bad.zero_()
+        for side in sides:
+            side.wait_stream(torch.cuda.current_stream(self._device))
+        for number, frames in enumerate(self._lanes()):
+            stream = sides[number - 1] if sides and number else None
+            with nullcontext() if stream is None else torch.cuda.stream(stream):
+                self._decode_lane(self.latents[frames], self.pixels[frames])
+        for side in sides:
+            torch.cuda.current_stream(self._device).wait_stream(side)
+
+    def _decode_lane(self, latents: Tensor, pixels: Tensor) -> None:
         net = self._net
-        x = self._enter(self.latents)
+        x = self._enter(latents)
         x = self._resnet(x, net.mid_block.resnets[0])
         for attention, resnet in zip(net.mid_block.attentions, net.mid_block.resnets[1:], strict=True):
             x = x if attention is None else self._attend(x, attention)
@@ -129,15 +164,15 @@ class FastKL:
                 x = self._resnet(x, resnet, sums=not (last and block.upsamplers))
             for upsampler in block.upsamplers or ():
                 x = self._double(x, upsampler.conv)
-        self.bad.zero_()
-        self._leave(self._normed(x, net.conv_norm_out), net.conv_out)
+        self._leave(self._normed(x, net.conv_norm_out), net.conv_out, pixels)
 
     def _enter(self, latents: Tensor) -> Features:
         """The first two convolutions, whose inputs are too narrow for the kernel; float32."""
         made = self._first(latents)
-        rows = torch.zeros(self._plane.rows, made.shape[1], dtype=self._dtype, device=self._device)
-        self._plane.inner(rows).copy_(made.permute(0, 2, 3, 1))
-        return Features(self._plane, rows, self._sums_of(self._plane, rows))
+        plane = Plane(len(latents), *self._size)
+        rows = torch.zeros(plane.rows, made.shape[1], dtype=self._dtype, device=self._device)
+        plane.inner(rows).copy_(made.permute(0, 2, 3, 1))
+        return Features(plane, rows, self._sums_of(plane, rows))
 
     def _resnet(self, x: Features, block: Any, *, sums: bool = True) -> Features:
         hidden = self._conv(self._normed(x, block.norm1, self._eight_bit), block.conv1, self._eight_bit)
@@ -148,26 +183,29 @@ class FastKL:
         return self._conv(hidden, block.conv2, self._eight_bit, residual=shortcut, sums=sums)
 
     def _attend(self, x: Features, attention: Any) -> Features:
-        """One head over all positions; scores a frame at a time, since they are its largest tensor."""
+        """One head over all positions; scores a frame at a time, since they are the largest tensor here and
+        those of one fit in the GPU's cache. Adds to `x` in place, which nothing else holds."""
         plane, width = x.plane, x.rows.shape[1]
         normed = plane.inner(self._normed(x, attention.group_norm, silu=False).rows)
         tokens = normed.reshape(plane.count, plane.h * plane.w, width)
         query, key, value = (
             F.linear(tokens, *self._linear(getattr(attention, name))) for name in ("to_q", "to_k", "to_v")
         )
-        query = query * width**-0.5
         mixed = torch.empty_like(value)
+        scores = query.new_empty(tokens.shape[1], tokens.shape[1])
         for frame in range(plane.count):
-            weights = torch.softmax(query[frame] @ key[frame].T, dim=-1)
-            torch.mm(weights, value[frame], out=mixed[frame])
+            # scaled before they are rounded
+            torch.addmm(scores, query[frame], key[frame].T, beta=0, alpha=width**-0.5, out=scores)
+            torch.mm(torch.softmax(scores, dim=-1), value[frame], out=mixed[frame])
         added = F.linear(mixed, *self._linear(attention.to_out[0])).view(normed.shape)
-        rows = x.rows.clone()
-        plane.inner(rows).add_(added)
-        return Features(plane, rows, self._sums_of(plane, rows))
+        plane.inner(x.rows).add_(added)
+        return Features(plane, x.rows, self._sums_of(plane, x.rows))
 
     def _linear(self, layer: nn.Linear) -> tuple[Tensor, Tensor]:
         packed = self._weights_of(layer)
-        return packed.matrix, packed.bias.to(self._dtype)
+        if id(layer) not in self._biases:
+            self._biases[id(layer)] = packed.bias.to(self._dtype)
+        return packed.matrix, self._biases[id(layer)]
 
     def _double(self, x: Features, conv: nn.Conv2d) -> Features:
         if id(conv) not in self._packed:
@@ -191,14 +229,14 @@ class FastKL:
         rows = torch.empty(x.plane.rows, weights.outputs, dtype=self._dtype, device=self._device)
         return Features(x.plane, rows, self._launch(x, weights, rows, sums=sums, residual=residual))
 
-    def _leave(self, x: Features, conv: nn.Conv2d) -> None:
+    def _leave(self, x: Features, conv: nn.Conv2d, pixels: Tensor) -> None:
         """The last convolution makes pixels; its three outputs are filled up to a tile's columns."""
         if id(conv) not in self._packed:
             wide = nn.Conv2d(conv.in_channels, LEAST_K, 3, padding=1)
             for name, value in wide.named_parameters():
                 value.data.zero_()[:3] = conv.get_parameter(name).detach().to(value)
             self._packed[id(conv)] = pack(self._here(wide), self._dtype)
-        self._launch(x, self._packed[id(conv)], self.pixels, sums=False)
+        self._launch(x, self._packed[id(conv)], pixels, sums=False)
 
     # ------------------------------------------------------------------ launches
 
@@ -252,7 +290,7 @@ class FastKL:
             PHASES=weights.phases, GROUP=group, GROUPS=self._groups, RESIDUAL=residual is not None,
             SCALED=weights.scale is not None, PIXELS=out.dtype == torch.uint8,
             BM=tile.rows, BN=tile.columns, BK=tile.depth, N_TILES=columns,
-            num_warps=tile.warps, num_stages=tile.stages,
+            num_warps=tile.warps, num_stages=tile.stages, **self._options,
         )  # fmt: skip
         return partial if sums else None
 
@@ -266,12 +304,13 @@ class FastKL:
         group = channels // self._groups
         kernels.affine_kernel[(plane.count, self._groups)](
             x.sums, gamma, beta, affine, x.sums.shape[1], float(plane.h * plane.w * group), norm.eps,
-            GROUP=group, GROUPS=self._groups, BLOCK=256,
+            GROUP=group, GROUPS=self._groups, BLOCK=1024, num_warps=4, **self._options,
         )  # fmt: skip
         out = torch.empty_like(x.rows, dtype=FLOAT8 if eight_bit else self._dtype)
         kernels.norm_kernel[(plane.rows // NORM_ROWS,)](
             x.rows, affine, out, plane.h, plane.w, plane.frame_rows, ACTIVATION_FACTOR, FLOAT8_MAX,
             CHANNELS=channels, SILU=silu, SCALED=eight_bit, BM=NORM_ROWS, num_warps=4,
+            **self._options,
         )  # fmt: skip
         return Features(plane, out)
 
@@ -280,9 +319,14 @@ class FastKL:
         sums = self._empty_sums(plane.count, plane.frame_rows // NORM_ROWS)
         kernels.stats_kernel[(plane.rows // NORM_ROWS,)](
             rows, sums, CHANNELS=rows.shape[1], GROUP=self._group(rows.shape[1]), GROUPS=self._groups,
-            BM=NORM_ROWS, num_warps=4,
+            BM=NORM_ROWS, num_warps=4, **self._options,
         )  # fmt: skip
         return sums
+
+    @property
+    def _options(self) -> dict[str, bool]:
+        """Of every launch; Triton's interpreter knows none of them."""
+        return {"PDL": True, "launch_pdl": True} if self.way.pdl else {}
 
     @property
     def _groups(self) -> int:

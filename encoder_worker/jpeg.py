@@ -34,10 +34,12 @@ class JpegEncoder:
 
     library: str
     """The one in use."""
+    subsampling: str
 
     def __init__(self, quality: int = 90, subsampling: str = "444", library: str = "auto") -> None:
         if subsampling not in SUBSAMPLINGS:
             raise ValueError(f"subsampling {subsampling!r}: choose one of {', '.join(SUBSAMPLINGS)}")
+        self.subsampling = subsampling
         makers: dict[str, Callable[[int, str], Callable[[Picture], bytes]]] = {
             "turbojpeg": _turbojpeg,
             "simplejpeg": _simplejpeg,

@@ -6,7 +6,6 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from protocol.stage import Stage, Worker
 from .decode import ClipDecoder, DecodeError
 from .device import choose_device
 from .jpeg import JpegEncoder, with_comment
+from .jpeg_strips import JpegPool, threads_for
 from .vae import load_decoder
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class EncoderWorker(Worker):
         self._jobs: dict[ClipKey, list[Job]] = {}
         self._facts: dict[str, InfoValue] = {}
         self._jpeg = JpegEncoder(settings.jpeg_quality)
-        self._pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="jpeg")
+        self._pool = JpegPool(self._jpeg, threads_for(os.cpu_count() or 1, gpu=False))
         self._decoder: ClipDecoder | None = None
         self._figures_at = float("-inf")
         self._plain: tuple[bytes, int, int] | None = None  # what --passthrough sends, its height and width
@@ -57,6 +57,8 @@ class EncoderWorker(Worker):
             self._plain = self._jpeg(np.full((height, width, 3), 128, np.uint8)), height, width
             return
         device = choose_device(settings)
+        if device.type == "cuda":
+            self._pool = JpegPool(self._jpeg, threads_for(os.cpu_count() or 1, gpu=True))
         vae = load_decoder(config.pretrained_vae_path)
         fast = "eight_bit" if settings.tier == "fast" else "exact"
         decoder = ClipDecoder(vae, device, settings.dtype, fast=fast)
@@ -151,7 +153,7 @@ class EncoderWorker(Worker):
         assert self._decoder is not None
         for pictures in self._decoder.decode(latents):
             size = (pictures.shape[1], pictures.shape[2])
-            yield size, list(self._pool.map(self._jpeg, pictures))
+            yield size, self._pool(pictures)
 
 
 def _key(msg: Latents) -> ClipKey:

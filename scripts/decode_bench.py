@@ -1,24 +1,28 @@
 """A ladder of ways to decode a clip with Stable Diffusion's VAE, from diffusers' module to what serves.
 
     python -m scripts.decode_bench --sizes 512,768      on a GPU
+    python -m scripts.decode_bench --sizes 512 --chunks 3,4,6 --ways 1,2,1p,2p --only "exact + JPEG"
+                                                        where to cut a clip and how to record the graph
     python -m scripts.decode_bench --quick              small and fast, on a CPU as well
 
 Random weights of sd-vae-ft-mse's shapes. Each row: median and spread of the time for a clip, pixels on the
 host included; the ratio to the first row; peak memory; the pixels' error against the same decoder in
-float32. The last rows encode JPEG too, as the encoder worker does.
+float32. The last rows encode JPEG too, as the encoder worker does. What the decoder says while it is built
+(milliseconds of a chunk by the device's clock) stands above its row.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import itertools
+import logging
 import os
 import statistics
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +32,9 @@ import torch
 from encoder_worker.decode import ClipDecoder
 from encoder_worker.doubling import fold_doubling
 from encoder_worker.jpeg import JpegEncoder
+from encoder_worker.jpeg_strips import JpegPool, threads_for
 from encoder_worker.vae import KLDecoder
+from encoder_worker.ways import WAYS, Way
 from scripts.bench_tools import machine
 from scripts.random_model import FULL_VAE, VAE
 
@@ -91,23 +97,33 @@ def plain(
     return make
 
 
-def served(device: torch.device, *, chunk: int, fast: str, jpeg: bool, dtype: str = "auto") -> Any:
-    """The encoder worker's own decoder, pictures encoded as they come if `jpeg`."""
+def served(
+    device: torch.device,
+    *,
+    chunk: int,
+    fast: str,
+    jpeg: bool,
+    dtype: str = "auto",
+    ways: Sequence[Way] = WAYS,
+    threads: int = 0,
+) -> Any:
+    """The encoder worker's own decoder, pictures encoded as they come if `jpeg`, in as many threads as there
+    unless `threads` says otherwise."""
 
     def make(decoder: KLDecoder, latents: np.ndarray) -> Decode:
-        clip_decoder = ClipDecoder(decoder, device, dtype, chunk, fast)
+        clip_decoder = ClipDecoder(decoder, device, dtype, chunk, fast, ways)
         clip_decoder.warm_up(*latents.shape[2:])
         if fast and device.type == "cuda" and clip_decoder._fast is None:
             raise RuntimeError("the fast decoder could not be built")
-        encode = JpegEncoder(90)
-        pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1))
+        own = threads_for(os.cpu_count() or 1, gpu=device.type == "cuda")
+        pool = JpegPool(JpegEncoder(90), threads or own)
 
         def decode(clip: np.ndarray) -> Pixels:
             made = []
             for pictures in clip_decoder.decode(clip):
                 made.append(pictures)
                 if jpeg:
-                    list(pool.map(encode, pictures))
+                    pool(pictures)
             return np.concatenate(made)
 
         return decode
@@ -115,8 +131,9 @@ def served(device: torch.device, *, chunk: int, fast: str, jpeg: bool, dtype: st
     return make
 
 
-def ladder(device: torch.device, chunks: Sequence[int], *, compiled: bool) -> Iterator[Row]:
-    """The rows, slowest first."""
+def ladder(device: torch.device, args: argparse.Namespace) -> Iterator[Row]:
+    """The rows, slowest first; at last one for each chunk size, way of recording and number of threads."""
+    chunks: Sequence[int] = args.chunks
     half = torch.float16 if device.type == "cuda" else torch.bfloat16
     yield Row("diffusers, eager, one by one", plain(device, half, batch=1, channels_last=False))
     yield Row("batched", plain(device, half, batch=FRAMES, channels_last=False))
@@ -125,7 +142,7 @@ def ladder(device: torch.device, chunks: Sequence[int], *, compiled: bool) -> It
     yield Row("doublings folded", plain(device, half, batch=FRAMES, **folded))
     yield Row("cuDNN times its algorithms", plain(device, half, batch=FRAMES, benchmark=True, **folded))
     yield Row("the same, 4 at once", plain(device, half, batch=4, benchmark=True, **folded))
-    if compiled:
+    if args.compile:
         yield Row("torch.compile", plain(device, half, batch=4, channels_last=True, compiled=True))
         yield Row("torch.compile, folded", plain(device, half, batch=4, compiled=True, **folded))
     for chunk in chunks:
@@ -144,6 +161,9 @@ def ladder(device: torch.device, chunks: Sequence[int], *, compiled: bool) -> It
         yield Row(f"rows and graph + JPEG, {chunk}", served(device, chunk=chunk, fast="exact", jpeg=True))
         name = f"8-bit + JPEG, {chunk}"
         yield Row(name, served(device, chunk=chunk, fast="eight_bit", jpeg=True), gpu=True)
+    for chunk, way, threads in itertools.product(chunks, args.ways, args.threads):
+        make = served(device, chunk=chunk, fast="exact", jpeg=True, ways=[way], threads=threads)
+        yield Row(f"exact + JPEG{f' in {threads}' if threads else ''}, {chunk}, {way}", make, gpu=True)
 
 
 def measure(
@@ -180,7 +200,7 @@ def climb(side: int, config: dict[str, Any], args: argparse.Namespace) -> None:
     )
     print(f"  {'':<36}{'median':>9}{'spread':>9}{'ratio':>7}{'MiB':>7}{'PSNR':>7}{'mean':>7}{'worst':>6}")
     first = 0.0
-    for row in ladder(device, args.chunks, compiled=args.compile):
+    for row in ladder(device, args):
         if (row.gpu and not cuda) or (args.only and args.only not in row.name):
             continue
         try:
@@ -206,11 +226,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a small decoder and picture")
     parser.add_argument("--sizes", default="512,768", help="picture sides (default %(default)s)")
     parser.add_argument("--chunks", default="2,4,6", help="frames at once to try (default %(default)s)")
+    parser.add_argument(
+        "--ways",
+        default="",
+        help="lanes of the graph to compare, each with a p for programmatic dependent launch: 1,2,1p,2p",
+    )
+    parser.add_argument("--threads", default="0", help="of JPEG in the rows of --ways: 4,8 (0: its own)")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--compile", action="store_true", help="with torch.compile, which takes a minute")
     parser.add_argument("--only", help="only rows whose name has this in it")
     args = parser.parse_args(argv)
     args.chunks = [int(word) for word in args.chunks.split(",")]
+    args.ways = [Way(int(word.rstrip("p")), word.endswith("p")) for word in args.ways.split(",") if word]
+    args.threads = [int(word) for word in args.threads.split(",")]
+    logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="    %(message)s")
+    for part in ("decode", "ways"):
+        logging.getLogger(f"encoder_worker.{part}").setLevel(logging.INFO)
     print(f"{machine()}; {time.strftime('%Y-%m-%d')}", flush=True)
     torch.backends.cudnn.allow_tf32 = False
     if args.quick:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoder_worker.tiles import Tile
+from encoder_worker.ways import Way
 from protocol.logs import first_line
 from scripts.bench_tools import machine
 
@@ -74,6 +75,7 @@ class Launcher:
         self._decoder = object.__new__(FastKL)  # its launches alone, without a network
         self._decoder._device, self._decoder._dtype = device, torch.float16
         self._decoder._net = type("Net", (), {"conv_norm_out": nn.GroupNorm(GROUPS, 128)})
+        self._decoder.way = Way()
         self._decoder.bad = torch.zeros(1, dtype=torch.int32, device=device)
         self._of: tuple[object, ...] = ()
 

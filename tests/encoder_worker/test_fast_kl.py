@@ -18,6 +18,7 @@ from encoder_worker.decode import ClipDecoder
 from encoder_worker.doubling import DoublingConv, fold_doubling
 from encoder_worker.tiles import LIGHT, SQUARE, TALL, WIDE, Tile, candidates, fastest
 from encoder_worker.vae import KLDecoder
+from encoder_worker.ways import WAYS, Way, fastest_recording
 
 CUDA = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (9, 0)
 DEVICE = torch.device("cuda" if CUDA else "cpu")
@@ -80,11 +81,14 @@ def fast_kl():
 
 @torch.no_grad()
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1), (torch.float16, 2)])
-def test_the_fast_decoder_makes_the_same_pictures(fast_kl, decoder, latents, dtype, limit) -> None:
+@pytest.mark.parametrize("way", [Way(), Way(lanes=2), Way(pdl=True), Way(2, pdl=True)], ids=str)
+def test_the_fast_decoder_makes_the_same_pictures(fast_kl, decoder, latents, dtype, limit, way) -> None:
     assert fast_kl.is_usual(decoder)
     if (dtype == torch.float32) == CUDA:
         pytest.skip("on a GPU the tensor cores round float32; elsewhere one type is enough")
-    fast = fast_kl.FastKL(decoder, DEVICE, dtype, FRAMES, H, W, graph=CUDA)
+    if way.pdl and not CUDA:
+        pytest.skip("early launches are a GPU's")
+    fast = fast_kl.FastKL(decoder, DEVICE, dtype, FRAMES, H, W, graph=CUDA, ways=[way])
     fast.latents.copy_(latents)
     fast.pixels.fill_(77)
     fast.run()
@@ -102,6 +106,48 @@ def test_values_that_are_not_finite_are_told(fast_kl, decoder, latents) -> None:
     fast.latents[0, 0, 0, 0] = float("inf")
     fast.run()
     assert int(fast.bad) > 0
+
+
+def test_lanes_share_the_frames(fast_kl, decoder) -> None:
+    for count, lanes, wanted in ((5, 2, [3, 2]), (4, 2, [2, 2]), (1, 2, [1]), (4, 3, [2, 2])):
+        fast = fast_kl.FastKL(
+            decoder, DEVICE, torch.float16, count, H, W, graph=False, ways=[Way(lanes=lanes)]
+        )
+        assert [part.stop - part.start for part in fast._lanes()] == wanted
+
+
+class FakeGraph:
+    """Writes what it was told to where pixels belong."""
+
+    def __init__(self, pixels: torch.Tensor, level: int) -> None:
+        self._pixels, self._level = pixels, level
+
+    def replay(self) -> None:
+        self._pixels.fill_(self._level)
+
+
+def test_the_fastest_way_that_makes_the_same_pictures_is_kept(monkeypatch, caplog) -> None:
+    pixels = torch.zeros(8, dtype=torch.uint8)
+    levels = {Way(): 100, Way(lanes=2): 101, Way(pdl=True): 130}
+    timed: list[Way] = []
+
+    def record(way: Way) -> FakeGraph:
+        if way.lanes > 2:
+            raise RuntimeError("out of memory")
+        return FakeGraph(pixels, levels[way])
+
+    def last(recordings):
+        timed.extend(recording.way for recording in recordings)
+        return recordings[-1]
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
+    monkeypatch.setattr("encoder_worker.ways._fastest", last)
+    kept = fastest_recording(record, [Way(lanes=3), *levels], pixels)  # type: ignore[arg-type]
+    assert kept.way == Way(lanes=2) and timed == [Way(), Way(lanes=2)]
+    assert "out of memory" in caplog.text and "1 lane, PDL, which is not used" in caplog.text
+    with pytest.raises(RuntimeError, match="out of memory"):
+        fastest_recording(record, [Way(lanes=3)], pixels)  # type: ignore[arg-type]
+    assert WAYS[0] == Way()
 
 
 def test_other_decoders_are_left_alone(fast_kl, decoder, tmp_path: Path) -> None:
