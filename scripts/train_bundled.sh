@@ -45,7 +45,7 @@ case $plan in
     "denoiser-3 denoiser 9 --batch 64 --lr 6e-4 --final-lr 1e-5 --seed 4"
   ) ;;
   continue) steps=(
-    "more-denoiser denoiser 18 --batch 64 --lr 1e-3 --final-lr 1e-5 --seed 102"
+    "more-denoiser denoiser 18 --batch 64 --lr 6e-4 --final-lr 1e-5 --seed 102"
   ) ;;
   cpu) steps=(
     "listen-cpu listen 30 --batch 64 --seed 24"
