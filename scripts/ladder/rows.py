@@ -150,7 +150,7 @@ def _with_cublaslt(inner: Callable[[Models, Clip], object]) -> Callable[[Models,
 
 
 ODD = frozenset({1, 3, 5})
-BEFORE = {"parts": False, "fold": False}  # rows above those two
+BEFORE: dict[str, Any] = {"parts": False, "fold": False}  # rows above those two
 TRIALS: list[tuple[str, str, dict[str, Any]]] = [
     ("fp8", "qkv and feed-forwards in float8", {"fp8": True}),
     ("reference", "reference keys merged 2×2 at the highest resolution", {"merge_reference": True}),
