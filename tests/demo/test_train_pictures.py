@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from demo.train.data import RARE, Material, Poses, rarity
 from demo.train.decoder import train_decoder
+from demo.train.denoiser import HAND_MARGIN, HAND_WEIGHT, hand_weights
 from demo.train.from_export import MODEL, start
 from demo.train.vae import local_contrast, picture_loss
 
@@ -36,6 +37,17 @@ def test_an_error_at_an_outline_costs_more() -> None:
     outline[..., 8:20, 15] += 0.2
     assert picture_loss(truth, truth, weights) == 0
     assert picture_loss(outline, truth, weights) > 4 * picture_loss(plain, truth, weights)
+
+
+def test_hands_count_twice_where_they_are() -> None:
+    hands = torch.full((2, 2, 21, 2), 0.25)
+    hands[0, 1] = torch.tensor([0.75, 0.5])  # x, y
+    weights = hand_weights(hands, 64)
+    assert weights.shape == (2, 1, 64, 64)
+    assert weights[0, 0, 16, 16] == weights[0, 0, 32, 48] == HAND_WEIGHT
+    assert weights[1, 0, 32, 48] == weights[0, 0, 48, 32] == 1
+    share = (weights == HAND_WEIGHT).float().flatten(1).mean(1)
+    assert torch.allclose(share, torch.tensor([2.0, 1.0]) * (2 * HAND_MARGIN) ** 2, rtol=0.2)
 
 
 def test_rare_hands_are_drawn_more_often() -> None:
