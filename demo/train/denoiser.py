@@ -20,6 +20,7 @@ from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
 from audio_worker.whisper import WhisperEncoder
+from demo.evaluate.scores import inside
 from demo.train.checkpoint import Averaged, load_training
 from demo.train.config import CLIP_FRAMES, FPS, HISTORY_SAMPLES, INFERENCE, SAMPLE_RATE
 from demo.train.data import ClipBatch, Material
@@ -147,11 +148,9 @@ def noised(batch: Batch, alphas: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor
 
 def hand_weights(hands: Tensor, size: int) -> Tensor:
     """(n, 1, size, size): `HAND_WEIGHT` in the boxes around hands (n, 2, 21, 2), 1 elsewhere."""
-    low, high = hands.amin(2) - HAND_MARGIN, hands.amax(2) + HAND_MARGIN  # (n, 2, 2): x, y
-    at = (torch.arange(size, device=hands.device) + 0.5) / size
-    inside = (at > low[..., None]) & (at < high[..., None])  # (n, 2, 2, size)
-    boxes = inside[:, :, 1, :, None] & inside[:, :, 0, None, :]
-    return 1 + (HAND_WEIGHT - 1) * boxes.any(1, keepdim=True).float()
+    low, high = hands.amin(2) - HAND_MARGIN, hands.amax(2) + HAND_MARGIN
+    boxes = torch.cat([low, high], 2) * size - 0.5  # of pixels' centres
+    return 1 + (HAND_WEIGHT - 1) * inside(boxes, size)[:, None].float()
 
 
 def pictures_loss(

@@ -102,37 +102,23 @@ class TritonOps(TorchOps):
     ) -> Image:
         if "norms" in self.without:
             return super().group_norm(image, norm, silu=silu, second=second, shift=shift)
-        channels = image.data.shape[2] + (0 if second is None else second.data.shape[2])
-        if self.whole and (
-            whole_norms.held(image.data.shape[1], channels // norm.groups) <= whole_norms.HELD
-        ):
-            data = whole_norms.group_norm_whole(
-                image.data,
-                None if second is None else second.data,
-                norm.weight,
-                norm.bias,
-                groups=norm.groups,
-                eps=norm.eps,
-                silu=silu,
-                shift=shift,
-                correction=norm.correction,
-            )
-            return Image(data, image.height, image.width)
-        sums = norms.channel_sums(image.data, shift=shift) if shift is not None else _sums(image)
-        if second is not None:
-            sums = torch.cat([sums, _sums(second)], 3)
-        data = norms.group_norm(
-            image.data,
-            None if second is None else second.data,
-            sums,
-            norm.weight,
-            norm.bias,
-            groups=norm.groups,
-            eps=norm.eps,
-            silu=silu,
-            shift=shift,
-            correction=norm.correction,
-        )
+        other = None if second is None else second.data
+        channels = image.data.shape[2] + (0 if other is None else other.shape[2])
+        options: dict[str, Any] = {
+            "groups": norm.groups,
+            "eps": norm.eps,
+            "silu": silu,
+            "shift": shift,
+            "correction": norm.correction,
+        }
+        held = whole_norms.held(image.data.shape[1], channels // norm.groups)
+        if self.whole and held <= whole_norms.HELD:
+            data = whole_norms.group_norm_whole(image.data, other, norm.weight, norm.bias, **options)
+        else:
+            sums = norms.channel_sums(image.data, shift=shift) if shift is not None else _sums(image)
+            if second is not None:
+                sums = torch.cat([sums, _sums(second)], 3)
+            data = norms.group_norm(image.data, other, sums, norm.weight, norm.bias, **options)
         return Image(data, image.height, image.width)
 
     def layer_norm(self, x: Tensor, norm: Norm, bias: Tensor | None = None, repeat: int = 1) -> Tensor:

@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
+
+from tests.helpers.hopper import run
 
 pytest.importorskip("triton", reason="the kernels need Triton, which is not installed here")
 
 # In a process of its own, where Triton compiles instead of interpreting.
 PROGRAM = """
 import sys
-from triton import compile
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 from gpu_worker.kernels import attention, geglu, norms, temporal, whole_norms
-
-
-def build(kernel, constants, types=None, warps=4, stages=3, early=False):
-    types, constants = types or {}, {**constants, "PDL": early}
-    names = kernel.arg_names
-    plain = lambda name: "*fp16" if name.endswith("_ptr") else "i32"
-    signature = {n: "constexpr" if n in constants else types.get(n) or plain(n) for n in names}
-    divisible = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(names)
-                 if n not in constants and signature[n] != "fp32"}
-    source = ASTSource(fn=kernel, signature=signature, attrs=divisible,
-                       constexprs={(names.index(n),): value for n, value in constants.items()})
-    made = compile(source, target=GPUTarget("cuda", 90, 32),
-                   options={"num_warps": warps, "num_stages": stages, "launch_pdl": early})
-    before, *after = made.asm["ptx"].split("griddepcontrol.wait")
-    assert bool(after) == early, kernel.__name__
-    assert made.metadata.launch_pdl == early
-    if early:  # nothing is read or written before the wait
-        assert len(after) == 1
-        assert "griddepcontrol.launch_dependents" in after[0]
-        assert not any(x in before for x in ("ld.global", "st.global", "cp.async", "ret;")), before
-    assert made.metadata.shared <= 227 * 1024, (kernel.__name__, made.metadata.shared)
-
+from tests.helpers.hopper import build
 
 sums, scale = {"sums_ptr": "*fp32"}, {"out_scale": "fp32"}
 low = {**scale, "out_ptr": "*fp8e4nv"}
@@ -98,13 +73,5 @@ sys.stdout.write("all compiled")
 
 @pytest.mark.slow
 def test_kernels_compile_for_hopper(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    environment = {"PATH": "/usr/bin:/bin", "TRITON_CACHE_DIR": str(tmp_path), "HOME": str(tmp_path)}
-    made = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
+    made = run(PROGRAM, tmp_path)
     assert made.stdout == "all compiled", made.stderr[-3000:]
