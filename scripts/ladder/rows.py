@@ -199,6 +199,7 @@ ROWS = [
     Row("cublaslt", "exact, all matrix products by cuBLASLt", _with_cublaslt(_fast()), cuda=True),
     Row("nograph", "exact, without the graph", _fast(graph=False), cuda=True),
     Row("geglu", "exact, GEGLU within a matrix product by Triton", _fast(fused_geglu=True), cuda=True),
+    Row("gated", "exact, GEGLU within a matrix product by QuACK", _fast(gated=True), cuda=True),
     *(Row(f"try-{key}", f"exact, but {text}", _fast(tier=Tier(key, text, **options)),
           slow="-" in key)  # one step by itself
       for key, text, options in TRIALS),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,8 @@ from torch import Tensor
 CUDA = torch.cuda.is_available()
 pytest.importorskip("triton", reason="the kernels need Triton, which is not installed here")
 
+from gpu_worker.fast.gated import GatedProducts  # noqa: E402
+from gpu_worker.fast.weights import Linear  # noqa: E402
 from gpu_worker.kernels import attention, geglu, launch, norms, temporal, whole_norms  # noqa: E402
 
 DEVICE = torch.device("cuda" if CUDA else "cpu")
@@ -230,6 +234,20 @@ def test_early_launches_are_asked_for() -> None:
             assert launch.launch_options() == {"PDL": False}
     assert launch.launch_options() == {"PDL": False}  # which no interpreter takes amiss
     assert CUDA or not launch.can_launch_early()
+
+
+@pytest.mark.skipif(not CUDA or find_spec("quack") is None, reason="needs a CUDA device and quack-kernels")
+def test_a_product_with_its_gate_by_quack() -> None:
+    x, layer = rand(1000, 320), Linear(rand(1280, 320) / 18, rand(1280))
+    assert layer.bias is not None
+    value, gate = F.linear(x.float(), layer.weight.float(), layer.bias.float()).chunk(2, 1)
+    wanted = value * F.gelu(gate)
+    product, room = GatedProducts(), rand(1000, 960)
+    before = room[:, :320].clone()
+    product(x, layer, room[:, 320:])
+    close(room[:, 320:], wanted)
+    close(product(x, layer), wanted)
+    assert torch.equal(room[:, :320], before)
 
 
 @pytest.mark.skipif(not launch.can_launch_early(), reason="needs compute capability 9.0")

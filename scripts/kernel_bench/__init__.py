@@ -1,0 +1,1 @@
+"""Times of the fast path's kernels, one by one."""
