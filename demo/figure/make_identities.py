@@ -24,6 +24,7 @@ HERE = Path(__file__).resolve().parent
 BUILD = HERE / "build"
 AVATARS = HERE.parent / "avatars"
 SPLIT_FILE = HERE / "split.json"
+BATCH = 500  # people drawn in one go: what draws them keeps the memory of all that it drew
 PROPORTIONS = [
     "eye_white", "eye_size", "brow_thickness", "brow_arch", "lip_fullness", "lip_rose", "mouth_width",
     "smile", "blush", "lashes", "bare_arms",
@@ -45,8 +46,17 @@ def _prepare_node(build: Path) -> Path:
     return folder
 
 
-def _rasterise(folder: Path, people: list[Person], size: int) -> dict[str, list[np.ndarray]]:
-    """Premultiplied uint8 (size, size, 4) layers of each person."""
+def _rasterise(folder: Path, people: list[Person], size: int) -> dict[str, np.ndarray]:
+    """Premultiplied uint8 (people, size, size, 4) by layer."""
+    layers = {name: np.zeros((len(people), size, size, 4), np.uint8) for name in ("body", "front", "behind")}
+    for first in range(0, len(people), BATCH):
+        _rasterise_some(folder, people[first : first + BATCH], size, layers, first)
+    return layers
+
+
+def _rasterise_some(
+    folder: Path, people: list[Person], size: int, layers: dict[str, np.ndarray], first: int
+) -> None:
     options = folder / "options.json"
     people_json = folder / "people.json"
     options.write_text(json.dumps([person.options() for person in people]))
@@ -61,19 +71,15 @@ def _rasterise(folder: Path, people: list[Person], size: int) -> dict[str, list[
     shutil.rmtree(pictures, ignore_errors=True)
     pictures.mkdir()
     _node(folder, "raster", svg_json.name, pictures.name, str(2 * size))
-    layers: dict[str, list[np.ndarray]] = {"body": [], "front": [], "behind": []}
-    for person in people:
+    for number, person in enumerate(people, start=first):
         images = {}
         for layer in ("body", "front", "hair"):
             with Image.open(pictures / f"{person.name}.{layer}.png") as png:
                 images[layer] = premultiplied_average(np.asarray(png.convert("RGBA")), 2)
-        layers["body"].append(images["body"])
-        layers["front"].append(images["front"])
-        layers["behind"].append(
-            hair_behind(images["hair"]) if person.top in LONG_HAIR else np.zeros_like(images["hair"])
-        )
+        layers["body"][number], layers["front"][number] = images["body"], images["front"]
+        if person.top in LONG_HAIR:
+            layers["behind"][number] = hair_behind(images["hair"])
     shutil.rmtree(pictures)
-    return layers
 
 
 def _colors(people: list[Person], attribute: str) -> np.ndarray:
@@ -85,8 +91,7 @@ def build(target: Path, size: int, extra: int = 0) -> None:
     named in the split, all to train on.
     """
     people = all_people(extra)
-    layers = _rasterise(_prepare_node(target.parent), people, size)
-    arrays = {name: np.stack(images) for name, images in layers.items()}
+    arrays = _rasterise(_prepare_node(target.parent), people, size)
     has_behind = arrays["behind"][..., 3].any(axis=(1, 2))
     arrays["behind"] = arrays["behind"][has_behind]
     contents: dict[str, np.ndarray] = dict(

@@ -106,7 +106,8 @@ def running(pictures: Path | None = None, **settings: object) -> Iterator[Runnin
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Running]:
-    with running(max_sessions=3, idle_flush=0.3) as run:
+    # A stall of this process shorter than the flush changes nothing.
+    with running(max_sessions=3, idle_flush=1.0) as run:
         yield run
 
 

@@ -35,8 +35,12 @@ def default_run() -> Iterator[ManagedRun]:
 
 @pytest.fixture(scope="session")
 def plain_run() -> Iterator[ManagedRun]:
-    """All stages with nothing computed, so that what they do to each other shows on any machine."""
-    with ManagedRun("--passthrough", "--encoders", "2", "--max-sessions", "16", timeout=300) as run:
+    """All stages with nothing computed, so that what they do to each other shows on any machine.
+
+    A clip is flushed late, so that a machine that stops the speaking test for a moment makes no pause.
+    """
+    flags = "--passthrough --encoders 2 --max-sessions 16 --idle-flush 1.5"
+    with ManagedRun(*flags.split(), timeout=300) as run:
         yield run
 
 
