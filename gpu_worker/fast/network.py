@@ -186,7 +186,7 @@ class StepRunner:
             return self.ops.linear(rows, block.proj_in), None
         room = rows.new_empty(len(rows), block.folded.shape[1])
         x = room[:, : len(block.folded)]
-        torch.mm(rows, block.proj_in.weight.t(), out=x)
+        self.ops.project(x, rows, block.proj_in.weight)
         return x, room
 
     def _feed_forward(
@@ -203,7 +203,7 @@ class StepRunner:
         if room is None or block.folded is None:
             self.ops.add_linear(image.rows, x, block.proj_out)
         else:
-            image.rows.addmm_(room, block.folded.t())
+            self.ops.add_linear(image.rows, room, Linear(block.folded))
         image.sums = None
 
     def _self_attention(self, block: Spatial, x: Tensor, image: Image, index: int, inputs: Inputs) -> Tensor:

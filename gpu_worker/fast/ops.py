@@ -129,6 +129,10 @@ class TorchOps:
         """out (N, positions, out), rows may be strided, = x (N · positions, in) · weightᵀ."""
         torch.bmm(x.view(*out.shape[:2], -1), weight.t().expand(len(out), -1, -1), out=out)
 
+    def project(self, out: Tensor, x: Tensor, weight: Tensor) -> None:
+        """out (rows, out), rows may be strided, = x (rows, in) · weightᵀ."""
+        torch.mm(x, weight.t(), out=out)
+
     def add_linear(self, into: Tensor, x: Tensor, layer: Linear) -> None:
         """into (rows, out) += x (rows, in) · weightᵀ."""
         if layer.low is None:

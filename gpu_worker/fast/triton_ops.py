@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gpu_worker.fast.gated import GatedProducts
 from gpu_worker.fast.ops import Image, TorchOps
 from gpu_worker.fast.weights import Heads, Linear, Low, Norm, SplitRule
 from gpu_worker.kernels import norms, whole_norms
@@ -44,9 +43,8 @@ class PaddedHeads(SplitRule):
 class TritonOps(TorchOps):
     """without: stages left to plain torch, for comparison, of norms, double, temporal, gate and attention.
 
-    fused_geglu: the gate within a matrix product of Triton's instead of after one of cuBLAS. gated: within
-    one of QuACK's, ImportError without it; not where a layer is in float8. narrow, sampled: see
-    `kernels.attention.Tile`. direct, fold, early: see `TorchOps`; early only where the device has it.
+    fused_geglu: the gate within a matrix product of Triton's instead of after one of cuBLAS. narrow, sampled:
+    see `kernels.attention.Tile`. direct, fold, early: see `TorchOps`; early only where the device has it.
     parts, whole: layer norms in five parts and group norms of small images in one kernel, see
     `kernels.whole_norms`. small: tiles for tiny networks, as tests have.
     """
@@ -56,7 +54,6 @@ class TritonOps(TorchOps):
         *,
         without: Collection[str] = (),
         fused_geglu: bool = False,
-        gated: bool = False,
         narrow: bool = True,
         sampled: bool = True,
         direct: bool = True,
@@ -69,7 +66,6 @@ class TritonOps(TorchOps):
         super().__init__(None if "attention" in without else PaddedHeads())
         self.without = frozenset(without)
         self.fused_geglu = fused_geglu
-        self.gated = GatedProducts() if gated else None
         self.direct = direct
         self.fold = fold
         self.early = early and can_launch_early()
@@ -164,8 +160,6 @@ class TritonOps(TorchOps):
         if self.fused_geglu:
             assert layer.bias is not None
             return geglu(x, layer.weight, layer.bias, tile=self.geglu_tile)
-        if self.gated is not None:
-            return self.gated(x, layer)
         if "gate" in self.without:
             return super().geglu(x, layer)
         return gate(self.linear(x, layer))
@@ -173,8 +167,6 @@ class TritonOps(TorchOps):
     def geglu_into(self, out: Tensor, x: Tensor, layer: Linear) -> None:
         if self.fused_geglu or "gate" in self.without:
             super().geglu_into(out, x, layer)
-        elif self.gated is not None:
-            self.gated(x, layer, out)
         else:
             gate(self.linear(x, layer), out=out)
 

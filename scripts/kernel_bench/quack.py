@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch.nn.functional as F
 from torch import Tensor
 
-from gpu_worker.fast.gated import GatedProducts, GatedTile
+from gpu_worker.fast.quack_ops import Products, ProductTile
 from gpu_worker.fast.weights import Linear
 from scripts.kernel_bench.measure import rand, say, show
 
 #: All that QuACK's own search tries on Hopper for products with a gate, with either pair of blocks together.
-GATED_TILES: list[GatedTile] = [
+GATED_TILES: list[ProductTile] = [
     (*tile, cluster)
     for tile in [
         (256, 128, False), (256, 160, False), (256, 192, False), (128, 224, False), (128, 256, False),
@@ -20,7 +18,7 @@ GATED_TILES: list[GatedTile] = [
     ]
     for cluster in ((1, 2), (2, 1))
 ]  # fmt: skip
-PLAIN_TILES: list[GatedTile] = [
+PLAIN_TILES: list[ProductTile] = [
     (128, 128, True, (2, 1)), (128, 160, True, (2, 1)), (128, 192, True, (2, 1)),
     (128, 192, True, (1, 2)), (128, 256, False, (2, 1)), (256, 128, False, (2, 1)),
     (256, 160, False, (2, 1)), (256, 192, False, (1, 2)),
@@ -35,10 +33,10 @@ def bench_quack(rows: int, width: int) -> None:
     flop = 2.0 * rows * 8 * width * width
     layer = Linear(weight, bias)
     for tile in GATED_TILES:
-        products = GatedProducts([tile])
+        products = Products([tile])
         show(
             f"GEGLU into a room {tile}",
-            lambda p=products: p(x, layer, room[:, width:]),
+            lambda p=products: _gated(p, room[:, width:], x, layer),
             flop,
             wanted=value * F.gelu(gate),
             part=lambda made: made[:64],
@@ -55,28 +53,20 @@ def bench_quack(rows: int, width: int) -> None:
                 flop,
             )
         for tile in PLAIN_TILES:
-            show(f"{name} {tile}", lambda s=source, w=matrix, o=out, t=tile: _plain(s, w, None, o, t), flop)
+            own = Products([tile])._configs[0]
+            show(
+                f"{name} {tile}",
+                lambda s=source, w=matrix, o=out, c=own: products._run(c, s, w, o),
+                flop,
+            )
             if n == 1:
                 show(
                     f"{name} into the residual {tile}",
-                    lambda s=source, w=matrix, o=out, t=tile: _plain(s, w, o, o, t),
+                    lambda s=source, w=matrix, o=out, c=own: products._run(c, s, w, o, C=o),
                     flop,
                 )
 
 
-def _plain(x: Tensor, weight: Tensor, add: Tensor | None, out: Tensor, tile: GatedTile) -> Tensor:
-    """x · weightᵀ [+ add] into `out`: a product with an activation that is none, since those take a tile."""
-    from quack.gemm_config import GemmConfig
-    from quack.gemm_interface import gemm_act
-
-    rows, columns, turns, (cluster_m, cluster_n) = tile
-    config: Any = GemmConfig(
-        tile_m=rows,
-        tile_n=columns,
-        pingpong=turns,
-        cluster_m=cluster_m,
-        cluster_n=cluster_n,
-        device_capacity=9,
-    )
-    gemm_act(x, weight.t(), C=add, postact_out=out, store_preact=False, config=config)
+def _gated(products: Products, out: Tensor, x: Tensor, layer: Linear) -> Tensor:
+    products.gated(out, x, layer)
     return out

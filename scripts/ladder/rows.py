@@ -112,19 +112,30 @@ def _with_cudnn(inner: Callable[[Models, Clip], object]) -> Callable[[Models, Cl
 
 
 def _fast(
-    *without: str, tier: Tier = TIERS["exact"], graph: bool = True, torch_ops: bool = False, **options: bool
+    *without: str,
+    tier: Tier = TIERS["exact"],
+    graph: bool = True,
+    torch_ops: bool = False,
+    quack: str = "",
+    **options: bool,
 ) -> Callable[[Models, Clip], object]:
-    """The fast path; `without` and `options` as `TritonOps` takes them."""
+    """The fast path; `without` and `options` as `TritonOps` takes them. quack: which products may be
+    QuACK's, "gate" or "all".
+    """
 
     @contextmanager
     def make(models: Models, clip: Clip) -> Iterator[Sample]:
         _channels_last(models.denoiser)  # as loading does: otherwise convolutions have weights of their own
         ops: TorchOps = TorchOps(None if tier == TIERS["exact"] else SpareColumn())
         if models.device.type == "cuda" and not torch_ops:
+            from gpu_worker.fast.quack_ops import QuackOps
             from gpu_worker.fast.triton_ops import TritonOps
 
-            later = dict.fromkeys(("direct", "parts", "fold"), not without)
-            ops = TritonOps(without=without, **{**later, **options})
+            given_ops: dict[str, Any] = {**dict.fromkeys(("direct", "parts", "fold"), not without), **options}
+            if quack:
+                ops = QuackOps(gate_only=quack == "gate", without=without, **given_ops)
+            else:
+                ops = TritonOps(without=without, **given_ops)
         denoiser = FastDenoiser(models, ops=ops, tier=tier, graphs=graph)
         given = (clip.noise, clip.tokens, clip.pose, clip.reference)
         denoiser.prepare(*given)
@@ -199,7 +210,10 @@ ROWS = [
     Row("cublaslt", "exact, all matrix products by cuBLASLt", _with_cublaslt(_fast()), cuda=True),
     Row("nograph", "exact, without the graph", _fast(graph=False), cuda=True),
     Row("geglu", "exact, GEGLU within a matrix product by Triton", _fast(fused_geglu=True), cuda=True),
-    Row("gated", "exact, GEGLU within a matrix product by QuACK", _fast(gated=True), cuda=True),
+    Row("gated", "exact, GEGLU within a matrix product by QuACK", _fast(quack="gate"), cuda=True),
+    Row("quack", "exact, GEGLU by QuACK, other products by it or cuBLAS", _fast(quack="all"), cuda=True),
+    Row("every", "the same with early launches and group norms in one kernel",
+        _fast(quack="all", early=True, whole=True), cuda=True),
     *(Row(f"try-{key}", f"exact, but {text}", _fast(tier=Tier(key, text, **options)),
           slow="-" in key)  # one step by itself
       for key, text, options in TRIALS),

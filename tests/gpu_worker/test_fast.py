@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpu_worker.fast import FastDenoiser, FastUnavailable
-from gpu_worker.fast.gated import paired
 from gpu_worker.fast.ops import Image, TorchOps
 from gpu_worker.fast.tiers import TIERS, Tier
-from gpu_worker.fast.weights import Linear, SpareColumn
+from gpu_worker.fast.weights import SpareColumn
 from gpu_worker.loading import Models, _channels_last
 from gpu_worker.model import DenoisingUNet3D, UNetConfig
 from gpu_worker.pipeline import ClipDenoiser
@@ -76,15 +74,6 @@ def test_options_compute_the_same(models: Models, option: str, stage: str) -> No
     made, wanted = both(models, conditions(ClipDenoiser(models)), ops)
     assert used
     assert difference(made, wanted) <= LIMIT
-
-
-def test_weights_paired_for_a_gated_product() -> None:
-    x, layer = torch.randn(5, 6), Linear(torch.randn(8, 6), torch.randn(8))
-    assert layer.bias is not None
-    gate, value = F.linear(x, paired(layer.weight), paired(layer.bias)).unflatten(1, (-1, 2)).unbind(2)
-    wanted = TorchOps().geglu(x, layer)
-    assert torch.allclose(value * F.gelu(gate), wanted, atol=1e-6)
-    assert (value * F.gelu(gate, approximate="tanh") - wanted).abs().max() < 2e-3
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 
 import pytest
@@ -12,7 +13,9 @@ from torch import Tensor
 CUDA = torch.cuda.is_available()
 pytest.importorskip("triton", reason="the kernels need Triton, which is not installed here")
 
-from gpu_worker.fast.gated import GatedProducts  # noqa: E402
+from gpu_worker.fast import quack_ops  # noqa: E402
+from gpu_worker.fast.ops import TorchOps  # noqa: E402
+from gpu_worker.fast.quack_ops import TILES, Products, paired  # noqa: E402
 from gpu_worker.fast.weights import Linear  # noqa: E402
 from gpu_worker.kernels import attention, geglu, launch, norms, temporal, whole_norms  # noqa: E402
 
@@ -236,17 +239,77 @@ def test_early_launches_are_asked_for() -> None:
     assert CUDA or not launch.can_launch_early()
 
 
+def test_weights_paired_for_a_product_with_its_gate() -> None:
+    x, layer = torch.randn(5, 6), Linear(torch.randn(8, 6), torch.randn(8))
+    assert layer.bias is not None
+    gate, value = F.linear(x, paired(layer.weight), paired(layer.bias)).unflatten(1, (-1, 2)).unbind(2)
+    wanted = TorchOps().geglu(x, layer)
+    assert torch.allclose(value * F.gelu(gate), wanted, atol=1e-6)
+    assert (value * F.gelu(gate, approximate="tanh") - wanted).abs().max() < 5e-3
+
+
+@pytest.mark.parametrize("fastest", [None, 0, 1])
+def test_products_by_the_fastest_candidate(monkeypatch: pytest.MonkeyPatch, fastest: int | None) -> None:
+    """With a stand-in for QuACK: shapes, strides, what is added to what, and that timing leaves no trace."""
+    taken: list[int] = []
+
+    def product(
+        x: Tensor, w: Tensor, C: Tensor | None = None, bias: Tensor | None = None,
+        activation: str | None = None, *, postact_out: Tensor, store_preact: bool, config: int,
+    ) -> None:  # fmt: skip
+        taken.append(config)
+        made = x @ w + (0 if C is None else C) + (0 if bias is None else bias)
+        if activation == "geglu":
+            gate, value = made.unflatten(1, (-1, 2)).unbind(2)
+            made = F.gelu(gate, approximate="tanh") * value
+        assert not store_preact
+        postact_out.copy_(made)
+
+    def milliseconds(run: Callable[[], None]) -> float:
+        before = len(taken)
+        run()
+        own = taken[-1] if len(taken) > before else None
+        return 0.0 if own == fastest else 1.0
+
+    monkeypatch.setattr(quack_ops, "_milliseconds", milliseconds)
+    products = object.__new__(Products)
+    products._product, products._configs = product, [0, 1]
+    products._chosen, products._paired = {}, {}
+    x, weight, bias, room = torch.randn(7, 6), torch.randn(8, 6), torch.randn(8), torch.zeros(7, 11)
+    for _ in range(2):
+        products.linear(room[:, 2:10], x, weight, bias)
+        close(room[:, 2:10], F.linear(x, weight, bias))
+        products.linear(room[:, 2:10], x, weight)
+        products.add(room[:, 2:10], x, 2 * weight)
+        close(room[:, 2:10], F.linear(x, 3 * weight))
+        products.gated(room[:, 2:6], x, Linear(weight, bias))
+        value, gate = F.linear(x, weight, bias).chunk(2, 1)
+        close(room[:, 2:6], value * F.gelu(gate, approximate="tanh"))
+        taken.clear()
+    products.linear(room[:, 2:10], x, weight)
+    assert taken == ([] if fastest is None else [fastest])
+    assert not room[:, :2].any() and not room[:, 10:].any()
+
+
 @pytest.mark.skipif(not CUDA or find_spec("quack") is None, reason="needs a CUDA device and quack-kernels")
-def test_a_product_with_its_gate_by_quack() -> None:
+def test_products_by_quack() -> None:
     x, layer = rand(1000, 320), Linear(rand(1280, 320) / 18, rand(1280))
     assert layer.bias is not None
-    value, gate = F.linear(x.float(), layer.weight.float(), layer.bias.float()).chunk(2, 1)
-    wanted = value * F.gelu(gate)
-    product, room = GatedProducts(), rand(1000, 960)
+    products, room = Products(TILES), rand(1000, 1600)
     before = room[:, :320].clone()
-    product(x, layer, room[:, 320:])
-    close(room[:, 320:], wanted)
-    close(product(x, layer), wanted)
+    plain = F.linear(x.float(), layer.weight.float(), layer.bias.float())
+    value, gate = plain.chunk(2, 1)
+    products.gated(room[:, 320:960], x, layer)
+    close(room[:, 320:960], value * F.gelu(gate))
+    products.linear(room[:, 320:], x, layer.weight, layer.bias)
+    close(room[:, 320:], plain)
+    products.add(room[:, 320:], x, layer.weight)
+    close(room[:, 320:], 2 * plain - layer.bias.float())
+    for config in products._configs:  # and each, whichever is fastest
+        products._run(config, x, layer.weight, room[:, 320:], bias=layer.bias)
+        close(room[:, 320:], plain)
+        products._run(config, x, layer.weight, room[:, 320:], C=room[:, 320:])
+        close(room[:, 320:], 2 * plain - layer.bias.float())
     assert torch.equal(room[:, :320], before)
 
 
