@@ -12,7 +12,7 @@ from torch import Tensor
 
 from demo.evaluate.material import HeldOut, Scene
 from demo.evaluate.path import Picture
-from demo.evaluate.scores import Curve, edges_kept, inside, ssim
+from demo.evaluate.scores import Curve, edge_strength, edges_kept, inside, ssim
 from demo.figure.measure import MouthMeter, crop_mouth, hand_boxes, mouth_box, true_opening
 from demo.figure.state import FigureState
 
@@ -22,8 +22,8 @@ KEPT_BYTES = 400 * 2**20
 @dataclass(frozen=True, eq=False)
 class Scores:
     """One number a frame, (n,): squared errors of pictures in 0..1, SSIM, the meter's mouth openings in the
-    output and in the drawn truth, the opening that was drawn, and the share of the truth's edges that mouth
-    and hands keep.
+    output and in the drawn truth, the opening that was drawn, the share of the truth's edges that mouth and
+    hands keep, and how strong theirs are beside the truth's.
     """
 
     error: Curve
@@ -34,6 +34,8 @@ class Scores:
     drawn_opening: Curve
     mouth_edges: Curve
     hand_edges: Curve
+    mouth_strength: Curve
+    hand_strength: Curve
 
     @classmethod
     def cat(cls, parts: list[Scores]) -> Scores:
@@ -80,6 +82,7 @@ class Judge:
         truth, state = self.truth(scene, first, len(made))
         boxes = mouth_box(self.renderer, state)
         mouths = (crop_mouth(made, boxes) - crop_mouth(truth, boxes)).square().mean((1, 2, 3))
+        places = [self._inside(box) for box in (boxes[:, None], hand_boxes(self.renderer, state))]
         return Scores(
             _curve((made - truth).square().mean((1, 2, 3))),
             _curve(mouths),
@@ -87,8 +90,8 @@ class Judge:
             self.opening(scene, made, state),
             self.opening(scene, truth, state),
             _curve(true_opening(self.renderer, self.material.identity(scene, len(made)), state)),
-            _curve(edges_kept(made, truth, self._inside(boxes[:, None]))),
-            _curve(edges_kept(made, truth, self._inside(hand_boxes(self.renderer, state)))),
+            *(_curve(edges_kept(made, truth, where)) for where in places),
+            *(_curve(edge_strength(made, truth, where)) for where in places),
         )
 
     def _inside(self, boxes: Tensor) -> Tensor:

@@ -65,14 +65,27 @@ def edges_kept(output: Tensor, truth: Tensor, where: Tensor) -> Tensor:
     The output's gradient of luma projected on the truth's, over the pixels `where` (n, h, w); a smear lowers
     it, edges elsewhere and noise do not raise it. Pictures (n, 3, h, w) in 0..1.
     """
-    shared = known = torch.zeros(len(truth), device=truth.device)
-    x, y = luma(output.float())[:, 0], luma(truth.float())[:, 0]
-    for axis in (1, 2):
-        there = where.narrow(axis, 1, where.shape[axis] - 1)
-        made, drawn = x.diff(dim=axis) * there, y.diff(dim=axis) * there
-        shared = shared + (made * drawn).sum((1, 2))
-        known = known + drawn.square().sum((1, 2))
-    return shared / known.clamp_min(1e-9)
+    made, drawn = _gradients(output, where), _gradients(truth, where)
+    return (made * drawn).sum(1) / drawn.square().sum(1).clamp_min(1e-9)
+
+
+def edge_strength(output: Tensor, truth: Tensor, where: Tensor) -> Tensor:
+    """How strong the output's edges are beside the truth's, wherever they lie, (n,): 1 as strong.
+
+    Root mean square of the gradients of luma over `where` (n, h, w). Beside `edges_kept` it tells a smear,
+    which lowers both, from an edge in another place, which lowers that one alone.
+    """
+    made, drawn = (_gradients(pictures, where).square().sum(1).sqrt() for pictures in (output, truth))
+    return made / drawn.clamp_min(1e-9)
+
+
+def _gradients(pictures: Tensor, where: Tensor) -> Tensor:
+    """Both differences of luma of pictures (n, 3, h, w), 0 outside `where`: (n, values)."""
+    plain = luma(pictures.float())[:, 0]
+    return torch.cat(
+        [(plain.diff(dim=axis) * where.narrow(axis, 1, where.shape[axis] - 1)).flatten(1) for axis in (1, 2)],
+        1,
+    )
 
 
 def correlation(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:

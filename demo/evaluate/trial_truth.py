@@ -83,9 +83,9 @@ def _picture_rows(bench: Bench, section: Section, scenes: list[Scene], scores: l
         f"{ceiling:.2f} dB, {mouth_ceiling:.2f} dB",
         "the drawn picture encoded and decoded: what a perfect denoiser would reach",
     )
-    kept = {"mouth": (every.mouth_edges, through_vae.mouth_edges),
-            "hands": (every.hand_edges, through_vae.hand_edges)}  # fmt: skip
-    for name, (made, limit) in kept.items():
+    kept = {"mouth": (every.mouth_edges, through_vae.mouth_edges, every.mouth_strength),
+            "hands": (every.hand_edges, through_vae.hand_edges, every.hand_strength)}  # fmt: skip
+    for name, (made, limit, _) in kept.items():
         section.at_least(
             f"Sharpness: edges kept, {name}",
             float(made.mean()),
@@ -94,7 +94,14 @@ def _picture_rows(bench: Bench, section: Section, scenes: list[Scene], scores: l
             note=f"gradients projected on the drawn ones; VAE and JPEG alone {limit.mean():.2f}, the worst "
             f"tenth of frames {np.percentile(made, 10):.2f}",
         )
+    section.told(
+        "… how strong the edges are, wherever they lie: mouth, hands",
+        ", ".join(f"{strength.mean():.2f}" for _, _, strength in kept.values()),
+        "of the drawing's; a smear weakens edges, one in another place is only missing from its own",
+    )
     section.numbers |= {
+        "mouth_strength": float(every.mouth_strength.mean()),
+        "hand_strength": float(every.hand_strength.mean()),
         "mouth_edges": float(every.mouth_edges.mean()), "hand_edges": float(every.hand_edges.mean()),
         "psnr": float(np.mean(means)), "psnr_by_scene": means,
         "psnr_of_mean_error": float(psnr(every.error.mean())),

@@ -13,6 +13,7 @@ from demo.evaluate.scores import (
     best_lag,
     closures_shut,
     correlation,
+    edge_strength,
     edges_kept,
     inside,
     lag_correlations,
@@ -116,6 +117,9 @@ def test_a_smear_keeps_fewer_edges_and_noise_no_more() -> None:
     noisy = smeared + 0.05 * torch.randn(truth.shape, generator=generator)
     assert (edges_kept(noisy, truth, where) - edges_kept(smeared, truth, where)).abs().max() < 0.1
     assert edges_kept(truth.roll(7, 2), truth, where).abs().max() < 0.3
+    assert edge_strength(truth, truth, where).tolist() == pytest.approx([1.0, 1.0])
+    assert edge_strength(smeared, truth, where).max() < 0.7
+    assert edge_strength(truth.roll(7, 2), truth, where).min() > 0.8
 
 
 def test_syllables_leave_out_what_is_slower_and_faster() -> None:
