@@ -106,17 +106,18 @@ def _compile(tiles: Sequence[Tile], run: Callable[[Tile], object], device: torch
 def _seconds(run: Callable[[], object], device: torch.device) -> float:
     """The least of some rounds, after one that warms."""
     run()
-    times = []
-    for _ in range(ROUNDS):
-        if device.type == "cuda":
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            run()
-            end.record()
-            end.synchronize()
-            times.append(begin.elapsed_time(end) / 1e3)
-        else:
-            start = time.perf_counter()
-            run()
-            times.append(time.perf_counter() - start)
-    return min(times)
+    return min(seconds_of(run, device) for _ in range(ROUNDS))
+
+
+def seconds_of(run: Callable[[], object], device: torch.device) -> float:
+    """One call's time, by the device's own clock where it has one."""
+    if device.type == "cuda":
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        run()
+        end.record()
+        end.synchronize()
+        return float(begin.elapsed_time(end)) / 1e3
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from protocol.logs import first_line
 
+from .tiles import seconds_of
+
 log = logging.getLogger(__name__)
 
 ROUNDS = 6
@@ -77,19 +79,15 @@ def fastest_recording(
         recordings.append(recording)
     if not recordings:
         raise error or ValueError("no way to record")
-    return _fastest(recordings)
+    return _fastest(recordings, pixels.device)
 
 
-def _fastest(recordings: Sequence[Recording]) -> Recording:
+def _fastest(recordings: Sequence[Recording], device: torch.device) -> Recording:
     """By the least of some rounds, in turns, so that what else the GPU does slows each of them alike."""
     times = {recording.way: float("inf") for recording in recordings}
     for _ in range(ROUNDS):
         for recording in recordings:
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            recording.graph.replay()
-            end.record()
-            end.synchronize()
-            times[recording.way] = min(times[recording.way], begin.elapsed_time(end))
-    log.info("decoder: %s", ", ".join(f"{way} {taken:.2f} ms" for way, taken in times.items()))
+            taken = seconds_of(recording.graph.replay, device)
+            times[recording.way] = min(times[recording.way], taken)
+    log.info("decoder: %s", ", ".join(f"{way} {1e3 * taken:.2f} ms" for way, taken in times.items()))
     return min(recordings, key=lambda recording: times[recording.way])

@@ -50,13 +50,13 @@ def _rasterise(folder: Path, people: list[Person], size: int) -> dict[str, np.nd
     """Premultiplied uint8 (people, size, size, 4) by layer."""
     layers = {name: np.zeros((len(people), size, size, 4), np.uint8) for name in ("body", "front", "behind")}
     for first in range(0, len(people), BATCH):
-        _rasterise_some(folder, people[first : first + BATCH], size, layers, first)
+        part = slice(first, first + BATCH)
+        _rasterise_some(folder, people[part], size, {name: layer[part] for name, layer in layers.items()})
     return layers
 
 
-def _rasterise_some(
-    folder: Path, people: list[Person], size: int, layers: dict[str, np.ndarray], first: int
-) -> None:
+def _rasterise_some(folder: Path, people: list[Person], size: int, layers: dict[str, np.ndarray]) -> None:
+    """Fills the layers of these people."""
     options = folder / "options.json"
     people_json = folder / "people.json"
     options.write_text(json.dumps([person.options() for person in people]))
@@ -71,7 +71,7 @@ def _rasterise_some(
     shutil.rmtree(pictures, ignore_errors=True)
     pictures.mkdir()
     _node(folder, "raster", svg_json.name, pictures.name, str(2 * size))
-    for number, person in enumerate(people, start=first):
+    for number, person in enumerate(people):
         images = {}
         for layer in ("body", "front", "hair"):
             with Image.open(pictures / f"{person.name}.{layer}.png") as png:

@@ -214,12 +214,12 @@ class _Builder:
             return Linear(weight), bias.float()
         return Linear(weight, bias), torch.zeros_like(bias, dtype=torch.float32)
 
-    def folded(self, proj_out: Linear, ff_out: Linear) -> Tensor | None:
+    def folded(self, proj_out: Linear, ff_out: Linear) -> Linear | None:
         """As `Motion.folded`."""
         if not self.fold:
             return None
         through = proj_out.weight.float() @ ff_out.weight.float()
-        return torch.cat([proj_out.weight, through.to(self.dtype)], 1)
+        return Linear(torch.cat([proj_out.weight, through.to(self.dtype)], 1))
 
     def last(self, weight: Tensor, bias: Tensor, pending: Tensor) -> tuple[Linear, Tensor]:
         """The projection back to the image, and what its input's missing biases and its own come to."""

@@ -184,8 +184,8 @@ class StepRunner:
         """
         if block.folded is None:
             return self.ops.linear(rows, block.proj_in), None
-        room = rows.new_empty(len(rows), block.folded.shape[1])
-        x = room[:, : len(block.folded)]
+        room = rows.new_empty(len(rows), block.folded.weight.shape[1])
+        x = room[:, : len(block.folded.weight)]
         self.ops.project(x, rows, block.proj_in.weight)
         return x, room
 
@@ -203,7 +203,7 @@ class StepRunner:
         if room is None or block.folded is None:
             self.ops.add_linear(image.rows, x, block.proj_out)
         else:
-            self.ops.add_linear(image.rows, room, Linear(block.folded))
+            self.ops.add_linear(image.rows, room, block.folded)
         image.sums = None
 
     def _self_attention(self, block: Spatial, x: Tensor, image: Image, index: int, inputs: Inputs) -> Tensor:

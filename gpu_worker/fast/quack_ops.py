@@ -87,7 +87,7 @@ class Products:
         from quack.gemm_interface import gemm_act
 
         self._product: Any = gemm_act
-        self._configs = [
+        self.configs = [
             GemmConfig(
                 tile_m=rows,
                 tile_n=columns,
@@ -106,13 +106,13 @@ class Products:
 
         def run(config: object) -> None:
             if config is not None:
-                self._run(config, x, weight, out, bias=bias)
+                self.run(config, x, weight, out, bias=bias)
             elif bias is None:
                 torch.mm(x, weight.t(), out=out)
             else:
                 torch.addmm(bias, x, weight.t(), out=out)
 
-        run(self._best(("linear", bias is None, *_shape(x, weight, out)), [None, *self._configs], run))
+        run(self._best(("linear", bias is None, *_shape(x, weight, out)), [None, *self.configs], run))
 
     def add(self, into: Tensor, x: Tensor, weight: Tensor) -> None:
         """into (rows, n) += x · weightᵀ."""
@@ -121,13 +121,13 @@ class Products:
             if config is None:
                 into.addmm_(x, weight.t())
             else:
-                self._run(config, x, weight, into, C=into)
+                self.run(config, x, weight, into, C=into)
 
         key = ("add", *_shape(x, weight, into))
         if key not in self._chosen:  # timed beside it: each run adds once more
             beside = torch.empty_strided(into.shape, into.stride(), dtype=into.dtype, device=into.device)
             beside.zero_()
-            self._best(key, [None, *self._configs], lambda config: run(config, beside))
+            self._best(key, [None, *self.configs], lambda config: run(config, beside))
         run(self._chosen[key])
 
     def gated(self, out: Tensor, x: Tensor, layer: Linear) -> None:
@@ -139,11 +139,12 @@ class Products:
         weight, bias = self._paired[layer]
 
         def run(config: object) -> None:
-            self._run(config, x, weight, out, bias=bias, activation="geglu")
+            self.run(config, x, weight, out, bias=bias, activation="geglu")
 
-        run(self._best(("gated", *_shape(x, weight, out)), self._configs, run))
+        run(self._best(("gated", *_shape(x, weight, out)), self.configs, run))
 
-    def _run(self, config: object, x: Tensor, weight: Tensor, out: Tensor, **more: Any) -> Tensor:
+    def run(self, config: object, x: Tensor, weight: Tensor, out: Tensor, **more: Any) -> Tensor:
+        """A product by one of `configs`, with what else `gemm_act` takes; gives `out`."""
         self._product(x, weight.t(), postact_out=out, store_preact=False, config=config, **more)
         return out
 

@@ -79,7 +79,7 @@ class Spatial:
     ff_in: Linear
     ff_out: Linear
     proj_out: Linear
-    folded: Tensor | None  # as `Motion` has it
+    folded: Linear | None  # as `Motion` has it
     heads: Heads
     slot: int
     level: int  # how often the image was halved before
@@ -111,7 +111,7 @@ class Motion:
     proj_in: Linear
     blocks: list[TemporalBlock]
     proj_out: Linear
-    folded: Tensor | None
+    folded: Linear | None
     bias: Tensor
 
 

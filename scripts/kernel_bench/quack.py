@@ -53,16 +53,16 @@ def bench_quack(rows: int, width: int) -> None:
                 flop,
             )
         for tile in PLAIN_TILES:
-            own = Products([tile])._configs[0]
+            own = Products([tile]).configs[0]
             show(
                 f"{name} {tile}",
-                lambda s=source, w=matrix, o=out, c=own: products._run(c, s, w, o),
+                lambda s=source, w=matrix, o=out, c=own: products.run(c, s, w, o),
                 flop,
             )
             if n == 1:
                 show(
                     f"{name} into the residual {tile}",
-                    lambda s=source, w=matrix, o=out, c=own: products._run(c, s, w, o, C=o),
+                    lambda s=source, w=matrix, o=out, c=own: products.run(c, s, w, o, C=o),
                     flop,
                 )
 

@@ -136,7 +136,7 @@ def test_the_fastest_way_that_makes_the_same_pictures_is_kept(monkeypatch, caplo
             raise RuntimeError("out of memory")
         return FakeGraph(pixels, levels[way])
 
-    def last(recordings):
+    def last(recordings, device):
         timed.extend(recording.way for recording in recordings)
         return recordings[-1]
 

@@ -22,20 +22,21 @@ from tests.helpers.fake_stages import avatar_of
 def bystander(gateway: Running):
     """Another session that speaks all the while and must not notice anything.
 
-    Where the machine stops this process for longer than `idle_flush`, the gateway rightly takes that for a
-    pause and ends a clip early, so the clips are counted by their sounds and not by what was spoken.
+    Where the machine stops it for as long as `idle_flush`, the gateway rightly takes that for a pause and
+    ends a clip early, so that there is one more than was spoken.
     """
     stop = threading.Event()
 
     async def speak() -> None:
         spoken = []
-        async with client_v2(gateway, hello={"avatar": "chen"}) as client:
+        async with client_v2(gateway, hello={"avatar": "chen"}) as client, StallWatch() as watch:
             while not stop.is_set():
                 spoken.append(noise(0.5, len(spoken)))
                 await client.speak(spoken[-1])
             # The sound of the last clip goes on after its last picture was sent.
             samples = sum(map(len, spoken))
             await client.until(lambda c: len(c.heard) == samples and len(c.frames) == 12 * len(c.audio))
+            assert len(client.frames) == 12 * len(spoken) or watch.longest > 0.5 * gateway.settings.idle_flush
             assert np.array_equal(client.heard, np.concatenate(spoken))
             assert {avatar_of(frame.jpeg) for frame in client.frames} == {"chen"}
 

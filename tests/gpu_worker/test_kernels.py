@@ -273,7 +273,7 @@ def test_products_by_the_fastest_candidate(monkeypatch: pytest.MonkeyPatch, fast
 
     monkeypatch.setattr(quack_ops, "_milliseconds", milliseconds)
     products = object.__new__(Products)
-    products._product, products._configs = product, [0, 1]
+    products._product, products.configs = product, [0, 1]
     products._chosen, products._paired = {}, {}
     x, weight, bias, room = torch.randn(7, 6), torch.randn(8, 6), torch.randn(8), torch.zeros(7, 11)
     for _ in range(2):
@@ -305,10 +305,10 @@ def test_products_by_quack() -> None:
     close(room[:, 320:], plain)
     products.add(room[:, 320:], x, layer.weight)
     close(room[:, 320:], 2 * plain - layer.bias.float())
-    for config in products._configs:  # and each, whichever is fastest
-        products._run(config, x, layer.weight, room[:, 320:], bias=layer.bias)
+    for config in products.configs:  # and each, whichever is fastest
+        products.run(config, x, layer.weight, room[:, 320:], bias=layer.bias)
         close(room[:, 320:], plain)
-        products._run(config, x, layer.weight, room[:, 320:], C=room[:, 320:])
+        products.run(config, x, layer.weight, room[:, 320:], C=room[:, 320:])
         close(room[:, 320:], 2 * plain - layer.bias.float())
     assert torch.equal(room[:, :320], before)
 
