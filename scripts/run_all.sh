@@ -23,4 +23,5 @@ for flag in "$@"; do  # help needs nothing installed
 done
 
 install_env requirements.lock
+install_hopper
 exec "$venv/bin/python" -m scripts.supervisor "$@"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from gpu_worker.loading import Models
 from gpu_worker.model import ReferenceCache
 from gpu_worker.pipeline import PRESERVED, frame_orders
 from gpu_worker.sampler import Step, make_steps
+from protocol.logs import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -275,8 +277,11 @@ def supported(tier: Tier, device: torch.device) -> Tier:
     return tier
 
 
-def choose_ops(device: torch.device, dtype: torch.dtype) -> TorchOps:
-    """Triton on CUDA, plain torch elsewhere. Raises FastUnavailable where Triton is absent or no gain."""
+def choose_ops(device: torch.device, dtype: torch.dtype, *, gated: bool = True, **options: Any) -> TorchOps:
+    """Kernels on CUDA, plain torch elsewhere. Raises FastUnavailable where Triton is absent or no gain.
+
+    gated: GEGLU by QuACK where that is installed and the device is Hopper's. options: of `TritonOps`.
+    """
     if device.type != "cuda":
         return TorchOps(SpareColumn())
     if dtype == torch.float32:
@@ -285,4 +290,11 @@ def choose_ops(device: torch.device, dtype: torch.dtype) -> TorchOps:
         from gpu_worker.fast.triton_ops import TritonOps
     except ImportError as error:
         raise FastUnavailable(f"Triton cannot be used: {error}") from error
-    return TritonOps()
+    if gated and torch.cuda.get_device_capability(device) == (9, 0):
+        try:
+            from gpu_worker.fast.quack_ops import QuackOps
+
+            return QuackOps(**options)
+        except Exception as error:  # absent, or its libraries do not load
+            logger.info("GEGLU's gate takes a pass of its own, QuACK is not used: %s", first_line(error))
+    return TritonOps(**options)

@@ -1,11 +1,14 @@
-"""The linear layers by QuACK's kernels, tile by tile, beside cuBLAS: for Hopper, with `quack-kernels`."""
+"""Matrix products by QuACK's kernels, tile by tile, beside cuBLAS: for Hopper, with `quack-kernels`.
+
+Of these the fast path has those with a gate; the others are no faster than cuBLAS's.
+"""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from gpu_worker.fast.quack_ops import Products, ProductTile
+from gpu_worker.fast.quack_ops import GatedProducts, ProductTile
 from gpu_worker.fast.weights import Linear
 from scripts.kernel_bench.measure import rand, say, show
 
@@ -33,7 +36,7 @@ def bench_quack(rows: int, width: int) -> None:
     flop = 2.0 * rows * 8 * width * width
     layer = Linear(weight, bias)
     for tile in GATED_TILES:
-        products = Products([tile])
+        products = GatedProducts([tile])
         show(
             f"GEGLU into a room {tile}",
             lambda p=products: _gated(p, room[:, width:], x, layer),
@@ -53,20 +56,20 @@ def bench_quack(rows: int, width: int) -> None:
                 flop,
             )
         for tile in PLAIN_TILES:
-            own = Products([tile]).configs[0]
+            products = GatedProducts([tile])
             show(
                 f"{name} {tile}",
-                lambda s=source, w=matrix, o=out, c=own: products.run(c, s, w, o),
+                lambda s=source, w=matrix, o=out, p=products: p.run(p.configs[0], s, w, o),
                 flop,
             )
             if n == 1:
                 show(
                     f"{name} into the residual {tile}",
-                    lambda s=source, w=matrix, o=out, c=own: products.run(c, s, w, o, C=o),
+                    lambda s=source, w=matrix, o=out, p=products: p.run(p.configs[0], s, w, o, C=o),
                     flop,
                 )
 
 
-def _gated(products: Products, out: Tensor, x: Tensor, layer: Linear) -> Tensor:
-    products.gated(out, x, layer)
+def _gated(products: GatedProducts, out: Tensor, x: Tensor, layer: Linear) -> Tensor:
+    products(out, x, layer)
     return out

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gpu_worker.fast import FastDenoiser
+from gpu_worker.fast.clip import choose_ops
 from gpu_worker.fast.ops import TorchOps
 from gpu_worker.fast.tiers import TIERS, Tier
 from gpu_worker.fast.weights import SpareColumn
@@ -116,26 +117,19 @@ def _fast(
     tier: Tier = TIERS["exact"],
     graph: bool = True,
     torch_ops: bool = False,
-    quack: str = "",
+    gated: bool = True,
     **options: bool,
 ) -> Callable[[Models, Clip], object]:
-    """The fast path; `without` and `options` as `TritonOps` takes them. quack: which products may be
-    QuACK's, "gate" or "all".
-    """
+    """The fast path; `without` and `options` as `TritonOps` takes them, gated as `choose_ops` does."""
 
     @contextmanager
     def make(models: Models, clip: Clip) -> Iterator[Sample]:
         _channels_last(models.denoiser)  # as loading does: otherwise convolutions have weights of their own
         ops: TorchOps = TorchOps(None if tier == TIERS["exact"] else SpareColumn())
         if models.device.type == "cuda" and not torch_ops:
-            from gpu_worker.fast.quack_ops import QuackOps
-            from gpu_worker.fast.triton_ops import TritonOps
-
             given_ops: dict[str, Any] = {**dict.fromkeys(("direct", "parts", "fold"), not without), **options}
-            if quack:
-                ops = QuackOps(gate_only=quack == "gate", without=without, **given_ops)
-            else:
-                ops = TritonOps(without=without, **given_ops)
+            own = gated and not without
+            ops = choose_ops(models.device, models.dtype, gated=own, without=without, **given_ops)
         denoiser = FastDenoiser(models, ops=ops, tier=tier, graphs=graph)
         given = (clip.noise, clip.tokens, clip.pose, clip.reference)
         denoiser.prepare(*given)
@@ -161,7 +155,7 @@ def _with_cublaslt(inner: Callable[[Models, Clip], object]) -> Callable[[Models,
 
 
 ODD = frozenset({1, 3, 5})
-BEFORE: dict[str, Any] = {"parts": False, "fold": False}  # rows above those two
+BEFORE: dict[str, Any] = {"parts": False, "fold": False, "gated": False}  # rows above those
 TRIALS: list[tuple[str, str, dict[str, Any]]] = [
     ("fp8", "qkv and feed-forwards in float8", {"fp8": True}),
     ("reference", "reference keys merged 2×2 at the highest resolution", {"merge_reference": True}),
@@ -202,18 +196,16 @@ ROWS = [
         _fast(**BEFORE, narrow=False, direct=False), cuda=True),
     Row("narrow", "+ its logits from 48 columns of 64", _fast(**BEFORE, direct=False), cuda=True),
     Row("direct", "+ keys and values of large heads made where they are read", _fast(**BEFORE), cuda=True),
-    Row("parts", "+ layer norms in five parts of a row", _fast(fold=False), cuda=True),
-    Row("exact", "+ a transformer's last feed-forward and projection in one product: the exact tier", _fast(),
+    Row("parts", "+ layer norms in five parts of a row", _fast(fold=False, gated=False), cuda=True),
+    Row("folded", "+ a transformer's last feed-forward and projection in one product", _fast(gated=False),
         cuda=True),
+    Row("exact", "+ GEGLU within a matrix product by QuACK: the exact tier", _fast(), cuda=True),
     Row("early", "exact, Triton's kernels by programmatic dependent launch", _fast(early=True), cuda=True),
     Row("whole", "exact, group norms of small images in one kernel each", _fast(whole=True), cuda=True),
-    Row("cublaslt", "exact, all matrix products by cuBLASLt", _with_cublaslt(_fast()), cuda=True),
+    Row("cublaslt", "exact, all other matrix products by cuBLASLt", _with_cublaslt(_fast()), cuda=True),
     Row("nograph", "exact, without the graph", _fast(graph=False), cuda=True),
-    Row("geglu", "exact, GEGLU within a matrix product by Triton", _fast(fused_geglu=True), cuda=True),
-    Row("gated", "exact, GEGLU within a matrix product by QuACK", _fast(quack="gate"), cuda=True),
-    Row("quack", "exact, GEGLU by QuACK, other products by it or cuBLAS", _fast(quack="all"), cuda=True),
-    Row("every", "the same with early launches and group norms in one kernel",
-        _fast(quack="all", early=True, whole=True), cuda=True),
+    Row("geglu", "folded, GEGLU within a matrix product by Triton", _fast(fused_geglu=True, gated=False),
+        cuda=True),
     *(Row(f"try-{key}", f"exact, but {text}", _fast(tier=Tier(key, text, **options)),
           slow="-" in key)  # one step by itself
       for key, text, options in TRIALS),

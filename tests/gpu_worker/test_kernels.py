@@ -15,7 +15,7 @@ pytest.importorskip("triton", reason="the kernels need Triton, which is not inst
 
 from gpu_worker.fast import quack_ops  # noqa: E402
 from gpu_worker.fast.ops import TorchOps  # noqa: E402
-from gpu_worker.fast.quack_ops import TILES, Products, paired  # noqa: E402
+from gpu_worker.fast.quack_ops import TILES, GatedProducts, paired  # noqa: E402
 from gpu_worker.fast.weights import Linear  # noqa: E402
 from gpu_worker.kernels import attention, geglu, launch, norms, temporal, whole_norms  # noqa: E402
 
@@ -248,69 +248,72 @@ def test_weights_paired_for_a_product_with_its_gate() -> None:
     assert (value * F.gelu(gate, approximate="tanh") - wanted).abs().max() < 5e-3
 
 
-@pytest.mark.parametrize("fastest", [None, 0, 1])
-def test_products_by_the_fastest_candidate(monkeypatch: pytest.MonkeyPatch, fastest: int | None) -> None:
-    """With a stand-in for QuACK: shapes, strides, what is added to what, and that timing leaves no trace."""
-    taken: list[int] = []
+class StandIn:
+    """For QuACK: its product in torch, with configurations that are numbers."""
 
-    def product(
-        x: Tensor, w: Tensor, C: Tensor | None = None, bias: Tensor | None = None,
-        activation: str | None = None, *, postact_out: Tensor, store_preact: bool, config: int,
+    def __init__(self) -> None:
+        self.taken: list[int] = []
+
+    def __call__(
+        self, x: Tensor, w: Tensor, bias: Tensor, activation: str,
+        *, postact_out: Tensor, store_preact: bool, config: int,
     ) -> None:  # fmt: skip
-        taken.append(config)
-        made = x @ w + (0 if C is None else C) + (0 if bias is None else bias)
-        if activation == "geglu":
-            gate, value = made.unflatten(1, (-1, 2)).unbind(2)
-            made = F.gelu(gate, approximate="tanh") * value
-        assert not store_preact
-        postact_out.copy_(made)
+        assert activation == "geglu" and not store_preact
+        if config == 9:
+            raise RuntimeError("no such kernel")
+        self.taken.append(config)
+        gate, value = (x @ w + bias).unflatten(1, (-1, 2)).unbind(2)
+        postact_out.copy_(F.gelu(gate, approximate="tanh") * value)
+
+    def products(self, *configs: int) -> GatedProducts:
+        made = object.__new__(GatedProducts)
+        made._product, made.configs, made._chosen, made._paired = self, list(configs), {}, {}
+        return made
+
+
+@pytest.mark.parametrize("fastest", [0, 1])
+def test_gated_products_by_the_fastest_tile(monkeypatch: pytest.MonkeyPatch, fastest: int) -> None:
+    """Shapes and strides; every tile is timed once, and the fastest stays."""
+    quack = StandIn()
 
     def milliseconds(run: Callable[[], None]) -> float:
-        before = len(taken)
         run()
-        own = taken[-1] if len(taken) > before else None
-        return 0.0 if own == fastest else 1.0
+        return 0.0 if quack.taken[-1] == fastest else 1.0
 
     monkeypatch.setattr(quack_ops, "_milliseconds", milliseconds)
-    products = object.__new__(Products)
-    products._product, products.configs = product, [0, 1]
-    products._chosen, products._paired = {}, {}
-    x, weight, bias, room = torch.randn(7, 6), torch.randn(8, 6), torch.randn(8), torch.zeros(7, 11)
+    products = quack.products(0, 1)
+    x, layer, room = torch.randn(7, 6), Linear(torch.randn(8, 6), torch.randn(8)), torch.zeros(7, 11)
+    value, gate = F.linear(x, layer.weight, layer.bias).chunk(2, 1)
+    products(room[:, 2:6], x, layer)
+    close(room[:, 2:6], value * F.gelu(gate, approximate="tanh"))
+    products(room[:, 2:6], x, layer)
+    assert quack.taken == [0, 1, fastest, fastest]
+    assert not room[:, :2].any() and not room[:, 6:].any()
+
+
+def test_gated_products_that_fail(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The way without them is taken, and the log says why, once."""
+    monkeypatch.setattr(quack_ops, "GatedProducts", lambda tiles: StandIn().products(9))
+    monkeypatch.setattr(quack_ops, "_milliseconds", lambda run: run())
+    ops = quack_ops.QuackOps(without=("gate",), small=True)
+    x, layer = torch.randn(5, 6), Linear(torch.randn(8, 6), torch.randn(8))
     for _ in range(2):
-        products.linear(room[:, 2:10], x, weight, bias)
-        close(room[:, 2:10], F.linear(x, weight, bias))
-        products.linear(room[:, 2:10], x, weight)
-        products.add(room[:, 2:10], x, 2 * weight)
-        close(room[:, 2:10], F.linear(x, 3 * weight))
-        products.gated(room[:, 2:6], x, Linear(weight, bias))
-        value, gate = F.linear(x, weight, bias).chunk(2, 1)
-        close(room[:, 2:6], value * F.gelu(gate, approximate="tanh"))
-        taken.clear()
-    products.linear(room[:, 2:10], x, weight)
-    assert taken == ([] if fastest is None else [fastest])
-    assert not room[:, :2].any() and not room[:, 10:].any()
+        close(ops.geglu(x, layer), TorchOps().geglu(x, layer))
+    assert [record.getMessage().count("no such kernel") for record in caplog.records] == [1]
 
 
 @pytest.mark.skipif(not CUDA or find_spec("quack") is None, reason="needs a CUDA device and quack-kernels")
-def test_products_by_quack() -> None:
+def test_gated_products_by_quack() -> None:
     x, layer = rand(1000, 320), Linear(rand(1280, 320) / 18, rand(1280))
-    assert layer.bias is not None
-    products, room = Products(TILES), rand(1000, 1600)
-    before = room[:, :320].clone()
-    plain = F.linear(x.float(), layer.weight.float(), layer.bias.float())
-    value, gate = plain.chunk(2, 1)
-    products.gated(room[:, 320:960], x, layer)
-    close(room[:, 320:960], value * F.gelu(gate))
-    products.linear(room[:, 320:], x, layer.weight, layer.bias)
-    close(room[:, 320:], plain)
-    products.add(room[:, 320:], x, layer.weight)
-    close(room[:, 320:], 2 * plain - layer.bias.float())
-    for config in products.configs:  # and each, whichever is fastest
-        products.run(config, x, layer.weight, room[:, 320:], bias=layer.bias)
-        close(room[:, 320:], plain)
-        products.run(config, x, layer.weight, room[:, 320:], C=room[:, 320:])
-        close(room[:, 320:], 2 * plain - layer.bias.float())
-    assert torch.equal(room[:, :320], before)
+    products, room = GatedProducts(TILES), rand(1000, 1600)
+    before = room.clone()
+    value, gate = F.linear(x.float(), layer.weight.float(), layer.bias.float()).chunk(2, 1)
+    for config in (None, *products.configs):  # the fastest, and each
+        if config is not None:
+            products.configs, products._chosen = [config], {}
+        products(room[:, 320:960], x, layer)
+        close(room[:, 320:960], value * F.gelu(gate))
+    assert torch.equal(room[:, :320], before[:, :320]) and torch.equal(room[:, 960:], before[:, 960:])
 
 
 @pytest.mark.skipif(not launch.can_launch_early(), reason="needs compute capability 9.0")
