@@ -34,7 +34,8 @@ case $budget in *[!0-9]* | '') die "--budget takes whole minutes, not '$budget'"
 case $gpus in *[!0-9]* | '' | 0) die "--gpus takes a number of GPUs, not '$gpus'" ;; esac
 
 # Step: name, stage, minutes, further arguments. The VAE comes first because it is the ceiling of all that follows;
-# its second step has a falling rate. `denoiser` trains the decoder along.
+# its second step has a falling rate. `denoiser` trains the decoder along, and `decoder` strengthens its outlines.
+sharpen="sharpen decoder 22 --batch 24 --lr 2.5e-4 --final-lr 5e-6 --seed 802 --tracks 16"
 case $plan in
   scratch) steps=(
     "vae-1 vae 8 --batch 256 --lr 1e-3 --final-lr 3e-4"
@@ -43,9 +44,11 @@ case $plan in
     "denoiser-1 denoiser 9 --batch 64 --lr 1e-3 --final-lr 5e-4 --seed 2"
     "denoiser-2 denoiser 9 --batch 64 --lr 8e-4 --final-lr 3e-4 --seed 3"
     "denoiser-3 denoiser 9 --batch 64 --lr 6e-4 --final-lr 1e-5 --seed 4"
+    "$sharpen"
   ) ;;
   continue) steps=(
     "more-denoiser denoiser 18 --batch 64 --lr 6e-4 --final-lr 1e-5 --seed 102"
+    "$sharpen"
   ) ;;
   cpu) steps=(
     "listen-cpu listen 30 --batch 64 --seed 24"

@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument(
         "--avatars", type=Path, default=AVATARS, help="folder of the bundled avatars' pictures"
     )
-    parser.add_argument("--extra", type=int, default=1400, help="people beyond the split's, to train on")
+    parser.add_argument("--extra", type=int, default=3400, help="people beyond the split's, to train on")
     parser.add_argument("--avatar-size", type=int, default=256)
     arguments = parser.parse_args()
     arguments.output.parent.mkdir(parents=True, exist_ok=True)

@@ -22,12 +22,13 @@ from demo.train.listen import ADAPTER, load_ears
 from demo.train.models import build_networks
 from demo.train.replay import Replay
 from demo.train.step import Gradients, GraphedLoss, Run, make_optimizer
-from demo.train.vae import LATENT_NOISE, AutoencoderLite, picture_loss, picture_weights, to_bytes
+from demo.train.vae import LATENT_NOISE, AutoencoderLite, picture_loss, picture_weights, strength_loss, to_bytes
 
 USES = 5  # times that a frame is learned from, on average: making one costs as much as learning from it twice
 MEMORY = 4096  # frames
 CLIPS = 2  # made at a time
 PREDICTED = 2 / 3  # share of a batch that is decoded from predicted latents, the rest from true ones
+SQUARED, STRENGTH = 0.25, 2.0  # of the loss: squared differences, which blur, and the outlines' strength
 DECAY = 0.99  # of the running average: this stage has some thousand steps
 
 
@@ -93,7 +94,8 @@ def train_decoder(
         with torch.autocast(material.device.type, torch.bfloat16):
             output = vae.decode(latents.contiguous(memory_format=torch.channels_last))
         error = (output[:from_prediction].float() - pictures[:from_prediction]).square().mean()
-        return picture_loss(output, pictures, weights), error
+        loss = picture_loss(output, pictures, weights, squared_share=SQUARED)
+        return loss + STRENGTH * strength_loss(output, pictures, weights), error
 
     replay = Replay(memory, material.device)
     made = 0

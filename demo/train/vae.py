@@ -25,6 +25,7 @@ USES = 4  # times that a drawn picture is learned from, on average
 MEMORY = 16384
 CONTRAST = 6.0  # how many times more than plain colour an outline counts
 OUTLINE = 0.08  # mean step between neighbouring pixels that counts as nothing but outline
+FAINT = 0.01  # steps between pixels far below which nobody sees an outline
 LATENT_NOISE = 0.08  # the decoder later sees predicted latents, so it learns to forgive small errors
 
 
@@ -67,7 +68,7 @@ def local_contrast(pictures: Tensor) -> Tensor:
     return (F.avg_pool2d(steps, 5, stride=1, padding=2) / OUTLINE).clamp(max=1.0)
 
 
-def picture_loss(output: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
+def picture_loss(output: Tensor, truth: Tensor, weights: Tensor, *, squared_share: float = 1.0) -> Tensor:
     """Absolute, squared and edge differences: the first two set PSNR, the others keep outlines sharp.
 
     All are weighed by `weights` and by the drawing's local contrast: fingers and lips are a hundredth of a
@@ -81,7 +82,24 @@ def picture_loss(output: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
     squared = (difference.square() * weights).mean()
     edges = (dx.abs() * across).mean() + (dy.abs() * down).mean()
     squared_edges = (dx.square() * across).mean() + (dy.square() * down).mean()
-    return 0.5 * absolute + 10.0 * squared + 0.5 * edges + 5.0 * squared_edges
+    return 0.5 * absolute + 0.5 * edges + squared_share * (10.0 * squared + 5.0 * squared_edges)
+
+
+def strength_loss(output: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
+    """How far the outlines' strength is from the drawing's, wherever within 5×5 pixels they lie.
+
+    Differences pixel by pixel are least where an outline that may lie here or there is drawn weakly in both
+    places; this is least where it is as strong as the drawing's. Weighed as `picture_loss` does.
+    """
+    weights = weights * (1 + CONTRAST * local_contrast(truth))
+    return ((_local_strength(output) - _local_strength(truth)).abs() * weights).mean()
+
+
+def _local_strength(pictures: Tensor) -> Tensor:
+    """(N, 3, H, W) → (N, 1, H, W): root mean square of the steps between pixels, of 5×5 of them."""
+    squares = [pictures.float().diff(dim=axis).square().mean(1, keepdim=True) for axis in (3, 2)]
+    steps = F.pad(squares[0], (0, 1)) + F.pad(squares[1], (0, 0, 0, 1))
+    return (F.avg_pool2d(steps, 5, stride=1, padding=2) + FAINT**2).sqrt()
 
 
 def to_bytes(pictures: Tensor) -> Tensor:

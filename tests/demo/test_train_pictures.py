@@ -12,7 +12,7 @@ from demo.train.data import RARE, Material, Poses, rarity
 from demo.train.decoder import train_decoder
 from demo.train.denoiser import HAND_MARGIN, HAND_WEIGHT, hand_weights
 from demo.train.from_export import MODEL, start
-from demo.train.vae import local_contrast, picture_loss
+from demo.train.vae import local_contrast, picture_loss, strength_loss
 
 SAMPLE = Path(__file__).resolve().parents[2] / "demo/evaluate/sample"
 
@@ -37,6 +37,20 @@ def test_an_error_at_an_outline_costs_more() -> None:
     outline[..., 8:20, 15] += 0.2
     assert picture_loss(truth, truth, weights) == 0
     assert picture_loss(outline, truth, weights) > 4 * picture_loss(plain, truth, weights)
+
+
+def test_a_weak_outline_costs_more_than_one_in_another_place() -> None:
+    """To the strength; of the pictures' difference pixel by pixel the opposite is true."""
+    truth = torch.full((1, 3, 32, 32), 0.7)
+    truth[..., 16:] = 0.1
+    weights = torch.ones(1, 1, 32, 32)
+    moved = truth.roll(1, 3)
+    moved[..., 0] = 0.7
+    weak = truth.clone()
+    weak[..., 14:18] = torch.tensor([0.6, 0.45, 0.3, 0.2])
+    assert strength_loss(truth, truth, weights) == 0
+    assert strength_loss(weak, truth, weights) > 1.5 * strength_loss(moved, truth, weights)
+    assert picture_loss(weak, truth, weights) < picture_loss(moved, truth, weights)
 
 
 def test_hands_count_twice_where_they_are() -> None:
