@@ -22,7 +22,14 @@ from demo.train.listen import ADAPTER, load_ears
 from demo.train.models import build_networks
 from demo.train.replay import Replay
 from demo.train.step import Gradients, GraphedLoss, Run, make_optimizer
-from demo.train.vae import LATENT_NOISE, AutoencoderLite, picture_loss, picture_weights, strength_loss, to_bytes
+from demo.train.vae import (
+    LATENT_NOISE,
+    AutoencoderLite,
+    picture_loss,
+    picture_weights,
+    strength_loss,
+    to_bytes,
+)
 
 USES = 5  # times that a frame is learned from, on average: making one costs as much as learning from it twice
 MEMORY = 4096  # frames
