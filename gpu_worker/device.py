@@ -54,7 +54,7 @@ def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 
 def keep_compiled_code(settings: Settings) -> Path:
-    """Tells torch to keep what it compiles from run to run, and where; a place the user named stays."""
+    """Tells torch, Triton and QuACK to keep what they compile, and where; a place the user named stays."""
     from torch._inductor.runtime import runtime_utils
 
     if runtime_utils.cache_dir() != runtime_utils.default_cache_dir():
@@ -68,5 +68,6 @@ def keep_compiled_code(settings: Settings) -> Path:
     except OSError:
         folder = settings.run_dir / "compiled"
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
-    os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "triton"))
+    for name in ("triton", "quack"):
+        os.environ.setdefault(f"{name.upper()}_CACHE_DIR", str(folder / name))
     return folder

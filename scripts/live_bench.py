@@ -31,7 +31,7 @@ from scripts.run_figures import RunFigures, device_processes
 from scripts.sound import SoundError, read_sound, synthetic_voice, write_wav
 
 SAMPLE = ROOT / "demo/evaluate/sample/speech.npz"
-CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "QUACK_CACHE_DIR")
 """Where what is compiled is kept."""
 WARM_UP = 2.0
 """Seconds of speech before what is measured: the first clips of a process are not typical."""
