@@ -277,12 +277,12 @@ class FastKL:
     ) -> Tensor | None:
         plane = x.plane
         group = self._group(weights.outputs) if sums else 0
-        slots = plane.frame_rows // tile.rows * weights.phases
+        slots = plane.tiles(tile.rows) * weights.phases
         partial = self._empty_sums(plane.count, slots) if sums else self.bad
         columns = weights.outputs // tile.columns
         a = TensorDescriptor.from_tensor(x.rows, [tile.rows, tile.depth])
         b = TensorDescriptor.from_tensor(weights.matrix, [tile.columns, tile.depth])
-        kernels.conv_kernel[(columns * weights.phases * (plane.rows // tile.rows),)](
+        kernels.conv_kernel[(columns * plane.count * slots,)](
             a, b, weights.bias, weights.bias if weights.scale is None else weights.scale,
             out if residual is None else residual, out, partial, self.bad,
             plane.h, plane.w, plane.frame_rows, (out_plane or plane).frame_rows, weights.outputs,
@@ -307,7 +307,7 @@ class FastKL:
             GROUP=group, GROUPS=self._groups, BLOCK=1024, num_warps=4, **self._options,
         )  # fmt: skip
         out = torch.empty_like(x.rows, dtype=FLOAT8 if eight_bit else self._dtype)
-        kernels.norm_kernel[(plane.rows // NORM_ROWS,)](
+        kernels.norm_kernel[(plane.count * plane.tiles(NORM_ROWS),)](
             x.rows, affine, out, plane.h, plane.w, plane.frame_rows, ACTIVATION_FACTOR, FLOAT8_MAX,
             CHANNELS=channels, SILU=silu, SCALED=eight_bit, BM=NORM_ROWS, num_warps=4,
             **self._options,
@@ -316,10 +316,11 @@ class FastKL:
 
     def _sums_of(self, plane: Plane, rows: Tensor) -> Tensor:
         """For features that no convolution of ours made last."""
-        sums = self._empty_sums(plane.count, plane.frame_rows // NORM_ROWS)
-        kernels.stats_kernel[(plane.rows // NORM_ROWS,)](
-            rows, sums, CHANNELS=rows.shape[1], GROUP=self._group(rows.shape[1]), GROUPS=self._groups,
-            BM=NORM_ROWS, num_warps=4, **self._options,
+        slots = plane.tiles(NORM_ROWS)
+        sums = self._empty_sums(plane.count, slots)
+        kernels.stats_kernel[(plane.count * slots,)](
+            rows, sums, plane.frame_rows, CHANNELS=rows.shape[1], GROUP=self._group(rows.shape[1]),
+            GROUPS=self._groups, BM=NORM_ROWS, num_warps=4, **self._options,
         )  # fmt: skip
         return sums
 

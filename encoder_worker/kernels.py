@@ -1,10 +1,11 @@
 """Triton kernels of the fast KL decoder: convolutions as shifted matrix products, GroupNorm in their tails.
 
-A picture's features lie as rows of channels, with a border of zeros: row y'·(w+2) + x' of a frame holds
-position (y'-1, x'-1), and each frame's rows are padded to a multiple of a tile's. A 3×3 convolution is then
-nine matrix products of the same matrix, its rows shifted by dy·(w+2) + dx, which the chip's tensor copy
-engine fetches whole; no gather is needed, and what is computed for the border (1 % at 512²) is stored as
-zeros again.
+A picture's features lie as rows of channels, every line of w followed by a zero and every frame by a line of
+zeros: row y·(w+1) + x of a frame holds position (y, x). A 3×3 convolution is then nine matrix products of the
+same matrix, its rows shifted by dy·(w+1) + dx, which the chip's tensor copy engine fetches whole (and which
+gives zeros before the first row and after the last); no gather is needed, and what is computed for the border
+(0.4 % at 512²) is stored as zeros again. Every frame has its own tiles, the last of which stores no further
+than the frame goes; a tile of border alone multiplies nothing.
 
 PDL, in every kernel: programmatic dependent launch (compute capability 9.0 and up). A kernel's blocks become
 resident as soon as all those of the one before are, and wait in `_begin` until that one has ended and its
@@ -29,9 +30,9 @@ def _begin(PDL: tl.constexpr):
 @triton.jit
 def _inside(row, h, w):
     """Whether a frame's rows hold positions of the picture, and where."""
-    y = row // (w + 2)
-    x = row - y * (w + 2)
-    return (y >= 1) & (y <= h) & (x >= 1) & (x <= w), y, x
+    y = row // (w + 1)
+    x = row - y * (w + 1)
+    return (y < h) & (x < w), y, x
 
 
 @triton.jit
@@ -55,29 +56,32 @@ def conv_kernel(
     column = pid % N_TILES
     phase = (pid // N_TILES) % PHASES
     tile = pid // (N_TILES * PHASES)
-    tiles = frame_rows // BM
+    tiles = tl.cdiv(frame_rows, BM)
     frame = tile // tiles
-    first = tile * BM
+    begin = (tile - frame * tiles) * BM
+    first = frame * frame_rows + begin
     col = column * BN
     pa = phase // 2
     pb = phase % 2
 
     acc = tl.zeros((BM, BN), tl.float32)
-    for t in range(TAPS * K_BLOCKS):
+    steps = tl.where(begin < h * (w + 1) - 1, TAPS * K_BLOCKS, 0)
+    for t in range(steps):
         tap = t // K_BLOCKS
         k = (t - tap * K_BLOCKS) * BK
         if TAPS == 1:
             shift = 0
         elif PHASES == 4:
-            shift = (tap // TAP_W + pa - 1) * (w + 2) + (tap % TAP_W + pb - 1)
+            shift = (tap // TAP_W + pa - 1) * (w + 1) + (tap % TAP_W + pb - 1)
         else:
-            shift = (tap // TAP_W - 1) * (w + 2) + (tap % TAP_W - 1)
+            shift = (tap // TAP_W - 1) * (w + 1) + (tap % TAP_W - 1)
         a = a_desc.load([first + shift, k])
         b = b_desc.load([phase * n_out + col, tap * (K_BLOCKS * BK) + k])
         acc = tl.dot(a, b.T, acc)
 
     cols = col + tl.arange(0, BN)
-    row = (tile - frame * tiles) * BM + tl.arange(0, BM)
+    row = begin + tl.arange(0, BM)
+    own = (row < frame_rows)[:, None]
     inside, y, x = _inside(row, h, w)
     if SCALED:
         acc = acc * tl.load(scale_ptr + cols)[None, :]
@@ -88,12 +92,13 @@ def conv_kernel(
         if bad > 0:
             tl.atomic_add(bad_ptr, 1)
         level = tl.floor(tl.minimum(tl.maximum(acc * 127.5 + 127.5, 0.0), 255.0) + 0.5)
-        at = ((frame * h + y - 1) * w + x - 1) * 3
+        at = ((frame * h + y) * w + x) * 3
         mask = inside[:, None] & (cols < 3)[None, :]
         tl.store(out_ptr + at.to(tl.int64)[:, None] + cols[None, :], level.to(tl.uint8), mask=mask)
     else:
         if RESIDUAL:
-            at = (first + tl.arange(0, BM)).to(tl.int64) * n_out
+            # rows past the frame's are not stored: any will do
+            at = (frame * frame_rows + tl.minimum(row, frame_rows - 1)).to(tl.int64) * n_out
             acc += tl.load(residual_ptr + at[:, None] + cols[None, :]).to(tl.float32)
         acc = tl.where(inside[:, None], acc, 0.0)
         if GROUP > 0:
@@ -105,30 +110,42 @@ def conv_kernel(
             tl.store(partial_ptr + slot + groups * 2 + 1, squares)
         made = acc.to(out_ptr.dtype.element_ty)
         if PHASES == 4:
-            to = frame * out_frame_rows + (2 * y - 1 + pa) * (2 * w + 2) + 2 * x - 1 + pb
+            to = frame * out_frame_rows + (2 * y + pa) * (2 * w + 1) + 2 * x + pb
             at = to.to(tl.int64) * n_out
             tl.store(out_ptr + at[:, None] + cols[None, :], made, mask=inside[:, None])
         else:
             at = (first + tl.arange(0, BM)).to(tl.int64) * n_out
-            tl.store(out_ptr + at[:, None] + cols[None, :], made)
+            tl.store(out_ptr + at[:, None] + cols[None, :], made, mask=own)
+
+
+@triton.jit
+def _rows_of(frame_rows, BM: tl.constexpr):
+    """Of a program's BM rows: their frame, their numbers in it and in all, and which of them are the frame's."""
+    tile = tl.program_id(0)
+    tiles = tl.cdiv(frame_rows, BM)
+    frame = tile // tiles
+    row = (tile - frame * tiles) * BM + tl.arange(0, BM)
+    return frame, row, (frame * frame_rows + row).to(tl.int64), row < frame_rows
 
 
 @triton.jit
 def stats_kernel(
-    x_ptr, partial_ptr, CHANNELS: tl.constexpr, GROUP: tl.constexpr, GROUPS: tl.constexpr, BM: tl.constexpr,
+    x_ptr, partial_ptr, frame_rows,
+    CHANNELS: tl.constexpr, GROUP: tl.constexpr, GROUPS: tl.constexpr, BM: tl.constexpr,
     PDL: tl.constexpr = False,
 ):  # fmt: skip
     """Sums and sums of squares of BM rows by group, as `conv_kernel` leaves them for its own result."""
     _begin(PDL)
-    tile = tl.program_id(0)
+    _, _, at, own = _rows_of(frame_rows, BM)
     cols = tl.arange(0, CHANNELS)
-    at = (tile * BM + tl.arange(0, BM)).to(tl.int64) * CHANNELS
-    x = tl.load(x_ptr + at[:, None] + cols[None, :]).to(tl.float32)
+    at = at[:, None] * CHANNELS + cols[None, :]
+    x = tl.load(x_ptr + at, mask=own[:, None], other=0.0).to(tl.float32)
     groups = tl.arange(0, GROUPS)
     sums = tl.sum(tl.reshape(tl.sum(x, 0), (GROUPS, GROUP)), 1)
     squares = tl.sum(tl.reshape(tl.sum(x * x, 0), (GROUPS, GROUP)), 1)
-    tl.store(partial_ptr + (tile * GROUPS + groups) * 2, sums)
-    tl.store(partial_ptr + (tile * GROUPS + groups) * 2 + 1, squares)
+    slot = tl.program_id(0) * GROUPS
+    tl.store(partial_ptr + (slot + groups) * 2, sums)
+    tl.store(partial_ptr + (slot + groups) * 2 + 1, squares)
 
 
 @triton.jit
@@ -166,11 +183,10 @@ def norm_kernel(
 ):  # fmt: skip
     """GroupNorm and SiLU of BM rows, zeros on the border; SCALED: times `factor`, for 8-bit arithmetic."""
     _begin(PDL)
-    tile = tl.program_id(0)
-    frame = (tile * BM) // frame_rows
+    frame, row, at, own = _rows_of(frame_rows, BM)
     cols = tl.arange(0, CHANNELS)
-    at = (tile * BM + tl.arange(0, BM)).to(tl.int64) * CHANNELS
-    x = tl.load(x_ptr + at[:, None] + cols[None, :]).to(tl.float32)
+    at = at[:, None] * CHANNELS + cols[None, :]
+    x = tl.load(x_ptr + at, mask=own[:, None], other=0.0).to(tl.float32)
     a = tl.load(affine_ptr + frame * 2 * CHANNELS + cols)
     b = tl.load(affine_ptr + frame * 2 * CHANNELS + CHANNELS + cols)
     x = x * a[None, :] + b[None, :]
@@ -178,6 +194,6 @@ def norm_kernel(
         x = x / (1.0 + tl.exp(-x))
     if SCALED:
         x = tl.minimum(tl.maximum(x * factor, -largest), largest)
-    inside, _, _ = _inside(tile * BM - frame * frame_rows + tl.arange(0, BM), h, w)
+    inside, _, _ = _inside(row, h, w)
     x = tl.where(inside[:, None], x, 0.0)
-    tl.store(out_ptr + at[:, None] + cols[None, :], x.to(out_ptr.dtype.element_ty))
+    tl.store(out_ptr + at, x.to(out_ptr.dtype.element_ty), mask=own[:, None])

@@ -50,7 +50,7 @@ def candidates(inputs: int, outputs: int, size: int, *, eight_bit: bool) -> list
     if eight_bit:
         tiles: tuple[Tile, ...] = EIGHT_BIT
     elif size < SMALL:
-        tiles = (SQUARE, LIGHT, TALL)
+        tiles = (SQUARE, LIGHT, TALL, WIDE)
     elif outputs == 256:
         tiles = (WIDE, TALL, SQUARE, LIGHT)
     else:

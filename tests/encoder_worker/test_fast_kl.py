@@ -100,6 +100,17 @@ def test_the_fast_decoder_makes_the_same_pictures(fast_kl, decoder, latents, dty
 
 
 @torch.no_grad()
+def test_frames_of_several_tiles_that_no_tile_fits(fast_kl, decoder) -> None:
+    """12 × 10: 143 rows a frame, doubled 525; tiles have 128 or 256."""
+    latents = torch.randn(2, 4, 12, 10, generator=torch.Generator().manual_seed(2))
+    fast = fast_kl.FastKL(decoder, DEVICE, torch.float16, 2, 12, 10, graph=CUDA)
+    fast.latents.copy_(latents)
+    fast.run()
+    difference = (fast.pixels.cpu().int() - pixels_of(decoder(latents)).int()).abs()
+    assert difference.max() <= 2
+
+
+@torch.no_grad()
 def test_values_that_are_not_finite_are_told(fast_kl, decoder, latents) -> None:
     fast = fast_kl.FastKL(decoder, DEVICE, torch.float16, 1, H, W, graph=CUDA)
     fast.latents.copy_(latents[:1])
