@@ -120,7 +120,7 @@ def conv_kernel(
 
 @triton.jit
 def _rows_of(frame_rows, BM: tl.constexpr):
-    """Of a program's BM rows: their frame, their numbers in it and in all, and which of them are the frame's."""
+    """Of a program's BM rows: their frame, numbers in it and in all, and which are its own."""
     tile = tl.program_id(0)
     tiles = tl.cdiv(frame_rows, BM)
     frame = tile // tiles
