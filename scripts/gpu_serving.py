@@ -72,6 +72,8 @@ def parts(out: Path, model: Path, caches: Path) -> list[Part]:
         live("512-two-fast", "512², fast, two sessions of 60 s", 110, "--tier", "fast", "--sessions", "2"),
         Part("decode", "the decode ladder", (*ladder, "--chunks", "2,3,4,6"), 120, 1, (*ladder, "--quick")),
         live("768", "768², exact, one session of 20 s", 70, "--seconds", "20", size=768),
+        live("768-late", "768², exact, following clips of three steps (--late-start 3), 60 s", 110,
+             "--late-start", "3", size=768),
         live("768-apart", "768², fast, decoding on the second GPU, 60 s", 130, *apart, "--tier", "fast",
              gpus=2, size=768),
         live("768-both", "768², fast, two sessions on two GPUs", 130, *both, "--tier", "fast",

@@ -74,7 +74,8 @@ class StreamingPath:
         self._encoder: VaeEncoder | None = None
         self._played = 0
         self.seconds: defaultdict[str, float] = defaultdict(float)
-        """Processor time spent by stage since the start, all threads together."""
+        """Spent by stage since the start: processor time of all threads, on a GPU what a clock shows."""
+        self._clock = time.process_time if choose_device(settings).type == "cpu" else time.perf_counter
         self.clips = 0
 
     def info(self) -> dict[str, InfoValue]:
@@ -143,9 +144,9 @@ class StreamingPath:
 
     @contextmanager
     def _time(self, stage: str) -> Iterator[None]:
-        begin = time.process_time()
+        begin = self._clock()
         yield
-        self.seconds[stage] += time.process_time() - begin
+        self.seconds[stage] += self._clock() - begin
 
 
 def read_jpeg(jpeg: bytes) -> Picture:

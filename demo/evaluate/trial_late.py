@@ -1,8 +1,9 @@
 """What --late-start costs and brings: `python -m demo.evaluate.late_start [--steps 6] [--quick]`.
 
 The bundled model plays held-out sessions through the streaming path with every late start there is. Each
-row: the pictures' PSNR against those of a start at step 0, the seam figure, and processor time of the
-denoiser a clip; with --truth also PSNR and mouth correlation against the drawn truth, which takes longer.
+row: the pictures' PSNR against those of a start at step 0, the seam figure, and the denoiser's time a clip
+(on a CPU all threads' together); with --truth also PSNR and mouth correlation against the drawn truth, which
+takes longer.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from demo.evaluate.scores import correlation, psnr, seam_figure
 
 @dataclass(frozen=True)
 class Row:
-    """One late start's figures; PSNR in dB, seconds of processor time a clip."""
+    """One late start's figures; PSNR in dB, seconds a clip as `StreamingPath` counts them."""
 
     late: int
     against_zero: float
