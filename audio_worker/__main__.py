@@ -1,5 +1,6 @@
 """`python -m audio_worker`: settings → sockets → worker → run."""
 
+from protocol.cuda_memory import grow_segments
 from protocol.openmp import sleep_at_barriers
 from protocol.settings import settings_from_command_line
 from protocol.stage import Stage
@@ -13,6 +14,7 @@ MAX_PENDING = 2
 def main() -> None:
     settings = settings_from_command_line()
     sleep_at_barriers()
+    grow_segments()
     from .worker import STAGE, AudioWorker
 
     with Stage(

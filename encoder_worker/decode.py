@@ -77,7 +77,8 @@ class ClipDecoder:
         decoder: from `vae.load_decoder`.
         device: where it runs.
         dtype: "float32", "bfloat16", "float16" or "auto": float16 on CUDA; on a CPU what is fastest there.
-        chunk: frames decoded at once; 0 is 2 on a CPU (more gains nothing there) and 4 elsewhere.
+        chunk: frames decoded at once. More gain nothing, neither on a CPU nor on a GPU, and the first ones
+            come later.
         fast: what `warm_up` builds for its size where the GPU can: "exact", "eight_bit" or "" for nothing.
         ways: of recording it; `warm_up` keeps the fastest.
     """
@@ -87,7 +88,7 @@ class ClipDecoder:
         decoder: Decoder,
         device: torch.device,
         dtype: str = "auto",
-        chunk: int = 0,
+        chunk: int = 2,
         fast: str = "exact",
         ways: Sequence[Way] = WAYS,
     ) -> None:
@@ -98,7 +99,7 @@ class ClipDecoder:
         self._fast_kind = fast
         self._ways = ways
         self._fast: FastKL | None = None
-        self.chunk = chunk or (2 if device.type == "cpu" else 4)
+        self.chunk = chunk
         self.channels = decoder.channels
         self.factor = decoder.factor
         self._scaling, self._shift = decoder.scaling, decoder.shift

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gpu_worker.prefetch import QUEUE_DEPTH
 from gpu_worker.work import Engine
 from gpu_worker.worker import GpuWorker, credit
+from protocol.cuda_memory import grow_segments
 from protocol.openmp import sleep_at_barriers
 from protocol.settings import Settings, settings_from_command_line
 from protocol.stage import Stage
@@ -13,6 +14,7 @@ from protocol.stage import Stage
 def main() -> None:
     settings = settings_from_command_line()
     sleep_at_barriers()
+    grow_segments()
     with Stage(
         "gpu_worker",
         settings,

@@ -186,6 +186,7 @@ class DenoiserEngine:
             self._compiled_frames.add(frames)
             for _ in range(3):  # compiles, records CUDA graphs, runs
                 self._run_sample(fps)
+            self._give_back_memory()
             seconds = time.monotonic() - begin
             logger.info("denoiser compiled for %d frames in %.1f s (kept in %s)", frames, seconds, folder)
         except Exception as error:  # compilers fail in any way; the model as it is always works
@@ -229,6 +230,11 @@ class DenoiserEngine:
         """Waits for the device: what it was given is done, and may be used from the prefetch stream."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
+
+    def _give_back_memory(self) -> None:
+        """What torch holds and nothing uses, which the other processes of the device may need."""
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
     # ------------------------------------------------------------------ clips
 
@@ -311,8 +317,7 @@ class DenoiserEngine:
             yield
         except torch.OutOfMemoryError as error:
             self._settle()  # what was started still reads and writes its memory
-            if self._device.type == "cuda":
-                torch.cuda.empty_cache()
+            self._give_back_memory()
             raise ClipError(f"not enough memory on {self._device} for a clip of this size") from error
         except RuntimeError as error:
             if self._device.type == "cuda" and "CUDA error" in str(error):
@@ -325,6 +330,8 @@ class DenoiserEngine:
         with self._device_errors():
             more = self._avatars.warm_one() or any(map(self._poses.warm_some, self._poses.names))
             self._settle()
+        if not more:
+            self._give_back_memory()
         return more
 
     def close(self, session: str, epoch: int) -> None:

@@ -40,7 +40,8 @@ from scripts.random_model import FULL_VAE, VAE
 
 FRAMES = 12
 Pixels = np.ndarray
-Decode = Callable[[np.ndarray], Pixels]
+Decode = Callable[[np.ndarray], list[Pixels]]
+"""Latents of a clip to pixels, a chunk at a time."""
 
 
 @dataclass(frozen=True)
@@ -82,15 +83,16 @@ def plain(
         run = torch.compile(module, dynamic=False) if options.get("compiled") else module
 
         @torch.inference_mode()
-        def decode(latents: np.ndarray) -> Pixels:
+        def decode(latents: np.ndarray) -> list[Pixels]:
             made = []
             for start in range(0, len(latents), batch):
                 x = torch.from_numpy(latents[start : start + batch]).to(device).float() / decoder.scaling
                 # cuDNN is off in here unless told otherwise
                 with torch.backends.cudnn.flags(enabled=True, benchmark=benchmark, allow_tf32=False):
                     pictures = run(x.to(dtype).contiguous(memory_format=layout)).float()
-                made.append(pictures.mul(127.5).add_(127.5).round_().clamp_(0, 255).to(torch.uint8))
-            return torch.cat(made).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+                pixels = pictures.mul(127.5).add_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+                made.append(pixels.permute(0, 2, 3, 1).contiguous())
+            return [pixels.cpu().numpy() for pixels in made]
 
         return decode
 
@@ -118,13 +120,13 @@ def served(
         own = threads_for(os.cpu_count() or 1, gpu=device.type == "cuda")
         pool = JpegPool(JpegEncoder(90), threads or own)
 
-        def decode(clip: np.ndarray) -> Pixels:
+        def decode(clip: np.ndarray) -> list[Pixels]:
             made = []
             for pictures in clip_decoder.decode(clip):
                 made.append(pictures)
                 if jpeg:
                     pool(pictures)
-            return np.concatenate(made)
+            return made
 
         return decode
 
@@ -176,7 +178,7 @@ def measure(
         torch.cuda.reset_peak_memory_stats()
     decode = row.make(decoder, latents)
     for _ in range(2):
-        pixels = decode(latents)
+        pixels = np.concatenate(decode(latents))
     times = []
     for _ in range(rounds):
         begin = time.perf_counter()
@@ -194,7 +196,9 @@ def climb(side: int, config: dict[str, Any], args: argparse.Namespace) -> None:
     latents = (np.random.default_rng(0).standard_normal((FRAMES, 4, h, h)) * decoder.scaling).astype(
         np.float16
     )
-    exact = plain(device, torch.float32, batch=1, channels_last=False)(decoder, latents)(latents)
+    exact = np.concatenate(
+        plain(device, torch.float32, batch=1, channels_last=False)(decoder, latents)(latents)
+    )
     print(
         f"\n{side}², {FRAMES} frames, {args.rounds} rounds; contrast of the pictures {exact.std():.0f} levels"
     )

@@ -236,7 +236,6 @@ class FastDenoiser:
             self._run(plan, start)
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.synchronize(self.models.device)
-        torch.cuda.empty_cache()  # a graph's memory is its own, what was used so far would lie idle beside it
         graph = torch.cuda.CUDAGraph()
         # the prefetch thread may use the device meanwhile
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):

@@ -133,7 +133,7 @@ def test_gate() -> None:
     x = rand(5, 2 * 96)
     value, gate = x.float().chunk(2, 1)
     close(geglu.gate(x).float(), value * F.gelu(gate))
-    room = torch.zeros(5, 40 + 96)
+    room = torch.zeros(5, 40 + 96, device=DEVICE)
     geglu.gate(x, out=room[:, 40:])
     close(room[:, 40:], value * F.gelu(gate))
     assert not room[:, :40].any()
