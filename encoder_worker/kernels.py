@@ -36,6 +36,14 @@ def _inside(row, h, w):
 
 
 @triton.jit
+def _place(tile, frame_rows, BM: tl.constexpr):
+    """The frame of a tile of BM rows, and the first of its rows there."""
+    tiles = tl.cdiv(frame_rows, BM)
+    frame = tile // tiles
+    return frame, (tile - frame * tiles) * BM
+
+
+@triton.jit
 def conv_kernel(
     a_desc, b_desc, bias_ptr, scale_ptr, residual_ptr, out_ptr, partial_ptr, bad_ptr,
     h, w, frame_rows, out_frame_rows, n_out,
@@ -56,9 +64,7 @@ def conv_kernel(
     column = pid % N_TILES
     phase = (pid // N_TILES) % PHASES
     tile = pid // (N_TILES * PHASES)
-    tiles = tl.cdiv(frame_rows, BM)
-    frame = tile // tiles
-    begin = (tile - frame * tiles) * BM
+    frame, begin = _place(tile, frame_rows, BM)
     first = frame * frame_rows + begin
     col = column * BN
     pa = phase // 2
@@ -121,10 +127,8 @@ def conv_kernel(
 @triton.jit
 def _rows_of(frame_rows, BM: tl.constexpr):
     """Of a program's BM rows: their frame, numbers in it and in all, and which are its own."""
-    tile = tl.program_id(0)
-    tiles = tl.cdiv(frame_rows, BM)
-    frame = tile // tiles
-    row = (tile - frame * tiles) * BM + tl.arange(0, BM)
+    frame, begin = _place(tl.program_id(0), frame_rows, BM)
+    row = begin + tl.arange(0, BM)
     return frame, row, (frame * frame_rows + row).to(tl.int64), row < frame_rows
 
 

@@ -23,8 +23,8 @@ class Plane:
 
     What lies beside a position at a line's beginning is the zero that ends the line before, so one column and
     one line are border for both their neighbours. A frame has few rows beyond the picture's: with a border of
-    its own and frames padded to whole tiles, four frames of 64² made 288 tiles of 128 × 256 for 512 columns,
-    and so they make 264, two for each of an H200's multiprocessors.
+    its own and frames padded to whole tiles, four frames of 64² made 288 tiles of 128 × 256 for 512 columns.
+    So they make 264, two for each of an H200's multiprocessors, and 8 of border alone.
     """
 
     count: int

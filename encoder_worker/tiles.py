@@ -17,7 +17,7 @@ import torch
 log = logging.getLogger(__name__)
 
 SMALL = 16 * 2**20
-"""Results with fewer values than this go in smaller tiles, so that all of the chip has some."""
+"""Results with fewer values than this take a smaller tile untimed, so that all of the chip has some."""
 ROUNDS = 5
 
 
@@ -42,6 +42,7 @@ TALL, WIDE = Tile(256, 128, 64, 3, 8), Tile(128, 256, 64, 3, 8)
 SQUARE = Tile(128, 128, 64, 4, 4)
 LIGHT = Tile(128, 128, 64, 3, 4)
 """Two of these fit on a multiprocessor at once: one stores its results while the other multiplies."""
+HALF = (TALL, WIDE, SQUARE, LIGHT)
 EIGHT_BIT = (Tile(128, 128, 128, 4, 4), Tile(128, 128, 128, 3, 4), Tile(256, 128, 128, 3, 8))
 
 
@@ -49,12 +50,8 @@ def candidates(inputs: int, outputs: int, size: int, *, eight_bit: bool) -> list
     """Tiles worth timing, the one to take untimed first. size: values of the result."""
     if eight_bit:
         tiles: tuple[Tile, ...] = EIGHT_BIT
-    elif size < SMALL:
-        tiles = (SQUARE, LIGHT, TALL, WIDE)
-    elif outputs == 256:
-        tiles = (WIDE, TALL, SQUARE, LIGHT)
     else:
-        tiles = (TALL, WIDE, SQUARE, LIGHT)
+        tiles = (SQUARE if size < SMALL else WIDE if outputs == 256 else TALL, *HALF)
     return list(dict.fromkeys(tile.within(inputs, outputs) for tile in tiles))
 
 

@@ -330,8 +330,8 @@ class DenoiserEngine:
         with self._device_errors():
             more = self._avatars.warm_one() or any(map(self._poses.warm_some, self._poses.names))
             self._settle()
-        if not more:
-            self._give_back_memory()
+            if not more:
+                self._give_back_memory()
         return more
 
     def close(self, session: str, epoch: int) -> None:

@@ -1,6 +1,6 @@
 """Everything about serving that a GPU has to be asked, in one command; `docs/gpu-serving.md` has the answers.
 
-    python -m scripts.gpu_serving --out measured                 all of it, 20 minutes on an H200, 24 on two
+    python -m scripts.gpu_serving --out measured                 all of it, about 20 minutes on an H200
     python -m scripts.gpu_serving --out measured --budget 300    what fits into five minutes, in order
     python -m scripts.gpu_serving --list
     python -m scripts.gpu_serving --quick --only decode          small, on a CPU as well

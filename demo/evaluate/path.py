@@ -64,9 +64,8 @@ class StreamingPath:
         self.clip_frames = frames_at(self.fps, settings.clip_frames)
         self.config = ModelConfig.load(settings.config)
         self._features = FeatureExtractor.load(self.config, settings)
-        self._decoder = ClipDecoder(
-            load_decoder(self.config.pretrained_vae_path), choose_device(settings), settings.dtype
-        )
+        device = choose_device(settings)
+        self._decoder = ClipDecoder(load_decoder(self.config.pretrained_vae_path), device, settings.dtype)
         self._jpeg = JpegEncoder(settings.jpeg_quality)
         # Last, because it sets the number of threads for what is heaviest.
         self._engine = DenoiserEngine(settings)
@@ -75,7 +74,7 @@ class StreamingPath:
         self._played = 0
         self.seconds: defaultdict[str, float] = defaultdict(float)
         """Spent by stage since the start: processor time of all threads, on a GPU what a clock shows."""
-        self._clock = time.process_time if choose_device(settings).type == "cpu" else time.perf_counter
+        self._clock = time.process_time if device.type == "cpu" else time.perf_counter
         self.clips = 0
 
     def info(self) -> dict[str, InfoValue]:

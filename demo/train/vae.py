@@ -64,8 +64,7 @@ def local_contrast(pictures: Tensor) -> Tensor:
     pictures: (N, 3, H, W) in 0..1.
     """
     dx, dy = (pictures.diff(dim=axis).abs().mean(1, keepdim=True) for axis in (3, 2))
-    steps = F.pad(dx, (0, 1)) + F.pad(dy, (0, 0, 0, 1))
-    return (F.avg_pool2d(steps, 5, stride=1, padding=2) / OUTLINE).clamp(max=1.0)
+    return (_around(dx, dy) / OUTLINE).clamp(max=1.0)
 
 
 def picture_loss(output: Tensor, truth: Tensor, weights: Tensor, *, squared_share: float = 1.0) -> Tensor:
@@ -97,9 +96,14 @@ def strength_loss(output: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
 
 def _local_strength(pictures: Tensor) -> Tensor:
     """(N, 3, H, W) → (N, 1, H, W): root mean square of the steps between pixels, of 5×5 of them."""
-    squares = [pictures.float().diff(dim=axis).square().mean(1, keepdim=True) for axis in (3, 2)]
-    steps = F.pad(squares[0], (0, 1)) + F.pad(squares[1], (0, 0, 0, 1))
-    return (F.avg_pool2d(steps, 5, stride=1, padding=2) + FAINT**2).sqrt()
+    dx, dy = (pictures.float().diff(dim=axis).square().mean(1, keepdim=True) for axis in (3, 2))
+    return (_around(dx, dy) + FAINT**2).sqrt()
+
+
+def _around(dx: Tensor, dy: Tensor) -> Tensor:
+    """Of steps to the next pixel, (N, 1, H, W-1) across and (N, 1, H-1, W) down, those around each pixel:
+    (N, 1, H, W), both added, averaged over 5×5 pixels."""
+    return F.avg_pool2d(F.pad(dx, (0, 1)) + F.pad(dy, (0, 0, 0, 1)), 5, stride=1, padding=2)
 
 
 def to_bytes(pictures: Tensor) -> Tensor:

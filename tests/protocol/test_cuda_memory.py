@@ -1,5 +1,7 @@
 """What torch's allocator is told, and that the user's word stands."""
 
+import os
+
 import pytest
 
 from protocol.cuda_memory import NAMES, grow_segments
@@ -7,13 +9,10 @@ from protocol.cuda_memory import NAMES, grow_segments
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_users_word_stands(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    import os
-
-    for each in NAMES:
-        monkeypatch.delenv(each, raising=False)
-    monkeypatch.setenv(name, "backend:cudaMallocAsync")
+    environment = {name: "backend:cudaMallocAsync"}
+    monkeypatch.setattr(os, "environ", environment)
     grow_segments()
-    assert [os.environ.get(each) for each in NAMES if each != name] == [None]
-    monkeypatch.delenv(name)
+    assert environment == {name: "backend:cudaMallocAsync"}
+    environment.clear()
     grow_segments()
-    assert {os.environ.pop(each) for each in NAMES} == {"expandable_segments:True"}
+    assert environment == dict.fromkeys(NAMES, "expandable_segments:True")
