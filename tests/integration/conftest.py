@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -42,16 +41,6 @@ def plain_run() -> Iterator[ManagedRun]:
     flags = "--passthrough --encoders 2 --max-sessions 16 --idle-flush 1.5"
     with ManagedRun(*flags.split(), timeout=300) as run:
         yield run
-
-
-def wait_for(condition: Callable[[], bool], within: float) -> bool:
-    """Whether `condition` came true within the given seconds."""
-    deadline = time.monotonic() + within
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return condition()
 
 
 def processes_with(word: str) -> list[int]:

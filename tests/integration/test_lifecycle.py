@@ -13,7 +13,8 @@ import pytest
 
 from protocol.settings import default_run_dir
 from scripts.managed_run import ROOT, ManagedRun, free_port
-from tests.integration.conftest import processes_with, wait_for
+from tests.helpers.waiting import wait_for
+from tests.integration.conftest import processes_with
 
 SUPERVISOR = [sys.executable, "-m", "scripts.supervisor"]
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.waiting import wait_for
+
 ROOT = Path(__file__).resolve().parents[2]
 
 LOOP = "import time\nwhile True: time.sleep(1)"
@@ -58,15 +60,6 @@ class Run:
         return path.read_text()
 
 
-def wait_until(condition: object, within: float) -> bool:
-    deadline = time.monotonic() + within
-    while time.monotonic() < deadline:
-        if condition():  # type: ignore[operator]
-            return True
-        time.sleep(0.02)
-    return bool(condition())  # type: ignore[operator]
-
-
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[object]:
     runs: list[Run] = []
@@ -88,7 +81,7 @@ def test_output_goes_to_the_log_and_warnings_to_the_console(start) -> None:
     )
     run = start({"worker": code})
     run.wait_ready()
-    assert wait_until(lambda: "\n12:00:00.001 WARNING worker.0 a: hot\n" in run.log(), 3)
+    assert wait_for(lambda: "\n12:00:00.001 WARNING worker.0 a: hot\n" in run.log(), 3)
     run.process.send_signal(signal.SIGTERM)
     _, console = run.process.communicate(timeout=5)
     assert run.process.returncode == 0
@@ -101,7 +94,7 @@ def test_output_goes_to_the_log_and_warnings_to_the_console(start) -> None:
 def test_a_signal_stops_everything_within_five_seconds(start, number) -> None:
     run = start({"polite": LOOP, "stubborn": STUBBORN})
     run.wait_ready()
-    assert wait_until(lambda: "[stubborn] up" in run.log(), 3)
+    assert wait_for(lambda: "[stubborn] up" in run.log(), 3)
     began = time.monotonic()
     run.process.send_signal(number)
     run.process.communicate(timeout=8)
@@ -114,18 +107,18 @@ def test_a_signal_stops_everything_within_five_seconds(start, number) -> None:
 def test_a_killed_supervisor_leaves_no_stage(start) -> None:
     run = start({"a": LOOP, "stubborn": STUBBORN})
     run.wait_ready()
-    assert wait_until(lambda: len(run.pids()) == 2, 10)
+    assert wait_for(lambda: len(run.pids()) == 2, 10)
     run.process.kill()
-    assert wait_until(lambda: run.pids() == [], 3)
+    assert wait_for(lambda: run.pids() == [], 3)
 
 
 def test_a_crashed_stage_comes_back(start) -> None:
     run = start({"worker": LOOP, "other": LOOP})
     run.wait_ready()
-    assert wait_until(lambda: len(run.pids()) == 2, 10)
+    assert wait_for(lambda: len(run.pids()) == 2, 10)
     victim = min(run.pids())
     os.kill(victim, signal.SIGKILL)
-    assert wait_until(lambda: len(run.pids()) == 2 and victim not in run.pids(), 10)
+    assert wait_for(lambda: len(run.pids()) == 2 and victim not in run.pids(), 10)
     assert "signal 9 (SIGKILL)" in run.log()
     assert run.process.poll() is None
 
@@ -158,15 +151,15 @@ print("forked", flush=True)
 {LOOP}"""
     run = start({"worker": code})
     run.wait_ready()
-    assert wait_until(lambda: len(run.pids()) == 2, 10)
+    assert wait_for(lambda: len(run.pids()) == 2, 10)
     first = set(run.pids())
     os.kill(min(first), signal.SIGKILL)
-    assert wait_until(lambda: len(run.pids()) == 2 and not first & set(run.pids()), 10)
+    assert wait_for(lambda: len(run.pids()) == 2 and not first & set(run.pids()), 10)
 
 
 def test_a_flood_of_output_without_newlines_is_cut_and_blocks_nobody(start) -> None:
     flood = f"import sys; sys.stdout.write('x' * 3_000_000); sys.stdout.flush()\n{LOOP}"
     run = start({"flood": flood, "worker": f"print('here', flush=True)\n{LOOP}"})
     run.wait_ready()
-    assert wait_until(lambda: "[worker] here" in run.log(), 3)
-    assert wait_until(lambda: run.log().count("x") >= 2_900_000, 5)
+    assert wait_for(lambda: "[worker] here" in run.log(), 3)
+    assert wait_for(lambda: run.log().count("x") >= 2_900_000, 5)
