@@ -18,7 +18,7 @@ from PIL import Image
 from scripts.live_client import Plan, server_info, speak
 from scripts.managed_run import ROOT, ManagedRun
 from scripts.stream_check import Report
-from tests.integration.conftest import wait_for
+from tests.helpers.waiting import wait_for
 
 
 def hold(run: ManagedRun, *plans: Plan, fps: int | None = None) -> list[Report]:
