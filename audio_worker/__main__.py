@@ -1,9 +1,9 @@
 """`python -m audio_worker`: settings → sockets → worker → run."""
 
-from protocol.cuda_memory import grow_segments
-from protocol.openmp import sleep_at_barriers
-from protocol.settings import settings_from_command_line
-from protocol.stage import Stage
+from protocol.model.hardware.gpu_allocator import grow_segments
+from protocol.model.hardware.threads import sleep_at_barriers
+from protocol.process.settings import settings_from_command_line
+from protocol.process.stage import Stage
 
 PCM_CREDIT = 16
 """Chunks are small and acknowledged as soon as they are in the ring."""
@@ -15,7 +15,7 @@ def main() -> None:
     settings = settings_from_command_line()
     sleep_at_barriers()
     grow_segments()
-    from .worker import STAGE, AudioWorker
+    from audio_worker.worker import STAGE, AudioWorker
 
     with Stage(
         STAGE, settings, takes="pcm", gives="clips", credit=PCM_CREDIT, max_pending_per_session=MAX_PENDING

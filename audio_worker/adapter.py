@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from .whisper import WhisperEncoder, WhisperWeightsError
+from audio_worker.whisper import WhisperEncoder, WhisperWeightsError
 
 DOWN, UP = ".down", ".up"
 

@@ -10,16 +10,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from protocol.audio_tokens import audio_token_positions
-from protocol.messages import Array16, InfoValue
-from protocol.model_config import ModelConfig
-from protocol.openmp import thread_count
-from protocol.settings import Settings
-
-from .adapter import apply_adapter
-from .ring import RATE, WINDOW
-from .sessions import DueClip
-from .whisper import POSITIONS, Window, load_whisper
+from audio_worker.adapter import apply_adapter
+from audio_worker.ring import RATE, WINDOW
+from audio_worker.sessions import DueClip
+from audio_worker.whisper import POSITIONS, Window, load_whisper
+from protocol.model.audio_tokens import audio_token_positions
+from protocol.model.config import ModelConfig
+from protocol.model.hardware.threads import thread_count
+from protocol.process.settings import Settings
+from protocol.wire.messages import Array16, InfoValue
 
 log = logging.getLogger(__name__)
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from protocol.messages import Close, Failed, Pcm
-
-from .ring import Samples, SpeechError, SpeechStream
+from audio_worker.ring import Samples, SpeechError, SpeechStream
+from protocol.wire.messages import Close, Failed, Pcm
 
 STAGE = "audio_worker"
 

@@ -19,9 +19,8 @@ from safetensors import safe_open
 from torch import nn
 from torch.nn import functional as F
 
-from protocol.settings import SettingsError
-
-from .mel import N_MELS, SHORT_WINDOW_MAX, log_mel
+from audio_worker.mel import N_MELS, SHORT_WINDOW_MAX, log_mel
+from protocol.process.settings import SettingsError
 
 Window = Literal["short", "padded"]
 

@@ -6,16 +6,15 @@ import logging
 import time
 from dataclasses import dataclass
 
-from protocol.compute import Output
-from protocol.device_memory import device_memory
+from audio_worker.features import FeatureExtractor
+from audio_worker.sessions import STAGE, DueClip, Sessions
 from protocol.hop import Job
-from protocol.messages import Array16, Clip, Close, Failed, InfoValue, Pcm
-from protocol.model_config import ModelConfig
-from protocol.settings import Settings
-from protocol.stage import Stage, Worker
-
-from .features import FeatureExtractor
-from .sessions import STAGE, DueClip, Sessions
+from protocol.model.config import ModelConfig
+from protocol.model.hardware.gpu_memory import device_memory
+from protocol.process.compute import Output
+from protocol.process.settings import Settings
+from protocol.process.stage import Stage, Worker
+from protocol.wire.messages import Array16, Clip, Close, Failed, InfoValue, Pcm
 
 log = logging.getLogger(__name__)
 

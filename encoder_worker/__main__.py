@@ -1,11 +1,10 @@
 """`python -m encoder_worker`: settings → sockets → worker → run. Start as many as you like, at any time."""
 
-from protocol.cuda_memory import grow_segments
-from protocol.openmp import sleep_at_barriers
-from protocol.settings import settings_from_command_line
-from protocol.stage import Stage
-
-from .allocator import keep_freed_memory
+from protocol.model.hardware.allocator import keep_freed_memory
+from protocol.model.hardware.gpu_allocator import grow_segments
+from protocol.model.hardware.threads import sleep_at_barriers
+from protocol.process.settings import settings_from_command_line
+from protocol.process.stage import Stage
 
 
 def main() -> None:
@@ -13,7 +12,7 @@ def main() -> None:
     sleep_at_barriers()
     grow_segments()
     keep_freed_memory()
-    from .worker import STAGE, EncoderWorker
+    from encoder_worker.worker import STAGE, EncoderWorker
 
     with Stage(STAGE, settings, takes="latents") as stage:
         stage.run(EncoderWorker(settings, stage))

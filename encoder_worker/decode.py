@@ -14,15 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from protocol.logs import first_line
-
-from .doubling import fold_doubling
-from .jpeg import Picture
-from .vae import Decoder
-from .ways import WAYS, Way
+from encoder_worker.fast.ways import WAYS, Way
+from encoder_worker.jpeg import Picture
+from encoder_worker.vae.decoders import Decoder
+from encoder_worker.vae.doubling import fold_doubling
+from protocol.process.logs import first_line
 
 if TYPE_CHECKING:
-    from .fast_kl import FastKL
+    from encoder_worker.fast.kl import FastKL
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +148,7 @@ class ClipDecoder:
         """Kernels and a CUDA graph for this size; whatever fails there leaves the decoder as it was."""
         begin = time.perf_counter()
         try:
-            from .fast_kl import FastKL, fits
+            from encoder_worker.fast.kl import FastKL, fits
 
             if not fits(self._decoder, self.device):
                 return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from protocol.settings import Settings, SettingsError
+from protocol.process.settings import Settings, SettingsError
 
 
 def choose_device(settings: Settings) -> torch.device:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from .jpeg import JpegEncoder, Picture
+from encoder_worker.jpeg import JpegEncoder, Picture
 
 log = logging.getLogger(__name__)
 

@@ -10,21 +10,20 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from protocol.compute import Output
-from protocol.device_memory import device_memory
+from encoder_worker.decode import ClipDecoder, DecodeError
+from encoder_worker.device import choose_device
+from encoder_worker.jpeg import JpegEncoder, with_comment
+from encoder_worker.jpeg_strips import JpegPool, threads_for
+from encoder_worker.vae.decoders import load_decoder
 from protocol.hop import Job
-from protocol.messages import Array16, Frame, InfoValue, Latents
-from protocol.model_config import ModelConfig
-from protocol.openmp import thread_count
-from protocol.results import ClipKey
-from protocol.settings import Settings
-from protocol.stage import Stage, Worker
-
-from .decode import ClipDecoder, DecodeError
-from .device import choose_device
-from .jpeg import JpegEncoder, with_comment
-from .jpeg_strips import JpegPool, threads_for
-from .vae import load_decoder
+from protocol.hop.results import ClipKey
+from protocol.model.config import ModelConfig
+from protocol.model.hardware.gpu_memory import device_memory
+from protocol.model.hardware.threads import thread_count
+from protocol.process.compute import Output
+from protocol.process.settings import Settings
+from protocol.process.stage import Stage, Worker
+from protocol.wire.messages import Array16, Frame, InfoValue, Latents
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ import signal
 import zmq
 
 from gateway.gateway import Gateway
-from protocol.logs import set_up_logging
-from protocol.settings import Settings, settings_from_command_line
-from protocol.sockets import EndpointError
+from protocol.hop.sockets import EndpointError
+from protocol.process.logs import set_up_logging
+from protocol.process.settings import Settings, settings_from_command_line
 
 log = logging.getLogger(__name__)
 

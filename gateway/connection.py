@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed
 
 from gateway.core.figures import Rate
 from gateway.core.session import Choice, Limits, SessionCore
-from protocol.browser import (
+from protocol.wire.browser import (
     BrowserError,
     Change,
     Flush,
@@ -32,7 +32,7 @@ from protocol.browser import (
     parse_options,
     parse_pcm,
 )
-from protocol.messages import Pcm
+from protocol.wire.messages import Pcm
 
 log = logging.getLogger(__name__)
 

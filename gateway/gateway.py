@@ -23,12 +23,12 @@ from gateway.core.session import Choice, Limits
 from gateway.pictures import Pictures
 from gateway.site import JSON, Answer, Site, is_upgrade, response
 from gateway.stages import StageBoard
-from protocol.aio import pump
-from protocol.browser import MAX_MESSAGE_BYTES, SUBPROTOCOL_V2, BrowserError, Options
 from protocol.hop import HopServer
-from protocol.messages import Close, Failed, Frame, Pcm, Status
-from protocol.results import ResultServer
-from protocol.settings import Settings
+from protocol.hop.aio import pump
+from protocol.hop.results import ResultServer
+from protocol.process.settings import Settings
+from protocol.wire.browser import MAX_MESSAGE_BYTES, SUBPROTOCOL_V2, BrowserError, Options
+from protocol.wire.messages import Close, Failed, Frame, Pcm, Status
 
 log = logging.getLogger(__name__)
 

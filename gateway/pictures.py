@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from protocol.settings import ROOT, Settings
+from protocol.process.settings import ROOT, Settings
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MAX_PIXELS = 64_000_000
 SIDE = 512
-BUNDLED_POSES = ROOT / "demo" / "poses"
+BUNDLED_POSES = ROOT / "demo/bundled/poses"
 
 # OpenPose's 21 points of a hand: the wrist, then four joints for each finger from the thumb on.
 BONES = tuple((0 if joint == 0 else 4 * f + joint, 4 * f + joint + 1) for f in range(5) for joint in range(4))

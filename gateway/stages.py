@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeVar
 
-from protocol.messages import InfoValue, Status
+from protocol.wire.messages import InfoValue, Status
 
 STAGES = ("audio_worker", "gpu_worker", "encoder_worker")
 

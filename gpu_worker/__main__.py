@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from gpu_worker.engine_api import Engine
 from gpu_worker.prefetch import QUEUE_DEPTH
-from gpu_worker.work import Engine
 from gpu_worker.worker import GpuWorker, credit
-from protocol.cuda_memory import grow_segments
-from protocol.openmp import sleep_at_barriers
-from protocol.settings import Settings, settings_from_command_line
-from protocol.stage import Stage
+from protocol.model.hardware.gpu_allocator import grow_segments
+from protocol.model.hardware.threads import sleep_at_barriers
+from protocol.process.settings import Settings, settings_from_command_line
+from protocol.process.stage import Stage
 
 
 def main() -> None:
@@ -31,10 +31,10 @@ def main() -> None:
 def engine_for(settings: Settings) -> Engine:
     # Only one of them is imported: the models' libraries take seconds.
     if settings.passthrough:
-        from gpu_worker.passthrough import PassthroughEngine
+        from gpu_worker.engine.passthrough import PassthroughEngine
 
         return PassthroughEngine(settings)
-    from gpu_worker.engine import DenoiserEngine
+    from gpu_worker.engine.serve import DenoiserEngine
 
     return DenoiserEngine(settings)
 

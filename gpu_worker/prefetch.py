@@ -15,12 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from gpu_worker.engine_api import Done, Engine
 from gpu_worker.fair_queue import FairQueue
 from gpu_worker.sessions import EpochFloor
-from gpu_worker.work import Done, Engine
-from protocol.compute import Compute, Output
-from protocol.messages import Clip
-from protocol.metrics import Metrics
+from protocol.process.compute import Compute, Output
+from protocol.process.metrics import Metrics
+from protocol.wire.messages import Clip
 
 logger = logging.getLogger(__name__)
 

@@ -6,16 +6,16 @@ import logging
 import time
 from dataclasses import dataclass
 
-from gpu_worker.pace import Pace
+from gpu_worker.engine_api import ClipError, DeviceLost, Done, Engine
 from gpu_worker.prefetch import Prefetch, Task
-from gpu_worker.trial import Trial
-from gpu_worker.work import ClipError, DeviceLost, Done, Engine
-from protocol.compute import Output
+from gpu_worker.rate.pace import Pace
+from gpu_worker.rate.trial import Trial
 from protocol.hop import Acked, Event, Job, WorkerJoined
-from protocol.limits import CREDIT
-from protocol.messages import Clip, Close, InfoValue, Latents, Work
-from protocol.settings import Settings, SettingsError
-from protocol.stage import Stage, Worker
+from protocol.process.compute import Output
+from protocol.process.settings import Settings, SettingsError
+from protocol.process.stage import Stage, Worker
+from protocol.wire.limits import CREDIT
+from protocol.wire.messages import Clip, Close, InfoValue, Latents, Work
 
 logger = logging.getLogger(__name__)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures the bundled model and writes docs/bundled-model-evaluation.md. Arguments go to `python -m demo.evaluate`
+# Measures the bundled model and writes docs/bundled-model-evaluation.md. Arguments go to `python -m demo.factory.evaluate`
 # in place of `--out docs`; `scripts/evaluate_bundled.sh --help` lists them. Leave the machine alone meanwhile: it
 # also measures speed.
 set -euo pipefail
@@ -8,4 +8,4 @@ cd "$root"
 python=${PYTHON:-$root/.venv/bin/python}
 [ -n "${PYTHON:-}" ] || [ -x "$python" ] || python=python3
 if [ $# -eq 0 ]; then set -- --out docs; fi
-exec "$python" -m demo.evaluate "$@"
+exec "$python" -m demo.factory.evaluate "$@"

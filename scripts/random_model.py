@@ -22,7 +22,7 @@ import yaml
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from gpu_worker.model import DenoisingUNet3D, PoseEncoder, ReferenceUNet2D, UNetConfig
+from gpu_worker.denoiser.model import DenoisingUNet3D, PoseEncoder, ReferenceUNet2D, UNetConfig
 
 BASE_UNET: dict[str, Any] = {
     "_class_name": "UNet2DConditionModel",

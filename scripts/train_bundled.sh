@@ -3,12 +3,12 @@
 #
 #   scripts/train_bundled.sh                      # all of it, from nothing, on a CUDA GPU (about 100 minutes on an H200)
 #   scripts/train_bundled.sh --budget 25          # only steps that fit into 25 minutes; call it again for the rest
-#   scripts/train_bundled.sh --plan continue      # further from the weights in demo/model
+#   scripts/train_bundled.sh --plan continue      # further from the weights in demo/bundled/model
 #   scripts/train_bundled.sh --plan cpu           # the same without a GPU: clips are drawn and encoded once
 #
 # --gpus N        train on N GPUs of this machine together (default 1)
 # --state DIR     the training state (default weights/bundled-training, not tracked)
-# --export        write the weights to demo/model after each step (default: after the last)
+# --export        write the weights to demo/bundled/model after each step (default: after the last)
 # --dry-run       say what would be done
 # PYTHON=…        the Python to use (default .venv's, else python3); it needs torch, diffusers, numpy, safetensors, yaml
 set -euo pipefail
@@ -65,13 +65,13 @@ python=${PYTHON:-$root/.venv/bin/python}
 run() { echo "+ $*" >&2; [ -n "$dry" ] || "$@"; }
 
 # What is trained on: both are built once, from fixed seeds.
-[ -f demo/figure/build/identities.npz ] || run "$python" -m demo.figure.make_identities
-[ -f demo/speech/build/speech.npz ] || run "$python" -m demo.speech.make_speech
+[ -f demo/factory/figure/build/identities.npz ] || run "$python" -m demo.factory.figure.make_identities
+[ -f demo/factory/speech/build/speech.npz ] || run "$python" -m demo.factory.speech.make_speech
 
 done_file=$state/steps.done
 [ -n "$dry" ] || { mkdir -p "$state"; touch "$done_file"; }
 if [ "$plan" != scratch ] && [ ! -f "$state/networks.json" ]; then
-  run "$python" -m demo.train.from_export --state "$state"
+  run "$python" -m demo.factory.train.from_export --state "$state"
 fi
 
 export OMP_WAIT_POLICY=PASSIVE
@@ -80,12 +80,12 @@ train() {
   local rank
   case $1 in
     vae | denoiser) ;;
-    *) run "$python" -m demo.train "$@"; return ;;
+    *) run "$python" -m demo.factory.train "$@"; return ;;
   esac
-  if [ "$gpus" -eq 1 ]; then run "$python" -m demo.train "$@"; return; fi
+  if [ "$gpus" -eq 1 ]; then run "$python" -m demo.factory.train "$@"; return; fi
   local pids=()
   for ((rank = 0; rank < gpus; rank++)); do
-    CUDA_VISIBLE_DEVICES=$rank run "$python" -m demo.train "$@" --rank "$rank" --processes "$gpus" &
+    CUDA_VISIBLE_DEVICES=$rank run "$python" -m demo.factory.train "$@" --rank "$rank" --processes "$gpus" &
     pids+=($!)
   done
   for ((rank = 0; rank < gpus; rank++)); do
@@ -97,8 +97,8 @@ sharpen() {
   run rm -rf -- "$state/sharpened"
   run mkdir "$state/sharpened"
   run cp -- "$state/networks.json" "$state/vae.json" "$state"/*.safetensors "$state/sharpened/"
-  run "$python" -m demo.train decoder --state "$state/sharpened" "$@"
-  run "$python" -m demo.train blend --state "$state" --other "$state/sharpened" --share 0.35
+  run "$python" -m demo.factory.train decoder --state "$state/sharpened" "$@"
+  run "$python" -m demo.factory.train blend --state "$state" --other "$state/sharpened" --share 0.35
   run rm -rf -- "$state/sharpened"
 }
 spent=0 trained=
@@ -116,12 +116,12 @@ for step in "${steps[@]}"; do
   spent=$((spent + minutes)) trained=yes
   [ -n "$dry" ] || echo "$name" >>"$done_file"
   if [ "$export" = each ] && [ "$stage" != cache ] && [ -n "$dry$(ls "$state/networks.average.safetensors" 2>/dev/null)" ]; then
-    run "$python" -m demo.train export --state "$state"
+    run "$python" -m demo.factory.train export --state "$state"
   fi
 done
 if [ -z "$trained" ]; then
   echo "train_bundled: every step of the plan that fits is done (see $done_file)" >&2
 elif [ "$export" = last ] && [ -n "$dry$(ls "$state/networks.average.safetensors" 2>/dev/null)" ]; then
-  run "$python" -m demo.train export --state "$state"
+  run "$python" -m demo.factory.train export --state "$state"
   echo "train_bundled: measure it with scripts/evaluate_bundled.sh" >&2
 fi

@@ -12,7 +12,7 @@ if not torch.cuda.is_available():
     # Without a GPU its interpreter runs the kernels. Triton reads this once, when it is first imported.
     os.environ["TRITON_INTERPRET"] = "1"
 
-from protocol.settings import load_settings
+from protocol.process.settings import load_settings
 
 
 @pytest.fixture(scope="session")

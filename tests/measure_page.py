@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.bench_machines import IN_STEP, Machine, machines
-from scripts.bench_tools import machine as this_machine
-from scripts.bench_tools import run_on, table, warm_up
-from scripts.live_bench import speech
-from scripts.live_client import server_info
-from scripts.sound import write_wav
+from scripts.bench.common.tools import machine as this_machine
+from scripts.bench.common.tools import run_on, table, warm_up
+from scripts.bench.gpu.live import speech
+from scripts.bench.host.machines import IN_STEP, Machine, machines
+from scripts.talk.live import server_info
+from scripts.talk.sound import write_wav
 from tests.helpers.chromium import Chromium
 
 SETTLED = 3.0  # seconds after the first picture that are not counted: the page finds its buffer

@@ -11,7 +11,7 @@ from collections import deque
 import numpy as np
 import numpy.typing as npt
 
-from protocol.browser import BrowserError
+from protocol.wire.browser import BrowserError
 
 Samples = npt.NDArray[np.float32]
 

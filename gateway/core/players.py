@@ -13,7 +13,7 @@ from typing import Protocol
 
 from gateway.core.audio_log import ClipAudio, ClipShape
 from gateway.core.play_clock import PlayClock
-from protocol.browser import AudioMessage, Shown, VideoMessage, encode_audio, encode_video
+from protocol.wire.browser import AudioMessage, Shown, VideoMessage, encode_audio, encode_video
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from protocol.messages import Frame
+from protocol.wire.messages import Frame
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from gateway.core.figures import Rate
 from gateway.core.pace import PacedInput
 from gateway.core.players import AckedPlayer, Outgoing, PacedPlayer, Player, Sound
 from gateway.core.reorder import ClipBegins, ClipEnds, Picture, Reorderer
-from protocol.browser import AudioMessage, BrowserError, Shown, VideoMessage
-from protocol.messages import Failed, Frame, Pcm
-from protocol.metrics import Window
+from protocol.process.metrics import Window
+from protocol.wire.browser import AudioMessage, BrowserError, Shown, VideoMessage
+from protocol.wire.messages import Failed, Frame, Pcm
 
 log = logging.getLogger(__name__)
 

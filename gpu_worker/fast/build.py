@@ -24,6 +24,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gpu_worker.denoiser.model import DenoisingUNet3D
+from gpu_worker.denoiser.model.attention import Attention
+from gpu_worker.denoiser.model.blocks import UpBlock
+from gpu_worker.denoiser.model.transformer import AUDIO_GAIN
 from gpu_worker.fast.weights import (
     Heads,
     Layer,
@@ -38,10 +42,6 @@ from gpu_worker.fast.weights import (
     TemporalAttention,
     TemporalBlock,
 )
-from gpu_worker.model import DenoisingUNet3D
-from gpu_worker.model.attention import Attention
-from gpu_worker.model.blocks import UpBlock
-from gpu_worker.model.transformer import AUDIO_GAIN
 
 # Modules are Any below: torch knows a submodule as Tensor or Module, whatever it is.
 

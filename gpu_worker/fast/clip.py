@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpu_worker.denoiser.loading import Models
+from gpu_worker.denoiser.model import ReferenceCache
+from gpu_worker.denoiser.pipeline import PRESERVED, frame_orders
+from gpu_worker.denoiser.sampler import Step, make_steps
 from gpu_worker.fast.build import build
 from gpu_worker.fast.low import WatchingOps, layers_of, lower
 from gpu_worker.fast.network import Inputs, Positions, StepRunner, audio_keys_values, mergeable
 from gpu_worker.fast.ops import Image, TorchOps
 from gpu_worker.fast.tiers import TIERS, Tier
 from gpu_worker.fast.weights import Heads, Network, SpareColumn
-from gpu_worker.loading import Models
-from gpu_worker.model import ReferenceCache
-from gpu_worker.pipeline import PRESERVED, frame_orders
-from gpu_worker.sampler import Step, make_steps
-from protocol.logs import first_line
+from protocol.process.logs import first_line
 
 logger = logging.getLogger(__name__)
 

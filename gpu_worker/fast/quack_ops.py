@@ -20,7 +20,7 @@ from torch import Tensor
 
 from gpu_worker.fast.triton_ops import TritonOps
 from gpu_worker.fast.weights import Linear
-from protocol.logs import first_line
+from protocol.process.logs import first_line
 
 logger = logging.getLogger(__name__)
 

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from gpu_worker.fast.kernels import norms, whole_norms
+from gpu_worker.fast.kernels.attention import Tile, attention_split, two_source_attention
+from gpu_worker.fast.kernels.geglu import GemmTile, gate, geglu
+from gpu_worker.fast.kernels.launch import can_launch_early, programmatic
+from gpu_worker.fast.kernels.temporal import temporal_attention
 from gpu_worker.fast.ops import Image, TorchOps
 from gpu_worker.fast.weights import Heads, Linear, Low, Norm, SplitRule
-from gpu_worker.kernels import norms, whole_norms
-from gpu_worker.kernels.attention import Tile, attention_split, two_source_attention
-from gpu_worker.kernels.geglu import GemmTile, gate, geglu
-from gpu_worker.kernels.launch import can_launch_early, programmatic
-from gpu_worker.kernels.temporal import temporal_attention
 
 OWN_ATTENTION = 64
 """Heads up to this size go through the kernel here, larger ones through cuDNN."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from audio_worker.adapter import apply_adapter, linear_layers
 from audio_worker.features import FeatureExtractor
 from audio_worker.whisper import WhisperEncoder, WhisperWeightsError
-from demo.make_whisper import DEFAULT_OUT
+from demo.factory.make_whisper import DEFAULT_OUT
 
 LAYER = "layers.1.fc1"
 

@@ -8,8 +8,8 @@ import torch
 
 from audio_worker.features import FeatureExtractor, choose_device, choose_dtype, clip_positions
 from audio_worker.sessions import DueClip
-from demo.make_whisper import DEFAULT_OUT
-from protocol.settings import load_settings
+from demo.factory.make_whisper import DEFAULT_OUT
+from protocol.process.settings import load_settings
 
 
 def due(seed: int, fps: int = 24, frames: int = 12, session: str = "a") -> DueClip:

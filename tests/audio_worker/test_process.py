@@ -18,11 +18,11 @@ import zmq
 from audio_worker.features import FeatureExtractor
 from audio_worker.ring import ClipRing
 from audio_worker.sessions import DueClip
-from demo.make_whisper import DEFAULT_OUT
+from demo.factory.make_whisper import DEFAULT_OUT
 from protocol.hop import HopClient, HopServer, Job
-from protocol.messages import Clip, Close, Failed, Pcm, Status
-from protocol.results import ResultServer
-from protocol.settings import ROOT
+from protocol.hop.results import ResultServer
+from protocol.process.settings import ROOT
+from protocol.wire.messages import Clip, Close, Failed, Pcm, Status
 from tests.audio_worker.placeholders import write_config
 
 pytestmark = pytest.mark.timeout(60)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from audio_worker.sessions import Sessions
-from protocol.messages import Close, Failed, Pcm
+from protocol.wire.messages import Close, Failed, Pcm
 
 
 def pcm(

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from audio_worker.mel import SHORT_WINDOW_MAX, log_mel, mel_filters
 from audio_worker.whisper import WhisperEncoder, WhisperWeightsError, load_whisper
-from demo.make_whisper import DEFAULT_OUT
+from demo.factory.make_whisper import DEFAULT_OUT
 from tests.helpers.parity import golden, relative_error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from demo.evaluate import trial_late
+from demo.factory.evaluate import trial_late
 
 
 @pytest.mark.timeout(300)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from demo.evaluate import command
-from demo.evaluate.bench import FULL, QUICK, Bench, Scale
-from demo.evaluate.path import StreamingPath
-from protocol.settings import Settings
+from demo.factory.evaluate import command
+from demo.factory.evaluate.bench import FULL, QUICK, Bench, Scale
+from demo.factory.evaluate.path import StreamingPath
+from protocol.process.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_an_avatar_that_is_not_there_is_an_error(bench: Bench) -> None:
 
 
 def test_facts_say_what_ran(bench: Bench) -> None:
-    from demo.evaluate.report import describe
+    from demo.factory.evaluate.report import describe
 
     facts = describe(bench)
     assert (facts["dtype"], facts["fps"], facts["jpeg_quality"]) == ("float32", 8, 90)

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from demo.evaluate.judge import mean_change
-from demo.evaluate.scores import (
+from demo.factory.evaluate.judge import mean_change
+from demo.factory.evaluate.scores import (
     best_lag,
     closures_shut,
     correlation,
@@ -25,8 +25,8 @@ from demo.evaluate.scores import (
     syllables,
     wrongly_shut,
 )
-from demo.evaluate.table import Section, as_markdown, as_text, count_met
-from demo.evaluate.trial_silence import HUM_DB, KINDS, NOISE_DB, background, blinks
+from demo.factory.evaluate.table import Section, as_markdown, as_text, count_met
+from demo.factory.evaluate.trial_silence import HUM_DB, KINDS, NOISE_DB, background, blinks
 
 
 def _pattern() -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,15 +13,22 @@ import numpy as np
 import pytest
 import torch
 
-from demo.evaluate import report, trial_conditions, trial_human, trial_long, trial_silence, trial_truth
-from demo.evaluate.bench import QUICK, Bench
-from demo.evaluate.command import SAMPLE
-from demo.evaluate.judge import Judge
-from demo.evaluate.material import HeldOut, Scene
-from demo.evaluate.path import Made, Picture
-from demo.evaluate.scores import SHUT
-from demo.evaluate.table import Section
-from scripts.sound import write_wav
+from demo.factory.evaluate import (
+    report,
+    trial_conditions,
+    trial_human,
+    trial_long,
+    trial_silence,
+    trial_truth,
+)
+from demo.factory.evaluate.bench import QUICK, Bench
+from demo.factory.evaluate.command import SAMPLE
+from demo.factory.evaluate.judge import Judge
+from demo.factory.evaluate.material import HeldOut, Scene
+from demo.factory.evaluate.path import Made, Picture
+from demo.factory.evaluate.scores import SHUT
+from demo.factory.evaluate.table import Section
+from scripts.talk.sound import write_wav
 
 FPS, CLIP = 8, 4
 SCALE = replace(
@@ -152,7 +159,7 @@ def test_the_report_has_tables_pictures_and_numbers(
     monkeypatch.setattr(report, "describe", lambda bench: defaultdict(str, fps=FPS))
     small = replace(bench, scale=replace(SCALE, seconds=1.0, silence_seconds=1.0, condition_seconds=1.0))
     sections = [trial_truth.run(small), trial_silence.run(small), trial_conditions.run(small)]
-    path = report.write(tmp_path, sections, small, "python -m demo.evaluate")
+    path = report.write(tmp_path, sections, small, "python -m demo.factory.evaluate")
     text = path.read_text(encoding="utf-8")
     assert "| PSNR, whole frame |" in text
     for name in ("truth.webp", "mouths.webp", "curves.png", "silence.png", "conditions.webp"):
@@ -172,7 +179,7 @@ def test_states_follow_the_loop_and_rest_after_the_words(bench: DrawnBench) -> N
 
 
 def test_missing_material_names_the_command(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"python -m demo\.figure\.make_identities"):
+    with pytest.raises(FileNotFoundError, match=r"python -m demo\.factory\.figure\.make_identities"):
         HeldOut(tmp_path / "no.npz", SAMPLE / "speech.npz", 2, 128, torch.device("cpu"))
     with pytest.raises(FileNotFoundError, match=r"python -m demo\.speech\.make_speech"):
         HeldOut(SAMPLE / "identities.npz", tmp_path / "no.npz", 2, 128, torch.device("cpu"))

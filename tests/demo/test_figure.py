@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from demo.figure.layers import VIEW, VIEW_Y, hair_behind, premultiplied_average, split_layers
-from demo.figure.make_identities import SPLIT_FILE
-from demo.figure.measure import MouthMeter, crop_mouth, mouth_box, true_opening
-from demo.figure.people import BUNDLED, all_people, split
-from demo.figure.renderer import DEFAULT_ASSETS, Renderer
-from demo.figure.rest import rest_hands
-from demo.figure.state import FigureState
-from demo.motion.visemes import CHANNELS, blended
+from demo.factory.figure.layers import VIEW, VIEW_Y, hair_behind, premultiplied_average, split_layers
+from demo.factory.figure.make_identities import SPLIT_FILE
+from demo.factory.figure.measure import MouthMeter, crop_mouth, mouth_box, true_opening
+from demo.factory.figure.people import BUNDLED, all_people, split
+from demo.factory.figure.renderer import DEFAULT_ASSETS, Renderer
+from demo.factory.figure.rest import rest_hands
+from demo.factory.figure.state import FigureState
+from demo.factory.motion.visemes import CHANNELS, blended
 from tests.helpers.figure import write_stand_in
 
 

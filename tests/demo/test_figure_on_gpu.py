@@ -10,11 +10,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from demo.figure import face, hands
-from demo.figure.captured import CapturedRenderer
-from demo.figure.renderer import Renderer
-from demo.figure.rest import rest_hands
-from demo.figure.state import FigureState
+from demo.factory.figure import face, hands
+from demo.factory.figure.captured import CapturedRenderer
+from demo.factory.figure.renderer import Renderer
+from demo.factory.figure.rest import rest_hands
+from demo.factory.figure.state import FigureState
 from tests.helpers.figure import write_stand_in
 
 

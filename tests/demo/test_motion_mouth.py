@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from demo.motion.mouth import ANTICIPATION, TRACK_RATE, loudness_track, mouth_track
-from demo.motion.visemes import CHANNELS, TABLE, visemes
-from demo.speech import phones as sets
+from demo.factory.motion.mouth import ANTICIPATION, TRACK_RATE, loudness_track, mouth_track
+from demo.factory.motion.visemes import CHANNELS, TABLE, visemes
+from demo.factory.speech import phones as sets
 
 TIMES = np.arange(0, 2, 1 / TRACK_RATE)
 

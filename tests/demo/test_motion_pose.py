@@ -1,18 +1,16 @@
 """Pose loops, signs of life, their marks, and the drawing of pose maps."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 
-from demo.figure.rest import rest_hands
-from demo.motion import pose_map
-from demo.motion.hands import hand_track
-from demo.motion.life import HEAD_ROLL, HEAD_SHIFT, LOOP_FRAMES, life_track
-from demo.motion.marks import LIFE_COLUMNS, MARKS_COUNT, MARKS_EDGES, life_to_marks
-from demo.poses.make_poses import FOLDER, load_split, pose_arrays
-from gpu_worker import pose_sdf
+from demo.factory.figure.rest import rest_hands
+from demo.factory.motion import pose_map
+from demo.factory.motion.hands import hand_track
+from demo.factory.motion.life import HEAD_ROLL, HEAD_SHIFT, LOOP_FRAMES, life_track
+from demo.factory.motion.marks import LIFE_COLUMNS, MARKS_COUNT, MARKS_EDGES, life_to_marks
+from demo.factory.poses.make_poses import BUNDLED, load_split, pose_arrays
+from gpu_worker.poses import sdf as pose_sdf
 
 SPLIT = load_split()
 
@@ -44,14 +42,14 @@ def test_hands_have_their_size():
 def test_shipped_loops_are_what_the_script_makes():
     for name in SPLIT["bundled"]:
         expected = pose_arrays(name)
-        with np.load(FOLDER / f"{name}.npz", allow_pickle=False) as file:
+        with np.load(BUNDLED / f"{name}.npz", allow_pickle=False) as file:
             assert set(file) == set(expected)
             for key, value in expected.items():
                 if value.dtype.kind == "f":
                     np.testing.assert_allclose(file[key], value, atol=1e-5)
                 else:
                     assert np.array_equal(file[key], value)
-    assert json.loads((FOLDER / "split.json").read_text())["frames"] % 12 == 0
+    assert load_split()["frames"] % 12 == 0
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from demo.motion.visemes import CHANNELS, visemes
-from demo.speech import augment, corpus, engines, make_speech, texts
-from demo.speech.closures import RELEASE, refine_closures
-from demo.speech.stream import ALIGNMENT, make_stream
-from demo.speech.utterance import SAMPLE_RATE, Utterance
+from demo.factory.motion.visemes import CHANNELS, visemes
+from demo.factory.speech import augment, corpus, engines, make_speech, texts
+from demo.factory.speech.closures import RELEASE, refine_closures
+from demo.factory.speech.stream import ALIGNMENT, make_stream
+from demo.factory.speech.utterance import SAMPLE_RATE, Utterance
 
 RATE = SAMPLE_RATE
 needs_flite = pytest.mark.skipif(shutil.which("flite") is None, reason="flite is not installed")

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from demo.train.checkpoint import load_training
-from demo.train.export import export_model
-from demo.train.from_export import MODEL, start
-from demo.train.models import build_networks
+from demo.factory.train.checkpoint import load_training
+from demo.factory.train.export import export_model
+from demo.factory.train.from_export import MODEL, start
+from demo.factory.train.models import build_networks
 
 FILES = ("denoising_unet", "motion_module", "reference_unet", "pose_encoder", "vae/diffusion_pytorch_model")
 

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from audio_worker.whisper import WhisperEncoder
-from demo.make_whisper import DEFAULT_OUT
-from demo.train.listen import LowRank, Reader, correct, load_ears, save_corrections
-from gpu_worker.model.attention import Attention, attend
+from demo.factory.make_whisper import DEFAULT_OUT
+from demo.factory.train.listen import LowRank, Reader, correct, load_ears, save_corrections
+from gpu_worker.denoiser.model.attention import Attention, attend
 
 
 def test_corrections_start_as_nothing_and_are_found_again(tmp_path: Path) -> None:

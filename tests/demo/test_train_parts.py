@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from demo.train.blend import blend_vae
-from demo.train.replay import Replay
-from demo.train.step import Gradients, GraphedLoss, warm_cosine
-from demo.train.variety import FASTEST, SLOWEST, color_matrices, paces, read_between, recolor
+from demo.factory.train.blend import blend_vae
+from demo.factory.train.replay import Replay
+from demo.factory.train.step import Gradients, GraphedLoss, warm_cosine
+from demo.factory.train.variety import FASTEST, SLOWEST, color_matrices, paces, read_between, recolor
 
 
 def test_replay_keeps_the_newest() -> None:

@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from demo.train.data import RARE, Material, Poses, rarity
-from demo.train.decoder import train_decoder
-from demo.train.denoiser import HAND_MARGIN, HAND_WEIGHT, hand_weights
-from demo.train.from_export import MODEL, start
-from demo.train.vae import local_contrast, picture_loss, strength_loss
+from demo.factory.train.data import RARE, Material, Poses, rarity
+from demo.factory.train.decoder import train_decoder
+from demo.factory.train.denoiser import HAND_MARGIN, HAND_WEIGHT, hand_weights
+from demo.factory.train.from_export import MODEL, start
+from demo.factory.train.vae import local_contrast, picture_loss, strength_loss
 
-SAMPLE = Path(__file__).resolve().parents[2] / "demo/evaluate/sample"
+SAMPLE = Path(__file__).resolve().parents[2] / "demo/factory/evaluate/sample"
 
 
 def test_outlines_have_contrast_and_plain_colour_has_none() -> None:

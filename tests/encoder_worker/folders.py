@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from safetensors.torch import save_file
 
-from encoder_worker.lite_decoder import LiteDecoder
+from encoder_worker.vae.lite_decoder import LiteDecoder
 
 
 def make_kl(folder: Path, channels: int = 4) -> AutoencoderKL:

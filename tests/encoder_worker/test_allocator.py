@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from encoder_worker import allocator
+from protocol.model.hardware import allocator
 
 FAULTS = """
 import resource, torch
-from encoder_worker.allocator import keep_freed_memory
+from protocol.model.hardware.allocator import keep_freed_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(50):

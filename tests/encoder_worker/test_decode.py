@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from encoder_worker.decode import ClipDecoder, DecodeError, plans_for
 from encoder_worker.device import choose_device
-from encoder_worker.vae import load_decoder
-from protocol.checkpoint import CheckpointError
-from protocol.settings import SettingsError, load_settings
+from encoder_worker.vae.decoders import load_decoder
+from protocol.model.checkpoint import CheckpointError
+from protocol.process.settings import SettingsError, load_settings
 from tests.encoder_worker.folders import make_kl, make_lite, make_tiny
 from tests.helpers.parity import draw_weights, golden, relative_error, tiny_configs
 

@@ -15,10 +15,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from encoder_worker.decode import ClipDecoder
-from encoder_worker.doubling import DoublingConv, fold_doubling
-from encoder_worker.tiles import LIGHT, SQUARE, TALL, WIDE, Tile, candidates, fastest
-from encoder_worker.vae import KLDecoder
-from encoder_worker.ways import WAYS, Way, fastest_recording
+from encoder_worker.fast.tiles import LIGHT, SQUARE, TALL, WIDE, Tile, candidates, fastest
+from encoder_worker.fast.ways import WAYS, Way, fastest_recording
+from encoder_worker.vae.decoders import KLDecoder
+from encoder_worker.vae.doubling import DoublingConv, fold_doubling
 
 CUDA = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (9, 0)
 DEVICE = torch.device("cuda" if CUDA else "cpu")
@@ -74,7 +74,7 @@ def fast_kl():
     pytest.importorskip("triton", reason="the kernels need Triton, which is not installed here")
     if not CUDA and os.environ.get("TRITON_INTERPRET") != "1":
         pytest.skip("Triton's interpreter is not on")
-    from encoder_worker import fast_kl
+    from encoder_worker.fast import kl as fast_kl
 
     return fast_kl
 
@@ -152,7 +152,7 @@ def test_the_fastest_way_that_makes_the_same_pictures_is_kept(monkeypatch, caplo
         return recordings[-1]
 
     monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
-    monkeypatch.setattr("encoder_worker.ways._fastest", last)
+    monkeypatch.setattr("encoder_worker.fast.ways._fastest", last)
     kept = fastest_recording(record, [Way(lanes=3), *levels], pixels)  # type: ignore[arg-type]
     assert kept.way == Way(lanes=2) and timed == [Way(), Way(lanes=2)]
     assert "out of memory" in caplog.text and "1 lane, PDL, which is not used" in caplog.text

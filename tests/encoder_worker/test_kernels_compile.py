@@ -13,7 +13,7 @@ pytest.importorskip("triton", reason="the kernels need Triton, which is not inst
 # In a process of its own, where Triton compiles instead of interpreting.
 PROGRAM = """
 from functools import partial
-from encoder_worker import kernels
+from encoder_worker.fast import kernels
 from tests.helpers.hopper import build
 
 build = partial(build, pointer="*fp32", whole=False)

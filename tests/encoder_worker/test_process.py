@@ -17,9 +17,9 @@ import zmq
 
 from encoder_worker.jpeg import JpegEncoder
 from protocol.hop import Acked, HopServer, WorkerJoined
-from protocol.messages import Failed, Frame, Latents, Status
-from protocol.results import ResultServer
-from protocol.settings import ROOT
+from protocol.hop.results import ResultServer
+from protocol.process.settings import ROOT
+from protocol.wire.messages import Failed, Frame, Latents, Status
 from tests.audio_worker.placeholders import write_config
 from tests.encoder_worker.folders import make_kl
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from encoder_worker.worker import EncoderWorker
-from protocol.compute import Output
 from protocol.hop import Job
-from protocol.hop_client import Token
-from protocol.messages import Frame, Latents
-from protocol.metrics import Metrics
-from protocol.settings import load_settings
-from protocol.stage import Stage
+from protocol.hop.client import Token
+from protocol.process.compute import Output
+from protocol.process.metrics import Metrics
+from protocol.process.settings import load_settings
+from protocol.process.stage import Stage
+from protocol.wire.messages import Frame, Latents
 
 
 class FakeStage:

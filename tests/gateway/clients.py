@@ -12,7 +12,7 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 
-from protocol.browser import SUBPROTOCOL_V2, AudioMessage, VideoMessage, decode_down
+from protocol.wire.browser import SUBPROTOCOL_V2, AudioMessage, VideoMessage, decode_down
 from tests.gateway.conftest import Running
 
 

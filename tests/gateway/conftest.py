@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from protocol.settings import ROOT, Settings
+from protocol.process.settings import ROOT, Settings
 from tests.helpers.fake_stages import Behaviour, FakeStages
 
 

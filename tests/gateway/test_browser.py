@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.browser import (
+from protocol.wire.browser import (
     AudioMessage,
     BrowserError,
     Change,

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from gateway.core.audio_log import ClipShape
 from gateway.core.session import Choice, Limits, SessionCore
-from protocol.browser import AudioMessage, BrowserError, Shown, decode_down
-from protocol.messages import Failed, Frame
+from protocol.wire.browser import AudioMessage, BrowserError, Shown, decode_down
+from protocol.wire.messages import Failed, Frame
 
 CHOICE = Choice("ada", "calm", ClipShape(24, 12), 16000)
 

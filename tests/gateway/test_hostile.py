@@ -12,7 +12,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
-from protocol.browser import MAX_MESSAGE_BYTES, SUBPROTOCOL_V2
+from protocol.wire.browser import MAX_MESSAGE_BYTES, SUBPROTOCOL_V2
 from tests.gateway.clients import StallWatch, client_v1, client_v2, noise
 from tests.gateway.conftest import Running
 from tests.helpers.fake_stages import avatar_of

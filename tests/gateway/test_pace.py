@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.pace import TOLERANCE, PacedInput
-from protocol.browser import BrowserError
+from protocol.wire.browser import BrowserError
 
 
 def test_a_live_microphone_is_never_held_back():

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from protocol.browser import AudioMessage, VideoMessage, encode_audio, encode_video
-from protocol.settings import ROOT
+from protocol.process.settings import ROOT
+from protocol.wire.browser import AudioMessage, VideoMessage, encode_audio, encode_video
 from tests.gateway.conftest import Running, running
 from tests.helpers.chromium import Chromium, Page, find_chromium
 from tests.helpers.fake_stages import Behaviour
@@ -30,7 +30,7 @@ STATS = "JSON.parse(JSON.stringify(window.echomimic.stats))"
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Running]:
-    with running(pictures=ROOT / "demo" / "avatars", max_sessions=2) as run:
+    with running(pictures=ROOT / "demo/bundled/avatars", max_sessions=2) as run:
         yield run
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.core.audio_log import ClipAudio, ClipShape
 from gateway.core.players import AckedPlayer, PacedPlayer, Sound
-from protocol.browser import AudioMessage, Shown, VideoMessage, decode_down
+from protocol.wire.browser import AudioMessage, Shown, VideoMessage, decode_down
 
 SHAPE = ClipShape(24, 12)
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.reorder import ClipBegins, ClipEnds, Picture, Reorderer
-from protocol.messages import Frame
+from protocol.wire.messages import Frame
 
 COUNT = 4
 

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.pictures import pose_svg
 from gateway.site import is_local, same_origin
-from protocol.settings import ROOT
+from protocol.process.settings import ROOT
 from tests.gateway.clients import client_v2, noise
 from tests.gateway.conftest import Running, running
 

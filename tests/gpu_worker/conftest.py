@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from gpu_worker.model import DenoisingUNet3D, PoseEncoder, ReferenceUNet2D, UNetConfig
-from protocol.model_config import ModelConfig
+from gpu_worker.denoiser.model import DenoisingUNet3D, PoseEncoder, ReferenceUNet2D, UNetConfig
+from protocol.model.config import ModelConfig
 from tests.helpers.parity import draw_weights, tiny_configs
 
 

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from gpu_worker import avatars
-from gpu_worker.assets import AssetError, name_of, named_files
-from gpu_worker.avatars import AvatarStore, read_picture
-from gpu_worker.poses import PoseStore
-from gpu_worker.work import ClipError
+from gpu_worker.avatars import store as avatars
+from gpu_worker.avatars.store import AvatarStore, read_picture
+from gpu_worker.engine_api import ClipError
+from gpu_worker.poses.store import PoseStore
+from protocol.model.assets import AssetError, name_of, named_files
 
 
 def save(

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from gpu_worker.loading import Models
-from gpu_worker.model import DenoisingUNet3D, PoseEncoder, ReferenceUNet2D, UNetConfig
-from gpu_worker.pipeline import ClipDenoiser, denoise_sequence
-from gpu_worker.sampler import SchedulerConfig
-from gpu_worker.vae_encoder import VaeEncoder
+from gpu_worker.avatars.vae_encoder import VaeEncoder
+from gpu_worker.denoiser.loading import Models
+from gpu_worker.denoiser.model import DenoisingUNet3D, PoseEncoder, ReferenceUNet2D, UNetConfig
+from gpu_worker.denoiser.pipeline import ClipDenoiser, denoise_sequence
+from gpu_worker.denoiser.sampler import SchedulerConfig
 from tests.gpu_worker.conftest import model_config
 from tests.gpu_worker.test_model import MOTION, SMALL
 from tests.helpers.official_layout import INFERENCE

@@ -13,13 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from gpu_worker import device as devices
-from gpu_worker import engine as engine_module
-from gpu_worker.device import choose_device, cpu_has_bf16, dtype_choices, keep_compiled_code
-from gpu_worker.engine import DenoiserEngine
-from gpu_worker.work import ClipError
-from protocol.messages import Clip
-from protocol.settings import Settings, SettingsError, load_settings
+from gpu_worker.engine import device as devices
+from gpu_worker.engine import serve as engine_module
+from gpu_worker.engine.device import choose_device, cpu_has_bf16, dtype_choices, keep_compiled_code
+from gpu_worker.engine.serve import DenoiserEngine
+from gpu_worker.engine_api import ClipError
+from protocol.process.settings import Settings, SettingsError, load_settings
+from protocol.wire.messages import Clip
 from tests.helpers.official_layout import write_official_layout
 
 SIDE = 64

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from gpu_worker.engine import DenoiserEngine
-from gpu_worker.work import ClipError
-from protocol.settings import ROOT
+from gpu_worker.engine.serve import DenoiserEngine
+from gpu_worker.engine_api import ClipError
+from protocol.process.settings import ROOT
 from tests.gpu_worker.test_engine import clip, differ, make, settings_for, write_world
 
 pytestmark = [
@@ -111,8 +111,8 @@ def test_memory_that_runs_out_costs_the_clip(world: list[str], monkeypatch: pyte
 LOST = """
 import sys, torch
 from pathlib import Path
-from gpu_worker.engine import DenoiserEngine
-from gpu_worker.work import DeviceLost
+from gpu_worker.engine.serve import DenoiserEngine
+from gpu_worker.engine_api import DeviceLost
 from tests.gpu_worker.test_engine import clip, make, settings_for
 cuda = DenoiserEngine(settings_for(sys.argv[1:]))
 cuda.load()

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gpu_worker.denoiser.loading import Models, _channels_last
+from gpu_worker.denoiser.model import DenoisingUNet3D, UNetConfig
+from gpu_worker.denoiser.pipeline import ClipDenoiser
 from gpu_worker.fast import FastDenoiser, FastUnavailable
 from gpu_worker.fast.ops import Image, TorchOps
 from gpu_worker.fast.tiers import TIERS, Tier
 from gpu_worker.fast.weights import SpareColumn
-from gpu_worker.loading import Models, _channels_last
-from gpu_worker.model import DenoisingUNet3D, UNetConfig
-from gpu_worker.pipeline import ClipDenoiser
 from tests.gpu_worker.test_clip_denoiser import BASE, conditions, difference, seeded, small_models
 from tests.gpu_worker.test_model import MOTION
 from tests.gpu_worker.test_pipeline_parity import conditions as golden_conditions

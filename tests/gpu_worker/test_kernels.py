@@ -14,10 +14,10 @@ CUDA = torch.cuda.is_available()
 pytest.importorskip("triton", reason="the kernels need Triton, which is not installed here")
 
 from gpu_worker.fast import quack_ops  # noqa: E402
+from gpu_worker.fast.kernels import attention, geglu, launch, norms, temporal, whole_norms  # noqa: E402
 from gpu_worker.fast.ops import TorchOps  # noqa: E402
 from gpu_worker.fast.quack_ops import TILES, GatedProducts, paired  # noqa: E402
 from gpu_worker.fast.weights import Linear  # noqa: E402
-from gpu_worker.kernels import attention, geglu, launch, norms, temporal, whole_norms  # noqa: E402
 
 DEVICE = torch.device("cuda" if CUDA else "cpu")
 DTYPE = torch.float16 if CUDA else torch.float32

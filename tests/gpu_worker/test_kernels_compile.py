@@ -11,7 +11,7 @@ pytest.importorskip("triton", reason="the kernels need Triton, which is not inst
 # In a process of its own, where Triton compiles instead of interpreting.
 PROGRAM = """
 import sys
-from gpu_worker.kernels import attention, geglu, norms, temporal, whole_norms
+from gpu_worker.fast.kernels import attention, geglu, norms, temporal, whole_norms
 from tests.helpers.hopper import build
 
 sums, scale = {"sums_ptr": "*fp32"}, {"out_scale": "fp32"}

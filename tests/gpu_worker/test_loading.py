@@ -12,10 +12,10 @@ import pytest
 import torch
 import yaml
 
-from gpu_worker.loading import Models, load_models
-from gpu_worker.vae_encoder import load_vae_encoder
-from protocol.model_config import ModelConfig
-from protocol.settings import SettingsError
+from gpu_worker.avatars.vae_encoder import load_vae_encoder
+from gpu_worker.denoiser.loading import Models, load_models
+from protocol.model.config import ModelConfig
+from protocol.process.settings import SettingsError
 from tests.helpers.official_layout import WEIGHTS, write_official_layout
 
 CPU = torch.device("cpu")
@@ -235,7 +235,7 @@ def test_tiny_autoencoder(tmp_path: Path) -> None:
 
 
 def test_lite_autoencoder(tmp_path: Path) -> None:
-    from gpu_worker.lite_encoder import LiteEncoder
+    from gpu_worker.avatars.lite_encoder import LiteEncoder
 
     config = {
         "_class_name": "AutoencoderLite",

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gpu_worker.model import (
+from gpu_worker.denoiser.model import (
     DenoisingUNet3D,
     PoseEncoder,
     ReferenceUNet2D,

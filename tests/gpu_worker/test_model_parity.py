@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from gpu_worker.model import DenoisingUNet3D, PoseEncoder, ReferenceUNet2D, UNetConfig
+from gpu_worker.denoiser.model import DenoisingUNet3D, PoseEncoder, ReferenceUNet2D, UNetConfig
 from tests.gpu_worker.conftest import TinyModels
 from tests.helpers.parity import golden, parity_file, relative_error, tiny_configs
 

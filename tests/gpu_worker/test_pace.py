@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_worker.pace import (
+from gpu_worker.rate.pace import (
     CLIPS,
     HEADROOM,
     OUTSTANDING,

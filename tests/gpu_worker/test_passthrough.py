@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from encoder_worker.vae import load_decoder
-from gpu_worker.passthrough import PassthroughEngine, latent_shape
-from protocol.model_config import ModelConfig
-from protocol.settings import Settings
+from encoder_worker.vae.decoders import load_decoder
+from gpu_worker.engine.passthrough import PassthroughEngine, latent_shape
+from protocol.model.config import ModelConfig
+from protocol.process.settings import Settings
 from tests.gpu_worker.worker_process import clip
 
 

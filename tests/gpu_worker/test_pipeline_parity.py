@@ -10,11 +10,11 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from gpu_worker.loading import Models
-from gpu_worker.pipeline import ClipDenoiser, context_windows, denoise_sequence, encode_poses
-from gpu_worker.sampler import SchedulerConfig
-from gpu_worker.vae_encoder import VaeEncoder
-from protocol.audio_tokens import audio_token_positions, gather_tokens
+from gpu_worker.avatars.vae_encoder import VaeEncoder
+from gpu_worker.denoiser.loading import Models
+from gpu_worker.denoiser.pipeline import ClipDenoiser, context_windows, denoise_sequence, encode_poses
+from gpu_worker.denoiser.sampler import SchedulerConfig
+from protocol.model.audio_tokens import audio_token_positions, gather_tokens
 from tests.gpu_worker.conftest import TinyModels, model_config
 from tests.helpers.parity import draw_weights, golden, relative_error, tiny_configs
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpu_worker.pose import PoseError, PoseTrack, draw_hands
-from gpu_worker.raster import draw_disc, draw_line, resize_bilinear
+from gpu_worker.poses.raster import draw_disc, draw_line, resize_bilinear
+from gpu_worker.poses.track import PoseError, PoseTrack, draw_hands
 from scripts.convert_pose import convert, main, read_pose
 from tests.helpers.parity import golden, shared_dir
 

@@ -8,7 +8,13 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from gpu_worker.sampler import SchedulerConfig, SchedulerError, alphas_cumprod, draw_noise, make_steps
+from gpu_worker.denoiser.sampler import (
+    SchedulerConfig,
+    SchedulerError,
+    alphas_cumprod,
+    draw_noise,
+    make_steps,
+)
 from tests.helpers.official_layout import INFERENCE
 
 OFFICIAL: dict[str, Any] = INFERENCE["noise_scheduler_kwargs"]

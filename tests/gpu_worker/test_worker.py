@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from protocol.messages import Close
-from protocol.settings import flags_of
+from protocol.process.settings import flags_of
+from protocol.wire.messages import Close
 from tests.gpu_worker.worker_process import Around, Process, clip, run_settings
 
 Start = Callable[..., tuple[Around, Process]]

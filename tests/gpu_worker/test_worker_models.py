@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpu_worker.engine import DenoiserEngine
-from protocol.settings import flags_of, load_settings
+from gpu_worker.engine.serve import DenoiserEngine
+from protocol.process.settings import flags_of, load_settings
 from tests.gpu_worker.test_engine import clip, write_world
 from tests.gpu_worker.worker_process import Around, Process
 

@@ -17,16 +17,16 @@ from types import TracebackType
 import numpy as np
 import zmq
 
-from gpu_worker.pace import frames_at
+from gpu_worker.engine_api import ClipError, DeviceLost
 from gpu_worker.prefetch import QUEUE_DEPTH
+from gpu_worker.rate.pace import frames_at
 from gpu_worker.sessions import LatentTable
-from gpu_worker.work import ClipError, DeviceLost
 from gpu_worker.worker import GpuWorker, credit
 from protocol.hop import Acked, HopClient, HopServer, Job, WorkerJoined
-from protocol.messages import Array16, Clip, Close, Failed, InfoValue, Latents, Status
-from protocol.results import ResultServer
-from protocol.settings import Settings, load_settings, settings_from_command_line
-from protocol.stage import Stage
+from protocol.hop.results import ResultServer
+from protocol.process.settings import Settings, load_settings, settings_from_command_line
+from protocol.process.stage import Stage
+from protocol.wire.messages import Array16, Clip, Close, Failed, InfoValue, Latents, Status
 
 ROOT = Path(__file__).parents[2]
 

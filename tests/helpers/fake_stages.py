@@ -19,9 +19,9 @@ import zmq
 from PIL import Image
 
 from protocol.hop import HopClient
-from protocol.messages import Close, Failed, Frame, Pcm, Status
-from protocol.results import ResultClient
-from protocol.settings import Settings
+from protocol.hop.results import ResultClient
+from protocol.process.settings import Settings
+from protocol.wire.messages import Close, Failed, Frame, Pcm, Status
 
 AVATARS = {"ada": (196, 92, 74), "bruno": (70, 120, 190), "chen": (90, 160, 110)}
 POSES = ["calm", "talk"]

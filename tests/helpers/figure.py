@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from demo.figure.layers import VIEW, VIEW_X, VIEW_Y
-from demo.figure.make_identities import PROPORTIONS
-from demo.figure.people import all_people
+from demo.factory.figure.layers import VIEW, VIEW_X, VIEW_Y
+from demo.factory.figure.make_identities import PROPORTIONS
+from demo.factory.figure.people import all_people
 
 SIDE = 96
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from protocol.settings import load_settings
+from protocol.process.settings import load_settings
 
 
 def shared_dir() -> Path:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from protocol.settings import load_settings
-from scripts.managed_run import ManagedRun
-from scripts.sound import read_sound, synthetic_voice
+from protocol.process.settings import load_settings
+from scripts.run.managed import ManagedRun
+from scripts.talk.sound import read_sound, synthetic_voice
 
 Sound = np.ndarray
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts.live_client import Plan, speak
-from scripts.managed_run import ROOT, ManagedRun
-from scripts.stream_check import Report
+from scripts.run.managed import ROOT, ManagedRun
+from scripts.talk.live import Plan, speak
+from scripts.talk.stream_check import Report
 from tests.helpers.official_layout import write_official_layout
 
 
@@ -83,7 +83,17 @@ def test_two_gpu_workers_share_the_sessions(model: Path, speech: np.ndarray) -> 
 def test_the_live_benchmark_runs_small(tmp_path: Path) -> None:
     """The same script that measures a GPU, with two workers and the small random model."""
     file = tmp_path / "figures.json"
-    command = [sys.executable, "-m", "scripts.live_bench", "--model", "tiny", "--seconds", "2", "--fps", "8"]
+    command = [
+        sys.executable,
+        "-m",
+        "scripts.bench.gpu.live",
+        "--model",
+        "tiny",
+        "--seconds",
+        "2",
+        "--fps",
+        "8",
+    ]
     command += [
         "--sessions",
         "2",

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from protocol.settings import default_run_dir
-from scripts.managed_run import ROOT, ManagedRun, free_port
+from protocol.process.settings import default_run_dir
+from scripts.run.managed import ROOT, ManagedRun, free_port
 from tests.helpers.waiting import wait_for
 from tests.integration.conftest import processes_with
 
-SUPERVISOR = [sys.executable, "-m", "scripts.supervisor"]
+SUPERVISOR = [sys.executable, "-m", "scripts.run"]
 
 
 def start(*flags: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:

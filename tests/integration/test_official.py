@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scripts.live_client import Plan, server_info, speak
-from scripts.managed_run import ROOT, ManagedRun, free_port
+from scripts.run.managed import ROOT, ManagedRun, free_port
+from scripts.talk.live import Plan, server_info, speak
 from tests.helpers.official_layout import write_official_layout
 from tests.helpers.official_pose import write_official_pose
 
@@ -73,7 +73,7 @@ def test_a_missing_or_damaged_file_is_named(official, name, damage, tmp_path):
     """On the console of the run, by whichever stage reads it first."""
     file = official / name
     whole = file.read_bytes()
-    command = [sys.executable, "-m", "scripts.supervisor", "--port", str(free_port())]
+    command = [sys.executable, "-m", "scripts.run", "--port", str(free_port())]
     command += ["--config", str(official / "configs/prompts/infer_acc.yaml"), "--log-dir", str(tmp_path)]
     try:
         file.unlink()

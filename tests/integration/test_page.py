@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from protocol.settings import ROOT
-from scripts.live_client import server_info
-from scripts.sound import write_wav
+from protocol.process.settings import ROOT
+from scripts.talk.live import server_info
+from scripts.talk.sound import write_wav
 from tests.helpers.chromium import Chromium, find_chromium
 
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason="no Chromium on this machine")

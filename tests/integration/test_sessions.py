@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scripts.live_client import Plan, server_info, speak
-from scripts.managed_run import ROOT, ManagedRun
-from scripts.stream_check import Report
+from scripts.run.managed import ROOT, ManagedRun
+from scripts.talk.live import Plan, server_info, speak
+from scripts.talk.stream_check import Report
 from tests.helpers.waiting import wait_for
 
 
@@ -108,7 +108,7 @@ def test_an_encoder_started_by_hand_takes_work_and_leaves_without_loss(plain_run
 
 
 def test_a_session_with_an_unknown_avatar_is_refused_and_others_go_on(default_run, speech):
-    from scripts.live_client import ClientError
+    from scripts.talk.live import ClientError
 
     with pytest.raises(ClientError, match="bad_option"):
         hold(default_run, Plan(speech, version=2, avatar="nobody"))

@@ -15,7 +15,7 @@ import pytest
 import zmq
 
 from protocol.hop import Event, HopServer
-from protocol.settings import ROOT
+from protocol.process.settings import ROOT
 
 # how long an example takes says more about what else the machine does than about the code
 hypothesis.settings.register_profile("no deadline", deadline=None)

@@ -11,7 +11,7 @@ from collections import deque
 import zmq
 
 from protocol.hop import HopClient, Job
-from protocol.messages import Close
+from protocol.wire.messages import Close
 
 
 def main() -> None:

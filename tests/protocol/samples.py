@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from protocol.limits import CREDIT, FRAMES_PER_CLIP, TOKEN_WIDTH
-from protocol.messages import (
+from protocol.wire.limits import CREDIT, FRAMES_PER_CLIP, TOKEN_WIDTH
+from protocol.wire.messages import (
     Ack,
     Bye,
     Clip,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from protocol.compute import Output
 from protocol.hop import Job
-from protocol.messages import Close, Frame, InfoValue, Latents
-from protocol.results import ClipKey
-from protocol.settings import SettingsError, settings_from_command_line
-from protocol.stage import Stage, Worker
+from protocol.hop.results import ClipKey
+from protocol.process.compute import Output
+from protocol.process.settings import SettingsError, settings_from_command_line
+from protocol.process.stage import Stage, Worker
+from protocol.wire.messages import Close, Frame, InfoValue, Latents
 
 
 class Painter(Worker):

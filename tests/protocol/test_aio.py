@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import pytest
 import zmq
 
-from protocol.aio import pump
 from protocol.hop import Acked, Event, HopClient, HopServer
-from protocol.messages import Frame
-from protocol.results import ResultClient, ResultServer
+from protocol.hop.aio import pump
+from protocol.hop.results import ResultClient, ResultServer
+from protocol.wire.messages import Frame
 from tests.protocol.samples import one_frame, one_pcm
 
 Context = zmq.Context[zmq.Socket[bytes]]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.audio_tokens import audio_token_positions, gather_tokens, tokens_per_frame
+from protocol.model.audio_tokens import audio_token_positions, gather_tokens, tokens_per_frame
 from tests.helpers.parity import golden
 
 

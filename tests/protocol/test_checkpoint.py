@@ -10,8 +10,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from protocol.checkpoint import CheckpointError, load_into, modern_vae_keys, read_state_dict
-from protocol.settings import SettingsError
+from protocol.model.checkpoint import CheckpointError, load_into, modern_vae_keys, read_state_dict
+from protocol.process.settings import SettingsError
 
 
 class Net(nn.Module):

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from protocol.cuda_memory import NAMES, grow_segments
+from protocol.model.hardware.gpu_allocator import NAMES, grow_segments
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from protocol.dispatch import MAX_HOMES, Dispatcher
+from protocol.hop.dispatch import MAX_HOMES, Dispatcher
 
 SESSIONS = ["ann", "ben", "cleo"]
 

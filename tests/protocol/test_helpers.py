@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.compute import Compute, Output
-from protocol.logs import set_up_logging
-from protocol.messages import Status
-from protocol.metrics import Metrics, Window, quantile
-from protocol.openmp import thread_count
-from protocol.settings import Settings
+from protocol.model.hardware.threads import thread_count
+from protocol.process.compute import Compute, Output
+from protocol.process.logs import set_up_logging
+from protocol.process.metrics import Metrics, Window, quantile
+from protocol.process.settings import Settings
+from protocol.wire.messages import Status
 
 # ------------------------------------------------------------------ metrics
 
@@ -89,7 +89,7 @@ def clean_logging() -> Iterator[None]:
 def test_a_record_is_one_line(capsys: pytest.CaptureFixture[str], clean_logging: None) -> None:
     set_up_logging("gpu_worker", "1", "INFO")
     set_up_logging("gpu_worker", "1", "INFO")
-    log = logging.getLogger("gpu_worker.engine")
+    log = logging.getLogger("gpu_worker.engine.serve")
     log.debug("not this")
     log.info("a client said %s", "x\n12:00:00 ERROR forged: line\x1b[31m\r\u2028end")
     try:
@@ -98,7 +98,7 @@ def test_a_record_is_one_line(capsys: pytest.CaptureFixture[str], clean_logging:
         log.exception("it failed")
     lines = capsys.readouterr().err.split("\n")
     assert len(lines) == 3 and lines[2] == ""
-    assert " INFO gpu_worker.1 gpu_worker.engine: a client said x | 12:00:00" in lines[0]
+    assert " INFO gpu_worker.1 gpu_worker.engine.serve: a client said x | 12:00:00" in lines[0]
     assert "\x1b" not in lines[0] and "\\x1b[31m" in lines[0]
     assert " ERROR gpu_worker.1 " in lines[1] and "ValueError: two | lines" in lines[1]
 

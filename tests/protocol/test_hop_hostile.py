@@ -12,9 +12,8 @@ import msgpack
 import pytest
 import zmq
 
-from protocol import sockets
-from protocol.hop import Acked, HopClient, HopServer, Job
-from protocol.messages import Ack, Bye, Close, Heartbeat, Hello, Ready, decode, encode
+from protocol.hop import Acked, HopClient, HopServer, Job, sockets
+from protocol.wire.messages import Ack, Bye, Close, Heartbeat, Hello, Ready, decode, encode
 from tests.protocol.conftest import drive
 from tests.protocol.samples import EXAMPLES, one_latents, one_pcm
 
@@ -130,7 +129,7 @@ def test_a_flood_does_not_keep_the_caller(ctx: Context, endpoint: str) -> None:
 
 
 def test_too_many_workers_are_refused(ctx: Context, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("protocol.hop_server.MAX_WORKERS", 2)
+    monkeypatch.setattr("protocol.hop.server.MAX_WORKERS", 2)
     server = HopServer(ctx, endpoint, sticky=False, dead_after=5)
     clients = [client_of(ctx, endpoint, worker=str(i)) for i in range(3)]
     end = time.monotonic() + 3

@@ -11,7 +11,7 @@ import pytest
 import zmq
 
 from protocol.hop import Acked, Event, HopServer, WorkerJoined, WorkerLost
-from protocol.messages import Close, Work
+from protocol.wire.messages import Close, Work
 from tests.protocol.conftest import Start, drive
 from tests.protocol.samples import one_latents, one_pcm
 

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol import limits
-from protocol.messages import (
+from protocol.process.settings import ROOT
+from protocol.wire import limits
+from protocol.wire.messages import (
     Ack,
     Frame,
     Heartbeat,
@@ -28,7 +29,6 @@ from protocol.messages import (
     encode,
     shorten,
 )  # fmt: skip
-from protocol.settings import ROOT
 from tests.protocol.samples import EXAMPLES, messages, one_clip, one_frame, one_latents, one_pcm
 
 
@@ -283,6 +283,8 @@ def test_shortened_text_always_fits(text: str) -> None:
 
 
 def test_the_messages_need_neither_torch_nor_zmq() -> None:
-    code = "import sys, protocol.messages; print([m for m in ('torch', 'zmq', 'yaml') if m in sys.modules])"
+    code = (
+        "import sys, protocol.wire.messages; print([m for m in ('torch', 'zmq', 'yaml') if m in sys.modules])"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert out.stdout.strip() == "[]"

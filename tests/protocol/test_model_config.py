@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from protocol.model_config import ConfigError, ModelConfig
+from protocol.model.config import ConfigError, ModelConfig
 
 WEIGHTS = {
     "pretrained_base_model_path": "./pretrained_weights/sd-image-variations-diffusers",

@@ -5,8 +5,8 @@ import time
 import pytest
 import zmq
 
-from protocol.messages import Failed, Frame, Ready, Received, Status, encode
-from protocol.results import ResultClient, ResultServer
+from protocol.hop.results import ResultClient, ResultServer
+from protocol.wire.messages import Failed, Frame, Ready, Received, Status, encode
 from tests.protocol.samples import one_frame, one_latents
 
 Context = zmq.Context[zmq.Socket[bytes]]

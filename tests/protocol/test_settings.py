@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.settings import ROOT, Settings, SettingsError, flag, flags_of, load_settings
+from protocol.process.settings import ROOT, Settings, SettingsError, flag, flags_of, load_settings
 
 
 def load(*argv: str, env: dict[str, str] | None = None) -> Settings:
@@ -177,7 +177,7 @@ def test_settings_made_in_code_are_held_to_the_same_limits() -> None:
 
 
 def test_the_command_line_tells_and_exits_with_2() -> None:
-    code = "from protocol.settings import settings_from_command_line as s; s()"
+    code = "from protocol.process.settings import settings_from_command_line as s; s()"
     done = subprocess.run(
         [sys.executable, "-c", code, "--port", "no"], capture_output=True, text=True, check=False
     )
@@ -186,7 +186,7 @@ def test_the_command_line_tells_and_exits_with_2() -> None:
 
 def test_help_needs_nothing_installed() -> None:
     code = (
-        "import sys, protocol.settings;"
+        "import sys, protocol.process.settings;"
         "print([m for m in ('yaml', 'numpy', 'zmq', 'msgpack', 'torch') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

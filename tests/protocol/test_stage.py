@@ -13,9 +13,9 @@ import pytest
 import zmq
 
 from protocol.hop import Acked, Event, HopServer, WorkerJoined, WorkerLost
-from protocol.messages import Close, Failed, Frame, Status
-from protocol.results import ResultServer
-from protocol.settings import ROOT
+from protocol.hop.results import ResultServer
+from protocol.process.settings import ROOT
+from protocol.wire.messages import Close, Failed, Frame, Status
 from tests.protocol.conftest import Start
 from tests.protocol.samples import one_latents
 

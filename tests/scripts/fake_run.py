@@ -7,9 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from scripts.rundir import RunDir
-from scripts.runlog import RunLog
-from scripts.supervise import Readiness, Stage, Supervisor
+from scripts.run.rundir import RunDir
+from scripts.run.runlog import RunLog
+from scripts.run.supervisor import Readiness, Stage, Supervisor
 
 
 def main() -> int:

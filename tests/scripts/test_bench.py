@@ -10,14 +10,16 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from scripts import bench, bench_default, bench_machines
-from scripts.bench_default import DefaultRun, Work
-from scripts.bench_machines import Machine, Shown
-from scripts.bench_pour import Poured, pour
-from scripts.bench_tools import cores, only_cores, table
-from scripts.processes import usage
-from scripts.sound import synthetic_voice, write_wav
-from scripts.stream_check import Report
+from scripts.bench import __main__ as bench
+from scripts.bench.common.tools import cores, only_cores, table
+from scripts.bench.host import default as bench_default
+from scripts.bench.host import machines as bench_machines
+from scripts.bench.host.default import DefaultRun, Work
+from scripts.bench.host.machines import Machine, Shown
+from scripts.bench.host.pour import Poured, pour
+from scripts.run.processes import usage
+from scripts.talk.sound import synthetic_voice, write_wav
+from scripts.talk.stream_check import Report
 
 REPORT = Report(
     version=2, fps=24, clip_frames=12, seconds=20.0, frames_expected=480, frames_received=480, order_by="pts",

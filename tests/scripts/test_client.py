@@ -17,9 +17,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from protocol.browser import SUBPROTOCOL_V2, AudioMessage, VideoMessage, encode_audio, encode_video
-from scripts import client
-from scripts.sound import write_wav
+from protocol.wire.browser import SUBPROTOCOL_V2, AudioMessage, VideoMessage, encode_audio, encode_video
+from scripts.talk import __main__ as client
+from scripts.talk.sound import write_wav
 from tests.helpers.waiting import wait_for
 
 JPEG = b"\xff\xd8picture\xff\xd9"

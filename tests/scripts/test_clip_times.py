@@ -6,15 +6,15 @@ import re
 import subprocess
 import sys
 
-from scripts.clip_times import Look, Watch, summary
-from scripts.managed_run import ROOT
+from scripts.bench.host.clip_times import Look, Watch, summary
+from scripts.run.managed import ROOT
 
 
 def test_each_clip_has_a_line() -> None:
     command = [
         sys.executable,
         "-m",
-        "scripts.clip_times",
+        "scripts.bench.host.clip_times",
         "--seconds",
         "3",
         "--passthrough",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scripts import decode_bench
+from scripts.bench.gpu import decode as decode_bench
 
 
 def test_the_ladder_climbs_small(capsys: pytest.CaptureFixture[str]) -> None:

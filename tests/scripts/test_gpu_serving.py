@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts import gpu_serving, live_bench
+from scripts.bench.gpu import live as live_bench
+from scripts.bench.gpu import serving as gpu_serving
 
 
 def test_parts_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,10 +32,10 @@ def test_what_does_not_fit_the_budget_is_left_out(tmp_path: Path, capfd: pytest.
 
 def test_live_parts_are_flags_that_the_live_benchmark_takes(tmp_path: Path) -> None:
     """What it does not know itself goes to the run, whose settings must take it."""
-    from protocol.settings import load_settings
+    from protocol.process.settings import load_settings
 
     for part in gpu_serving.parts(tmp_path, tmp_path / "model", tmp_path / "caches"):
-        if "scripts.live_bench" in part.words:
+        if "scripts.bench.gpu.live" in part.words:
             known, rest = live_bench._parser().parse_known_args(part.words[2:])
             assert known.json == tmp_path / f"{part.name}.json"
             load_settings(rest, env={})

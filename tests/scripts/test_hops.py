@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from scripts.bench_hops import measure_hops
-from scripts.managed_run import parse_metrics
+from scripts.bench.host.hops import measure_hops
+from scripts.run.managed import parse_metrics
 
 
 def test_every_hop_is_measured():

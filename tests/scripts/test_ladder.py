@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpu_worker.model import DenoisingUNet3D, ReferenceCache, UNetConfig
-from scripts.ladder import __main__ as ladder
-from scripts.ladder.__main__ import main
-from scripts.ladder.model import FULL, MOTION, Clip
-from scripts.ladder.profile import MATRIX_RATE, class_of, step_floors
+from gpu_worker.denoiser.model import DenoisingUNet3D, ReferenceCache, UNetConfig
+from scripts.bench.gpu.ladder import __main__ as ladder
+from scripts.bench.gpu.ladder.__main__ import main
+from scripts.bench.gpu.ladder.model import FULL, MOTION, Clip
+from scripts.bench.gpu.ladder.profile import MATRIX_RATE, class_of, step_floors
 
 
 def test_a_short_ladder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts.restart import EXIT_CONFIGURATION, GiveUp, Restart, RestartPolicy, describe_status
+from scripts.run.restart import EXIT_CONFIGURATION, GiveUp, Restart, RestartPolicy, describe_status
 
 crash = st.integers(-64, 255).filter(lambda status: status != EXIT_CONFIGURATION)
 quick = st.floats(0, 29.9)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.rundir import RunDir, RunDirError, check_port_free
+from scripts.run.rundir import RunDir, RunDirError, check_port_free
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,7 +39,7 @@ def test_what_a_killed_run_left_is_cleared_and_other_files_are_kept(tmp_path):
     (path / "notes.txt").write_text("mine")
     (path / "pcm.lock").write_text("")
     code = (
-        "import os, signal, socket, sys; from pathlib import Path; from scripts.rundir import RunDir\n"
+        "import os, signal, socket, sys; from pathlib import Path; from scripts.run.rundir import RunDir\n"
         "path = Path(sys.argv[1]); RunDir(path, 1).__enter__()\n"
         "socket.socket(socket.AF_UNIX).bind(str(path / 'clips.0')); os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -7,7 +7,7 @@ import wave
 import numpy as np
 import pytest
 
-from scripts.sound import SoundError, read_sound, synthetic_voice, write_wav
+from scripts.talk.sound import SoundError, read_sound, synthetic_voice, write_wav
 
 
 def make(path, width, channels, rate, values):

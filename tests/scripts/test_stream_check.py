@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.browser import AudioMessage, VideoMessage, encode_audio, encode_video
-from scripts.stream_check import StreamCheck
+from protocol.wire.browser import AudioMessage, VideoMessage, encode_audio, encode_video
+from scripts.talk.stream_check import StreamCheck
 
 JPEG = b"\xff\xd8picture\xff\xd9"
 rng = np.random.default_rng(7)

@@ -10,9 +10,9 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from protocol.settings import load_settings
-from scripts import supervisor
-from scripts.poses import PoseError, convert_pose_folders
+from protocol.process.settings import load_settings
+from scripts.run import launch as supervisor
+from scripts.run.poses import PoseError, convert_pose_folders
 from tests.helpers.official_pose import write_official_pose
 
 

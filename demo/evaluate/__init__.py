@@ -1,1 +1,0 @@
-"""The bundled model against the drawn truth, through the streaming path: `python -m demo.evaluate`."""

@@ -1,9 +1,0 @@
-from __future__ import annotations
-
-from protocol.openmp import sleep_at_barriers
-
-if __name__ == "__main__":
-    sleep_at_barriers()  # before torch is imported
-    from demo.evaluate.command import main
-
-    raise SystemExit(main())

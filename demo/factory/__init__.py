@@ -1,0 +1,1 @@
+"""How the bundled model was made: figures, speech, motion, training, evaluation."""

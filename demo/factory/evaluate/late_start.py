@@ -1,0 +1,11 @@
+"""The command `python -m demo.factory.evaluate.late_start`: what `trial_late` says."""
+
+from __future__ import annotations
+
+from protocol.model.hardware.threads import sleep_at_barriers
+
+if __name__ == "__main__":
+    sleep_at_barriers()  # before torch is imported
+    from demo.factory.evaluate.trial_late import main
+
+    raise SystemExit(main())

@@ -1,0 +1,154 @@
+"""The streaming path in one process: the workers' own classes one after another, without their sockets.
+
+Sound goes in by chunks as a browser sends it; the ring cuts it into clips, Whisper makes tokens, the GPU
+worker's engine denoises clip by clip from the end of the one before, the encoder worker's decoder and JPEG
+encoder make pictures, and what a browser would show comes out.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from audio_worker.features import FeatureExtractor
+from audio_worker.sessions import DueClip, Sessions
+from encoder_worker.decode import ClipDecoder
+from encoder_worker.device import choose_device
+from encoder_worker.jpeg import JpegEncoder
+from encoder_worker.vae.decoders import load_decoder
+from gpu_worker.avatars.vae_encoder import VaeEncoder, load_vae_encoder
+from gpu_worker.engine.serve import DenoiserEngine
+from gpu_worker.rate.pace import frames_at
+from protocol.model.config import ModelConfig
+from protocol.process.settings import Settings
+from protocol.wire.messages import Array16, Clip, InfoValue, Latents, Pcm
+
+Picture = NDArray[np.uint8]
+CHUNKS_PER_SECOND = 50  # browsers send 20 ms or less at a time
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """A clip as the browser shows it: `first` is its first frame's number in the session.
+
+    pictures: uint8 RGB (frames, H, W, 3), or None where they were not asked for.
+    """
+
+    first: int
+    count: int
+    pictures: Picture | None
+
+
+class StreamingPath:
+    """Plays sessions one after another.
+
+    Args:
+        settings: as the workers take them; `fps` must be given, `reference_image` and `pose_dir` name the
+            avatars and poses.
+
+    Raises SettingsError, as the workers do, for a configuration that cannot work.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.fps = settings.fps or 24
+        self.clip_frames = frames_at(self.fps, settings.clip_frames)
+        self.config = ModelConfig.load(settings.config)
+        self._features = FeatureExtractor.load(self.config, settings)
+        device = choose_device(settings)
+        self._decoder = ClipDecoder(load_decoder(self.config.pretrained_vae_path), device, settings.dtype)
+        self._jpeg = JpegEncoder(settings.jpeg_quality)
+        # Last, because it sets the number of threads for what is heaviest.
+        self._engine = DenoiserEngine(settings)
+        self._engine.load()
+        self._encoder: VaeEncoder | None = None
+        self._played = 0
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        """Spent by stage since the start: processor time of all threads, on a GPU what a clock shows."""
+        self._clock = time.process_time if device.type == "cpu" else time.perf_counter
+        self.clips = 0
+
+    def info(self) -> dict[str, InfoValue]:
+        """What the workers would say in their status."""
+        return {**self._engine.info(), "decoder": str(self._decoder.plan), "jpeg": self._jpeg.library}
+
+    def play(
+        self,
+        avatar: str,
+        pose: str,
+        samples: NDArray[np.float32],
+        *,
+        rate: int = 16_000,
+        wanted: Callable[[int], bool] = lambda first: True,
+    ) -> Iterator[Made]:
+        """One session from its start to the end of the speech.
+
+        samples: mono float32 (n,) at `rate` Hz. wanted: whether the clip that starts at a frame is to be
+        decoded; all are denoised, since each starts from the one before.
+        """
+        self._played += 1
+        name = f"evaluation-{self._played}"
+        for due in self._due(name, avatar, pose, samples, rate):
+            with self._time("features"):
+                tokens = self._features.tokens([due])[0]
+            clip = Clip(name, due.epoch, due.seq, due.pts, due.fps, due.avatar, due.pose, tokens)
+            with self._time("denoise"):
+                made = self._engine.denoise(self._engine.prepare(clip))
+            latents = Latents(name, clip.epoch, clip.seq, clip.pts, clip.fps, made)
+            self.clips += 1
+            first = due.seq * self.clip_frames
+            yield Made(first, len(made), self._pictures(latents.latents) if wanted(first) else None)
+        self._engine.close(name, 0)
+
+    def through_vae(self, picture: Picture) -> Picture:
+        """A picture (H, W, 3) encoded, decoded and sent as JPEG: what is lost without any denoising."""
+        if self._encoder is None:
+            self._encoder = load_vae_encoder(self.config.pretrained_vae_path, self.config.vae_class)
+        with torch.inference_mode():
+            latents = self._encoder(
+                torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+            )
+        return self._pictures(latents.half().numpy())[0]
+
+    def _due(
+        self, name: str, avatar: str, pose: str, samples: NDArray[np.float32], rate: int
+    ) -> Iterator[DueClip]:
+        sessions = Sessions()
+        step = max(1, rate // CHUNKS_PER_SECOND)
+        for seq, start in enumerate(range(0, len(samples), step)):
+            last = start + step >= len(samples)
+            pcm = Pcm(
+                name, 0, seq, start * 16_000 // rate, rate, self.fps, self.clip_frames, avatar, pose, last,
+                np.ascontiguousarray(samples[start : start + step], np.float32),
+            )  # fmt: skip
+            for failed in sessions.push(pcm, time.monotonic()):
+                raise RuntimeError(failed.reason)
+            yield from sessions.take(8)
+
+    def _pictures(self, latents: Array16) -> Picture:
+        with self._time("decode"):
+            decoded = np.concatenate(list(self._decoder.decode(latents)))
+        with self._time("jpeg"):
+            jpegs = [self._jpeg(picture) for picture in decoded]
+        return np.stack([read_jpeg(jpeg) for jpeg in jpegs])
+
+    @contextmanager
+    def _time(self, stage: str) -> Iterator[None]:
+        begin = self._clock()
+        yield
+        self.seconds[stage] += self._clock() - begin
+
+
+def read_jpeg(jpeg: bytes) -> Picture:
+    """(H, W, 3) uint8 RGB."""
+    with Image.open(io.BytesIO(jpeg)) as picture:
+        return np.asarray(picture.convert("RGB"))

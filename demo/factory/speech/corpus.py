@@ -1,0 +1,163 @@
+"""The speech corpus on disk: one npz, packed losslessly, read back as plain arrays.
+
+Audio is int16. Fixed linear prediction of order two (as in FLAC's fixed predictors) leaves small residuals,
+whose high and low bytes are compressed apart by LZMA; both are in Python's standard library, so a training
+machine needs nothing but numpy.
+"""
+
+import lzma
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demo.factory.motion.mouth import CHANNELS, TRACK_RATE, loudness_track, mouth_track
+from demo.factory.speech.utterance import SAMPLE_RATE, Utterance
+
+FORMAT = 1
+
+
+@dataclass
+class Corpus:
+    """Utterances end to end.
+
+    audio: int16 (n,). starts: int64 (U + 1,), sample where each utterance starts, and the end. phone_starts:
+    int64 (U + 1,), the same for its rows in the phone arrays. phone_begin, phone_end: int32 (P,), samples
+    from the start of the utterance. phone_id: int16 (P,) into phone_names (IPA). voice_id: int16 (U,) into
+    voices. held_out: bool (U,). texts: the sentences.
+    """
+
+    audio: NDArray[np.int16]
+    starts: NDArray[np.int64]
+    phone_starts: NDArray[np.int64]
+    phone_begin: NDArray[np.int32]
+    phone_end: NDArray[np.int32]
+    phone_id: NDArray[np.int16]
+    phone_names: list[str]
+    voice_id: NDArray[np.int16]
+    voices: list[str]
+    held_out: NDArray[np.bool_]
+    texts: list[str]
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def samples(self, number: int) -> NDArray[np.int16]:
+        """Audio of one utterance."""
+        return self.audio[self.starts[number] : self.starts[number + 1]]
+
+    def phones(self, number: int) -> list[tuple[float, float, str]]:
+        """(start s, end s, IPA) of one utterance."""
+        rows = slice(self.phone_starts[number], self.phone_starts[number + 1])
+        return [
+            (begin / SAMPLE_RATE, end / SAMPLE_RATE, self.phone_names[name])
+            for begin, end, name in zip(
+                self.phone_begin[rows], self.phone_end[rows], self.phone_id[rows], strict=True
+            )
+        ]
+
+    def minutes(self) -> dict[str, float]:
+        """Minutes of audio by voice."""
+        lengths = np.diff(self.starts) / SAMPLE_RATE / 60
+        return {
+            voice: float(lengths[self.voice_id == number].sum()) for number, voice in enumerate(self.voices)
+        }
+
+
+@dataclass
+class MouthTracks:
+    """values: float32 (rows, 6), CHANNELS at 120 Hz, end to end. starts: int64 (U + 1,), their first rows."""
+
+    values: NDArray[np.float32]
+    starts: NDArray[np.int64]
+
+
+def mouth_tracks(corpus: Corpus) -> MouthTracks:
+    """Mouth of every utterance at TRACK_RATE, row r of an utterance at r / 120 s."""
+    values, starts = [], [0]
+    for number in range(len(corpus)):
+        samples = corpus.samples(number)
+        times = np.arange(len(samples) * TRACK_RATE // SAMPLE_RATE + 1) / TRACK_RATE
+        track = mouth_track(corpus.phones(number), times, loudness_track(samples, times))
+        values.append(np.stack([track[name] for name in CHANNELS], axis=1))
+        starts.append(starts[-1] + len(times))
+    return MouthTracks(np.concatenate(values), np.array(starts, dtype=np.int64))
+
+
+def build(utterances: list[Utterance], held_out: set[str]) -> Corpus:
+    """Put utterances end to end. held_out: voices that training never hears."""
+    names: dict[str, int] = {}
+    voices: dict[str, int] = {}
+    begin, end, ids, phone_starts, pcm = [], [], [], [0], []
+    for utterance in utterances:
+        for start, stop, phone in utterance.phones:
+            begin.append(round(start * SAMPLE_RATE))
+            end.append(round(stop * SAMPLE_RATE))
+            ids.append(names.setdefault(phone, len(names)))
+        phone_starts.append(len(ids))
+        pcm.append(np.clip(np.rint(utterance.audio * 32768.0), -32768, 32767).astype(np.int16))
+        voices.setdefault(utterance.voice, len(voices))
+    return Corpus(
+        audio=np.concatenate(pcm),
+        starts=np.cumsum([0, *map(len, pcm)]).astype(np.int64),
+        phone_starts=np.array(phone_starts, dtype=np.int64),
+        phone_begin=np.array(begin, dtype=np.int32),
+        phone_end=np.array(end, dtype=np.int32),
+        phone_id=np.array(ids, dtype=np.int16),
+        phone_names=list(names),
+        voice_id=np.array([voices[u.voice] for u in utterances], dtype=np.int16),
+        voices=list(voices),
+        held_out=np.array([u.voice in held_out for u in utterances], dtype=bool),
+        texts=[u.text for u in utterances],
+    )
+
+
+_ARRAYS = ("starts", "phone_starts", "phone_begin", "phone_end", "phone_id", "voice_id", "held_out")
+_LISTS = ("phone_names", "voices", "texts")
+
+
+def save(corpus: Corpus, path: Path) -> None:
+    """Write the corpus as an npz without pickles."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, Any] = {name: getattr(corpus, name) for name in _ARRAYS}
+    arrays |= {name: np.array(getattr(corpus, name)) for name in _LISTS}
+    arrays |= {"format": np.array(FORMAT), "samples": np.array(len(corpus.audio)), **_pack(corpus.audio)}
+    np.savez_compressed(path, **arrays)
+
+
+def load(path: Path) -> Corpus:
+    """Read a corpus. Raises ValueError for a file of another format and OSError for none."""
+    with np.load(path, allow_pickle=False) as file:
+        if "format" not in file or int(file["format"]) != FORMAT:
+            raise ValueError(
+                f"{path}: not a speech corpus of format {FORMAT};"
+                " make it: python -m demo.factory.speech.make_speech"
+            )
+        audio = _unpack(file["high"].tobytes(), file["low"].tobytes(), int(file["samples"]))
+        fields: dict[str, Any] = {name: file[name] for name in _ARRAYS}
+        fields |= {name: [str(item) for item in file[name]] for name in _LISTS}
+    return Corpus(audio=audio, **fields)
+
+
+def _pack(audio: NDArray[np.int16]) -> dict[str, NDArray[np.uint8]]:
+    # Residuals wrap at 16 bits, and unwrap when summed.
+    residual = np.diff(audio.astype(np.int32), n=2, prepend=[0, 0]).astype(np.int16)
+    # Signs are folded in, so that small numbers of either sign have a high byte of 0.
+    folded = (residual.astype(np.uint16) << 1) ^ (residual >> 15).astype(np.uint16)
+    parts = {"high": (folded >> 8).astype(np.uint8), "low": (folded & 255).astype(np.uint8)}
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 4, "lc": 0, "lp": 0, "pb": 0}]
+    return {
+        name: np.frombuffer(lzma.compress(part.tobytes(), filters=filters), dtype=np.uint8)
+        for name, part in parts.items()
+    }
+
+
+def _unpack(high: bytes, low: bytes, samples: int) -> NDArray[np.int16]:
+    folded = np.frombuffer(lzma.decompress(high), dtype=np.uint8).astype(np.uint16) << 8
+    folded |= np.frombuffer(lzma.decompress(low), dtype=np.uint8)
+    if len(folded) != samples:
+        raise ValueError(f"speech corpus is damaged: {len(folded)} samples, expected {samples}")
+    residual = (folded >> 1).astype(np.int16) ^ -(folded & 1).astype(np.int16)
+    return np.cumsum(np.cumsum(residual, dtype=np.int16), dtype=np.int16)

@@ -1,0 +1,144 @@
+"""Train the bundled model: `python -m demo.factory.train STAGE --state DIR [--minutes M]`.
+
+Each call works for its minutes, writes its state into DIR and can be continued by the next; `export` writes
+the averaged weights in half precision into `demo/bundled/model/`. `scripts/train_bundled.sh` runs the whole
+order.
+Several GPUs train together where one call for each has its own --rank, all the same --processes and one
+visible GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+import torch
+
+from demo.factory.train.blend import blend_vae
+from demo.factory.train.cached import tune, write_cache
+from demo.factory.train.data import Material
+from demo.factory.train.decoder import train_decoder
+from demo.factory.train.denoiser import train_denoiser
+from demo.factory.train.export import export_model
+from demo.factory.train.listen import listen
+from demo.factory.train.step import join
+from demo.factory.train.vae import train_vae
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m demo.factory.train", description=__doc__)
+    stages = ("vae", "denoiser", "decoder", "listen", "cache", "tune", "blend", "export")
+    parser.add_argument("stage", choices=stages)
+    parser.add_argument("--state", type=Path, required=True, help="folder of the training state")
+    parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--batch", type=int, default=None)
+    parser.add_argument("--lr", type=float, default=1e-3, help="highest learning rate of this call")
+    parser.add_argument("--final-lr", type=float, default=1e-4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tracks", type=int, default=96, help="pose tracks drawn at the start")
+    parser.add_argument("--rank", type=int, default=0, help="number of this process of --processes")
+    parser.add_argument("--processes", type=int, default=1, help="processes that train together, a GPU each")
+    parser.add_argument("--meeting", default="127.0.0.1:29517", help="host:port where they find each other")
+    parser.add_argument("--memory", type=int, default=None, help="examples kept to be learned from again")
+    parser.add_argument(
+        "--start",
+        action="store_true",
+        help="listen: its attention starts the denoiser's, if they are untrained",
+    )
+    parser.add_argument("--audio-only", action="store_true", help="tune: only the audio cross-attentions")
+    parser.add_argument("--other", type=Path, help="blend: the state to move towards")
+    parser.add_argument("--share", type=float, default=0.5, help="blend: how far, 0 to 1")
+    parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--figure", type=Path, default=ROOT / "figure" / "build" / "identities.npz")
+    parser.add_argument("--speech", type=Path, default=ROOT / "speech" / "build" / "speech.npz")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        default=ROOT.parent / "bundled/model",
+        help="whisper is read, exports are written here",
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    if arguments.stage == "export":
+        export_model(arguments.state, arguments.model)
+        return
+    if arguments.stage == "blend":
+        if arguments.other is None:
+            raise SystemExit("blend: name the state to move towards with --other")
+        blend_vae(arguments.state, arguments.other, arguments.share)
+        return
+    torch.manual_seed(arguments.seed)
+    if arguments.stage == "cache":
+        whisper = arguments.model / "whisper"
+        write_cache(
+            arguments.figure,
+            arguments.speech,
+            whisper,
+            arguments.state,
+            minutes=arguments.minutes,
+            seed=arguments.seed,
+        )
+        return
+    if arguments.stage == "listen":
+        listen(
+            arguments.speech,
+            arguments.model / "whisper",
+            arguments.state,
+            minutes=arguments.minutes,
+            batch=arguments.batch or 256,
+            seed=arguments.seed,
+            device=torch.device(arguments.device),
+            start=arguments.start,
+        )
+        return
+    if arguments.stage == "tune":
+        tune(
+            arguments.figure,
+            arguments.state,
+            minutes=arguments.minutes,
+            batch=arguments.batch or 4,
+            peak=arguments.lr,
+            final=arguments.final_lr,
+            seed=arguments.seed,
+            audio_only=arguments.audio_only,
+        )
+        return
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+    device = torch.device(arguments.device)
+    join(arguments.rank, arguments.processes, arguments.meeting, device)
+    seed = arguments.seed + 1000 * arguments.rank
+    torch.manual_seed(seed)
+    speech = None if arguments.stage == "vae" else arguments.speech
+    material = Material(arguments.figure, speech, device, seed=seed, tracks=arguments.tracks)
+    common = {
+        "minutes": arguments.minutes,
+        "peak": arguments.lr,
+        "final": arguments.final_lr,
+    }
+    if arguments.memory:
+        common["memory"] = arguments.memory
+    compiled = not arguments.no_compile
+    whisper = arguments.model / "whisper"
+    if arguments.stage == "vae":
+        train_vae(material, arguments.state, batch=arguments.batch or 96, compile_model=compiled, **common)
+    elif arguments.stage == "denoiser":
+        train_denoiser(
+            material, arguments.state, whisper,
+            batch=arguments.batch or 48, compile_model=compiled, **common,
+        )  # fmt: skip
+    else:
+        train_decoder(material, arguments.state, whisper, batch=arguments.batch or 24, **common)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""Weights between those of two training states.
+
+Run it as `python -m demo.factory.train blend --state A --other B --share S`.
+
+A stage that went on from A to B and gained in one figure what it lost in another can be taken a part of the
+way: the weights in between, of networks that began as one, do better than the figures in between (WiSE-FT,
+Wortsman et al. 2022).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+
+def blend_vae(state: Path, other: Path, share: float) -> None:
+    """The VAE in `state`, weights and running average, moves by `share` towards that in `other`.
+
+    Its optimiser's moments are dropped: they belong to neither any more. Raises ValueError for a share
+    outside 0 to 1, or where the two hold different tensors.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"--share {share}: choose from 0 (as it is) to 1 (the other state's)")
+    for kind in ("weights", "average"):
+        name = f"vae.{kind}.safetensors"
+        ours, theirs = load_file(state / name), load_file(other / name)
+        if {k: v.shape for k, v in ours.items()} != {k: v.shape for k, v in theirs.items()}:
+            raise ValueError(f"{state / name} and {other / name} are of different networks")
+        save_file({key: value.lerp(theirs[key], share) for key, value in ours.items()}, state / name)
+    (state / "vae.moments.safetensors").unlink(missing_ok=True)

@@ -1,0 +1,191 @@
+"""Training without a GPU: clips are drawn and encoded once, then only the denoiser is trained on them.
+
+    python -m demo.factory.train cache --state DIR --minutes 10     # any number of these, with seeds of their
+    own
+    python -m demo.factory.train tune --state DIR --minutes 60
+
+Reference UNet, pose encoder and VAE stay as they are, so their outputs are computed once per picture, pose
+frame and avatar. What is left, a forward and a backward pass of the denoiser, takes about a second a clip
+on one core. The loss looks mainly at the face, where speech and blinks happen.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from demo.factory.train.checkpoint import Averaged, load_training, save_training
+from demo.factory.train.config import CLIP_FRAMES, FPS
+from demo.factory.train.data import BUNDLED, Material, Poses
+from demo.factory.train.denoiser import LAST_TIMESTEP, Batch, Conditions, starting_latents
+from demo.factory.train.listen import ADAPTER, load_ears
+from demo.factory.train.models import Networks, build_networks
+from demo.factory.train.step import warm_cosine
+from demo.factory.train.vae import AutoencoderLite
+
+logger = logging.getLogger(__name__)
+
+OTHERS = 42
+SOME_FRAMES = 4
+FACE_ROWS, FACE_COLUMNS, FACE_WEIGHT = slice(5, 9), slice(5, 11), 5.0  # of the 16×16 latent
+MOUTH_ROWS, MOUTH_COLUMNS, MOUTH_WEIGHT = slice(7, 9), slice(6, 10), 20.0
+
+
+def cached_identities(material: Material) -> Tensor:
+    """Six of ten clips show a bundled avatar; the rest keep the model able to show others."""
+    others = material.identities[material.identities >= BUNDLED][:OTHERS]
+    repeat = round(1.5 * OTHERS / BUNDLED)
+    return torch.cat([torch.arange(BUNDLED, device=others.device).repeat(repeat), others])
+
+
+def write_cache(figure: Path, speech: Path, whisper: Path, state: Path, *, minutes: float, seed: int) -> None:
+    """Append shards of sixteen encoded clips to `DIR/cache`."""
+    device = torch.device("cpu")
+    material = Material(figure, speech, device, seed=seed, poses=Poses.bundled(device))
+    material.identities = cached_identities(material)
+    vae = AutoencoderLite()
+    vae.load_state_dict(load_file(state / "vae.average.safetensors"))
+    conditions = Conditions(vae, load_ears(whisper, state / ADAPTER), device)
+    folder = state / "cache"
+    folder.mkdir(exist_ok=True)
+    began, number = time.monotonic(), 0
+    while time.monotonic() - began < 60 * minutes:
+        fps, frames = (12, CLIP_FRAMES // 2) if number % 8 == 7 else (FPS, CLIP_FRAMES)
+        # A few neighbouring frames of more clips teach more than all frames of fewer; they keep their
+        # positions.
+        first = int(material.integers(frames - SOME_FRAMES + 1, 1))
+        only = range(first, first + SOME_FRAMES)
+        clips = material.clips(16, fps=fps, frames=frames, only=only)
+        kept = conditions.encode(clips)
+        tokens = kept["heard"][:, conditions.positions(fps, only)].flatten(2, 3)
+        tensors = {
+            "clean": kept["clean"].half(),
+            "carried": kept["carried"].half(),
+            "tokens": tokens.half(),
+            "identity": clips.identity,
+            "track": clips.track,
+            "frame": clips.frame,
+            "order": torch.tensor(only),
+        }
+        path = folder / f"{seed:04d}-{number:05d}.safetensors"
+        save_file({k: v.contiguous() for k, v in tensors.items()}, path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").rename(path)
+        number += 1
+    logger.info("cache: %d shards written with seed %d", number, seed)
+
+
+class FrozenParts:
+    """Reference features by identity and pose features by track and frame, computed once."""
+
+    def __init__(self, networks: Networks, figure: Path, vae: AutoencoderLite) -> None:
+        device = torch.device("cpu")
+        poses = Poses.bundled(device)
+        material = Material(figure, None, device, seed=0, poses=poses)
+        self.networks = networks
+        with torch.no_grad():
+            self.pose = torch.stack(
+                [
+                    torch.cat(
+                        [
+                            networks.pose_encoder(m[None].transpose(1, 2).float() / 255)[0]
+                            for m in maps.split(24)
+                        ],
+                        1,
+                    )
+                    for maps in poses.maps
+                ]
+            )  # (tracks, c0, LOOP, h, w)
+            self.identities = cached_identities(material).unique()
+            banks = []
+            for part in self.identities.split(8):
+                latents = vae.encode(material.renderer.reference(part))
+                banks.append(networks.reference(latents))
+            self.bank = {name: torch.cat([b[name] for b in banks]) for name in banks[0]}
+
+    def pose_features(self, track: Tensor, frame: Tensor) -> Tensor:
+        """(B, c0, F, h, w)."""
+        return torch.stack([self.pose[t][:, f] for t, f in zip(track.tolist(), frame, strict=True)])
+
+    def reference_bank(self, identity: Tensor) -> dict[str, Tensor]:
+        row = torch.searchsorted(self.identities, identity)
+        return {name: features[row] for name, features in self.bank.items()}
+
+
+def audio_parameters(networks: Networks) -> list[nn.Parameter]:
+    """Of the denoiser's audio cross-attentions and the norms before them."""
+    blocks = networks.denoiser.transformer_blocks.values()
+    return [p for block in blocks for part in (block.attn2, block.norm2) for p in part.parameters()]
+
+
+def tune(
+    figure: Path,
+    state: Path,
+    *,
+    minutes: float,
+    batch: int,
+    peak: float,
+    final: float,
+    seed: int,
+    audio_only: bool = False,
+) -> None:
+    """Train the denoiser, or with `audio_only` what hears in it, on the cached clips; shards that appear
+    meanwhile join in.
+    """
+    vae = AutoencoderLite().eval()
+    vae.load_state_dict(load_file(state / "vae.average.safetensors"))
+    networks = build_networks().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    averaged = Averaged(networks, decay=0.995)
+    networks.requires_grad_(False)
+    parameters = audio_parameters(networks) if audio_only else list(networks.denoiser.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.99), weight_decay=1e-3)
+    step = load_training(state, "networks", networks, averaged)
+    averaged.updates = 0
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    frozen = FrozenParts(networks, figure, vae)
+    weights = torch.ones(16, 16)
+    weights[FACE_ROWS, FACE_COLUMNS] = FACE_WEIGHT
+    weights[MOUTH_ROWS, MOUTH_COLUMNS] = MOUTH_WEIGHT
+    weights /= weights.mean()
+    generator = torch.Generator().manual_seed(seed)
+    began, first, saved = time.monotonic(), step, time.monotonic()
+    running = None
+    while (progress := (time.monotonic() - began) / (60 * minutes)) < 1:
+        for group in optimizer.param_groups:
+            group["lr"] = warm_cosine(step - first, progress, peak, final)
+        shards = sorted((state / "cache").glob("*.safetensors"))
+        shard = load_file(shards[int(torch.randint(len(shards), (), generator=generator))])
+        order = shard.pop("order")
+        rows = torch.randperm(len(shard["identity"]), generator=generator)[:batch]
+        part = {k: v[rows] if v.dtype == torch.int64 else v[rows].float() for k, v in shard.items()}
+        inputs = Batch(part["clean"], part["carried"], part["carried"], part["tokens"], part["tokens"])
+        start = starting_latents(inputs, (torch.rand(len(rows)) < 0.85) & (order[0] == 0))
+        with torch.autocast("cpu", torch.bfloat16):
+            reference = networks.denoiser.project_reference(frozen.reference_bank(part["identity"]))
+            pose = frozen.pose_features(part["track"], part["frame"])
+            timestep = torch.full((len(rows),), LAST_TIMESTEP)
+            clean = -networks.denoiser(start, timestep, part["tokens"], pose, reference, order=order).float()
+        error = (clean - part["clean"]).square()
+        loss = (error * weights).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        averaged.update(networks)
+        step += 1
+        mouth = float(error[..., MOUTH_ROWS, MOUTH_COLUMNS].detach().mean())
+        running = mouth if running is None else 0.95 * running + 0.05 * mouth
+        if step % 10 == 0:
+            logger.info(
+                "tune step %d loss %.4f mouth %.4f shards %d %.0f s",
+                step, float(loss.detach()), running, len(shards), time.monotonic() - began,
+            )  # fmt: skip
+        if time.monotonic() - saved > 300:
+            save_training(state, "networks", networks, averaged, optimizer, step)
+            saved = time.monotonic()
+    save_training(state, "networks", networks, averaged, optimizer, step)

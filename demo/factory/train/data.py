@@ -1,0 +1,250 @@
+"""Endless training material: pictures, clips and their conditions, made on the training device.
+
+Everything is drawn anew for each batch: identities × speech × gestures × life never repeat, and nothing has
+to be read from a disk. Speech, identities and gestures of the held-out split never appear here.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from demo.factory.figure.captured import CapturedRenderer
+from demo.factory.figure.renderer import Renderer
+from demo.factory.figure.state import FigureState
+from demo.factory.motion.hands import hand_track
+from demo.factory.motion.life import life_track
+from demo.factory.motion.marks import life_to_marks
+from demo.factory.motion.mouth import CHANNELS as MOUTH_COLUMNS
+from demo.factory.motion.pose_map import draw_pose_maps
+from demo.factory.poses.make_poses import load_split, pose_arrays
+from demo.factory.train.config import FIRST_TRACK_SEED, FPS, SIZE
+from demo.factory.train.variety import RECOLORED, color_matrices, recolor
+from demo.factory.train.voices import Voices
+
+LOOP = 288
+LANDMARKS = 512
+RARE = (0.5, 4.0)  # least and largest weight
+BUNDLED, BUNDLED_AGAIN = 6, 8  # the first identities of the renderer are the bundled avatars
+
+
+def figure_state(mouth: Tensor, life: Tensor, hands: Tensor) -> FigureState:
+    """States from mouth (N, columns), life (N, 8: see demo.factory.motion.life) and hands (N, 2, 21, 2)."""
+    values = {name: mouth[:, i] for i, name in enumerate(MOUTH_COLUMNS)}
+    return FigureState(
+        **values,
+        eyelid=life[:, 0],
+        breath=life[:, 1],
+        head=life[:, 2:5],
+        gaze=life[:, 5:7],
+        brow=life[:, 7],
+        hands=hands,
+        hands_visible=torch.ones(len(hands), 2, device=hands.device),
+    )
+
+
+def rarity(hands: Tensor) -> Tensor:
+    """(tracks, LOOP) sampling weights of hands (tracks, LOOP, 2, 21, 2): rare positions come more often.
+
+    A position's weight is its distance to the nearest tenth of `LANDMARKS` positions spread over the bank,
+    over the median of that, within `RARE`. Gestures return to a few rests, so that evenly drawn moments
+    hardly show a raised or a pointing hand, and those smear.
+    """
+    every = hands.flatten(2).flatten(0, 1)
+    spread = torch.linspace(0, len(every) - 1, min(LANDMARKS, len(every)), device=hands.device).long()
+    distance = torch.cdist(every, every[spread]).kthvalue(max(1, len(spread) // 10), dim=1).values
+    weights = distance / distance.median().clamp_min(1e-6)
+    return weights.clamp(*RARE).view(hands.shape[:2])
+
+
+@dataclass
+class Poses:
+    """A bank of pose tracks: gestures combined with life, maps drawn once (they are the costly part)."""
+
+    hands: Tensor  # (tracks, LOOP, 2, 21, 2)
+    life: Tensor  # (tracks, LOOP, 8)
+    maps: Tensor  # (tracks, LOOP, 3, SIZE, SIZE) uint8
+    weights: Tensor  # (tracks, LOOP), see `rarity`
+
+    @classmethod
+    def draw(cls, tracks: int, device: torch.device) -> Poses:
+        """Each track has gestures and life of its own seeds, all above those of the written split."""
+        hands, life = [], []
+        for track in range(tracks):
+            gesture = hand_track(FIRST_TRACK_SEED + track, LOOP, FPS)
+            if track % 8 == 7:  # still hands under a moving head, so that the two come apart
+                gesture = np.repeat(gesture[:1], LOOP, axis=0)
+            lived = life_track(LOOP, FIRST_TRACK_SEED + track, FPS)
+            hands.append(gesture)
+            life.append(lived)
+        return cls.from_arrays(np.stack(hands), np.stack(life), device)
+
+    @classmethod
+    def bundled(cls, device: torch.device) -> Poses:
+        """The loops that ship with the project."""
+        arrays = [pose_arrays(name) for name in load_split()["bundled"]]
+        return cls.from_arrays(
+            np.stack([a["hands"] for a in arrays]), np.stack([a["life"] for a in arrays]), device
+        )
+
+    @classmethod
+    def from_arrays(cls, hands: np.ndarray, life: np.ndarray, device: torch.device) -> Poses:
+        """hands (tracks, LOOP, 2, 21, 2), life (tracks, LOOP, 8)."""
+        points = torch.from_numpy(hands).float().to(device)
+        marks = torch.from_numpy(life_to_marks(life)).float().to(device)
+        score = torch.ones(points.shape[1:-1], device=device)
+        maps = [
+            (draw_pose_maps(points[i], score, marks[i], SIZE) * 255).round().to(torch.uint8)
+            for i in range(len(points))
+        ]
+        return cls(points, torch.from_numpy(life).float().to(device), torch.stack(maps), rarity(points))
+
+
+@dataclass
+class ClipBatch:
+    """Conditions and truth of B clips; the first frame of `pictures` is the one before the clip."""
+
+    pictures: Tensor  # (B, 1 + F, 3, SIZE, SIZE) 0..1
+    reference: Tensor  # (B, 3, SIZE, SIZE) 0..1
+    poses: Tensor  # (B, F, 3, SIZE, SIZE) uint8
+    pcm: Tensor  # (B, WINDOW_SAMPLES)
+    mouth: Tensor  # (B, 1 + F, columns)
+    identity: Tensor  # (B,) index in the renderer
+    track: Tensor  # (B,) index in the pose bank
+    frame: Tensor  # (B, F) frame of the pose loop
+
+
+def split_names(assets: Path, names: list[str], split: str) -> list[int]:
+    """Indices of the identities of a split ("train" or "held_out"), from `split.json` beside the package."""
+    told = json.loads((Path(__file__).resolve().parent.parent / "figure" / "split.json").read_text())
+    held_out = set(told["held_out"])
+    wanted = [i for i, name in enumerate(names) if (name in held_out) == (split == "held_out")]
+    if not wanted:
+        raise ValueError(f"{assets}: no identity of the split {split!r}")
+    return wanted
+
+
+class Material:
+    """Draws batches. All randomness comes from one generator on the device.
+
+    Args:
+        figure: `identities.npz` of `demo.factory.figure.make_identities`.
+        speech: `speech.npz` of `demo.factory.speech.make_speech`, or None where only pictures are wanted.
+        poses: the pose tracks to use; None draws new ones.
+        tracks: pose tracks to draw at the start; each takes 57 MB of the device's memory.
+        unknown_people, unknown_voices: those of the held-out split instead, to measure with, never to train.
+    """
+
+    def __init__(
+        self,
+        figure: Path,
+        speech: Path | None,
+        device: torch.device,
+        *,
+        seed: int,
+        tracks: int = 96,
+        poses: Poses | None = None,
+        unknown_people: bool = False,
+        unknown_voices: bool = False,
+    ) -> None:
+        self.device = device
+        self.generator = torch.Generator(device=device).manual_seed(seed)
+        self.renderer = Renderer(figure, size=SIZE, device=device)
+        people = split_names(figure, self.renderer.names, "held_out" if unknown_people else "train")
+        if not unknown_people:
+            # Most will see one of the bundled avatars, so they are drawn more often than the others.
+            people += list(range(BUNDLED)) * BUNDLED_AGAIN
+        self.identities = torch.tensor(people, device=device)
+        self._recordings: dict[int, CapturedRenderer] = {}
+        self._pool: tuple[int, int] | None = None
+        self.poses = poses or Poses.draw(tracks, device)
+        self.voices = None if speech is None else Voices(speech, self.generator, held_out=unknown_voices)
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        return torch.randint(high, shape, device=self.device, generator=self.generator)
+
+    def uniform(self, *shape: int) -> Tensor:
+        return torch.rand(shape, device=self.device, generator=self.generator)
+
+    def moments(self, count: int) -> tuple[Tensor, Tensor]:
+        """Tracks and frames (count,) of the pose bank, those with rare hands more often."""
+        weights = self.poses.weights
+        drawn = torch.multinomial(weights.flatten(), count, replacement=True, generator=self.generator)
+        return drawn // weights.shape[1], drawn % weights.shape[1]
+
+    def random_mouths(self, count: int) -> Tensor:
+        """(count, columns): every shape the mouth can take, also those that are rare in speech."""
+        values = self.uniform(count, len(MOUTH_COLUMNS))
+        values[:, MOUTH_COLUMNS.index("mouth_width")] = values[:, MOUTH_COLUMNS.index("mouth_width")] * 2 - 1
+        # Most shapes use few parameters at once; a fifth of the mouths are shut.
+        return values * (self.uniform(count, len(MOUTH_COLUMNS)) < 0.6) * (self.uniform(count, 1) < 0.8)
+
+    @torch.no_grad()
+    def pictures(self, count: int) -> Tensor:
+        """(count, 3, SIZE, SIZE) in 0..1 of unrelated moments, some in other colours: what the VAE learns
+        from.
+        """
+        identity = self.identities[self.integers(len(self.identities), count)]
+        track, frame = self.integers(len(self.poses.life), count), self.integers(LOOP, count)
+        life, hands = self.poses.life[track, frame], self.poses.hands[self.moments(count)]
+        drawn = self._draw(identity, figure_state(self.random_mouths(count), life, hands))
+        return recolor(drawn, *color_matrices(count, self.generator))
+
+    def _draw(self, identity: Tensor, state: FigureState) -> Tensor:
+        """Pictures; on CUDA from a recording of each batch size, and overwritten by the next call."""
+        if self.device.type != "cuda":
+            return self.renderer.render(identity, state)
+        count = len(identity)
+        if count not in self._recordings:
+            if self._pool is None:
+                self._pool = torch.cuda.graph_pool_handle()
+            self._recordings[count] = CapturedRenderer(self.renderer, count, self._pool)
+        return self._recordings[count].render(identity, state)
+
+    @torch.no_grad()
+    def clips(
+        self,
+        count: int,
+        *,
+        fps: int = FPS,
+        frames: int = 12,
+        only: range | None = None,
+        plain: bool = False,
+    ) -> ClipBatch:
+        """`count` clips of `frames` frames at `fps` (or the frames `only` of them), and the frame
+        before each. plain: as spoken and drawn, without silence, other sounds, paces and colours, and rare
+        hands no more often than they are.
+        """
+        if self.voices is None:
+            raise ValueError("clips need speech, and this material was made without")
+        device = self.device
+        picked = only or range(frames)
+        when = torch.tensor([-1, *picked], device=device)  # the frame before the clip comes first
+        pcm, mouth = self.voices.windows(count, when, fps=fps, plain=plain)
+        if plain:
+            track, middle = self.integers(len(self.poses.life), count), self.integers(LOOP, count)
+        else:
+            track, middle = self.moments(count)
+        frame = (middle[:, None] + (when - frames // 2) * (FPS // fps)) % LOOP
+        life, hands = self.poses.life[track[:, None], frame], self.poses.hands[track[:, None], frame]
+        identity = self.identities[self.integers(len(self.identities), count)]
+        state = figure_state(mouth.flatten(0, 1), life.flatten(0, 1), hands.flatten(0, 1))
+        matrix, offset = color_matrices(count, self.generator, 0.0 if plain else RECOLORED)
+        reference = recolor(self._draw(identity, FigureState.neutral(count, device)), matrix, offset)
+        matrix, offset = (x.repeat_interleave(len(when), 0) for x in (matrix, offset))
+        pictures = recolor(self._draw(identity.repeat_interleave(len(when)), state), matrix, offset)
+        return ClipBatch(
+            pictures=pictures.unflatten(0, (count, len(when))),
+            reference=reference,
+            poses=self.poses.maps[track[:, None], frame[:, 1:]],
+            pcm=pcm,
+            mouth=mouth,
+            identity=identity,
+            track=track,
+            frame=frame[:, 1:],
+        )

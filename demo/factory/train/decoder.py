@@ -1,0 +1,129 @@
+"""The decoder alone, on what the trained networks predict: the last stage, and one that two cores can carry.
+
+    python -m demo.factory.train decoder --state DIR --minutes 50
+
+Latents stay as they are, so nothing else has to be trained again. The decoder learns from the drawn pictures
+what the predicted latents of the same moments stand for, and keeps decoding true ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from demo.factory.train.checkpoint import Averaged, load_training
+from demo.factory.train.data import Material
+from demo.factory.train.denoiser import CARRIED, Conditions, pick_rate, predicted_latents
+from demo.factory.train.listen import ADAPTER, load_ears
+from demo.factory.train.models import build_networks
+from demo.factory.train.replay import Replay
+from demo.factory.train.step import Gradients, GraphedLoss, Run, make_optimizer
+from demo.factory.train.vae import (
+    LATENT_NOISE,
+    AutoencoderLite,
+    picture_loss,
+    picture_weights,
+    strength_loss,
+    to_bytes,
+)
+
+USES = 5  # times that a frame is learned from, on average: making one costs as much as learning from it twice
+MEMORY = 4096  # frames
+CLIPS = 2  # made at a time
+PREDICTED = 2 / 3  # share of a batch that is decoded from predicted latents, the rest from true ones
+SQUARED, STRENGTH = 0.25, 2.0  # of the loss: squared differences, which blur, and the outlines' strength
+DECAY = 0.99  # of the running average: this stage has some thousand steps
+
+
+class Predictor:
+    """Frames with their predicted and true latents, from the frozen networks' running averages."""
+
+    def __init__(self, material: Material, state: Path, whisper: Path, vae: AutoencoderLite) -> None:
+        self._material = material
+        self._conditions = Conditions(vae, load_ears(whisper, state / ADAPTER), material.device)
+        networks = build_networks().to(material.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        networks.load_state_dict(load_file(state / "networks.average.safetensors"))
+        self._networks = networks.eval().requires_grad_(False)
+        self._turn = 0
+
+    @torch.no_grad()
+    def frames(self) -> dict[str, Tensor]:
+        """Of `CLIPS` clips, frames first: `predicted` and `true` latents (n, C, h, w), `pictures` uint8."""
+        fps, frames = pick_rate(self._turn)
+        self._turn += 1
+        clips = self._material.clips(CLIPS, fps=fps, frames=frames)
+        kept = self._conditions.encode(clips)
+        batch = self._conditions.batch(
+            kept, self._conditions.positions(fps, range(frames)), self._material.poses.maps
+        )
+        device = self._material.device
+        predicted = predicted_latents(self._networks, batch, torch.rand(CLIPS, device=device) < CARRIED)
+        return {
+            "predicted": predicted.transpose(1, 2).flatten(0, 1).bfloat16(),
+            "true": kept["clean"].transpose(1, 2).flatten(0, 1),
+            "pictures": to_bytes(clips.pictures[:, 1:].flatten(0, 1)),
+        }
+
+
+def train_decoder(
+    material: Material,
+    state: Path,
+    whisper: Path,
+    *,
+    minutes: float,
+    batch: int,
+    peak: float,
+    final: float,
+    memory: int = MEMORY,
+) -> None:
+    """Trains the VAE's decoder for `minutes`, the time that the first frames take not counted."""
+    vae = AutoencoderLite().to(material.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    averaged = Averaged(vae, DECAY)
+    optimizer = make_optimizer(list(vae.parameters()), weight_decay=1e-4)
+    step = load_training(state, "vae", vae, averaged, optimizer)
+    vae.load_state_dict(averaged.module.state_dict())
+    averaged.updates = 0
+    predictor = Predictor(material, state, whisper, vae)
+    vae.decoder.requires_grad_(True)
+    gradients = Gradients(list(vae.decoder.parameters()))
+    weights = picture_weights(material)
+    from_prediction = round(PREDICTED * batch)
+
+    def loss_of(kept: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        true = kept["true"][from_prediction:].float()
+        true = true + LATENT_NOISE * torch.randn_like(true)
+        latents = torch.cat([kept["predicted"][:from_prediction].float(), true])
+        pictures = (kept["pictures"].float() / 255).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(material.device.type, torch.bfloat16):
+            output = vae.decode(latents.contiguous(memory_format=torch.channels_last))
+        error = (output[:from_prediction].float() - pictures[:from_prediction]).square().mean()
+        loss = picture_loss(output, pictures, weights, squared_share=SQUARED)
+        return loss + STRENGTH * strength_loss(output, pictures, weights), error
+
+    replay = Replay(memory, material.device)
+    made = 0
+    while made < 4 * batch:
+        made += _remember(replay, predictor)
+    graphed = GraphedLoss(loss_of, replay.blank(batch), gradients)
+    parts, optimizers = {"vae": (vae, averaged)}, {"vae": optimizer}
+    loop = Run(
+        "decoder", state, parts, optimizers, gradients, step=step, minutes=minutes, peak=peak, final=final
+    )
+    used = 0
+    for _ in loop.steps():
+        while made * USES < used:
+            made += _remember(replay, predictor)
+        used += batch
+        replay.draw(graphed.inputs, material.generator)
+        loop.learn(*graphed())
+
+
+def _remember(replay: Replay, predictor: Predictor) -> int:
+    """Adds frames to the memory; how many."""
+    frames = predictor.frames()
+    replay.add(frames)
+    return len(frames["pictures"])

@@ -1,0 +1,336 @@
+"""The denoiser with its reference UNet, motion modules and pose encoder, and the decoder beside it.
+
+    python -m demo.factory.train denoiser --minutes 9 --state DIR
+
+Given identity, pose and sound there is one right picture, so the conditional distribution is nearly a point
+and a single step from pure noise can be enough. Most samples therefore train timestep 999, where zero
+terminal SNR makes the v-prediction exactly minus the clean latent; the rest keep longer schedules usable.
+Latents are compared with latents, and some frames are decoded and compared with the drawn pictures, first a
+little and at the end mainly, so that decoder and denoiser grow together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor, nn
+
+from audio_worker.whisper import WhisperEncoder
+from demo.factory.evaluate.scores import inside
+from demo.factory.train.checkpoint import Averaged, load_training
+from demo.factory.train.config import CLIP_FRAMES, FPS, HISTORY_SAMPLES, INFERENCE, SAMPLE_RATE
+from demo.factory.train.data import ClipBatch, Material
+from demo.factory.train.listen import ADAPTER, load_ears
+from demo.factory.train.models import Networks, build_networks
+from demo.factory.train.replay import Replay
+from demo.factory.train.step import Gradients, GraphedLoss, Run, make_optimizer, share_weights
+from demo.factory.train.vae import LATENT_NOISE, AutoencoderLite, picture_loss, picture_weights, to_bytes
+from protocol.model.audio_tokens import audio_token_positions
+
+LAST_TIMESTEP = 999
+NOISE_LIMIT = 1.5
+KEEP, FRESH = 0.6, 0.4  # latent preservation, as the GPU worker mixes it
+CARRIED = 0.85  # share of clips that begin from a carried latent
+CARRIED_NOISE = 0.25  # up to this: the carried latent is a predicted one when serving, never quite the truth
+LATE_SHARE = 0.85  # share of samples at the last timestep
+USES = 4  # times that a drawn clip is learned from, on average
+MEMORY = 8192  # clips kept, 3 MB each
+SHOWN = 4  # neighbouring frames of a clip that are decoded in a step
+TOLD = 2  # frames whose true latents are decoded as well, as the VAE's own training does
+LATENT_SHARE, PICTURE_SHARE = (1.0, 0.3), (2.0, 6.0)  # weights of the two losses, at the start and the end
+FACE_ROWS, FACE_COLUMNS, FACE_WEIGHT = slice(4, 9), slice(5, 11), 2.0  # of the 16×16 latent
+MOUTH_ROWS, MOUTH_COLUMNS, MOUTH_WEIGHT = slice(7, 9), slice(6, 10), 4.0
+HAND_MARGIN, HAND_WEIGHT = 0.03, 2.0  # of the picture's side around a hand's points; its weight in pictures
+
+
+@dataclass
+class Batch:
+    """What the denoiser sees: latents (B, C, F, h, w) and conditions."""
+
+    clean: Tensor
+    carried: Tensor  # (B, C, h, w): the latent of the frame before the clip
+    reference: Tensor  # (B, C, h, w)
+    tokens: Tensor  # (B, F, T, 384)
+    poses: Tensor  # (B, 3, F, H, W) 0..1
+
+
+class Conditions:
+    """Turns drawn clips into the denoiser's inputs with the frozen VAE encoder and `whisper`."""
+
+    def __init__(
+        self, vae: AutoencoderLite, whisper: WhisperEncoder, device: torch.device, margin: int = 2
+    ) -> None:
+        self.vae = vae.eval().requires_grad_(False)
+        self.whisper = whisper.to(device).eval().requires_grad_(False)
+        self.margin = margin
+        self.device = device
+
+    @torch.no_grad()
+    def encode(self, clips: ClipBatch) -> dict[str, Tensor]:
+        """What of drawn clips is kept, batch first: latents, features and places in the pose bank."""
+        count, frames = clips.pictures.shape[:2]
+        with torch.autocast(self.device.type, torch.bfloat16):
+            pictures = clips.pictures.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+            latents = self.vae.encode(pictures).unflatten(0, (count, frames))
+            reference = self.vae.encode(clips.reference.contiguous(memory_format=torch.channels_last))
+            heard = self.whisper.features(clips.pcm, "short")  # (B, 75, 5, 384)
+        return {
+            "clean": latents[:, 1:].transpose(1, 2).bfloat16(),
+            "carried": latents[:, 0].bfloat16(),
+            "reference": reference.bfloat16(),
+            "heard": heard.bfloat16(),
+            "track": clips.track,
+            "frame": clips.frame,
+        }
+
+    def positions(self, fps: int, only: range) -> Tensor:
+        """(F, n) feature positions of the tokens of each of the clip's frames `only`."""
+        positions = audio_token_positions(
+            only.stop, fps, 75, margin=self.margin, offset=HISTORY_SAMPLES * 50 // SAMPLE_RATE
+        )
+        return torch.as_tensor(positions[only.start :], device=self.device)
+
+    def batch(self, kept: Mapping[str, Tensor], positions: Tensor, maps: Tensor) -> Batch:
+        """The denoiser's inputs of what `encode` made; maps: the pose bank (tracks, LOOP, 3, H, W) uint8."""
+        poses = maps[kept["track"][:, None], kept["frame"]]
+        return Batch(
+            clean=kept["clean"].float(),
+            carried=kept["carried"].float(),
+            reference=kept["reference"].float(),
+            tokens=kept["heard"][:, positions].flatten(2, 3).float(),
+            poses=poses.transpose(1, 2).float() / 255,
+        )
+
+
+def starting_latents(batch: Batch, carry: Tensor) -> Tensor:
+    """Clamped noise, whose first frame keeps the carried latent where `carry` (B,) is true."""
+    noise = torch.randn_like(batch.clean).clamp_(-NOISE_LIMIT, NOISE_LIMIT)
+    amount = CARRIED_NOISE * torch.rand(len(carry), 1, 1, 1, device=noise.device)
+    carried = batch.carried + amount * torch.randn_like(batch.carried)
+    mixed = KEEP * carried + FRESH * noise[:, :, 0]
+    noise[:, :, 0] = torch.where(carry[:, None, None, None], mixed, noise[:, :, 0])
+    return noise
+
+
+def predicted_latents(networks: Networks, batch: Batch, carry: Tensor) -> Tensor:
+    """Clean latents (B, C, F, h, w) by one step from noise, as serving makes them; carry: see above."""
+    start = starting_latents(batch, carry)
+    timestep = torch.full((len(carry),), LAST_TIMESTEP, device=start.device)
+    with torch.autocast(start.device.type, torch.bfloat16):
+        # Zero terminal SNR: the v-prediction at the last timestep is minus the clean latent.
+        return -networks(start, timestep, batch.tokens, batch.poses, batch.reference)
+
+
+def latent_weights(device: torch.device) -> Tensor:
+    """(16, 16) weights of a latent's places, mean 1: face and mouth count more, as eyes go there first."""
+    weights = torch.ones(16, 16, device=device)
+    weights[FACE_ROWS, FACE_COLUMNS] = FACE_WEIGHT
+    weights[MOUTH_ROWS, MOUTH_COLUMNS] = MOUTH_WEIGHT
+    return weights / weights.mean()
+
+
+def noised(batch: Batch, alphas: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Latents at random timesteps: noisy ones, their velocity, the timesteps (B,) and the signal's share."""
+    count = len(batch.clean)
+    device = batch.clean.device
+    anywhere = torch.randint(0, LAST_TIMESTEP, (count,), device=device)
+    timestep = torch.where(torch.rand(count, device=device) < LATE_SHARE, LAST_TIMESTEP, anywhere)
+    carry = (torch.rand(count, device=device) < CARRIED) & (timestep == LAST_TIMESTEP)
+    noise = starting_latents(batch, carry)
+    alpha = alphas[timestep].view(-1, 1, 1, 1, 1)
+    noisy = alpha.sqrt() * batch.clean + (1 - alpha).sqrt() * noise
+    return noisy, alpha.sqrt() * noise - (1 - alpha).sqrt() * batch.clean, timestep, alpha
+
+
+def hand_weights(hands: Tensor, size: int) -> Tensor:
+    """(n, 1, size, size): `HAND_WEIGHT` in the boxes around hands (n, 2, 21, 2), 1 elsewhere."""
+    low, high = hands.amin(2) - HAND_MARGIN, hands.amax(2) + HAND_MARGIN
+    boxes = torch.cat([low, high], 2) * size - 0.5  # of pixels' centres
+    return 1 + (HAND_WEIGHT - 1) * inside(boxes, size)[:, None].float()
+
+
+def pictures_loss(
+    decode: Callable[[Tensor], Tensor],
+    clean: Tensor,
+    predicted: Tensor,
+    truth: Tensor,
+    weights: Tensor,
+    hands: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Loss of decoded frames against drawn ones, and the squared error of the predicted ones.
+
+    clean, predicted (B, C, F, h, w); truth (B, F, 3, H, W) uint8; hands (B, F, 2, 21, 2) as shares of the
+    picture's sides.
+    """
+    count, _, frames = clean.shape[:3]
+    device = clean.device
+    first = torch.randint(0, frames - SHOWN + 1, (), device=device)
+    shown = first + torch.arange(SHOWN, device=device)
+    told = torch.randint(0, frames, (TOLD,), device=device)
+    true = clean.index_select(2, told)
+    true = true + LATENT_NOISE * torch.randn_like(true)
+    latents = torch.cat([predicted.index_select(2, shown), true], dim=2)
+    flat = latents.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    output = decode(flat)
+    decoded = torch.cat([shown, told])
+    wanted = truth.index_select(1, decoded).float() / 255
+    weights = weights * hand_weights(hands.index_select(1, decoded).flatten(0, 1), truth.shape[-1])
+    loss = picture_loss(output, wanted.flatten(0, 1), weights)
+    # Motion between frames is compared too: a flicker costs little in each picture and much to the eye.
+    output, wanted = output.float().unflatten(0, (count, -1))[:, :SHOWN], wanted[:, :SHOWN]
+    loss = loss + 0.5 * (output.diff(dim=1) - wanted.diff(dim=1)).abs().mean()
+    return loss, (output - wanted).square().mean()
+
+
+def pick_rate(step: int) -> tuple[int, int]:
+    """(fps, frames) of a step: every eighth batch is one of the slower rates a weak machine falls back to."""
+    if step % 16 == 7:
+        return 12, CLIP_FRAMES // 2
+    if step % 16 == 15:
+        return 8, CLIP_FRAMES // 3
+    return FPS, CLIP_FRAMES
+
+
+class Course:
+    """Everything that a step at one frame rate needs: a memory of clips and a recorded loss."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        fps: int,
+        frames: int,
+        memory: int,
+        batch: int,
+        gradients: Gradients,
+        compiled: bool,
+    ) -> None:
+        self._trainer, self._fps, self._frames = trainer, fps, frames
+        self._replay = Replay(memory, trainer.material.device)
+        self._batch, self._turn = batch, 0
+        for _ in range(min(2 * USES, memory // batch)):
+            self._remember()
+        loss = trainer.loss(fps, frames, compiled=compiled)
+        self._graphed = GraphedLoss(loss, self._replay.blank(batch), gradients)
+
+    def _remember(self) -> None:
+        clips = self._trainer.material.clips(self._batch, fps=self._fps, frames=self._frames)
+        kept = self._trainer.conditions.encode(clips)
+        kept["pictures"] = to_bytes(clips.pictures[:, 1:])
+        self._replay.add(kept)
+
+    def step(self) -> tuple[Tensor, Tensor]:
+        """Loss and squared error; the gradients are in place."""
+        if self._turn % USES == 0:
+            self._remember()
+        self._turn += 1
+        self._replay.draw(self._graphed.inputs, self._trainer.material.generator)
+        return self._graphed()
+
+
+class Trainer:
+    """The networks, what they are trained with, and their loss."""
+
+    def __init__(self, material: Material, state: Path, whisper: Path, *, compile_model: bool) -> None:
+        self.material = material
+        device = material.device
+        vae = AutoencoderLite().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        vae_average = Averaged(vae)
+        load_training(state, "vae", vae, vae_average)
+        vae.load_state_dict(vae_average.module.state_dict())
+        self.conditions = Conditions(vae, load_ears(whisper, state / ADAPTER), device)
+        vae.decoder.requires_grad_(True)
+        self.networks: Networks = build_networks().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        averaged = Averaged(self.networks)
+        self.parts: dict[str, tuple[nn.Module, Averaged]] = {
+            "networks": (self.networks, averaged),
+            "vae": (vae, vae_average),
+        }
+        self.optimizers = {
+            "networks": make_optimizer(list(self.networks.parameters()), weight_decay=1e-3),
+            "vae": make_optimizer(list(vae.parameters()), weight_decay=1e-4),
+        }
+        self.first_step = load_training(
+            state, "networks", self.networks, averaged, self.optimizers["networks"]
+        )
+        share_weights([m for module, average in self.parts.values() for m in (module, average.module)])
+        trained = [p for module, _ in self.parts.values() for p in module.parameters() if p.requires_grad]
+        self.gradients = Gradients(trained)
+        self._compiled = torch.compile(self.networks) if compile_model else self.networks
+        self._decode = torch.compile(vae.decode) if compile_model else vae.decode
+        self._vae = vae
+        self._alphas = DDIMScheduler(**INFERENCE["noise_scheduler_kwargs"]).alphas_cumprod.to(device)
+        self._latent_weights = latent_weights(device)
+        self._picture_weights = picture_weights(material)
+        self._shares = torch.zeros(2, device=device)
+        self.aim(0.0)
+
+    def aim(self, progress: float) -> None:
+        """Moves the weight from latents to pictures."""
+        shares = [a + (b - a) * progress for a, b in (LATENT_SHARE, PICTURE_SHARE)]
+        self._shares.copy_(torch.tensor(shares))
+
+    def loss(
+        self, fps: int, frames: int, *, compiled: bool
+    ) -> Callable[[Mapping[str, Tensor]], tuple[Tensor, Tensor]]:
+        """The loss of kept clips of one rate."""
+        positions = self.conditions.positions(fps, range(frames))
+        network = self._compiled if compiled else self.networks
+        decode = self._decode if compiled else self._vae.decode
+
+        def of(kept: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+            batch = self.conditions.batch(kept, positions, self.material.poses.maps)
+            noisy, velocity, timestep, alpha = noised(batch, self._alphas)
+            with torch.autocast(self.material.device.type, torch.bfloat16):
+                predicted = network(noisy, timestep, batch.tokens, batch.poses, batch.reference).float()
+                difference = predicted - velocity
+                of_latents = (difference.square() + 0.2 * difference.abs()) * self._latent_weights
+                clean = alpha.sqrt() * noisy - (1 - alpha).sqrt() * predicted
+                hands = self.material.poses.hands[kept["track"][:, None], kept["frame"]]
+                of_pictures, error = pictures_loss(
+                    decode, batch.clean, clean, kept["pictures"], self._picture_weights, hands
+                )
+            return self._shares[0] * of_latents.mean() + self._shares[1] * of_pictures, error
+
+        return of
+
+
+def train_denoiser(
+    material: Material,
+    state: Path,
+    whisper: Path,
+    *,
+    minutes: float,
+    batch: int,
+    peak: float,
+    final: float,
+    compile_model: bool,
+    memory: int = MEMORY,
+) -> None:
+    """Trains for `minutes`, the time that building, drawing and compiling take at the start not counted."""
+    trainer = Trainer(material, state, whisper, compile_model=compile_model)
+    courses: dict[int, Course] = {}
+    # The slower rates are rare: compiling for their lengths too would cost more than it saves.
+    for turn, share in ((0, 1), (7, 8), (15, 8)):
+        fps, frames = pick_rate(turn)
+        courses[fps] = Course(
+            trainer, fps, frames, memory // share, batch // min(share, 2), trainer.gradients, fps == FPS
+        )
+    loop = Run(
+        "denoiser",
+        state,
+        trainer.parts,
+        trainer.optimizers,
+        trainer.gradients,
+        step=trainer.first_step,
+        minutes=minutes,
+        peak=peak,
+        final=final,
+    )
+    for step in loop.steps():
+        if step % 50 == 0:
+            trainer.aim(loop.progress)
+        loop.learn(*courses[pick_rate(step)[0]].step())

@@ -1,0 +1,240 @@
+"""Teach Whisper and the audio cross-attentions to hear the mouth, before and apart from the pictures.
+
+    python -m demo.factory.train listen --state DIR --minutes 5
+
+In a picture the mouth is a few of 65,536 pixels, so a denoiser takes thousands of batches before its audio
+cross-attention carries anything. The mouth's six parameters are known for every moment of the corpus,
+though, and Whisper costs little. So one attention of the very shape of `attn2` learns to read them from the
+audio tokens, and with it low-rank corrections of Whisper's linear layers, so that a window of 1.5 s says more
+about lips than Whisper needs for words. The corrections are part of the model. With `--start` the attention's
+weights start every audio cross-attention of the same width, its output laid along six directions of the
+hidden state; the denoiser still learns all of it afterwards.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrize
+
+from audio_worker.adapter import DOWN, UP, apply_adapter, linear_layers
+from audio_worker.whisper import WhisperEncoder, load_whisper
+from demo.factory.motion.mouth import CHANNELS
+from demo.factory.train.checkpoint import Averaged, load_training, save_training
+from demo.factory.train.config import CLIP_FRAMES, FPS, HISTORY_SAMPLES, SAMPLE_RATE
+from demo.factory.train.models import build_networks
+from demo.factory.train.voices import Voices
+from gpu_worker.denoiser.model.attention import Attention, attend
+from protocol.model.audio_tokens import audio_token_positions
+
+logger = logging.getLogger(__name__)
+
+AUDIO_GAIN = 3.0  # the official model multiplies the audio attention's output by this
+DIRECTION_SIZE = 1.0  # of a fully opened mouth in the hidden state, whose own deviation is of that order
+RANK = 6  # of a layer's correction: a third of a megabyte in all
+ADAPTER = "whisper_adapter.safetensors"
+OPENING_WEIGHT = 2.0  # the opening is what is seen first
+RATE, FINAL_RATE = 2e-3, 2e-5
+
+
+def load_ears(whisper: Path, adapter: Path) -> WhisperEncoder:
+    """Whisper with the corrections in `adapter`, where there is such a file."""
+    encoder = load_whisper(whisper)
+    if adapter.is_file():
+        apply_adapter(encoder, adapter)
+    return encoder
+
+
+class LowRank(nn.Module):
+    """A correction up · down of a weight (out, in); nothing at first."""
+
+    def __init__(self, weight: Tensor, rank: int) -> None:
+        super().__init__()
+        out, width = weight.shape
+        self.down = nn.Parameter(torch.randn(rank, width, device=weight.device) / math.sqrt(width))
+        self.up = nn.Parameter(torch.zeros(out, rank, device=weight.device))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + self.up @ self.down
+
+
+def correct(encoder: WhisperEncoder, adapter: Path) -> dict[str, LowRank]:
+    """Puts a trainable correction on every linear layer, which begins as in `adapter` where that exists."""
+    known = load_file(adapter) if adapter.is_file() else {}
+    made = {}
+    for name, layer in linear_layers(encoder).items():
+        correction = LowRank(layer.weight, RANK)
+        if name + UP in known:
+            correction.load_state_dict({"down": known[name + DOWN], "up": known[name + UP]})
+        parametrize.register_parametrization(layer, "weight", correction)
+        made[name] = correction
+    return made
+
+
+def save_corrections(corrections: dict[str, LowRank], path: Path) -> None:
+    """Writes them as `audio_worker.adapter` reads them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parts = [(name + DOWN, c.down) for name, c in corrections.items()]
+    parts += [(name + UP, c.up) for name, c in corrections.items()]
+    save_file({name: value.detach().cpu().contiguous() for name, value in parts}, path)
+
+
+class Reader(nn.Module):
+    """An attention with one constant query a head, over whitened tokens, and a linear reading of six
+    parameters.
+    """
+
+    def __init__(self, width: int, heads: int, mean: Tensor, deviation: Tensor) -> None:
+        super().__init__()
+        self.heads = heads
+        self.register_buffer("mean", mean)
+        self.register_buffer("deviation", deviation)
+        self.query = nn.Parameter(0.1 * torch.randn(width))
+        self.to_k = nn.Linear(len(mean), width, bias=False)
+        self.to_v = nn.Linear(len(mean), width, bias=False)
+        self.read = nn.Linear(width, len(CHANNELS))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens (N, T, 384) → (N, 6)."""
+        white = (tokens - self.mean) / self.deviation
+        query = self.query.expand(len(tokens), 1, -1)
+        return self.read(attend(query, self.to_k(white), self.to_v(white), self.heads)[:, 0])
+
+    @torch.no_grad()
+    def start(self, attention: Attention, norm: nn.LayerNorm, generator: torch.Generator) -> None:
+        """Write this reader into an audio cross-attention whose input is `norm`'s output.
+
+        The whitening is folded into the weights: a constant on the keys moves all logits alike, and one on
+        the values passes the attention unchanged, so it joins the output's bias.
+        """
+        width = len(self.query)
+        attention.to_k.weight.copy_(self.to_k.weight / self.deviation)
+        attention.to_v.weight.copy_(self.to_v.weight / self.deviation)
+        # The query is made constant: the norm gives mostly its bias, and to_q turns that into the query.
+        direction = F.normalize(torch.randn(width, generator=generator), dim=0) * math.sqrt(width)
+        norm.weight.fill_(0.1)
+        norm.bias.copy_(direction)
+        attention.to_q.weight.mul_(0.1).sub_(
+            torch.outer(attention.to_q.weight @ direction, direction) / width
+        )
+        attention.to_q.weight.add_(torch.outer(self.query, direction) / width)
+        basis = torch.linalg.qr(torch.randn(width, len(CHANNELS), generator=generator)).Q * math.sqrt(width)
+        basis *= DIRECTION_SIZE / AUDIO_GAIN
+        output = attention.to_out[0]
+        output.weight.copy_(basis @ self.read.weight)
+        constant = self.read.weight @ (-attention.to_v.weight @ self.mean) + self.read.bias
+        output.bias.copy_(basis @ constant)
+
+
+class Ears:
+    """Whisper, its corrections and a reader over the audio tokens of whole clips."""
+
+    def __init__(
+        self, voices: Voices, whisper: Path, adapter: Path, width: int, heads: int, margin: int
+    ) -> None:
+        self.voices, device = voices, voices.audio.device
+        self.encoder = load_whisper(whisper).to(device)
+        self.corrections = correct(self.encoder, adapter)
+        positions = audio_token_positions(
+            CLIP_FRAMES, FPS, 75, margin=margin, offset=HISTORY_SAMPLES * 50 // SAMPLE_RATE
+        )
+        self._positions = torch.from_numpy(positions).to(device)
+        self._when = torch.arange(CLIP_FRAMES, device=device)
+        with torch.no_grad():
+            pcm, _ = voices.windows(64, self._when)
+            sample = self.encoder.features(pcm, "short").flatten(0, 2)
+        self.reader = Reader(width, heads, sample.mean(0), sample.std(0)).to(device)
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [*self.reader.parameters(), *(p for c in self.corrections.values() for p in c.parameters())]
+
+    def read(self, pcm: Tensor) -> Tensor:
+        """Windows (B, WINDOW_SAMPLES) → the mouths of their clips (B, CLIP_FRAMES, 6)."""
+        with torch.autocast(pcm.device.type, torch.bfloat16):
+            features = self.encoder.features(pcm, "short")
+            tokens = features[:, self._positions].flatten(0, 1).flatten(1, 2)
+            return self.reader(tokens).float().unflatten(0, (len(pcm), -1))
+
+    def loss(self, batch: int) -> Tensor:
+        pcm, mouth = self.voices.windows(batch, self._when)
+        error = (self.read(pcm) - mouth).square().mean(dim=(0, 1))
+        return error.mean() + (OPENING_WEIGHT - 1) * error[CHANNELS.index("mouth_open")]
+
+    @torch.no_grad()
+    def correlation(self, voices: Voices, windows: int = 512) -> float:
+        """Of the opening read with the true one, over windows of `voices` as they were spoken."""
+        read, truth = [], []
+        for _ in range(0, windows, 64):
+            pcm, mouth = voices.windows(64, self._when, plain=True)
+            read.append(self.read(pcm)[..., 0].flatten())
+            truth.append(mouth[..., 0].flatten())
+        return float(torch.corrcoef(torch.stack([torch.cat(read), torch.cat(truth)]))[0, 1])
+
+
+def train_ears(ears: Ears, held_out: Voices, *, minutes: float, batch: int) -> None:
+    """Fits reader and corrections, and logs how well the opening of unknown voices is read."""
+    parameters = ears.parameters()
+    optimizer = torch.optim.AdamW(parameters, lr=RATE, betas=(0.9, 0.99), weight_decay=1e-2)
+    began, step, told = time.monotonic(), 0, 0.0
+    while (progress := (time.monotonic() - began) / (60 * minutes)) < 1:
+        rate = FINAL_RATE + (RATE - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * progress))
+        optimizer.param_groups[0]["lr"] = rate * min(1.0, (step + 1) / 100)
+        loss = ears.loss(batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        step += 1
+        if progress >= told + 0.1:
+            told = progress
+            logger.info("listen: step %d loss %.5f held out %.3f", step, float(loss.detach()),
+                        ears.correlation(held_out))  # fmt: skip
+    logger.info(
+        "listen: %d steps, opening's correlation %.3f on training voices, %.3f on held-out ones",
+        step, ears.correlation(ears.voices), ears.correlation(held_out),
+    )  # fmt: skip
+
+
+def listen(
+    speech: Path,
+    whisper: Path,
+    state: Path,
+    *,
+    minutes: float,
+    batch: int,
+    seed: int,
+    device: torch.device,
+    start: bool,
+    margin: int = 2,
+) -> None:
+    """Trains the corrections of `state`; with `start`, its denoiser's audio cross-attentions too."""
+    networks = build_networks()
+    averaged = Averaged(networks)
+    step = load_training(state, "networks", networks, averaged)
+    networks.load_state_dict(averaged.module.state_dict())
+    blocks = networks.denoiser.transformer_blocks.values()
+    # The narrow middle block sees the picture as a whole; the mouth is drawn at the widest level.
+    width = max(block.width for block in blocks)
+    wide = [block for block in blocks if block.width == width]
+    voices, held_out = (
+        Voices(speech, torch.Generator(device=device).manual_seed(seed), held_out=unknown)
+        for unknown in (False, True)
+    )
+    ears = Ears(voices, whisper, state / ADAPTER, width, wide[0].attn2.heads, margin)
+    train_ears(ears, held_out, minutes=minutes, batch=batch)
+    save_corrections(ears.corrections, state / ADAPTER)
+    if not start:
+        return
+    reader = ears.reader.cpu()
+    generator = torch.Generator().manual_seed(seed)
+    for block in wide:
+        reader.start(block.attn2, block.norm2, generator)
+    averaged.module.load_state_dict(networks.state_dict())
+    save_training(state, "networks", networks, averaged, torch.optim.AdamW(networks.parameters()), step)

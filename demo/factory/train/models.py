@@ -1,0 +1,59 @@
+"""The networks that are trained together, built from the bundled configuration."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from demo.factory.train.config import BASE_UNET, INFERENCE, POSE_ENCODER
+from gpu_worker.denoiser.model.config import UNetConfig
+from gpu_worker.denoiser.model.denoiser import DenoisingUNet3D
+from gpu_worker.denoiser.model.pose_encoder import PoseEncoder
+from gpu_worker.denoiser.model.reference import ReferenceUNet2D
+
+
+class Networks(nn.Module):
+    """Denoiser (motion modules included), reference UNet and pose encoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.denoiser = DenoisingUNet3D(UNetConfig.denoiser(BASE_UNET, INFERENCE["unet_additional_kwargs"]))
+        self.reference = ReferenceUNet2D(UNetConfig.reference(BASE_UNET))
+        self.pose_encoder = PoseEncoder(
+            POSE_ENCODER["conditioning_embedding_channels"],
+            POSE_ENCODER["conditioning_channels"],
+            tuple(POSE_ENCODER["block_out_channels"]),
+        )
+
+    def forward(
+        self, latents: Tensor, timestep: Tensor, tokens: Tensor, poses: Tensor, reference: Tensor
+    ) -> Tensor:
+        """The v-prediction: latents (B, C, F, h, w), timestep (B,), tokens (B, F, T, 384), poses (B,
+        3, F, H, W), reference (B, C, h, w).
+        """
+        cache = self.denoiser.project_reference(self.reference(reference))
+        return self.denoiser(latents, timestep, tokens, self.pose_encoder(poses), cache)
+
+
+def build_networks() -> Networks:
+    return Networks()
+
+
+def parameter_count(module: nn.Module) -> float:
+    """Millions of parameters."""
+    return sum(p.numel() for p in module.parameters()) / 1e6
+
+
+if __name__ == "__main__":
+    networks = build_networks()
+    for name, part in networks.named_children():
+        print(f"{name}: {parameter_count(part):.2f} M parameters")
+    with torch.no_grad():
+        out = networks(
+            torch.randn(1, 32, 12, 16, 16),
+            torch.tensor([999]),
+            torch.randn(1, 12, 50, 384),
+            torch.rand(1, 3, 12, 256, 256),
+            torch.randn(1, 32, 16, 16),
+        )
+    print("output", tuple(out.shape))

@@ -1,0 +1,1 @@
+"""The KL decoder fast on a GPU."""

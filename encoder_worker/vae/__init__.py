@@ -1,0 +1,1 @@
+"""The decoder half of a VAE in plain torch."""

@@ -1,0 +1,1 @@
+"""Avatars: read, encoded, and kept as reference features."""

@@ -1,0 +1,43 @@
+"""The encoder half of the bundled model's VAE (`AutoencoderLite`).
+
+It runs once per avatar, so it is diffusers' ordinary `Encoder` and spends what the light decoder
+(`encoder_worker/vae/lite_decoder.py`) saves. It is deterministic: training showed it no sampling, so its
+output is the mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.vae import Encoder
+from torch import nn
+
+
+class LiteEncoder(nn.Module):
+    """Pictures to latents.
+
+    Args:
+        config: the `config.json` of the VAE folder; read are `latent_channels`, `encoder_widths`,
+            `encoder_layers_per_block` and `norm_num_groups`. The latent is 2**(levels - 1) times smaller
+            than the picture.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        widths = tuple(config["encoder_widths"])
+        self.encoder = Encoder(
+            in_channels=3,
+            out_channels=config["latent_channels"],
+            down_block_types=("DownEncoderBlock2D",) * len(widths),
+            block_out_channels=widths,
+            layers_per_block=config["encoder_layers_per_block"],
+            norm_num_groups=config["norm_num_groups"],
+            double_z=False,
+            mid_block_add_attention=True,
+        )
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Pictures (N, 3, H, W) in -1..1 → the latents' mean (N, C, h, w), unscaled."""
+        return self.encoder(pictures)

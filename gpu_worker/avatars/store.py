@@ -1,0 +1,148 @@
+"""Avatars: pictures with names, read with care, their reference features made once and kept."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from gpu_worker.engine_api import ClipError
+from protocol.model.assets import DEFAULT, AssetError, listed, named_files
+
+logger = logging.getLogger(__name__)
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+MAX_FILE_BYTES = 64 * 2**20
+MAX_PIXELS = 64_000_000
+
+Picture = npt.NDArray[np.uint8]
+R = TypeVar("R")
+
+
+def read_picture(path: Path, width: int, height: int) -> Picture:
+    """The picture as uint8 RGB (height, width, 3): its middle in the asked-for shape, transparency on white.
+
+    Raises AssetError naming the file. Nothing is decoded before format and size have been checked.
+    """
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise AssetError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB; give a smaller picture")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is the limit here
+            with Image.open(path, formats=FORMATS) as picture:
+                if picture.width * picture.height > MAX_PIXELS:
+                    raise AssetError(
+                        f"{path}: {picture.width}×{picture.height} pixels are more than {MAX_PIXELS // 10**6}"
+                        " million; give a smaller picture"
+                    )
+                upright = ImageOps.exif_transpose(picture).convert("RGBA")
+    except AssetError:
+        raise
+    except FileNotFoundError:
+        raise AssetError(f"{path}: no such picture") from None
+    except Exception as error:  # decoders raise all kinds of things for damaged files
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "it is no PNG, JPEG or WebP" if unknown else error
+        raise AssetError(f"{path}: cannot be read as a picture: {reason}") from error
+    on_white = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
+    fitted = ImageOps.fit(on_white, (width, height), Image.Resampling.LANCZOS)
+    return np.array(fitted, dtype=np.uint8)
+
+
+class AvatarStore(Generic[R]):
+    """The avatars by name, and the reference features of those used lately.
+
+    Args:
+        paths: pictures and folders of them. One that can't be read is left out, with an error in the log;
+            AssetError if none can.
+        prepare: makes the reference features, keys and values from a uint8 (height, width, 3) picture.
+        size_of: their bytes. budget: bytes kept; the least recently used make room, the one in use stays.
+
+    References are made in the compute thread alone; `names` and the counters may be read from any.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        width: int,
+        height: int,
+        prepare: Callable[[Picture], R],
+        *,
+        size_of: Callable[[R], int],
+        budget: int,
+    ) -> None:
+        self._size = (width, height)
+        self._prepare = prepare
+        self._size_of = size_of
+        self._budget = budget
+        self._references: OrderedDict[str, R] = OrderedDict()
+        self._files = self._readable(named_files(paths, SUFFIXES, "picture"))
+        self.names: list[str] = list(self._files)
+        self.bytes = 0
+        self.hits = 0
+        self.misses = 0
+
+    def _readable(self, files: OrderedDict[str, Path]) -> OrderedDict[str, Path]:
+        readable, errors = OrderedDict[str, Path](), []
+        for name, file in files.items():
+            try:
+                read_picture(file, *self._size)
+                readable[name] = file
+            except AssetError as error:
+                errors.append(str(error))
+                logger.error("avatar %s is left out: %s", name, error)
+        if not readable:
+            raise AssetError("; ".join(errors[:3]))
+        return readable
+
+    def resolve(self, name: str) -> str:
+        """`name`, or the first avatar's for `default`. Raises ClipError for an unknown one."""
+        if name in self._files:
+            return name
+        if name == DEFAULT:
+            return self.names[0]
+        raise ClipError(f"there is no avatar {name}; there are {listed(self.names)}", fatal=True)
+
+    def get(self, name: str) -> R:
+        """The avatar's reference, made now if it isn't at hand. Raises ClipError."""
+        name = self.resolve(name)
+        if name in self._references:
+            self.hits += 1
+            self._references.move_to_end(name)
+            return self._references[name]
+        self.misses += 1
+        try:
+            picture = read_picture(self._files[name], *self._size)
+        except AssetError as error:
+            raise ClipError(str(error), fatal=True) from error
+        reference = self._prepare(picture)
+        logger.info("reference caching: avatar %s is ready and kept for all its sessions", name)
+        self._references[name] = reference
+        self.bytes += self._size_of(reference)
+        while self.bytes > self._budget and len(self._references) > 1:
+            gone, freed = self._references.popitem(last=False)
+            self.bytes -= self._size_of(freed)
+            logger.info("reference caching: avatar %s makes room, %d are kept", gone, len(self))
+        return reference
+
+    def warm_one(self) -> bool:
+        """Makes the reference of one avatar that has none and still fits; False if there is none left."""
+        largest = max(map(self._size_of, self._references.values()), default=0)
+        if self.bytes + largest > self._budget:
+            return False
+        for name in self.names:
+            if name not in self._references:
+                self.get(name)
+                return True
+        return False
+
+    def __len__(self) -> int:
+        return len(self._references)

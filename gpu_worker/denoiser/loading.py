@@ -1,0 +1,152 @@
+"""Weights of a model configuration into modules, each key and shape accounted for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from gpu_worker.avatars.vae_encoder import VaeEncoder, load_vae_encoder
+from gpu_worker.denoiser.model import (
+    DenoisingUNet3D,
+    PoseEncoder,
+    ReferenceUNet2D,
+    UNetConfig,
+    UNetConfigError,
+)
+from gpu_worker.denoiser.sampler import SchedulerConfig, SchedulerError
+from protocol.model.checkpoint import load_into, read_state_dict
+from protocol.model.config import ConfigError, ModelConfig
+
+logger = logging.getLogger(__name__)
+
+MOTION = ".motion_modules."
+# Computed, and so left out of some files.
+COMPUTED = ("*.pos_encoder.pe",)
+M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass
+class Models:
+    """Everything that the GPU worker runs: networks in `dtype` on `device`, the VAE's encoder in float32."""
+
+    denoiser: DenoisingUNet3D
+    reference: ReferenceUNet2D
+    pose_encoder: PoseEncoder
+    vae_encoder: VaeEncoder
+    scheduler: SchedulerConfig
+    config: ModelConfig
+    device: torch.device
+    dtype: torch.dtype
+
+
+def load_models(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Models:
+    """Build and fill the networks of a configuration.
+
+    Raises ConfigError or CheckpointError (both SettingsError) naming the file and the key that is missing,
+    unexpected, of the wrong shape or impossible.
+    """
+    base = config.base_unet_config()
+    try:
+        denoiser_config = UNetConfig.denoiser(base, config.unet_additional_kwargs)
+        reference_config = UNetConfig.reference(base)
+    except UNetConfigError as error:
+        raise ConfigError(f"{config.path}: base UNet or unet_additional_kwargs: {error}") from error
+    try:
+        scheduler = SchedulerConfig.from_dict(config.noise_scheduler_kwargs)
+    except (SchedulerError, TypeError) as error:
+        raise ConfigError(f"{config.path}: noise_scheduler_kwargs: {error}") from error
+    vae_encoder = load_vae_encoder(config.pretrained_vae_path, config.vae_class)
+    if vae_encoder.channels != denoiser_config.in_channels:
+        raise ConfigError(
+            f"{config.path}: the VAE's latents have {vae_encoder.channels} channels, "
+            f"the UNet's in_channels are {denoiser_config.in_channels}"
+        )
+    models = Models(
+        denoiser=_load_denoiser(denoiser_config, config, dtype),
+        reference=_load(lambda: ReferenceUNet2D(reference_config), config.reference_unet_path, dtype),
+        pose_encoder=_load(
+            lambda: _pose_encoder(config, denoiser_config, vae_encoder), config.pose_encoder_path, dtype
+        ),
+        vae_encoder=vae_encoder,
+        scheduler=scheduler,
+        config=config,
+        device=device,
+        dtype=dtype,
+    )
+    for module in (models.denoiser, models.reference, models.pose_encoder, models.vae_encoder):
+        module.to(device)
+        _channels_last(module)
+    count = sum(p.numel() for p in models.denoiser.parameters()) / 1e6
+    logger.info("model %s: denoiser of %.1f M parameters, %s on %s", config.name, count, dtype, device)
+    return models
+
+
+def _load_denoiser(unet: UNetConfig, config: ModelConfig, dtype: torch.dtype) -> DenoisingUNet3D:
+    """Denoiser and motion modules; where both files hold a key the denoiser's counts, as officially."""
+    denoiser = _on_meta(lambda: DenoisingUNet3D(unet))
+    state = read_state_dict(config.denoising_unet_path)
+    if config.motion_module_path is None:
+        load_into(denoiser, state, file=config.denoising_unet_path, allow_missing=COMPUTED, dtype=dtype)
+        return _frozen(denoiser, dtype)
+
+    def in_first_file(key: str) -> bool:
+        return MOTION not in key or key in state
+
+    load_into(denoiser, state, file=config.denoising_unet_path, only=in_first_file, dtype=dtype)
+    load_into(
+        denoiser,
+        {k: v for k, v in read_state_dict(config.motion_module_path).items() if k not in state},
+        file=config.motion_module_path,
+        only=lambda key: not in_first_file(key),
+        allow_missing=COMPUTED,
+        dtype=dtype,
+    )
+    return _frozen(denoiser, dtype)
+
+
+def _pose_encoder(config: ModelConfig, unet: UNetConfig, vae: VaeEncoder) -> PoseEncoder:
+    where = f"{config.path}: pose_encoder_kwargs"
+    width = unet.block_out_channels[0]
+    given = config.inference_config.get("pose_encoder_kwargs") or {}
+    try:
+        kwargs: dict[str, Any] = {"conditioning_embedding_channels": width, **given}
+        encoder = PoseEncoder(**kwargs)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+    if kwargs["conditioning_embedding_channels"] != width:
+        raise ConfigError(f"{where}: conditioning_embedding_channels must be {width}, the UNet's first width")
+    factor = 2 ** (len(encoder.blocks) // 2)
+    if factor != vae.factor:
+        raise ConfigError(
+            f"{where}: block_out_channels make maps {factor} times smaller, and the VAE {vae.factor} times"
+        )
+    return encoder
+
+
+def _load(build: Callable[[], M], file: Path, dtype: torch.dtype) -> M:
+    module = _on_meta(build)
+    load_into(module, read_state_dict(file), file=file, dtype=dtype)
+    return _frozen(module, dtype)
+
+
+def _on_meta(build: Callable[[], M]) -> M:
+    # Without values: initialising a billion parameters takes longer than reading them from the file.
+    with torch.device("meta"):
+        return build()
+
+
+def _channels_last(module: nn.Module) -> None:
+    for parameter in module.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+
+def _frozen(module: M, dtype: torch.dtype) -> M:
+    # Also converts what was computed and not loaded.
+    return module.to(dtype).eval().requires_grad_(False)

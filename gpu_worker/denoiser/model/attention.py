@@ -1,0 +1,208 @@
+"""Attention: one entry point per use, behind a registry of backends.
+
+Layouts: queries, keys and values are (batch, tokens, width) as the linear layers make them; heads lie
+side by side in `width`. A backend may replace any of the three entry points:
+
+- `attend(q, k, v, heads)`: plain attention.
+- `attend_reference(q, k, v, ref_k, ref_v, heads)`: keys and values are [frame tokens ; reference tokens],
+  where the reference's (batch / frames, tokens, width) are shared by all frames of a clip.
+- `attend_temporal(q, k, v, frames, heads)`: attention over the frames at each position.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from protocol.process.logs import first_line
+
+logger = logging.getLogger(__name__)
+
+# CUDA's fused kernels put the batch in a grid dimension of at most 65,535 blocks.
+_MAX_SDPA_BATCH = 32768
+
+
+def _split(x: Tensor, heads: int) -> Tensor:
+    """(batch, tokens, width) → (batch, heads, tokens, width / heads), a view."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def sdpa(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """torch's scaled dot product attention; (batch, tokens, width) in and out."""
+    out = F.scaled_dot_product_attention(_split(q, heads), _split(k, heads), _split(v, heads))
+    return out.transpose(1, 2).flatten(2)
+
+
+def share_over_frames(ref: Tensor, batch: int) -> Tensor:
+    """Reference keys or values (B, tokens, width) → (batch = B·frames, tokens, width), repeated per frame."""
+    count, tokens, width = ref.shape
+    return ref.unsqueeze(1).expand(count, batch // count, tokens, width).reshape(batch, tokens, width)
+
+
+def concatenated_reference(
+    q: Tensor, k: Tensor, v: Tensor, ref_k: Tensor, ref_v: Tensor, heads: int
+) -> Tensor:
+    """Attention over [frame ; reference] by concatenating, with the active plain attention."""
+    keys = torch.cat([k, share_over_frames(ref_k, k.shape[0])], dim=1)
+    values = torch.cat([v, share_over_frames(ref_v, v.shape[0])], dim=1)
+    return attend(q, keys, values, heads)
+
+
+def temporal_sdpa(q: Tensor, k: Tensor, v: Tensor, frames: int, heads: int) -> Tensor:
+    """Attention over frames at each position; (B·frames, positions, width) in and out."""
+
+    def to_sequences(x: Tensor) -> Tensor:  # → (B·positions, heads, frames, head size)
+        x = x.unflatten(-1, (heads, -1)).unflatten(0, (-1, frames))
+        return x.permute(0, 2, 3, 1, 4).flatten(0, 1)
+
+    q5, k5, v5 = to_sequences(q), to_sequences(k), to_sequences(v)
+    parts = [
+        F.scaled_dot_product_attention(*chunk)
+        for chunk in zip(
+            q5.split(_MAX_SDPA_BATCH), k5.split(_MAX_SDPA_BATCH), v5.split(_MAX_SDPA_BATCH), strict=True
+        )
+    ]
+    out = parts[0] if len(parts) == 1 else torch.cat(parts)
+    out = out.unflatten(0, (-1, q.shape[1])).permute(0, 3, 1, 2, 4)  # (B, frames, positions, heads, size)
+    return out.flatten(0, 1).flatten(2)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A set of attention functions and what the log says of them."""
+
+    name: str
+    description: str
+    attend: Callable[[Tensor, Tensor, Tensor, int], Tensor] = sdpa
+    attend_reference: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, int], Tensor] = concatenated_reference
+    attend_temporal: Callable[[Tensor, Tensor, Tensor, int, int], Tensor] = temporal_sdpa
+
+
+SDPA = Backend("sdpa", f"torch {torch.__version__} scaled_dot_product_attention")
+Factory = Callable[[torch.device, torch.dtype], Backend]
+_factories: dict[str, Factory] = {}
+_active: Backend = SDPA
+
+
+def register(name: str, factory: Factory) -> None:
+    """Add a backend. `factory(device, dtype)` returns it, or raises any exception where it does not work."""
+    _factories[name] = factory
+
+
+def activate(backend: Backend) -> None:
+    """Make `backend` the one that the networks use from now on in this process."""
+    global _active  # noqa: PLW0603 - one process serves one device, so one choice
+    _active = backend
+
+
+def select(device: torch.device, dtype: torch.dtype, preferred: tuple[str, ...] = ("xformers",)) -> Backend:
+    """Activate the first of `preferred` that works on `device`, else torch's attention, and log which."""
+    for name in preferred:
+        try:
+            backend = _factories[name](device, dtype)
+            _check_numbers(backend, device, dtype)
+        except Exception as error:  # foreign kernels fail in any way; torch's always work
+            logger.info("attention: %s not used: %s", name, first_line(error))
+            continue
+        activate(backend)
+        break
+    else:
+        activate(SDPA)
+    logger.info("attention: %s", describe())
+    return _active
+
+
+def describe() -> str:
+    """What the active attention is, for logs and status."""
+    return _active.description
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """Attention with the active backend; (batch, tokens, width) in and out."""
+    return _active.attend(q, k, v, heads)
+
+
+def attend_reference(q: Tensor, k: Tensor, v: Tensor, ref_k: Tensor, ref_v: Tensor, heads: int) -> Tensor:
+    """Attention over [frame tokens ; reference tokens] with the active backend."""
+    return _active.attend_reference(q, k, v, ref_k, ref_v, heads)
+
+
+def attend_temporal(q: Tensor, k: Tensor, v: Tensor, frames: int, heads: int) -> Tensor:
+    """Attention over frames at each position with the active backend; (B·frames, positions, width)."""
+    return _active.attend_temporal(q, k, v, frames, heads)
+
+
+def _check_numbers(backend: Backend, device: torch.device, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, n, 320, generator=generator).to(device, dtype) for n in (64, 128, 128))
+    with torch.no_grad():
+        error = (backend.attend(q, k, v, 8).float() - sdpa(q, k, v, 8).float()).abs().max().item()
+    if not error < 0.05:
+        raise RuntimeError(f"its numbers differ from torch's by {error:.2g}")
+
+
+def _xformers(device: torch.device, dtype: torch.dtype) -> Backend:
+    if device.type != "cuda":
+        raise RuntimeError("needs a CUDA device")
+    module = importlib.import_module("xformers")
+    ops = importlib.import_module("xformers.ops")
+
+    def attend_xformers(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+        q, k, v = (x.unflatten(-1, (heads, -1)) for x in (q, k, v))
+        return ops.memory_efficient_attention(q, k, v).flatten(2)
+
+    description = f"xformers {module.__version__} memory_efficient_attention"
+    return Backend("xformers", description, attend=attend_xformers)
+
+
+register("xformers", _xformers)
+
+
+class Attention(nn.Module):
+    """Projections of a multi-head attention; names as in diffusers (`to_q`, `to_k`, `to_v`, `to_out.0`)."""
+
+    def __init__(
+        self, width: int, heads: int, context_width: int | None = None, inner: int | None = None
+    ) -> None:
+        super().__init__()
+        inner = inner or width
+        context_width = context_width or width
+        self.heads = heads
+        self.to_q = nn.Linear(width, inner, bias=False)
+        self.to_k = nn.Linear(context_width, inner, bias=False)
+        self.to_v = nn.Linear(context_width, inner, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(inner, width)])
+
+    def keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, tokens, context width) → keys and values, each (batch, tokens, width)."""
+        return self.to_k(context), self.to_v(context)
+
+    def project_out(self, x: Tensor) -> Tensor:
+        return self.to_out[0](x)
+
+
+class FeedForward(nn.Module):
+    """GEGLU feed-forward of expansion 4; names as in diffusers (`net.0.proj`, `net.2`)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.net = nn.ModuleList([_GEGLU(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net[2](self.net[0](x))
+
+
+class _GEGLU(nn.Module):
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(width, 2 * inner)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        return value * F.gelu(gate)

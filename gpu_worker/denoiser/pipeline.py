@@ -1,0 +1,274 @@
+"""From conditions to latents: clip after clip as used live, and the official pipeline over a sequence.
+
+Both are the same steps: reference picture → keys and values; pose maps → features; noise → latents, by a loop
+of denoiser and sampler. The official pipeline (antgroup/echomimic_v2, `pipeline_echomimicv2_acc.py`) rotates
+its windows by three frames at each step, even a single one, and the clip path does the same where the model's
+configuration says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gpu_worker.denoiser.loading import Models
+from gpu_worker.denoiser.model import ReferenceCache
+from gpu_worker.denoiser.model.transformer import KeysValues
+from gpu_worker.denoiser.sampler import draw_noise, make_steps
+
+logger = logging.getLogger(__name__)
+
+WINDOW = 12
+OVERLAP = 3
+# Share of the last latent of the clip before in the start of a clip's first frame; the rest is noise.
+PRESERVED = 0.6
+
+
+@dataclass(frozen=True)
+class AvatarCache:
+    """An avatar made ready: scaled latents (1, C, h, w) of its picture, the denoiser's keys and values."""
+
+    latents: Tensor
+    reference: ReferenceCache
+
+
+@dataclass(frozen=True)
+class AudioCache:
+    """Audio keys and values of a clip, by block, and those of silence for the unconditional half."""
+
+    conditional: tuple[KeysValues, ...]
+    unconditional: tuple[KeysValues, ...] | None
+
+
+class ClipDenoiser:
+    """Makes clips of latents, one after another, of one model.
+
+    Args:
+        models: from `load_models`.
+        steps: sampling steps, 1 or more; None for the configuration's.
+        guidance_scale: 1.0 runs no unconditional half; None for the configuration's.
+        preserved: share of the clip before in the first frame's start, where latent preservation is on.
+        compile_unet: compile the denoiser; the first clip of each shape then takes long.
+
+    With `compile_unet` on CUDA, all calls must come from one thread, since CUDA graphs belong to it.
+    """
+
+    def __init__(
+        self,
+        models: Models,
+        *,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        preserved: float = PRESERVED,
+        compile_unet: bool = False,
+    ) -> None:
+        self.models = models
+        self.guidance_scale = models.config.cfg if guidance_scale is None else guidance_scale
+        self.steps = make_steps(models.scheduler, models.config.steps if steps is None else steps)
+        self.preserved = preserved
+        self.window_shift = models.config.window_shift
+        self._timesteps = [torch.tensor([step.timestep], device=models.device) for step in self.steps]
+        self._orders: dict[int, list[Tensor | None]] = {}
+        self._forward: Any = models.denoiser
+        self._graphs = compile_unet and models.device.type == "cuda"
+        if compile_unet:
+            mode = "reduce-overhead" if self._graphs else "default"
+            self._forward = torch.compile(models.denoiser, mode=mode, dynamic=False)
+
+    @property
+    def latent_channels(self) -> int:
+        return self.models.denoiser.config.in_channels
+
+    @torch.inference_mode()
+    def prepare_reference(self, image: NDArray[np.uint8]) -> AvatarCache:
+        """Keys and values of an avatar's picture (H, W, 3) uint8 RGB, whose sides the VAE's factor divides.
+
+        Raises ValueError for another shape.
+        """
+        begin = time.perf_counter()
+        latents = self.encode_picture(image)
+        bank = self.models.reference(latents.to(self.models.dtype))
+        reference = self.models.denoiser.project_reference(bank)
+        logger.info(
+            "reference cache: keys and values of %d blocks, %.1f MB, projected once in %.2f s",
+            len(reference.layers),
+            reference.nbytes / 1e6,
+            time.perf_counter() - begin,
+        )
+        return AvatarCache(latents, reference)
+
+    @torch.inference_mode()
+    def encode_picture(self, image: NDArray[np.uint8]) -> Tensor:
+        """Scaled latents (1, C, h, w), float32, of a picture (H, W, 3) uint8 RGB."""
+        vae = self.models.vae_encoder
+        if image.ndim != 3 or image.shape[2] != 3 or any(side % vae.factor for side in image.shape[:2]):
+            raise ValueError(
+                f"picture of shape {image.shape}: needs (H, W, 3), sides divisible by {vae.factor}"
+            )
+        picture = torch.from_numpy(np.ascontiguousarray(image)).to(self.models.device)
+        return vae(picture.permute(2, 0, 1)[None].float() / 127.5 - 1)
+
+    @torch.inference_mode()
+    def encode_pose(self, maps: Tensor) -> Tensor:
+        """Pose maps (n, 3, H, W) in 0..1 → features (n, c0, h, w) of each; they may be kept."""
+        maps = maps.to(self.models.device, self.models.dtype)
+        return self.models.pose_encoder(maps.transpose(0, 1)[None])[0].transpose(0, 1)
+
+    @torch.inference_mode()
+    def project_audio(self, tokens: Tensor) -> AudioCache:
+        """Keys and values of a clip's audio tokens (F, T, 384), the same at all its steps."""
+        tokens = tokens.to(self.models.device, self.models.dtype)[None]
+        project = self.models.denoiser.project_audio
+        silent = project(torch.zeros_like(tokens)) if self.guidance_scale > 1 else None
+        return AudioCache(project(tokens), silent)
+
+    def preserve(self, noise: Tensor, init_latent: Tensor | None) -> Tensor:
+        """What sampling starts from: noise (F, C, h, w), with a first frame near init_latent (C, h, w).
+
+        init_latent is the last latent of the clip before, or None.
+        """
+        if init_latent is None:
+            return noise
+        first = torch.lerp(noise[0], init_latent.to(noise), self.preserved)
+        return torch.cat([first[None], noise[1:]])
+
+    @torch.inference_mode()
+    def denoise(
+        self,
+        tokens: Tensor | AudioCache,
+        pose_features: Tensor,
+        reference: ReferenceCache,
+        init_latent: Tensor | None,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """One clip: scaled latents (F, C, h, w), float32, on the device.
+
+        tokens: audio tokens (F, T, 384), or what `project_audio` made of them. pose_features: (F, c0, h, w)
+        from `encode_pose`. reference: from `prepare_reference`. init_latent: last latent (C, h, w) of the
+        clip before, for latent preservation, or None. generator: of the noise.
+        """
+        audio = tokens if isinstance(tokens, AudioCache) else self.project_audio(tokens)
+        frames, _, height, width = pose_features.shape
+        noise = draw_noise((frames, self.latent_channels, height, width), generator).to(self.models.device)
+        return self.sample(self.preserve(noise, init_latent), audio, pose_features, reference)
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        latents: Tensor,
+        audio: AudioCache,
+        pose_features: Tensor,
+        reference: ReferenceCache,
+        start: int = 0,
+    ) -> Tensor:
+        """The sampling loop of one clip from step `start` on: latents (F, C, h, w) → the same shape."""
+        latents = latents.transpose(0, 1)[None]
+        pose = pose_features.transpose(0, 1)[None]
+        orders = self._order(latents.shape[2])
+        for index in range(start, len(self.steps)):
+            prediction = self.predict(latents, index, audio, pose, reference, orders[index])
+            latents = self.steps[index](latents, prediction.float())
+        return latents[0].transpose(0, 1).contiguous()
+
+    def predict(
+        self,
+        latents: Tensor,
+        index: int,
+        audio: AudioCache,
+        pose: Tensor,
+        reference: ReferenceCache,
+        order: Tensor | None,
+    ) -> Tensor:
+        """The guided prediction of step `index`, (1, C, F, h, w); pose (1, c0, F, h, w)."""
+        if self._graphs:
+            torch.compiler.cudagraph_mark_step_begin()
+        x, timestep = latents.to(self.models.dtype), self._timesteps[index]
+        conditional = self._forward(x, timestep, audio.conditional, pose, reference, order)
+        if audio.unconditional is None:
+            return conditional
+        if self._graphs:
+            conditional = conditional.clone()  # the next replay writes over it
+        # The official unconditional half has no reference, silent audio and no pose.
+        unconditional = self._forward(x, timestep, audio.unconditional, None, None, order)
+        return unconditional + self.guidance_scale * (conditional - unconditional)
+
+    def _order(self, frames: int) -> list[Tensor | None]:
+        """Positions of a clip's frames at each step.
+
+        The official pipeline rotates the clip; only the motion modules know about order, so moving their
+        position encoding is the same as moving the frames.
+        """
+        if not self.window_shift:
+            return [None] * len(self.steps)
+        if frames not in self._orders:
+            self._orders[frames] = [
+                *frame_orders(frames, len(self.steps), self.window_shift, self.models.device)
+            ]
+        return self._orders[frames]
+
+
+def frame_orders(frames: int, steps: int, shift: int, device: torch.device) -> list[Tensor]:
+    """Positions (frames,) of a clip's frames at each step, when it rotates by `shift` frames a step."""
+    places = torch.arange(frames, device=device)
+    return [(places - index * shift) % frames for index in range(steps)]
+
+
+def context_windows(length: int, window: int = WINDOW, overlap: int = OVERLAP) -> list[list[int]]:
+    """Frame numbers of each of the official context windows over a closed loop of `length` frames.
+
+    Windows wrap around the end, so that each has the full size; a sequence no longer than one is one window.
+    """
+    if length <= window:
+        return [list(range(length))]
+    starts = range(0, length, window - overlap)
+    return [[(start + i) % length for i in range(window)] for start in starts]
+
+
+@torch.inference_mode()
+def denoise_sequence(
+    denoiser: ClipDenoiser,
+    noise: Tensor,
+    tokens: Tensor,
+    pose_features: Tensor,
+    reference: ReferenceCache,
+    *,
+    window: int = WINDOW,
+    overlap: int = OVERLAP,
+) -> Tensor:
+    """The official pipeline: a whole sequence, in overlapping windows whose predictions are averaged.
+
+    noise (L, C, h, w), tokens (L, T, 384), pose_features (L, c0, h, w) → scaled latents (L, C, h, w).
+    """
+    length = len(noise)
+    latents = noise.float().to(denoiser.models.device)
+    windows = context_windows(length, window, overlap)
+    for index, step in enumerate(denoiser.steps):
+        shift = index * denoiser.window_shift
+        total, count = torch.zeros_like(latents), torch.zeros(length, device=latents.device)
+        for frames in windows:
+            chosen = torch.tensor([(frame + shift) % length for frame in frames], device=latents.device)
+            prediction = denoiser.predict(
+                latents[chosen].transpose(0, 1)[None],
+                index,
+                denoiser.project_audio(tokens[chosen.to(tokens.device)]),
+                pose_features[chosen].transpose(0, 1)[None],
+                reference,
+                None,
+            )
+            total.index_add_(0, chosen, prediction[0].transpose(0, 1).float())
+            count.index_add_(0, chosen, torch.ones_like(chosen, dtype=count.dtype))
+        latents = step(latents, total / count[:, None, None, None])
+    return latents
+
+
+def encode_poses(denoiser: ClipDenoiser, maps: Tensor, batch: int = WINDOW) -> Tensor:
+    """Features (L, c0, h, w) of a long sequence of maps (L, 3, H, W), a batch at a time."""
+    starts = range(0, len(maps), batch)
+    return torch.cat([denoiser.encode_pose(maps[start : start + batch]) for start in starts])

@@ -1,0 +1,1 @@
+"""The engines that make latents: the denoiser that serves, and one without a model."""

@@ -1,0 +1,83 @@
+"""An engine without a denoiser (`--passthrough`): what the plumbing alone costs."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from gpu_worker.avatars.store import SUFFIXES
+from protocol.model.assets import avatar_paths, named_files, pose_paths
+from protocol.model.config import ModelConfig, read_json
+from protocol.process.settings import Settings
+from protocol.wire.messages import Array16, Clip, InfoValue
+
+logger = logging.getLogger(__name__)
+
+_ENCODER_WIDTHS = ("encoder_widths", "encoder_block_out_channels", "block_out_channels")
+
+
+class PassthroughEngine:
+    """Answers each clip with latents of the model's shape, all zero, at once. Loads no weights."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._config = ModelConfig.load(settings.config)
+        self._shape = latent_shape(settings, self._config)
+
+    @property
+    def device_type(self) -> str:
+        return "cpu"
+
+    def load(self) -> None:
+        logger.warning("--passthrough: no denoiser, all latents are zero")
+
+    def ready_for(self, fps: int) -> None:
+        pass
+
+    def prepare(self, clip: Clip) -> Clip:
+        return clip
+
+    def denoise(self, inputs: Clip) -> Array16:
+        channels, height, width = self._shape
+        return np.zeros((len(inputs.tokens), channels, height, width), np.float16)
+
+    def background(self) -> bool:
+        return False
+
+    def close(self, session: str, epoch: int) -> None:
+        pass
+
+    def sample_clip(self, session: str, seq: int, fps: int) -> Clip:
+        raise NotImplementedError("nothing is timed where nothing is computed")
+
+    def info(self) -> dict[str, InfoValue]:
+        width, height = picture_size(self._settings, self._config)
+        return {
+            "model": f"{self._config.name} (passthrough)",
+            "width": width,
+            "height": height,
+            "steps": 0,
+            "device": "cpu",
+            "dtype": "float16",
+            "attention": "none",
+            "avatars": list(named_files(avatar_paths(self._settings), SUFFIXES, "picture")),
+            "poses": list(named_files(pose_paths(self._settings), (".npz",), "pose")),
+        }
+
+    def metrics(self) -> dict[str, float]:
+        return {}
+
+
+def picture_size(settings: Settings, config: ModelConfig) -> tuple[int, int]:
+    """(width, height): the settings', else the model's."""
+    return settings.width or config.width, settings.height or config.height
+
+
+def latent_shape(settings: Settings, config: ModelConfig) -> tuple[int, int, int]:
+    """(channels, h, w) of a frame's latent, by the VAE's config.json."""
+    vae = read_json(config.pretrained_vae_path / "config.json")
+    widths = next((vae[key] for key in _ENCODER_WIDTHS if key in vae), (0,) * 4)
+    factor = 2 ** (len(widths) - 1)
+    width, height = picture_size(settings, config)
+    return int(vae.get("latent_channels", 4)), height // factor, width // factor

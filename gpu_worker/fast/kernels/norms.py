@@ -1,0 +1,269 @@
+"""Group and layer normalisation of channels-last data, with what stands beside them.
+
+Layouts: images are (N, positions, channels), rows of channels. Group statistics are made in two steps: sums
+of each channel over a share of the positions, then of each group over its channels and shares; float32
+throughout.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from gpu_worker.fast.kernels.launch import await_previous, launch_options
+
+CHANNELS = 64
+"""Channels of one program: 128 bytes of a row, what memory gives at once."""
+
+
+@triton.jit
+def _channel_sums(
+    x_ptr, other_ptr, shift_ptr, out_ptr, sums_ptr, positions, channels, share, height, width,
+    BLOCK: tl.constexpr, CHANNELS: tl.constexpr, OTHER: tl.constexpr, SHIFT: tl.constexpr,
+    WRITE: tl.constexpr, PHASES: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """Sums and sums of squares of x [+ other] [+ shift] over a share of the positions, by channel.
+
+    WRITE: what is summed is written to `out`, in its type, before. PHASES: x is (N, height + 1, width + 1,
+    4, channels); position (2y + a, 2x + b) of the output is its (y + a, x + b, 2a + b).
+    """
+    await_previous(PDL)
+    n = tl.program_id(2).to(tl.int64)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    inside = channel < channels
+    first = tl.program_id(0) * share
+    rows = tl.arange(0, BLOCK)
+    s1 = tl.zeros((BLOCK, CHANNELS), tl.float32)
+    s2 = tl.zeros((BLOCK, CHANNELS), tl.float32)
+    if SHIFT:
+        shift = tl.load(shift_ptr + channel, mask=inside, other=0.0).to(tl.float32)
+    for start in range(0, share, BLOCK):
+        p = first + start + rows
+        mask = (p < positions)[:, None] & inside[None, :]
+        at = (n * positions + p)[:, None] * channels + channel[None, :]
+        source = at
+        if PHASES:
+            row, column = p // (2 * width), p % (2 * width)
+            a, b = row % 2, column % 2
+            place = (n * (height + 1) + row // 2 + a) * (width + 1) + column // 2 + b
+            source = (place * 4 + 2 * a + b)[:, None] * channels + channel[None, :]
+        x = tl.load(x_ptr + source, mask=mask, other=0.0).to(tl.float32)
+        if OTHER:
+            x += tl.load(other_ptr + at, mask=mask, other=0.0).to(tl.float32)
+        if SHIFT:
+            x += tl.where(mask, shift[None, :], 0.0)
+        if WRITE:
+            written = x.to(out_ptr.dtype.element_ty)
+            tl.store(out_ptr + at, written, mask=mask)
+            x = written.to(tl.float32)
+        s1 += x
+        s2 += x * x
+    to = sums_ptr + (n * tl.num_programs(0) + tl.program_id(0)) * 2 * channels + channel
+    tl.store(to, tl.sum(s1, 0), mask=inside)
+    tl.store(to + channels, tl.sum(s2, 0), mask=inside)
+
+
+@triton.jit
+def _group_affine(
+    sums_ptr, weight_ptr, bias_ptr, correction_ptr, affine_ptr, channels, count, eps,
+    SHARES: tl.constexpr, SHARES_POW2: tl.constexpr, SIZE: tl.constexpr, SIZE_POW2: tl.constexpr,
+    CORRECT: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """Sums of a group's channels → a and b of each, so that the normalised value is a·x + b.
+
+    CORRECT: the data has a constant `correction` per channel too much, which is taken off.
+    """
+    await_previous(PDL)
+    n = tl.program_id(1).to(tl.int64)
+    member = tl.arange(0, SIZE_POW2)
+    channel = tl.program_id(0) * SIZE + member
+    shares = tl.arange(0, SHARES_POW2)
+    mask = (shares < SHARES)[:, None] & (member < SIZE)[None, :]
+    at = sums_ptr + (n * SHARES + shares)[:, None] * 2 * channels + channel[None, :]
+    s1 = tl.sum(tl.load(at, mask=mask, other=0.0), 0)
+    s2 = tl.sum(tl.load(at + channels, mask=mask, other=0.0), 0)
+    own = member < SIZE
+    weight = tl.load(weight_ptr + channel, mask=own, other=0.0).to(tl.float32)
+    bias = tl.load(bias_ptr + channel, mask=own, other=0.0).to(tl.float32)
+    excess = tl.zeros((SIZE_POW2,), tl.float32)
+    if CORRECT:
+        excess = tl.load(correction_ptr + channel, mask=own, other=0.0).to(tl.float32)
+        positions = count / SIZE
+        s2 = s2 - 2.0 * excess * s1 + positions * excess * excess
+        s1 = s1 - positions * excess
+    mean = tl.sum(s1, 0) / count
+    variance = tl.maximum(tl.sum(s2, 0) / count - mean * mean, 0.0)
+    a = weight / tl.sqrt(variance + eps)
+    to = affine_ptr + n * 2 * channels + channel
+    tl.store(to, a, mask=own)
+    tl.store(to + channels, bias - (mean + excess) * a, mask=own)
+
+
+@triton.jit
+def _apply_affine(
+    x_ptr, second_ptr, shift_ptr, affine_ptr, out_ptr, positions, c1, c2,
+    BLOCK: tl.constexpr, CHANNELS: tl.constexpr, SECOND: tl.constexpr, SHIFT: tl.constexpr,
+    SILU: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    await_previous(PDL)
+    n = tl.program_id(2).to(tl.int64)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    channels = c1 + c2
+    inside = channel < channels
+    p = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    mask = (p < positions)[:, None] & inside[None, :]
+    a = tl.load(affine_ptr + n * 2 * channels + channel, mask=inside, other=0.0)
+    b = tl.load(affine_ptr + n * 2 * channels + channels + channel, mask=inside, other=0.0)
+    if SHIFT:
+        b += a * tl.load(shift_ptr + channel, mask=inside, other=0.0).to(tl.float32)
+    row = (n * positions + p)[:, None]
+    if SECOND:
+        x = tl.load(x_ptr + row * c1 + channel[None, :], mask=mask & (channel < c1)[None, :], other=0.0)
+        at = row * c2 + (channel - c1)[None, :]
+        x += tl.load(second_ptr + at, mask=mask & (channel >= c1)[None, :], other=0.0)
+        x = x.to(tl.float32)
+    else:
+        x = tl.load(x_ptr + row * c1 + channel[None, :], mask=mask, other=0.0).to(tl.float32)
+    y = a[None, :] * x + b[None, :]
+    if SILU:
+        y = y / (1.0 + tl.exp(-y))
+    tl.store(out_ptr + row * channels + channel[None, :], y.to(out_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _layer_norm(
+    x_ptr, x_row, shift_ptr, weight_ptr, bias_ptr, out_ptr, rows, width, rows_per_bias, biases, eps,
+    out_scale, BLOCK: tl.constexpr, WIDTH: tl.constexpr, SHIFT: tl.constexpr, OUT_FP8: tl.constexpr,
+    PDL: tl.constexpr,
+):  # fmt: skip
+    await_previous(PDL)
+    r = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    c = tl.arange(0, WIDTH)
+    mask = (r < rows)[:, None] & (c < width)[None, :]
+    x = tl.load(x_ptr + r[:, None] * x_row + c[None, :], mask=mask, other=0.0).to(tl.float32)
+    if SHIFT:
+        x += tl.load(shift_ptr + c, mask=c < width, other=0.0).to(tl.float32)[None, :]
+    mean = tl.sum(x, 1) / width
+    centred = tl.where(mask, x - mean[:, None], 0.0)
+    variance = tl.sum(centred * centred, 1) / width
+    y = centred / tl.sqrt(variance + eps)[:, None]
+    y *= tl.load(weight_ptr + c, mask=c < width, other=0.0).to(tl.float32)[None, :]
+    which = ((r // rows_per_bias) % biases)[:, None] * width + c[None, :]
+    y += tl.load(bias_ptr + which, mask=mask, other=0.0).to(tl.float32)
+    if OUT_FP8:
+        y = tl.minimum(tl.maximum(y * out_scale, -448.0), 448.0)
+    tl.store(out_ptr + r[:, None] * width + c[None, :], y.to(out_ptr.dtype.element_ty), mask=mask)
+
+
+def _share(positions: int) -> int:
+    """Positions that one program sums: enough programs for a GPU at 12 frames, whatever the channels."""
+    return max(64, min(512, triton.next_power_of_2(triton.cdiv(positions, 18))))
+
+
+def channel_sums(x: Tensor, *, shift: Tensor | None = None) -> Tensor:
+    """Sums for `group_norm`: float32 (N, shares, 2, channels) of x (N, positions, channels) + shift.
+
+    shift: (channels,) or None.
+    The sums of images side by side are those of each, joined in the last dimension.
+    """
+    return _sums(x, None, shift, None)
+
+
+def add_with_sums(x: Tensor, other: Tensor | None, shift: Tensor | None, out: Tensor) -> Tensor:
+    """Writes x + other + shift to `out` (which may be x) and returns its `channel_sums`."""
+    return _sums(x, other, shift, out)
+
+
+def interleave_with_sums(x: Tensor, height: int, width: int, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """The four phases of an up-sampling convolution to one image, + shift, and its `channel_sums`.
+
+    x (N, (height + 1)·(width + 1), 4·channels): at (y + a, x + b, 2a + b) what belongs at (2y + a, 2x + b).
+    """
+    out = torch.empty(len(x), 4 * height * width, x.shape[2] // 4, dtype=x.dtype, device=x.device)
+    return out, _sums(x, None, shift, out, (height, width))
+
+
+def _sums(
+    x: Tensor, other: Tensor | None, shift: Tensor | None, out: Tensor | None,
+    phases: tuple[int, int] | None = None,
+) -> Tensor:  # fmt: skip
+    n, positions, channels = x.shape if out is None else out.shape
+    share = _share(positions)
+    shares = triton.cdiv(positions, share)
+    sums = torch.empty(n, shares, 2, channels, dtype=torch.float32, device=x.device)
+    _channel_sums[(shares, triton.cdiv(channels, CHANNELS), n)](
+        x, x if other is None else other, x if shift is None else shift, x if out is None else out, sums,
+        positions, channels, share, *(phases or (0, 0)),
+        BLOCK=32, CHANNELS=CHANNELS, OTHER=other is not None, SHIFT=shift is not None, WRITE=out is not None,
+        PHASES=phases is not None, num_warps=4, **launch_options(),
+    )  # fmt: skip
+    return sums
+
+
+def group_norm(
+    x: Tensor,
+    second: Tensor | None,
+    sums: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    groups: int,
+    eps: float,
+    silu: bool,
+    shift: Tensor | None = None,
+    correction: Tensor | None = None,
+) -> Tensor:
+    """Group norm of (x ; second) + shift − correction, from `channel_sums` with the same shift, [and SiLU].
+
+    x (N, positions, c1), second (N, positions, c2) or None → (N, positions, c1 + c2). shift and correction
+    (channels,): constants that the stored data lack or have too much.
+    """
+    n, positions, c1 = x.shape
+    channels, size = sums.shape[3], sums.shape[3] // groups
+    affine = torch.empty(n, 2, channels, dtype=torch.float32, device=x.device)
+    _group_affine[(groups, n)](
+        sums, weight, bias, bias if correction is None else correction, affine, channels,
+        float(positions * size), eps, SHARES=sums.shape[1], SHARES_POW2=triton.next_power_of_2(sums.shape[1]),
+        SIZE=size, SIZE_POW2=triton.next_power_of_2(size), CORRECT=correction is not None, num_warps=4,
+        **launch_options(),
+    )  # fmt: skip
+    out = torch.empty(n, positions, channels, dtype=x.dtype, device=x.device)
+    block = 64
+    _apply_affine[(triton.cdiv(positions, block), triton.cdiv(channels, CHANNELS), n)](
+        x, x if second is None else second, bias if shift is None else shift, affine, out,
+        positions, c1, channels - c1,
+        BLOCK=block, CHANNELS=CHANNELS, SECOND=channels > c1, SHIFT=shift is not None, SILU=silu, num_warps=4,
+        **launch_options(),
+    )  # fmt: skip
+    return out
+
+
+def layer_norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    eps: float = 1e-5,
+    shift: Tensor | None = None,
+    rows_per_bias: int = 1,
+    out_dtype: torch.dtype | None = None,
+    out_scale: float = 1.0,
+) -> Tensor:
+    """Layer norm of x (rows, width), rows may be strided, + shift (width,).
+
+    bias (width,), or (biases, width) of which each serves `rows_per_bias` rows in turn: the frames' position
+    encodings. An output in float8 is multiplied by `out_scale` first.
+    """
+    rows, width = x.shape
+    out = torch.empty(rows, width, dtype=out_dtype or x.dtype, device=x.device)
+    wide = triton.next_power_of_2(width)
+    block = max(1, 4096 // wide)
+    _layer_norm[(triton.cdiv(rows, block),)](
+        x, x.stride(0), x if shift is None else shift, weight, bias, out, rows, width, rows_per_bias,
+        bias.numel() // width, eps, out_scale,
+        BLOCK=block, WIDTH=wide, SHIFT=shift is not None, OUT_FP8=out.dtype == torch.float8_e4m3fn,
+        num_warps=4, **launch_options(),
+    )  # fmt: skip
+    return out

@@ -1,0 +1,1 @@
+"""Pose tracks: read, drawn, and kept as features."""

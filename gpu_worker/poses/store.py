@@ -1,0 +1,131 @@
+"""Poses: sequences with names, their features made by the pose encoder once and kept."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from gpu_worker.engine_api import ClipError
+from protocol.model.assets import DEFAULT, AssetError, listed, named_files
+
+logger = logging.getLogger(__name__)
+
+
+class Track(Protocol):
+    """A pose sequence: `len` frames at `fps`, drawn as float32 maps (n, 3, h, w) in 0..1."""
+
+    @property
+    def fps(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def draw(self, indices: Sequence[int]) -> torch.Tensor: ...
+
+
+class PoseStore:
+    """The poses by name, and the pose encoder's features of frames drawn before.
+
+    Args:
+        paths: `.npz` pose files and folders of them, read with `load`. A damaged one is left out, with an
+            error in the log; AssetError if none is left.
+        encode: maps float32 (n, 3, H, W) in 0..1 → features (n, c, h, w) on the device.
+        budget: bytes of features kept. When they are used up, further frames are encoded at each use: a
+            loop that does not fit would only push itself out of a cache of the latest.
+
+    Thread-safe: the prefetch thread gathers while the compute thread warms.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        load: Callable[[Path], Track],
+        encode: Callable[[torch.Tensor], torch.Tensor],
+        *,
+        budget: int,
+        batch: int = 12,
+    ) -> None:
+        self._encode = encode
+        self._budget = budget
+        self._batch = batch
+        self._tracks = _load_tracks(named_files(paths, (".npz",), "pose"), load)
+        self.names: list[str] = list(self._tracks)
+        self._features: dict[tuple[str, int], torch.Tensor] = {}
+        self._lock = threading.Lock()
+        self.bytes = 0
+        self.hits = 0
+        self.misses = 0
+
+    def resolve(self, name: str) -> str:
+        """`name`, or the first pose's for `default`. Raises ClipError for an unknown one."""
+        if name in self._tracks:
+            return name
+        if name == DEFAULT:
+            return self.names[0]
+        raise ClipError(f"there is no pose {name}; there are {listed(self.names)}", fatal=True)
+
+    def frame_indices(self, name: str, pts: int, fps: int, count: int) -> list[int]:
+        """The pose frame nearest in time to each of `count` frames that follow `pts` at `fps`; poses loop."""
+        track = self._tracks[self.resolve(name)]
+        # Frame i shows time pts/16000 + i/fps, kept as a fraction so that a long session can't drift.
+        unit = 16000 * fps
+        return [
+            (2 * (pts * fps + i * 16000) * track.fps + unit) // (2 * unit) % len(track) for i in range(count)
+        ]
+
+    def gather(self, name: str, indices: Sequence[int]) -> torch.Tensor:
+        """Features (frames, c, h, w) of these frames of the pose."""
+        name = self.resolve(name)
+        with self._lock:
+            missing = sorted({i for i in indices if (name, i) not in self._features})
+            self.hits += len(indices) - len(missing)
+            self.misses += len(missing)
+            fresh = self._made(name, missing)
+            frames = [fresh[i] if i in fresh else self._features[name, i] for i in indices]
+            return torch.stack(frames)
+
+    def warm_some(self, name: str) -> bool:
+        """Encodes one batch of the pose's frames not seen yet; False if all are kept or no room is left."""
+        name = self.resolve(name)
+        with self._lock:
+            frames = range(len(self._tracks[name]))
+            missing = [i for i in frames if (name, i) not in self._features][: self._batch]
+            return bool(missing) and self.bytes < self._budget and bool(self._made(name, missing))
+
+    def _made(self, name: str, indices: Sequence[int]) -> dict[int, torch.Tensor]:
+        made: dict[int, torch.Tensor] = {}
+        for start in range(0, len(indices), self._batch):
+            some = indices[start : start + self._batch]
+            features = self._encode(self._tracks[name].draw(some))
+            for i, feature in zip(some, features, strict=True):
+                # A copy of its own, so that one kept frame does not hold its whole batch.
+                made[i] = feature.clone()
+        for i, feature in made.items():
+            size = feature.numel() * feature.element_size()
+            if self.bytes + size <= self._budget:
+                self._features[name, i] = feature
+                self.bytes += size
+        return made
+
+
+def _load_tracks(files: OrderedDict[str, Path], load: Callable[[Path], Track]) -> dict[str, Track]:
+    tracks: dict[str, Track] = {}
+    errors: list[str] = []
+    for name, file in files.items():
+        try:
+            track = load(file)
+            if len(track) < 1:
+                raise AssetError(f"{file}: a pose without frames")
+            tracks[name] = track
+        except (ValueError, OSError, KeyError, TypeError, EOFError) as error:
+            text = str(error) if str(file) in str(error) else f"{file}: not a pose file: {error}"
+            errors.append(text)
+            logger.error("pose %s is left out: %s", name, text)
+    if not tracks:
+        raise AssetError("; ".join(errors[:3]))
+    return tracks

@@ -1,0 +1,1 @@
+"""Which frame rate this machine holds."""

@@ -1,0 +1,188 @@
+"""A worker's side of a hop; `protocol/hop/__init__.py` says what a hop is."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import zmq
+
+from protocol.hop import sockets
+from protocol.hop.sockets import DRAIN, Context
+from protocol.wire.messages import (
+    BUFFER_BYTES,
+    MAX_FRAMES,
+    Ack,
+    Bye,
+    Clip,
+    Close,
+    Heartbeat,
+    Hello,
+    Latents,
+    Message,
+    Pcm,
+    ProtocolError,
+    Ready,
+    Work,
+    decode,
+    encode,
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """Which upstream gave a job, in which of its lives, under which number."""
+
+    upstream: int
+    life: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """`msg` to work on and then `ack`; for a Close there is nothing to acknowledge and `ack` does nothing."""
+
+    msg: Work | Close
+    token: Token
+
+
+@dataclass(slots=True)
+class _Upstream:
+    socket: zmq.Socket[bytes]
+    life: int = 0
+    announced: bool = False
+    held: set[int] = field(default_factory=set)
+    unsent: deque[int] = field(default_factory=deque)
+
+
+class HopClient:
+    """A worker's side of a hop, connected to every upstream. Not thread-safe.
+
+    Nothing is announced before the first `heartbeat()`, so a worker that is not warm gets no work.
+    `on_reset(i)`: upstream i restarted or had given this worker up; what was held of it is void, and the
+    state of its sessions should be dropped.
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        endpoints: list[str],
+        *,
+        stage: str,
+        worker: str,
+        credit: int,
+        heartbeat_every: float = 0.2,
+        clock: Callable[[], float] = time.monotonic,
+        on_reset: Callable[[int], None] | None = None,
+    ) -> None:
+        self._ready = Ready(stage, worker, credit)
+        self._every = heartbeat_every
+        self._clock = clock
+        self._last_beat = float("-inf")
+        self._inbox: deque[Job] = deque()
+        self.on_reset = on_reset
+        self.malformed = 0
+        name, most = f"{stage}.{worker}", BUFFER_BYTES
+        self._upstreams = [
+            _Upstream(sockets.dealer(ctx, url, name=name, max_frame_bytes=most)) for url in endpoints
+        ]
+        self.sockets = [upstream.socket for upstream in self._upstreams]
+
+    def recv(self) -> list[Job]:
+        """Jobs that have arrived, without waiting. Call it after every wake-up, not only a readable socket's:
+        `heartbeat` reads too."""
+        self._drain()
+        jobs = list(self._inbox)
+        self._inbox.clear()
+        return jobs
+
+    def ack(self, job: Job) -> None:
+        """The job's output is safe downstream. Twice, or for an upstream that is gone, does nothing."""
+        upstream = self._upstreams[job.token.upstream]
+        if job.token.life != upstream.life or job.token.number not in upstream.held:
+            return
+        upstream.held.discard(job.token.number)
+        upstream.unsent.append(job.token.number)
+        self._flush(upstream)
+
+    def heartbeat(self) -> None:
+        """Say READY where that is due and that this worker lives. Limits its own rate; call it often."""
+        now = self._clock()
+        if now - self._last_beat < self._every:
+            return
+        self._last_beat = now
+        self._drain()
+        for upstream in self._upstreams:
+            if not upstream.announced:
+                upstream.announced = sockets.send(upstream.socket, encode(self._ready))
+            if upstream.announced:
+                self._flush(upstream)
+                sockets.send(upstream.socket, encode(Heartbeat(tuple(sorted(upstream.held)[:256]))))
+
+    @property
+    def held(self) -> int:
+        """Jobs received and not acknowledged."""
+        return sum(len(upstream.held) for upstream in self._upstreams)
+
+    def close(self) -> None:
+        """Say BYE: what was not acknowledged goes to another worker at once."""
+        for upstream in self._upstreams:
+            if upstream.announced:
+                self._flush(upstream)
+                sockets.send(upstream.socket, encode(Bye()))
+            upstream.socket.close(linger=200)
+
+    def _flush(self, upstream: _Upstream) -> None:
+        while upstream.unsent and sockets.send(upstream.socket, encode(Ack(upstream.unsent[0]))):
+            upstream.unsent.popleft()
+
+    def _drain(self) -> None:
+        for index, upstream in enumerate(self._upstreams):
+            for _ in range(DRAIN):
+                frames = sockets.receive(upstream.socket, 1 + MAX_FRAMES)
+                if frames is None:
+                    break
+                self._take(index, upstream, frames)
+
+    def _take(self, index: int, upstream: _Upstream, frames: list[bytes]) -> None:
+        number = int.from_bytes(frames[0], "big") if len(frames[0]) == 8 else 0
+        try:
+            message = decode(frames[1:])
+            self._accept(index, upstream, number, message)
+        except ProtocolError as error:
+            self.malformed += 1
+            log.error("job %d from upstream %d is malformed and skipped: %s", number, index, error)
+            if number:  # it would be malformed the next time too
+                upstream.unsent.append(number)
+                self._flush(upstream)
+
+    def _accept(self, index: int, upstream: _Upstream, number: int, message: Message) -> None:
+        if isinstance(message, Hello):
+            self._reset(index, upstream)
+        elif isinstance(message, Close):
+            self._inbox.append(Job(message, Token(index, upstream.life, 0)))
+        elif isinstance(message, (Pcm, Clip, Latents)) and number:
+            if number not in upstream.held:
+                upstream.held.add(number)
+                self._inbox.append(Job(message, Token(index, upstream.life, number)))
+        elif not isinstance(message, Heartbeat):
+            raise ProtocolError(f"an upstream does not send {type(message).__name__} as job {number}")
+
+    def _reset(self, index: int, upstream: _Upstream) -> None:
+        log.warning(
+            "upstream %d does not know this worker (any more); %d jobs in hand are void",
+            index,
+            len(upstream.held),
+        )
+        upstream.life += 1
+        upstream.held.clear()
+        upstream.unsent.clear()
+        self._inbox = deque(job for job in self._inbox if job.token.upstream != index)
+        upstream.announced = sockets.send(upstream.socket, encode(self._ready))
+        if self.on_reset is not None:
+            self.on_reset(index)

@@ -1,0 +1,173 @@
+"""What comes back: workers send frames, failures and status to the gateway, which confirms whole clips."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import zmq
+
+from protocol.hop import sockets
+from protocol.hop.sockets import DRAIN, Context
+from protocol.wire.messages import (
+    HEADER_BYTES,
+    JPEG_BYTES,
+    MAX_FRAMES,
+    Failed,
+    Frame,
+    Message,
+    ProtocolError,
+    Received,
+    Status,
+    decode,
+    encode,
+)
+
+log = logging.getLogger(__name__)
+
+ClipKey = tuple[str, int, int]  # session, epoch, seq
+
+RESEND_LIMIT = 10.0
+UNSENT_LIMIT = 4096
+
+
+class ResultServer:
+    """The gateway's side: a ROUTER that takes frames, failures and status. Not thread-safe."""
+
+    def __init__(self, ctx: Context, endpoint: str) -> None:
+        self._bound = sockets.BoundRouter(ctx, endpoint, max_frame_bytes=JPEG_BYTES)
+        self.socket = self._bound.socket
+        self.wake: Callable[[], None] | None = None  # set by aio.pump: sending may hide a readable edge
+        self.malformed = 0
+
+    def recv(self) -> list[tuple[bytes, Frame | Failed | Status]]:
+        """What has arrived, at most `DRAIN` messages, each with its sender. Malformed ones are logged."""
+        arrived = []
+        for _ in range(DRAIN):
+            frames = sockets.receive(self.socket, 1 + MAX_FRAMES)
+            if frames is None:
+                break
+            try:
+                message = decode(frames[1:])
+                if not isinstance(message, (Frame, Failed, Status)):
+                    raise ProtocolError(f"{type(message).__name__} is no result")
+                arrived.append((frames[0], message))
+            except ProtocolError as error:
+                self.malformed += 1
+                if self.malformed <= 10 or self.malformed % 1000 == 0:
+                    log.warning("a result from %r is ignored: %s", frames[0][:80], error)
+        return arrived
+
+    on_readable = recv
+
+    def tick(self) -> list[tuple[bytes, Frame | Failed | Status]]:
+        return self.recv()
+
+    def ack_clip(self, sender: bytes, session: str, epoch: int, seq: int) -> None:
+        """Confirm to `sender` that the clip is complete here, or not wanted any more."""
+        sockets.send(self.socket, [sender, *encode(Received(session, epoch, seq))])
+        if self.wake is not None:
+            self.wake()
+
+    def close(self) -> None:
+        self._bound.close()
+
+
+@dataclass(slots=True)
+class _Clip:
+    """The frames of a clip until the gateway has confirmed them."""
+
+    count: int
+    frames: dict[int, list[bytes | memoryview]] = field(default_factory=dict)
+    last_sent: float = 0.0
+    resent: int = 0
+
+
+class ResultClient:
+    """A worker's side. Frames are kept until their clip is confirmed, and sent again if that takes long.
+
+    The credit of the hop that feeds the worker bounds how many clips that can be. Not thread-safe.
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        endpoint: str,
+        *,
+        stage: str,
+        worker: str,
+        resend_after: float = 2.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.socket: zmq.Socket[bytes] = sockets.dealer(
+            ctx, endpoint, name=f"{stage}.{worker}", max_frame_bytes=HEADER_BYTES
+        )
+        self._resend_after = resend_after
+        self._clock = clock
+        self._clips: dict[ClipKey, _Clip] = {}
+        self._unsent: deque[list[bytes | memoryview]] = deque(maxlen=UNSENT_LIMIT)
+        self._status: list[bytes | memoryview] | None = None
+
+    def send(self, msg: Frame | Failed | Status) -> None:
+        """Send, or keep until the gateway is there; of Status only the newest is kept."""
+        frames = encode(msg)
+        if isinstance(msg, Status):
+            self._status = frames
+        else:
+            self._unsent.append(frames)
+        if isinstance(msg, Frame):
+            clip = self._clips.setdefault((msg.session, msg.epoch, msg.seq), _Clip(msg.count))
+            clip.frames[msg.index] = frames
+            clip.last_sent = self._clock()
+        self.flush()
+
+    def acked(self) -> list[ClipKey]:
+        """The clips confirmed since the last call. Also sends again what was not confirmed in time."""
+        confirmed = []
+        for _ in range(DRAIN):
+            frames = sockets.receive(self.socket, MAX_FRAMES)
+            if frames is None:
+                break
+            try:
+                message: Message = decode(frames)
+            except ProtocolError as error:
+                log.warning("an answer of the gateway is ignored: %s", error)
+                continue
+            if isinstance(message, Received):
+                key = (message.session, message.epoch, message.seq)
+                if self._clips.pop(key, None) is not None:
+                    confirmed.append(key)
+        self._resend()
+        self.flush()
+        return confirmed
+
+    def forget(self, session: str, epoch: int, seq: int) -> None:
+        """Do not wait for this clip's confirmation any more."""
+        self._clips.pop((session, epoch, seq), None)
+
+    @property
+    def unconfirmed(self) -> int:
+        return len(self._clips)
+
+    def flush(self) -> None:
+        """Send what waits; `acked` does this too."""
+        while self._unsent and sockets.send(self.socket, self._unsent[0]):
+            self._unsent.popleft()
+        if self._status is not None and not self._unsent and sockets.send(self.socket, self._status):
+            self._status = None
+
+    def _resend(self) -> None:
+        now = self._clock()
+        for key, clip in self._clips.items():
+            wait = min(RESEND_LIMIT, self._resend_after * 2**clip.resent)
+            if len(clip.frames) == clip.count and now - clip.last_sent > wait:
+                log.warning("clip %s is not confirmed after %.1f s and sent again", key, wait)
+                self._unsent.extend(clip.frames[index] for index in sorted(clip.frames))
+                clip.last_sent, clip.resent = now, min(clip.resent + 1, 10)
+
+    def close(self) -> None:
+        self.flush()
+        self.socket.close(linger=200)

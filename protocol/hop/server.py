@@ -1,0 +1,273 @@
+"""The upstream side of a hop; `protocol/hop/__init__.py` says what a hop is."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from protocol.hop import sockets
+from protocol.hop.dispatch import Dispatcher
+from protocol.hop.sockets import DRAIN, Context
+from protocol.process.metrics import Window
+from protocol.wire.messages import (
+    HEADER_BYTES,
+    MAX_FRAMES,
+    Ack,
+    Bye,
+    Close,
+    Heartbeat,
+    Hello,
+    ProtocolError,
+    Ready,
+    Work,
+    decode,
+    encode,
+)
+
+log = logging.getLogger(__name__)
+
+PROBE_AFTER = 0.5
+MAX_WORKERS = 256
+MAX_STRANGERS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerJoined:
+    worker: str
+    stage: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLost:
+    """`redispatched` jobs went back to the front of the queue."""
+
+    worker: str
+    why: str
+    redispatched: int
+
+
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """`msg` is done, `waited_s` seconds after it was submitted."""
+
+    msg: Work
+    worker: str
+    waited_s: float
+
+
+Event = WorkerJoined | WorkerLost | Acked
+
+
+@dataclass(frozen=True, slots=True)
+class _Parcel:
+    message: Work
+    frames: list[bytes]
+
+
+class HopServer:
+    """The upstream side of a hop: every submitted message is held until a worker acknowledges it.
+
+    `sticky` keeps a session with one worker; otherwise any worker with credit takes any message.
+    `max_pending_per_session` bounds what waits of a session. Not thread-safe.
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        endpoint: str,
+        *,
+        sticky: bool,
+        dead_after: float,
+        name: str = "hop",
+        max_pending_per_session: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._bound = sockets.BoundRouter(ctx, endpoint, max_frame_bytes=HEADER_BYTES)
+        self.socket = self._bound.socket
+        self.wake: Callable[[], None] | None = None  # set by aio.pump: sending may hide a readable edge
+        self._name = name
+        self._clock = clock
+        self._run = secrets.randbits(31) + 1
+        self._jobs = Dispatcher[_Parcel](
+            sticky=sticky,
+            dead_after=dead_after,
+            max_pending_per_session=max_pending_per_session,
+            # numbers of an earlier server mean nothing here, so acknowledgements of them do no harm
+            first_job=(self._run << 32) + 1,
+        )
+        self._events: list[Event] = []
+        self._greeted: dict[bytes, float] = {}
+        self._last_tick = clock()
+        self._last_probe = clock()
+        self._counts = dict.fromkeys(
+            ("sent", "acked", "redispatched", "dropped", "lost_workers", "malformed"), 0
+        )
+        self._queued_s = Window()
+        self._work_s = Window()
+
+    # ------------------------------------------------------------------ the caller's side
+
+    def submit(self, msg: Work) -> list[Work]:
+        """Queue `msg` for a worker with credit.
+
+        Returns the messages that the session's bound pushed out, for the caller to report as Failed.
+        """
+        parcel = _Parcel(msg, [bytes(part) for part in encode(msg)])
+        pushed_out = self._jobs.submit(msg.session, msg.epoch, parcel, self._clock())
+        self._counts["dropped"] += len(pushed_out)
+        self._give()
+        return [parcel.message for parcel in pushed_out]
+
+    def broadcast(self, msg: Close) -> None:
+        """Tell every live worker; what waits of the session is dropped, what is in hand not given again."""
+        self._jobs.cancel(msg.session, msg.epoch)
+        for peer in self._jobs.peers:
+            self._send(peer.key, 0, list(encode(msg)))
+        self._give()
+
+    def on_readable(self) -> list[Event]:
+        """Take in what has arrived (at most `DRAIN` messages) and hand out work."""
+        for _ in range(DRAIN):
+            frames = sockets.receive(self.socket, 1 + MAX_FRAMES)
+            if frames is None:
+                break
+            self._take(frames[0], frames[1:])
+        self._give()
+        return self._take_events()
+
+    def tick(self) -> list[Event]:
+        """Find dead workers and give their work to others. Call at least every 100 ms."""
+        events = self.on_readable()  # what a worker said counts before its silence does
+        now = self._clock()
+        if now - self._last_tick > self._jobs.dead_after / 2:
+            self._jobs.excuse(now)  # this side was away, so the silence proves nothing
+        self._last_tick = now
+        for peer in self._jobs.silent(now, self._jobs.dead_after):
+            self._lose(peer.key, f"silent for {now - peer.last_seen:.1f} s")
+        if now - self._last_probe >= PROBE_AFTER:
+            self._last_probe = now
+            for peer in self._jobs.silent(now, PROBE_AFTER):
+                # a worker that was killed is found here, long before its silence would tell
+                if not self._send(peer.key, 0, list(encode(Heartbeat()))):
+                    self._lose(peer.key, "its connection is gone")
+        self._give()
+        return events + self._take_events()
+
+    def stats(self) -> dict[str, float]:
+        """Flat figures, each name beginning with this hop's name."""
+        figures: dict[str, float] = {
+            "workers": self.workers, "pending": self.pending, "in_flight": self.in_flight,
+        }  # fmt: skip
+        figures |= {f"{name}_total": count for name, count in self._counts.items()}
+        figures |= self._queued_s.figures("queued_seconds") | self._work_s.figures("work_seconds")
+        return {f"{self._name}_{name}": float(value) for name, value in figures.items()}
+
+    @property
+    def workers(self) -> int:
+        return len(self._jobs.peers)
+
+    @property
+    def pending(self) -> int:
+        return self._jobs.pending
+
+    @property
+    def in_flight(self) -> int:
+        return self._jobs.in_flight
+
+    def pending_of(self, session: str) -> int:
+        """How many messages of a session wait for a worker's credit."""
+        return self._jobs.pending_of(session)
+
+    def close(self) -> None:
+        self._bound.close()
+
+    # ------------------------------------------------------------------ the workers' side
+
+    def _take(self, key: bytes, frames: list[bytes]) -> None:
+        now = self._clock()
+        try:
+            message = decode(frames)
+        except ProtocolError as error:
+            self._malformed(key, str(error))
+            return
+        if isinstance(message, Ready):
+            self._join(key, message, now)
+        elif isinstance(message, Bye):
+            if self._jobs.peer(key) is not None:
+                self._lose(key, "it left")
+        elif not isinstance(message, (Ack, Heartbeat)):
+            self._malformed(key, f"a worker does not send {type(message).__name__}")
+        elif not self._jobs.seen(key, now):
+            self._greet(key, now)
+        elif isinstance(message, Ack):
+            self._acked(key, message.job, now)
+        elif not self._jobs.holds(key, message.jobs, now):
+            self._lose(key, "a job was lost on the way")
+            self._greet(key, now)
+
+    def _join(self, key: bytes, ready: Ready, now: float) -> None:
+        if self._jobs.peer(key) is None and self.workers >= MAX_WORKERS:
+            self._malformed(key, f"more than {MAX_WORKERS} workers")
+            return
+        self._greeted.pop(key, None)
+        if self._jobs.join(key, ready.stage, ready.worker, ready.credit, now):
+            log.info("%s: %s %s joined", self._name, ready.stage, ready.worker)
+            self._events.append(WorkerJoined(ready.worker, ready.stage))
+
+    def _acked(self, key: bytes, number: int, now: float) -> None:
+        peer = self._jobs.peer(key)
+        job = self._jobs.ack(key, number)
+        if peer is None or job is None:
+            return
+        self._counts["acked"] += 1
+        self._work_s.add(now - job.sent)
+        self._events.append(Acked(job.payload.message, peer.name, now - job.submitted))
+
+    def _greet(self, key: bytes, now: float) -> None:
+        """Ask a stranger for READY, not more often than it could answer."""
+        if now - self._greeted.get(key, -1.0) < 0.1:
+            return
+        if len(self._greeted) >= MAX_STRANGERS:
+            self._greeted.clear()
+        self._greeted[key] = now
+        self._send(key, 0, list(encode(Hello(self._run))))
+
+    def _lose(self, key: bytes, why: str) -> None:
+        peer = self._jobs.peer(key)
+        if peer is None:
+            return
+        back = self._jobs.leave(key)
+        self._counts["redispatched"] += back
+        self._counts["lost_workers"] += 1
+        log.warning(
+            "%s: %s %s is gone (%s), %d jobs go to others", self._name, peer.stage, peer.name, why, back
+        )
+        self._events.append(WorkerLost(peer.name, why, back))
+
+    def _give(self) -> None:
+        while (given := self._jobs.assign(self._clock())) is not None:
+            peer, job = given
+            if not self._send(peer.key, job.number, list(job.payload.frames)):
+                self._lose(peer.key, "its connection is gone")
+                continue
+            self._counts["sent"] += 1
+            if job.sends == 1:
+                self._queued_s.add(job.sent - job.submitted)
+
+    def _send(self, key: bytes, number: int, frames: list[bytes | memoryview]) -> bool:
+        sent = sockets.send(self.socket, [key, number.to_bytes(8, "big"), *frames])
+        if self.wake is not None:
+            self.wake()
+        return sent
+
+    def _malformed(self, key: bytes, why: str) -> None:
+        self._counts["malformed"] += 1
+        if self._counts["malformed"] <= 10 or self._counts["malformed"] % 1000 == 0:
+            log.warning("%s: a message from %r is ignored: %s", self._name, key[:80], why)
+
+    def _take_events(self) -> list[Event]:
+        events, self._events = self._events, []
+        return events

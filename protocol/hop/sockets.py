@@ -1,0 +1,151 @@
+"""How the ZeroMQ sockets between stages are made: who may connect, how much may arrive, what is queued."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import stat
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import zmq
+
+from protocol.process.settings import IPC_PATH_BYTES, LOOPBACK
+
+QUEUED = 1000  # messages a peer's queue holds; credit keeps real queues far below
+RECONNECT_MS = 100
+DRAIN = 256  # messages taken in one call, so that a flood cannot keep the caller from its other work
+
+Context = zmq.Context[zmq.Socket[bytes]]
+
+
+class EndpointError(RuntimeError):
+    """A socket cannot be had at this endpoint; the text says why and what to do."""
+
+
+def prepare_run_dir(path: Path) -> None:
+    """Make sure `path` is a folder that only this user can enter, so only this user reaches the sockets."""
+    advice = "choose another with --run-dir"
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        info = path.lstat()
+    except OSError as error:
+        raise EndpointError(f"run folder {path}: {error.strerror}; {advice}") from error
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
+        raise EndpointError(f"run folder {path} is not a folder of this user's; {advice}")
+    if stat.S_IMODE(info.st_mode) & 0o077:
+        raise EndpointError(f"run folder {path} is open to other users; run chmod 700 on it, or {advice}")
+
+
+def check_endpoint(endpoint: str) -> Path | None:
+    """The socket's path for ipc, None for tcp on loopback; EndpointError for all else."""
+    if endpoint.startswith("ipc://"):
+        path = Path(endpoint.removeprefix("ipc://"))
+        size = len(os.fsencode(path))
+        if not path.is_absolute():
+            raise EndpointError(f"{endpoint}: not an absolute path")
+        if size > IPC_PATH_BYTES:
+            raise EndpointError(
+                f"{endpoint}: the path has {size} bytes and the system takes {IPC_PATH_BYTES};"
+                " choose a shorter --run-dir"
+            )
+        return path
+    if endpoint.startswith("tcp://") and urlsplit(endpoint).hostname in LOOPBACK:
+        return None
+    raise EndpointError(f"{endpoint}: stages talk over ipc:// or over tcp:// on loopback only")
+
+
+class BoundRouter:
+    """A ROUTER bound at `endpoint`, and for ipc the lock that keeps a second process from taking it over.
+
+    libzmq unlinks whatever socket file stands in its way, so without the lock a second server would cut the
+    first off from new workers without either noticing.
+    """
+
+    def __init__(self, ctx: Context, endpoint: str, *, max_frame_bytes: int) -> None:
+        path = check_endpoint(endpoint)
+        self._lock = -1 if path is None else _lock(path, endpoint)
+        self.socket = _socket(ctx, zmq.ROUTER, max_frame_bytes)
+        # without it a ROUTER drops what it sends to a peer that left
+        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        try:
+            self.socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            self.close()
+            raise EndpointError(f"{endpoint}: {error.strerror}; is another run using it?") from error
+
+    def close(self) -> None:
+        self.socket.close(linger=200)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _lock(path: Path, endpoint: str) -> int:
+    prepare_run_dir(path.parent)
+    fd = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise EndpointError(
+            f"{endpoint} is in use by another process; stop it, or choose another --run-dir or --worker-index"
+        ) from None
+    return fd
+
+
+def dealer(ctx: Context, endpoint: str, *, name: str, max_frame_bytes: int) -> zmq.Socket[bytes]:
+    """A DEALER connected to `endpoint`, now or as soon as somebody binds there.
+
+    Its identity is drawn anew for each process: a restarted worker is never taken for the one it replaces.
+    """
+    path = check_endpoint(endpoint)
+    if path is not None:
+        prepare_run_dir(path.parent)
+    socket = _socket(ctx, zmq.DEALER, max_frame_bytes)
+    socket.setsockopt(zmq.IDENTITY, f"{name}.{secrets.token_hex(6)}".encode())
+    # nothing is queued for a server that is not there: sending fails and the caller decides
+    socket.setsockopt(zmq.IMMEDIATE, 1)
+    socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+    socket.connect(endpoint)
+    return socket
+
+
+def _socket(ctx: Context, kind: int, max_frame_bytes: int) -> zmq.Socket[bytes]:
+    socket = ctx.socket(kind)
+    socket.setsockopt(zmq.MAXMSGSIZE, max_frame_bytes)  # of one frame; `receive` counts the frames
+    socket.setsockopt(zmq.SNDHWM, QUEUED)
+    socket.setsockopt(zmq.RCVHWM, QUEUED)
+    socket.setsockopt(zmq.LINGER, 200)
+    return socket
+
+
+def receive(socket: zmq.Socket[bytes], max_frames: int) -> list[bytes] | None:
+    """One message without waiting, None if there is none.
+
+    Of a message with more than `max_frames` frames only one more is kept, so it still shows as too long.
+    """
+    try:
+        frames = [socket.recv(zmq.NOBLOCK)]
+    except zmq.Again:
+        return None
+    while socket.getsockopt(zmq.RCVMORE):
+        frame = socket.recv(zmq.NOBLOCK)
+        if len(frames) <= max_frames:
+            frames.append(frame)
+    return frames
+
+
+def send(socket: zmq.Socket[bytes], frames: list[bytes | memoryview]) -> bool:
+    """Send without waiting; False if the peer is gone, not there yet, or its queue is full."""
+    try:
+        # copied: the caller may write to the buffers again
+        socket.send_multipart(frames, zmq.NOBLOCK, copy=True)
+    except zmq.Again:
+        return False
+    except zmq.ZMQError as error:
+        if error.errno == zmq.EHOSTUNREACH:
+            return False
+        raise
+    return True

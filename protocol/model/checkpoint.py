@@ -1,0 +1,141 @@
+"""Weights: files to tensors without running pickled code, tensors into modules with errors that say where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from protocol.process.settings import SettingsError
+
+State = dict[str, Tensor]
+_NAMED = 3  # keys spelled out in an error; a wrong file would list thousands
+# Attention layers of VAEs written by diffusers before 0.18, sd-vae-ft-mse among them.
+_OLD_ATTENTION = (
+    (".query.", ".to_q."),
+    (".key.", ".to_k."),
+    (".value.", ".to_v."),
+    (".proj_attn.", ".to_out.0."),
+)
+
+
+class CheckpointError(SettingsError):
+    """Weights that cannot be used; the message names the file and the key."""
+
+
+def read_state_dict(path: Path | str) -> State:
+    """Tensors of a `.safetensors`, `.pth`, `.pt` or `.bin` file, on the CPU.
+
+    A state dict nested under `state_dict` and a `module.` before every key are unwrapped.
+    Raises CheckpointError naming the file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such weights file")
+    loaded = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise CheckpointError(f"{path}: holds no weights")
+    for key, value in loaded.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise CheckpointError(f"{path}: {key} is {type(value).__name__}, not a tensor")
+    if all(key.startswith("module.") for key in loaded):
+        return {key.removeprefix("module."): value for key, value in loaded.items()}
+    return dict(loaded)
+
+
+def load_into(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    file: Path | str,
+    allow_missing: Sequence[str] = (),
+    allow_unexpected: Sequence[str] = (),
+    only: Callable[[str], bool] | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Copy `state` into `module`, which may lie on the meta device and then comes to the CPU.
+
+    Keys that are missing or unexpected are errors unless they match one of the patterns (as in `fnmatch`).
+    `only`: the module's keys that this file is for, the others being left as they are. `dtype`: of parameters
+    that come from the meta device (the file's if None). Raises CheckpointError naming file and key; the
+    module is unchanged then.
+    """
+    expected = {key: value for key, value in module.state_dict().items() if only is None or only(key)}
+    missing = [key for key in expected if key not in state and not _matches(key, allow_missing)]
+    unexpected = [key for key in state if key not in expected and not _matches(key, allow_unexpected)]
+    if missing:
+        raise CheckpointError(f"{file}: missing {_listed(missing)}")
+    if unexpected:
+        raise CheckpointError(f"{file}: unexpected {_listed(unexpected)}")
+    present = [key for key in expected if key in state]
+    for key in present:
+        if state[key].shape != expected[key].shape:
+            given, wanted = tuple(state[key].shape), tuple(expected[key].shape)
+            raise CheckpointError(f"{file}: {key} has shape {given}, the model needs {wanted}")
+    owners = dict(module.named_modules())
+    with torch.no_grad():
+        for key in present:
+            _put(owners[key.rpartition(".")[0]], key.rpartition(".")[2], state[key], dtype)
+
+
+def modern_vae_keys(state: Mapping[str, Tensor]) -> State:
+    """VAE weights under today's names, where they have those of diffusers before 0.18."""
+    renamed: State = {}
+    for key, value in state.items():
+        tensor = value
+        if ".attentions." in key:
+            for old, new in _OLD_ATTENTION:
+                if old in key:
+                    key = key.replace(old, new)  # noqa: PLW2901
+                    # Projections were 1×1 convolutions in some files.
+                    tensor = value[:, :, 0, 0] if value.ndim == 4 else value
+        renamed[key] = tensor
+    return renamed
+
+
+def _put(owner: nn.Module, name: str, value: Tensor, dtype: torch.dtype | None) -> None:
+    target = getattr(owner, name)
+    if target.device.type != "meta":
+        target.copy_(value)
+        return
+    # A copy, because tensors of a mapped file would change or vanish with it.
+    kind = dtype if dtype is not None and value.is_floating_point() else value.dtype
+    fresh = value.to(device="cpu", dtype=kind, copy=True)
+    if isinstance(target, nn.Parameter):
+        setattr(owner, name, nn.Parameter(fresh, requires_grad=target.requires_grad))
+    else:
+        owner.register_buffer(name, fresh, persistent=name not in owner._non_persistent_buffers_set)
+
+
+def _read_safetensors(path: Path) -> State:
+    try:
+        return safetensors.torch.load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a safetensors file: {error}") from error
+
+
+def _read_torch(path: Path) -> object:
+    try:
+        # Files in torch's zip format are mapped, so that only what is copied out of them takes memory.
+        with path.open("rb") as stream:
+            mapped = stream.read(4) == b"PK\x03\x04"
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception as error:  # torch raises all kinds of things for damaged files
+        # Its text is left out: it recommends to load the file as pickled code.
+        raise CheckpointError(f"{path}: is damaged, or holds more than weights") from error
+
+
+def _matches(key: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(key, pattern) for pattern in patterns)
+
+
+def _listed(keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
+    return ("keys " if len(keys) > 1 else "key ") + ", ".join(keys[:_NAMED]) + more

@@ -1,0 +1,1 @@
+"""What this machine's processor and GPU offer: arithmetic, threads, memory."""

@@ -1,0 +1,1 @@
+"""What every stage process needs: settings, logs, metrics, the work loop."""

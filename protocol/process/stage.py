@@ -1,0 +1,304 @@
+"""The loop that every worker stage runs: sockets, signals, heartbeats, status, and a thread for the work.
+
+    settings = settings_from_command_line()
+    with Stage("encoder_worker", settings, takes="latents") as stage:
+        stage.run(EncoderWorker(settings, stage))
+
+Exit status: 0 after SIGTERM or SIGINT, 2 when the settings cannot work (a restart would not help), 1 for
+anything else.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from types import FrameType, TracebackType
+
+import zmq
+
+from protocol.hop import Event, HopClient, HopServer, Job
+from protocol.hop.results import ClipKey, ResultClient
+from protocol.hop.sockets import EndpointError
+from protocol.process.compute import Compute, Output
+from protocol.process.logs import set_up_logging
+from protocol.process.metrics import Metrics
+from protocol.process.settings import Settings, SettingsError
+from protocol.wire.messages import Close, Failed, InfoValue, Pcm, ProtocolError, Status, Work, shorten
+
+log = logging.getLogger(__name__)
+
+WAIT_MS = 100
+STATUS_EVERY = 0.5
+STICKY = {"clips": True, "latents": False}
+HOPELESS = 3.0  # times `stall_after` on one task before the worker ends itself
+_WARM_UP = object()
+
+
+class Worker:
+    """What a stage does; a package overrides what it needs. All but `warm_up` run in the loop: none waits."""
+
+    def warm_up(self) -> None:
+        """Load what work needs. Runs first, in the compute thread; no jobs are taken before it ends."""
+
+    def on_job(self, job: Job) -> None:
+        """Work to do and later `stage.jobs.ack`, or a Close."""
+
+    def on_output(self, output: Output) -> None:
+        """From a task given to `stage.compute`."""
+
+    def on_event(self, event: Event) -> None:
+        """From `stage.out`, the hop this stage serves: its workers come and go, its messages are done."""
+
+    def on_clip(self, key: ClipKey) -> None:
+        """The gateway has all frames of the clip."""
+
+    def on_reset(self, upstream: int) -> None:
+        """An upstream forgot this worker: drop the state of its sessions."""
+
+    def on_tick(self) -> None:
+        """After every wake-up, at least each 100 ms."""
+
+    def busy_for(self) -> float:
+        """For how many seconds the oldest work outside `stage.compute` has been going on; 0 if none is."""
+        return 0.0
+
+    def info(self) -> dict[str, InfoValue]:
+        """What the stage says about itself in Status; a change is sent at once."""
+        return {}
+
+
+class Stage:
+    """One worker process's sockets and loop, as a context manager.
+
+    `takes`: the hop that feeds it; `gives`: the hop it serves, if any. `jobs`, `out`, `results`, `metrics`,
+    `compute` are for the worker to use, from the loop's thread (`metrics` from any).
+    """
+
+    jobs: HopClient
+    out: HopServer
+    results: ResultClient
+    compute: Compute
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        *,
+        takes: str,
+        gives: str | None = None,
+        credit: int | None = None,
+        max_pending_per_session: int | None = None,
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.worker = f"{settings.worker_index}-{os.getpid()}"
+        self.metrics = Metrics()
+        self.warm = False
+        self._takes, self._gives = takes, gives
+        self._credit = settings.credit if credit is None else credit
+        self._max_pending = max_pending_per_session
+        self._stopping = False
+        self._stalled = False
+        self._signals_taken = False
+        self._status_at = float("-inf")
+        self._status: tuple[bool, dict[str, InfoValue]] | None = None
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+
+    # ------------------------------------------------------------------ start and end
+
+    def __enter__(self) -> Stage:
+        set_up_logging(self.name, str(self.settings.worker_index), self.settings.log_level)
+        try:
+            self._open()
+        except EndpointError as error:
+            self._end(2, error)
+        return self
+
+    def _open(self) -> None:
+        settings = self.settings
+        self._context = ctx = zmq.Context()
+        self._woken, self._waker = socket.socketpair()
+        self._woken.setblocking(False)
+        self._waker.setblocking(False)
+        self._poller = zmq.Poller()
+        self._poller.register(self._woken, zmq.POLLIN)
+        self.compute = Compute(self.wake)
+        if self._gives is not None:
+            self.out = HopServer(
+                ctx,
+                settings.endpoint(self._gives, settings.worker_index),
+                sticky=STICKY[self._gives],
+                dead_after=settings.dead_after,
+                name=self._gives,
+                max_pending_per_session=self._max_pending,
+            )
+            self._poller.register(self.out.socket, zmq.POLLIN)
+        self.jobs = HopClient(
+            ctx, settings.endpoints(self._takes), stage=self.name, worker=self.worker, credit=self._credit
+        )
+        self.results = ResultClient(ctx, settings.endpoint("results"), stage=self.name, worker=self.worker)
+        for sock in (*self.jobs.sockets, self.results.socket):
+            self._poller.register(sock, zmq.POLLIN)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, (SettingsError, EndpointError)):
+            self._end(2, error)
+        elif isinstance(error, Exception):
+            log.critical("%s ends by an error", self.name, exc_info=error)
+            self._end(1)
+        elif isinstance(error, SystemExit):
+            self._close()
+        else:
+            self._end(0)
+
+    def _end(self, status: int, error: Exception | None = None) -> None:
+        """Close everything and leave: at once after `run`, whose process is the stage's own."""
+        if error is not None:
+            log.critical("%s cannot work: %s", self.name, error)
+        ended = self._close(wait=0.0 if self._signals_taken else 1.0)
+        if self._signals_taken or not ended:
+            # Taking an interpreter with torch in it apart costs 0.7 s of processor time, and the compute
+            # thread may be deep in a library: neither has anything left to give.
+            logging.shutdown()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+        raise SystemExit(status)
+
+    def _close(self, wait: float = 1.0) -> bool:
+        """Say BYE and close everything; False if the compute thread does not end in `wait` seconds."""
+        if self._signals_taken:
+            signal.set_wakeup_fd(-1)
+        for name in ("jobs", "results", "out"):
+            if hasattr(self, name):
+                getattr(self, name).close()
+        if self._context is not None:
+            self._context.destroy(linger=200)
+        return not hasattr(self, "compute") or self.compute.stop(timeout=wait)
+
+    # ------------------------------------------------------------------ the loop
+
+    def run(self, worker: Worker) -> None:
+        """Warm up, then work until a signal says stop. What is not acknowledged by then goes to others."""
+        self.jobs.on_reset = worker.on_reset
+        self._take_signals()
+        log.info("%s %s warms up", self.name, self.worker)
+        self.compute.submit(_WARM_UP, worker.warm_up)
+        while not self._stopping:
+            self._poller.poll(WAIT_MS)
+            self._drain_wakes()
+            self._step(worker)
+        log.info("%s %s stops", self.name, self.worker)
+
+    def wake(self) -> None:
+        """Make the loop go round now. From any thread."""
+        try:
+            self._waker.send(b"\0")
+        except BlockingIOError:  # it is full: the loop will go round
+            pass
+
+    def fail(self, msg: Work, reason: str, *, fatal: bool = False) -> None:
+        """Tell the gateway that the clip will not come (`seq` of a Pcm is no clip's: end its session)."""
+        text = shorten(reason)
+        self.results.send(
+            Failed(msg.session, msg.epoch, msg.seq, self.name, text, fatal or isinstance(msg, Pcm))
+        )
+
+    def _step(self, worker: Worker) -> None:
+        for output in self.compute.take():
+            if output.key is _WARM_UP:
+                self._warmed(output)
+            else:
+                worker.on_output(output)
+        if self._gives is not None:
+            for event in self.out.tick():
+                worker.on_event(event)
+        for key in self.results.acked():
+            worker.on_clip(key)
+        if self.warm:
+            self._beat(worker)
+            for job in self.jobs.recv():
+                self._guarded(worker, job)
+        worker.on_tick()
+        self._report(worker)
+
+    def _warmed(self, output: Output) -> None:
+        if output.error is not None:
+            raise output.error
+        self.warm = True
+        log.info("%s %s is warm", self.name, self.worker)
+
+    def _guarded(self, worker: Worker, job: Job) -> None:
+        """One session's bad job must not end the others' worker."""
+        try:
+            worker.on_job(job)
+        except Exception as error:
+            log.exception("a job of session %s failed", job.msg.session)
+            self.metrics.count("job_errors_total")
+            if not isinstance(job.msg, Close):
+                self.fail(job.msg, f"internal error in {self.name}: {type(error).__name__}: {error}")
+                self.jobs.ack(job)
+
+    def _beat(self, worker: Worker) -> None:
+        """Heartbeats stop while a task takes too long: then its job goes to another worker."""
+        busy = max(self.compute.busy_for(), worker.busy_for())
+        limit = self.settings.stall_after
+        if busy > HOPELESS * limit:
+            raise TimeoutError(f"a task has been running for {busy:.0f} s, --stall-after is {limit:g} s")
+        if busy <= limit:
+            self._stalled = False
+            self.jobs.heartbeat()
+        elif not self._stalled:
+            self._stalled = True
+            log.error(
+                "a task has been running for %.0f s, longer than --stall-after: no more heartbeats", busy
+            )
+
+    def _report(self, worker: Worker) -> None:
+        now = time.monotonic()
+        state = (self.warm, worker.info())
+        if state == self._status and now - self._status_at < STATUS_EVERY:
+            return
+        self._status, self._status_at = (state[0], dict(state[1])), now
+        self.metrics.gauge("held_jobs", self.jobs.held)
+        self.metrics.gauge("resident_bytes", resident_bytes())
+        figures = self.metrics.snapshot(*([self.out.stats] if self._gives is not None else []))
+        try:
+            self.results.send(Status(self.name, self.worker, self.warm, state[1], figures))
+        except ProtocolError as error:
+            log.error("the status cannot be sent: %s", error)
+
+    # ------------------------------------------------------------------ signals and wake-ups
+
+    def _take_signals(self) -> None:
+        # the byte that the interpreter writes on a signal ends the poll
+        self._signals_taken = True
+        signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+        signal.signal(number, signal.SIG_DFL)  # the second one ends the process at once
+
+    def _drain_wakes(self) -> None:
+        try:
+            while len(self._woken.recv(4096)) == 4096:
+                pass
+        except BlockingIOError:
+            pass
+
+
+def resident_bytes() -> int:
+    """This process's resident memory, 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0

@@ -1,0 +1,401 @@
+"""The messages between processes: frozen dataclasses, their limits, and their bytes.
+
+A message travels as frames: frame 0 is a msgpack map (`kind`, `version` and the fields), frames 1..k are
+raw buffers, k fixed by the kind. Every limit is checked when a message is made, so a message that exists
+is a valid one, and `decode` builds nothing from bytes whose sizes it has not compared first.
+No torch, no zmq, no pickle here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import msgpack
+import numpy as np
+import numpy.typing as npt
+
+from protocol.wire.limits import (
+    BUFFER_BYTES,
+    COUNT,
+    CREDIT,
+    FPS,
+    FRAMES_PER_CLIP,
+    HEADER_BYTES,
+    HELD_JOBS,
+    INFO_CHARS,
+    INFO_LIST,
+    JOB,
+    JPEG_BYTES,
+    LATENT_CHANNELS,
+    LATENT_SIDE,
+    MAX_FRAMES,
+    METRIC_ENTRIES,
+    PCM_SAMPLES,
+    PICTURE_SIDE,
+    REASON_CHARS,
+    STATUS_BYTES,
+    TOKEN_WIDTH,
+    TOKENS_PER_FRAME,
+    ProtocolError,
+    check_array,
+    check_bool,
+    check_id,
+    check_info,
+    check_int,
+    check_metrics,
+    check_text,
+    shorten,
+    show,
+)
+
+__all__ = [
+    "BUFFER_BYTES", "HEADER_BYTES", "JPEG_BYTES", "MAX_FRAMES", "Ack", "Array16", "Array32", "Bye", "Clip",
+    "Close", "Failed", "Frame", "Heartbeat", "Hello", "InfoValue", "Latents", "Message", "Pcm",
+    "ProtocolError", "Ready", "Received", "Status", "Work", "decode", "encode", "shorten",
+]  # fmt: skip
+
+VERSION = 1
+
+Array32 = npt.NDArray[np.float32]
+Array16 = npt.NDArray[np.float16]
+InfoValue = str | int | float | bool | list[str]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pcm:
+    """gateway → audio worker: speech of a session.
+
+    `pts` is the position of the first sample in the session's stream, in 16 kHz samples. `samples` are
+    float32 (n,) in [-1, 1] nominally, at `sample_rate`; all finite; n may be 0 when `flush` is set.
+    `flush`: pad the partial clip with silence up to the clip boundary. `seq` counts messages of an epoch.
+    """
+
+    session: str
+    epoch: int
+    seq: int
+    pts: int
+    sample_rate: int
+    fps: int
+    clip_frames: int
+    avatar: str
+    pose: str
+    flush: bool
+    samples: Array32 = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _unit(self)
+        check_int("pts", self.pts, 0, COUNT)
+        check_int("sample_rate", self.sample_rate, 8000, 192000)
+        check_int("fps", self.fps, 1, FPS)
+        check_int("clip_frames", self.clip_frames, 1, FRAMES_PER_CLIP)
+        check_id("avatar", self.avatar)
+        check_id("pose", self.pose)
+        check_bool("flush", self.flush)
+        check_array("samples", self.samples, np.float32, [(0 if self.flush else 1, PCM_SAMPLES)])
+        if not np.isfinite(self.samples).all():
+            raise ProtocolError("samples: not all finite")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clip:
+    """audio worker → GPU worker: what a clip's frames attend to.
+
+    `tokens` are float16 (frames, tokens, 384) Whisper features. `seq` is the clip's number from 0 in its
+    epoch, `pts` the 16 kHz sample position of its first frame.
+    """
+
+    session: str
+    epoch: int
+    seq: int
+    pts: int
+    fps: int
+    avatar: str
+    pose: str
+    tokens: Array16 = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _unit(self)
+        check_int("pts", self.pts, 0, COUNT)
+        check_int("fps", self.fps, 1, FPS)
+        check_id("avatar", self.avatar)
+        check_id("pose", self.pose)
+        limits = [(1, FRAMES_PER_CLIP), (1, TOKENS_PER_FRAME), (TOKEN_WIDTH, TOKEN_WIDTH)]
+        check_array("tokens", self.tokens, np.float16, limits)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Latents:
+    """GPU worker → encoder worker: a clip's latents, float16 (frames, channels, h, w).
+
+    Scaled as the denoiser makes them: the encoder divides by the VAE's scaling factor.
+    """
+
+    session: str
+    epoch: int
+    seq: int
+    pts: int
+    fps: int
+    latents: Array16 = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _unit(self)
+        check_int("pts", self.pts, 0, COUNT)
+        check_int("fps", self.fps, 1, FPS)
+        limits = [(1, FRAMES_PER_CLIP), (1, LATENT_CHANNELS), (1, LATENT_SIDE), (1, LATENT_SIDE)]
+        check_array("latents", self.latents, np.float16, limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """encoder worker → gateway: picture `index` of the `count` of clip `seq`; `pts` is the picture's own."""
+
+    session: str
+    epoch: int
+    seq: int
+    index: int
+    count: int
+    pts: int
+    width: int
+    height: int
+    jpeg: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _unit(self)
+        check_int("count", self.count, 1, FRAMES_PER_CLIP)
+        check_int("index", self.index, 0, self.count - 1)
+        check_int("pts", self.pts, 0, COUNT)
+        check_int("width", self.width, 1, PICTURE_SIDE)
+        check_int("height", self.height, 1, PICTURE_SIDE)
+        if not isinstance(self.jpeg, bytes) or not 1 <= len(self.jpeg) <= JPEG_BYTES:
+            raise ProtocolError(f"jpeg: not 1 to {JPEG_BYTES} bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """gateway → audio workers → GPU workers: forget this session up to and including this epoch."""
+
+    session: str
+    epoch: int
+
+    def __post_init__(self) -> None:
+        check_id("session", self.session)
+        check_int("epoch", self.epoch, 0, COUNT)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """any worker → gateway: clip `seq` will not come, and why; `fatal` ends the session with that reason."""
+
+    session: str
+    epoch: int
+    seq: int
+    stage: str
+    reason: str
+    fatal: bool
+
+    def __post_init__(self) -> None:
+        _unit(self)
+        check_id("stage", self.stage)
+        check_text("reason", self.reason, REASON_CHARS)
+        check_bool("fatal", self.fatal)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """any worker → gateway, every 0.5 s and on change.
+
+    `info` is flat: name → text, number, truth value or list of text. `metrics`: name → finite float.
+    """
+
+    stage: str
+    worker: str
+    warm: bool
+    info: dict[str, InfoValue]
+    metrics: dict[str, float]
+
+    def __post_init__(self) -> None:
+        check_id("stage", self.stage)
+        check_id("worker", self.worker)
+        check_bool("warm", self.warm)
+        check_info(self.info)
+        check_metrics(self.metrics)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """worker → hop server: I take work, at most `credit` jobs unacknowledged. Repeating it is harmless."""
+
+    stage: str
+    worker: str
+    credit: int
+
+    def __post_init__(self) -> None:
+        check_id("stage", self.stage)
+        check_id("worker", self.worker)
+        check_int("credit", self.credit, 1, CREDIT)
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """worker → hop server: job's output is safe downstream; the server may forget it."""
+
+    job: int
+
+    def __post_init__(self) -> None:
+        check_int("job", self.job, 1, JOB)
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """worker → hop server, from its work loop; `jobs` are those it holds, so that a lost one is noticed.
+
+    hop server → worker with no jobs: a probe, which fails at once when the worker's connection is gone.
+    """
+
+    jobs: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.jobs, tuple) or len(self.jobs) > HELD_JOBS:
+            raise ProtocolError(f"jobs: not at most {HELD_JOBS} job numbers")
+        for job in self.jobs:
+            check_int("jobs", job, 1, JOB)
+
+
+@dataclass(frozen=True, slots=True)
+class Bye:
+    """worker → hop server: I am leaving; give what I have not acknowledged to another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """hop server → worker it does not know (any more): drop what you hold of mine and send READY.
+
+    `server` is a number drawn when the server started, so a worker can tell a restart from having been
+    given up.
+    """
+
+    server: int
+
+    def __post_init__(self) -> None:
+        check_int("server", self.server, 0, JOB)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """gateway → encoder worker: all frames of this clip have arrived."""
+
+    session: str
+    epoch: int
+    seq: int
+
+    def __post_init__(self) -> None:
+        _unit(self)
+
+
+Work = Pcm | Clip | Latents
+Message = Work | Frame | Close | Failed | Status | Ready | Ack | Heartbeat | Bye | Hello | Received
+
+
+def _unit(message: Any) -> None:
+    check_id("session", message.session)
+    check_int("epoch", message.epoch, 0, COUNT)
+    check_int("seq", message.seq, 0, COUNT)
+
+
+# ------------------------------------------------------------------ bytes
+
+_CLASSES: tuple[type[Any], ...] = (
+    Pcm, Clip, Latents, Frame, Close, Failed, Status, Ready, Ack, Heartbeat, Bye, Hello, Received,
+)  # fmt: skip
+_BY_KIND: dict[str, type[Any]] = {cls.__name__.lower(): cls for cls in _CLASSES}
+_ARRAYS: dict[str, tuple[str, type[np.generic], int]] = {  # kind → (field, dtype, dimensions)
+    "pcm": ("samples", np.float32, 1),
+    "clip": ("tokens", np.float16, 3),
+    "latents": ("latents", np.float16, 4),
+}
+_BUFFERS = {kind: array[0] for kind, array in _ARRAYS.items()} | {"frame": "jpeg"}
+_HEADER_FIELDS = {
+    kind: tuple(f.name for f in fields(cls) if f.name != _BUFFERS.get(kind)) for kind, cls in _BY_KIND.items()
+}
+
+
+def encode(message: Message) -> list[bytes | memoryview]:
+    """The frames of `message`. Buffers are views: send or copy them before the array is written again."""
+    kind = type(message).__name__.lower()
+    header: dict[str, Any] = {"kind": kind, "version": VERSION}
+    for name in _HEADER_FIELDS[kind]:
+        header[name] = getattr(message, name)
+    frames: list[bytes | memoryview] = []
+    if kind in _ARRAYS:
+        array = np.ascontiguousarray(getattr(message, _ARRAYS[kind][0]))
+        header["shape"] = list(array.shape)
+        frames.append(array.reshape(-1).view(np.uint8).data)
+    elif isinstance(message, Frame):
+        frames.append(message.jpeg)
+    packed: bytes = msgpack.packb(header)
+    if len(packed) > (STATUS_BYTES if kind == "status" else HEADER_BYTES):
+        raise ProtocolError(f"{kind}: header of {len(packed)} bytes is too large")
+    return [packed, *frames]
+
+
+def decode(frames: Sequence[bytes | memoryview]) -> Message:
+    """The message whose frames these are; arrays are read-only views of the frames, not copies.
+
+    Raises ProtocolError, and nothing else, for any bytes that `encode` could not have made.
+    """
+    if not 1 <= len(frames) <= MAX_FRAMES:
+        raise ProtocolError(f"{len(frames)} frames: a message has 1 to {MAX_FRAMES}")
+    header = _unpack(frames[0])
+    kind = header.pop("kind", None)
+    version = header.pop("version", None)
+    if version != VERSION or type(version) is not int:
+        raise ProtocolError(f"version: {show(version)}, this side speaks {VERSION}")
+    if not isinstance(kind, str) or kind not in _BY_KIND:
+        raise ProtocolError(f"kind: {show(kind)} is unknown")
+    if kind != "status" and len(frames[0]) > HEADER_BYTES:
+        raise ProtocolError(f"{kind}: header of {len(frames[0])} bytes is too large")
+    if len(frames) != 1 + (kind in _BUFFERS):
+        raise ProtocolError(f"{kind}: {len(frames)} frames, not {1 + (kind in _BUFFERS)}")
+    if kind in _ARRAYS:
+        header[_ARRAYS[kind][0]] = _view(kind, header.pop("shape", None), frames[1])
+    elif kind == "frame":
+        header["jpeg"] = bytes(frames[1]) if len(frames[1]) <= JPEG_BYTES else None
+    elif kind == "heartbeat" and isinstance(header.get("jobs"), list):
+        header["jobs"] = tuple(header["jobs"])
+    expected = len(_HEADER_FIELDS[kind]) + (kind in _BUFFERS)
+    if len(header) != expected or any(name not in header for name in _HEADER_FIELDS[kind]):
+        raise ProtocolError(f"{kind}: its fields are {', '.join(_HEADER_FIELDS[kind]) or 'none'}")
+    message: Message = _BY_KIND[kind](**header)
+    return message
+
+
+def _unpack(data: bytes | memoryview) -> dict[str, Any]:
+    if len(data) > STATUS_BYTES:
+        raise ProtocolError(f"header of {len(data)} bytes is too large")
+    try:
+        header = msgpack.unpackb(
+            data, raw=False, strict_map_key=True, max_str_len=4 * INFO_CHARS, max_bin_len=0, max_ext_len=0,
+            max_array_len=max(HELD_JOBS, INFO_LIST), max_map_len=METRIC_ENTRIES,
+        )  # fmt: skip
+    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
+        # msgpack raises all of these for hostile bytes; nesting alone can end in RecursionError
+        raise ProtocolError(f"header is not msgpack: {type(error).__name__}") from error
+    if not isinstance(header, dict) or not all(isinstance(key, str) for key in header):
+        raise ProtocolError("header is not a map of named fields")
+    return header
+
+
+def _view(kind: str, shape: object, data: bytes | memoryview) -> npt.NDArray[Any]:
+    name, dtype, dimensions = _ARRAYS[kind]
+    if not isinstance(shape, list) or len(shape) != dimensions:
+        raise ProtocolError(f"{kind}: shape {show(shape)} has not {dimensions} sizes")
+    for size in shape:
+        check_int("shape", size, 0, BUFFER_BYTES)
+    if len(data) > BUFFER_BYTES or len(data) != math.prod(shape) * np.dtype(dtype).itemsize:
+        raise ProtocolError(f"{name}: {len(data)} bytes do not fill the shape {shape}")
+    array = np.frombuffer(data, dtype=dtype).reshape(shape)
+    array.flags.writeable = False
+    return array

@@ -1,0 +1,1 @@
+"""Benchmarks. They may import anything, and nothing imports them."""

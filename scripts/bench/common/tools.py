@@ -1,0 +1,136 @@
+"""What the parts of the benchmark share."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from scripts.run.managed import ROOT, ManagedRun, RunError
+from scripts.run.processes import Usage, machine_busy, usage
+
+SETTLED = 0.15
+"""Cores in use by all stages together under which they have nothing more to do."""
+
+NOISY = 0.15
+"""Share of the cores that other processes may use beside a measurement, the client among them."""
+
+
+class Others:
+    """Around a measurement: what these processes used and what the rest of the machine did meanwhile.
+
+    Afterwards `spent` has processor seconds by stage, `after` what they hold, `cores` what others used.
+    """
+
+    spent: dict[str, float]
+    after: Usage
+    cores: float
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._pids = pids
+
+    def __enter__(self) -> Others:
+        self._used, self._busy, self._began = usage(self._pids), machine_busy(), time.monotonic()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.after = usage(self._pids)
+        self.spent = self.after.spent_since(self._used)
+        busy, wall = machine_busy() - self._busy, time.monotonic() - self._began
+        self.cores = max(0.0, (busy - sum(self.spent.values())) / wall)
+
+
+def machine() -> str:
+    """The machine and the versions that the figures belong to."""
+    import torch
+
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line
+        ]
+        cpu = names[0] if names else cpu
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{cpu}, {cores()} cores{gpu}, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+@contextmanager
+def only_cores(count: int | None) -> Iterator[None]:
+    """What is started in here may use the first `count` of this process's cores alone; None: all of them."""
+    before = os.sched_getaffinity(0)
+    if count is not None:
+        os.sched_setaffinity(0, set(sorted(before)[:count]))
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextmanager
+def run_on(count: int | None, *flags: str) -> Iterator[ManagedRun]:
+    """A run on `count` of the cores (None: all); this process and what it starts besides keep them all."""
+    with only_cores(count):
+        run = ManagedRun(*flags, timeout=600)
+        run.__enter__()
+    try:
+        yield run
+    finally:
+        run.__exit__()
+
+
+def warm_up(run: ManagedRun, wav: Path, bound: float = 120.0) -> None:
+    """The first clips of a process are not typical: speak them, and wait until it has settled."""
+    speak(run, wav, seconds=2.0)
+    settle([run.process.pid], bound)
+
+
+def speak(run: ManagedRun, wav: Path, *, seconds: float = 0.0, sessions: int = 1) -> list[dict[str, Any]]:
+    """Speak to a run with the command-line client, in its own process; its reports."""
+    command = [sys.executable, "-m", "scripts.talk", str(wav), "--url", run.url, "--v2", "--json"]
+    command += ["--sessions", str(sessions), *(["--seconds", str(seconds)] if seconds else [])]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode not in (0, 1):
+        raise RunError(f"the client failed: {done.stderr.strip()}")
+    reports: list[dict[str, Any]] = json.loads(done.stdout)
+    return reports
+
+
+def settle(pids: Sequence[int], bound: float = 60.0) -> None:
+    """Wait until these processes have nothing to do: a run prepares things in its first pause."""
+    quiet, deadline = 0, time.monotonic() + bound
+    before = sum(usage(pids).processor.values())
+    while quiet < 5 and time.monotonic() < deadline:  # a pause begins after seconds of silence
+        time.sleep(1.0)
+        now = sum(usage(pids).processor.values())
+        quiet = quiet + 1 if now - before < SETTLED else 0
+        before = now
+
+
+def table(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
+    """Rows of a table as aligned lines; the first `left` columns are flush left."""
+    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows)))]
+    return [
+        "  "
+        + "  ".join(
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=False))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.1f} ms"

@@ -1,0 +1,262 @@
+"""A ladder of ways to decode a clip with Stable Diffusion's VAE, from diffusers' module to what serves.
+
+    python -m scripts.bench.gpu.decode --sizes 512,768      on a GPU
+    python -m scripts.bench.gpu.decode --sizes 512 --chunks 3,4,6 --ways 1,2,1p,2p --only "exact + JPEG"
+                                                        where to cut a clip and how to record the graph
+    python -m scripts.bench.gpu.decode --quick              small and fast, on a CPU as well
+
+Random weights of sd-vae-ft-mse's shapes. Each row: median and spread of the time for a clip, pixels on the
+host included; the ratio to the first row; peak memory; the pixels' error against the same decoder in
+float32. The last rows encode JPEG too, as the encoder worker does. What the decoder says while it is built
+(milliseconds of a chunk by the device's clock) stands above its row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import itertools
+import logging
+import os
+import statistics
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from encoder_worker.decode import ClipDecoder
+from encoder_worker.fast.ways import WAYS, Way
+from encoder_worker.jpeg import JpegEncoder
+from encoder_worker.jpeg_strips import JpegPool, threads_for
+from encoder_worker.vae.decoders import KLDecoder
+from encoder_worker.vae.doubling import fold_doubling
+from scripts.bench.common.tools import machine
+from scripts.random_model import FULL_VAE, VAE
+
+FRAMES = 12
+Pixels = np.ndarray
+Decode = Callable[[np.ndarray], list[Pixels]]
+"""Latents of a clip to pixels, a chunk at a time."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A way to decode: `make(decoder, latents)` gives what decodes them. `gpu`: it needs a recent GPU."""
+
+    name: str
+    make: Callable[[KLDecoder, np.ndarray], Decode]
+    gpu: bool = False
+
+
+def random_decoder(config: dict[str, Any], seed: int = 0) -> KLDecoder:
+    """A decoder with torch's own random weights, float32 on the CPU; its pictures have contrast."""
+    torch.manual_seed(seed)
+    decoder = KLDecoder(config).to_empty(device="cpu")
+    for name, parameter in decoder.named_parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=(1.5 / parameter[0].numel()) ** 0.5)
+        elif name.endswith("weight"):
+            torch.nn.init.ones_(parameter)
+        else:
+            torch.nn.init.normal_(parameter, std=0.02)
+    decoder.decoder.conv_out.weight.data.mul_(0.3)
+    return decoder.eval().requires_grad_(False)
+
+
+def plain(
+    device: torch.device, dtype: torch.dtype, *, batch: int, channels_last: bool, **options: Any
+) -> Callable[[KLDecoder, np.ndarray], Decode]:
+    """diffusers' module; options: fold (the doublings), compiled, benchmark (cuDNN times its algorithms)."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    benchmark = bool(options.get("benchmark"))
+
+    def make(decoder: KLDecoder, _latents: np.ndarray) -> Decode:
+        module: Any = copy.deepcopy(decoder)
+        if options.get("fold"):
+            fold_doubling(module)
+        module.to(device, dtype, memory_format=layout)
+        run = torch.compile(module, dynamic=False) if options.get("compiled") else module
+
+        @torch.inference_mode()
+        def decode(latents: np.ndarray) -> list[Pixels]:
+            made = []
+            for start in range(0, len(latents), batch):
+                x = torch.from_numpy(latents[start : start + batch]).to(device).float() / decoder.scaling
+                # cuDNN is off in here unless told otherwise
+                with torch.backends.cudnn.flags(enabled=True, benchmark=benchmark, allow_tf32=False):
+                    pictures = run(x.to(dtype).contiguous(memory_format=layout)).float()
+                pixels = pictures.mul(127.5).add_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+                made.append(pixels.permute(0, 2, 3, 1).contiguous())
+            return [pixels.cpu().numpy() for pixels in made]
+
+        return decode
+
+    return make
+
+
+def served(
+    device: torch.device,
+    *,
+    chunk: int,
+    fast: str,
+    jpeg: bool,
+    dtype: str = "auto",
+    ways: Sequence[Way] = WAYS,
+    threads: int = 0,
+) -> Any:
+    """The encoder worker's own decoder, pictures encoded as they come if `jpeg`, in as many threads as there
+    unless `threads` says otherwise."""
+
+    def make(decoder: KLDecoder, latents: np.ndarray) -> Decode:
+        clip_decoder = ClipDecoder(decoder, device, dtype, chunk, fast, ways)
+        clip_decoder.warm_up(*latents.shape[2:])
+        if fast and device.type == "cuda" and clip_decoder._fast is None:
+            raise RuntimeError("the fast decoder could not be built")
+        own = threads_for(os.cpu_count() or 1, gpu=device.type == "cuda")
+        pool = JpegPool(JpegEncoder(90), threads or own)
+
+        def decode(clip: np.ndarray) -> list[Pixels]:
+            made = []
+            for pictures in clip_decoder.decode(clip):
+                made.append(pictures)
+                if jpeg:
+                    pool(pictures)
+            return made
+
+        return decode
+
+    return make
+
+
+def ladder(device: torch.device, args: argparse.Namespace) -> Iterator[Row]:
+    """The rows, slowest first; at last one for each chunk size, way of recording and number of threads."""
+    chunks: Sequence[int] = args.chunks
+    half = torch.float16 if device.type == "cuda" else torch.bfloat16
+    yield Row("diffusers, eager, one by one", plain(device, half, batch=1, channels_last=False))
+    yield Row("batched", plain(device, half, batch=FRAMES, channels_last=False))
+    yield Row("channels_last", plain(device, half, batch=FRAMES, channels_last=True))
+    folded: dict[str, Any] = {"channels_last": True, "fold": True}
+    yield Row("doublings folded", plain(device, half, batch=FRAMES, **folded))
+    yield Row("cuDNN times its algorithms", plain(device, half, batch=FRAMES, benchmark=True, **folded))
+    yield Row("the same, 4 at once", plain(device, half, batch=4, benchmark=True, **folded))
+    if args.compile:
+        yield Row("torch.compile", plain(device, half, batch=4, channels_last=True, compiled=True))
+        yield Row("torch.compile, folded", plain(device, half, batch=4, compiled=True, **folded))
+    for chunk in chunks:
+        name = f"rows and graph, {chunk} at once"
+        yield Row(name, served(device, chunk=chunk, fast="exact", jpeg=False), gpu=True)
+    best = chunks[len(chunks) // 2]
+    yield Row(
+        f"the same in bfloat16, {best} at once",
+        served(device, chunk=best, fast="exact", jpeg=False, dtype="bfloat16"),
+        gpu=True,
+    )
+    for chunk in chunks:
+        name = f"8-bit residual blocks, {chunk} at once"
+        yield Row(name, served(device, chunk=chunk, fast="eight_bit", jpeg=False), gpu=True)
+    for chunk in chunks:
+        yield Row(f"rows and graph + JPEG, {chunk}", served(device, chunk=chunk, fast="exact", jpeg=True))
+        name = f"8-bit + JPEG, {chunk}"
+        yield Row(name, served(device, chunk=chunk, fast="eight_bit", jpeg=True), gpu=True)
+    for chunk, way, threads in itertools.product(chunks, args.ways, args.threads):
+        make = served(device, chunk=chunk, fast="exact", jpeg=True, ways=[way], threads=threads)
+        yield Row(f"exact + JPEG{f' in {threads}' if threads else ''}, {chunk}, {way}", make, gpu=True)
+
+
+def measure(
+    row: Row, decoder: KLDecoder, latents: np.ndarray, rounds: int
+) -> tuple[list[float], Pixels, float]:
+    """Seconds of each round, the pixels, and peak memory in MiB."""
+    device = torch.device("cuda") if torch.cuda.is_available() else None
+    if device:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    decode = row.make(decoder, latents)
+    for _ in range(2):
+        pixels = np.concatenate(decode(latents))
+    times = []
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        decode(latents)
+        times.append(time.perf_counter() - begin)
+    return times, pixels, torch.cuda.max_memory_allocated() / 2**20 if device else float("nan")
+
+
+def climb(side: int, config: dict[str, Any], args: argparse.Namespace) -> None:
+    """One size's ladder, printed row by row."""
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda" if cuda else "cpu")
+    decoder = random_decoder(config)
+    h = side // decoder.factor
+    latents = (np.random.default_rng(0).standard_normal((FRAMES, 4, h, h)) * decoder.scaling).astype(
+        np.float16
+    )
+    exact = np.concatenate(
+        plain(device, torch.float32, batch=1, channels_last=False)(decoder, latents)(latents)
+    )
+    print(
+        f"\n{side}², {FRAMES} frames, {args.rounds} rounds; contrast of the pictures {exact.std():.0f} levels"
+    )
+    print(f"  {'':<36}{'median':>9}{'spread':>9}{'ratio':>7}{'MiB':>7}{'PSNR':>7}{'mean':>7}{'worst':>6}")
+    first = 0.0
+    for row in ladder(device, args):
+        if (row.gpu and not cuda) or (args.only and args.only not in row.name):
+            continue
+        try:
+            times, pixels, memory = measure(row, decoder, latents, args.rounds)
+        except Exception:
+            print(f"  {row.name:<36} failed:\n{traceback.format_exc(limit=-6)}", flush=True)
+            continue
+        median = statistics.median(times)
+        first = first or median
+        off = np.abs(pixels.astype(np.float32) - exact)
+        psnr = 20 * np.log10(255 / max(1e-9, float(np.sqrt((off**2).mean()))))
+        print(
+            f"  {row.name:<36}{median * 1e3:>6.1f} ms{(max(times) - min(times)) * 1e3:>6.1f} ms"
+            f"{first / median:>7.2f}{memory:>7.0f}{psnr:>7.1f}{off.mean():>7.3f}{off.max():>6.0f}",
+            flush=True,
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="scripts.bench.gpu.decode",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--quick", action="store_true", help="a small decoder and picture")
+    parser.add_argument("--sizes", default="512,768", help="picture sides (default %(default)s)")
+    parser.add_argument("--chunks", default="2,4,6", help="frames at once to try (default %(default)s)")
+    parser.add_argument(
+        "--ways",
+        default="",
+        help="lanes of the graph to compare, each with a p for programmatic dependent launch: 1,2,1p,2p",
+    )
+    parser.add_argument("--threads", default="0", help="of JPEG in the rows of --ways: 4,8 (0: its own)")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--compile", action="store_true", help="with torch.compile, which takes a minute")
+    parser.add_argument("--only", help="only rows whose name has this in it")
+    args = parser.parse_args(argv)
+    args.chunks = [int(word) for word in args.chunks.split(",")]
+    args.ways = [Way(int(word.rstrip("p")), word.endswith("p")) for word in args.ways.split(",") if word]
+    args.threads = [int(word) for word in args.threads.split(",")]
+    logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="    %(message)s")
+    for part in ("decode", "ways"):
+        logging.getLogger(f"encoder_worker.{part}").setLevel(logging.INFO)
+    print(f"{machine()}; {time.strftime('%Y-%m-%d')}", flush=True)
+    torch.backends.cudnn.allow_tf32 = False
+    if args.quick:
+        args.rounds = 2
+    config = {**VAE, **({} if args.quick else FULL_VAE)}
+    for side in (64,) if args.quick else map(int, args.sizes.split(",")):
+        climb(side, config, args)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

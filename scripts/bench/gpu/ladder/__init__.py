@@ -1,0 +1,1 @@
+"""The denoiser's speed, optimisation by optimisation: `python -m scripts.bench.gpu.ladder`."""

@@ -1,0 +1,174 @@
+"""Everything about serving that a GPU has to be asked, in one command; `docs/gpu-serving.md` has the answers.
+
+    python -m scripts.bench.gpu.serving --out measured                 all of it, about 20 minutes on an H200
+    python -m scripts.bench.gpu.serving --out measured --budget 300    what fits into five minutes, in order
+    python -m scripts.bench.gpu.serving --list
+    python -m scripts.bench.gpu.serving --quick --only decode          small, on a CPU as well
+
+Each part is a process of its own with a bound on its time; one that fails or hangs leaves the others alone.
+What it prints is shown as it comes and kept in the folder, with the live runs' JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from protocol.process.settings import ROOT
+
+CUDA_TESTS = ("tests/gpu_worker/test_engine_on_gpu.py", "tests/encoder_worker/test_fast_kl.py")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A command (words after the interpreter's), what it takes as a rule and at most, in seconds.
+
+    `gpus` it needs; `quick` are its words on a small machine, none if there is nothing to see there.
+    """
+
+    name: str
+    what: str
+    words: tuple[str, ...]
+    seconds: float
+    gpus: int = 1
+    quick: tuple[str, ...] = ()
+
+    @property
+    def bound(self) -> float:
+        return 60 + 2 * self.seconds
+
+
+def parts(out: Path, model: Path, caches: Path) -> list[Part]:
+    """All of them, what matters most first."""
+
+    def live(name: str, what: str, seconds: float, *flags: str, gpus: int = 1, size: int = 512) -> Part:
+        words = ["-m", "scripts.bench.gpu.live", "--model", "full", "--model-dir", str(model), "--fps", "24"]
+        words += ["--width", str(size), "--height", str(size), "--compile-unet"]
+        words += ["--caches", str(caches), "--json", str(out / f"{name}.json")]
+        places = (
+            () if "--gpu-devices" in flags else ("--gpu-devices", "cuda:0", "--encoder-devices", "cuda:0")
+        )
+        small = ["-m", "scripts.bench.gpu.live", "--model", "tiny", "--seconds", "2", "--fps", "8"]
+        small += ["--gpu-devices", "cpu", "--encoder-devices", "cpu", "--json", str(out / f"{name}.json")]
+        return Part(name, what, (*words, *places, *flags), seconds, gpus, tuple(small))
+
+    ladder = ("-m", "scripts.bench.gpu.decode")
+    tests = ("-m", "pytest", "-c", os.devnull, "--rootdir", str(ROOT), "-q", "-s", "-p", "no:cacheprovider")
+    apart = ("--gpu-devices", "cuda:0", "--encoder-devices", "cuda:1")
+    both = ("--gpu-devices", "cuda:0,cuda:1", "--encoder-devices", "cuda:0,cuda:1", "--encoders", "2")
+    return [
+        Part("tests", "the CUDA tests of engine and decoder", (*tests, *CUDA_TESTS), 60),
+        live("512", "512², exact, one session of 60 s; a cold and a warm start", 150, "--starts", "2"),
+        live("512-two", "512², exact, two sessions of 60 s", 110, "--sessions", "2"),
+        live("768-fast", "768², fast tier, one session of 60 s", 120, "--tier", "fast", size=768),
+        live("512-two-fast", "512², fast, two sessions of 60 s", 110, "--tier", "fast", "--sessions", "2"),
+        Part("decode", "the decode ladder", (*ladder, "--chunks", "2,3,4,6"), 120, 1, (*ladder, "--quick")),
+        live("768", "768², exact, one session of 20 s", 70, "--seconds", "20", size=768),
+        live("768-late", "768², exact, following clips of three steps (--late-start 3), 60 s", 110,
+             "--late-start", "3", size=768),
+        live("768-apart", "768², fast, decoding on the second GPU, 60 s", 130, *apart, "--tier", "fast",
+             gpus=2, size=768),
+        live("768-both", "768², fast, two sessions on two GPUs", 130, *both, "--tier", "fast",
+             "--sessions", "2", gpus=2, size=768),
+        Part("tiles", "the decoder's convolutions, every tile", ("-m", "scripts.bench.gpu.decode_tiles"), 45),
+        Part("late", "late starts on the bundled model", ("-m", "demo.factory.evaluate.late_start"), 90, 1,
+             ("-m", "demo.factory.evaluate.late_start", "--quick", "--steps", "2")),
+        live("512-eager", "512², without --compile-unet, 20 s", 70, "--no-compile-unet", "--seconds", "20"),
+        Part("decode-compiled", "torch.compile in the decode ladder",
+             (*ladder, "--compile", "--only", "compile", "--sizes", "512"), 100),
+    ]  # fmt: skip
+
+
+def run(part: Part, words: Sequence[str], out: Path) -> str:
+    """Runs a part, showing and keeping what it prints; how it ended."""
+    begin = time.monotonic()
+    print(f"\n== {part.name}: {part.what}", flush=True)
+    with (out / f"{part.name}.txt").open("w") as kept:
+        process = subprocess.Popen(
+            [sys.executable, "-u", *words],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        # asked to end, a live run stops its stages itself
+        timers = [
+            threading.Timer(part.bound, process.terminate),
+            threading.Timer(part.bound + 20, process.kill),
+        ]
+        for timer in timers:
+            timer.daemon = True
+            timer.start()
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            kept.write(line)
+            kept.flush()
+        status = process.wait()
+        for timer in timers:
+            timer.cancel()
+    return f"status {status} in {time.monotonic() - begin:.0f} s"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    begin = time.monotonic()
+    ended: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix="echomimic-serving-") as scratch:
+        out = args.out or Path(scratch) / "out"
+        every = parts(out.absolute(), Path(scratch) / "model", Path(scratch) / "caches")
+        if args.list:
+            for part in every:
+                print(f"{part.name:<18}{part.seconds:>5.0f} s, {part.gpus} GPU: {part.what}")
+            return 0
+        out.mkdir(parents=True, exist_ok=True)
+        gpus = _gpus()
+        for part in every:
+            left = args.budget - (time.monotonic() - begin)
+            words = part.quick if args.quick else part.words
+            if args.only and part.name not in args.only.split(","):
+                continue
+            if not words or (not args.quick and part.gpus > gpus):
+                ended[part.name] = "left out: nothing to see here" if not words else f"left out: {gpus} GPUs"
+            elif left < part.seconds:
+                ended[part.name] = f"left out: {left:.0f} s left, it takes {part.seconds:.0f}"
+            else:
+                ended[part.name] = run(part, words, out)
+        print()
+        for name, how in ended.items():
+            print(f"{name:<18}{how}")
+    return (
+        0 if all(not how.startswith("status") or how.startswith("status 0") for how in ended.values()) else 1
+    )
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts.bench.gpu.serving",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="keeps what is printed, and the JSON")
+    parser.add_argument("--only", metavar="PART,…", help="these parts alone")
+    parser.add_argument("--budget", type=float, default=3600.0, metavar="S", help="seconds for all of it")
+    parser.add_argument("--list", action="store_true", help="name the parts and their times")
+    parser.add_argument("--quick", action="store_true", help="the small versions, for any machine")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""How fast the pipeline goes when nothing holds it back: a session's sound, poured in as fast as it is taken.
+
+The gateway lets sound through at real time, so this program stands in for it: it serves the `pcm` hop and the
+`results` socket, cuts the sound as the gateway does, confirms pictures as the gateway does, and keeps as many
+clips under way as a session in full flow has. Every other stage is the run's own process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import zmq
+
+from gpu_worker.rate.pace import frames_at
+from protocol.hop import HopServer
+from protocol.hop.results import ClipKey, ResultServer
+from protocol.process.settings import Settings, load_settings
+from protocol.wire.messages import Close, Failed, Frame, Pcm, Status
+from scripts.run.child import die_with_parent
+from scripts.run.launch import stage_list
+from scripts.run.managed import ROOT, RunError
+from scripts.run.poses import convert_pose_folders
+from scripts.run.processes import usage
+from scripts.talk.sound import read_sound
+
+UNDER_WAY = 4
+"""Clips: one that Whisper hears, one prepared, one denoised, one decoded. None of the queues overflows."""
+FIRST = 8
+"""Clips before time is taken: they fill the pipeline, and the first of a process are not typical."""
+CHUNK = 320  # samples: 20 ms, as a browser sends it
+RATE = 16000
+GREETING = 1.0
+PATIENCE = 60.0
+
+Samples = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Poured:
+    """Per second of speech: `wall`, seconds that it takes, all stages at work at once; `processor`, processor
+    seconds of the stages; `stand_in`, those of this program in the gateway's place."""
+
+    fps: int
+    clips: int
+    wall: float
+    processor: float
+    stand_in: float
+
+
+def pour(wav: Path, seconds: float, flags: Sequence[str]) -> Poured:
+    """Start the stages with `flags` (at 24 fps unless they say otherwise) and pour `seconds` of `wav` in.
+
+    Raises RunError where they do not start or give a clip up.
+    """
+    flags = [*flags, *([] if any(flag.startswith("--fps") for flag in flags) else ["--fps", "24"])]
+    with stages(flags) as gate:
+        gate.wait_warm()
+        speech = read_sound(wav)
+        clips = max(1, round(seconds * RATE) // gate.clip_samples)
+        wanted = gate.clip_samples * (FIRST + clips)
+        speech = np.tile(speech, -(-wanted // len(speech)))[:wanted]
+        begun = usage(gate.pids)
+        own = time.process_time()
+        done = gate.pour(speech)
+        spent = sum(usage(gate.pids).spent_since(begun).values())
+        own = time.process_time() - own
+    clip = gate.clip_samples / RATE
+    wall = (done[-1] - done[FIRST - 1]) / (clips * clip)
+    every = clip * (FIRST + clips)  # of processor time there is no part that only fills
+    return Poured(gate.fps, clips, wall, spent / every, own / every)
+
+
+class Gate:
+    """The gateway's place: its two sockets, and one session."""
+
+    def __init__(self, settings: Settings, processes: list[subprocess.Popen[bytes]], log: Path) -> None:
+        self._settings = settings
+        self._processes = processes
+        self._log = log
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._hop = HopServer(
+            self._context, settings.endpoint("pcm"), sticky=True, dead_after=settings.dead_after, name="pcm"
+        )
+        self._results = ResultServer(self._context, settings.endpoint("results"))
+        self._poller = zmq.Poller()
+        for sock in (self._hop.socket, self._results.socket):
+            self._poller.register(sock, zmq.POLLIN)
+        self._warm: dict[tuple[str, str], Status] = {}
+        self._frames: dict[ClipKey, set[int]] = {}
+        self._confirmed: set[ClipKey] = set()
+        self._done: list[float] = []
+        self.fps = settings.fps or 24
+        self.clip_samples = frames_at(self.fps, settings.clip_frames) * RATE // self.fps
+
+    @property
+    def pids(self) -> list[int]:
+        return [process.pid for process in self._processes]
+
+    def close(self) -> None:
+        self._hop.close()
+        self._results.close()
+        self._context.destroy(linger=200)
+
+    def wait_warm(self, bound: float = 600.0) -> None:
+        """Until every stage says so, and a moment more: then each has found the next one."""
+        deadline = time.monotonic() + bound
+        while len(self._warm) < len(self._processes) or not self._hop.workers:
+            self._turn()
+            if any(process.poll() is not None for process in self._processes):
+                raise RunError(f"a stage ended:\n{self._tail()}")
+            if time.monotonic() > deadline:
+                raise RunError(f"the stages were not warm within {bound:g} s:\n{self._tail()}")
+        deadline = time.monotonic() + GREETING
+        while time.monotonic() < deadline:
+            self._turn()
+
+    def pour(self, speech: Samples) -> list[float]:
+        """When each clip's last picture came."""
+        clips, sent, seq = len(speech) // self.clip_samples, 0, 0
+        heard = time.monotonic()
+        while len(self._done) < clips:
+            while sent < clips and sent - len(self._done) < UNDER_WAY:
+                for start in range(sent * self.clip_samples, (sent + 1) * self.clip_samples, CHUNK):
+                    end = min(start + CHUNK, (sent + 1) * self.clip_samples)
+                    self._hop.submit(self._pcm(seq, start, speech[start:end]))
+                    seq += 1
+                sent += 1
+            before = len(self._done)
+            self._turn()
+            heard = time.monotonic() if len(self._done) > before else heard
+            if time.monotonic() - heard > PATIENCE:
+                raise RunError(f"no clip came for {PATIENCE:g} s:\n{self._tail()}")
+        self._hop.broadcast(Close("bench", 0))
+        return self._done
+
+    def _pcm(self, seq: int, start: int, samples: Samples) -> Pcm:
+        info = next(status.info for (stage, _), status in self._warm.items() if stage == "gpu_worker")
+        names = [info[kind] for kind in ("avatars", "poses")]
+        avatar, pose = (str(name[0]) if isinstance(name, list) and name else "" for name in names)
+        frames = self.clip_samples * self.fps // RATE
+        return Pcm("bench", 0, seq, start, RATE, self.fps, frames, avatar, pose, False, samples)
+
+    def _turn(self) -> None:
+        self._poller.poll(50)
+        self._hop.tick()
+        for sender, message in self._results.recv():
+            if isinstance(message, Frame):
+                self._frame(sender, message)
+            elif isinstance(message, Failed) and message.session == "bench":
+                raise RunError(f"clip {message.seq} was given up: {message.stage}: {message.reason}")
+            elif isinstance(message, Status) and message.warm:
+                self._warm[message.stage, message.worker] = message
+
+    def _frame(self, sender: bytes, frame: Frame) -> None:
+        clip = (frame.session, frame.epoch, frame.seq)
+        there = self._frames.setdefault(clip, set())
+        there.add(frame.index)
+        if len(there) < frame.count:
+            return
+        self._results.ack_clip(sender, *clip)
+        if frame.session == "bench" and clip not in self._confirmed:
+            self._done.append(time.monotonic())
+        self._confirmed.add(clip)
+
+    def _tail(self) -> str:
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-10:])
+
+
+@contextmanager
+def stages(flags: Sequence[str]) -> Iterator[Gate]:
+    """Every stage but the gateway, started with `flags`; gone afterwards."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="echomimic-pour-")))
+        settings = load_settings([*flags, "--run-dir", str(folder)])
+        settings = dataclasses.replace(settings, pose_dir=convert_pose_folders(settings.pose_dir, folder))
+        log = folder / "log"
+        output = stack.enter_context(log.open("wb"))
+        processes: list[subprocess.Popen[bytes]] = []
+        stack.callback(_stop, processes)
+        gate = Gate(settings, processes, log)
+        stack.callback(gate.close)
+        for stage in stage_list(settings):
+            if stage.name != "gateway":
+                started = subprocess.Popen(
+                    stage.command,
+                    cwd=ROOT,
+                    stdout=output,
+                    stderr=output,
+                    preexec_fn=die_with_parent(os.getpid()),  # noqa: PLW1509 - as the supervisor does
+                )
+                processes.append(started)
+        yield gate
+
+
+def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

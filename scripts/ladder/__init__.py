@@ -1,1 +1,0 @@
-"""The denoiser's speed, optimisation by optimisation: `python -m scripts.ladder`."""

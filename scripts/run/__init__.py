@@ -1,0 +1,1 @@
+"""The launcher: it starts the stages, keeps them running and stops them."""

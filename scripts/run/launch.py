@@ -1,0 +1,132 @@
+"""Start every stage of a run, keep it running, stop it: what ``scripts/run_all.sh`` executes.
+
+    python -m scripts.run --port 8080 --encoders 2
+
+Exit status: 0 when told to stop, 1 when a stage gave up or the run could not start, 2 for bad settings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import http.client
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from protocol.process.settings import Settings, SettingsError, flags_of, load_settings
+from scripts.run.poses import PoseError, convert_pose_folders
+from scripts.run.rundir import RunDir, RunDirError, check_port_free
+from scripts.run.runlog import RunLog
+from scripts.run.supervisor import Readiness, Stage, Supervisor
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    try:
+        settings = load_settings(argv)
+    except SettingsError as error:
+        print(f"echomimic-live: {error}", file=sys.stderr)
+        return 2
+    try:
+        check_port_free(settings.host, settings.port)
+        with RunDir(settings.run_dir, settings.port) as run_dir:
+            settings = dataclasses.replace(
+                settings, pose_dir=convert_pose_folders(settings.pose_dir, run_dir.path)
+            )
+            return supervise(settings)
+    except PoseError as error:
+        print(f"echomimic-live: {error}", file=sys.stderr)
+        return 2
+    except RunDirError as error:
+        print(f"echomimic-live: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:  # before the stages were started
+        return 0
+
+
+def supervise(settings: Settings) -> int:
+    """Run the stages until a signal or a failure; the exit status."""
+    try:
+        log = RunLog(settings.log_dir)
+    except OSError as error:
+        print(
+            f"echomimic-live: --log-dir {settings.log_dir}: {error.strerror}; choose another", file=sys.stderr
+        )
+        return 1
+    stages = stage_list(settings)
+    url = base_url(settings)
+
+    def on_ready() -> None:
+        log.note("every worker is warm; stop with Ctrl-C")
+        print(f"ready: {url}", flush=True)
+
+    try:
+        log.note(f"starting {', '.join(stage.name for stage in stages)}; log: {log.path}")
+        return Supervisor(stages, log, probe=lambda: ask_ready(settings), on_ready=on_ready).run()
+    finally:
+        log.close()
+
+
+def stage_list(settings: Settings) -> list[Stage]:
+    """The processes of a run, upstream first: each gets the run's flags and its own ``--worker-index``."""
+    flags = flags_of(settings)
+    stages = []
+    for module, count in {"gateway": 1, **worker_counts(settings)}.items():
+        for index in range(count):
+            name = module if count == 1 else f"{module}.{index}"
+            own = ["--worker-index", str(index)]  # after the run's flags: the later one counts
+            command = [sys.executable, "-u", "-m", module, *flags, *own]
+            stages.append(Stage(name, command))
+    return stages
+
+
+def worker_counts(settings: Settings) -> dict[str, int]:
+    """How many workers of each stage a run starts."""
+    return {
+        "audio_worker": settings.audio_workers,
+        "gpu_worker": len(settings.gpu_devices),
+        "encoder_worker": settings.encoders,
+    }
+
+
+def base_url(settings: Settings) -> str:
+    """Where a browser on this machine finds the page."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{settings.port}"
+
+
+def ask_ready(settings: Settings) -> Readiness:
+    """Ask the gateway's ``/readyz`` once; no answer is an answer.
+
+    Ready is when all the run's workers are warm. The gateway serves as soon as every stage has one, but the
+    first sessions would then share the first GPU while the second one still compiles.
+    """
+    connection = http.client.HTTPConnection(settings.host, settings.port, timeout=0.5)
+    try:
+        connection.request("GET", "/readyz")
+        body = connection.getresponse().read(65536)
+    except (OSError, http.client.HTTPException):
+        return Readiness(False, "the gateway to answer")
+    finally:
+        connection.close()
+    try:
+        waiting = _waiting_for(json.loads(body), worker_counts(settings))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return Readiness(False, "the stages to warm up")
+    return Readiness(not waiting, ", ".join(waiting))
+
+
+def _waiting_for(told: dict[str, dict[str, Any]], counts: dict[str, int]) -> list[str]:
+    """The stages of a ``/readyz`` answer that have not all their workers warm, each with why."""
+    waiting = []
+    for stage, state in told["stages"].items():
+        warm = told["warm"][stage]
+        if state != "warm":
+            waiting.append(f"{stage} ({state})")
+        elif warm < counts[stage]:
+            waiting.append(f"{stage} ({warm} of {counts[stage]} warm)")
+    return waiting
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""Official pose folders at start-up: converted by another process, because reading them means unpickling."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from scripts.run.rundir import POSES
+
+
+class PoseError(ValueError):
+    """A pose folder cannot be used; the text names it."""
+
+
+def convert_pose_folders(folders: Sequence[Path], run_dir: Path) -> tuple[Path, ...]:
+    """Replace each folder of official pickled ``.npy`` by the ``.npz`` made from it; others pass unchanged.
+
+    The results lie in the run folder and go with it. Raises `PoseError` with the converter's own words.
+    """
+    return tuple(
+        _convert(folder, run_dir / POSES / f"{number}") if is_official(folder) else folder
+        for number, folder in enumerate(folders)
+    )
+
+
+def is_official(folder: Path) -> bool:
+    """Whether this is a folder of the official pickled files."""
+    return folder.is_dir() and any(folder.glob("*.npy"))
+
+
+def _convert(folder: Path, target: Path) -> Path:
+    target.mkdir(parents=True)
+    file = target / f"{folder.resolve().name}.npz"
+    command = [sys.executable, "-m", "scripts.convert_pose", str(folder), str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise PoseError(f"--pose-dir {folder}: {done.stderr.strip() or 'conversion failed'}")
+    return file

@@ -1,0 +1,204 @@
+"""Keeps a set of child processes running: output, restarts, readiness, and a stop that leaves nothing.
+
+One thread and one ``select`` loop, so that every child is forked from the main thread and no signal finds
+half a state.
+"""
+
+from __future__ import annotations
+
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from scripts.run.child import Child
+from scripts.run.restart import GiveUp, RestartPolicy, describe_status
+from scripts.run.runlog import RunLog
+
+TICK = 0.1
+TERM_GRACE = 3.5  # seconds between TERM and KILL; the whole stop stays under five
+READY_EVERY = 0.25
+WAITING_EVERY = 10.0
+
+
+@dataclass(slots=True)
+class Stage:
+    """A process to keep running. ``name`` is how the log and the messages call it."""
+
+    name: str
+    command: Sequence[str]
+    policy: RestartPolicy = field(default_factory=RestartPolicy)
+    child: Child | None = None
+    restart_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Answer of a readiness probe; ``waiting_for`` says in words what is not ready."""
+
+    ready: bool
+    waiting_for: str = ""
+
+
+class Supervisor:
+    """Starts the stages, restarts those that end, stops all on a signal or when one gave up.
+
+    ``probe`` is asked until it says ready, then ``on_ready`` is called, once.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        log: RunLog,
+        *,
+        probe: Callable[[], Readiness] | None = None,
+        on_ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.stages = list(stages)
+        self.log = log
+        self.failed = False
+        self._probe = probe
+        self._on_ready = on_ready
+        self._next_probe = 0.0
+        self._next_waiting = 0.0
+        self._stop_reason = ""
+        self._selector = selectors.DefaultSelector()
+
+    def run(self) -> int:
+        """Run until told to stop or a stage gives up. Exit status: 0 if told to, 1 if given up."""
+        with self._signals():
+            try:
+                now = time.monotonic()
+                self._next_waiting = now + WAITING_EVERY
+                for stage in self.stages:
+                    self._start(stage, now)
+                while not self._stop_reason:
+                    self._turn()
+                if not self.failed:
+                    self.log.note(f"stopping ({self._stop_reason})")
+            finally:
+                self._stop_all()
+        return 1 if self.failed else 0
+
+    def _turn(self) -> None:
+        self._read_outputs(TICK)
+        now = time.monotonic()
+        for stage in self.stages:
+            if stage.child is not None:
+                self._watch(stage, stage.child, now)
+            elif stage.restart_at is not None and now >= stage.restart_at:
+                self._start(stage, now)
+        if self._probe is not None and now >= self._next_probe:
+            self._ask_ready(self._probe, now)
+
+    def _start(self, stage: Stage, now: float) -> None:
+        stage.restart_at = None
+        stage.child = Child(stage.name, stage.command, now)
+        self._selector.register(stage.child.output, selectors.EVENT_READ, stage)
+        self.log.stage_started(stage.name, stage.child.pid)
+
+    def _watch(self, stage: Stage, child: Child, now: float) -> None:
+        status = child.status()
+        if status is None or self._stop_reason:
+            return
+        self._forget(stage, child)
+        decision = stage.policy.ended(now - child.started_at, status)
+        if isinstance(decision, GiveUp):
+            self._give_up(stage, decision)
+        else:
+            stage.restart_at = now + decision.delay
+            self.log.note(
+                f"{stage.name} ended with {describe_status(status)} after {now - child.started_at:.1f} s;"
+                f" starting it again in {decision.delay:g} s"
+            )
+
+    def _give_up(self, stage: Stage, decision: GiveUp) -> None:
+        self.failed = True
+        self._stop_reason = f"{stage.name} gave up"
+        lines = [f"{stage.name} {decision.reason}. Its last lines:"]
+        lines += [f"    {line}" for line in self.log.tail(stage.name)] or ["    (it printed nothing)"]
+        for line in [*lines, f"Everything is stopped. The whole log: {self.log.path}"]:
+            self.log.note(line)
+
+    def _forget(self, stage: Stage, child: Child) -> None:
+        """Take the last output of an ended child and let go of it."""
+        for line in child.read_lines(last=True):
+            self.log.stage_line(stage.name, line)
+        self._unwatch(child)
+        child.close()
+        stage.child = None
+
+    def _unwatch(self, child: Child) -> None:
+        try:
+            self._selector.unregister(child.output)
+        except KeyError:
+            pass
+
+    def _read_outputs(self, timeout: float) -> None:
+        for key, _ in self._selector.select(timeout):
+            if isinstance(key.data, socket.socket):  # a signal woke us; its handler has run
+                key.data.recv(64)
+                continue
+            stage: Stage = key.data
+            if stage.child is None:
+                continue
+            for line in stage.child.read_lines():
+                self.log.stage_line(stage.name, line)
+            if stage.child.ended:
+                self._unwatch(stage.child)
+
+    def _ask_ready(self, probe: Callable[[], Readiness], now: float) -> None:
+        state = probe()
+        self._next_probe = now + READY_EVERY
+        if state.ready:
+            self._probe = None
+            self._on_ready()
+        elif now >= self._next_waiting:
+            self._next_waiting = now + WAITING_EVERY
+            self.log.note(f"waiting for {state.waiting_for or 'the gateway'}")
+
+    def _stop_all(self) -> None:
+        children = [(stage, stage.child) for stage in self.stages if stage.child is not None]
+        for _, child in children:
+            child.signal_group(signal.SIGTERM)
+        deadline = time.monotonic() + TERM_GRACE
+        alive = children
+        while alive and time.monotonic() < deadline:
+            self._read_outputs(TICK / 2)
+            alive = [(stage, child) for stage, child in alive if child.status() is None]
+        for stage, child in alive:
+            self.log.note(f"{stage.name} did not stop within {TERM_GRACE:g} s: killed")
+            child.signal_group(signal.SIGKILL)
+        deadline = time.monotonic() + 1.0
+        while any(child.status() is None for _, child in alive) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        for stage, child in children:
+            self._forget(stage, child)
+        self._selector.close()
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """INT, TERM and HUP ask for a stop; a socket pair wakes ``select`` when one arrives."""
+
+        def handler(number: int, _frame: object) -> None:
+            self._stop_reason = self._stop_reason or signal.Signals(number).name
+
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        self._selector.register(ours, selectors.EVENT_READ, ours)
+        before_fd = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup asked to outlive the terminal
+            numbers.append(signal.SIGHUP)
+        before = {number: signal.signal(number, handler) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, old in before.items():
+                signal.signal(number, old)
+            signal.set_wakeup_fd(before_fd)
+            ours.close()
+            theirs.close()

@@ -1,0 +1,119 @@
+"""Stream a sound file to a running gateway in real time, and check every frame and sample that comes back.
+
+    python -m scripts.talk speech.wav
+    python -m scripts.talk speech.wav --v2 --sessions 2 --avatars ada,ben --save-frames out/
+
+Exit status: 0 when every check passed, 1 when one failed, 2 when the session could not be held.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import io
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from scripts.talk.live import ClientError, Plan, server_info, speak
+from scripts.talk.sound import SoundError, read_sound, synthetic_voice
+from scripts.talk.stream_check import Report
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    try:
+        samples = read_sound(args.wav, args.rate) if args.wav else synthetic_voice(6.0, rate=args.rate)
+        if args.seconds:
+            samples = samples[: round(args.seconds * args.rate)]
+        info = server_info(args.url)
+        avatars = args.avatars.split(",") if args.avatars else [""]
+        frames: list[list[bytes]] = [[] for _ in range(args.sessions)]
+        plans = [
+            Plan(
+                samples,
+                args.rate,
+                2 if args.v2 else 1,
+                avatars[number % len(avatars)],
+                args.pose,
+                args.fps,
+                on_frame=lambda _number, jpeg, into=frames[number]: into.append(jpeg),  # type: ignore[misc]
+            )
+            for number in range(args.sessions)
+        ]
+        fps = args.fps or int(info.get("fps") or 24)
+        clip_frames = args.clip_frames or max(1, fps // 2)
+        reports = asyncio.run(_speak_all(args.url, plans, fps, clip_frames))
+    except (ClientError, SoundError) as error:
+        print(f"client: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    _show(reports, as_json=args.json)
+    _save(frames, args, fps)
+    return 1 if any(report.problems for report in reports) else 0
+
+
+async def _speak_all(url: str, plans: list[Plan], fps: int, clip_frames: int) -> list[Report]:
+    return list(await asyncio.gather(*(speak(url, plan, fps, clip_frames) for plan in plans)))
+
+
+def _show(reports: list[Report], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([dataclasses.asdict(report) for report in reports]))
+        return
+    for number, report in enumerate(reports):
+        if len(reports) > 1:
+            print(f"session {number}")
+        print("\n".join(report.lines()))
+
+
+def _save(frames: list[list[bytes]], args: argparse.Namespace, fps: int) -> None:
+    if args.save_frames:
+        for number, pictures in enumerate(frames):
+            folder = args.save_frames / f"session{number}" if len(frames) > 1 else args.save_frames
+            folder.mkdir(parents=True, exist_ok=True)
+            for index, jpeg in enumerate(pictures):
+                (folder / f"{index:05d}.jpg").write_bytes(jpeg)
+    if args.animation and frames[0]:
+        save_animation(args.animation, frames[0], fps)
+
+
+def save_animation(path: Path, jpegs: Sequence[bytes], fps: int) -> None:
+    """Write pictures as an animated .gif or .webp (silent), every second one above 12 fps for a .gif."""
+    from PIL import Image
+
+    step = 2 if path.suffix == ".gif" and fps > 12 else 1
+    pictures = [Image.open(io.BytesIO(jpeg)).convert("RGB") for jpeg in jpegs[::step]]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pictures[0].save(
+        path, save_all=True, append_images=pictures[1:], duration=round(1000 * step / fps), loop=0, quality=80
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="scripts.talk", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("wav", nargs="?", type=Path, help="sound file (default: six synthetic seconds)")
+    parser.add_argument("--url", default="http://127.0.0.1:8080", help="the gateway (default %(default)s)")
+    parser.add_argument("--v2", action="store_true", help="speak version 2 of the wire (default: version 1)")
+    parser.add_argument("--sessions", type=int, default=1, metavar="N", help="sessions at once")
+    parser.add_argument("--avatars", metavar="A,B", help="avatars, given to the sessions in turn")
+    parser.add_argument("--pose", default="", help="pose of all sessions")
+    parser.add_argument("--fps", type=int, help="frame rate to ask for")
+    parser.add_argument(
+        "--clip-frames", type=int, metavar="N", help="frames of a clip (default: half a second)"
+    )
+    parser.add_argument(
+        "--rate", type=int, default=16000, help="rate of the samples sent (default %(default)s)"
+    )
+    parser.add_argument("--seconds", type=float, help="send only the first seconds")
+    parser.add_argument("--save-frames", type=Path, metavar="DIR", help="write the pictures there")
+    parser.add_argument("--animation", type=Path, metavar="FILE", help="write a .gif or .webp of the session")
+    parser.add_argument("--json", action="store_true", help="print the reports as JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""A websocket client of the gateway that speaks in real time and checks what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import numpy as np
+import numpy.typing as npt
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.typing import Subprotocol
+
+from protocol.wire.browser import SUBPROTOCOL_V2, BrowserError, VideoMessage
+from scripts.talk.stream_check import Report, StreamCheck
+
+Samples = npt.NDArray[np.float32]
+CHUNK = 0.02  # seconds of sound in a message, about what a browser sends
+MAX_MESSAGE = 8 << 20
+TIMEOUTS = (TimeoutError, asyncio.TimeoutError)  # two classes before Python 3.11
+
+
+class ClientError(RuntimeError):
+    """The session could not be held; the text says why."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one session does. `samples` are at `rate` Hz; `on_frame` sees each picture with its number."""
+
+    samples: Samples
+    rate: int = 16000
+    version: int = 1
+    avatar: str = ""
+    pose: str = ""
+    fps: int | None = None
+    patience: float = 15.0
+    on_frame: Callable[[int, bytes], None] = lambda number, jpeg: None
+    texts: list[dict[str, Any]] = field(default_factory=list)
+
+
+def server_info(url: str) -> dict[str, Any]:
+    """The gateway on its run: avatars, poses, fps, size. Raises `ClientError` if it is not ready."""
+    try:
+        for path in ("/readyz", "/avatars.json"):
+            with urllib.request.urlopen(url.rstrip("/") + path, timeout=5) as answer:
+                info = json.load(answer)
+    except urllib.error.HTTPError as error:
+        raise ClientError(f"{url}: not ready: {error.read(2000).decode(errors='replace').strip()}") from error
+    except (OSError, ValueError) as error:
+        raise ClientError(f"{url}: no gateway answers there ({error}); start scripts/run_all.sh") from error
+    return dict(info)
+
+
+async def speak(url: str, plan: Plan, fps: int, clip_frames: int) -> Report:
+    """Hold one session: send `plan.samples` in real time, take everything back, check it.
+
+    Raises `ClientError` when the server refuses or ends the session.
+    """
+    return (await hold(url, plan, fps, clip_frames)).report(plan.samples, plan.avatar)
+
+
+async def hold(url: str, plan: Plan, fps: int, clip_frames: int) -> StreamCheck:
+    """As `speak`, with all that was noted of the stream. `fps`, `clip_frames`: for version 1, which is not
+    told them.
+    """
+    options = {key: value for key, value in (("avatar", plan.avatar), ("pose", plan.pose)) if value}
+    if plan.fps:
+        options["fps"] = str(plan.fps)
+    try:
+        async with connect(
+            _socket_url(url, {} if plan.version == 2 else options),
+            subprotocols=[Subprotocol(SUBPROTOCOL_V2)] if plan.version == 2 else None,
+            max_size=MAX_MESSAGE,
+            max_queue=None,
+            compression=None,
+            open_timeout=10,
+            proxy=None,
+        ) as socket:
+            if plan.version == 2:
+                fps, clip_frames = await _greet(socket, plan)
+            check = StreamCheck(plan.version, fps, clip_frames, plan.rate)
+            await _talk(socket, plan, check)
+    except (OSError, *TIMEOUTS, WebSocketException) as error:
+        raise ClientError(f"{url}: {_reason(error)}") from error
+    return check
+
+
+def _socket_url(url: str, options: dict[str, str]) -> str:
+    parts = urlsplit(url)
+    scheme = "wss" if parts.scheme == "https" else "ws"
+    query = f"?{urlencode(options)}" if options else ""
+    return f"{scheme}://{parts.netloc}/ws{query}"
+
+
+async def _greet(socket: ClientConnection, plan: Plan) -> tuple[int, int]:
+    """Version 2: say hello, wait for ready; the session's frame rate and frames of a clip."""
+    if socket.subprotocol != SUBPROTOCOL_V2:
+        raise ClientError("the server does not speak version 2")
+    hello = {"avatar": plan.avatar, "pose": plan.pose, "fps": plan.fps, "sample_rate": plan.rate}
+    with contextlib.suppress(ConnectionClosed):  # why it was closed is still to be read below
+        await socket.send(json.dumps({"type": "hello", **{k: v for k, v in hello.items() if v}}))
+    while True:
+        message = await asyncio.wait_for(socket.recv(), plan.patience)
+        if isinstance(message, str):
+            text = _take_text(message, plan)
+            if text.get("type") == "ready":
+                return int(text["fps"]), int(text["clip_frames"])
+
+
+async def _talk(socket: ClientConnection, plan: Plan, check: StreamCheck) -> None:
+    sender = asyncio.create_task(_send(socket, plan, check))
+    heard = time.monotonic()  # when something of the stream came last; status texts are not that
+    try:
+        while not (sender.done() and check.complete):
+            if sender.done() and time.monotonic() - heard > plan.patience:
+                return  # what is missing is in the report
+            try:
+                message = await asyncio.wait_for(socket.recv(), 0.5)
+            except TIMEOUTS:
+                continue
+            now = time.monotonic()
+            if isinstance(message, str):
+                _take_text(message, plan)
+                continue
+            heard = now
+            picture = check.received(message, now)
+            if picture is not None:
+                plan.on_frame(check.numbers[-1], picture.jpeg)
+                if plan.version == 2:
+                    await _acknowledge(socket, picture)
+    except BrowserError as error:
+        raise ClientError(f"the server sent what is no message: {error}") from error
+    finally:
+        sender.cancel()
+        with contextlib.suppress(asyncio.CancelledError, ConnectionClosed):
+            await sender
+
+
+async def _send(socket: ClientConnection, plan: Plan, check: StreamCheck) -> None:
+    """Each chunk when a microphone would have it: once its last sample has been spoken."""
+    start = time.monotonic()
+    size = max(1, round(CHUNK * plan.rate))
+    for begin in range(0, len(plan.samples), size):
+        chunk = plan.samples[begin : begin + size]
+        wait = start + (begin + len(chunk)) / plan.rate - time.monotonic()
+        if wait > 0:
+            await asyncio.sleep(wait)
+        await socket.send(np.ascontiguousarray(chunk, "<f4").tobytes())
+        check.sent(len(chunk), time.monotonic())
+    if plan.version == 2:
+        await socket.send('{"type":"flush"}')
+
+
+async def _acknowledge(socket: ClientConnection, picture: VideoMessage) -> None:
+    shown = {"type": "shown", "epoch": picture.epoch, "seq": picture.seq, "index": picture.index}
+    await socket.send(json.dumps(shown))
+
+
+def _take_text(message: str, plan: Plan) -> dict[str, Any]:
+    text = json.loads(message)
+    plan.texts.append(text)
+    if text.get("type") == "error":
+        raise ClientError(f"{text.get('code')}: {text.get('message')}")
+    return dict(text)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ConnectionClosed) and error.rcvd is not None:
+        return f"the server closed the session ({error.rcvd.code}): {error.rcvd.reason or 'no reason given'}"
+    return str(error) or type(error).__name__

@@ -1,0 +1,235 @@
+"""What one session sent and received, checked frame by frame and sample by sample.
+
+No I/O: bytes and times come in. Frame i sits at sample ``i * 16000 // fps`` of the 16 kHz stream.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from protocol.wire.browser import VideoMessage, decode_down
+
+CLOCK = 16000
+#: Jitter buffer of the play-out that decides which frames are late, in seconds.
+JITTER = 0.15
+_PTS_COMMENT = re.compile(rb"\xff\xfe..echomimic pts=(\d+)", re.DOTALL)
+
+Samples = npt.NDArray[np.float32]
+
+
+@dataclass(slots=True)
+class Report:
+    """One session's figures. ``problems`` is empty when every check passed; latencies are in seconds.
+
+    ``behind_most``: by how many seconds a picture was behind its sound, at most, in the play-out that says
+    which frames are late.
+    """
+
+    version: int
+    fps: int
+    clip_frames: int
+    seconds: float
+    frames_expected: int
+    frames_received: int
+    order_by: str
+    frames_late: int
+    received_fps: float
+    latency_median: float
+    latency_p95: float
+    echoed: int
+    sent: int
+    avatar: str = ""
+    behind_most: float = 0.0
+    problems: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """The report for a terminal."""
+        echo = "equal to what was sent" if self.echoed >= self.sent and not self.problems else "see below"
+        return [
+            f"speech       {self.seconds:.2f} s, version {self.version} of the wire"
+            + (f", avatar {self.avatar}" if self.avatar else ""),
+            f"frames       {self.frames_received} of {self.frames_expected} ({self.fps} fps, clips of"
+            f" {self.clip_frames}), order checked by {self.order_by}; late {self.frames_late}",
+            f"sound        {self.echoed} samples echoed of {self.sent}, {echo}",
+            f"received     {self.received_fps:.2f} fps",
+            f"latency      median {self.latency_median * 1000:.0f} ms, p95 {self.latency_p95 * 1000:.0f} ms"
+            " (clip's last sample sent to its first frame received)",
+            *(f"FAILED       {problem}" for problem in self.problems),
+        ]
+
+
+class StreamCheck:
+    """Takes what a client sends (`sent`) and receives (`received`), with times, and reports (`report`).
+
+    `rate` is the rate of the client's samples; `fps` and `clip_frames` what the session runs with.
+    """
+
+    def __init__(self, version: int, fps: int, clip_frames: int, rate: int = CLOCK) -> None:
+        self.version, self.fps, self.clip_frames, self.rate = version, fps, clip_frames, rate
+        self.numbers: list[int] = []  # of the frames, in the order received
+        self.times: list[float] = []  # when
+        self._marked = version == 2
+        self._sent = 0
+        self._clip_sent: list[float] = []  # when the last sample of clip k was sent
+        self._echo: list[Samples] = []
+        self._problems: list[str] = []
+
+    def clip_start(self, clip: int) -> int:
+        """Position of a clip's first sample, in the client's samples."""
+        return clip * self.clip_frames * CLOCK // self.fps * self.rate // CLOCK
+
+    def sent(self, samples: int, now: float) -> None:
+        """`samples` more have been handed to the socket at `now`."""
+        self._sent += samples
+        while self.clip_start(len(self._clip_sent) + 1) <= self._sent:
+            self._clip_sent.append(now)
+
+    def received(self, data: bytes, now: float) -> VideoMessage | None:
+        """A binary message; the picture if it is one. Raises BrowserError if it is no message at all."""
+        message = decode_down(data, self.version)
+        if not isinstance(message, VideoMessage):
+            self._take_sound(message.samples, message.position, message.pictures)
+            return None
+        self.numbers.append(self._number(message))
+        self.times.append(now)
+        if not message.jpeg.startswith(b"\xff\xd8") or not message.jpeg.endswith(b"\xff\xd9"):
+            self._problem(f"frame {self.numbers[-1]} is not a whole JPEG")
+        return message
+
+    @property
+    def complete(self) -> bool:
+        """Every frame of what was sent so far is here."""
+        return len(self.numbers) >= self.frames_expected
+
+    @property
+    def frames_expected(self) -> int:
+        """Frames of the speech sent, the last clip filled with silence."""
+        clips = 0
+        while self.clip_start(clips) < self._sent:
+            clips += 1
+        return clips * self.clip_frames
+
+    def report(self, samples: Samples, avatar: str = "") -> Report:
+        """Check everything against `samples`, what the client meant to send, shape (n,)."""
+        if self._sent != len(samples):
+            self._problem(f"only {self._sent} of {len(samples)} samples could be sent")
+        self._check_frames()
+        echoed = self._check_echo(samples)
+        delays = self.latencies()
+        return Report(
+            version=self.version,
+            fps=self.fps,
+            clip_frames=self.clip_frames,
+            seconds=len(samples) / self.rate,
+            frames_expected=self.frames_expected,
+            frames_received=len(self.numbers),
+            order_by=self._order_by(),
+            frames_late=self.frames_late(),
+            received_fps=self.received_fps(),
+            latency_median=float(np.median(delays)) if delays else float("nan"),
+            latency_p95=float(np.percentile(delays, 95)) if delays else float("nan"),
+            echoed=echoed,
+            sent=len(samples),
+            avatar=avatar,
+            behind_most=max(0.0, *self.behind()) if self.times else 0.0,
+            problems=list(self._problems),
+        )
+
+    def latencies(self) -> list[float]:
+        """For each clip wholly spoken: seconds from its last sample sent to its first frame received."""
+        return [came - sent for sent, came in self.clip_times()]
+
+    def clip_times(self) -> list[tuple[float, float]]:
+        """For each clip wholly spoken: when its last sample was sent and its first frame received."""
+        firsts: dict[int, float] = {}
+        for number, when in zip(self.numbers, self.times, strict=True):
+            if number % self.clip_frames == 0:
+                firsts.setdefault(number // self.clip_frames, when)
+        return [(sent, firsts[k]) for k, sent in enumerate(self._clip_sent) if k in firsts]
+
+    def received_fps(self) -> float:
+        """Frames a second between the first frames of the first and the last clip; 0 with less than two.
+
+        A clip's frames may come all at once, so anything but whole clips would count too many.
+        """
+        firsts = [when for n, when in zip(self.numbers, self.times, strict=True) if n % self.clip_frames == 0]
+        if len(firsts) < 2 or firsts[-1] <= firsts[0]:
+            return 0.0
+        return (len(firsts) - 1) * self.clip_frames / (firsts[-1] - firsts[0])
+
+    def frames_late(self) -> int:
+        """Frames after their slot in a play-out that begins `JITTER` after the first frame came."""
+        return sum(behind > 0 for behind in self.behind())
+
+    def behind(self) -> list[float]:
+        """For each frame: seconds past that slot, negative for one in time."""
+        if not self.times:
+            return []
+        start = self.times[0] + JITTER - self.numbers[0] / self.fps
+        return [
+            when - (start + number / self.fps) for number, when in zip(self.numbers, self.times, strict=True)
+        ]
+
+    def _number(self, message: VideoMessage) -> int:
+        if self.version == 2:
+            number = message.seq * self.clip_frames + message.index
+            if message.epoch != 0 or message.count != self.clip_frames:
+                self._problem(f"frame {number}: epoch {message.epoch}, {message.count} frames in its clip")
+            if message.pts != number * CLOCK // self.fps:
+                self._problem(f"frame {number} carries pts {message.pts}, not {number * CLOCK // self.fps}")
+            return number
+        mark = _PTS_COMMENT.search(message.jpeg, 0, 128)
+        if mark is None:
+            return len(self.numbers)
+        self._marked = True
+        return -(-int(mark.group(1)) * self.fps // CLOCK)
+
+    def _order_by(self) -> str:
+        if self.version == 2:
+            return "pts"
+        if self._marked:
+            return "the pts in each picture's comment"
+        return "count and each clip's sound (version 1 has no pts)"
+
+    def _take_sound(self, samples: Samples, position: int, pictures: bool) -> None:
+        here = sum(map(len, self._echo))
+        if self.version == 2 and position != here:
+            self._problem(f"sound of position {position} came where {here} was due")
+        due = len(self._echo) * self.clip_frames  # version 1: a clip's sound leads its pictures
+        if self.version == 1 and len(self.numbers) != due:
+            self._problem(f"the sound of sample {here} came after {len(self.numbers)} frames, not {due}")
+        if not pictures:
+            self._problem(f"the pictures of the clip at sample {here} were dropped")
+        self._echo.append(samples)
+
+    def _check_frames(self) -> None:
+        wanted = self.frames_expected
+        if len(self.numbers) != wanted:
+            self._problem(f"{len(self.numbers)} frames received, {wanted} expected")
+        for place, number in enumerate(self.numbers):
+            if number != place:
+                what = "twice" if number in self.numbers[:place] else "out of order or after a gap"
+                self._problem(f"frame {number} came {what}, as number {place}")
+                break
+
+    def _check_echo(self, samples: Samples) -> int:
+        """Samples echoed. The last clip's padding with silence may follow, nothing else."""
+        echo = np.concatenate(self._echo) if self._echo else np.empty(0, np.float32)
+        shared = min(len(echo), len(samples))
+        wrong = np.flatnonzero(echo[:shared].view(np.uint32) != samples[:shared].view(np.uint32))
+        if len(wrong):
+            self._problem(f"echoed sound differs from what was sent at sample {wrong[0]}")
+        if len(echo) < len(samples):
+            self._problem(f"{len(samples) - len(echo)} samples were not echoed")
+        rest = echo[len(samples) :]
+        if len(rest) >= self.clip_start(1) or np.any(rest):
+            self._problem(f"{len(rest)} samples were echoed that were never sent")
+        return len(echo)
+
+    def _problem(self, text: str) -> None:
+        if len(self._problems) < 20:
+            self._problems.append(text)
