@@ -181,5 +181,5 @@ def test_states_follow_the_loop_and_rest_after_the_words(bench: DrawnBench) -> N
 def test_missing_material_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"python -m demo\.factory\.figure\.make_identities"):
         HeldOut(tmp_path / "no.npz", SAMPLE / "speech.npz", 2, 128, torch.device("cpu"))
-    with pytest.raises(FileNotFoundError, match=r"python -m demo\.speech\.make_speech"):
+    with pytest.raises(FileNotFoundError, match=r"python -m demo\.factory\.speech\.make_speech"):
         HeldOut(SAMPLE / "identities.npz", tmp_path / "no.npz", 2, 128, torch.device("cpu"))
