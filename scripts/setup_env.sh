@@ -2,6 +2,7 @@
 # the tested versions. Does nothing, quickly, when they are there. Progress goes to standard error.
 
 torch_version=2.13.0
+venv_mark=.echomimic-venv
 cpu_index=https://download.pytorch.org/whl/cpu
 
 say() { printf '%s\n' "$*" >&2; }
@@ -58,24 +59,93 @@ sys.exit(m.version('torch').split('+')[0] != '$torch_version')" 2>/dev/null; the
 
 pip_install() { "$venv/bin/python" -m pip install -qq --disable-pip-version-check "$@" >&2; }
 
+# Set $venv to an absolute path without slashes at its end, so that a link there shows as one.
+name_venv() {
+  venv=${ECHOMIMIC_VENV:-$root/.venv}
+  case $venv in /*) ;; *) venv=$PWD/$venv ;; esac
+  while [ "$venv" != "${venv%/}" ]; do venv=${venv%/}; done
+  [ -n "$venv" ] || die "ECHOMIMIC_VENV=/ is no place for a virtual environment"
+}
+
+# True when this script made $venv, so that it may be emptied and made anew. The mark says so; versions before the
+# mark left only stamps, which count in the default place alone, because they are also written into others' folders.
+venv_is_ours() {
+  if [ -L "$venv" ] || [ ! -d "$venv" ] || [ ! -O "$venv" ] || [ -L "$venv/$venv_mark" ]; then return 1; fi
+  if [ -f "$venv/$venv_mark" ]; then return 0; fi
+  [ "$venv" = "$root/.venv" ] &&
+    { [ -f "$venv/.echomimic-installed-requirements.lock" ] || [ -f "$venv/.echomimic-installed-requirements-dev.lock" ]; }
+}
+
+# venv_answers ARGUMENT…: whether $venv's Python succeeds with them. It is tried twice: a machine that is short of
+# memory or processes for a moment loses no environment.
+venv_answers() {
+  [ -x "$venv/bin/python" ] || return 1
+  if "$venv/bin/python" "$@" >/dev/null 2>&1; then return 0; fi
+  sleep 1
+  "$venv/bin/python" "$@" >/dev/null 2>&1
+}
+
+refuse_venv() { # refuse_venv WHY: $venv is somebody's
+  local advice="name another folder with ECHOMIMIC_VENV"
+  if [ -z "${ECHOMIMIC_VENV:-}" ]; then advice="move it away, or $advice"; fi
+  die "${ECHOMIMIC_VENV:+ECHOMIMIC_VENV=}$venv $1; this script did not make it, so nothing in it was changed; $advice"
+}
+
+# Make $venv, which does not exist, is empty, or is ours and is emptied first. The mark comes before all else, so
+# that an environment whose making was interrupted is known as ours. Only what is in the folder is removed, and no
+# link is followed.
+make_venv() {
+  local python
+  python=$(find_python) || die "needs Python 3.10 or newer, and found none; install one, or name it: PYTHON=/path/to/python3 $0"
+  if ! { mkdir -p -- "$venv" && echo "scripts/setup_env.sh may empty this folder and fill it anew." >"$venv/$venv_mark"; }; then
+    die "could not make the folder $venv; name another with ECHOMIMIC_VENV"
+  fi
+  find "$venv" -mindepth 1 -maxdepth 1 ! -name "$venv_mark" -exec rm -rf -- {} + || die "could not empty $venv"
+  say "making a virtual environment in $venv ($("$python" --version 2>&1)) …"
+  "$python" -m venv "$venv" || die "could not make a virtual environment with $python (on Debian and Ubuntu: apt install python3-venv)"
+}
+
+# A Python that answers in $venv: the one that is there, or a new environment where nobody's files are in the way.
+ready_venv() {
+  if [ ! -e "$venv" ] && [ ! -L "$venv" ]; then make_venv; return; fi
+  if venv_answers -c ''; then return; fi
+  [ -d "$venv" ] || refuse_venv "is not a folder"
+  if venv_is_ours; then
+    say "the Python of $venv is gone; making it anew"
+  elif [ -e "$venv/pyvenv.cfg" ] || [ -e "$venv/bin/python" ] || [ -L "$venv/bin/python" ]; then
+    refuse_venv "is a virtual environment whose Python does not answer"
+  elif [ ! -r "$venv" ] || [ -n "$(ls -A -- "$venv")" ]; then
+    refuse_venv "is a folder with files, and no virtual environment"
+  fi
+  make_venv
+}
+
+# A pip that answers: an environment of ours without it was interrupted and is made anew; in one of the user's
+# Python's own copy is installed.
+ready_pip() {
+  if venv_answers -m pip --version; then return; fi
+  if venv_is_ours; then
+    say "the environment in $venv has no pip; making it anew"
+    make_venv
+  else
+    "$venv/bin/python" -m ensurepip >/dev/null 2>&1 || refuse_venv "has no pip, and its Python cannot install it"
+  fi
+}
+
 # install_env LOCK…: a virtual environment holding what the lock files name, in $venv ($root/.venv unless set).
 install_env() {
-  venv=${ECHOMIMIC_VENV:-$root/.venv}
-  local python stamp wanted lock
-  stamp=$venv/.echomimic-installed
-  if [ -x "$venv/bin/python" ] && ! "$venv/bin/python" -c '' >/dev/null 2>&1; then
-    say "the Python of $venv is gone; making it anew"
-    rm -rf -- "$venv"
-  fi
-  if [ ! -x "$venv/bin/python" ]; then
-    python=$(find_python) || die "needs Python 3.10 or newer, and found none; install one, or name it: PYTHON=/path/to/python3 $0"
-    say "making a virtual environment in $venv ($("$python" --version 2>&1)) …"
-    "$python" -m venv "$venv" || die "could not make a virtual environment with $python (on Debian and Ubuntu: apt install python3-venv)"
-  fi
+  local stamp wanted lock
+  name_venv
+  ready_venv
+  # A stamp of its own in an environment of the user's: stamps also say that an old .venv is this script's.
+  if venv_is_ours; then stamp=$venv/.echomimic-installed; else stamp=$venv/.echomimic-packages; fi
   for lock in "$@"; do
     # What is installed is what this names: the lock files, the project's place, torch.
     wanted=$(cat "$root/$lock" "$root/pyproject.toml" | cksum; printf '%s\n%s\n' "$root" "$torch_version")
     if [ "$(cat "$stamp-$lock" 2>/dev/null)" = "$wanted" ]; then continue; fi
+    # Versions before the mark wrote this one everywhere.
+    if [ "$(cat "$venv/.echomimic-installed-$lock" 2>/dev/null)" = "$wanted" ]; then continue; fi
+    ready_pip
     install_torch || die "could not install PyTorch $torch_version"
     say "installing the packages of $lock …"
     pip_install -r "$root/$lock" || die "could not install the packages of $lock"

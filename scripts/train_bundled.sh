@@ -94,8 +94,13 @@ train() {
 }
 # All of the way outlines are as strong as drawn ones, and what should stay as it is differs more; see docs/bundled-model.md.
 sharpen() {
+  local mark=$state/sharpened/.echomimic-sharpened
+  if [ -e "$state/sharpened" ] && { [ -L "$state/sharpened" ] || [ ! -f "$mark" ]; }; then
+    die "this script did not make $state/sharpened; move it away, or choose another --state"
+  fi
   run rm -rf -- "$state/sharpened"
   run mkdir "$state/sharpened"
+  run touch "$mark"
   run cp -- "$state/networks.json" "$state/vae.json" "$state"/*.safetensors "$state/sharpened/"
   run "$python" -m demo.factory.train decoder --state "$state/sharpened" "$@"
   run "$python" -m demo.factory.train blend --state "$state" --other "$state/sharpened" --share 0.35

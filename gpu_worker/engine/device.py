@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 import torch
 
+from protocol.process.run_folder import make_folder
 from protocol.process.settings import Settings, SettingsError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -67,6 +69,9 @@ def keep_compiled_code(settings: Settings) -> Path:
             raise PermissionError
     except OSError:
         folder = settings.run_dir / "compiled"
+        with contextlib.suppress(OSError):  # then torch says so, or the first socket does
+            make_folder(settings.run_dir)
+            make_folder(folder)  # marked, so that the run's end removes it
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
     for name in ("triton", "quack"):
         os.environ.setdefault(f"{name.upper()}_CACHE_DIR", str(folder / name))

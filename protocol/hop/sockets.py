@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import zmq
 
+from protocol.process.run_folder import make_folder
 from protocol.process.settings import IPC_PATH_BYTES, LOOPBACK
 
 QUEUED = 1000  # messages a peer's queue holds; credit keeps real queues far below
@@ -25,10 +26,16 @@ class EndpointError(RuntimeError):
 
 
 def prepare_run_dir(path: Path) -> None:
-    """Make sure `path` is a folder that only this user can enter, so only this user reaches the sockets."""
+    """Make sure `path` is a folder that only this user can enter, so only this user reaches the sockets.
+
+    A missing folder is made and marked; one that is there stays as it is.
+
+    Raises:
+        EndpointError: others can enter it, or it is no folder of this user's.
+    """
     advice = "choose another with --run-dir"
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path)
         info = path.lstat()
     except OSError as error:
         raise EndpointError(f"run folder {path}: {error.strerror}; {advice}") from error
@@ -92,7 +99,17 @@ def _lock(path: Path, endpoint: str) -> int:
         raise EndpointError(
             f"{endpoint} is in use by another process; stop it, or choose another --run-dir or --worker-index"
         ) from None
+    if _is_no_socket(path):  # libzmq would remove it
+        os.close(fd)
+        raise EndpointError(f"{path} is in the way and is no socket; choose another --run-dir")
     return fd
+
+
+def _is_no_socket(path: Path) -> bool:
+    try:
+        return not stat.S_ISSOCK(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def dealer(ctx: Context, endpoint: str, *, name: str, max_frame_bytes: int) -> zmq.Socket[bytes]:

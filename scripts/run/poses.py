@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.run.rundir import POSES
+from scripts.run.rundir import POSES, make_subfolder
 
 
 class PoseError(ValueError):
@@ -19,8 +19,11 @@ def convert_pose_folders(folders: Sequence[Path], run_dir: Path) -> tuple[Path, 
 
     The results lie in the run folder and go with it. Raises `PoseError` with the converter's own words.
     """
+    if not any(is_official(folder) for folder in folders):
+        return tuple(folders)
+    made = make_subfolder(run_dir, POSES)
     return tuple(
-        _convert(folder, run_dir / POSES / f"{number}") if is_official(folder) else folder
+        _convert(folder, made / f"{number}") if is_official(folder) else folder
         for number, folder in enumerate(folders)
     )
 
@@ -31,7 +34,7 @@ def is_official(folder: Path) -> bool:
 
 
 def _convert(folder: Path, target: Path) -> Path:
-    target.mkdir(parents=True)
+    target.mkdir()
     file = target / f"{folder.resolve().name}.npz"
     command = [sys.executable, "-m", "scripts.convert_pose", str(folder), str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -358,6 +358,14 @@ def test_the_run_folder_is_for_this_user_only(run_dir: Path) -> None:
         sockets.prepare_run_dir(run_dir / "file" / "below")
 
 
+def test_a_file_where_the_socket_belongs_is_kept(ctx: Context, run_dir: Path) -> None:
+    """libzmq removes whatever stands at the path that it binds."""
+    (run_dir / "results").write_text("mine")
+    with pytest.raises(sockets.EndpointError, match=r"is no socket.*--run-dir"):
+        sockets.BoundRouter(ctx, f"ipc://{run_dir}/results", max_frame_bytes=100)
+    assert (run_dir / "results").read_text() == "mine"
+
+
 def test_a_tcp_port_in_use_is_an_error(ctx: Context) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

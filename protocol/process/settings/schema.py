@@ -140,9 +140,16 @@ class Settings:
     )
     run_dir: Path = field(
         default=UNSET,
-        metadata=_meta("folder of the sockets; /tmp/echomimic-live-UID-PORT if not given", "path"),
+        metadata=_meta(
+            "folder of the sockets, a new or an empty one, removed afterwards if the run made it;"
+            " one with other files is refused; /tmp/echomimic-live-UID-PORT if not given",
+            "path",
+        ),
     )
-    log_dir: Path = field(default=ROOT / "logs", metadata=_meta("folder of the logs", "path"))
+    log_dir: Path = field(
+        default=ROOT / "logs",
+        metadata=_meta("folder of the logs; files that are there stay as they are", "path"),
+    )
     log_level: str = field(
         default="INFO", metadata=_meta("least severe log line", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
     )
