@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 
 from gpu_worker.denoiser.model import DenoisingUNet3D, PoseEncoder, ReferenceUNet2D, UNetConfig
 from tests.gpu_worker.conftest import TinyModels
-from tests.helpers.parity import golden, parity_file, relative_error, tiny_configs
+from tests.helpers.parity import golden, golden_json, relative_error, tiny_configs, whole_golden
 
 LIMIT = 1e-4
 
@@ -31,7 +29,7 @@ def test_reference_features(tiny: TinyModels) -> None:
 
 @torch.no_grad()
 def test_pose_encoder(tiny: TinyModels) -> None:
-    numbers = golden("modules.npz")
+    numbers = whole_golden("modules.npz")
     error = relative_error(
         tiny.pose_encoder(torch.from_numpy(numbers["pose_maps"])), numbers["pose_features"]
     )
@@ -52,7 +50,7 @@ def test_denoiser(tiny: TinyModels, timestep: int) -> None:
 
 
 def test_full_size_keys_and_shapes() -> None:
-    wanted = json.loads(parity_file("state_dict_keys.json").read_text())
+    wanted = golden_json("state_dict_keys.json")
     configs = tiny_configs()
     with torch.device("meta"):
         modules = {

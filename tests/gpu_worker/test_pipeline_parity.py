@@ -16,7 +16,7 @@ from gpu_worker.denoiser.pipeline import ClipDenoiser, context_windows, denoise_
 from gpu_worker.denoiser.sampler import SchedulerConfig
 from protocol.model.audio_tokens import audio_token_positions, gather_tokens
 from tests.gpu_worker.conftest import TinyModels, model_config
-from tests.helpers.parity import draw_weights, golden, relative_error, tiny_configs
+from tests.helpers.parity import draw_weights, golden, relative_error, tiny_configs, whole_golden
 
 LIMIT = 5e-3
 
@@ -69,7 +69,8 @@ def test_clip_path(models: Models, numbers: dict[str, np.ndarray], guidance: flo
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
-def test_overlapping_windows(models: Models, numbers: dict[str, np.ndarray], guidance: float) -> None:
+def test_overlapping_windows(models: Models, guidance: float) -> None:
+    numbers = whole_golden("pipeline.npz")
     denoiser = ClipDenoiser(models, guidance_scale=guidance)
     noise = torch.from_numpy(numbers[f"noise_L30_cfg{guidance}"])[0].transpose(0, 1)
     latents = denoise_sequence(denoiser, noise, **conditions(denoiser, numbers, 30))
@@ -83,7 +84,8 @@ def report(latents: torch.Tensor, numbers: dict[str, np.ndarray], name: str, wha
 
 
 @torch.no_grad()
-def test_video(vae: AutoencoderKL, numbers: dict[str, np.ndarray]) -> None:
+def test_video(vae: AutoencoderKL) -> None:
+    numbers = whole_golden("pipeline.npz")
     latents = torch.from_numpy(numbers["latents_L12_cfg1.0"])[0].transpose(0, 1)
     video = (vae.decode(latents / vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1)
     error = relative_error(video.transpose(0, 1)[None], numbers["video_L12_cfg1.0"])

@@ -12,7 +12,7 @@ import pytest
 from gpu_worker.poses.raster import draw_disc, draw_line, resize_bilinear
 from gpu_worker.poses.track import PoseError, PoseTrack, draw_hands
 from scripts.convert_pose import convert, main, read_pose
-from tests.helpers.parity import golden, shared_dir
+from tests.helpers.parity import shared_dir, whole_golden
 
 
 def real_poses() -> Path:
@@ -46,7 +46,7 @@ def saved(folder: Path, **arrays: Any) -> Path:
 
 @pytest.mark.parametrize("frame", [0, 60, 200])
 def test_official_maps(converted: Path, frame: int) -> None:
-    wanted = golden("pose_maps.npz")[f"pose_{frame}"].astype(int)
+    wanted = whole_golden("pose_maps.npz")[f"pose_{frame}"].astype(int)
     maps = PoseTrack.load(converted, (768, 768)).draw([frame])
     drawn = (maps[0].permute(1, 2, 0) * 255).round().int().numpy()
     equal = (np.abs(drawn - wanted).max(axis=2) <= 1).mean()

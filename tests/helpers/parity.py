@@ -15,26 +15,42 @@ from torch import nn
 from protocol.process.settings import load_settings
 
 
+#: A small set of the official code's numbers, so that a clone alone can check that they match.
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+
+
 def shared_dir() -> Path:
     """The folder of golden numbers and real data: the setting `shared_dir`, by default ../shared."""
     return Path(load_settings([]).shared_dir)
 
 
-def parity_file(name: str) -> Path:
-    """Path of a golden file; skips the test, saying so, where it is absent."""
-    path = shared_dir() / "parity" / name
-    if not path.exists():
-        pytest.skip(f"golden numbers are absent: {path}")
-    return path
-
-
 def golden(name: str) -> dict[str, np.ndarray]:
-    with np.load(parity_file(name)) as data:
+    """The arrays of a golden file in the repository."""
+    with np.load(GOLDEN / name) as data:
         return {key: data[key] for key in data.files}
 
 
+def whole_golden(name: str) -> dict[str, np.ndarray]:
+    """The arrays of a golden file with those that are too large for the repository.
+
+    Skips the test, saying so, where the folder beside the repository is absent.
+    """
+    path = shared_dir() / "parity" / name
+    if not path.exists():
+        pytest.skip(f"the large golden numbers are absent: {path}")
+    with np.load(path) as data:
+        return {key: data[key] for key in data.files}
+
+
+def golden_json(name: str) -> dict[str, Any]:
+    """A golden file of names and shapes."""
+    loaded: dict[str, Any] = json.loads((GOLDEN / name).read_text())
+    return loaded
+
+
 def tiny_configs() -> dict[str, Any]:
-    return json.loads(parity_file("tiny_configs.json").read_text())
+    """The constructor arguments of the small modules that the golden numbers were made with."""
+    return golden_json("tiny_configs.json")
 
 
 def drawn(name: str, shape: tuple[int, ...]) -> torch.Tensor:
