@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-# Triton reads this once, when it is first imported: without a GPU its interpreter runs the kernels. The driver's
-# device tells, since asking torch would make every test pay for torch's import.
+# Triton reads this once, when it is first imported: without a GPU its interpreter runs the kernels. The
+# driver's device tells, since asking torch would make every test pay for its import.
 if not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg")):
     os.environ["TRITON_INTERPRET"] = "1"
 

@@ -14,7 +14,6 @@ from torch import nn
 
 from protocol.process.settings import load_settings
 
-
 #: A small set of the official code's numbers, so that a clone alone can check that they match.
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
