@@ -1,0 +1,1 @@
+"""Measures of the repository itself: size, functions, annotation, English, repeated lines."""
