@@ -1,4 +1,4 @@
-"""The command: `python -m demo.factory.evaluate [--quick|--full] [--out docs]` measures the bundled model.
+"""The command: `python -m demo.factory.evaluate [--quick|--full] [--out FOLDER]` measures the bundled model.
 
 Plays held-out identities, voices and hands through the streaming path and prints every figure beside its
 target. `--out FOLDER` also writes the report with pictures, curves and JSON.
@@ -78,7 +78,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--recordings", type=Path, default=ROOT.parent / "shared/data/audio", help="human speech, .wav"
     )
-    parser.add_argument("--out", type=Path, help="folder for the report, such as docs")
+    parser.add_argument("--out", type=Path, help="folder for the report, such as docs/lab")
     parser.add_argument("--json", type=Path, help="file for the numbers")
     parser.add_argument("--strict", action="store_true", help="exit status 1 where a target is missed")
     return parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""The report in `docs/`: tables, pictures, curves, and the numbers as JSON."""
+"""The report in `docs/lab/`: tables, pictures, curves, and the numbers as JSON."""
 
 from __future__ import annotations
 
