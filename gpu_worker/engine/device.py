@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
+from gpu_worker.engine_api import ClipError, DeviceLost
 from protocol.process.run_folder import make_folder
 from protocol.process.settings import Settings, SettingsError
 
@@ -76,3 +79,42 @@ def keep_compiled_code(settings: Settings) -> Path:
     for name in ("triton", "quack"):
         os.environ.setdefault(f"{name.upper()}_CACHE_DIR", str(folder / name))
     return folder
+
+
+@contextmanager
+def device_errors(device: torch.device) -> Iterator[None]:
+    """Turns the device's errors into those of `engine_api`.
+
+    Raises:
+        ClipError: memory ran out; other clips can still be made.
+        DeviceLost: CUDA failed, and fails from now on.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        wait_for_device(device)  # work that has started still uses the memory to be released
+        release_memory(device)
+        raise ClipError(f"not enough memory on {device} for a clip of this size") from error
+    except RuntimeError as error:
+        if device.type == "cuda" and "CUDA error" in str(error):
+            raise DeviceLost(str(error)) from error
+        raise
+
+
+def wait_for_device(device: torch.device) -> None:
+    """Waits until the device has done all that it was given, so that any stream may use the results."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def release_memory(device: torch.device) -> None:
+    """Returns memory that torch holds unused to the device, for its other processes."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def device_name(device: torch.device) -> str:
+    """The device for status and logs, such as "cuda:0 (NVIDIA H100)" or "cpu (4 threads)"."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"cpu ({torch.get_num_threads()} threads)"

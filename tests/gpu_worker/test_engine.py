@@ -13,8 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
+from gpu_worker.denoiser.pipeline import ClipDenoiser
+from gpu_worker.engine import compiled as compiling
 from gpu_worker.engine import device as devices
-from gpu_worker.engine import serve as engine_module
+from gpu_worker.engine import load as loading
 from gpu_worker.engine.device import choose_device, cpu_has_bf16, dtype_choices, keep_compiled_code
 from gpu_worker.engine.serve import DenoiserEngine
 from gpu_worker.engine_api import ClipError
@@ -172,7 +174,7 @@ def test_latents_that_are_not_finite_go_nowhere(
 ) -> None:
     make(engine, clip("nan", 0))
     with monkeypatch.context() as patch:
-        patch.setattr(engine._eager, "sample", lambda latents, *_: latents * float("nan"))
+        patch.setattr(engine.model.denoiser, "sample", lambda latents, *_: latents * float("nan"))
         with pytest.raises(ClipError, match="latents are not all finite"):
             make(engine, clip("nan", 1))
     # the next clip starts from noise, not from them
@@ -186,7 +188,7 @@ def test_memory_that_runs_out_costs_one_clip(engine: DenoiserEngine, monkeypatch
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine._eager, "sample", no_memory)
+        patch.setattr(engine.model.denoiser, "sample", no_memory)
         with pytest.raises(ClipError, match="not enough memory on cpu") as caught:
             make(engine, clip("memory", 0))
     assert not caught.value.fatal
@@ -250,7 +252,7 @@ def test_compiling_that_fails_leaves_the_eager_model(
         return call
 
     monkeypatch.setattr(torch, "compile", broken)
-    monkeypatch.setattr(engine_module, "keep_compiled_code", lambda settings: tmp_path)
+    monkeypatch.setattr(compiling, "keep_compiled_code", lambda settings: tmp_path)
     other = DenoiserEngine(settings_for(world, "--compile-unet", *QUICK))
     other.load()
     other.ready_for(24)
@@ -272,7 +274,7 @@ def test_compiled_code_serves_the_shapes_it_was_made_for(
         return call
 
     monkeypatch.setattr(torch, "compile", counted)
-    monkeypatch.setattr(engine_module, "keep_compiled_code", lambda settings: tmp_path)
+    monkeypatch.setattr(compiling, "keep_compiled_code", lambda settings: tmp_path)
     other = DenoiserEngine(settings_for(world, "--compile-unet", *QUICK))
     other.load()
     assert seen == []
@@ -294,11 +296,11 @@ def test_the_faster_arithmetic_is_taken(
     monkeypatch.setattr(devices, "cpu_has_bf16", lambda: True)
     times = {torch.float32: 2.0, torch.bfloat16: 1.0}
 
-    def clip_of_nothing(self: DenoiserEngine, denoiser: Any) -> float:
+    def blank_clip(settings: Settings, config: object, denoiser: ClipDenoiser) -> float:
         return times[denoiser.models.dtype]
 
-    monkeypatch.setattr(DenoiserEngine, "_clip_of_nothing", clip_of_nothing)
-    monkeypatch.setattr(engine_module, "_seconds", float)
+    monkeypatch.setattr(loading, "_blank_clip", blank_clip)
+    monkeypatch.setattr(loading, "_cpu_seconds", float)
     monkeypatch.setattr(DenoiserEngine, "_warm", lambda self: None)
     for fastest in ("bfloat16", "float32"):
         other = DenoiserEngine(settings_for(world, "--dtype", "auto"))
@@ -358,13 +360,13 @@ def test_late_start_takes_fewer_steps_for_clips_that_follow(
     late = DenoiserEngine(settings_for(world, *QUICK, "--steps", "3", "--late-start", "2"))
     late.load()
     starts: list[int] = []
-    sample = late._eager.sample
+    sample = late.model.denoiser.sample
 
     def counted(*args: Any) -> torch.Tensor:
         starts.append(args[4])
         return sample(*args)
 
-    monkeypatch.setattr(late._eager, "sample", counted)
+    monkeypatch.setattr(late.model.denoiser, "sample", counted)
     made = [make(late, clip("late", seq, frames=4, seed=seq)) for seq in range(3)]
     make(late, clip("late", 7, frames=4))
     assert starts == [0, 2, 2, 0]

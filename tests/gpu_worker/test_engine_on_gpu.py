@@ -100,7 +100,7 @@ def test_memory_that_runs_out_costs_the_clip(world: list[str], monkeypatch: pyte
         torch.empty(1 << 45, dtype=torch.uint8, device="cuda")
 
     with monkeypatch.context() as patch:
-        patch.setattr(cuda._eager, "sample", greedy)
+        patch.setattr(cuda.model.denoiser, "sample", greedy)
         with pytest.raises(ClipError, match="not enough memory on cuda:0") as caught:
             make(cuda, clip("memory", 0))
     assert not caught.value.fatal
@@ -116,7 +116,7 @@ from gpu_worker.engine_api import DeviceLost
 from tests.gpu_worker.test_engine import clip, make, settings_for
 cuda = DenoiserEngine(settings_for(sys.argv[1:]))
 cuda.load()
-cuda._eager.sample = lambda *_: torch.zeros(4, device="cuda")[torch.tensor([9], device="cuda")]
+cuda.model.denoiser.sample = lambda *_: torch.zeros(4, device="cuda")[torch.tensor([9], device="cuda")]
 try:
     make(cuda, clip("lost", 0))
 except DeviceLost as error:

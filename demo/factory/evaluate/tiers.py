@@ -28,7 +28,8 @@ from demo.factory.evaluate.material import Scene
 from demo.factory.evaluate.path import Picture, StreamingPath
 from demo.factory.evaluate.scores import correlation, psnr
 from gpu_worker.denoiser.model import ReferenceCache
-from gpu_worker.engine.serve import DenoiserEngine, Inputs
+from gpu_worker.engine.compiled import ClipSampler, PreparedClip
+from gpu_worker.engine.serve import DenoiserEngine
 from gpu_worker.fast import TIERS, FastDenoiser, Tier
 from gpu_worker.fast.ops import TorchOps
 from gpu_worker.fast.weights import SpareColumn
@@ -56,33 +57,40 @@ class Outcome:
     latents: np.ndarray[Any, Any]
 
 
+class RecordingSampler(ClipSampler):
+    """Samples with this tier, or as the worker does for None, and keeps all latents."""
+
+    def __init__(self, engine: DenoiserEngine, tier: Tier | None) -> None:
+        plain = engine.model.denoiser
+        super().__init__(engine.settings, plain)
+        self._tiered = None if tier is None else FastDenoiser(
+            plain.models, steps=engine.settings.steps, guidance_scale=engine.settings.cfg, tier=tier,
+            ops=TorchOps(SpareColumn()),
+        )  # fmt: skip
+        self.latents: list[np.ndarray[Any, Any]] = []
+
+    def sample(self, prepared: PreparedClip, reference: ReferenceCache, before: Tensor | None) -> Tensor:
+        if self._tiered is None:
+            made = super().sample(prepared, reference, before)
+        else:
+            latents, start = self.starting_latents(self._tiered, prepared.noise, before)
+            self._tiered.prepare(latents, prepared.tokens, prepared.pose, reference)
+            made = self._tiered.sample(latents, prepared.tokens, prepared.pose, reference, start)
+        self.latents.append(made.numpy().astype(np.float64).ravel())
+        return made
+
+
 def run(bench: Bench, scenes: Sequence[Scene], tier: Tier | None) -> Outcome:
     """Plays the scenes with this tier, or as they are for None."""
     engine = bench.path._engine
     bench.path._played = 0  # the sessions' names, and so the noise, are those of the other runs
-    fast = None if tier is None else FastDenoiser(
-        engine._eager.models, steps=engine._settings.steps, guidance_scale=engine._settings.cfg, tier=tier,
-        ops=TorchOps(SpareColumn()),
-    )  # fmt: skip
-    collected: list[np.ndarray[Any, Any]] = []
-    plain = DenoiserEngine._sample
-
-    def sample(self: DenoiserEngine, inputs: Inputs, reference: ReferenceCache) -> Tensor:
-        if fast is None:
-            made = plain(self, inputs, reference)
-        else:
-            latents, start = self._start(fast, inputs)
-            fast.prepare(latents, inputs.tokens, inputs.pose, reference)
-            made = fast.sample(latents, inputs.tokens, inputs.pose, reference, start)
-        collected.append(made.numpy().astype(np.float64).ravel())
-        return made
-
-    DenoiserEngine._sample = sample  # type: ignore[method-assign]
+    recording, served = RecordingSampler(engine, tier), engine.sampler
+    engine.sampler = recording
     try:
         pictures = [bench.pictures(scene) for scene in scenes]
     finally:
-        DenoiserEngine._sample = plain  # type: ignore[method-assign]
-    return Outcome(pictures, np.concatenate(collected))
+        engine.sampler = served
+    return Outcome(pictures, np.concatenate(recording.latents))
 
 
 def line(bench: Bench, scenes: Sequence[Scene], name: str, made: Outcome, exact: Outcome) -> str:

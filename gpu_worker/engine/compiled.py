@@ -1,0 +1,181 @@
+"""Three ways to sample a clip: the fast path, torch.compile, and plain torch where neither is ready.
+
+The fast path needs CUDA, Triton and no guidance. Where it cannot serve, torch.compile may. Where compiling
+fails, plain torch always works, and it also makes the clips of shapes that nothing was compiled for.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gpu_worker.denoiser.model import ReferenceCache
+from gpu_worker.denoiser.pipeline import ClipDenoiser
+from gpu_worker.engine.device import keep_compiled_code, release_memory
+from gpu_worker.fast import TIERS, FastDenoiser
+from protocol.process.logs import first_line
+from protocol.process.settings import Settings
+from protocol.wire.messages import Clip
+
+logger = logging.getLogger(__name__)
+
+#: Clips run after compiling: the first compiles, the second records CUDA graphs, the third replays them.
+RUNS_TO_COMPILE = 3
+
+
+@dataclass(slots=True, eq=False)
+class PreparedClip:
+    """A clip's inputs on the device.
+
+    Attributes:
+        clip: the message that asked for it, with the names of avatar and pose resolved.
+        tokens: audio tokens (F, T, 384).
+        pose: pose features (F, c0, h, w).
+        noise: starting noise (F, C, h, w), float32.
+        ready: on CUDA, the event after which the tensors may be read; None on a CPU.
+    """
+
+    clip: Clip
+    tokens: Tensor
+    pose: Tensor
+    noise: Tensor
+    ready: torch.cuda.Event | None
+
+
+class ClipSampler:
+    """Samples each clip by the fastest way that is ready for its shape. Belongs to the compute thread.
+
+    Args:
+        settings: of this worker.
+        plain: the model in plain torch.
+    """
+
+    def __init__(self, settings: Settings, plain: ClipDenoiser) -> None:
+        self._settings = settings
+        self._plain = plain
+        self._compiled: ClipDenoiser | None = None
+        self._fast: FastDenoiser | None = None
+        self._ready_frames: set[int] = set()
+        self._compiling_failed = False
+
+    # ------------------------------------------------------------------ each clip
+
+    def sample(self, prepared: PreparedClip, reference: ReferenceCache, before: Tensor | None) -> Tensor:
+        """The clip's latents (F, C, h, w), float32, on the device.
+
+        Args:
+            prepared: the clip; its noise is overwritten where the clip follows another.
+            reference: the avatar's keys and values.
+            before: the last latent (C, h, w) of the clip before; None if there is none to follow.
+        """
+        denoiser = self._fastest_for(prepared)
+        latents, start = self.starting_latents(denoiser, prepared.noise, before)
+        if isinstance(denoiser, FastDenoiser):
+            return denoiser.sample(latents, prepared.tokens, prepared.pose, reference, start)
+        audio = denoiser.project_audio(prepared.tokens)
+        return denoiser.sample(latents, audio, prepared.pose, reference, start)
+
+    def _fastest_for(self, prepared: PreparedClip) -> ClipDenoiser | FastDenoiser:
+        frames, _, height, width = prepared.noise.shape
+        if self._fast is not None and self._fast.prepared(frames, height, width, prepared.tokens.shape[1]):
+            return self._fast
+        if self._compiled is not None and frames in self._ready_frames:
+            return self._compiled
+        return self._plain
+
+    def starting_latents(
+        self, denoiser: ClipDenoiser | FastDenoiser, noise: Tensor, before: Tensor | None
+    ) -> tuple[Tensor, int]:
+        """Where sampling begins: latents (F, C, h, w) and the number of the first step.
+
+        A clip that follows another starts near its end. By default the last latent of the clip before is
+        mixed into the first frame's noise. With --late-start every frame starts at that latent, with as much
+        noise as the step has, and the steps before it are skipped.
+        """
+        if not self._settings.use_init_latent or before is None or before.shape != noise.shape[1:]:
+            return noise, 0
+        late = self._settings.late_start
+        if late:
+            return denoiser.steps[late].noised(before, noise), late
+        noise[0].mul_(1 - denoiser.preserved).add_(before, alpha=denoiser.preserved)
+        return noise, 0
+
+    # ------------------------------------------------------------------ compiling
+
+    @property
+    def compiled(self) -> bool:
+        """Whether clips of any shape are sampled by compiled code."""
+        return bool(self._ready_frames)
+
+    @property
+    def tier(self) -> str:
+        """The tier in use, as --tier names it; all but the fast path are exact."""
+        return self._settings.tier if self._fast is not None else "exact"
+
+    def can_compile_for(self, frames: int) -> bool:
+        """Whether clips of this many frames wait for `compile_for`."""
+        wanted = self._settings.compile_unet and not self._compiling_failed
+        return wanted and frames not in self._ready_frames
+
+    def compile_for(
+        self,
+        frames: int,
+        prepare: Callable[[], tuple[PreparedClip, ReferenceCache]],
+        make_clip: Callable[[], object],
+    ) -> None:
+        """Compiles for clips of this many frames. A failure is logged, and plain torch serves.
+
+        Args:
+            frames: of the clips.
+            prepare: gives the inputs of such a clip, with nothing pending on the device.
+            make_clip: makes such a clip by the way that serves sessions.
+        """
+        folder = keep_compiled_code(self._settings)
+        begin = time.monotonic()
+        try:
+            if not self._set_up_fast(prepare):
+                self._set_up_compiled()
+            self._ready_frames.add(frames)
+            for _ in range(RUNS_TO_COMPILE):
+                make_clip()
+            release_memory(self._plain.models.device)
+            seconds = time.monotonic() - begin
+            logger.info("denoiser compiled for %d frames in %.1f s (kept in %s)", frames, seconds, folder)
+        except Exception as error:  # compilers fail in any way; plain torch always works
+            self._ready_frames.discard(frames)
+            self._compiling_failed = True
+            logger.warning("--compile-unet has no effect, compiling failed: %s", first_line(error))
+
+    def _set_up_fast(self, prepare: Callable[[], tuple[PreparedClip, ReferenceCache]]) -> bool:
+        """Makes the fast path ready for a clip's shape; False where torch.compile has to serve."""
+        settings = self._settings
+        if self._plain.models.device.type != "cuda":
+            return False
+        try:
+            self._fast = self._fast or FastDenoiser(
+                self._plain.models,
+                steps=settings.steps,
+                guidance_scale=settings.cfg,
+                tier=TIERS[settings.tier],
+            )
+            prepared, reference = prepare()
+            starts = {0, settings.late_start if settings.use_init_latent else 0}
+            self._fast.prepare(prepared.noise, prepared.tokens, prepared.pose, reference, starts=starts)
+        except Exception as error:  # an old GPU, no Triton, guidance: torch.compile may still serve
+            self._fast = None
+            logger.warning("the fast path is not used, torch.compile is: %s", first_line(error))
+            return False
+        return True
+
+    def _set_up_compiled(self) -> None:
+        self._compiled = self._compiled or ClipDenoiser(
+            self._plain.models,
+            steps=self._settings.steps,
+            guidance_scale=self._settings.cfg,
+            compile_unet=True,
+        )
