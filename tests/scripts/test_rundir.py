@@ -65,13 +65,13 @@ def launch(path: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
 
 
-def state_of(path: Path) -> dict[str, tuple[int, int, str]]:
+def state_of(path: Path) -> dict[str, tuple[int, int, bytes]]:
     """Everything below `path` with its mode, the time of its last change, and its content."""
     return {
         str(p.relative_to(path)): (
             p.lstat().st_mode,
             p.lstat().st_mtime_ns,
-            p.read_text() if p.is_file() else "",
+            p.read_bytes() if p.is_file() else b"",
         )
         for p in [path, *path.rglob("*")]
     }

@@ -146,6 +146,24 @@ def test_the_default_place_counts_as_ours_with_a_stamp(tmp_path, somebodys, stam
         assert state_of(root / ".venv") == before
 
 
+def test_an_installed_environment_of_somebodys_in_the_default_place_stays_theirs(tmp_path):
+    """Installing leaves no stamp there that would make it ours when its Python dies."""
+    root = tmp_path / "project"
+    venv = root / ".venv"
+    root.mkdir()
+    for name in ("requirements.lock", "pyproject.toml"):
+        (root / name).touch()
+    no_network = "install_torch() { :; }; pip_install() { say pip; }; install_env requirements.lock"
+    assert ready_venv(None, root, step=f'"$(find_python)" -m venv "{venv}"').returncode == 0
+    assert "pip" in ready_venv(None, root, step=no_network).stderr
+    assert ready_venv(None, root, step=no_network).stderr == ""  # the stamp is believed
+    break_python(venv)
+    before = state_of(venv)
+    done = ready_venv(None, root)
+    assert done.returncode == 1 and "whose Python does not answer" in done.stderr
+    assert state_of(venv) == before
+
+
 def test_a_python_that_fails_once_loses_nothing(tmp_path):
     venv = tmp_path / "venv"
     (venv / "bin").mkdir(parents=True)
