@@ -106,7 +106,7 @@ class AudioWorker(Worker):
             return
         message = Clip(clip.session, clip.epoch, clip.seq, clip.pts, clip.fps, clip.avatar, clip.pose, tokens)
         self._stage.metrics.count("clips_total")
-        self._stage.metrics.observe("clip_seconds", time.monotonic() - clip.since)
+        self._stage.metrics.observe_clip(time.monotonic() - clip.since)
         pushed_out = self._stage.out.submit(message)
         self._give_up([_failed(old, "overload") for old in pushed_out if isinstance(old, Clip)])
 

@@ -142,6 +142,7 @@ class EncoderWorker(Worker):
             index += len(frames)
             yield frames
         self._stage.metrics.observe("clip_seconds", time.monotonic() - begin)
+        self._stage.metrics.observe_clip(time.monotonic() - since)
 
     def _encoded(self, latents: Array16) -> Iterator[tuple[tuple[int, int], list[bytes]]]:
         """Size and JPEGs of a few frames at a time."""

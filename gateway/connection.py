@@ -19,6 +19,7 @@ from websockets.exceptions import ConnectionClosed
 
 from gateway.core.figures import Rate
 from gateway.core.session import Choice, Limits, SessionCore
+from protocol.process.metrics import Histogram
 from protocol.wire.browser import (
     BrowserError,
     Change,
@@ -70,7 +71,15 @@ class House(Protocol):
 class Connection:
     """A client from its opening handshake to its close. `version` of the wire is 1 or 2."""
 
-    def __init__(self, house: House, ws: ServerConnection, name: str, version: int, limits: Limits) -> None:
+    def __init__(
+        self,
+        house: House,
+        ws: ServerConnection,
+        name: str,
+        version: int,
+        limits: Limits,
+        first_frames: Histogram,
+    ) -> None:
         self.name = name
         self.version = version
         self.options = Options()
@@ -80,6 +89,7 @@ class Connection:
         self._house = house
         self._ws = ws
         self._limits = limits
+        self._first_frames = first_frames
         self._messages = Rate(1.0)
         self._changes = Rate(1.0)
         self._texts: deque[str] = deque()
@@ -92,7 +102,8 @@ class Connection:
         try:
             self.options = await self._greet()
             choice = self._house.choose(self.options)
-            self.core = SessionCore(self.name, self.version, choice, self._limits, time.monotonic())
+            now = time.monotonic()
+            self.core = SessionCore(self.name, self.version, choice, self._limits, now, self._first_frames)
             self._house.admit(self)
             self._say_ready()
             await self._serve(self.core)

@@ -7,7 +7,6 @@ import logging
 import secrets
 import socket
 import time
-from collections import Counter
 from collections.abc import Sequence
 
 import zmq
@@ -16,10 +15,10 @@ from websockets.exceptions import NegotiationError
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from gateway import metrics
 from gateway.connection import Connection
 from gateway.core.audio_log import ClipShape
 from gateway.core.session import Choice, Limits
+from gateway.metrics import GatewayCollector, SessionTotals
 from gateway.pictures import Pictures
 from gateway.site import JSON, Answer, Site, is_upgrade, response
 from gateway.stages import StageBoard
@@ -49,7 +48,7 @@ class Gateway:
         self.settings = settings
         self.board = StageBoard(settings.dead_after)
         self.sessions: dict[str, Connection] = {}
-        self.counts: Counter[str] = Counter()
+        self.totals = SessionTotals()
         self.pcm = HopServer(
             context,
             settings.endpoint("pcm"),
@@ -63,7 +62,10 @@ class Gateway:
             idle=settings.idle_flush, clip=2 * settings.dead_after + 5, overtaken=settings.dead_after + 2
         )
         self._open = 0
-        self._site = Site(self.board, Pictures(settings), self._metrics, self._catalogue)
+        collector = GatewayCollector(
+            self.totals, lambda: list(self.sessions.values()), self.pcm.stats, self.board
+        )
+        self._site = Site(self.board, Pictures(settings), collector.text, self._catalogue)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Listen, and serve until `stop` is set. Raises OSError when the port cannot be had."""
@@ -165,7 +167,7 @@ class Gateway:
                 "busy", f"{len(self.sessions)} of {self.settings.max_sessions} sessions run; try again soon"
             )
         self.sessions[connection.name] = connection
-        self.counts[f"sessions_v{connection.version}"] += 1
+        self.totals.begun[connection.version] += 1
         log.info("session %s begins: version %d, %s", connection.name, connection.version, connection.core)
 
     def queued(self, session: str) -> int:
@@ -194,16 +196,18 @@ class Gateway:
 
     async def _client(self, ws: ServerConnection) -> None:
         version = 2 if ws.subprotocol == SUBPROTOCOL_V2 else 1
-        connection = Connection(self, ws, secrets.token_hex(8), version, self._limits)
+        connection = Connection(
+            self, ws, secrets.token_hex(8), version, self._limits, self.totals.first_frames
+        )
         self._open += 1
         try:
             error = await connection.run()
             if error is not None:
-                self.counts[f"error_{error.code}"] += 1
+                self.totals.errors[error.code] += 1
         finally:
             self._open -= 1
             if self.sessions.pop(connection.name, None) and connection.core is not None:
-                metrics.retire(self.counts, connection)
+                self.totals.add_ended(connection, time.monotonic())
                 log.info("session %s is over: %s", connection.name, connection.core)
                 self.forget_epoch(connection.name, connection.core.epoch)
 
@@ -231,10 +235,7 @@ class Gateway:
             log.exception("session %s has a fault", core.name)
             connection.end(BrowserError("failed", "the gateway has a fault"))
 
-    # ---- what /metrics and /avatars.json say
-
-    def _metrics(self) -> str:
-        return metrics.text(self.counts, self.sessions.values(), self.pcm.stats(), self.board)
+    # ---- for the page
 
     def _catalogue(self) -> dict[str, object]:
         width, height = self.board.size

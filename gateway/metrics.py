@@ -1,87 +1,152 @@
-"""The text of /metrics: the gateway's sessions, its hop, and what every stage says of itself."""
+"""The text of /metrics: the gateway's sessions, its hop, and the figures that every worker reports."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 from gateway.connection import Connection
-from gateway.prometheus import Exposition
+from gateway.metric_families import MetricFamilies
 from gateway.stages import StageBoard
+from protocol.process.metrics import CLIP_TIME_BOUNDS_MS, Histogram
 
 PREFIX = "echomimic_"
 #: Counters of a session that add up over all sessions: name → help.
-TOTALS = {
-    "frames_sent": "Pictures sent to clients.",
-    "frames_late": "Pictures that were not there when it was their turn.",
-    "frames_dropped": "Pictures dropped for clients that were too slow.",
-    "frames_lost": "Pictures that never came.",
+SESSION_COUNTERS = {
+    "frames_sent": "Frames sent to clients.",
+    "frames_late": "Frames that arrived after their turn.",
+    "frames_dropped": "Frames dropped for clients that were too slow.",
+    "frames_lost": "Frames that never arrived.",
     "duplicates": "Frames dropped as doubled or out of date.",
     "clips_done": "Clips played out.",
-    "clips_failed": "Clips with pictures missing.",
+    "clips_failed": "Clips with frames missing.",
 }
-QUANTILES = {"p50": "0.5", "p95": "0.95", "p99": "0.99"}
+#: Help of the gateway's other figures.
+GATEWAY_TEXTS = {
+    "sessions": "Sessions that run now.",
+    "ready": "1 when every stage has a warm worker.",
+    "sessions_total": "Sessions begun, by version of the wire.",
+    "errors_total": "Sessions ended by an error, by its code.",
+    "received_bytes_total": "Bytes received from clients.",
+    "sent_bytes_total": "Bytes sent to clients.",
+    "first_frame_seconds": "From the arrival of a clip's last sample to the sending of its first frame.",
+    "session_length_seconds": "Length of the sessions that are over.",
+    "session_latency_seconds": "first_frame_seconds of one running session.",
+    "session_fps": "Frames sent a second to one running session.",
+    "session_clips_waiting": "Clips of one running session whose frames have not all arrived.",
+}
+#: Help of the figures that workers report. The gateway reports those of the pcm hop.
+STAGE_TEXTS = {
+    "warm": "1 when the worker takes work.",
+    "clip_in_stage_seconds": "From a clip's arrival in the stage to its result handed on.",
+    "pcm_queued_seconds": "How long PCM waited for an audio worker.",
+    "clips_queued_seconds": "How long clips waited for a GPU worker.",
+    "latents_queued_seconds": "How long latents waited for an encoder worker.",
+    "clips_total": "Clips finished.",
+    "held_jobs": "Jobs taken and not yet acknowledged.",
+    "resident_bytes": "Resident memory of the worker's process.",
+}
+#: Bounds of a session's length, in milliseconds: a page closed at once (1 s), a sentence, a minute, a
+#: conversation, hours.
+SESSION_LENGTH_BOUNDS_MS = (1_000, 5_000, 15_000, 60_000, 300_000, 900_000, 3_600_000, 14_400_000)
 
 
-def retire(counts: Counter[str], connection: Connection) -> None:
-    """Add a session that ends to the totals."""
-    assert connection.core is not None
-    for name in TOTALS:
-        counts[name] += getattr(connection.core, name)
-    counts["bytes_in"] += connection.bytes_in
-    counts["bytes_out"] += connection.bytes_out
+@dataclass
+class SessionTotals:
+    """Figures of all sessions since the gateway started."""
+
+    #: Sessions begun, by version of the wire.
+    begun: Counter[int] = field(default_factory=Counter)
+    #: Sessions ended by an error, by its code.
+    errors: Counter[str] = field(default_factory=Counter)
+    #: Counters of the sessions that are over, by name.
+    ended: Counter[str] = field(default_factory=Counter)
+    lengths: Histogram = field(default_factory=lambda: Histogram(SESSION_LENGTH_BOUNDS_MS))
+    first_frames: Histogram = field(default_factory=lambda: Histogram(CLIP_TIME_BOUNDS_MS))
+
+    def add_ended(self, connection: Connection, now: float) -> None:
+        """Keep the counters and the length of a session that ends."""
+        assert connection.core is not None
+        self.ended.update(_session_counters(connection))
+        self.lengths.add(now - connection.core.began_at)
+
+    def figures(self, running: list[Connection]) -> dict[str, float]:
+        """Counters of ended and running sessions together, and the histograms."""
+        counters = self.ended.copy()
+        for connection in running:
+            counters.update(_session_counters(connection))
+        figures = {
+            name: float(counters[name]) for name in (*SESSION_COUNTERS, "received_bytes", "sent_bytes")
+        }
+        return (
+            {f"{name}_total": value for name, value in figures.items()}
+            | self.first_frames.figures("first_frame_seconds")
+            | self.lengths.figures("session_length_seconds")
+        )
 
 
-def text(
-    counts: Counter[str], live: Iterable[Connection], hop: Mapping[str, float], board: StageBoard
-) -> str:
-    """Everything, in Prometheus text format. `counts` are of ended sessions, `hop` the pcm hop's figures."""
-    sessions = list(live)
-    out = Exposition()
-    out.add(PREFIX + "sessions", len(sessions), text="Sessions running.")
-    out.add(PREFIX + "ready", board.ready, text="1 when every stage is warm.")
-    for version in (1, 2):
-        out.add(PREFIX + "sessions_total", counts[f"sessions_v{version}"], {"version": str(version)})
-    for name in sorted(counts):
-        if name.startswith("error_"):
-            out.add(PREFIX + "errors_total", counts[name], {"code": name[6:]})
-    for name, what in TOTALS.items():
-        value = counts[name] + sum(getattr(c.core, name) for c in sessions)
-        out.add(f"{PREFIX}{name}_total", value, text=what)
-    out.add(PREFIX + "received_bytes_total", counts["bytes_in"] + sum(c.bytes_in for c in sessions))
-    out.add(PREFIX + "sent_bytes_total", counts["bytes_out"] + sum(c.bytes_out for c in sessions))
-    for connection in sessions:
-        _session(out, connection)
-    _figures(out, {"stage": "gateway", "worker": "0"}, hop)
-    for status in board.workers():
-        labels = {"stage": status.stage, "worker": status.worker}
-        out.add(PREFIX + "stage_warm", status.warm, labels)
-        _figures(out, labels, status.metrics)
-    return out.text()
+def _session_counters(connection: Connection) -> dict[str, int]:
+    counters = {name: int(getattr(connection.core, name)) for name in SESSION_COUNTERS}
+    return counters | {"received_bytes": connection.bytes_in, "sent_bytes": connection.bytes_out}
 
 
-def _session(out: Exposition, connection: Connection) -> None:
-    core = connection.core
-    assert core is not None
-    labels = {"session": core.name, "version": str(core.version)}
-    figures = core.latency.figures("latency")
-    for name, quantile in QUANTILES.items():
-        if f"latency_{name}" in figures:
-            out.add(
-                PREFIX + "session_latency_seconds",
-                figures[f"latency_{name}"],
-                {**labels, "quantile": quantile},
-                "From a clip's last sample received to its first picture sent.",
-            )
-    out.add(PREFIX + "session_fps", core.frame_rate.value(time.monotonic()), labels)
-    out.add(PREFIX + "session_clips_waiting", core.clips_waiting, labels)
+class GatewayCollector(Collector):
+    """Makes metric families of the present figures whenever /metrics is asked for."""
 
+    def __init__(
+        self,
+        totals: SessionTotals,
+        running: Callable[[], list[Connection]],
+        pcm_hop_figures: Callable[[], dict[str, float]],
+        board: StageBoard,
+    ) -> None:
+        self._totals = totals
+        self._running = running
+        self._pcm_hop_figures = pcm_hop_figures
+        self._board = board
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
 
-def _figures(out: Exposition, labels: dict[str, str], figures: Mapping[str, float]) -> None:
-    for name, value in figures.items():
-        base, _, quantile = name.rpartition("_")
-        if quantile in QUANTILES:
-            out.add(f"{PREFIX}stage_{base}", value, {**labels, "quantile": QUANTILES[quantile]})
-        else:
-            out.add(f"{PREFIX}stage_{name}", value, labels)
+    def text(self) -> bytes:
+        """Everything in the Prometheus text format."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family: the gateway's, then those of the stages."""
+        yield from self._gateway_families()
+        yield from self._stage_families()
+
+    def _gateway_families(self) -> MetricFamilies:
+        running = self._running()
+        texts = GATEWAY_TEXTS | {f"{name}_total": text for name, text in SESSION_COUNTERS.items()}
+        families = MetricFamilies(PREFIX, texts)
+        families.add({"sessions": len(running), "ready": self._board.ready}, {})
+        for version in (1, 2):
+            families.add({"sessions_total": self._totals.begun[version]}, {"version": str(version)})
+        for code, count in sorted(self._totals.errors.items()):
+            families.add({"errors_total": count}, {"code": code})
+        families.add(self._totals.figures(running), {})
+        now = time.monotonic()
+        for connection in running:
+            core = connection.core
+            assert core is not None
+            figures = core.latency.figures("session_latency_seconds") | {
+                "session_fps": core.frame_rate.value(now),
+                "session_clips_waiting": core.clips_waiting,
+            }
+            families.add(figures, {"session": core.name, "version": str(core.version)})
+        return families
+
+    def _stage_families(self) -> MetricFamilies:
+        families = MetricFamilies(f"{PREFIX}stage_", STAGE_TEXTS, "Reported by the workers of a stage.")
+        families.add(self._pcm_hop_figures(), {"stage": "gateway", "worker": "0"})
+        for status in self._board.workers():
+            labels = {"stage": status.stage, "worker": status.worker}
+            families.add(status.metrics | {"warm": status.warm}, labels)
+        return families

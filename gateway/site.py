@@ -11,11 +11,11 @@ from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from prometheus_client import CONTENT_TYPE_LATEST
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from gateway.pictures import Pictures
-from gateway.prometheus import CONTENT_TYPE
 from gateway.stages import StageBoard
 
 PAGE = Path(__file__).parent / "page"
@@ -62,7 +62,7 @@ class Site:
         self,
         board: StageBoard,
         pictures: Pictures,
-        metrics: Callable[[], str],
+        metrics: Callable[[], bytes],
         catalogue: Callable[[], dict[str, object]],
     ) -> None:
         self._board = board
@@ -104,7 +104,7 @@ class Site:
             told = {"ready": ready, "stages": self._board.report(), "warm": self._board.warm()}
             return _json(told, status)
         if path == "/metrics":
-            return Answer(self._metrics().encode(), CONTENT_TYPE)
+            return Answer(self._metrics(), CONTENT_TYPE_LATEST)
         if path == "/avatars.json":
             return _json(self._catalogue())
         if path in self._files:

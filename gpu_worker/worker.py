@@ -168,6 +168,7 @@ class GpuWorker(Worker):
             self._fail(clip, done.error)
         elif done.latents is not None:
             self._stage.metrics.count("clips_total")
+            self._stage.metrics.observe_clip(time.monotonic() - self._held[_key(clip)][0].received_at)
             latents = Latents(clip.session, clip.epoch, clip.seq, clip.pts, clip.fps, done.latents)
             for gone in self._stage.out.submit(latents):
                 self._overloaded(gone, "the encoders")
@@ -241,7 +242,7 @@ class GpuWorker(Worker):
 
     def _write_figures(self) -> None:
         figures = self._prefetch.figures() | self._engine.metrics()
-        figures["clip_seconds"] = self._pace.clip_seconds
+        figures["trial_clip_seconds"] = self._pace.clip_seconds
         for name, value in figures.items():
             self._stage.metrics.gauge(name, value)
 

@@ -17,7 +17,7 @@ from gateway.core.figures import Rate
 from gateway.core.pace import PacedInput
 from gateway.core.players import AckedPlayer, Outgoing, PacedPlayer, Player, Sound
 from gateway.core.reorder import ClipBegins, ClipEnds, Picture, Reorderer
-from protocol.process.metrics import Window
+from protocol.process.metrics import CLIP_TIME_BOUNDS_MS, Histogram, Summary
 from protocol.wire.browser import AudioMessage, BrowserError, Shown, VideoMessage
 from protocol.wire.messages import Failed, Frame, Pcm
 
@@ -60,14 +60,25 @@ class Limits:
 class SessionCore:
     """All state of one session. Times are seconds on one monotonic clock; nothing here waits."""
 
-    def __init__(self, name: str, version: int, choice: Choice, limits: Limits, now: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        version: int,
+        choice: Choice,
+        limits: Limits,
+        now: float,
+        first_frames: Histogram | None = None,
+    ) -> None:
+        """`first_frames`: where the gateway counts the delays of all sessions' first frames."""
         self.name = name
+        self.began_at = now
         self.version = version
         self.choice = choice
         self.limits = limits
         self.epoch = 0
         self.fatal: BrowserError | None = None
-        self.latency = Window()
+        self.latency = Summary()
+        self._first_frames = first_frames or Histogram(CLIP_TIME_BOUNDS_MS)
         self.frame_rate = Rate()
         self.frames_sent = 0
         self.clips_done = 0
@@ -272,7 +283,9 @@ class SessionCore:
         out = self._player.pull(now, room)
         for message in out:
             if message.first_of is not None and message.first_of in self._ended:
-                self.latency.add(now - self._ended.pop(message.first_of))
+                delay = now - self._ended.pop(message.first_of)
+                self.latency.add(delay)
+                self._first_frames.add(delay)
             if message.picture:
                 self.frames_sent += 1
                 self.frame_rate.add(now)

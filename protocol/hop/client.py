@@ -49,6 +49,8 @@ class Job:
 
     msg: Work | Close
     token: Token
+    #: When it came, in seconds of the client's clock.
+    received_at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -165,11 +167,11 @@ class HopClient:
         if isinstance(message, Hello):
             self._reset(index, upstream)
         elif isinstance(message, Close):
-            self._inbox.append(Job(message, Token(index, upstream.life, 0)))
+            self._inbox.append(Job(message, Token(index, upstream.life, 0), self._clock()))
         elif isinstance(message, (Pcm, Clip, Latents)) and number:
             if number not in upstream.held:
                 upstream.held.add(number)
-                self._inbox.append(Job(message, Token(index, upstream.life, number)))
+                self._inbox.append(Job(message, Token(index, upstream.life, number), self._clock()))
         elif not isinstance(message, Heartbeat):
             raise ProtocolError(f"an upstream does not send {type(message).__name__} as job {number}")
 

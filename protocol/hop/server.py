@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from protocol.hop import sockets
 from protocol.hop.dispatch import Dispatcher
 from protocol.hop.sockets import DRAIN, Context
-from protocol.process.metrics import Window
+from protocol.process.metrics import QUEUE_WAIT_BOUNDS_MS, Histogram, Summary
 from protocol.wire.messages import (
     HEADER_BYTES,
     MAX_FRAMES,
@@ -105,8 +105,8 @@ class HopServer:
         self._counts = dict.fromkeys(
             ("sent", "acked", "redispatched", "dropped", "lost_workers", "malformed"), 0
         )
-        self._queued_s = Window()
-        self._work_s = Window()
+        self._queued_s = Histogram(QUEUE_WAIT_BOUNDS_MS)
+        self._work_s = Summary()
 
     # ------------------------------------------------------------------ the caller's side
 

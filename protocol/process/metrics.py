@@ -1,7 +1,15 @@
-"""Counters, gauges and latency windows that turn into a flat map of floats. Safe to use from any thread."""
+"""Counters, gauges, summaries and histograms that turn into a flat map of floats, which Status carries.
+
+Everything here is safe to use from any thread. The gateway tells the kinds apart by how the names end:
+- a counter ends in `_total`;
+- a summary has `_count`, `_sum` and, once it has a value, `_p50`, `_p95`, `_p99`;
+- a histogram has `_count`, `_sum` and one figure such as `_bucket_5ms` for each bound;
+- any other name is a gauge.
+"""
 
 from __future__ import annotations
 
+import bisect
 import math
 import threading
 import time
@@ -11,9 +19,46 @@ from contextlib import contextmanager
 
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
+#: Bounds of the time that a clip takes, in milliseconds. A clip lasts 500 ms: a stage that takes longer falls
+#: behind, so 500 is a bound, and those below it are close enough to tell GPUs apart (their first frame comes
+#: after 110 to 300 ms). CPUs need 500 to 2000 ms. A clip is given up after 7 to 15 s.
+CLIP_TIME_BOUNDS_MS = (10, 25, 50, 75, 100, 150, 200, 300, 400, 500, 750, 1000, 1500, 2000, 3000, 5000, 10000)
+#: Bounds of the time that a message waits for a worker, in milliseconds. A free worker takes it within 1 ms;
+#: at most two clips (1000 ms) of a session wait; workers that die are noticed within 5 s.
+QUEUE_WAIT_BOUNDS_MS = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)
 
-class Window:
-    """The last `size` values of a quantity, with its count and sum since the start."""
+
+class Histogram:
+    """Counts of values at or below each bound since the start, with the values' count and sum."""
+
+    def __init__(self, bounds_ms: tuple[int, ...]) -> None:
+        """`bounds_ms`: upper bounds in milliseconds, rising."""
+        self._bounds_ms = bounds_ms
+        self._lock = threading.Lock()
+        self._counts = [0] * (len(bounds_ms) + 1)  # the last one: above every bound
+        self._sum = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one value."""
+        place = bisect.bisect_left(self._bounds_ms, seconds * 1000)
+        with self._lock:
+            self._counts[place] += 1
+            self._sum += seconds
+
+    def figures(self, name: str) -> dict[str, float]:
+        """`name_bucket_5ms` and so on, each counting the lower ones too, then `name_count` and `name_sum`."""
+        with self._lock:
+            counts, total = list(self._counts), self._sum
+        figures = {}
+        seen = 0
+        for bound, count in zip(self._bounds_ms, counts, strict=False):
+            seen += count
+            figures[f"{name}_bucket_{bound}ms"] = float(seen)
+        return figures | {f"{name}_count": float(sum(counts)), f"{name}_sum": total}
+
+
+class Summary:
+    """Quantiles of the last `size` values of a quantity, with its count and sum since the start."""
 
     def __init__(self, size: int = 512) -> None:
         self._values: deque[float] = deque(maxlen=size)
@@ -28,7 +73,7 @@ class Window:
             self.sum += value
 
     def figures(self, name: str) -> dict[str, float]:
-        """`name_count`, `name_sum`, and once there is a value `name_p50`, `_p95`, `_p99` of the window."""
+        """`name_count`, `name_sum` and, once there is a value, the last ones' `name_p50`, `_p95`, `_p99`."""
         with self._lock:
             values = sorted(self._values)
             figures = {f"{name}_count": float(self.count), f"{name}_sum": self.sum}
@@ -46,12 +91,13 @@ def quantile(ordered: list[float], q: float) -> float:
 
 
 class Metrics:
-    """Figures by name: `_total` counts up, `_seconds` and the like are windows, the rest are gauges."""
+    """A worker's figures by name."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._values: dict[str, float] = {}
-        self._windows: dict[str, Window] = {}
+        self._summaries: dict[str, Summary] = {}
+        self._clip_time = Histogram(CLIP_TIME_BOUNDS_MS)
 
     def count(self, name: str, by: float = 1) -> None:
         """Add to a counter; its name should end in `_total`."""
@@ -59,14 +105,19 @@ class Metrics:
             self._values[name] = self._values.get(name, 0.0) + by
 
     def gauge(self, name: str, value: float) -> None:
+        """Set a gauge to its present value."""
         with self._lock:
             self._values[name] = float(value)
 
     def observe(self, name: str, value: float) -> None:
-        """Add to a window; its name should end in its unit, such as `_seconds`."""
+        """Add to a summary; its name should end in its unit, such as `_seconds`."""
         with self._lock:
-            window = self._windows.setdefault(name, Window())
-        window.add(value)
+            summary = self._summaries.setdefault(name, Summary())
+        summary.add(value)
+
+    def observe_clip(self, seconds: float) -> None:
+        """Add to the histogram `clip_in_stage_seconds`: from a clip's arrival to its result handed on."""
+        self._clip_time.add(seconds)
 
     @contextmanager
     def time(self, name: str) -> Iterator[None]:
@@ -81,9 +132,10 @@ class Metrics:
         """Every figure, and those of `extra` sources, without the ones that are not finite."""
         with self._lock:
             figures = dict(self._values)
-            windows = list(self._windows.items())
-        for name, window in windows:
-            figures |= window.figures(name)
+            summaries = list(self._summaries.items())
+        for name, summary in summaries:
+            figures |= summary.figures(name)
+        figures |= self._clip_time.figures("clip_in_stage_seconds")
         for source in extra:
             figures |= source()
         return {name: value for name, value in figures.items() if math.isfinite(value)}

@@ -1,4 +1,4 @@
-"""Plain HTTP: the page's files, health, metrics, pictures, and what is refused."""
+"""Plain HTTP: the page's files, health, pictures, and what is refused."""
 
 import http.client
 import json
@@ -13,7 +13,7 @@ import pytest
 from gateway.pictures import pose_svg
 from gateway.site import is_local, same_origin
 from protocol.process.settings import ROOT
-from tests.gateway.clients import client_v2, noise
+from tests.gateway.clients import client_v2
 from tests.gateway.conftest import Running, running
 
 
@@ -98,21 +98,6 @@ async def test_readiness_follows_the_stages():
                 client.text("error")["code"] == "not_ready"
                 and "gpu_worker" in client.text("error")["message"]
             )
-
-
-async def test_metrics_are_prometheus_text(gateway: Running):
-    async with client_v2(gateway) as client:
-        await client.speak(noise(0.5), pace=0)
-        await client.until(lambda c: len(c.frames) == 12)
-        text = gateway.get("/metrics")[1]
-    line = re.compile(r'[a-z_0-9]+(\{([a-z_]+="[^"\\\n]*",?)+\})? -?[0-9.e+-]+')
-    samples = [row for row in text.splitlines() if not row.startswith("#")]
-    assert samples and all(line.fullmatch(row) for row in samples)
-    assert 'echomimic_session_latency_seconds{session="' in text and 'quantile="0.95"' in text
-    assert 'echomimic_stage_clip_seconds{stage="gpu_worker",worker="0",quantile="0.5"} 0.1' in text
-    assert len({row.split(" ")[2] for row in text.splitlines() if row.startswith("# TYPE")}) == text.count(
-        "# TYPE"
-    )
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from PIL import Image
 
 from protocol.hop import HopClient
 from protocol.hop.results import ResultClient
+from protocol.process.metrics import Metrics
 from protocol.process.settings import Settings
 from protocol.wire.messages import Close, Failed, Frame, Pcm, Status
 
@@ -94,6 +95,7 @@ class FakeStages(threading.Thread):
         self._stop_asked = threading.Event()
         self._sound: dict[tuple[str, int], dict[int, list[np.ndarray]]] = defaultdict(dict)
         self._due: list[tuple[float, Frame]] = []
+        self._metrics = Metrics()
 
     def __enter__(self) -> FakeStages:
         self.start()
@@ -148,8 +150,8 @@ class FakeStages(threading.Thread):
         }
         for stage in ("audio_worker", "gpu_worker", "encoder_worker"):
             warm = stage in self.behaviour.warm
-            metrics = {"clips_total": 3.0, "clip_seconds_p50": 0.1}
-            results.send(Status(stage, "0", warm, info if stage == "gpu_worker" and warm else {}, metrics))
+            facts = info if stage == "gpu_worker" and warm else {}
+            results.send(Status(stage, "0", warm, facts, self._metrics.snapshot()))
 
     def _hear(self, pcm: Pcm, results: ResultClient, now: float) -> None:
         length = pcm.clip_frames * 16000 // pcm.fps
@@ -166,6 +168,9 @@ class FakeStages(threading.Thread):
 
     def _answer(self, pcm: Pcm, clip: int, sound: np.ndarray, results: ResultClient, now: float) -> None:
         del self._sound[pcm.session, pcm.epoch][clip]
+        self._metrics.count("clips_total")
+        self._metrics.observe("clip_seconds", 0.1)
+        self._metrics.observe_clip(0.1)
         does = self.behaviour
         if clip in does.swallow:
             return

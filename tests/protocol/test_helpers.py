@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from protocol.model.hardware.threads import thread_count
 from protocol.process.compute import Compute, Output
 from protocol.process.logs import set_up_logging
-from protocol.process.metrics import Metrics, Window, quantile
+from protocol.process.metrics import Histogram, Metrics, Summary, quantile
 from protocol.process.settings import Settings
 from protocol.wire.messages import Status
 
@@ -32,13 +32,23 @@ def test_quantiles_lie_among_the_values(values: list[float], q: float) -> None:
     assert quantile(values, 0) == values[0] and quantile(values, 1) == values[-1]
 
 
-def test_a_window_forgets_values_but_not_their_count() -> None:
-    window = Window(size=10)
+def test_a_summary_forgets_values_but_not_their_count() -> None:
+    summary = Summary(size=10)
     for i in range(100):
-        window.add(i)
-    figures = window.figures("t_seconds")
+        summary.add(i)
+    figures = summary.figures("t_seconds")
     assert figures["t_seconds_count"] == 100 and figures["t_seconds_sum"] == 4950
     assert figures["t_seconds_p50"] == 94.5
+
+
+def test_a_histogram_counts_values_at_or_below_each_bound() -> None:
+    histogram = Histogram((10, 100))
+    for seconds in (0.005, 0.010, 0.011, 0.1, 3.0):
+        histogram.add(seconds)
+    assert histogram.figures("t_seconds") == {
+        "t_seconds_bucket_10ms": 2, "t_seconds_bucket_100ms": 4, "t_seconds_count": 5,
+        "t_seconds_sum": pytest.approx(3.126),
+    }  # fmt: skip
 
 
 def test_metrics_fit_a_status_whatever_happened() -> None:
