@@ -21,14 +21,12 @@ from torch import Tensor
 from gpu_worker.denoiser.loading import Models
 from gpu_worker.denoiser.model import ReferenceCache
 from gpu_worker.denoiser.model.transformer import KeysValues
-from gpu_worker.denoiser.sampler import draw_noise, make_steps
+from gpu_worker.denoiser.sampler import draw_noise, make_steps, preserve_in_clip
 
 logger = logging.getLogger(__name__)
 
 WINDOW = 12
 OVERLAP = 3
-# Share of the last latent of the clip before in the start of a clip's first frame; the rest is noise.
-PRESERVED = 0.6
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,6 @@ class ClipDenoiser:
         models: from `load_models`.
         steps: sampling steps, 1 or more; None for the configuration's.
         guidance_scale: 1.0 runs no unconditional half; None for the configuration's.
-        preserved: share of the clip before in the first frame's start, where latent preservation is on.
         compile_unet: compile the denoiser; the first clip of each shape then takes long.
 
     With `compile_unet` on CUDA, all calls must come from one thread, since CUDA graphs belong to it.
@@ -66,13 +63,11 @@ class ClipDenoiser:
         *,
         steps: int | None = None,
         guidance_scale: float | None = None,
-        preserved: float = PRESERVED,
         compile_unet: bool = False,
     ) -> None:
         self.models = models
         self.guidance_scale = models.config.cfg if guidance_scale is None else guidance_scale
         self.steps = make_steps(models.scheduler, models.config.steps if steps is None else steps)
-        self.preserved = preserved
         self.window_shift = models.config.window_shift
         self._timesteps = [torch.tensor([step.timestep], device=models.device) for step in self.steps]
         self._orders: dict[int, list[Tensor | None]] = {}
@@ -129,16 +124,6 @@ class ClipDenoiser:
         silent = project(torch.zeros_like(tokens)) if self.guidance_scale > 1 else None
         return AudioCache(project(tokens), silent)
 
-    def preserve(self, noise: Tensor, init_latent: Tensor | None) -> Tensor:
-        """What sampling starts from: noise (F, C, h, w), with a first frame near init_latent (C, h, w).
-
-        init_latent is the last latent of the clip before, or None.
-        """
-        if init_latent is None:
-            return noise
-        first = torch.lerp(noise[0], init_latent.to(noise), self.preserved)
-        return torch.cat([first[None], noise[1:]])
-
     @torch.inference_mode()
     def denoise(
         self,
@@ -157,7 +142,8 @@ class ClipDenoiser:
         audio = tokens if isinstance(tokens, AudioCache) else self.project_audio(tokens)
         frames, _, height, width = pose_features.shape
         noise = draw_noise((frames, self.latent_channels, height, width), generator).to(self.models.device)
-        return self.sample(self.preserve(noise, init_latent), audio, pose_features, reference)
+        latents = noise if init_latent is None else preserve_in_clip(noise, init_latent)
+        return self.sample(latents, audio, pose_features, reference)
 
     @torch.inference_mode()
     def sample(

@@ -16,8 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# The official pipeline clamps its starting noise, which keeps outliers from becoming specks.
+#: The official pipeline clamps its starting noise, which keeps outliers from becoming specks.
 NOISE_LIMIT = 1.5
+#: Latent preservation: the share of the last latent of the clip before. The rest, 0.4, is noise.
+PRESERVED_SHARE = 0.6
 
 
 class SchedulerError(ValueError):
@@ -121,6 +123,26 @@ def draw_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Starting noise on the generator's device, float32, clamped as the official pipeline does."""
     noise = torch.randn(shape, generator=generator, device=generator.device)
     return noise.clamp_(-NOISE_LIMIT, NOISE_LIMIT)
+
+
+def preserve_latent(noise: Tensor, last_latent: Tensor) -> Tensor:
+    """The start of a frame that follows another: 0.6 of the latent before it and 0.4 of its noise.
+
+    Args:
+        noise: starting noise of one frame (C, h, w), or of a batch of them (…, C, h, w).
+        last_latent: scaled latent of the frame before, of the same shape.
+    """
+    return PRESERVED_SHARE * last_latent.to(noise) + (1 - PRESERVED_SHARE) * noise
+
+
+def preserve_in_clip(noise: Tensor, last_latent: Tensor) -> Tensor:
+    """A clip's starting latents (F, C, h, w) under `--use-init-latent`: its first frame follows another clip.
+
+    Args:
+        noise: starting noise of the clip (F, C, h, w). It stays as it is.
+        last_latent: the last scaled latent (C, h, w) of the clip before.
+    """
+    return torch.cat([preserve_latent(noise[:1], last_latent[None]), noise[1:]])
 
 
 def _timesteps(config: SchedulerConfig, count: int) -> list[int]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gpu_worker.denoiser.model import ReferenceCache
 from gpu_worker.denoiser.pipeline import ClipDenoiser
+from gpu_worker.denoiser.sampler import preserve_in_clip
 from gpu_worker.engine.device import keep_compiled_code, release_memory
 from gpu_worker.fast import TIERS, FastDenoiser
 from protocol.process.logs import first_line
@@ -69,7 +70,7 @@ class ClipSampler:
         """The clip's latents (F, C, h, w), float32, on the device.
 
         Args:
-            prepared: the clip; its noise is overwritten where the clip follows another.
+            prepared: the clip.
             reference: the avatar's keys and values.
             before: the last latent (C, h, w) of the clip before; None if there is none to follow.
         """
@@ -102,8 +103,7 @@ class ClipSampler:
         late = self._settings.late_start
         if late:
             return denoiser.steps[late].noised(before, noise), late
-        noise[0].mul_(1 - denoiser.preserved).add_(before, alpha=denoiser.preserved)
-        return noise, 0
+        return preserve_in_clip(noise, before), 0
 
     # ------------------------------------------------------------------ compiling
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gpu_worker.denoiser.loading import Models
 from gpu_worker.denoiser.model import ReferenceCache
-from gpu_worker.denoiser.pipeline import PRESERVED, frame_orders
+from gpu_worker.denoiser.pipeline import frame_orders
 from gpu_worker.denoiser.sampler import Step, make_steps
 from gpu_worker.fast.build import build
 from gpu_worker.fast.low import WatchingOps, layers_of, lower
@@ -65,7 +65,6 @@ class FastDenoiser:
         *,
         steps: int | None = None,
         guidance_scale: float | None = None,
-        preserved: float = PRESERVED,
         tier: Tier = TIERS["exact"],
         ops: TorchOps | None = None,
         graphs: bool = True,
@@ -74,7 +73,6 @@ class FastDenoiser:
         if scale > 1:
             raise FastUnavailable(f"guidance {scale} needs a second, unconditional half")
         self.models = models
-        self.preserved = preserved
         self.tier = supported(tier, models.device)
         self.steps: tuple[Step, ...] = make_steps(
             models.scheduler, models.config.steps if steps is None else steps

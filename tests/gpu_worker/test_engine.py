@@ -20,6 +20,7 @@ from gpu_worker.engine import load as loading
 from gpu_worker.engine.device import choose_device, cpu_has_bf16, dtype_choices, keep_compiled_code
 from gpu_worker.engine.serve import DenoiserEngine
 from gpu_worker.engine_api import ClipError
+from gpu_worker.fast import FastDenoiser
 from protocol.process.settings import Settings, SettingsError, load_settings
 from protocol.wire.messages import Clip
 from tests.helpers.official_layout import write_official_layout
@@ -117,6 +118,38 @@ def test_a_clip_follows_the_one_before(engine: DenoiserEngine, world: list[str])
     gap = make(engine, clip("follow", 3, seed=1))
     engine.close("follow", 0)
     assert np.array_equal(gap, make(engine, clip("follow", 3, seed=1)))
+
+
+@pytest.mark.parametrize("path", ["plain", "fast"])
+def test_a_clip_starts_from_the_one_before_and_noise(
+    world: list[str], monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """The served mix: 0.6 of the last latent of the clip before, 0.4 of the clip's own noise."""
+    engine = DenoiserEngine(settings_for(world, *QUICK))
+    engine.load()
+    first, second = (clip("mix", seq, frames=4, seed=seq) for seq in (0, 1))
+    if path == "fast":
+        fast = FastDenoiser(engine.model.denoiser.models, steps=2)
+        given = engine.prepare(first)
+        reference = engine.model.avatars.get("ann").reference
+        fast.prepare(given.noise, given.tokens, given.pose, reference)
+        engine.sampler._fast = fast
+    sampler = engine.sampler._fast or engine.model.denoiser
+    starts, ends = [], []
+    sample = sampler.sample
+
+    def watched(latents: torch.Tensor, *rest: Any) -> torch.Tensor:
+        starts.append(latents.clone())
+        ends.append(sample(latents, *rest))
+        return ends[-1]
+
+    monkeypatch.setattr(sampler, "sample", watched)
+    noise = [engine.prepare(each).noise.clone() for each in (first, second)]
+    for each in (first, second):
+        make(engine, each)
+    assert torch.equal(starts[0], noise[0])
+    torch.testing.assert_close(starts[1][0], 0.6 * ends[0][-1] + 0.4 * noise[1][0])
+    assert torch.equal(starts[1][1:], noise[1][1:])
 
 
 def test_without_latent_preservation_clips_stand_alone(engine: DenoiserEngine, world: list[str]) -> None:

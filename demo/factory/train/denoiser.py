@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
 from audio_worker.whisper import WhisperEncoder
@@ -29,11 +28,10 @@ from demo.factory.train.models import Networks, build_networks
 from demo.factory.train.replay import Replay
 from demo.factory.train.step import Gradients, GraphedLoss, Run, make_optimizer, share_weights
 from demo.factory.train.vae import LATENT_NOISE, AutoencoderLite, picture_loss, picture_weights, to_bytes
+from gpu_worker.denoiser.sampler import NOISE_LIMIT, SchedulerConfig, alphas_cumprod, preserve_latent
 from protocol.model.audio_tokens import audio_token_positions
 
 LAST_TIMESTEP = 999
-NOISE_LIMIT = 1.5
-KEEP, FRESH = 0.6, 0.4  # latent preservation, as the GPU worker mixes it
 CARRIED = 0.85  # share of clips that begin from a carried latent
 CARRIED_NOISE = 0.25  # up to this: the carried latent is a predicted one when serving, never quite the truth
 LATE_SHARE = 0.85  # share of samples at the last timestep
@@ -111,7 +109,7 @@ def starting_latents(batch: Batch, carry: Tensor) -> Tensor:
     noise = torch.randn_like(batch.clean).clamp_(-NOISE_LIMIT, NOISE_LIMIT)
     amount = CARRIED_NOISE * torch.rand(len(carry), 1, 1, 1, device=noise.device)
     carried = batch.carried + amount * torch.randn_like(batch.carried)
-    mixed = KEEP * carried + FRESH * noise[:, :, 0]
+    mixed = preserve_latent(noise[:, :, 0], carried)
     noise[:, :, 0] = torch.where(carry[:, None, None, None], mixed, noise[:, :, 0])
     return noise
 
@@ -131,6 +129,12 @@ def latent_weights(device: torch.device) -> Tensor:
     weights[FACE_ROWS, FACE_COLUMNS] = FACE_WEIGHT
     weights[MOUTH_ROWS, MOUTH_COLUMNS] = MOUTH_WEIGHT
     return weights / weights.mean()
+
+
+def signal_shares(device: torch.device) -> Tensor:
+    """The signal's share of the variance at each training timestep, float32 (1000,), as the sampler has."""
+    scheduler = SchedulerConfig.from_dict(INFERENCE["noise_scheduler_kwargs"])
+    return alphas_cumprod(scheduler).float().to(device)
 
 
 def noised(batch: Batch, alphas: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -262,7 +266,7 @@ class Trainer:
         self._compiled = torch.compile(self.networks) if compile_model else self.networks
         self._decode = torch.compile(vae.decode) if compile_model else vae.decode
         self._vae = vae
-        self._alphas = DDIMScheduler(**INFERENCE["noise_scheduler_kwargs"]).alphas_cumprod.to(device)
+        self._alphas = signal_shares(device)
         self._latent_weights = latent_weights(device)
         self._picture_weights = picture_weights(material)
         self._shares = torch.zeros(2, device=device)
