@@ -15,8 +15,8 @@ STAMP = ".echomimic-installed-requirements.lock"
 
 
 def run_all(venv: Path | str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """The real script; every test with it expects a refusal, so nothing is installed."""
-    command = ["env", f"ECHOMIMIC_VENV={venv}", "bash", str(ROOT / "scripts/run_all.sh")]
+    """The real script; every test with it expects a refusal, and without an index nothing is installed."""
+    command = ["env", "PIP_NO_INDEX=1", f"ECHOMIMIC_VENV={venv}", "bash", str(ROOT / "scripts/run_all.sh")]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=60)
 
 
