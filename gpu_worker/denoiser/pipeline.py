@@ -1,8 +1,8 @@
-"""From conditions to latents: clip after clip as used live, and the official pipeline over a sequence.
+"""From conditions to latents, clip after clip.
 
-Both are the same steps: reference picture → keys and values; pose maps → features; noise → latents, by a loop
-of denoiser and sampler. The official pipeline (antgroup/echomimic_v2, `pipeline_echomimicv2_acc.py`) rotates
-its windows by three frames at each step, even a single one, and the clip path does the same where the model's
+A reference picture becomes keys and values, pose maps become features, and a loop of denoiser and sampler
+turns noise into latents. The official pipeline (antgroup/echomimic_v2, `pipeline_echomimicv2_acc.py`) rotates
+its windows by three frames at each step, even a single one. The clip path does the same where the model's
 configuration says so.
 """
 
@@ -24,9 +24,6 @@ from gpu_worker.denoiser.model.transformer import KeysValues
 from gpu_worker.denoiser.sampler import draw_noise, make_steps, preserve_in_clip
 
 logger = logging.getLogger(__name__)
-
-WINDOW = 12
-OVERLAP = 3
 
 
 @dataclass(frozen=True)
@@ -204,57 +201,3 @@ def frame_orders(frames: int, steps: int, shift: int, device: torch.device) -> l
     """Positions (frames,) of a clip's frames at each step, when it rotates by `shift` frames a step."""
     places = torch.arange(frames, device=device)
     return [(places - index * shift) % frames for index in range(steps)]
-
-
-def context_windows(length: int, window: int = WINDOW, overlap: int = OVERLAP) -> list[list[int]]:
-    """Frame numbers of each of the official context windows over a closed loop of `length` frames.
-
-    Windows wrap around the end, so that each has the full size; a sequence no longer than one is one window.
-    """
-    if length <= window:
-        return [list(range(length))]
-    starts = range(0, length, window - overlap)
-    return [[(start + i) % length for i in range(window)] for start in starts]
-
-
-@torch.inference_mode()
-def denoise_sequence(
-    denoiser: ClipDenoiser,
-    noise: Tensor,
-    tokens: Tensor,
-    pose_features: Tensor,
-    reference: ReferenceCache,
-    *,
-    window: int = WINDOW,
-    overlap: int = OVERLAP,
-) -> Tensor:
-    """The official pipeline: a whole sequence, in overlapping windows whose predictions are averaged.
-
-    noise (L, C, h, w), tokens (L, T, 384), pose_features (L, c0, h, w) → scaled latents (L, C, h, w).
-    """
-    length = len(noise)
-    latents = noise.float().to(denoiser.models.device)
-    windows = context_windows(length, window, overlap)
-    for index, step in enumerate(denoiser.steps):
-        shift = index * denoiser.window_shift
-        total, count = torch.zeros_like(latents), torch.zeros(length, device=latents.device)
-        for frames in windows:
-            chosen = torch.tensor([(frame + shift) % length for frame in frames], device=latents.device)
-            prediction = denoiser.predict(
-                latents[chosen].transpose(0, 1)[None],
-                index,
-                denoiser.project_audio(tokens[chosen.to(tokens.device)]),
-                pose_features[chosen].transpose(0, 1)[None],
-                reference,
-                None,
-            )
-            total.index_add_(0, chosen, prediction[0].transpose(0, 1).float())
-            count.index_add_(0, chosen, torch.ones_like(chosen, dtype=count.dtype))
-        latents = step(latents, total / count[:, None, None, None])
-    return latents
-
-
-def encode_poses(denoiser: ClipDenoiser, maps: Tensor, batch: int = WINDOW) -> Tensor:
-    """Features (L, c0, h, w) of a long sequence of maps (L, 3, H, W), a batch at a time."""
-    starts = range(0, len(maps), batch)
-    return torch.cat([denoiser.encode_pose(maps[start : start + batch]) for start in starts])

@@ -34,9 +34,3 @@ def audio_token_positions(
     around = np.arange(-2 * margin, 2 * (margin + 1), dtype=np.int64)
     positions: NDArray[np.int64] = np.clip(centres[:, None] + around, 0, length - 1)
     return positions
-
-
-def gather_tokens(features: NDArray[np.floating], positions: NDArray[np.int64]) -> NDArray[np.floating]:
-    """Features (length, 5, width) at positions (frames, n) → tokens (frames, n·5, width), position-major."""
-    picked = features[positions]
-    return picked.reshape(len(positions), -1, features.shape[-1])

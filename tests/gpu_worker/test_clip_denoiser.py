@@ -12,11 +12,12 @@ from torch import Tensor
 from gpu_worker.avatars.vae_encoder import VaeEncoder
 from gpu_worker.denoiser.loading import Models
 from gpu_worker.denoiser.model import DenoisingUNet3D, PoseEncoder, ReferenceUNet2D, UNetConfig
-from gpu_worker.denoiser.pipeline import ClipDenoiser, denoise_sequence
+from gpu_worker.denoiser.pipeline import ClipDenoiser
 from gpu_worker.denoiser.sampler import SchedulerConfig, preserve_in_clip
 from tests.gpu_worker.conftest import model_config
 from tests.gpu_worker.test_model import MOTION, SMALL
 from tests.helpers.official_layout import INFERENCE
+from tests.helpers.official_sequence import denoise_sequence
 
 FRAMES, SIDE = 4, 16
 BASE = {**SMALL, "out_channels": 8}

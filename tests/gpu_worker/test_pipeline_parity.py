@@ -12,10 +12,16 @@ from diffusers import AutoencoderKL
 
 from gpu_worker.avatars.vae_encoder import VaeEncoder
 from gpu_worker.denoiser.loading import Models
-from gpu_worker.denoiser.pipeline import ClipDenoiser, context_windows, denoise_sequence, encode_poses
+from gpu_worker.denoiser.pipeline import ClipDenoiser
 from gpu_worker.denoiser.sampler import SchedulerConfig
-from protocol.model.audio_tokens import audio_token_positions, gather_tokens
+from protocol.model.audio_tokens import audio_token_positions
 from tests.gpu_worker.conftest import TinyModels, model_config
+from tests.helpers.official_sequence import (
+    context_windows,
+    denoise_sequence,
+    encode_poses,
+    gather_tokens,
+)
 from tests.helpers.parity import draw_weights, golden, relative_error, tiny_configs, whole_golden
 
 LIMIT = 5e-3
@@ -52,7 +58,7 @@ def conditions(denoiser: ClipDenoiser, numbers: dict[str, np.ndarray], length: i
     positions = audio_token_positions(length, 24, len(features))
     maps = torch.from_numpy(numbers["poses_uint8"][0, :, :length]).float().transpose(0, 1) / 255
     return {
-        "tokens": torch.from_numpy(gather_tokens(features, positions)),
+        "tokens": gather_tokens(features, positions),
         "pose_features": encode_poses(denoiser, maps),
         "reference": denoiser.prepare_reference(numbers["image"]).reference,
     }

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.model.audio_tokens import audio_token_positions, gather_tokens, tokens_per_frame
+from protocol.model.audio_tokens import audio_token_positions, tokens_per_frame
 from tests.helpers.parity import golden
 
 
@@ -32,14 +32,6 @@ def test_positions_exist_and_never_go_back(frames: int, fps: int, length: int, m
 def test_offset_is_history_before_the_first_frame() -> None:
     whole = audio_token_positions(36, 24, 75)
     assert np.array_equal(audio_token_positions(12, 24, 75, offset=50), whole[24:])
-
-
-def test_tokens_are_position_major() -> None:
-    features = np.arange(4 * 5 * 2, dtype=np.float32).reshape(4, 5, 2)
-    tokens = gather_tokens(features, np.array([[3, 0]]))
-    assert tokens.shape == (1, 10, 2)
-    assert np.array_equal(tokens[0, :5], features[3])
-    assert np.array_equal(tokens[0, 5:], features[0])
 
 
 def test_counts_must_be_positive() -> None:
