@@ -1,4 +1,7 @@
-"""Weights: files to tensors without running pickled code, tensors into modules with errors that say where."""
+"""The one reader of weights files: finds them, reads them without pickled code, puts them into modules.
+
+Every error names the file, and the key where one is wrong.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from protocol.model.lfs_pointer import lfs_pointer_error
 from protocol.process.settings import SettingsError
 
 State = dict[str, Tensor]
+_WRAPPERS = ("state_dict", "model_state_dict")  # the second is that of OpenAI's Whisper
 _NAMED = 3  # keys spelled out in an error; a wrong file would list thousands
 # Attention layers of VAEs written by diffusers before 0.18, sd-vae-ft-mse among them.
 _OLD_ATTENTION = (
@@ -28,18 +33,37 @@ class CheckpointError(SettingsError):
     """Weights that cannot be used; the message names the file and the key."""
 
 
+def find_weights(folder: Path, names: Sequence[str]) -> Path:
+    """The first of these files that the folder holds.
+
+    Raises:
+        CheckpointError: it holds none of them; names the folder and the files.
+    """
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(f"{folder}: holds none of {', '.join(names)}")
+
+
 def read_state_dict(path: Path | str) -> State:
     """Tensors of a `.safetensors`, `.pth`, `.pt` or `.bin` file, on the CPU.
 
-    A state dict nested under `state_dict` and a `module.` before every key are unwrapped.
-    Raises CheckpointError naming the file.
+    A state dict nested under `state_dict` or `model_state_dict` is unwrapped. A `module.` before every key
+    is taken off.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or a Git LFS pointer, or holds more than tensors.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such weights file")
+    pointer = lfs_pointer_error(path)
+    if pointer is not None:
+        raise CheckpointError(pointer)
     loaded = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
-        loaded = loaded["state_dict"]
+    for wrapper in _WRAPPERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
+            loaded = loaded[wrapper]
     if not isinstance(loaded, Mapping) or not loaded:
         raise CheckpointError(f"{path}: holds no weights")
     for key, value in loaded.items():

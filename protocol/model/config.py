@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from protocol.model.lfs_pointer import lfs_pointer_error
 from protocol.process.settings import SettingsError
 
 DTYPES = {"fp16": "float16", "fp32": "float32", "bf16": "bfloat16"}
@@ -80,6 +81,7 @@ class ModelConfig:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises ConfigError naming it."""
+    _refuse_lfs_pointer(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -91,6 +93,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping from a file. Raises ConfigError naming it."""
+    _refuse_lfs_pointer(path)
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
@@ -98,6 +101,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: holds no YAML mapping")
     return value
+
+
+def _refuse_lfs_pointer(path: Path) -> None:
+    pointer = lfs_pointer_error(path)
+    if pointer is not None:
+        raise ConfigError(pointer)
 
 
 def latent_scaling(vae_config: Mapping[str, Any]) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,17 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from protocol.model.checkpoint import CheckpointError, load_into, modern_vae_keys, read_state_dict
+from protocol.model.checkpoint import (
+    CheckpointError,
+    find_weights,
+    load_into,
+    modern_vae_keys,
+    read_state_dict,
+)
+from protocol.model.config import ConfigError, read_json, read_yaml
 from protocol.process.settings import SettingsError
+
+LFS_POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 3400035733\n"
 
 
 class Net(nn.Module):
@@ -44,6 +54,38 @@ def test_wrappings_are_taken_off(tmp_path: Path, state: dict[str, Tensor]) -> No
     path = tmp_path / "w.pth"
     torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}, "epoch": 3}, path)
     assert set(read_state_dict(path)) == set(state)
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict"])
+def test_either_wrapper_is_taken_off(tmp_path: Path, state: dict[str, Tensor], wrapper: str) -> None:
+    torch.save({"dims": {"n_mels": 80}, wrapper: state}, tmp_path / "w.pt")
+    assert set(read_state_dict(tmp_path / "w.pt")) == set(state)
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "tiny.pt", "w.bin"])
+def test_an_lfs_pointer_is_told_as_one(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text(LFS_POINTER)
+    with pytest.raises(CheckpointError, match=f"{name}: is a Git LFS pointer: run git lfs pull"):
+        read_state_dict(path)
+
+
+@pytest.mark.parametrize("read", [read_json, read_yaml])
+def test_a_configuration_that_is_an_lfs_pointer(tmp_path: Path, read: Callable[[Path], Any]) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(LFS_POINTER)
+    with pytest.raises(ConfigError, match=r"config\.json: is a Git LFS pointer: run git lfs pull"):
+        read(path)
+
+
+def test_weights_are_found_in_a_folder(tmp_path: Path) -> None:
+    names = ("a.safetensors", "b.bin")
+    with pytest.raises(CheckpointError, match=r"holds none of a\.safetensors, b\.bin"):
+        find_weights(tmp_path, names)
+    (tmp_path / "b.bin").touch()
+    assert find_weights(tmp_path, names) == tmp_path / "b.bin"
+    (tmp_path / "a.safetensors").touch()
+    assert find_weights(tmp_path, names) == tmp_path / "a.safetensors"
 
 
 class Harmful:
