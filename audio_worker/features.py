@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from audio_worker.adapter import apply_adapter
-from audio_worker.ring import RATE, WINDOW
+from audio_worker.ring import WINDOW
 from audio_worker.sessions import DueClip
 from audio_worker.whisper import POSITIONS, Window, load_whisper
 from protocol.model.audio_tokens import audio_token_positions
 from protocol.model.config import ModelConfig
 from protocol.model.hardware.threads import thread_count
 from protocol.process.settings import Settings
+from protocol.wire.clock import pts_of_clip
 from protocol.wire.messages import Array16, InfoValue
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ def clip_positions(clip_frames: int, fps: int, margin: int) -> torch.Tensor:
 
     The clip is the end of the 1.5 s window, so its first frame is not at the window's first position.
     """
-    first = (WINDOW - clip_frames * RATE // fps) * POSITIONS // WINDOW
+    first = (WINDOW - pts_of_clip(1, fps, clip_frames)) * POSITIONS // WINDOW
     positions = audio_token_positions(clip_frames, fps, POSITIONS, margin=margin, offset=first)
     return torch.from_numpy(positions)
 

@@ -12,7 +12,8 @@ import math
 
 import torch
 
-SAMPLE_RATE = 16_000
+from protocol.wire.clock import SAMPLE_RATE
+
 N_FFT = 400
 HOP = 160
 N_MELS = 80

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-RATE = 16_000
+from protocol.wire.clock import SAMPLE_RATE, clip_at, pts_after, pts_of_clip
+
 WINDOW = 24_000
-MAX_GAP = 2 * RATE
+MAX_GAP = 2 * SAMPLE_RATE
 """A hole of up to 2 s in a stream is filled with silence; after a longer one the stream begins anew there."""
 
 Samples = npt.NDArray[np.float32]
@@ -47,7 +48,7 @@ class ClipRing:
     """
 
     def __init__(self, fps: int, clip_frames: int) -> None:
-        if clip_frames * RATE > WINDOW * fps:
+        if pts_of_clip(1, fps, clip_frames) > WINDOW:
             raise SpeechError(
                 f"a clip of {clip_frames} frames at {fps} frames a second lasts longer than 1.5 s; "
                 "ask for fewer frames or a higher rate"
@@ -65,14 +66,11 @@ class ClipRing:
 
     def clip_start(self, seq: int) -> int:
         """pts of the first frame of clip `seq`."""
-        return seq * self._clip_frames * RATE // self._fps
+        return pts_of_clip(seq, self._fps, self._clip_frames)
 
     def clip_at(self, pts: int) -> int:
         """The clip that sample `pts` belongs to."""
-        seq = pts * self._fps // (self._clip_frames * RATE)
-        while self.clip_start(seq + 1) <= pts:
-            seq += 1
-        return seq
+        return clip_at(pts, self._fps, self._clip_frames)
 
     def push(self, samples: Samples, pts: int) -> list[Window]:
         """Add samples, the first at `pts`; the windows of the clips they complete.
@@ -141,7 +139,7 @@ class SpeechStream:
 
     def push(self, samples: Samples, pts: int, flush: bool = False) -> list[Window]:
         """Add samples at the stream's own rate, the first at `pts` (16 kHz); `flush` completes the clip."""
-        if self.sample_rate == RATE:
+        if self.sample_rate == SAMPLE_RATE:
             windows = self._ring.push(samples, pts)
             return windows + self._ring.flush() if flush else windows
         windows = []
@@ -158,17 +156,19 @@ class SpeechStream:
 
     def _expected(self) -> int:
         """pts of the next input sample."""
-        return self._start + self._taken * RATE // self.sample_rate
+        return self._start + pts_after(self._taken, self.sample_rate)
 
     def _skip_known(self, samples: Samples, pts: int) -> tuple[Samples, int]:
         known = self._expected() if self._resampler is not None else self._ring.position
         if known is None or known - pts <= 2:
             return samples, pts
-        return samples[-(-(known - pts) * self.sample_rate // RATE) :], known
+        return samples[-(-(known - pts) * self.sample_rate // SAMPLE_RATE) :], known
 
     def _resample(self, samples: Samples, pts: int) -> list[Window]:
         if self._resampler is None:
-            self._resampler = soxr.ResampleStream(self.sample_rate, RATE, 1, dtype="float32", quality="HQ")
+            self._resampler = soxr.ResampleStream(
+                self.sample_rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ"
+            )
             self._start, self._taken, self._given = pts, 0, 0
         self._taken += len(samples)
         return self._emit(self._resampler.resample_chunk(samples))

@@ -23,12 +23,12 @@ from protocol.model.hardware.threads import thread_count
 from protocol.process.compute import Output
 from protocol.process.settings import Settings
 from protocol.process.stage import Stage, Worker
+from protocol.wire.clock import first_frame_from, pts_of_frame
 from protocol.wire.messages import Array16, Frame, InfoValue, Latents
 
 log = logging.getLogger(__name__)
 
 STAGE = "encoder_worker"
-RATE = 16_000
 FIGURES_EVERY = 0.5
 
 
@@ -162,8 +162,8 @@ def _key(msg: Latents) -> ClipKey:
 
 def _frame(msg: Latents, index: int, height: int, width: int, jpeg: bytes) -> Frame:
     # positions are those of whole frames of the stream, so they do not drift where fps does not divide 16000
-    first = -(-msg.pts * msg.fps // RATE)
-    pts = (first + index) * RATE // msg.fps
+    first = first_frame_from(msg.pts, msg.fps)
+    pts = pts_of_frame(first + index, msg.fps)
     count = len(msg.latents)
     # a client of version 1 gets bare pictures: the comment tells it where in the stream they belong
     marked = with_comment(jpeg, f"echomimic pts={pts}")

@@ -27,11 +27,11 @@ from protocol.hop.aio import pump
 from protocol.hop.results import ResultServer
 from protocol.process.settings import Settings
 from protocol.wire.browser import MAX_MESSAGE_BYTES, SUBPROTOCOL_V2, BrowserError, Options
+from protocol.wire.clock import FRAME_RATES, FULL_RATE, SAMPLE_RATE, frames_of_clip
 from protocol.wire.messages import Close, Failed, Frame, Pcm, Status
 
 log = logging.getLogger(__name__)
 
-RATES = (24, 12, 8)
 TICK = 0.1
 #: Connections that are not sessions yet, or no more.
 SPARE_CONNECTIONS = 64
@@ -141,16 +141,16 @@ class Gateway:
         if not self.board.ready:
             why = ", ".join(f"{stage} is {state}" for stage, state in self.board.report().items())
             raise BrowserError("not_ready", f"try again soon: {why}")
-        held = self.board.fps or RATES[0]
+        held = self.board.fps or FULL_RATE
         fps = min(options.fps or held, held)
-        if options.fps is not None and options.fps not in {held, *RATES} and options.fps < held:
-            known = ", ".join(str(rate) for rate in sorted({held, *RATES}) if rate <= held)
+        if options.fps is not None and options.fps not in {held, *FRAME_RATES} and options.fps < held:
+            known = ", ".join(str(rate) for rate in sorted({held, *FRAME_RATES}) if rate <= held)
             raise BrowserError("bad_option", f"fps {options.fps}: give one of {known}")
         width, height = self.board.size
         return Choice(
             avatar=_pick("avatar", options.avatar, self.board.avatars),
             pose=_pick("pose", options.pose, self.board.poses),
-            shape=ClipShape(fps, max(1, self.settings.clip_frames * fps // 24)),
+            shape=ClipShape(fps, frames_of_clip(fps, self.settings.clip_frames)),
             sample_rate=options.sample_rate or self.settings.sample_rate,
             width=width,
             height=height,
@@ -247,7 +247,7 @@ class Gateway:
             "height": height,
             "model": self.board.model,
             "notice": self.board.notice,
-            "sample_rate": 16000,
+            "sample_rate": SAMPLE_RATE,
             "max_sessions": self.settings.max_sessions,
         }
 

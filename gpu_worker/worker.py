@@ -14,6 +14,7 @@ from protocol.hop import Acked, Event, Job, WorkerJoined
 from protocol.process.compute import Output
 from protocol.process.settings import Settings, SettingsError
 from protocol.process.stage import Stage, Worker
+from protocol.wire.clock import FULL_RATE
 from protocol.wire.limits import CREDIT
 from protocol.wire.messages import Clip, Close, InfoValue, Latents, Work
 
@@ -63,7 +64,7 @@ class GpuWorker(Worker):
         self._engine = engine
         self._prefetch = Prefetch(engine, stage.compute, stage.wake, stage.metrics)
         self._trial = Trial(engine, settings, f"_pace-{settings.worker_index}", stage.wake)
-        self._pace = Pace(settings.fps or 24, 0.0, "")
+        self._pace = Pace(settings.fps or FULL_RATE, 0.0, "")
         self._retries = 0
         self._held: dict[Key, list[Job]] = {}
         self._extra_running = False

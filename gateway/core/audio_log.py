@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Samples = npt.NDArray[np.float32]
+from protocol.wire.clock import SAMPLE_RATE, pts_after, pts_of_clip, samples_until
 
-#: Rate of the session clock, `pts` per second.
-CLOCK_RATE = 16000
+Samples = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class ClipShape:
 
     def pts(self, clip: int) -> int:
         """pts of the first sample of `clip`."""
-        return clip * self.frames * CLOCK_RATE // self.fps
+        return pts_of_clip(clip, self.fps, self.frames)
 
     @property
     def seconds(self) -> float:
@@ -68,7 +67,7 @@ class AudioLog:
     without pauses, clip k covers the client's samples from `bound(k)` to `bound(k + 1)`.
     """
 
-    def __init__(self, shape: ClipShape, rate: int = CLOCK_RATE, position: int = 0) -> None:
+    def __init__(self, shape: ClipShape, rate: int = SAMPLE_RATE, position: int = 0) -> None:
         self.shape = shape
         self.rate = rate
         self.clip = 0  # the clip being filled
@@ -81,7 +80,7 @@ class AudioLog:
 
     def bound(self, clip: int) -> int:
         """The client's sample at which `clip` begins, were there no pauses."""
-        return self.shape.pts(clip) * self.rate // CLOCK_RATE
+        return samples_until(self.shape.pts(clip), self.rate)
 
     @property
     def partial(self) -> int:
@@ -102,7 +101,7 @@ class AudioLog:
         """Add samples, shape (n,); gives the pieces they make, cut at clip ends."""
         pieces = []
         start = 0
-        self._held_back = self.rate != CLOCK_RATE and (self._held_back or len(samples) > 0)
+        self._held_back = self.rate != SAMPLE_RATE and (self._held_back or len(samples) > 0)
         while start < len(samples):
             room = self.missing
             part = samples[start : start + room]
@@ -152,7 +151,7 @@ class AudioLog:
         return self._done.pop(clip)
 
     def _next_pts(self) -> int:
-        return self.shape.pts(self.clip) + self._filled * CLOCK_RATE // self.rate
+        return self.shape.pts(self.clip) + pts_after(self._filled, self.rate)
 
     def _finish(self, now: float, joined: bool) -> None:
         self._done[self.clip] = ClipAudio(

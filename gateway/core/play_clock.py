@@ -7,7 +7,8 @@ since the client last paused, and a clip that comes later than its turn makes th
 
 from __future__ import annotations
 
-from gateway.core.audio_log import CLOCK_RATE, ClipAudio, ClipShape
+from gateway.core.audio_log import ClipAudio, ClipShape
+from protocol.wire.clock import SAMPLE_RATE
 
 #: Seconds past its time from which a picture counts as late: what a client's jitter buffer takes.
 LATE_AFTER = 0.1
@@ -38,7 +39,7 @@ class PlayClock:
 
     def due(self, pts: int) -> float:
         """When the picture at `pts` of the clip that began last is shown."""
-        return self.start + (pts - self._clip_pts) / CLOCK_RATE
+        return self.start + (pts - self._clip_pts) / SAMPLE_RATE
 
     def arrived(self, pts: int, now: float) -> None:
         """Count the picture as late if its time has passed."""

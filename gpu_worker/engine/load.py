@@ -18,12 +18,12 @@ from gpu_worker.denoiser.pipeline import AvatarCache, ClipDenoiser
 from gpu_worker.engine.device import choose_device, dtype_choices
 from gpu_worker.poses.store import PoseStore
 from gpu_worker.poses.track import PoseTrack
-from gpu_worker.rate.pace import RATES, frames_at
 from protocol.model.assets import avatar_paths, pose_paths
 from protocol.model.audio_tokens import tokens_per_frame
 from protocol.model.config import ModelConfig
 from protocol.model.hardware.threads import thread_count
 from protocol.process.settings import Settings, SettingsError
+from protocol.wire.clock import FULL_RATE, frames_of_clip
 from protocol.wire.limits import TOKEN_WIDTH
 
 logger = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ def _load_denoiser(
 def _blank_clip(settings: Settings, config: ModelConfig, denoiser: ClipDenoiser) -> Callable[[], object]:
     """A function that makes a clip at 24 fps of a black picture, an empty pose and silence, for timing."""
     width, height = settings.width or config.width, settings.height or config.height
-    frames = frames_at(RATES[0], settings.clip_frames)
+    frames = frames_of_clip(FULL_RATE, settings.clip_frames)
     reference = denoiser.prepare_reference(np.zeros((height, width, 3), np.uint8)).reference
     pose = denoiser.encode_pose(torch.zeros(frames, 3, height, width))
     tokens = torch.zeros(frames, tokens_per_frame(settings.audio_margin), TOKEN_WIDTH)

@@ -21,10 +21,10 @@ from gpu_worker.engine.compiled import ClipSampler, PreparedClip
 from gpu_worker.engine.device import device_errors, device_name, release_memory, wait_for_device
 from gpu_worker.engine.load import LoadedModel, dtype_name, load_model
 from gpu_worker.engine_api import ClipError
-from gpu_worker.rate.pace import RATES, frames_at
 from gpu_worker.sessions import LatentTable, clip_seed
 from protocol.model.hardware.gpu_memory import device_memory
 from protocol.process.settings import Settings
+from protocol.wire.clock import FRAME_RATES, frames_of_clip, pts_of_clip
 from protocol.wire.limits import TOKEN_WIDTH
 from protocol.wire.messages import Array16, Clip, InfoValue
 
@@ -77,7 +77,7 @@ class DenoiserEngine:
         while poses.warm_some(poses.names[0]):
             if time.monotonic() - begin > POSE_WARM_SECONDS:
                 break
-        for fps in RATES if self.settings.fps is None else (self.settings.fps,):
+        for fps in FRAME_RATES if self.settings.fps is None else (self.settings.fps,):
             self._make_warm_up_clip(fps)
         wait_for_device(self.model.device)
         logger.info("warm-up took %.1f s", time.monotonic() - begin)
@@ -88,7 +88,7 @@ class DenoiserEngine:
 
     def ready_for(self, fps: int) -> None:
         """Compiles for clips of this rate. Other shapes run in plain torch: no clip waits for a compiler."""
-        frames = frames_at(fps, self.settings.clip_frames)
+        frames = frames_of_clip(fps, self.settings.clip_frames)
         if self.sampler.can_compile_for(frames):
             self.sampler.compile_for(
                 frames, lambda: self._warm_up_inputs(fps), lambda: self._make_warm_up_clip(fps)
@@ -167,8 +167,8 @@ class DenoiserEngine:
         self._last_latents.close(session, epoch)
 
     def sample_clip(self, session: str, seq: int, fps: int) -> Clip:
-        frames = frames_at(fps, self.settings.clip_frames)
-        pts = seq * frames * 16000 // fps
+        frames = frames_of_clip(fps, self.settings.clip_frames)
+        pts = pts_of_clip(seq, fps, frames)
         shape = (frames, self.model.token_count, TOKEN_WIDTH)
         tokens = np.random.default_rng(seq).standard_normal(shape).astype(np.float16)
         avatar, pose = self.model.avatars.names[0], self.model.poses.names[0]

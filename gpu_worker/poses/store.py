@@ -13,6 +13,7 @@ import torch
 
 from gpu_worker.engine_api import ClipError
 from protocol.model.assets import DEFAULT, AssetError, listed, named_files
+from protocol.wire.clock import SAMPLE_RATE
 
 logger = logging.getLogger(__name__)
 
@@ -73,9 +74,10 @@ class PoseStore:
         """The pose frame nearest in time to each of `count` frames that follow `pts` at `fps`; poses loop."""
         track = self._tracks[self.resolve(name)]
         # Frame i shows time pts/16000 + i/fps, kept as a fraction so that a long session can't drift.
-        unit = 16000 * fps
+        unit = SAMPLE_RATE * fps
         return [
-            (2 * (pts * fps + i * 16000) * track.fps + unit) // (2 * unit) % len(track) for i in range(count)
+            (2 * (pts * fps + i * SAMPLE_RATE) * track.fps + unit) // (2 * unit) % len(track)
+            for i in range(count)
         ]
 
     def gather(self, name: str, indices: Sequence[int]) -> torch.Tensor:

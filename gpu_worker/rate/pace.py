@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-RATES = (24, 12, 8)
+from protocol.wire.clock import FRAME_RATES, frames_of_clip
+
 CLIPS = 5
 OUTSTANDING = 3
 """One being decoded, one denoised, one prepared: what a session in full flow keeps in the worker."""
@@ -53,14 +54,9 @@ def headroom(cores: int) -> float:
     return min(HEADROOM, 1.0 - REST / cores)
 
 
-def frames_at(fps: int, clip_frames: int) -> int:
-    """Frames of a clip at `fps`, which lasts as long as `clip_frames` at 24 fps do (12, 6, 4 by default)."""
-    return max(1, clip_frames * fps // RATES[0])
-
-
 def given_pace(fps: int, clip_seconds: float, clip_frames: int) -> Pace:
     """The rate of `--fps`, kept whatever it costs; the notice says if even denoising can't follow."""
-    lasts = frames_at(fps, clip_frames) / fps
+    lasts = frames_of_clip(fps, clip_frames) / fps
     notice = ""
     if clip_seconds > lasts:
         notice = (
@@ -94,7 +90,7 @@ class PaceTrial:
     @property
     def fps(self) -> int:
         """The rate on trial."""
-        return RATES[self._rate]
+        return FRAME_RATES[self._rate]
 
     @property
     def outstanding(self) -> int:
@@ -110,7 +106,7 @@ class PaceTrial:
     def sent(self, denoise_seconds: float, now: float) -> None:
         """One is on its way, after this long in the denoiser."""
         self._sent += 1
-        lasts = frames_at(self.fps, self._clip_frames) / self.fps
+        lasts = frames_of_clip(self.fps, self._clip_frames) / self.fps
         if denoise_seconds > HOPELESS * lasts:
             self._again = False
             self._judge(denoise_seconds, now)
@@ -125,8 +121,8 @@ class PaceTrial:
             self._judge((self._back[CLIPS - 1] - self._back[0]) / (CLIPS - 1), now)
 
     def _judge(self, clip_seconds: float, now: float) -> None:
-        lasts = frames_at(self.fps, self._clip_frames) / self.fps
-        share = max(self._share, LAST_HEADROOM) if self.fps == RATES[-1] else self._share
+        lasts = frames_of_clip(self.fps, self._clip_frames) / self.fps
+        share = max(self._share, LAST_HEADROOM) if self.fps == FRAME_RATES[-1] else self._share
         held = clip_seconds <= share * lasts
         self._sent, self._back = 0, []
         self.attempt += 1
@@ -136,7 +132,7 @@ class PaceTrial:
             self._again, self._not_before = False, now + SETTLE
         else:
             self._missed.append(f"{clip_seconds:.2f} s at {self.fps} fps")
-            if self.fps == RATES[-1]:
+            if self.fps == FRAME_RATES[-1]:
                 self.result = Pace(self.fps, clip_seconds, self._notice(lasts, held))
             else:
                 self._rate += 1

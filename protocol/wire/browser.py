@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from protocol.wire.clock import SAMPLE_RATE
+
 SUBPROTOCOL_V2 = "echomimic-live.v2"
 
 KIND_FRAME = 0x01
@@ -32,7 +34,7 @@ MAX_MESSAGE_BYTES = 1 << 20
 MAX_TEXT_CHARS = 4096
 #: Samples are floats in -1..1. Hot signals pass; int16 values that were never divided do not.
 MAX_AMPLITUDE = 16.0
-SAMPLE_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+SAMPLE_RATES = (8000, 11025, 12000, SAMPLE_RATE, 22050, 24000, 32000, 44100, 48000)
 
 _FRAME = struct.Struct("<BBHHHIIQ")  # kind, flags, index, count, 0, epoch, seq, pts
 _AUDIO = struct.Struct("<BBHHHIIQQ")  # kind, flags, 0, 0, 0, epoch, seq, pts, position

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from protocol.wire.clock import SAMPLE_RATE
 from scripts.bench.common.tools import machine, speak
 from scripts.bench.host import default as bench_default
 from scripts.bench.host import machines as bench_machines
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as folder:
             wav = Path(folder) / "speech.wav"
             speech = read_sound(args.wav) if args.wav else synthetic_voice(sizes.speech)
-            length = round(sizes.speech * 16000)
+            length = round(sizes.speech * SAMPLE_RATE)
             write_wav(wav, np.tile(speech, -(-length // len(speech)))[:length])
             if "default" in parts:
                 default_run(wav, flags, sizes.poured)

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from protocol.wire.clock import FULL_RATE, SAMPLE_RATE
 from scripts.talk.live import ClientError, Plan, server_info, speak
 from scripts.talk.sound import SoundError, read_sound, synthetic_voice
 from scripts.talk.stream_check import Report
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             for number in range(args.sessions)
         ]
-        fps = args.fps or int(info.get("fps") or 24)
+        fps = args.fps or int(info.get("fps") or FULL_RATE)
         clip_frames = args.clip_frames or max(1, fps // 2)
         reports = asyncio.run(_speak_all(args.url, plans, fps, clip_frames))
     except (ClientError, SoundError) as error:
@@ -106,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         "--clip-frames", type=int, metavar="N", help="frames of a clip (default: half a second)"
     )
     parser.add_argument(
-        "--rate", type=int, default=16000, help="rate of the samples sent (default %(default)s)"
+        "--rate", type=int, default=SAMPLE_RATE, help="rate of the samples sent (default %(default)s)"
     )
     parser.add_argument("--seconds", type=float, help="send only the first seconds")
     parser.add_argument("--save-frames", type=Path, metavar="DIR", help="write the pictures there")

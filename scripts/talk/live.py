@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
 
 from protocol.wire.browser import SUBPROTOCOL_V2, BrowserError, VideoMessage
+from protocol.wire.clock import SAMPLE_RATE
 from scripts.talk.stream_check import Report, StreamCheck
 
 Samples = npt.NDArray[np.float32]
@@ -37,7 +38,7 @@ class Plan:
     """What one session does. `samples` are at `rate` Hz; `on_frame` sees each picture with its number."""
 
     samples: Samples
-    rate: int = 16000
+    rate: int = SAMPLE_RATE
     version: int = 1
     avatar: str = ""
     pose: str = ""

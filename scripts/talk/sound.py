@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from protocol.wire.clock import SAMPLE_RATE
+
 Samples = npt.NDArray[np.float32]
-RATE = 16000
 
 
 class SoundError(ValueError):
     """A sound file cannot be used; the text names it and says why."""
 
 
-def read_sound(path: Path, rate: int = RATE) -> Samples:
+def read_sound(path: Path, rate: int = SAMPLE_RATE) -> Samples:
     """A sound file as mono float32 at ``rate`` Hz, shape (samples,).
 
     WAV with 8, 16, 24 or 32 bit integers is read by itself; other files where ``soundfile`` is installed.
@@ -62,14 +63,14 @@ def _read_other(path: Path, error: Exception) -> tuple[Samples, int]:
     return values.mean(axis=1, dtype=np.float32), int(rate)
 
 
-def write_wav(path: Path, samples: Samples, rate: int = RATE) -> None:
+def write_wav(path: Path, samples: Samples, rate: int = SAMPLE_RATE) -> None:
     """Write mono float samples in −1..1 as 16 bit WAV."""
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, rate, 0, "NONE", ""))
         file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
 
 
-def synthetic_voice(seconds: float, *, seed: int = 0, rate: int = RATE) -> Samples:
+def synthetic_voice(seconds: float, *, seed: int = 0, rate: int = SAMPLE_RATE) -> Samples:
     """A voice-like sound, shape (seconds × rate,): vowels of a buzzing source, with pauses between them.
 
     The source is a pulse train of falling pitch, the vowels pairs of resonances (formants) of common vowels

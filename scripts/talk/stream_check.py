@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from protocol.wire.browser import VideoMessage, decode_down
+from protocol.wire.clock import SAMPLE_RATE, first_frame_from, pts_of_clip, pts_of_frame, samples_until
 
-CLOCK = 16000
 #: Jitter buffer of the play-out that decides which frames are late, in seconds.
 JITTER = 0.15
 _PTS_COMMENT = re.compile(rb"\xff\xfe..echomimic pts=(\d+)", re.DOTALL)
@@ -68,7 +68,7 @@ class StreamCheck:
     `rate` is the rate of the client's samples; `fps` and `clip_frames` what the session runs with.
     """
 
-    def __init__(self, version: int, fps: int, clip_frames: int, rate: int = CLOCK) -> None:
+    def __init__(self, version: int, fps: int, clip_frames: int, rate: int = SAMPLE_RATE) -> None:
         self.version, self.fps, self.clip_frames, self.rate = version, fps, clip_frames, rate
         self.numbers: list[int] = []  # of the frames, in the order received
         self.times: list[float] = []  # when
@@ -80,7 +80,7 @@ class StreamCheck:
 
     def clip_start(self, clip: int) -> int:
         """Position of a clip's first sample, in the client's samples."""
-        return clip * self.clip_frames * CLOCK // self.fps * self.rate // CLOCK
+        return samples_until(pts_of_clip(clip, self.fps, self.clip_frames), self.rate)
 
     def sent(self, samples: int, now: float) -> None:
         """`samples` more have been handed to the socket at `now`."""
@@ -179,14 +179,15 @@ class StreamCheck:
             number = message.seq * self.clip_frames + message.index
             if message.epoch != 0 or message.count != self.clip_frames:
                 self._problem(f"frame {number}: epoch {message.epoch}, {message.count} frames in its clip")
-            if message.pts != number * CLOCK // self.fps:
-                self._problem(f"frame {number} carries pts {message.pts}, not {number * CLOCK // self.fps}")
+            expected = pts_of_frame(number, self.fps)
+            if message.pts != expected:
+                self._problem(f"frame {number} carries pts {message.pts}, not {expected}")
             return number
         mark = _PTS_COMMENT.search(message.jpeg, 0, 128)
         if mark is None:
             return len(self.numbers)
         self._marked = True
-        return -(-int(mark.group(1)) * self.fps // CLOCK)
+        return first_frame_from(int(mark.group(1)), self.fps)
 
     def _order_by(self) -> str:
         if self.version == 2:

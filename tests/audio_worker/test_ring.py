@@ -8,9 +8,10 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audio_worker.ring import RATE, WINDOW, ClipRing, Samples, SpeechError, SpeechStream, Window
+from audio_worker.ring import WINDOW, ClipRing, Samples, SpeechError, SpeechStream, Window
+from protocol.wire.clock import SAMPLE_RATE
 
-SPEECH = np.random.default_rng(3).uniform(-1, 1, 5 * RATE).astype(np.float32)
+SPEECH = np.random.default_rng(3).uniform(-1, 1, 5 * SAMPLE_RATE).astype(np.float32)
 
 
 def chunks(samples: Samples, sizes: list[int]) -> list[Samples]:
@@ -24,15 +25,15 @@ def chunks(samples: Samples, sizes: list[int]) -> list[Samples]:
 
 
 def stream(
-    samples: Samples, sizes: list[int], rate: int = RATE, fps: int = 24, frames: int = 12
+    samples: Samples, sizes: list[int], rate: int = SAMPLE_RATE, fps: int = 24, frames: int = 12
 ) -> list[Window]:
     """All windows of a stream sent in chunks, and flushed."""
     speech = SpeechStream(rate, fps, frames)
     windows, sent = [], 0
     for chunk in chunks(samples, sizes):
-        windows += speech.push(chunk, sent * RATE // rate)
+        windows += speech.push(chunk, sent * SAMPLE_RATE // rate)
         sent += len(chunk)
-    return windows + speech.push(np.zeros(0, np.float32), sent * RATE // rate, flush=True)
+    return windows + speech.push(np.zeros(0, np.float32), sent * SAMPLE_RATE // rate, flush=True)
 
 
 def expected(samples: Samples, fps: int, frames: int) -> list[Window]:
@@ -40,7 +41,7 @@ def expected(samples: Samples, fps: int, frames: int) -> list[Window]:
     windows: list[Window] = []
     while True:
         seq = len(windows)
-        start, end = seq * frames * RATE // fps, (seq + 1) * frames * RATE // fps
+        start, end = seq * frames * SAMPLE_RATE // fps, (seq + 1) * frames * SAMPLE_RATE // fps
         if start >= len(samples):
             return windows
         padded = np.concatenate([np.zeros(WINDOW, np.float32), samples, np.zeros(WINDOW, np.float32)])
@@ -56,7 +57,7 @@ def same(left: list[Window], right: list[Window]) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    sizes=st.lists(st.integers(1, 3 * RATE), min_size=1, max_size=6).filter(lambda s: sum(s) > 50),
+    sizes=st.lists(st.integers(1, 3 * SAMPLE_RATE), min_size=1, max_size=6).filter(lambda s: sum(s) > 50),
     length=st.integers(1, len(SPEECH)),
     shape=st.sampled_from([(24, 12), (12, 6), (8, 4), (25, 12), (30, 12), (24, 5), (8, 12)]),
 )
@@ -79,7 +80,7 @@ def test_one_sample_at_a_time() -> None:
 )
 def test_other_rates_are_resampled_the_same_in_any_chunks(sizes: list[int], rate: int, length: int) -> None:
     samples = SPEECH[:length]
-    whole = soxr.resample(samples, rate, RATE, quality="HQ")[: length * RATE // rate]
+    whole = soxr.resample(samples, rate, SAMPLE_RATE, quality="HQ")[: length * SAMPLE_RATE // rate]
     got, wanted = stream(samples, sizes, rate=rate), expected(whole, 24, 12)
     assert [(w.seq, w.pts) for w in got] == [(w.seq, w.pts) for w in wanted]
     for a, b in zip(got, wanted, strict=True):

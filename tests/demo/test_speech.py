@@ -12,7 +12,8 @@ from demo.factory.motion.visemes import CHANNELS, visemes
 from demo.factory.speech import augment, corpus, engines, make_speech, texts
 from demo.factory.speech.closures import RELEASE, refine_closures
 from demo.factory.speech.stream import ALIGNMENT, make_stream
-from demo.factory.speech.utterance import SAMPLE_RATE, Utterance
+from demo.factory.speech.utterance import Utterance
+from protocol.wire.clock import SAMPLE_RATE
 
 RATE = SAMPLE_RATE
 needs_flite = pytest.mark.skipif(shutil.which("flite") is None, reason="flite is not installed")

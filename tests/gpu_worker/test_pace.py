@@ -10,13 +10,12 @@ from gpu_worker.rate.pace import (
     CLIPS,
     HEADROOM,
     OUTSTANDING,
-    RATES,
     Pace,
     PaceTrial,
-    frames_at,
     given_pace,
     headroom,
 )
+from protocol.wire.clock import FRAME_RATES, frames_of_clip
 
 
 def simulate(cost_per_frame: float, clip_frames: int = 12, settle: float = 0.0) -> tuple[Pace, list[int]]:
@@ -32,7 +31,7 @@ def simulate(cost_per_frame: float, clip_frames: int = 12, settle: float = 0.0) 
             trial.sent(0.0, now)
         assert trial.outstanding <= OUTSTANDING
         if on_their_way:
-            now += cost_per_frame * frames_at(trial.fps, clip_frames) * (3 if now < settle else 1)
+            now += cost_per_frame * frames_of_clip(trial.fps, clip_frames) * (3 if now < settle else 1)
             trial.came_back(on_their_way.pop(0), now)
         else:
             now += 0.1
@@ -96,16 +95,16 @@ def test_given_rate_is_kept_and_the_notice_says_what_it_costs() -> None:
 @given(st.floats(0.0, 1.0), st.integers(1, 24))
 def test_any_machine_gets_a_rate_it_holds_if_there_is_one(cost: float, clip_frames: int) -> None:
     pace, _ = simulate(cost, clip_frames)
-    assert pace.fps in RATES
+    assert pace.fps in FRAME_RATES
 
     def holds(fps: int) -> bool:
         return cost * fps <= HEADROOM * 0.999
 
-    if any(holds(fps) for fps in RATES):
-        assert pace.fps >= max(fps for fps in RATES if holds(fps))
+    if any(holds(fps) for fps in FRAME_RATES):
+        assert pace.fps >= max(fps for fps in FRAME_RATES if holds(fps))
     assert CLIPS > OUTSTANDING
 
 
 def test_frames_of_a_clip_last_as_long_at_each_rate() -> None:
-    assert [frames_at(fps, 12) for fps in (24, 12, 8)] == [12, 6, 4]
-    assert frames_at(8, 1) == 1
+    assert [frames_of_clip(fps, 12) for fps in (24, 12, 8)] == [12, 6, 4]
+    assert frames_of_clip(8, 1) == 1

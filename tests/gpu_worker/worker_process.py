@@ -19,13 +19,13 @@ import zmq
 
 from gpu_worker.engine_api import ClipError, DeviceLost
 from gpu_worker.prefetch import QUEUE_DEPTH
-from gpu_worker.rate.pace import frames_at
 from gpu_worker.sessions import LatentTable
 from gpu_worker.worker import GpuWorker, credit
 from protocol.hop import Acked, HopClient, HopServer, Job, WorkerJoined
 from protocol.hop.results import ResultServer
 from protocol.process.settings import Settings, load_settings, settings_from_command_line
 from protocol.process.stage import Stage
+from protocol.wire.clock import frames_of_clip
 from protocol.wire.messages import Array16, Clip, Close, Failed, InfoValue, Latents, Status
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +75,7 @@ class ToyEngine:
         self._ends.close(session, epoch)
 
     def sample_clip(self, session: str, seq: int, fps: int) -> Clip:
-        return clip(session, seq, frames=frames_at(fps, self._clip_frames))
+        return clip(session, seq, frames=frames_of_clip(fps, self._clip_frames))
 
     def info(self) -> dict[str, InfoValue]:
         return {"avatars": ["toy"], "model": "toy"}

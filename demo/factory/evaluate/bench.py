@@ -11,6 +11,7 @@ import numpy as np
 from demo.factory.evaluate.judge import Judge, Scores
 from demo.factory.evaluate.material import HeldOut, Scene
 from demo.factory.evaluate.path import Made, Picture, StreamingPath
+from protocol.wire.clock import SAMPLE_RATE
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class Bench:
         return self.path.fps
 
     def play(
-        self, scene: Scene, *, rate: int = 16_000, wanted: Callable[[int], bool] = lambda first: True
+        self, scene: Scene, *, rate: int = SAMPLE_RATE, wanted: Callable[[int], bool] = lambda first: True
     ) -> Iterator[Made]:
         """A session of the scene's identity, hands and speech; see `StreamingPath.play`."""
         avatar = self.material.names[scene.identity]

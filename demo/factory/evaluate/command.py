@@ -37,9 +37,10 @@ from demo.factory.evaluate.table import Section, as_text, count_met
 from demo.factory.figure.renderer import DEFAULT_ASSETS
 from protocol.model.config import ModelConfig
 from protocol.process.settings import ROOT, Settings, SettingsError
+from protocol.wire.clock import SAMPLE_RATE
 from scripts.bench.common.tools import cores
 from scripts.run.managed import RunError
-from scripts.talk.sound import RATE, SoundError, read_sound, synthetic_voice, write_wav
+from scripts.talk.sound import SoundError, read_sound, synthetic_voice, write_wav
 
 SPEECH = ROOT / "demo/factory/speech/build/speech.npz"
 SAMPLE = Path(__file__).resolve().parent / "sample"
@@ -140,7 +141,7 @@ def spoken(recordings: Path, folder: Path) -> Path:
     """A WAV file of `SPOKEN` seconds: the first recording again and again, or a synthetic voice."""
     found = sorted(recordings.glob("*.wav")) if recordings.is_dir() else []
     speech = read_sound(found[0]) if found else synthetic_voice(SPOKEN)
-    length = round(SPOKEN * RATE)
+    length = round(SPOKEN * SAMPLE_RATE)
     write_wav(folder / "spoken.wav", np.tile(speech, -(-length // len(speech)))[:length])
     return folder / "spoken.wav"
 

@@ -20,8 +20,8 @@ from demo.factory.motion.mouth import TRACK_RATE
 from demo.factory.poses.make_poses import load_split, pose_arrays
 from demo.factory.speech.corpus import Corpus, MouthTracks, load, mouth_tracks
 from demo.factory.speech.stream import lip_closures, make_stream
-from demo.factory.speech.utterance import SAMPLE_RATE
 from demo.factory.train.data import figure_state
+from protocol.wire.clock import SAMPLE_RATE
 
 #: A loop that moves the head, lids and shoulders like every other and keeps the hands at rest.
 STILL = "still"

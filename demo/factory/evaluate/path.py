@@ -27,9 +27,9 @@ from encoder_worker.jpeg import JpegEncoder
 from encoder_worker.vae.decoders import load_decoder
 from gpu_worker.avatars.vae_encoder import VaeEncoder, load_vae_encoder
 from gpu_worker.engine.serve import DenoiserEngine
-from gpu_worker.rate.pace import frames_at
 from protocol.model.config import ModelConfig
 from protocol.process.settings import Settings
+from protocol.wire.clock import FULL_RATE, SAMPLE_RATE, frames_of_clip, pts_after
 from protocol.wire.messages import Array16, Clip, InfoValue, Latents, Pcm
 
 Picture = NDArray[np.uint8]
@@ -60,8 +60,8 @@ class StreamingPath:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.fps = settings.fps or 24
-        self.clip_frames = frames_at(self.fps, settings.clip_frames)
+        self.fps = settings.fps or FULL_RATE
+        self.clip_frames = frames_of_clip(self.fps, settings.clip_frames)
         self.config = ModelConfig.load(settings.config)
         self._features = FeatureExtractor.load(self.config, settings)
         device = choose_device(settings)
@@ -87,7 +87,7 @@ class StreamingPath:
         pose: str,
         samples: NDArray[np.float32],
         *,
-        rate: int = 16_000,
+        rate: int = SAMPLE_RATE,
         wanted: Callable[[int], bool] = lambda first: True,
     ) -> Iterator[Made]:
         """One session from its start to the end of the speech.
@@ -127,7 +127,7 @@ class StreamingPath:
         for seq, start in enumerate(range(0, len(samples), step)):
             last = start + step >= len(samples)
             pcm = Pcm(
-                name, 0, seq, start * 16_000 // rate, rate, self.fps, self.clip_frames, avatar, pose, last,
+                name, 0, seq, pts_after(start, rate), rate, self.fps, self.clip_frames, avatar, pose, last,
                 np.ascontiguousarray(samples[start : start + step], np.float32),
             )  # fmt: skip
             for failed in sessions.push(pcm, time.monotonic()):

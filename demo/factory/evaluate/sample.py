@@ -18,6 +18,7 @@ from demo.factory.evaluate.command import SAMPLE, SPEECH
 from demo.factory.figure.make_identities import SPLIT_FILE
 from demo.factory.figure.renderer import DEFAULT_ASSETS
 from demo.factory.speech.corpus import Corpus, load, save
+from protocol.wire.clock import SAMPLE_RATE
 
 IDENTITIES = 3
 SENTENCES = 3  # of each voice
@@ -81,7 +82,7 @@ def main() -> None:
     names = cut_identities(arguments.figure, arguments.out / "identities.npz")
     corpus = cut_speech(load(arguments.speech))
     save(corpus, arguments.out / "speech.npz")
-    print(f"{', '.join(names)}; {len(corpus)} sentences, {len(corpus.audio) / 16000:.0f} s")
+    print(f"{', '.join(names)}; {len(corpus)} sentences, {len(corpus.audio) / SAMPLE_RATE:.0f} s")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from demo.factory.evaluate.material import STILL, Scene
 from demo.factory.evaluate.path import Picture
 from demo.factory.evaluate.scores import OPEN, SHUT, Curve, correlation
 from demo.factory.evaluate.table import Section
-from demo.factory.speech.utterance import SAMPLE_RATE
+from protocol.wire.clock import SAMPLE_RATE
 
 LATEST = 0.3
 NOISE_DB, HUM_DB = -50.0, -45.0

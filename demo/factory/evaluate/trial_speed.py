@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from demo.factory.evaluate.table import Section
+from protocol.wire.clock import FULL_RATE
 from scripts.bench.host.default import MOST_LATENCY, MOST_MEMORY, MOST_RTF, DefaultRun, measure_default
 from scripts.bench.host.machines import IN_STEP, Shown, machines, try_machine
-
-RATES = (24, 12, 8)
 
 
 def run(wav: Path, flags: Sequence[str], poured_seconds: float) -> Section:
@@ -32,7 +31,7 @@ def run(wav: Path, flags: Sequence[str], poured_seconds: float) -> Section:
 
 def _rows(section: Section, made: DefaultRun) -> None:
     report = made.report
-    section.at_least("Frame rate that the warm-up chose", float(report["fps"]), RATES[0], " fps", 0)
+    section.at_least("Frame rate that the warm-up chose", float(report["fps"]), FULL_RATE, " fps", 0)
     section.at_most(
         "RTF of all stages",
         made.rtf,
@@ -79,7 +78,7 @@ def _machine_rows(section: Section, shown: Shown) -> None:
     if report is None:
         section.judged(f"{name}: rate chosen", "none", "24, 12 or 8 fps", False, shown.failure)
         return
-    told = shown.fps == RATES[0] or (bool(shown.page) and shown.page == shown.log)
+    told = shown.fps == FULL_RATE or (bool(shown.page) and shown.page == shown.log)
     section.judged(
         f"{name}: rate chosen, told",
         f"{shown.fps} fps, {'yes' if shown.page else 'nothing to tell'}",

@@ -23,7 +23,7 @@ from demo.factory.evaluate.scores import (
 from demo.factory.evaluate.table import Section
 from demo.factory.figure.measure import crop_mouth, mouth_box
 from demo.factory.motion.mouth import CHANNELS, TRACK_RATE
-from demo.factory.speech.utterance import SAMPLE_RATE
+from protocol.wire.clock import SAMPLE_RATE
 
 SHOWN_SCENES = 4
 CEILING_FRAMES = 6  # of each scene

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demo.factory.motion.visemes import CHANNELS, visemes
+from protocol.wire.clock import SAMPLE_RATE
 
 Phone = tuple[float, float, str]  # start and end in seconds, IPA ("_" is a pause)
 
@@ -113,7 +114,7 @@ def _speech_gate(times: NDArray, phones: Sequence[Phone]) -> NDArray:
 
 
 def loudness_track(
-    audio: NDArray, times: NDArray[np.float64], sample_rate: int = 16000
+    audio: NDArray, times: NDArray[np.float64], sample_rate: int = SAMPLE_RATE
 ) -> NDArray[np.float64]:
     """(T,) in -1..1: level of 50 ms around each time against the loudest of the second before it, 0 at -6 dB.
 

@@ -9,7 +9,8 @@ import math
 import torch
 from torch import Tensor
 
-SAMPLE_RATE = 16000
+from protocol.wire.clock import SAMPLE_RATE
+
 QUIETEST = 0.01  # RMS, full scale 1: noise is set against at least this much speech
 
 

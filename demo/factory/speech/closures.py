@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from demo.factory.speech.utterance import SAMPLE_RATE
+from protocol.wire.clock import SAMPLE_RATE
 
 _HOP = 40  # 2.5 ms
 _SEARCH = 0.13  # seconds before the phone's own start

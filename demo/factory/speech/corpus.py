@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demo.factory.motion.mouth import CHANNELS, TRACK_RATE, loudness_track, mouth_track
-from demo.factory.speech.utterance import SAMPLE_RATE, Utterance
+from demo.factory.speech.utterance import Utterance
+from protocol.wire.clock import SAMPLE_RATE
 
 FORMAT = 1
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from demo.factory.speech import phones as sets
 from demo.factory.speech.phones import PAUSE, to_ipa
-from demo.factory.speech.utterance import SAMPLE_RATE, Utterance
+from demo.factory.speech.utterance import Utterance
+from protocol.wire.clock import SAMPLE_RATE
 
 
 class EngineError(RuntimeError):

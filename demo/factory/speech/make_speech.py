@@ -19,7 +19,8 @@ from demo.factory.speech import corpus as corpora
 from demo.factory.speech import engines, texts
 from demo.factory.speech.closures import refine_closures
 from demo.factory.speech.engines import Espeak
-from demo.factory.speech.utterance import SAMPLE_RATE, Utterance
+from demo.factory.speech.utterance import Utterance
+from protocol.wire.clock import SAMPLE_RATE
 
 FOLDER = Path(__file__).resolve().parent
 SPLIT = FOLDER / "split.json"

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from demo.factory.motion.mouth import CLOSURE, TRACK_RATE
 from demo.factory.motion.visemes import CHANNELS, visemes
 from demo.factory.speech.corpus import Corpus, MouthTracks
-from demo.factory.speech.utterance import SAMPLE_RATE
+from protocol.wire.clock import SAMPLE_RATE
 
 ALIGNMENT = 400  # samples: exactly three rows at 120 Hz
 

@@ -7,12 +7,13 @@ CPU. Widths are bounded by the 40 MB that all weights may take; `docs/bundled-mo
 
 from __future__ import annotations
 
+from protocol.wire.clock import SAMPLE_RATE
+
 SIZE = 256
 FPS = 24
 CLIP_FRAMES = 12
-SAMPLE_RATE = 16_000
 WINDOW_SAMPLES = 24_000
-HISTORY_SAMPLES = 16_000
+HISTORY_SAMPLES = SAMPLE_RATE
 FIRST_TRACK_SEED = 10_000  # pose tracks of training; those of demo/bundled/poses/split.json lie far below
 TICKS = 120  # mouth and life tracks are stored at 120 Hz, a common multiple of 24, 12 and 8
 

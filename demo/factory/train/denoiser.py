@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from audio_worker.whisper import WhisperEncoder
 from demo.factory.evaluate.scores import inside
 from demo.factory.train.checkpoint import Averaged, load_training
-from demo.factory.train.config import CLIP_FRAMES, FPS, HISTORY_SAMPLES, INFERENCE, SAMPLE_RATE
+from demo.factory.train.config import CLIP_FRAMES, FPS, HISTORY_SAMPLES, INFERENCE
 from demo.factory.train.data import ClipBatch, Material
 from demo.factory.train.listen import ADAPTER, load_ears
 from demo.factory.train.models import Networks, build_networks
@@ -30,6 +30,7 @@ from demo.factory.train.step import Gradients, GraphedLoss, Run, make_optimizer,
 from demo.factory.train.vae import LATENT_NOISE, AutoencoderLite, picture_loss, picture_weights, to_bytes
 from gpu_worker.denoiser.sampler import NOISE_LIMIT, SchedulerConfig, alphas_cumprod, preserve_latent
 from protocol.model.audio_tokens import audio_token_positions
+from protocol.wire.clock import SAMPLE_RATE
 
 LAST_TIMESTEP = 999
 CARRIED = 0.85  # share of clips that begin from a carried latent

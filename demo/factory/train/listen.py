@@ -28,11 +28,12 @@ from audio_worker.adapter import DOWN, UP, apply_adapter, linear_layers
 from audio_worker.whisper import WhisperEncoder, load_whisper
 from demo.factory.motion.mouth import CHANNELS
 from demo.factory.train.checkpoint import Averaged, load_training, save_training
-from demo.factory.train.config import CLIP_FRAMES, FPS, HISTORY_SAMPLES, SAMPLE_RATE
+from demo.factory.train.config import CLIP_FRAMES, FPS, HISTORY_SAMPLES
 from demo.factory.train.models import build_networks
 from demo.factory.train.voices import Voices
 from gpu_worker.denoiser.model.attention import Attention, attend
 from protocol.model.audio_tokens import audio_token_positions
+from protocol.wire.clock import SAMPLE_RATE
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,9 @@ from torch import Tensor
 from demo.factory.motion.mouth import REST_WITHIN
 from demo.factory.speech.augment import augment, silence
 from demo.factory.speech.corpus import Corpus, load, mouth_tracks
-from demo.factory.train.config import FPS, HISTORY_SAMPLES, SAMPLE_RATE, TICKS, WINDOW_SAMPLES
+from demo.factory.train.config import FPS, HISTORY_SAMPLES, TICKS, WINDOW_SAMPLES
 from demo.factory.train.variety import REPACED, paces, read_between
+from protocol.wire.clock import SAMPLE_RATE
 
 ALL_SILENT, STOPS = 0.08, 0.08  # shares of windows that hold noise alone, or end in it
 TICK_SAMPLES = SAMPLE_RATE * 3 // TICKS  # 400 samples are 3 ticks: the finest common grid

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from protocol.process.settings.values import MAX_WORKERS, PARSERS, SettingsError, check_limits
+from protocol.wire.clock import SAMPLE_RATE
 
 __all__ = [
     "ROOT",
@@ -83,7 +84,8 @@ class Settings:
         default=(), metadata=_meta("pose folder(s) or .npz; bundled poses if none", "paths")
     )
     sample_rate: int = field(
-        default=16000, metadata=_meta("rate of a version 1 client's PCM, Hz", "int", low=8000, high=192000)
+        default=SAMPLE_RATE,
+        metadata=_meta("rate of a version 1 client's PCM, Hz", "int", low=8000, high=192000),
     )
     fps: int | None = field(
         default=None,

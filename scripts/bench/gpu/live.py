@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from protocol.process.settings import ROOT, load_settings
+from protocol.wire.clock import SAMPLE_RATE
 from scripts.bench.common.run_figures import RunFigures, device_processes
 from scripts.bench.common.tools import machine, speak
 from scripts.run.managed import ManagedRun, RunError
@@ -136,7 +137,7 @@ def speech(wav: Path | None, seconds: float) -> np.ndarray:
         voice = (load(SAMPLE).audio / 2**15).astype(np.float32)
     else:
         voice = synthetic_voice(seconds)
-    wanted = round(seconds * 16000)
+    wanted = round(seconds * SAMPLE_RATE)
     return np.tile(voice, -(-wanted // len(voice)))[:wanted]
 
 

@@ -20,6 +20,7 @@ import zmq
 
 from protocol.hop import HopClient, HopServer
 from protocol.hop.results import ResultClient, ResultServer
+from protocol.wire.clock import SAMPLE_RATE
 from protocol.wire.messages import Clip, Frame, Latents, Pcm
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -44,7 +45,11 @@ def measure_hops(count: int = 400, *, latent_side: int = 32) -> list[HopFigures]
     latents = rng.normal(size=(FRAMES, 4, latent_side, latent_side)).astype(np.float16)
     jpeg = rng.bytes(max(1000, latent_side * latent_side * 20))
     makers: list[tuple[str, int, Callable[[int], Pcm | Clip | Latents]]] = [
-        ("pcm", pcm.nbytes, lambda n: Pcm("bench", 0, n, micros(), 16000, 24, FRAMES, "a", "p", False, pcm)),
+        (
+            "pcm",
+            pcm.nbytes,
+            lambda n: Pcm("bench", 0, n, micros(), SAMPLE_RATE, 24, FRAMES, "a", "p", False, pcm),
+        ),
         ("clips", tokens.nbytes, lambda n: Clip("bench", 0, n, micros(), 24, "a", "p", tokens)),
         ("latents", latents.nbytes, lambda n: Latents("bench", 0, n, micros(), 24, latents)),
     ]

@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 import zmq
 
-from gpu_worker.rate.pace import frames_at
 from protocol.hop import HopServer
 from protocol.hop.results import ClipKey, ResultServer
 from protocol.process.settings import Settings, load_settings
+from protocol.wire.clock import FULL_RATE, SAMPLE_RATE, frames_of_clip, pts_of_clip
 from protocol.wire.messages import Close, Failed, Frame, Pcm, Status
 from scripts.run.child import die_with_parent
 from scripts.run.launch import stage_list
@@ -38,7 +38,6 @@ UNDER_WAY = 4
 FIRST = 8
 """Clips before time is taken: they fill the pipeline, and the first of a process are not typical."""
 CHUNK = 320  # samples: 20 ms, as a browser sends it
-RATE = 16000
 GREETING = 1.0
 PATIENCE = 60.0
 
@@ -66,7 +65,7 @@ def pour(wav: Path, seconds: float, flags: Sequence[str]) -> Poured:
     with stages(flags) as gate:
         gate.wait_warm()
         speech = read_sound(wav)
-        clips = max(1, round(seconds * RATE) // gate.clip_samples)
+        clips = max(1, round(seconds * SAMPLE_RATE) // gate.clip_samples)
         wanted = gate.clip_samples * (FIRST + clips)
         speech = np.tile(speech, -(-wanted // len(speech)))[:wanted]
         begun = usage(gate.pids)
@@ -74,7 +73,7 @@ def pour(wav: Path, seconds: float, flags: Sequence[str]) -> Poured:
         done = gate.pour(speech)
         spent = sum(usage(gate.pids).spent_since(begun).values())
         own = time.process_time() - own
-    clip = gate.clip_samples / RATE
+    clip = gate.clip_samples / SAMPLE_RATE
     wall = (done[-1] - done[FIRST - 1]) / (clips * clip)
     every = clip * (FIRST + clips)  # of processor time there is no part that only fills
     return Poured(gate.fps, clips, wall, spent / every, own / every)
@@ -99,8 +98,9 @@ class Gate:
         self._frames: dict[ClipKey, set[int]] = {}
         self._confirmed: set[ClipKey] = set()
         self._done: list[float] = []
-        self.fps = settings.fps or 24
-        self.clip_samples = frames_at(self.fps, settings.clip_frames) * RATE // self.fps
+        self.fps = settings.fps or FULL_RATE
+        self.clip_frames = frames_of_clip(self.fps, settings.clip_frames)
+        self.clip_samples = pts_of_clip(1, self.fps, self.clip_frames)
 
     @property
     def pids(self) -> list[int]:
@@ -147,8 +147,8 @@ class Gate:
         info = next(status.info for (stage, _), status in self._warm.items() if stage == "gpu_worker")
         names = [info[kind] for kind in ("avatars", "poses")]
         avatar, pose = (str(name[0]) if isinstance(name, list) and name else "" for name in names)
-        frames = self.clip_samples * self.fps // RATE
-        return Pcm("bench", 0, seq, start, RATE, self.fps, frames, avatar, pose, False, samples)
+        shape = (SAMPLE_RATE, self.fps, self.clip_frames)
+        return Pcm("bench", 0, seq, start, *shape, avatar, pose, False, samples)
 
     def _turn(self) -> None:
         self._poller.poll(50)
