@@ -15,7 +15,8 @@ def main() -> None:
     settings = settings_from_command_line()
     sleep_at_barriers()
     grow_segments()
-    from audio_worker.worker import STAGE, AudioWorker
+    from audio_worker.sessions import STAGE
+    from audio_worker.worker import AudioWorker
 
     with Stage(
         STAGE, settings, takes="pcm", gives="clips", credit=PCM_CREDIT, max_pending_per_session=MAX_PENDING

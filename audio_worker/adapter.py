@@ -1,8 +1,10 @@
-"""Low-rank corrections of a Whisper encoder (LoRA, Hu et al., "LoRA: Low-Rank Adaptation of Large Language
-Models", 2021).
+"""Low-rank corrections of Whisper's weights.
 
-A model may be trained with an encoder that hears a little differently. What was learned lies beside Whisper's
-own weights as two thin matrices for each linear layer, and is added to them once, when they are loaded.
+Source: Hu et al., 2021, "LoRA: Low-Rank Adaptation of Large Language Models".
+
+A model may be trained with a Whisper that hears a little differently. The corrections lie in their own file
+beside Whisper's weights, as two thin matrices for each linear layer. They are added to the weights once, when
+both are loaded.
 """
 
 from __future__ import annotations
@@ -10,50 +12,59 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
-from audio_worker.whisper import WhisperEncoder, WhisperWeightsError
+from audio_worker.whisper import SpeechEncoder
+from protocol.model.checkpoint import CheckpointError, State, read_state_dict
 
 DOWN, UP = ".down", ".up"
 
 
-def linear_layers(encoder: WhisperEncoder) -> dict[str, nn.Linear]:
-    """The layers that a correction may have, by name."""
-    return {name: layer for name, layer in encoder.named_modules() if isinstance(layer, nn.Linear)}
+def linear_layers(whisper: SpeechEncoder) -> dict[str, nn.Linear]:
+    """The layers that a correction may have, by their name inside the encoder (`layers.0.fc1`)."""
+    return {name: layer for name, layer in whisper.encoder.named_modules() if isinstance(layer, nn.Linear)}
 
 
 @torch.no_grad()
-def apply_adapter(encoder: WhisperEncoder, path: Path) -> None:
-    """Adds up · down to the weight (out, in) of each layer that the file names.
+def apply_adapter(whisper: SpeechEncoder, path: Path) -> None:
+    """Add up · down to the weight (out, in) of each layer that the file names.
 
-    path: safetensors with `<layer>.down` (rank, in) and `<layer>.up` (out, rank). Raises WhisperWeightsError
-    naming file and key.
+    Args:
+        whisper: the encoder; unchanged if the file does not fit.
+        path: safetensors with `<layer>.down` (rank, in) and `<layer>.up` (out, rank).
+
+    Raises:
+        CheckpointError: naming file and key.
     """
-    try:
-        state = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise WhisperWeightsError(f"{path}: cannot be read as safetensors: {error}") from error
-    layers = linear_layers(encoder)
+    state = read_state_dict(path)
+    layers = linear_layers(whisper)
+    _check_keys(state, layers, path)
+    named = [name for name in layers if name + UP in state]
+    changes = {name: _change(state, name, layers[name], path) for name in named}
+    for name, change in changes.items():
+        layers[name].weight += change
+
+
+def _check_keys(state: State, layers: dict[str, nn.Linear], path: Path) -> None:
     for key in state:
         name, dot, part = key.rpartition(".")
         if name not in layers or dot + part not in (DOWN, UP):
-            raise WhisperWeightsError(f"{path}: key {key} belongs to no linear layer of the encoder")
+            raise CheckpointError(f"{path}: key {key} belongs to no linear layer of the encoder")
         if name + DOWN not in state or name + UP not in state:
-            raise WhisperWeightsError(f"{path}: key {name} has only one of {DOWN} and {UP}")
-    for name, layer in layers.items():
-        if name + UP not in state:
-            continue
-        up, down = state[name + UP].float(), state[name + DOWN].float()
-        if (
-            up.ndim != 2
-            or down.ndim != 2
-            or (len(up), *down.shape[1:]) != layer.weight.shape
-            or (up.shape[1] != len(down))
-        ):
-            raise WhisperWeightsError(
-                f"{path}: key {name}: {tuple(up.shape)} times {tuple(down.shape)} is not the layer's "
-                f"{tuple(layer.weight.shape)}"
-            )
-        layer.weight += (up @ down).to(layer.weight)
+            raise CheckpointError(f"{path}: key {name} has only one of {DOWN} and {UP}")
+
+
+def _change(state: State, name: str, layer: nn.Linear, path: Path) -> torch.Tensor:
+    """What is added to the layer's weight, of the weight's shape and type."""
+    up, down = state[name + UP].float(), state[name + DOWN].float()
+    fits = (
+        up.ndim == down.ndim == 2
+        and up.shape[1] == down.shape[0]
+        and (up.shape[0], down.shape[1]) == layer.weight.shape
+    )
+    if not fits:
+        raise CheckpointError(
+            f"{path}: key {name}: {tuple(up.shape)} times {tuple(down.shape)} is not the layer's "
+            f"{tuple(layer.weight.shape)}"
+        )
+    return (up @ down).to(layer.weight)

@@ -13,7 +13,7 @@ import torch
 from audio_worker.adapter import apply_adapter
 from audio_worker.ring import WINDOW
 from audio_worker.sessions import DueClip
-from audio_worker.whisper import POSITIONS, Window, load_whisper
+from audio_worker.whisper import POSITIONS, WindowKind, load_whisper
 from protocol.model.audio_tokens import audio_token_positions
 from protocol.model.config import ModelConfig
 from protocol.model.hardware.threads import thread_count
@@ -41,17 +41,16 @@ class FeatureExtractor:
     def __init__(
         self,
         path: str,
-        window: Window,
+        window: WindowKind,
         margin: int,
         device: torch.device,
         dtype: torch.dtype,
         adapter: Path | None = None,
     ) -> None:
-        self.window: Window = window
         self.margin = margin
         self.device = device
         self.dtype = dtype
-        encoder = load_whisper(path)
+        encoder = load_whisper(path, window)
         if adapter is not None:
             apply_adapter(encoder, adapter)
         self._encoder = encoder.to(device, dtype)
@@ -70,8 +69,8 @@ class FeatureExtractor:
     @torch.inference_mode()
     def tokens(self, clips: Sequence[DueClip]) -> list[Array16]:
         """For each clip its tokens, float16 (frames, (2·margin+1)·2·5, 384), position-major."""
-        pcm = torch.from_numpy(np.stack([clip.samples for clip in clips])).to(self.device)
-        features = self._encoder.features(pcm, self.window).cpu()
+        pcm = torch.from_numpy(np.stack([clip.samples for clip in clips]))
+        features = self._encoder.features(pcm).cpu()
         return [self._gather(clip, row) for clip, row in zip(clips, features, strict=True)]
 
     def warm_up(self, batch: int) -> float:
@@ -89,7 +88,7 @@ class FeatureExtractor:
         """What Status says of it."""
         return {
             "device": str(self.device), "dtype": str(self.dtype).removeprefix("torch."),
-            "window": self.window, "margin": self.margin,
+            "window": self._encoder.window, "margin": self.margin,
         }  # fmt: skip
 
     def describe(self) -> str:
@@ -111,12 +110,12 @@ def clip_positions(clip_frames: int, fps: int, margin: int) -> torch.Tensor:
     return torch.from_numpy(positions)
 
 
-def window_of(config: ModelConfig) -> Window:
+def window_of(config: ModelConfig) -> WindowKind:
     """The window the model was trained with."""
     return "short" if config.whisper_window == "short" else "padded"
 
 
-def choose_device(settings: Settings, window: Window) -> torch.device:
+def choose_device(settings: Settings, window: WindowKind) -> torch.device:
     """The GPU workers' first GPU for the 30 s window, which is twenty times the work; else the CPU."""
     wanted = next((name for name in settings.gpu_devices if name != "cpu"), None)
     if window == "short" or wanted is None or not torch.cuda.is_available():

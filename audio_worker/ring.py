@@ -28,7 +28,7 @@ class SpeechError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class ClipWindow:
     """What clip `seq`, whose first frame is at `pts`, hears: 24,000 samples ending with the clip."""
 
     seq: int
@@ -72,12 +72,12 @@ class ClipRing:
         """The clip that sample `pts` belongs to."""
         return clip_at(pts, self._fps, self._clip_frames)
 
-    def push(self, samples: Samples, pts: int) -> list[Window]:
+    def push(self, samples: Samples, pts: int) -> list[ClipWindow]:
         """Add samples, the first at `pts`; the windows of the clips they complete.
 
         What was pushed before is skipped (a chunk can come twice when a worker was replaced).
         """
-        windows: list[Window] = []
+        windows: list[ClipWindow] = []
         if self._position is None:
             self._position = pts
         gap = pts - self._position
@@ -91,7 +91,7 @@ class ClipRing:
             samples = samples[-gap:]
         return windows + self._append(samples)
 
-    def flush(self) -> list[Window]:
+    def flush(self) -> list[ClipWindow]:
         """Complete a clip in progress with silence."""
         if self._position is None:
             return []
@@ -100,7 +100,7 @@ class ClipRing:
             return []
         return self._append(np.zeros(self.clip_start(seq + 1) - self._position, np.float32))
 
-    def _append(self, samples: Samples) -> list[Window]:
+    def _append(self, samples: Samples) -> list[ClipWindow]:
         assert self._position is not None
         windows = []
         seq = self.clip_at(self._position)
@@ -115,7 +115,7 @@ class ClipRing:
             self._position += len(piece)
             if self._position == end:
                 heard = self._store[self._fill - WINDOW : self._fill].copy()
-                windows.append(Window(seq, self.clip_start(seq), heard))
+                windows.append(ClipWindow(seq, self.clip_start(seq), heard))
                 seq += 1
         return windows
 
@@ -137,7 +137,7 @@ class SpeechStream:
         self._taken = 0  # samples it took, at its own rate
         self._given = 0  # samples it gave, at 16 kHz
 
-    def push(self, samples: Samples, pts: int, flush: bool = False) -> list[Window]:
+    def push(self, samples: Samples, pts: int, flush: bool = False) -> list[ClipWindow]:
         """Add samples at the stream's own rate, the first at `pts` (16 kHz); `flush` completes the clip."""
         if self.sample_rate == SAMPLE_RATE:
             windows = self._ring.push(samples, pts)
@@ -164,7 +164,7 @@ class SpeechStream:
             return samples, pts
         return samples[-(-(known - pts) * self.sample_rate // SAMPLE_RATE) :], known
 
-    def _resample(self, samples: Samples, pts: int) -> list[Window]:
+    def _resample(self, samples: Samples, pts: int) -> list[ClipWindow]:
         if self._resampler is None:
             self._resampler = soxr.ResampleStream(
                 self.sample_rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ"
@@ -173,7 +173,7 @@ class SpeechStream:
         self._taken += len(samples)
         return self._emit(self._resampler.resample_chunk(samples))
 
-    def _drain(self) -> list[Window]:
+    def _drain(self) -> list[ClipWindow]:
         if self._resampler is None:
             return []
         rest = self._resampler.resample_chunk(np.zeros(0, np.float32), last=True)
@@ -182,7 +182,7 @@ class SpeechStream:
         self._resampler = None
         return windows
 
-    def _emit(self, resampled: Samples) -> list[Window]:
+    def _emit(self, resampled: Samples) -> list[ClipWindow]:
         pts = self._start + self._given
         self._given += len(resampled)
         return self._ring.push(resampled, pts)

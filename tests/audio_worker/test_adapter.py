@@ -11,15 +11,16 @@ from torch import Tensor
 
 from audio_worker.adapter import apply_adapter, linear_layers
 from audio_worker.features import FeatureExtractor
-from audio_worker.whisper import WhisperEncoder, WhisperWeightsError
+from audio_worker.whisper import SpeechEncoder
 from demo.factory.make_whisper import DEFAULT_OUT
+from protocol.model.checkpoint import CheckpointError
 
 LAYER = "layers.1.fc1"
 
 
-def small() -> WhisperEncoder:
+def small() -> SpeechEncoder:
     torch.manual_seed(0)
-    return WhisperEncoder(width=16, heads=2, layers=2, n_mels=8)
+    return SpeechEncoder("short", width=16, heads=2, layers=2, n_mels=8)
 
 
 def written(folder: Path, **changes: Tensor | None) -> Path:
@@ -38,7 +39,7 @@ def test_a_correction_is_added_to_its_layer_alone(tmp_path: Path) -> None:
     down, up = torch.randn(2, 16), torch.randn(64, 2)
     apply_adapter(encoder, written(tmp_path, down=down.half(), up=up.half()))
     for name, layer in linear_layers(encoder).items():
-        change = layer.weight - plain.get_submodule(name).weight
+        change = layer.weight - plain.encoder.get_submodule(name).weight
         expected = up.half().float() @ down.half().float() if name == LAYER else torch.zeros_like(change)
         torch.testing.assert_close(change, expected, atol=1e-5, rtol=1e-5)
 
@@ -56,20 +57,25 @@ def test_a_correction_is_added_to_its_layer_alone(tmp_path: Path) -> None:
 def test_files_that_do_not_fit_are_named(
     tmp_path: Path, changes: dict[str, Tensor | None], words: str
 ) -> None:
-    path = written(tmp_path, **changes)
-    with pytest.raises(WhisperWeightsError, match=words) as caught:
-        apply_adapter(small(), path)
+    path, encoder = written(tmp_path, **changes), small()
+    with pytest.raises(CheckpointError, match=words) as caught:
+        apply_adapter(encoder, path)
     assert str(path) in str(caught.value)
     assert LAYER in str(caught.value)
+    for name, layer in linear_layers(small()).items():
+        assert torch.equal(encoder.encoder.get_submodule(name).weight, layer.weight)
 
 
-@pytest.mark.parametrize("content", [None, b"not safetensors"])
-def test_damaged_files_are_named(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize(
+    ("content", "words"), [(None, "no such weights file"), (b"not safetensors", "not a safetensors file")]
+)
+def test_damaged_files_are_named(tmp_path: Path, content: bytes | None, words: str) -> None:
     path = tmp_path / "adapter.safetensors"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(WhisperWeightsError, match="cannot be read as safetensors"):
+    with pytest.raises(CheckpointError, match=words) as caught:
         apply_adapter(small(), path)
+    assert str(path) in str(caught.value)
 
 
 def test_the_extractor_hears_with_it(tmp_path: Path) -> None:

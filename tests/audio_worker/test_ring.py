@@ -8,7 +8,7 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audio_worker.ring import WINDOW, ClipRing, Samples, SpeechError, SpeechStream, Window
+from audio_worker.ring import WINDOW, ClipRing, ClipWindow, Samples, SpeechError, SpeechStream
 from protocol.wire.clock import SAMPLE_RATE
 
 SPEECH = np.random.default_rng(3).uniform(-1, 1, 5 * SAMPLE_RATE).astype(np.float32)
@@ -26,7 +26,7 @@ def chunks(samples: Samples, sizes: list[int]) -> list[Samples]:
 
 def stream(
     samples: Samples, sizes: list[int], rate: int = SAMPLE_RATE, fps: int = 24, frames: int = 12
-) -> list[Window]:
+) -> list[ClipWindow]:
     """All windows of a stream sent in chunks, and flushed."""
     speech = SpeechStream(rate, fps, frames)
     windows, sent = [], 0
@@ -36,19 +36,19 @@ def stream(
     return windows + speech.push(np.zeros(0, np.float32), sent * SAMPLE_RATE // rate, flush=True)
 
 
-def expected(samples: Samples, fps: int, frames: int) -> list[Window]:
+def expected(samples: Samples, fps: int, frames: int) -> list[ClipWindow]:
     """The windows by their definition, from the whole signal."""
-    windows: list[Window] = []
+    windows: list[ClipWindow] = []
     while True:
         seq = len(windows)
         start, end = seq * frames * SAMPLE_RATE // fps, (seq + 1) * frames * SAMPLE_RATE // fps
         if start >= len(samples):
             return windows
         padded = np.concatenate([np.zeros(WINDOW, np.float32), samples, np.zeros(WINDOW, np.float32)])
-        windows.append(Window(seq, start, padded[end : end + WINDOW]))
+        windows.append(ClipWindow(seq, start, padded[end : end + WINDOW]))
 
 
-def same(left: list[Window], right: list[Window]) -> None:
+def same(left: list[ClipWindow], right: list[ClipWindow]) -> None:
     assert [(w.seq, w.pts) for w in left] == [(w.seq, w.pts) for w in right]
     for a, b in zip(left, right, strict=True):
         assert a.samples.shape == (WINDOW,)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from audio_worker.whisper import WhisperEncoder
+from audio_worker.whisper import SpeechEncoder
 from demo.factory.make_whisper import DEFAULT_OUT
 from demo.factory.train.listen import LowRank, Reader, correct, load_ears, save_corrections
 from gpu_worker.denoiser.model.attention import Attention, attend
@@ -15,13 +15,13 @@ from gpu_worker.denoiser.model.attention import Attention, attend
 
 def test_corrections_start_as_nothing_and_are_found_again(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    encoder = WhisperEncoder(width=16, heads=2, layers=1, n_mels=8).requires_grad_(False)
-    mel = torch.randn(1, 8, 20)
+    encoder = SpeechEncoder("short", width=16, heads=2, layers=1, n_mels=8).requires_grad_(False)
+    mel = torch.randn(1, 8, 150)
     before = encoder(mel)
     path = tmp_path / "adapter.safetensors"
     corrections = correct(encoder, path)
     assert torch.equal(encoder(mel), before)
-    assert {name for name, p in encoder.named_parameters() if p.requires_grad} == {
+    assert {name for name, p in encoder.encoder.named_parameters() if p.requires_grad} == {
         f"{name}.parametrizations.weight.0.{part}" for name in corrections for part in ("down", "up")
     }
     nn.init.normal_(corrections["layers.0.fc1"].up)
@@ -30,9 +30,31 @@ def test_corrections_start_as_nothing_and_are_found_again(tmp_path: Path) -> Non
     save_corrections(corrections, path)
 
     torch.manual_seed(0)
-    other = WhisperEncoder(width=16, heads=2, layers=1, n_mels=8)
+    other = SpeechEncoder("short", width=16, heads=2, layers=1, n_mels=8)
     correct(other, path)  # trained further
     torch.testing.assert_close(other(mel), changed)
+
+
+def test_every_correction_learns(tmp_path: Path) -> None:
+    """Gradients pass through spectrogram, autocast and the recorded states to every layer's correction."""
+    torch.manual_seed(0)
+    encoder = SpeechEncoder("short", width=64, heads=1, layers=2).requires_grad_(False)
+    corrections = correct(encoder, tmp_path / "none.safetensors")
+    parameters = [p for correction in corrections.values() for p in (correction.down, correction.up)]
+    pcm = 0.3 * torch.randn(2, 24000)
+    optimizer = torch.optim.Adam(parameters, lr=1e-2)
+    losses = []
+    for _ in range(3):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = (encoder.features(pcm) - 1).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[2] < losses[1] < losses[0]
+    for name, correction in corrections.items():
+        for gradient in (correction.down.grad, correction.up.grad):
+            assert gradient is not None and gradient.abs().sum() > 0, name
 
 
 def test_ears_are_whisper_s_own_without_a_file(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from audio_worker.whisper import WhisperEncoder
+from audio_worker.whisper import SpeechEncoder
 from demo.factory.evaluate.scores import inside
 from demo.factory.train.checkpoint import Averaged, load_training
 from demo.factory.train.config import CLIP_FRAMES, FPS, HISTORY_SAMPLES, INFERENCE
@@ -61,7 +61,7 @@ class Conditions:
     """Turns drawn clips into the denoiser's inputs with the frozen VAE encoder and `whisper`."""
 
     def __init__(
-        self, vae: AutoencoderLite, whisper: WhisperEncoder, device: torch.device, margin: int = 2
+        self, vae: AutoencoderLite, whisper: SpeechEncoder, device: torch.device, margin: int = 2
     ) -> None:
         self.vae = vae.eval().requires_grad_(False)
         self.whisper = whisper.to(device).eval().requires_grad_(False)
@@ -76,7 +76,7 @@ class Conditions:
             pictures = clips.pictures.flatten(0, 1).contiguous(memory_format=torch.channels_last)
             latents = self.vae.encode(pictures).unflatten(0, (count, frames))
             reference = self.vae.encode(clips.reference.contiguous(memory_format=torch.channels_last))
-            heard = self.whisper.features(clips.pcm, "short")  # (B, 75, 5, 384)
+            heard = self.whisper.features(clips.pcm)  # (B, 75, 5, 384)
         return {
             "clean": latents[:, 1:].transpose(1, 2).bfloat16(),
             "carried": latents[:, 0].bfloat16(),

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from audio_worker.adapter import DOWN, UP, apply_adapter, linear_layers
-from audio_worker.whisper import WhisperEncoder, load_whisper
+from audio_worker.whisper import SpeechEncoder, load_whisper
 from demo.factory.motion.mouth import CHANNELS
 from demo.factory.train.checkpoint import Averaged, load_training, save_training
 from demo.factory.train.config import CLIP_FRAMES, FPS, HISTORY_SAMPLES
@@ -45,9 +45,9 @@ OPENING_WEIGHT = 2.0  # the opening is what is seen first
 RATE, FINAL_RATE = 2e-3, 2e-5
 
 
-def load_ears(whisper: Path, adapter: Path) -> WhisperEncoder:
+def load_ears(whisper: Path, adapter: Path) -> SpeechEncoder:
     """Whisper with the corrections in `adapter`, where there is such a file."""
-    encoder = load_whisper(whisper)
+    encoder = load_whisper(whisper, "short")
     if adapter.is_file():
         apply_adapter(encoder, adapter)
     return encoder
@@ -66,8 +66,8 @@ class LowRank(nn.Module):
         return weight + self.up @ self.down
 
 
-def correct(encoder: WhisperEncoder, adapter: Path) -> dict[str, LowRank]:
-    """Puts a trainable correction on every linear layer, which begins as in `adapter` where that exists."""
+def correct(encoder: SpeechEncoder, adapter: Path) -> dict[str, LowRank]:
+    """Put a trainable correction on every linear layer, beginning as in the file `adapter` if that exists."""
     known = load_file(adapter) if adapter.is_file() else {}
     made = {}
     for name, layer in linear_layers(encoder).items():
@@ -141,7 +141,7 @@ class Ears:
         self, voices: Voices, whisper: Path, adapter: Path, width: int, heads: int, margin: int
     ) -> None:
         self.voices, device = voices, voices.audio.device
-        self.encoder = load_whisper(whisper).to(device)
+        self.encoder = load_whisper(whisper, "short").to(device)
         self.corrections = correct(self.encoder, adapter)
         positions = audio_token_positions(
             CLIP_FRAMES, FPS, 75, margin=margin, offset=HISTORY_SAMPLES * 50 // SAMPLE_RATE
@@ -150,7 +150,7 @@ class Ears:
         self._when = torch.arange(CLIP_FRAMES, device=device)
         with torch.no_grad():
             pcm, _ = voices.windows(64, self._when)
-            sample = self.encoder.features(pcm, "short").flatten(0, 2)
+            sample = self.encoder.features(pcm).flatten(0, 2)
         self.reader = Reader(width, heads, sample.mean(0), sample.std(0)).to(device)
 
     def parameters(self) -> list[nn.Parameter]:
@@ -159,7 +159,7 @@ class Ears:
     def read(self, pcm: Tensor) -> Tensor:
         """Windows (B, WINDOW_SAMPLES) → the mouths of their clips (B, CLIP_FRAMES, 6)."""
         with torch.autocast(pcm.device.type, torch.bfloat16):
-            features = self.encoder.features(pcm, "short")
+            features = self.encoder.features(pcm)
             tokens = features[:, self._positions].flatten(0, 1).flatten(1, 2)
             return self.reader(tokens).float().unflatten(0, (len(pcm), -1))
 
