@@ -37,7 +37,7 @@ from demo.factory.evaluate.table import Section, as_text, count_met
 from demo.factory.figure.renderer import DEFAULT_ASSETS
 from protocol.model.config import ModelConfig
 from protocol.process.settings import ROOT, Settings, SettingsError
-from protocol.wire.clock import SAMPLE_RATE
+from protocol.wire.clock import FRAME_RATES, SAMPLE_RATE
 from scripts.bench.common.tools import cores
 from scripts.run.managed import RunError
 from scripts.talk.sound import SoundError, read_sound, synthetic_voice, write_wav
@@ -65,7 +65,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--only", action="append", choices=TRIALS, help="this trial alone; may be given several times"
     )
     parser.add_argument("--config", type=Path, default=Settings.__dataclass_fields__["config"].default)
-    parser.add_argument("--fps", type=int, default=24, choices=(24, 12, 8))
+    parser.add_argument("--fps", type=int, default=24, choices=FRAME_RATES)
     parser.add_argument("--steps", type=int, help="denoising steps; the model's if not given")
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
     parser.add_argument("--no-use-init-latent", action="store_true", help="without latent preservation")
