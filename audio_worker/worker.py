@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from audio_worker.features import FeatureExtractor
 from audio_worker.sessions import STAGE, DueClip, Sessions
-from protocol.hop import Job
+from protocol.hop.client import Job
 from protocol.model.config import ModelConfig
 from protocol.model.hardware.gpu_memory import device_memory
 from protocol.process.compute import Output

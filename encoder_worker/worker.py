@@ -15,7 +15,7 @@ from encoder_worker.device import choose_device
 from encoder_worker.jpeg import JpegEncoder, with_comment
 from encoder_worker.jpeg_strips import JpegPool, threads_for
 from encoder_worker.vae.decoders import load_decoder
-from protocol.hop import Job
+from protocol.hop.client import Job
 from protocol.hop.results import ClipKey
 from protocol.model.config import ModelConfig
 from protocol.model.hardware.gpu_memory import device_memory

@@ -9,7 +9,7 @@ import signal
 import zmq
 
 from gateway.gateway import Gateway
-from protocol.hop.sockets import EndpointError
+from protocol.hop.endpoints import EndpointError
 from protocol.process.logs import set_up_logging
 from protocol.process.settings import Settings, settings_from_command_line
 

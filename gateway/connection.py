@@ -19,7 +19,6 @@ from websockets.exceptions import ConnectionClosed
 
 from gateway.core.figures import Rate
 from gateway.core.session import Choice, Limits, SessionCore
-from protocol.process.metrics import Histogram
 from protocol.wire.browser import (
     BrowserError,
     Change,
@@ -33,6 +32,7 @@ from protocol.wire.browser import (
     parse_options,
     parse_pcm,
 )
+from protocol.wire.figures import Histogram
 from protocol.wire.messages import Pcm
 
 log = logging.getLogger(__name__)

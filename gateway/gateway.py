@@ -22,9 +22,9 @@ from gateway.metrics import GatewayCollector, SessionTotals
 from gateway.pictures import Pictures
 from gateway.site import JSON, Answer, Site, is_upgrade, response
 from gateway.stages import StageBoard
-from protocol.hop import HopServer
 from protocol.hop.aio import pump
 from protocol.hop.results import ResultServer
+from protocol.hop.server import HopServer
 from protocol.process.settings import Settings
 from protocol.wire.browser import MAX_MESSAGE_BYTES, SUBPROTOCOL_V2, BrowserError, Options
 from protocol.wire.clock import FRAME_RATES, FULL_RATE, SAMPLE_RATE, frames_of_clip

@@ -14,7 +14,7 @@ from prometheus_client.core import (
     SummaryMetricFamily,
 )
 
-from protocol.process.metrics import QUANTILES
+from protocol.wire.figures import QUANTILES
 
 _BUCKET = re.compile(r"(.+)_bucket_(\d+)ms")
 _QUANTILE = re.compile(rf"(.+)_({'|'.join(QUANTILES)})")

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from gateway.connection import Connection
 from gateway.metric_families import MetricFamilies
 from gateway.stages import StageBoard
-from protocol.process.metrics import CLIP_TIME_BOUNDS_MS, Histogram
+from protocol.wire.figures import CLIP_TIME_BOUNDS_MS, Histogram
 
 PREFIX = "echomimic_"
 #: Counters of a session that add up over all sessions: name → help.

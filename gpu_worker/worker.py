@@ -10,7 +10,8 @@ from gpu_worker.engine_api import ClipError, DeviceLost, Done, Engine
 from gpu_worker.prefetch import Prefetch, Task
 from gpu_worker.rate.pace import Pace
 from gpu_worker.rate.trial import Trial
-from protocol.hop import Acked, Event, Job, WorkerJoined
+from protocol.hop.client import Job
+from protocol.hop.server import Acked, Event, WorkerJoined
 from protocol.process.compute import Output
 from protocol.process.settings import Settings, SettingsError
 from protocol.process.stage import Stage, Worker

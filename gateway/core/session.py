@@ -17,8 +17,8 @@ from gateway.core.figures import Rate
 from gateway.core.pace import PacedInput
 from gateway.core.players import AckedPlayer, Outgoing, PacedPlayer, Player, Sound
 from gateway.core.reorder import ClipBegins, ClipEnds, Picture, Reorderer
-from protocol.process.metrics import CLIP_TIME_BOUNDS_MS, Histogram, Summary
 from protocol.wire.browser import AudioMessage, BrowserError, Shown, VideoMessage
+from protocol.wire.figures import CLIP_TIME_BOUNDS_MS, Histogram, Summary
 from protocol.wire.messages import Failed, Frame, Pcm
 
 log = logging.getLogger(__name__)

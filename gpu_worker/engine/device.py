@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from gpu_worker.engine_api import ClipError, DeviceLost
-from protocol.process.run_folder import make_folder
+from protocol.hop.run_folder import make_folder
 from protocol.process.settings import Settings, SettingsError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

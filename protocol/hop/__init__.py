@@ -4,8 +4,3 @@
 its number (8 bytes, big-endian) and the message's frames; number 0 marks what needs no acknowledgement.
 Neither side ever waits: call the methods from one thread, whenever a socket is readable and every 100 ms.
 """
-
-from protocol.hop.client import HopClient, Job, Token
-from protocol.hop.server import Acked, Event, HopServer, WorkerJoined, WorkerLost
-
-__all__ = ["Acked", "Event", "HopClient", "HopServer", "Job", "Token", "WorkerJoined", "WorkerLost"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from protocol.hop import sockets
 from protocol.hop.dispatch import Dispatcher
 from protocol.hop.sockets import DRAIN, Context
-from protocol.process.metrics import QUEUE_WAIT_BOUNDS_MS, Histogram, Summary
+from protocol.wire.figures import QUEUE_WAIT_BOUNDS_MS, Histogram, Summary
 from protocol.wire.messages import (
     HEADER_BYTES,
     MAX_FRAMES,

@@ -7,60 +7,16 @@ import os
 import secrets
 import stat
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import zmq
 
-from protocol.process.run_folder import make_folder
-from protocol.process.settings import IPC_PATH_BYTES, LOOPBACK
+from protocol.hop.endpoints import EndpointError, check_endpoint, prepare_run_dir
 
 QUEUED = 1000  # messages a peer's queue holds; credit keeps real queues far below
 RECONNECT_MS = 100
 DRAIN = 256  # messages taken in one call, so that a flood cannot keep the caller from its other work
 
 Context = zmq.Context[zmq.Socket[bytes]]
-
-
-class EndpointError(RuntimeError):
-    """A socket cannot be had at this endpoint; the text says why and what to do."""
-
-
-def prepare_run_dir(path: Path) -> None:
-    """Make sure `path` is a folder that only this user can enter, so only this user reaches the sockets.
-
-    A missing folder is made and marked; one that is there stays as it is.
-
-    Raises:
-        EndpointError: others can enter it, or it is no folder of this user's.
-    """
-    advice = "choose another with --run-dir"
-    try:
-        make_folder(path)
-        info = path.lstat()
-    except OSError as error:
-        raise EndpointError(f"run folder {path}: {error.strerror}; {advice}") from error
-    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
-        raise EndpointError(f"run folder {path} is not a folder of this user's; {advice}")
-    if stat.S_IMODE(info.st_mode) & 0o077:
-        raise EndpointError(f"run folder {path} is open to other users; run chmod 700 on it, or {advice}")
-
-
-def check_endpoint(endpoint: str) -> Path | None:
-    """The socket's path for ipc, None for tcp on loopback; EndpointError for all else."""
-    if endpoint.startswith("ipc://"):
-        path = Path(endpoint.removeprefix("ipc://"))
-        size = len(os.fsencode(path))
-        if not path.is_absolute():
-            raise EndpointError(f"{endpoint}: not an absolute path")
-        if size > IPC_PATH_BYTES:
-            raise EndpointError(
-                f"{endpoint}: the path has {size} bytes and the system takes {IPC_PATH_BYTES};"
-                " choose a shorter --run-dir"
-            )
-        return path
-    if endpoint.startswith("tcp://") and urlsplit(endpoint).hostname in LOOPBACK:
-        return None
-    raise EndpointError(f"{endpoint}: stages talk over ipc:// or over tcp:// on loopback only")
 
 
 class BoundRouter:

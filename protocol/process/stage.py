@@ -20,9 +20,10 @@ from types import FrameType, TracebackType
 
 import zmq
 
-from protocol.hop import Event, HopClient, HopServer, Job
+from protocol.hop.client import HopClient, Job
+from protocol.hop.endpoints import EndpointError
 from protocol.hop.results import ClipKey, ResultClient
-from protocol.hop.sockets import EndpointError
+from protocol.hop.server import Event, HopServer
 from protocol.process.compute import Compute, Output
 from protocol.process.logs import set_up_logging
 from protocol.process.metrics import Metrics

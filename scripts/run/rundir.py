@@ -2,7 +2,7 @@
 
 The rule for ``--run-dir``, which keeps everybody's own files safe:
 
-* A folder that does not exist is made with mode 0700 and marked (`protocol.process.run_folder`).
+* A folder that does not exist is made with mode 0700 and marked (`protocol.hop.run_folder`).
 * A folder with the mark is used again. What a killed run left in it is removed.
 * An empty folder of this user's that is closed to others is taken and marked. It stays when the run ends.
 * A folder without the mark that holds nothing but dead sockets and locks of a run is treated the same way.
@@ -24,7 +24,7 @@ import socket
 import stat
 from pathlib import Path
 
-from protocol.process.run_folder import MARK, Origin, make_folder, open_folder, read_mark, write_mark
+from protocol.hop.run_folder import MARK, Origin, make_folder, open_folder, read_mark, write_mark
 from protocol.process.settings import default_run_dir
 
 LOCK = "run.lock"

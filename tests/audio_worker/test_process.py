@@ -19,8 +19,9 @@ from audio_worker.features import FeatureExtractor
 from audio_worker.ring import ClipRing
 from audio_worker.sessions import DueClip
 from demo.factory.make_whisper import DEFAULT_OUT
-from protocol.hop import HopClient, HopServer, Job
+from protocol.hop.client import HopClient, Job
 from protocol.hop.results import ResultServer
+from protocol.hop.server import HopServer
 from protocol.process.settings import ROOT
 from protocol.wire.messages import Clip, Close, Failed, Pcm, Status
 from tests.audio_worker.placeholders import write_config

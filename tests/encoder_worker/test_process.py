@@ -16,8 +16,8 @@ import simplejpeg
 import zmq
 
 from encoder_worker.jpeg import JpegEncoder
-from protocol.hop import Acked, HopServer, WorkerJoined
 from protocol.hop.results import ResultServer
+from protocol.hop.server import Acked, HopServer, WorkerJoined
 from protocol.process.settings import ROOT
 from protocol.wire.messages import Failed, Frame, Latents, Status
 from tests.audio_worker.placeholders import write_config

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from encoder_worker.worker import EncoderWorker
-from protocol.hop import Job
-from protocol.hop.client import Token
+from protocol.hop.client import Job, Token
 from protocol.process.compute import Output
 from protocol.process.metrics import Metrics
 from protocol.process.settings import load_settings

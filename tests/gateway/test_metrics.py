@@ -9,7 +9,8 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.metric_families import MetricFamilies
-from protocol.process.metrics import CLIP_TIME_BOUNDS_MS, Histogram, Metrics, Summary
+from protocol.process.metrics import Metrics
+from protocol.wire.figures import CLIP_TIME_BOUNDS_MS, Histogram, Summary
 from tests.gateway.clients import client_v2, noise
 from tests.gateway.conftest import Running
 

@@ -21,8 +21,9 @@ from gpu_worker.engine_api import ClipError, DeviceLost
 from gpu_worker.prefetch import QUEUE_DEPTH
 from gpu_worker.sessions import LatentTable
 from gpu_worker.worker import GpuWorker, credit
-from protocol.hop import Acked, HopClient, HopServer, Job, WorkerJoined
+from protocol.hop.client import HopClient, Job
 from protocol.hop.results import ResultServer
+from protocol.hop.server import Acked, HopServer, WorkerJoined
 from protocol.process.settings import Settings, load_settings, settings_from_command_line
 from protocol.process.stage import Stage
 from protocol.wire.clock import frames_of_clip

@@ -18,7 +18,7 @@ import simplejpeg
 import zmq
 from PIL import Image
 
-from protocol.hop import HopClient
+from protocol.hop.client import HopClient
 from protocol.hop.results import ResultClient
 from protocol.process.metrics import Metrics
 from protocol.process.settings import Settings

@@ -14,7 +14,7 @@ import hypothesis
 import pytest
 import zmq
 
-from protocol.hop import Event, HopServer
+from protocol.hop.server import Event, HopServer
 from protocol.process.settings import ROOT
 
 # how long an example takes says more about what else the machine does than about the code

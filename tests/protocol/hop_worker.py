@@ -10,7 +10,7 @@ from collections import deque
 
 import zmq
 
-from protocol.hop import HopClient, Job
+from protocol.hop.client import HopClient, Job
 from protocol.wire.messages import Close
 
 

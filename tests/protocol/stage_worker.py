@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from protocol.hop import Job
+from protocol.hop.client import Job
 from protocol.hop.results import ClipKey
 from protocol.process.compute import Output
 from protocol.process.settings import SettingsError, settings_from_command_line

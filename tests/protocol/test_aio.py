@@ -10,9 +10,10 @@ from collections.abc import Iterator
 import pytest
 import zmq
 
-from protocol.hop import Acked, Event, HopClient, HopServer
 from protocol.hop.aio import pump
+from protocol.hop.client import HopClient
 from protocol.hop.results import ResultClient, ResultServer
+from protocol.hop.server import Acked, Event, HopServer
 from protocol.wire.messages import Frame
 from tests.protocol.samples import one_frame, one_pcm
 

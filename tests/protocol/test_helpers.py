@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from protocol.model.hardware.threads import thread_count
 from protocol.process.compute import Compute, Output
 from protocol.process.logs import set_up_logging
-from protocol.process.metrics import Histogram, Metrics, Summary, quantile
+from protocol.process.metrics import Metrics
 from protocol.process.settings import Settings
+from protocol.wire.figures import Histogram, Summary, quantile
 from protocol.wire.messages import Status
 
 # ------------------------------------------------------------------ metrics

@@ -12,7 +12,9 @@ import msgpack
 import pytest
 import zmq
 
-from protocol.hop import Acked, HopClient, HopServer, Job, sockets
+from protocol.hop import endpoints, sockets
+from protocol.hop.client import HopClient, Job
+from protocol.hop.server import Acked, HopServer
 from protocol.wire.messages import Ack, Bye, Close, Heartbeat, Hello, Ready, decode, encode
 from tests.protocol.conftest import drive
 from tests.protocol.samples import EXAMPLES, one_latents, one_pcm
@@ -317,7 +319,7 @@ def test_a_stranger_is_asked_who_it_is(ctx: Context, endpoint: str) -> None:
 
 def test_a_second_server_is_refused(ctx: Context, endpoint: str) -> None:
     server = HopServer(ctx, endpoint, sticky=False, dead_after=2)
-    with pytest.raises(sockets.EndpointError, match="in use by another process"):
+    with pytest.raises(endpoints.EndpointError, match="in use by another process"):
         HopServer(ctx, endpoint, sticky=False, dead_after=2)
     server.close()
     HopServer(ctx, endpoint, sticky=False, dead_after=2).close()
@@ -335,33 +337,33 @@ def test_a_second_server_is_refused(ctx: Context, endpoint: str) -> None:
     ],
 )
 def test_endpoints_that_are_refused(ctx: Context, url: str, why: str) -> None:
-    with pytest.raises(sockets.EndpointError, match=why):
+    with pytest.raises(endpoints.EndpointError, match=why):
         HopServer(ctx, url, sticky=False, dead_after=2)
-    with pytest.raises(sockets.EndpointError, match=why):
+    with pytest.raises(endpoints.EndpointError, match=why):
         client_of(ctx, url)
 
 
 def test_the_run_folder_is_for_this_user_only(run_dir: Path) -> None:
-    sockets.prepare_run_dir(run_dir / "new" / "folder")
+    endpoints.prepare_run_dir(run_dir / "new" / "folder")
     assert (run_dir / "new" / "folder").stat().st_mode & 0o777 == 0o700
     (run_dir / "open").mkdir(mode=0o755)
     os.chmod(run_dir / "open", 0o755)
-    with pytest.raises(sockets.EndpointError, match="chmod 700"):
-        sockets.prepare_run_dir(run_dir / "open")
+    with pytest.raises(endpoints.EndpointError, match="chmod 700"):
+        endpoints.prepare_run_dir(run_dir / "open")
     (run_dir / "link").symlink_to(run_dir)
-    with pytest.raises(sockets.EndpointError, match="not a folder of this user"):
-        sockets.prepare_run_dir(run_dir / "link")
+    with pytest.raises(endpoints.EndpointError, match="not a folder of this user"):
+        endpoints.prepare_run_dir(run_dir / "link")
     (run_dir / "file").touch()
-    with pytest.raises(sockets.EndpointError, match="--run-dir"):
-        sockets.prepare_run_dir(run_dir / "file")
-    with pytest.raises(sockets.EndpointError, match="--run-dir"):
-        sockets.prepare_run_dir(run_dir / "file" / "below")
+    with pytest.raises(endpoints.EndpointError, match="--run-dir"):
+        endpoints.prepare_run_dir(run_dir / "file")
+    with pytest.raises(endpoints.EndpointError, match="--run-dir"):
+        endpoints.prepare_run_dir(run_dir / "file" / "below")
 
 
 def test_a_file_where_the_socket_belongs_is_kept(ctx: Context, run_dir: Path) -> None:
     """libzmq removes whatever stands at the path that it binds."""
     (run_dir / "results").write_text("mine")
-    with pytest.raises(sockets.EndpointError, match=r"is no socket.*--run-dir"):
+    with pytest.raises(endpoints.EndpointError, match=r"is no socket.*--run-dir"):
         sockets.BoundRouter(ctx, f"ipc://{run_dir}/results", max_frame_bytes=100)
     assert (run_dir / "results").read_text() == "mine"
 
@@ -370,7 +372,7 @@ def test_a_tcp_port_in_use_is_an_error(ctx: Context) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(sockets.EndpointError, match="another run"):
+        with pytest.raises(endpoints.EndpointError, match="another run"):
             HopServer(ctx, f"tcp://127.0.0.1:{taken.getsockname()[1]}", sticky=False, dead_after=2)
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 import zmq
 
-from protocol.hop import Acked, Event, HopServer, WorkerJoined, WorkerLost
+from protocol.hop.server import Acked, Event, HopServer, WorkerJoined, WorkerLost
 from protocol.wire.messages import Close, Work
 from tests.protocol.conftest import Start, drive
 from tests.protocol.samples import one_latents, one_pcm

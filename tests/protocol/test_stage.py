@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import zmq
 
-from protocol.hop import Acked, Event, HopServer, WorkerJoined, WorkerLost
 from protocol.hop.results import ResultServer
+from protocol.hop.server import Acked, Event, HopServer, WorkerJoined, WorkerLost
 from protocol.process.settings import ROOT
 from protocol.wire.messages import Close, Failed, Frame, Status
 from tests.protocol.conftest import Start

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from protocol.process.run_folder import MARK
+from protocol.hop.run_folder import MARK
 from protocol.process.settings import default_run_dir
 from scripts.run.managed import free_port
 from scripts.run.rundir import RunDir, RunDirError, check_port_free, make_subfolder

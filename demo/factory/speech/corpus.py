@@ -1,11 +1,8 @@
 """The speech corpus on disk: one npz, packed losslessly, read back as plain arrays.
 
-Audio is int16. Fixed linear prediction of order two (as in FLAC's fixed predictors) leaves small residuals,
-whose high and low bytes are compressed apart by LZMA; both are in Python's standard library, so a training
-machine needs nothing but numpy.
+Audio is int16, packed by `scripts.talk.packed_pcm`, so a training machine needs nothing but numpy.
 """
 
-import lzma
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ from numpy.typing import NDArray
 from demo.factory.motion.mouth import CHANNELS, TRACK_RATE, loudness_track, mouth_track
 from demo.factory.speech.utterance import Utterance
 from protocol.wire.clock import SAMPLE_RATE
+from scripts.talk.packed_pcm import pack_pcm, unpack_pcm
 
 FORMAT = 1
 
@@ -124,7 +122,7 @@ def save(corpus: Corpus, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, Any] = {name: getattr(corpus, name) for name in _ARRAYS}
     arrays |= {name: np.array(getattr(corpus, name)) for name in _LISTS}
-    arrays |= {"format": np.array(FORMAT), "samples": np.array(len(corpus.audio)), **_pack(corpus.audio)}
+    arrays |= {"format": np.array(FORMAT), **pack_pcm(corpus.audio)}
     np.savez_compressed(path, **arrays)
 
 
@@ -136,29 +134,7 @@ def load(path: Path) -> Corpus:
                 f"{path}: not a speech corpus of format {FORMAT};"
                 " make it: python -m demo.factory.speech.make_speech"
             )
-        audio = _unpack(file["high"].tobytes(), file["low"].tobytes(), int(file["samples"]))
+        audio = unpack_pcm(file)
         fields: dict[str, Any] = {name: file[name] for name in _ARRAYS}
         fields |= {name: [str(item) for item in file[name]] for name in _LISTS}
     return Corpus(audio=audio, **fields)
-
-
-def _pack(audio: NDArray[np.int16]) -> dict[str, NDArray[np.uint8]]:
-    # Residuals wrap at 16 bits, and unwrap when summed.
-    residual = np.diff(audio.astype(np.int32), n=2, prepend=[0, 0]).astype(np.int16)
-    # Signs are folded in, so that small numbers of either sign have a high byte of 0.
-    folded = (residual.astype(np.uint16) << 1) ^ (residual >> 15).astype(np.uint16)
-    parts = {"high": (folded >> 8).astype(np.uint8), "low": (folded & 255).astype(np.uint8)}
-    filters = [{"id": lzma.FILTER_LZMA2, "preset": 4, "lc": 0, "lp": 0, "pb": 0}]
-    return {
-        name: np.frombuffer(lzma.compress(part.tobytes(), filters=filters), dtype=np.uint8)
-        for name, part in parts.items()
-    }
-
-
-def _unpack(high: bytes, low: bytes, samples: int) -> NDArray[np.int16]:
-    folded = np.frombuffer(lzma.decompress(high), dtype=np.uint8).astype(np.uint16) << 8
-    folded |= np.frombuffer(lzma.decompress(low), dtype=np.uint8)
-    if len(folded) != samples:
-        raise ValueError(f"speech corpus is damaged: {len(folded)} samples, expected {samples}")
-    residual = (folded >> 1).astype(np.int16) ^ -(folded & 1).astype(np.int16)
-    return np.cumsum(np.cumsum(residual, dtype=np.int16), dtype=np.int16)

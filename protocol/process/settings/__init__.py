@@ -3,8 +3,6 @@
 from protocol.process.settings.schema import (
     ENV_PREFIX,
     HERE,
-    IPC_PATH_BYTES,
-    LOOPBACK,
     ROOT,
     UNSET,
     Settings,
@@ -19,8 +17,6 @@ from protocol.process.settings.values import MAX_WORKERS, SettingsError
 __all__ = [
     "ENV_PREFIX",
     "HERE",
-    "IPC_PATH_BYTES",
-    "LOOPBACK",
     "MAX_WORKERS",
     "ROOT",
     "UNSET",

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+from protocol.hop.endpoints import IPC_PATH_BYTES, LOOPBACK
 from protocol.process.settings.values import MAX_WORKERS, PARSERS, SettingsError, check_limits
 from protocol.wire.clock import SAMPLE_RATE
 
@@ -34,8 +35,6 @@ ROOT = Path(__file__).resolve().parents[3]
 ENV_PREFIX = "ECHOMIMIC_"
 UNSET = Path()  # replaced by what depends on another setting
 HERE = Path()
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-IPC_PATH_BYTES = 107  # sun_path in sockaddr_un, less its closing NUL
 
 
 def _meta(text: str, kind: str = "str", **limits: Any) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from protocol.wire.clock import SAMPLE_RATE
 from scripts.bench.common.run_figures import RunFigures, device_processes
 from scripts.bench.common.tools import machine, speak
 from scripts.run.managed import ManagedRun, RunError
+from scripts.talk.packed_pcm import unpack_pcm
 from scripts.talk.sound import SoundError, read_sound, synthetic_voice, write_wav
 
 SAMPLE = ROOT / "demo/factory/evaluate/sample/speech.npz"
@@ -132,9 +133,8 @@ def speech(wav: Path | None, seconds: float) -> np.ndarray:
     if wav is not None:
         voice = read_sound(wav)
     elif SAMPLE.is_file():
-        from demo.factory.speech.corpus import load
-
-        voice = (load(SAMPLE).audio / 2**15).astype(np.float32)
+        with np.load(SAMPLE, allow_pickle=False) as file:
+            voice = (unpack_pcm(file) / 2**15).astype(np.float32)
     else:
         voice = synthetic_voice(seconds)
     wanted = round(seconds * SAMPLE_RATE)

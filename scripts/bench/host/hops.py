@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 import zmq
 
-from protocol.hop import HopClient, HopServer
+from protocol.hop.client import HopClient
 from protocol.hop.results import ResultClient, ResultServer
+from protocol.hop.server import HopServer
 from protocol.wire.clock import SAMPLE_RATE
 from protocol.wire.messages import Clip, Frame, Latents, Pcm
 
