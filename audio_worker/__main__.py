@@ -1,7 +1,7 @@
 """`python -m audio_worker`: settings → sockets → worker → run."""
 
-from protocol.model.hardware.gpu_allocator import grow_segments
-from protocol.model.hardware.threads import sleep_at_barriers
+from protocol.model.hardware.gpu_allocator import use_expandable_segments
+from protocol.model.hardware.threads import let_waiting_threads_sleep
 from protocol.process.settings import settings_from_command_line
 from protocol.process.stage import Stage
 
@@ -13,8 +13,8 @@ MAX_PENDING = 2
 
 def main() -> None:
     settings = settings_from_command_line()
-    sleep_at_barriers()
-    grow_segments()
+    let_waiting_threads_sleep()
+    use_expandable_segments()
     from audio_worker.sessions import STAGE
     from audio_worker.worker import AudioWorker
 

@@ -16,14 +16,14 @@ from audio_worker.sessions import DueClip
 from audio_worker.whisper import POSITIONS, WindowKind, load_whisper
 from protocol.model.audio_tokens import audio_token_positions
 from protocol.model.config import ModelConfig
+from protocol.model.hardware.devices import whisper_device
+from protocol.model.hardware.dtypes import dtype_name, dtypes_to_try
 from protocol.model.hardware.threads import thread_count
 from protocol.process.settings import Settings
 from protocol.wire.clock import pts_of_clip
 from protocol.wire.messages import Array16, InfoValue
 
 log = logging.getLogger(__name__)
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class FeatureExtractor:
@@ -59,7 +59,7 @@ class FeatureExtractor:
     def load(cls, config: ModelConfig, settings: Settings) -> FeatureExtractor:
         """As the configuration and the settings say; sets the number of torch's threads."""
         window = window_of(config)
-        device = choose_device(settings, window)
+        device = whisper_device(settings, window)
         # the short window takes one thread 4 % of a clip's time: more would only disturb the denoiser
         torch.set_num_threads(1 if window == "short" and not settings.threads else thread_count(settings))
         dtype = choose_dtype(settings, device)
@@ -87,7 +87,7 @@ class FeatureExtractor:
     def facts(self) -> dict[str, InfoValue]:
         """What Status says of it."""
         return {
-            "device": str(self.device), "dtype": str(self.dtype).removeprefix("torch."),
+            "device": str(self.device), "dtype": dtype_name(self.dtype),
             "window": self._encoder.window, "margin": self.margin,
         }  # fmt: skip
 
@@ -115,18 +115,8 @@ def window_of(config: ModelConfig) -> WindowKind:
     return "short" if config.whisper_window == "short" else "padded"
 
 
-def choose_device(settings: Settings, window: WindowKind) -> torch.device:
-    """The GPU workers' first GPU for the 30 s window, which is twenty times the work; else the CPU."""
-    wanted = next((name for name in settings.gpu_devices if name != "cpu"), None)
-    if window == "short" or wanted is None or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda:0" if wanted == "auto" else wanted)
-
-
 def choose_dtype(settings: Settings, device: torch.device) -> torch.dtype:
-    """The encoder's arithmetic: "auto" is bfloat16 on a CPU that multiplies it in hardware, else float32."""
-    if settings.dtype != "auto":
-        return DTYPES[settings.dtype]
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    fast = device.type == "cpu" and any(bool(getattr(torch.cpu, c, lambda: False)()) for c in checks)
-    return torch.bfloat16 if fast else torch.float32
+    """The encoder's arithmetic: "auto" is bfloat16 on a CPU that multiplies it, else float32."""
+    if settings.dtype == "auto" and device.type == "cuda":
+        return torch.float32
+    return dtypes_to_try(settings.dtype, device)[-1]

@@ -18,6 +18,7 @@ from encoder_worker.fast.ways import WAYS, Way
 from encoder_worker.jpeg import Picture
 from encoder_worker.vae.decoders import Decoder
 from encoder_worker.vae.doubling import fold_doubling
+from protocol.model.hardware.dtypes import dtype_name, dtypes_to_try
 from protocol.process.logs import first_line
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TUNING_SIDE = 16
 """Latent side of the timing run: the bundled model's, and small enough that a large VAE times quickly."""
 TUNING_ROUNDS = 3
@@ -50,23 +50,17 @@ class Plan:
 
     def __str__(self) -> str:
         layout = "channels_last" if self.channels_last else "contiguous"
-        return f"{str(self.dtype).removeprefix('torch.')} {layout}"
-
-
-def has_fast_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16 or AMX)."""
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(bool(getattr(torch.cpu, check, lambda: False)()) for check in checks)
+        return f"{dtype_name(self.dtype)} {layout}"
 
 
 def plans_for(device: torch.device, dtype: str) -> list[Plan]:
     """The plans worth timing on `device`; `dtype` "auto" leaves the arithmetic open."""
+    dtypes = dtypes_to_try(dtype, device)
     if device.type != "cpu":
-        return [Plan(DTYPES.get(dtype, torch.float16), True)]
-    if dtype != "auto":
-        return [Plan(DTYPES[dtype], True), Plan(DTYPES[dtype], False)]
-    plans = [Plan(torch.float32, True), Plan(torch.float32, False)]
-    return [Plan(torch.bfloat16, True), *plans] if has_fast_bfloat16() else plans
+        return [Plan(dtypes[0], True)]
+    plans = [Plan(dtypes[0], True), Plan(dtypes[0], False)]
+    # bfloat16 comes first: a plan replaces the one before it only where it is clearly faster.
+    return [Plan(faster, True) for faster in dtypes[1:]] + plans
 
 
 class ClipDecoder:

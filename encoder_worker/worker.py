@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from encoder_worker.decode import ClipDecoder, DecodeError
-from encoder_worker.device import choose_device
 from encoder_worker.jpeg import JpegEncoder, with_comment
 from encoder_worker.jpeg_strips import JpegPool, threads_for
 from encoder_worker.vae.decoders import load_decoder
 from protocol.hop.client import Job
 from protocol.hop.results import ClipKey
 from protocol.model.config import ModelConfig
+from protocol.model.hardware.devices import decoder_device
 from protocol.model.hardware.gpu_memory import device_memory
 from protocol.model.hardware.threads import thread_count
 from protocol.process.compute import Output
@@ -55,7 +55,7 @@ class EncoderWorker(Worker):
         if settings.passthrough:
             self._plain = self._jpeg(np.full((height, width, 3), 128, np.uint8)), height, width
             return
-        device = choose_device(settings)
+        device = decoder_device(settings)
         if device.type == "cuda":
             self._pool = JpegPool(self._jpeg, threads_for(os.cpu_count() or 1, gpu=True))
         vae = load_decoder(config.pretrained_vae_path)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from gpu_worker.engine_api import Engine
 from gpu_worker.prefetch import QUEUE_DEPTH
 from gpu_worker.worker import GpuWorker, credit
-from protocol.model.hardware.gpu_allocator import grow_segments
-from protocol.model.hardware.threads import sleep_at_barriers
+from protocol.model.hardware.gpu_allocator import use_expandable_segments
+from protocol.model.hardware.threads import let_waiting_threads_sleep
 from protocol.process.settings import Settings, settings_from_command_line
 from protocol.process.stage import Stage
 
 
 def main() -> None:
     settings = settings_from_command_line()
-    sleep_at_barriers()
-    grow_segments()
+    let_waiting_threads_sleep()
+    use_expandable_segments()
     with Stage(
         "gpu_worker",
         settings,

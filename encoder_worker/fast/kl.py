@@ -33,6 +33,7 @@ from encoder_worker.fast.rows import (
 from encoder_worker.fast.tiles import Tile, candidates, fastest
 from encoder_worker.fast.ways import WAYS, Way, fastest_recording
 from encoder_worker.vae.decoders import Decoder, KLDecoder
+from protocol.model.hardware.dtypes import dtype_name
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ class FastKL:
                 self._record(ways)
 
     def __str__(self) -> str:
-        arithmetic = str(self._dtype).removeprefix("torch.") + (" and float8" if self._eight_bit else "")
+        arithmetic = dtype_name(self._dtype) + (" and float8" if self._eight_bit else "")
         how = "kernels" if self._graph is None else f"a CUDA graph of {self.way}"
         return f"{arithmetic} in {how}"
 

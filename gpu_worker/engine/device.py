@@ -1,4 +1,4 @@
-"""The device and the arithmetic of this worker, from the settings and what the machine has."""
+"""This worker's device: its errors, its memory, its compiled code, its name."""
 
 from __future__ import annotations
 
@@ -12,50 +12,7 @@ import torch
 
 from gpu_worker.engine_api import ClipError, DeviceLost
 from protocol.hop.run_folder import make_folder
-from protocol.process.settings import Settings, SettingsError
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")  # x86, x86 with tiles, ARM
-
-
-def choose_device(settings: Settings) -> torch.device:
-    """The device of this worker's place in --gpu-devices; `auto` is the first CUDA device, else the CPU.
-
-    Raises SettingsError for one that does not exist here.
-    """
-    name = settings.gpu_devices[settings.worker_index]
-    if name == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise SettingsError(f"--gpu-devices {name}: no device's name; say auto, cpu or cuda:0") from None
-    if device.type not in ("cpu", "cuda"):
-        raise SettingsError(f"--gpu-devices {name}: only cpu and cuda devices are served")
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        device = torch.device("cuda", device.index or 0)
-        if device.index >= count:
-            raise SettingsError(f"--gpu-devices {name}: torch finds {count} CUDA devices here")
-    return device
-
-
-def dtype_choices(name: str, device: torch.device) -> list[torch.dtype]:
-    """What --dtype leaves open; where there are two, the faster is found by timing a clip."""
-    if name != "auto":
-        return [DTYPES[name]]
-    if device.type == "cuda":
-        return [torch.float16]
-    return [torch.float32, torch.bfloat16] if cpu_has_bf16() else [torch.float32]
-
-
-def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the CPU multiplies bfloat16 by itself; elsewhere torch emulates it, many times slower."""
-    try:
-        words = set(cpuinfo.read_text(encoding="ascii", errors="replace").split())
-    except OSError:
-        return False
-    return any(flag in words for flag in BF16_FLAGS)
+from protocol.process.settings import Settings
 
 
 def keep_compiled_code(settings: Settings) -> Path:

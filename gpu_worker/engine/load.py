@@ -15,12 +15,13 @@ from gpu_worker.avatars.store import AvatarStore
 from gpu_worker.denoiser.loading import load_models
 from gpu_worker.denoiser.model import attention
 from gpu_worker.denoiser.pipeline import AvatarCache, ClipDenoiser
-from gpu_worker.engine.device import choose_device, dtype_choices
 from gpu_worker.poses.store import PoseStore
 from gpu_worker.poses.track import PoseTrack
 from protocol.model.assets import avatar_paths, pose_paths
 from protocol.model.audio_tokens import tokens_per_frame
 from protocol.model.config import ModelConfig
+from protocol.model.hardware.devices import denoiser_device
+from protocol.model.hardware.dtypes import dtype_name, dtypes_to_try
 from protocol.model.hardware.threads import thread_count
 from protocol.process.settings import Settings, SettingsError
 from protocol.wire.clock import FULL_RATE, frames_of_clip
@@ -84,7 +85,7 @@ def load_model(settings: Settings) -> LoadedModel:
     """
     config = ModelConfig.load(settings.config)
     width, height = settings.width or config.width, settings.height or config.height
-    device = choose_device(settings)
+    device = denoiser_device(settings)
     torch.set_num_threads(thread_count(settings))
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -112,7 +113,7 @@ def load_model(settings: Settings) -> LoadedModel:
 
 def _load_fastest(settings: Settings, config: ModelConfig, device: torch.device) -> ClipDenoiser:
     """The model in the arithmetic that makes a clip soonest, of those that --dtype leaves open."""
-    choices = dtype_choices(settings.dtype, device)
+    choices = dtypes_to_try(settings.dtype, device)
     attention.select(device, choices[0])
     first = _load_denoiser(settings, config, device, choices[0])
     parameters = sum(p.numel() for p in first.models.denoiser.parameters())
@@ -159,11 +160,6 @@ def _check_late_start(settings: Settings, steps: int) -> None:
         raise SettingsError(
             f"--late-start {settings.late_start}: there are {steps} steps, so at most {steps - 1}"
         )
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """A dtype as --dtype names it: float32, bfloat16, float16."""
-    return str(dtype).removeprefix("torch.")
 
 
 def _cpu_seconds(task: Callable[[], object]) -> float:

@@ -19,9 +19,10 @@ from gpu_worker.denoiser.model import ReferenceCache, attention
 from gpu_worker.denoiser.sampler import draw_noise
 from gpu_worker.engine.compiled import ClipSampler, PreparedClip
 from gpu_worker.engine.device import device_errors, device_name, release_memory, wait_for_device
-from gpu_worker.engine.load import LoadedModel, dtype_name, load_model
+from gpu_worker.engine.load import LoadedModel, load_model
 from gpu_worker.engine_api import ClipError
 from gpu_worker.sessions import LatentTable, clip_seed
+from protocol.model.hardware.dtypes import dtype_name
 from protocol.model.hardware.gpu_memory import device_memory
 from protocol.process.settings import Settings
 from protocol.wire.clock import FRAME_RATES, frames_of_clip, pts_of_clip

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from audio_worker.features import FeatureExtractor, choose_device, choose_dtype, clip_positions
+from audio_worker.features import FeatureExtractor, choose_dtype, clip_positions
 from audio_worker.sessions import DueClip
 from demo.factory.make_whisper import DEFAULT_OUT
 from protocol.process.settings import load_settings
@@ -71,11 +71,7 @@ def test_the_margin_sets_the_number_of_tokens() -> None:
     assert extractor(margin=1).tokens([due(1)])[0].shape == (12, 30, 384)
 
 
-def test_choices(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arithmetic() -> None:
     default = load_settings([], {})
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert str(choose_device(default, "short")) == "cpu"
-    assert str(choose_device(default, "padded")) == "cuda:0"
-    assert str(choose_device(load_settings(["--gpu-devices", "cpu"], {}), "padded")) == "cpu"
     assert choose_dtype(default, torch.device("cuda")) == torch.float32
     assert choose_dtype(load_settings(["--dtype", "float32"], {}), torch.device("cpu")) == torch.float32

@@ -12,10 +12,8 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
 from encoder_worker.decode import ClipDecoder, DecodeError, plans_for
-from encoder_worker.device import choose_device
 from encoder_worker.vae.decoders import load_decoder
 from protocol.model.checkpoint import CheckpointError
-from protocol.process.settings import SettingsError, load_settings
 from tests.encoder_worker.folders import make_kl, make_lite, make_tiny
 from tests.helpers.parity import draw_weights, golden, relative_error, tiny_configs
 
@@ -99,7 +97,7 @@ def test_attention_names_of_older_conversions(tmp_path: Path) -> None:
 
 def test_the_plan_is_chosen_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_lite(tmp_path)
-    monkeypatch.setattr("encoder_worker.decode.has_fast_bfloat16", lambda: True)
+    monkeypatch.setattr("protocol.model.hardware.dtypes.cpu_has_bfloat16", lambda: True)
     decoder = ClipDecoder(load_decoder(tmp_path), CPU, "auto")
     assert decoder.plan in plans_for(CPU, "auto") and len(plans_for(CPU, "auto")) == 3
     assert decoder.warm_up(4, 4) > 0
@@ -150,22 +148,3 @@ def test_damaged_folders_name_file_and_key(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**config, "_class_name": "VQModel"}))
     with pytest.raises(CheckpointError, match="_class_name is 'VQModel'"):
         load_decoder(tmp_path)
-
-
-def test_devices_are_taken_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    def device(*argv: str) -> str:
-        return str(choose_device(load_settings(list(argv), {})))
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert device() == "cuda:1"
-    assert device("--worker-index", "1") == "cuda:0"
-    assert device("--gpu-devices", "cpu") == "cpu"
-    assert device("--encoder-devices", "cpu,cuda:1", "--worker-index", "1") == "cuda:1"
-    assert device("--encoder-devices", "cpu,cuda:1", "--worker-index", "2") == "cpu"
-    with pytest.raises(SettingsError, match="2 CUDA devices"):
-        device("--encoder-devices", "cuda:2")
-    with pytest.raises(SettingsError, match="not a device"):
-        device("--encoder-devices", "gpu")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert device() == "cpu"

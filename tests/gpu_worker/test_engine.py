@@ -15,9 +15,8 @@ from PIL import Image
 
 from gpu_worker.denoiser.pipeline import ClipDenoiser
 from gpu_worker.engine import compiled as compiling
-from gpu_worker.engine import device as devices
 from gpu_worker.engine import load as loading
-from gpu_worker.engine.device import choose_device, cpu_has_bf16, dtype_choices, keep_compiled_code
+from gpu_worker.engine.device import keep_compiled_code
 from gpu_worker.engine.serve import DenoiserEngine
 from gpu_worker.engine_api import ClipError
 from gpu_worker.fast import FastDenoiser
@@ -250,9 +249,9 @@ def test_a_sample_clip_is_like_a_real_one(engine: DenoiserEngine) -> None:
     ("argv", "words"),
     [
         (["--width", "72"], "--width 72: this model's pictures have multiples of 64"),
-        (["--gpu-devices", "cuda:99"], "--gpu-devices cuda:99: torch finds"),
-        (["--gpu-devices", "toaster"], "--gpu-devices toaster: no device's name"),
-        (["--gpu-devices", "meta"], "only cpu and cuda"),
+        (["--gpu-devices", "cuda:99"], "--gpu-devices cuda:99: this machine has"),
+        (["--gpu-devices", "toaster"], "--gpu-devices toaster: not a device"),
+        (["--gpu-devices", "meta"], "--gpu-devices meta: not a device"),
         (["--reference-image", "/nowhere/face.png"], "/nowhere/face.png: no such picture"),
         (["--pose-dir", "/nowhere"], "/nowhere: no such pose"),
     ],
@@ -326,7 +325,7 @@ def test_the_faster_arithmetic_is_taken(
     world: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    monkeypatch.setattr(devices, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr("protocol.model.hardware.dtypes.cpu_has_bfloat16", lambda: True)
     times = {torch.float32: 2.0, torch.bfloat16: 1.0}
 
     def blank_clip(settings: Settings, config: object, denoiser: ClipDenoiser) -> float:
@@ -341,29 +340,6 @@ def test_the_faster_arithmetic_is_taken(
         assert other.info()["dtype"] == fastest
         assert f"arithmetic: {fastest} (a clip takes: float32 2.000 s, bfloat16" in caplog.text
         times[torch.bfloat16] = 3.0
-
-
-def test_device_choice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    auto = load_settings([], env={})
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert choose_device(auto) == torch.device("cpu")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert choose_device(auto) == torch.device("cuda:0")
-    two = load_settings(["--gpu-devices", "cuda,cuda:1", "--worker-index", "1"], env={})
-    assert choose_device(two) == torch.device("cuda:1")
-    assert choose_device(replace(two, worker_index=0)) == torch.device("cuda:0")
-    assert dtype_choices("auto", torch.device("cuda")) == [torch.float16]
-    assert dtype_choices("bfloat16", torch.device("cpu")) == [torch.bfloat16]
-
-
-def test_bfloat16_is_read_off_the_cpu(tmp_path: Path) -> None:
-    flags = tmp_path / "cpuinfo"
-    flags.write_text("flags : fpu avx512f avx512_bf16 gfni\n")
-    assert cpu_has_bf16(flags)
-    flags.write_text("flags : fpu avx2\n")
-    assert not cpu_has_bf16(flags)
-    assert not cpu_has_bf16(tmp_path / "none")
 
 
 def test_compiled_code_is_kept_where_it_can_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -22,12 +22,12 @@ from PIL import Image
 from audio_worker.features import FeatureExtractor
 from audio_worker.sessions import DueClip, Sessions
 from encoder_worker.decode import ClipDecoder
-from encoder_worker.device import choose_device
 from encoder_worker.jpeg import JpegEncoder
 from encoder_worker.vae.decoders import load_decoder
 from gpu_worker.avatars.vae_encoder import VaeEncoder, load_vae_encoder
 from gpu_worker.engine.serve import DenoiserEngine
 from protocol.model.config import ModelConfig
+from protocol.model.hardware.devices import decoder_device
 from protocol.process.settings import Settings
 from protocol.wire.clock import FULL_RATE, SAMPLE_RATE, frames_of_clip, pts_after
 from protocol.wire.messages import Array16, Clip, InfoValue, Latents, Pcm
@@ -64,7 +64,7 @@ class StreamingPath:
         self.clip_frames = frames_of_clip(self.fps, settings.clip_frames)
         self.config = ModelConfig.load(settings.config)
         self._features = FeatureExtractor.load(self.config, settings)
-        device = choose_device(settings)
+        device = decoder_device(settings)
         self._decoder = ClipDecoder(load_decoder(self.config.pretrained_vae_path), device, settings.dtype)
         self._jpeg = JpegEncoder(settings.jpeg_quality)
         # Last, because it sets the number of threads for what is heaviest.

@@ -1,1 +1,12 @@
-"""What this machine's processor and GPU offer: arithmetic, threads, memory."""
+"""The machine's processor and GPUs: arithmetic, devices, threads, memory.
+
+Set before torch is imported (these modules do not import it):
+    threads        OpenMP threads: their number, and that they sleep while they wait
+    gpu_allocator  torch's allocator of GPU memory
+    c_allocator    the C library's allocator
+    cpu_features   whether the CPU multiplies bfloat16
+After that:
+    devices        which process computes on which device
+    dtypes         torch's dtypes by their names in settings, and those worth trying on a device
+    gpu_memory     what a process holds of its GPU's memory
+"""

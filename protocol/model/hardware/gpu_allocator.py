@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 
-NAMES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
-"""What torch 2.9 and later read, and what those before do."""
+#: Environment variables of torch's allocator: that of torch 2.9 and later, and that of earlier ones.
+ALLOCATOR_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 
 
-def grow_segments() -> None:
+def use_expandable_segments() -> None:
     """Have torch map memory page by page into segments that grow. Call it before torch is imported.
 
-    Otherwise it takes blocks as large as what was asked for, and a freed one that is a little too small for
-    the next request lies idle, where no other process can have it. What the environment says of torch's
-    allocator is left as it is.
+    Otherwise torch takes blocks as large as each request. A freed block that is a little too small for the
+    next request lies idle, and no other process can use it. If the environment already configures torch's
+    allocator, nothing changes.
     """
-    if not any(name in os.environ for name in NAMES):
-        os.environ.update(dict.fromkeys(NAMES, "expandable_segments:True"))
+    if not any(name in os.environ for name in ALLOCATOR_VARIABLES):
+        os.environ.update(dict.fromkeys(ALLOCATOR_VARIABLES, "expandable_segments:True"))

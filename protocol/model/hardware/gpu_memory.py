@@ -1,4 +1,4 @@
-"""What a process holds of its CUDA device, for its metrics."""
+"""How much of its GPU's memory a process holds, for its metrics."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import torch
 
 
 def device_memory(device: torch.device) -> dict[str, float]:
-    """Bytes of tensors now and at most, and the most that torch's allocator held; nothing on a CPU.
+    """Bytes of tensors now and at most, and the most that torch's allocator held; empty for a CPU.
 
-    The process takes more by its CUDA context and its libraries, about half a gigabyte.
+    The CUDA context and its libraries take about half a gigabyte more.
     """
     if device.type != "cuda":
         return {}

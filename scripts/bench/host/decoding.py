@@ -8,8 +8,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from protocol.model.hardware.allocator import keep_freed_memory
-from protocol.model.hardware.threads import sleep_at_barriers, thread_count
+from protocol.model.hardware.c_allocator import keep_freed_memory
+from protocol.model.hardware.threads import let_waiting_threads_sleep, thread_count
 from protocol.process.settings import settings_from_command_line
 
 if TYPE_CHECKING:
@@ -55,20 +55,20 @@ def clip_cost(decoder: ClipDecoder, jpeg: JpegEncoder, latents: Array16) -> Clip
 
 def main() -> None:
     settings = settings_from_command_line()
-    sleep_at_barriers()
+    let_waiting_threads_sleep()
     import numpy as np
     import torch
 
     from encoder_worker.decode import ClipDecoder
-    from encoder_worker.device import choose_device
     from encoder_worker.jpeg import JpegEncoder
     from encoder_worker.vae.decoders import load_decoder
     from protocol.model.config import ModelConfig
+    from protocol.model.hardware.devices import decoder_device
 
     torch.set_num_threads(thread_count(settings))
     config = ModelConfig.load(settings.config)
     vae = load_decoder(config.pretrained_vae_path)
-    decoder = ClipDecoder(vae, choose_device(settings), settings.dtype)
+    decoder = ClipDecoder(vae, decoder_device(settings), settings.dtype)
     height, width = settings.height or config.height, settings.width or config.width
     shape = (FRAMES, vae.channels, height // vae.factor, width // vae.factor)
     latents = (np.random.default_rng(0).standard_normal(shape) * vae.scaling).astype(np.float16)

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from protocol.model.hardware.threads import sleep_at_barriers
+from protocol.model.hardware.threads import let_waiting_threads_sleep
 from protocol.process.settings import settings_from_command_line
 
 if TYPE_CHECKING:
@@ -33,15 +33,17 @@ def clip_ms(features: FeatureExtractor, batch: int, repeats: int = 15) -> float:
 
 def main() -> None:
     settings = settings_from_command_line()
-    sleep_at_barriers()
+    let_waiting_threads_sleep()
     import torch
 
-    from audio_worker.features import DTYPES, FeatureExtractor, choose_device, window_of
+    from audio_worker.features import FeatureExtractor, window_of
     from protocol.model.config import ModelConfig
+    from protocol.model.hardware.devices import whisper_device
+    from protocol.model.hardware.dtypes import DTYPES
 
     config = ModelConfig.load(settings.config)
     window = window_of(config)
-    device = choose_device(settings, window)
+    device = whisper_device(settings, window)
     weights = str(config.audio_model_path)
     for threads in sorted({1, torch.get_num_threads()}):
         torch.set_num_threads(threads)

@@ -6,17 +6,21 @@ import ctypes
 
 # Names and values of glibc's malloc.h; the first may not exceed 32 MB there.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+
+#: Largest block that malloc takes from its own memory, in bytes; larger ones are mapped by the kernel.
 LARGEST_KEPT = 32 << 20
+#: Free bytes that malloc keeps at the end of its memory before it returns them to the system.
 MOST_KEPT = 256 << 20
 
 
 def keep_freed_memory() -> bool:
-    """Have malloc reuse blocks of up to 32 MB instead of giving them back to the system each time.
+    """Have malloc reuse blocks of up to 32 MB instead of returning them to the system each time.
 
-    The feature maps of a frame are megabytes, so by default each of them is new memory, which the kernel
-    clears page by page: 5,000 to 15,000 page faults a clip. Call it before threads are started.
+    The feature maps of a frame are megabytes, so by default each of them is new memory. The kernel clears
+    it page by page: 5,000 to 15,000 page faults a clip. Call it before threads are started.
 
-    Returns whether the C library is one that can be told; elsewhere nothing changes.
+    Returns:
+        Whether the C library can be told so. Elsewhere nothing changes.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from protocol.model.hardware import allocator
+from protocol.model.hardware import c_allocator
 
 FAULTS = """
 import resource, torch
-from protocol.model.hardware.allocator import keep_freed_memory
+from protocol.model.hardware.c_allocator import keep_freed_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(50):
@@ -35,5 +35,5 @@ def test_another_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_name: None) -> None:
         raise OSError("no such library")
 
-    monkeypatch.setattr(allocator.ctypes, "CDLL", refuse)
-    assert allocator.keep_freed_memory() is False
+    monkeypatch.setattr(c_allocator.ctypes, "CDLL", refuse)
+    assert c_allocator.keep_freed_memory() is False

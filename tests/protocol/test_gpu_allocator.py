@@ -4,15 +4,15 @@ import os
 
 import pytest
 
-from protocol.model.hardware.gpu_allocator import NAMES, grow_segments
+from protocol.model.hardware.gpu_allocator import ALLOCATOR_VARIABLES, use_expandable_segments
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALLOCATOR_VARIABLES)
 def test_the_users_word_stands(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     environment = {name: "backend:cudaMallocAsync"}
     monkeypatch.setattr(os, "environ", environment)
-    grow_segments()
+    use_expandable_segments()
     assert environment == {name: "backend:cudaMallocAsync"}
     environment.clear()
-    grow_segments()
-    assert environment == dict.fromkeys(NAMES, "expandable_segments:True")
+    use_expandable_segments()
+    assert environment == dict.fromkeys(ALLOCATOR_VARIABLES, "expandable_segments:True")

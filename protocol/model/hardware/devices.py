@@ -1,0 +1,80 @@
+"""Which process computes on which device, from the settings and the GPUs that torch finds."""
+
+from __future__ import annotations
+
+import torch
+
+from protocol.process.settings import Settings, SettingsError
+
+CPU = torch.device("cpu")
+
+
+def gpu_count() -> int:
+    """CUDA devices that torch can use; 0 without a driver."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def device_named(name: str, flag: str) -> torch.device:
+    """The device that a flag names: "cpu", "cuda" (the first GPU) or "cuda:N".
+
+    Raises:
+        SettingsError: not such a name, or no such GPU here; names the flag.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise SettingsError(f"{flag} {name}: not a device; write cpu, cuda:0 or auto")
+    if device.type == "cpu":
+        return CPU
+    index = device.index or 0
+    if index >= gpu_count():
+        raise SettingsError(f"{flag} {name}: this machine has {gpu_count()} CUDA devices")
+    return torch.device("cuda", index)
+
+
+def denoiser_device(settings: Settings) -> torch.device:
+    """The device of a GPU worker: its place in `--gpu-devices`; `auto` is the first GPU, else the CPU.
+
+    Raises:
+        SettingsError: no such device here.
+    """
+    name = settings.gpu_devices[settings.worker_index]
+    if name == "auto":
+        return torch.device("cuda", 0) if gpu_count() else CPU
+    return device_named(name, "--gpu-devices")
+
+
+def decoder_device(settings: Settings) -> torch.device:
+    """The device of an encoder worker; workers take those of `--encoder-devices` in turn.
+
+    `auto` is the first GPU that no GPU worker denoises on, else the GPUs in turn, else the CPU. It is also
+    the CPU where `--gpu-devices` names nothing but `cpu`.
+
+    Raises:
+        SettingsError: no such device here.
+    """
+    name = settings.encoder_devices[settings.worker_index % len(settings.encoder_devices)]
+    if name != "auto":
+        return device_named(name, "--encoder-devices")
+    gpus = gpu_count()
+    if gpus == 0 or set(settings.gpu_devices) == {"cpu"}:
+        return CPU
+    return torch.device("cuda", (len(settings.gpu_devices) + settings.worker_index) % gpus)
+
+
+def whisper_device(settings: Settings, window: str) -> torch.device:
+    """The device of the audio worker: for a padded window the GPU workers' first GPU, else the CPU.
+
+    Args:
+        settings: of the worker; their `gpu_devices` are read.
+        window: "short" (1.5 s) or "padded" (30 s, twenty times the work).
+
+    Raises:
+        SettingsError: no such device here.
+    """
+    wanted = next((name for name in settings.gpu_devices if name != "cpu"), None)
+    if window == "short" or wanted is None or not gpu_count():
+        return CPU
+    return torch.device("cuda", 0) if wanted == "auto" else device_named(wanted, "--gpu-devices")
