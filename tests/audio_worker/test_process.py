@@ -26,7 +26,7 @@ from protocol.process.settings import ROOT
 from protocol.wire.messages import Clip, Close, Failed, Pcm, Status
 from tests.audio_worker.placeholders import write_config
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.process, pytest.mark.timing, pytest.mark.timeout(60)]
 
 
 class Around:

@@ -23,7 +23,7 @@ from protocol.wire.messages import Failed, Frame, Latents, Status
 from tests.audio_worker.placeholders import write_config
 from tests.encoder_worker.folders import make_kl
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.process, pytest.mark.timing, pytest.mark.timeout(60)]
 
 
 class Upstream:

@@ -17,6 +17,8 @@ from tests.gateway.clients import StallWatch, client_v1, client_v2, noise
 from tests.gateway.conftest import Running
 from tests.helpers.fake_stages import avatar_of
 
+pytestmark = [pytest.mark.process, pytest.mark.timing]
+
 
 @pytest.fixture(scope="module", autouse=True)
 def bystander(gateway: Running):

@@ -21,6 +21,7 @@ from tests.helpers.chromium import Chromium, Page, find_chromium
 from tests.helpers.fake_stages import Behaviour
 
 pytestmark = [
+    pytest.mark.process,
     pytest.mark.browser,
     pytest.mark.skipif(find_chromium() is None, reason="needs Chromium (apt install chromium)"),
 ]

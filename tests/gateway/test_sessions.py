@@ -9,6 +9,8 @@ from tests.gateway.clients import client_v1, client_v2, noise
 from tests.gateway.conftest import Running
 from tests.helpers.fake_stages import avatar_of
 
+pytestmark = [pytest.mark.process, pytest.mark.timing]
+
 
 def in_order(client):
     places = [(f.epoch, f.seq, f.index) for f in client.frames]

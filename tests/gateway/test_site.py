@@ -16,6 +16,8 @@ from protocol.process.settings import ROOT
 from tests.gateway.clients import client_v2
 from tests.gateway.conftest import Running, running
 
+pytestmark = pytest.mark.process
+
 
 def ask(run: Running, method: str, path: str, **headers: str) -> http.client.HTTPResponse:
     connection = http.client.HTTPConnection("127.0.0.1", run.settings.port, timeout=5)

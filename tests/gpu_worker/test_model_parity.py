@@ -9,6 +9,8 @@ from gpu_worker.denoiser.model import DenoisingUNet3D, PoseEncoder, ReferenceUNe
 from tests.gpu_worker.conftest import TinyModels
 from tests.helpers.parity import golden, golden_json, relative_error, tiny_configs, whole_golden
 
+pytestmark = pytest.mark.parity
+
 LIMIT = 1e-4
 
 

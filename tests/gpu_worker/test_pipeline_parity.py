@@ -24,6 +24,8 @@ from tests.helpers.official_sequence import (
 )
 from tests.helpers.parity import draw_weights, golden, relative_error, tiny_configs, whole_golden
 
+pytestmark = pytest.mark.parity
+
 LIMIT = 5e-3
 
 

@@ -12,6 +12,8 @@ from protocol.process.settings import flags_of
 from protocol.wire.messages import Close
 from tests.gpu_worker.worker_process import Around, Process, clip, run_settings
 
+pytestmark = pytest.mark.process
+
 Start = Callable[..., tuple[Around, Process]]
 
 

@@ -15,6 +15,8 @@ from protocol.process.settings import flags_of, load_settings
 from tests.gpu_worker.test_engine import clip, write_world
 from tests.gpu_worker.worker_process import Around, Process
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> list[str]:

@@ -17,6 +17,8 @@ from scripts.talk.live import Plan, speak
 from scripts.talk.stream_check import Report
 from tests.helpers.official_layout import write_official_layout
 
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:

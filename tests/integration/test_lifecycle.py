@@ -16,6 +16,8 @@ from scripts.run.managed import ROOT, ManagedRun, free_port
 from tests.helpers.waiting import wait_for
 from tests.integration.conftest import processes_with
 
+pytestmark = [pytest.mark.process, pytest.mark.timing]
+
 SUPERVISOR = [sys.executable, "-m", "scripts.run"]
 
 

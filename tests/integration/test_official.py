@@ -18,6 +18,8 @@ from scripts.talk.live import Plan, server_info, speak
 from tests.helpers.official_layout import write_official_layout
 from tests.helpers.official_pose import write_official_pose
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module")
 def official(tmp_path_factory) -> Path:

@@ -18,7 +18,12 @@ from scripts.talk.live import server_info
 from scripts.talk.sound import write_wav
 from tests.helpers.chromium import Chromium, find_chromium
 
-pytestmark = pytest.mark.skipif(find_chromium() is None, reason="no Chromium on this machine")
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.browser,
+    pytest.mark.timing,
+    pytest.mark.skipif(find_chromium() is None, reason="no Chromium on this machine"),
+]
 
 
 async def test_the_face_speaks_in_step_with_the_microphone(default_run, speech, tmp_path):

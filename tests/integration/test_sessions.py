@@ -20,6 +20,8 @@ from scripts.talk.live import Plan, server_info, speak
 from scripts.talk.stream_check import Report
 from tests.helpers.waiting import wait_for
 
+pytestmark = [pytest.mark.process, pytest.mark.timing]
+
 
 def hold(run: ManagedRun, *plans: Plan, fps: int | None = None) -> list[Report]:
     """Hold sessions at once; their reports. `fps`: what version 1 sessions run with, if not the default."""

@@ -17,6 +17,8 @@ from protocol.hop.server import Acked, Event, HopServer
 from protocol.wire.messages import Frame
 from tests.protocol.samples import one_frame, one_pcm
 
+pytestmark = pytest.mark.timing
+
 Context = zmq.Context[zmq.Socket[bytes]]
 
 

@@ -15,6 +15,8 @@ from protocol.wire.messages import Close, Work
 from tests.protocol.conftest import Start, drive
 from tests.protocol.samples import one_latents, one_pcm
 
+pytestmark = [pytest.mark.process, pytest.mark.timing]
+
 Context = zmq.Context[zmq.Socket[bytes]]
 
 

@@ -19,6 +19,8 @@ from protocol.wire.messages import Close, Failed, Frame, Status
 from tests.protocol.conftest import Start
 from tests.protocol.samples import one_latents
 
+pytestmark = [pytest.mark.process, pytest.mark.timing]
+
 MODULE = "tests.protocol.stage_worker"
 
 

@@ -21,6 +21,8 @@ from scripts.run.processes import usage
 from scripts.talk.sound import synthetic_voice, write_wav
 from scripts.talk.stream_check import Report
 
+pytestmark = pytest.mark.process
+
 REPORT = Report(
     version=2, fps=24, clip_frames=12, seconds=20.0, frames_expected=480, frames_received=480, order_by="pts",
     frames_late=0, received_fps=24.0, latency_median=0.48, latency_p95=0.55, echoed=1, sent=1,

@@ -6,8 +6,12 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from scripts.bench.host.clip_times import Look, Watch, summary
 from scripts.run.managed import ROOT
+
+pytestmark = pytest.mark.process
 
 
 def test_each_clip_has_a_line() -> None:

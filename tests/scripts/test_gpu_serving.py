@@ -9,6 +9,8 @@ import pytest
 from scripts.bench.gpu import live as live_bench
 from scripts.bench.gpu import serving as gpu_serving
 
+pytestmark = pytest.mark.process
+
 
 def test_parts_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert gpu_serving.main(["--list"]) == 0

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from scripts.bench.host.hops import measure_hops
 from scripts.run.managed import parse_metrics
+
+pytestmark = pytest.mark.process
 
 
 def test_every_hop_is_measured():

@@ -20,6 +20,8 @@ from scripts.run.managed import free_port
 from scripts.run.rundir import RunDir, RunDirError, check_port_free, make_subfolder
 from scripts.run.runlog import RunLog
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from tests.scripts.test_rundir import ROOT, state_of
 
+pytestmark = pytest.mark.process
+
 MARK = ".echomimic-venv"
 STAMP = ".echomimic-installed-requirements.lock"
 

@@ -15,6 +15,8 @@ import pytest
 
 from tests.helpers.waiting import wait_for
 
+pytestmark = [pytest.mark.process, pytest.mark.timing]
+
 ROOT = Path(__file__).resolve().parents[2]
 
 LOOP = "import time\nwhile True: time.sleep(1)"
