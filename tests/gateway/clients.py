@@ -6,14 +6,22 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError
+from websockets.typing import Subprotocol
 
 from protocol.wire.browser import SUBPROTOCOL_V2, AudioMessage, VideoMessage, decode_down
-from tests.gateway.conftest import Running
+
+
+class Server(Protocol):
+    """Where a client connects."""
+
+    def url(self, path: str = "/", scheme: str = "http") -> str:
+        """The address of `path`."""
+        ...
 
 
 def noise(seconds: float, seed: int = 0, rate: int = 16000) -> np.ndarray:
@@ -115,16 +123,16 @@ class StallWatch:
 
 
 @asynccontextmanager
-async def client_v1(run: Running, query: str = "", **options: Any) -> AsyncIterator[Client]:
-    async with connect(run.url(f"/{query}", "ws"), **options) as ws:
+async def client_v1(server: Server, query: str = "", **options: Any) -> AsyncIterator[Client]:
+    async with connect(server.url(f"/{query}", "ws"), **options) as ws:
         yield Client(ws, 1)
 
 
 @asynccontextmanager
 async def client_v2(
-    run: Running, acks: bool = True, ready: bool = True, hello: dict[str, Any] | None = None, **options: Any
+    server: Server, acks: bool = True, ready: bool = True, hello: dict[str, Any] | None = None, **options: Any
 ) -> AsyncIterator[Client]:
-    async with connect(run.url("/ws", "ws"), subprotocols=[SUBPROTOCOL_V2], **options) as ws:
+    async with connect(server.url("/ws", "ws"), subprotocols=[Subprotocol(SUBPROTOCOL_V2)], **options) as ws:
         await ws.send(json.dumps({"type": "hello", **(hello or {})}))
         client = Client(ws, 2, acks)
         if ready:

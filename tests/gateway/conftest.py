@@ -12,11 +12,13 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from protocol.process.settings import ROOT, Settings
-from tests.helpers.fake_stages import Behaviour, FakeStages
+from scripts.fake_stages.face import FacePainter
+from scripts.fake_stages.workers import FakeBehaviour, FakeStages
 
 
 def free_port() -> int:
@@ -58,7 +60,7 @@ class Running:
         self.start()
 
     @property
-    def does(self) -> Behaviour:
+    def does(self) -> FakeBehaviour:
         return self.stages.behaviour
 
     def url(self, path: str = "/", scheme: str = "http") -> str:
@@ -88,14 +90,14 @@ class Running:
 
 
 @contextmanager
-def running(pictures: Path | None = None, **settings: object) -> Iterator[Running]:
+def running(portraits: Path | None = None, **settings: Any) -> Iterator[Running]:
     """A gateway with these settings; stopped, and its exit status checked, at the end."""
     with tempfile.TemporaryDirectory(prefix="eml-") as folder:
         made = Settings(port=free_port(), run_dir=Path(folder) / "run", **settings)
         flags = ["--port", str(made.port), "--run-dir", str(made.run_dir)]
         for name, value in settings.items():
             flags += [f"--{name.replace('_', '-')}", str(value)]
-        with FakeStages(made, pictures=pictures) as stages:
+        with FakeStages(made, FacePainter(256, portraits)) as stages:
             run = Running(made, flags, stages)
             try:
                 run.wait_ready()
@@ -114,4 +116,4 @@ def gateway() -> Iterator[Running]:
 @pytest.fixture(autouse=True)
 def fresh_behaviour(request: pytest.FixtureRequest) -> None:
     if "gateway" in request.fixturenames:
-        request.getfixturevalue("gateway").stages.behaviour = Behaviour()
+        request.getfixturevalue("gateway").stages.behaviour = FakeBehaviour()

@@ -16,9 +16,9 @@ import pytest
 
 from protocol.process.settings import ROOT
 from protocol.wire.browser import AudioMessage, VideoMessage, encode_audio, encode_video
+from scripts.fake_stages.workers import FakeBehaviour
 from tests.gateway.conftest import Running, running
 from tests.helpers.chromium import Chromium, Page, find_chromium
-from tests.helpers.fake_stages import Behaviour
 
 pytestmark = [
     pytest.mark.process,
@@ -31,7 +31,7 @@ STATS = "JSON.parse(JSON.stringify(window.echomimic.stats))"
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Running]:
-    with running(pictures=ROOT / "demo/bundled/avatars", max_sessions=2) as run:
+    with running(portraits=ROOT / "demo/bundled/avatars", max_sessions=2) as run:
         yield run
 
 
@@ -105,7 +105,7 @@ async def test_a_file_is_spoken_to_its_end_by_keyboard(gateway: Running, speech:
         stats = await page.evaluate("JSON.parse(JSON.stringify(window.kept))")
         assert stats["clips"] in (6, 7) and stats["shown"] + stats["drops"] >= 72, stats
         assert abs(stats["offsetMs"]) < 40 and page.problems == []
-        said = np.concatenate([pcm.samples for pcm in gateway.stages.received[-200:]])
+        said = np.concatenate([pcm.samples for pcm in list(gateway.stages.audio.received)[-200:]])
         assert len(said) > 40000 and 0.05 < np.abs(said).max() < 1.0
 
 
@@ -133,7 +133,7 @@ async def test_faults_are_told_and_a_lost_connection_comes_back(speech: Path, tm
             await page.until("window.echomimic.stats?.shown > 5")
             run.does.fatal = True
             await page.until("document.querySelector('#error').textContent.includes('could not go on')")
-            run.stages.behaviour = Behaviour()
+            run.stages.behaviour = FakeBehaviour()
 
             await page.click("#start")
             await page.until("window.echomimic.stats?.shown > 5")
@@ -202,5 +202,5 @@ async def test_the_page_waits_for_the_stages(speech: Path):
             page = await browser.open(run.url("/"))
             await page.until("document.querySelector('#state').textContent === 'Loading the face model…'")
             assert await page.evaluate("document.querySelector('#start').disabled")
-            run.stages.behaviour = Behaviour()
+            run.stages.behaviour = FakeBehaviour()
             await page.until("window.echomimic.state === 'idle'")

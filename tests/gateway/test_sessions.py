@@ -37,7 +37,7 @@ async def test_version_1_chooses_by_query(gateway: Running):
         await client.speak(noise(0.5), pace=0)
         await client.until(lambda c: len(c.frames) == 12)
         assert {avatar_of(f.jpeg) for f in client.frames} == {"chen"}
-        assert gateway.stages.received[-1].pose == "talk"
+        assert gateway.stages.audio.received[-1].pose == "talk"
 
 
 async def test_version_2_says_what_it_runs_with_and_where_everything_belongs(gateway: Running):
@@ -109,7 +109,7 @@ async def test_frames_out_of_order_and_doubled_come_out_right(gateway: Running):
 
 
 async def test_a_failed_clip_is_skipped_and_its_sound_goes_on(gateway: Running):
-    gateway.does.fail = {1}
+    gateway.does.failing_clips = {1}
     sound = noise(1.5, 6)
     async with client_v2(gateway) as client:
         await client.speak(sound)
@@ -141,7 +141,7 @@ async def test_new_options_start_a_new_epoch(gateway: Running):
         later = client.frames[12:]
         assert {avatar_of(f.jpeg) for f in later} == {"chen"}
         assert [(f.epoch, f.index, f.pts) for f in later][:2] == [(1, 0, 0), (1, 1, 1333)]
-        assert any(c.epoch == 0 for c in gateway.stages.closed)
+        assert any(c.epoch == 0 for c in gateway.stages.gpu.closed)
 
 
 async def test_a_lower_rate_of_the_machine_reaches_running_sessions(gateway: Running):
@@ -158,13 +158,13 @@ async def test_a_lower_rate_of_the_machine_reaches_running_sessions(gateway: Run
 
 
 async def test_a_closed_session_is_closed_along_the_hops(gateway: Running):
-    before = len(gateway.stages.closed)
+    before = len(gateway.stages.gpu.closed)
     async with client_v1(gateway) as client:
         await client.speak(noise(0.2), pace=0)
         await asyncio.sleep(0.1)
     for _ in range(100):
-        if len(gateway.stages.closed) > before:
+        if len(gateway.stages.gpu.closed) > before:
             break
         await asyncio.sleep(0.02)
-    assert gateway.stages.closed[-1].session == gateway.stages.received[-1].session
+    assert gateway.stages.gpu.closed[-1].session == gateway.stages.audio.received[-1].session
     assert gateway.metric("echomimic_sessions") == 0
