@@ -16,10 +16,11 @@ import numpy.typing as npt
 import zmq
 
 from protocol.hop.client import HopClient, Job
-from protocol.hop.server import HopServer
 from protocol.hop.results import ClipKey, ResultClient
+from protocol.hop.server import HopServer
 from protocol.process.metrics import Metrics
 from protocol.process.settings import Settings
+from protocol.wire import clock
 from protocol.wire.limits import TOKEN_WIDTH
 from protocol.wire.messages import Clip, Close, Failed, Frame, InfoValue, Latents, Pcm, Status
 from scripts.fake_stages.face import FacePainter
@@ -137,14 +138,14 @@ class FakeAudioWorker(FakeWorker):
         pcm = job.msg
         self.received.append(pcm)
         self.jobs.ack(job)
-        length = pcm.clip_frames * 16000 // pcm.fps
-        clip = pcm.pts // length
+        clip = clock.clip_at(pcm.pts, pcm.fps, pcm.clip_frames)
+        begin, end = (clock.pts_of_clip(each, pcm.fps, pcm.clip_frames) for each in (clip, clip + 1))
         clips = self._sound[pcm.session, pcm.epoch]
         if pcm.flush and not len(pcm.samples) and clip not in clips:
             return  # the clip was complete: only the resampler of a real worker holds something back
         parts = clips.setdefault(clip, [])
         parts.append(pcm.samples)
-        if pcm.flush or sum(map(len, parts)) >= length * pcm.sample_rate // 16000:
+        if pcm.flush or sum(map(len, parts)) >= clock.samples_until(end - begin, pcm.sample_rate):
             del clips[clip]
             self._hand_on(pcm, clip, np.concatenate(parts))
             self.metrics.observe_clip(now - job.received_at)
@@ -161,7 +162,7 @@ class FakeAudioWorker(FakeWorker):
         tokens = np.zeros((pcm.clip_frames, 1, TOKEN_WIDTH), np.float16)
         for index, part in enumerate(np.array_split(sound, pcm.clip_frames)):
             tokens[index, 0, 0] = np.sqrt(np.mean(part**2)) if len(part) else 0.0
-        pts = clip * pcm.clip_frames * 16000 // pcm.fps
+        pts = clock.pts_of_clip(clip, pcm.fps, pcm.clip_frames)
         self.out.submit(Clip(pcm.session, pcm.epoch, clip, pts, pcm.fps, pcm.avatar, pcm.pose, tokens))
         self.metrics.count("clips_total")
 
@@ -253,9 +254,9 @@ class FakeEncoderWorker(FakeWorker):
 
     def _frame(self, clip: Latents, index: int) -> Frame:
         loudness, person = (float(value) for value in clip.latents[index, 0, 0])
-        pts = clip.pts + index * 16000 // clip.fps
+        pts = clip.pts + clock.pts_of_frame(index, clip.fps)
         size = self._painter.size
-        jpeg = self._painter.draw(int(person), loudness, pts / 16000)
+        jpeg = self._painter.draw(int(person), loudness, pts / clock.SAMPLE_RATE)
         return Frame(clip.session, clip.epoch, clip.seq, index, len(clip.latents), pts, size, size, jpeg)
 
 
