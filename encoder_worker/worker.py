@@ -15,16 +15,16 @@ from encoder_worker.jpeg import JpegEncoder, with_comment
 from encoder_worker.jpeg_strips import JpegPool, threads_for
 from encoder_worker.vae.decoders import load_decoder
 from protocol.hop.client import Job
-from protocol.hop.results import ClipKey
 from protocol.model.config import ModelConfig
 from protocol.model.hardware.devices import decoder_device
 from protocol.model.hardware.gpu_memory import device_memory
 from protocol.model.hardware.threads import thread_count
 from protocol.process.compute import Output
+from protocol.process.ledger import JobLedger
 from protocol.process.settings import Settings
 from protocol.process.stage import Stage, Worker
 from protocol.wire.clock import first_frame_from, pts_of_frame
-from protocol.wire.messages import Array16, Frame, InfoValue, Latents
+from protocol.wire.messages import Array16, ClipKey, Frame, InfoValue, Latents, clip_key
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class EncoderWorker(Worker):
     def __init__(self, settings: Settings, stage: Stage) -> None:
         self._settings = settings
         self._stage = stage
-        self._jobs: dict[ClipKey, list[Job]] = {}
+        self._ledger = JobLedger(stage.jobs.ack)
         self._facts: dict[str, InfoValue] = {}
         self._jpeg = JpegEncoder(settings.jpeg_quality)
         self._pool = JpegPool(self._jpeg, threads_for(os.cpu_count() or 1, gpu=False))
@@ -75,10 +75,7 @@ class EncoderWorker(Worker):
     def on_job(self, job: Job) -> None:
         if not isinstance(job.msg, Latents):
             return
-        key = _key(job.msg)
-        holders = self._jobs.setdefault(key, [])
-        holders.append(job)
-        if len(holders) == 1:
+        if self._ledger.enter(job, job.msg):
             self._stage.compute.submit(job, self._pictures, job, time.monotonic())
 
     def on_output(self, output: Output) -> None:
@@ -86,15 +83,13 @@ class EncoderWorker(Worker):
         assert isinstance(job, Job) and isinstance(job.msg, Latents)
         if output.error is not None:
             self._fail(job.msg, output.error)
-        elif output.value is not None and _key(job.msg) in self._jobs:
+        elif output.value is not None and clip_key(job.msg) in self._ledger:
             for frame in output.value:
                 self._stage.results.send(frame)
                 self._stage.metrics.count("frames_total")
 
     def on_clip(self, key: ClipKey) -> None:
-        for job in self._jobs.pop(key, []):
-            self._stage.jobs.ack(job)
-            self._stage.metrics.count("clips_total")
+        self._stage.metrics.count("clips_total", by=self._ledger.settle(key))
 
     def on_tick(self) -> None:
         now = time.monotonic()
@@ -104,13 +99,8 @@ class EncoderWorker(Worker):
                 self._stage.metrics.gauge(name, value)
 
     def on_reset(self, upstream: int) -> None:
-        for key, jobs in list(self._jobs.items()):
-            kept = [job for job in jobs if job.token.upstream != upstream]
-            if kept:
-                self._jobs[key] = kept
-            else:
-                del self._jobs[key]
-                self._stage.results.forget(*key)
+        for key in self._ledger.void(upstream):
+            self._stage.results.forget(*key)
 
     def _fail(self, msg: Latents, error: Exception) -> None:
         if isinstance(error, DecodeError):
@@ -120,10 +110,9 @@ class EncoderWorker(Worker):
             log.error("clip %d of session %s failed", msg.seq, msg.session, exc_info=error)
             reason, fatal = f"decoding failed: {type(error).__name__}: {error}", False
         self._stage.metrics.count("clips_failed_total")
-        self._stage.results.forget(*_key(msg))
+        self._stage.results.forget(*clip_key(msg))
         self._stage.fail(msg, reason, fatal=fatal)
-        for job in self._jobs.pop(_key(msg), []):
-            self._stage.jobs.ack(job)
+        self._ledger.settle(clip_key(msg))
 
     # ------------------------------------------------------------------ in the compute thread
 
@@ -131,7 +120,7 @@ class EncoderWorker(Worker):
         """The frames of a clip, a chunk at a time; nothing for a clip that was taken back meanwhile."""
         msg = job.msg
         assert isinstance(msg, Latents)
-        if _key(msg) not in self._jobs:
+        if clip_key(msg) not in self._ledger:
             return
         begin = time.monotonic()
         index = 0
@@ -154,10 +143,6 @@ class EncoderWorker(Worker):
         for pictures in self._decoder.decode(latents):
             size = (pictures.shape[1], pictures.shape[2])
             yield size, self._pool(pictures)
-
-
-def _key(msg: Latents) -> ClipKey:
-    return msg.session, msg.epoch, msg.seq
 
 
 def _frame(msg: Latents, index: int, height: int, width: int, jpeg: bytes) -> Frame:

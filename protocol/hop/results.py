@@ -16,19 +16,19 @@ from protocol.wire.messages import (
     HEADER_BYTES,
     JPEG_BYTES,
     MAX_FRAMES,
+    ClipKey,
     Failed,
     Frame,
     Message,
     ProtocolError,
     Received,
     Status,
+    clip_key,
     decode,
     encode,
 )
 
 log = logging.getLogger(__name__)
-
-ClipKey = tuple[str, int, int]  # session, epoch, seq
 
 RESEND_LIMIT = 10.0
 UNSENT_LIMIT = 4096
@@ -119,7 +119,7 @@ class ResultClient:
         else:
             self._unsent.append(frames)
         if isinstance(msg, Frame):
-            clip = self._clips.setdefault((msg.session, msg.epoch, msg.seq), _Clip(msg.count))
+            clip = self._clips.setdefault(clip_key(msg), _Clip(msg.count))
             clip.frames[msg.index] = frames
             clip.last_sent = self._clock()
         self.flush()
@@ -137,7 +137,7 @@ class ResultClient:
                 log.warning("an answer of the gateway is ignored: %s", error)
                 continue
             if isinstance(message, Received):
-                key = (message.session, message.epoch, message.seq)
+                key = clip_key(message)
                 if self._clips.pop(key, None) is not None:
                     confirmed.append(key)
         self._resend()

@@ -22,13 +22,23 @@ import zmq
 
 from protocol.hop.client import HopClient, Job
 from protocol.hop.endpoints import EndpointError
-from protocol.hop.results import ClipKey, ResultClient
+from protocol.hop.results import ResultClient
 from protocol.hop.server import Event, HopServer
 from protocol.process.compute import Compute, Output
 from protocol.process.logs import set_up_logging
 from protocol.process.metrics import Metrics
 from protocol.process.settings import Settings, SettingsError
-from protocol.wire.messages import Close, Failed, InfoValue, Pcm, ProtocolError, Status, Work, shorten
+from protocol.wire.messages import (
+    ClipKey,
+    Close,
+    Failed,
+    InfoValue,
+    Pcm,
+    ProtocolError,
+    Status,
+    Work,
+    shorten,
+)
 
 log = logging.getLogger(__name__)
 

@@ -53,8 +53,8 @@ from protocol.wire.limits import (
 
 __all__ = [
     "BUFFER_BYTES", "HEADER_BYTES", "JPEG_BYTES", "MAX_FRAMES", "Ack", "Array16", "Array32", "Bye", "Clip",
-    "Close", "Failed", "Frame", "Heartbeat", "Hello", "InfoValue", "Latents", "Message", "Pcm",
-    "ProtocolError", "Ready", "Received", "Status", "Work", "decode", "encode", "shorten",
+    "ClipKey", "Close", "Failed", "Frame", "Heartbeat", "Hello", "InfoValue", "Latents", "Message", "Pcm",
+    "ProtocolError", "Ready", "Received", "Status", "Work", "clip_key", "decode", "encode", "shorten",
 ]  # fmt: skip
 
 VERSION = 1
@@ -297,6 +297,15 @@ class Received:
 
 Work = Pcm | Clip | Latents
 Message = Work | Frame | Close | Failed | Status | Ready | Ack | Heartbeat | Bye | Hello | Received
+
+
+#: Session, epoch and seq: what names a clip in every process.
+ClipKey = tuple[str, int, int]
+
+
+def clip_key(message: Work | Frame | Failed | Received) -> ClipKey:
+    """The clip that a message is about."""
+    return message.session, message.epoch, message.seq
 
 
 def _unit(message: Any) -> None:

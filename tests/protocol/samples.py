@@ -96,8 +96,8 @@ def one_clip(session: str = "s", seq: int = 0) -> Clip:
     return Clip(session, 0, seq, seq * 8000, 24, "a", "p", np.ones((12, 5, TOKEN_WIDTH), np.float16))
 
 
-def one_latents(session: str = "s", seq: int = 0) -> Latents:
-    return Latents(session, 0, seq, seq * 8000, 24, np.ones((12, 4, 8, 8), np.float16))
+def one_latents(session: str = "s", seq: int = 0, *, epoch: int = 0) -> Latents:
+    return Latents(session, epoch, seq, seq * 8000, 24, np.ones((12, 4, 8, 8), np.float16))
 
 
 def one_frame(session: str = "s", seq: int = 0, index: int = 0, count: int = 1) -> Frame:

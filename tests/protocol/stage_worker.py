@@ -6,11 +6,10 @@ import time
 from collections.abc import Iterator
 
 from protocol.hop.client import Job
-from protocol.hop.results import ClipKey
 from protocol.process.compute import Output
 from protocol.process.settings import SettingsError, settings_from_command_line
 from protocol.process.stage import Stage, Worker
-from protocol.wire.messages import Close, Frame, InfoValue, Latents
+from protocol.wire.messages import ClipKey, Close, Frame, InfoValue, Latents
 
 
 class Painter(Worker):

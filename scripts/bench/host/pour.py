@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 import zmq
 
-from protocol.hop.results import ClipKey, ResultServer
+from protocol.hop.results import ResultServer
 from protocol.hop.server import HopServer
 from protocol.process.settings import Settings, load_settings
 from protocol.wire.clock import FULL_RATE, SAMPLE_RATE, frames_of_clip, pts_of_clip
-from protocol.wire.messages import Close, Failed, Frame, Pcm, Status
+from protocol.wire.messages import ClipKey, Close, Failed, Frame, Pcm, Status
 from scripts.run.child import die_with_parent
 from scripts.run.launch import stage_list
 from scripts.run.managed import ROOT, RunError
