@@ -1,4 +1,9 @@
-"""What the worker, its threads and an engine agree on."""
+"""The contract between the worker, its threads and an engine.
+
+A clip's way through the GPU worker, by the names of the calls:
+
+    GpuWorker.on_job → Prefetch.enqueue → Engine.prepare → Engine.denoise → GpuWorker.on_output → hop
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,12 @@ from protocol.wire.messages import Array16, Clip, InfoValue
 
 
 class ClipError(Exception):
-    """A clip can't be made; the text is the reason its session is told. `fatal` ends the session."""
+    """A clip cannot be made.
+
+    Args:
+        reason: the text that its session is told.
+        fatal: whether the session ends with it.
+    """
 
     def __init__(self, reason: str, *, fatal: bool = False) -> None:
         super().__init__(reason)
@@ -17,53 +27,75 @@ class ClipError(Exception):
 
 
 class DeviceLost(Exception):
-    """The device answers nothing but errors from now on: only a new process can use it again."""
+    """The device answers every call with an error from now on. Only a new process can use it again."""
 
 
 class Engine(Protocol):
-    """Turns clips into latents. `prepare` runs in the prefetch thread, at the same time as `denoise`."""
+    """Turns clips into latents.
 
-    def load(self) -> None:
-        """Loads and warms everything a first clip needs. In the compute thread.
-
-        Raises SettingsError where a restart would not help.
-        """
-
-    def ready_for(self, fps: int) -> None:
-        """Makes ready what clips at this rate need beyond that. In the compute thread, before they come."""
-
-    def prepare(self, clip: Clip) -> Any:
-        """Everything `denoise` needs that does not depend on the clip before. Raises ClipError."""
-
-    def denoise(self, inputs: Any) -> Array16:
-        """The clip's latents, float16 (frames, channels, h, w). Raises ClipError. In the compute thread."""
-
-    def background(self) -> bool:
-        """One small piece of work worth doing while there are no sessions; False if none is left.
-
-        In the compute thread.
-        """
-
-    def close(self, session: str, epoch: int) -> None:
-        """Forget the session up to and including this epoch. From any thread."""
-
-    def sample_clip(self, session: str, seq: int, fps: int) -> Clip:
-        """A clip like those of real sessions, to time."""
+    `prepare` runs in the prefetch thread, at the same time as `denoise` in the compute thread.
+    """
 
     @property
     def device_type(self) -> str:
-        """cpu or cuda."""
+        """The kind of device that denoises: "cpu" or "cuda"."""
+
+    def load(self) -> None:
+        """Loads and warms everything that a first clip needs. Called in the compute thread.
+
+        Raises:
+            SettingsError: the settings cannot work, so a restart would not help.
+        """
+
+    def make_ready_for(self, fps: int) -> None:
+        """Makes ready what clips at this rate need beyond that, before the first of them comes.
+
+        Called in the compute thread.
+        """
+
+    def prepare(self, clip: Clip) -> Any:
+        """The clip's inputs for `denoise`: everything that does not depend on the clip before.
+
+        Raises:
+            ClipError: the clip asks for something that this engine does not have or cannot take.
+        """
+
+    def denoise(self, inputs: Any) -> Array16:
+        """The clip's scaled latents, float16 (frames, channels, h, w). Called in the compute thread.
+
+        Raises:
+            ClipError: this clip cannot be made.
+            DeviceLost: no clip can be made any more.
+        """
+
+    def work_in_pause(self) -> bool:
+        """Does one small piece of work worth doing while nobody speaks; False when none is left.
+
+        Called in the compute thread.
+        """
+
+    def close(self, session: str, epoch: int) -> None:
+        """Forgets the session up to and including this epoch. May be called from any thread."""
+
+    def trial_clip(self, session: str, seq: int, fps: int) -> Clip:
+        """A clip like those of real sessions, for the rate trial and for warming up."""
 
     def info(self) -> dict[str, InfoValue]:
-        """What the page and the other stages may know: model, size, avatars, poses, …"""
+        """Facts for the page and the other stages: model, size, avatars, poses and the like."""
 
     def metrics(self) -> dict[str, float]:
         """The engine's own figures: caches, sessions held, memory."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Done:
-    """A clip at its end: its latents, or the error, or neither if its session is gone."""
+class ClipOutcome:
+    """How a clip ended.
+
+    Attributes:
+        clip: the clip.
+        latents: float16 (frames, channels, h, w); None where there are none.
+        error: why there are none; None too where the clip's session is gone.
+    """
 
     clip: Clip
     latents: Array16 | None

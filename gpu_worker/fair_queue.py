@@ -8,23 +8,31 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-
+#: Sessions whose last turn is remembered. A session beyond them counts as never served.
 SESSIONS_REMEMBERED = 1024
 
 
 class FairQueue(Generic[T]):
-    """A queue per session, the one served longest ago first, so that no session's backlog delays another's.
+    """A queue for each session. The session served longest ago comes next, so none delays another.
 
-    Within a session items leave by their key (epoch, seq), however they came. More than `depth` items of
-    one session push out its oldest: what is late already would only make the rest late as well.
-    Not thread-safe.
+    Within a session, items leave in the order of their keys (epoch, seq), whatever order they came in. Not
+    thread-safe.
+
+    Args:
+        depth: items that a session may have waiting. One more pushes out the oldest: it is late already, and
+            keeping it would make the others late as well.
+
+    Raises:
+        ValueError: depth is below 1.
     """
 
     def __init__(self, depth: int) -> None:
         if depth < 1:
             raise ValueError(f"depth {depth}: a queue holds at least one item per session")
         self._depth = depth
+        #: By session: (key, number of arrival, item), in the order of leaving.
         self._sessions: dict[str, list[tuple[tuple[int, int], int, T]]] = {}
+        #: By session: the number of its last turn, the least recent first.
         self._served: OrderedDict[str, int] = OrderedDict()
         self._arrivals = 0
         self._turns = 0
@@ -33,22 +41,23 @@ class FairQueue(Generic[T]):
         return sum(map(len, self._sessions.values()))
 
     def sessions(self) -> list[str]:
-        """Those with something waiting."""
+        """The sessions that have items waiting."""
         return list(self._sessions)
 
     def put(self, session: str, key: tuple[int, int], item: T) -> list[T]:
-        """Queues `item` and returns what it pushed out."""
+        """Queues `item` under its key (epoch, seq) and returns the items that it pushed out."""
         waiting = self._sessions.setdefault(session, [])
-        self._arrivals += 1  # ties between equal keys; items themselves need no order
+        self._arrivals += 1  # orders equal keys, so that items themselves are never compared
         bisect.insort(waiting, (key, self._arrivals, item), key=lambda entry: entry[:2])
         pushed = waiting[: -self._depth]
         del waiting[: -self._depth]
         return [item for _, _, item in pushed]
 
     def pop(self) -> T | None:
-        """The next item of the session whose turn it is, None if nothing waits."""
+        """Takes the next item of the session whose turn it is; None if nothing waits."""
         if not self._sessions:
             return None
+        # Sessions that had no turn yet come first, in the order of their arrival.
         session = min(self._sessions, key=lambda s: (self._served.get(s, 0), self._sessions[s][0][1]))
         item = self._sessions[session].pop(0)[2]
         if not self._sessions[session]:
@@ -63,10 +72,10 @@ class FairQueue(Generic[T]):
     def remove(self, session: str, epoch: int) -> list[T]:
         """Takes out and returns the session's items up to and including `epoch`."""
         waiting = self._sessions.get(session, [])
-        gone = [item for key, _, item in waiting if key[0] <= epoch]
+        removed = [item for key, _, item in waiting if key[0] <= epoch]
         kept = [entry for entry in waiting if entry[0][0] > epoch]
         if kept:
             self._sessions[session] = kept
         else:
             self._sessions.pop(session, None)
-        return gone
+        return removed

@@ -1,9 +1,10 @@
 """While one clip is denoised, the next one's inputs are prepared.
 
-    submit ─▶ FairQueue ─▶ prefetch thread: engine.prepare ─▶ compute thread: engine.denoise ─▶ Done
+    enqueue ─▶ FairQueue ─▶ prefetch thread: engine.prepare ─▶ compute thread: engine.denoise ─▶ ClipOutcome
 
-The loop's thread only moves clips along, so sockets and heartbeats never wait. No more than `AHEAD` clips
-are out of the queue at a time: those have left its order and its bound.
+The loop's thread only moves clips along, so sockets and heartbeats never wait. At most `MAX_UNDERWAY` clips
+are between the queue and their outcome, because a clip that has left the queue can neither be overtaken nor
+pushed out.
 """
 
 from __future__ import annotations
@@ -15,40 +16,56 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gpu_worker.engine_api import Done, Engine
+from gpu_worker.engine_api import ClipOutcome, Engine
 from gpu_worker.fair_queue import FairQueue
 from gpu_worker.sessions import EpochFloor
 from protocol.process.compute import Compute, Output
 from protocol.process.metrics import Metrics
-from protocol.wire.messages import Clip
+from protocol.wire.messages import Array16, Clip
 
 logger = logging.getLogger(__name__)
 
-AHEAD = 2
-"""One being denoised and one prepared."""
+#: Clips out of the queue at a time: one is denoised while the next is prepared.
+MAX_UNDERWAY = 2
 
+#: Clips that a session may have waiting, a second of speech. A newer one pushes out the oldest.
 QUEUE_DEPTH = 2
-"""Clips a session may have waiting: a second of speech. Older ones are given up."""
 
+#: Seconds over which the device's idle share is taken.
 IDLE_WINDOW = 10.0
 
 
 @dataclass(slots=True, eq=False)
-class Task:
-    """A clip on its way; the key under which threads return what became of it."""
+class ClipUnderway:
+    """A clip between the queue and its outcome. The threads return their outputs under it as their key.
+
+    Attributes:
+        clip: the clip.
+        device_idle: whether no other clip was underway or on the device when this one left the queue.
+        inputs: what `engine.prepare` made of it, until `engine.denoise` takes them.
+    """
 
     clip: Clip
-    first: bool  # nothing else was on its way or on the device
+    device_idle: bool
     inputs: Any = None
 
 
 class Prefetch:
-    """Feeds `compute` with prepared clips, in turn between sessions. Used from the loop's thread alone.
+    """Feeds the compute thread with prepared clips, in turn between sessions.
+
+    All methods belong to the loop's thread.
 
     Args:
-        compute: whose thread has the device.
-        wake: makes the loop call `step` soon; used from other threads.
+        engine: prepares and denoises.
+        compute: the thread that has the device.
+        wake: makes the loop call `advance` soon. It is called from other threads.
+        metrics: of this stage.
+        depth: clips that a session may have waiting.
+        clock: seconds, for the metrics.
     """
+
+    #: When the last clip was enqueued, on `clock`.
+    last_clip: float
 
     def __init__(
         self,
@@ -67,106 +84,99 @@ class Prefetch:
         self._queue = FairQueue[Clip](depth)
         self._floor = EpochFloor()
         self._preparing = Compute(wake)
-        self._out = 0
+        self._underway = 0
         self._busy = 0.0
-        self._samples: deque[tuple[float, float]] = deque()
-        self._said = False
+        #: (time, busy seconds until then) over the last `IDLE_WINDOW`.
+        self._busy_samples: deque[tuple[float, float]] = deque()
+        self._overlap_logged = False
         self.last_clip = clock()
 
-    def submit(self, clip: Clip) -> list[Clip]:
-        """Queues the clip; returns what will not be made: pushed-out and older-epoch clips, maybe itself."""
+    # ------------------------------------------------------------------ the queue
+
+    def enqueue(self, clip: Clip) -> list[Clip]:
+        """Queues the clip.
+
+        Returns:
+            The clips that will not be made: those pushed out and those of older epochs. `clip` itself is
+            among them where its epoch is stale or the queue is full of newer ones.
+        """
         self.last_clip = self._clock()
         if self._floor.is_stale(clip.session, clip.epoch):
             return [clip]
         self._floor.raise_to(clip.session, clip.epoch)
-        gone = self._queue.remove(clip.session, clip.epoch - 1)
-        return gone + self._queue.put(clip.session, (clip.epoch, clip.seq), clip)
+        superseded = self._queue.remove(clip.session, clip.epoch - 1)
+        return superseded + self._queue.put(clip.session, (clip.epoch, clip.seq), clip)
 
-    def drop(self, session: str, epoch: int = 2**63) -> list[Clip]:
-        """Takes the session's clips up to `epoch` back out of the queue."""
-        return self._queue.remove(session, epoch)
+    def take_back(self, session: str) -> list[Clip]:
+        """Takes all of the session's clips out of the queue and returns them."""
+        return self._queue.remove(session, 2**63)
 
-    def close(self, session: str, epoch: int) -> list[Clip]:
-        """As `drop`; and what comes of these epochs later is stale."""
+    def close(self, session: str, epoch: int) -> None:
+        """Drops the session's clips up to and including `epoch`, and those that come later too."""
         self._floor.raise_to(session, epoch + 1)
         self._engine.close(session, epoch)
-        return self._queue.remove(session, epoch)
+        self._queue.remove(session, epoch)
 
     def is_stale(self, session: str, epoch: int) -> bool:
+        """Whether the session has been closed, or has a later epoch."""
         return self._floor.is_stale(session, epoch)
 
     def waiting_sessions(self) -> list[str]:
+        """The sessions that have clips in the queue."""
         return self._queue.sessions()
 
     @property
     def idle(self) -> bool:
-        """Nothing is queued, prepared or denoised."""
-        return self._out == 0 and len(self._queue) == 0
+        """Whether no clip is queued, prepared or denoised."""
+        return self._underway == 0 and len(self._queue) == 0
 
-    def step(self) -> list[Done]:
-        """Moves clips along; returns those that end here: not preparable, or their session is gone."""
+    # ------------------------------------------------------------------ through the threads
+
+    def advance(self) -> list[ClipOutcome]:
+        """Moves clips along: prepared ones to the compute thread, queued ones to the prefetch thread.
+
+        Returns:
+            The outcomes of clips that end here: those that could not be prepared and those whose session is
+            gone.
+        """
         ended = []
         for output in self._preparing.take():
-            task = output.key
-            assert isinstance(task, Task)
-            if output.error is not None or self.is_stale(task.clip.session, task.clip.epoch):
-                self._out -= 1
-                ended.append(Done(task.clip, None, output.error))
+            underway = self._of(output)
+            clip = underway.clip
+            if output.error is not None or self.is_stale(clip.session, clip.epoch):
+                self._underway -= 1
+                ended.append(ClipOutcome(clip, None, output.error))
                 continue
-            self._count(task)
-            task.inputs = output.value
-            self._compute.submit(task, self._denoise, task)
-        while self._out < AHEAD and (clip := self._queue.pop()) is not None:
-            self._out += 1
-            task = Task(clip, first=self._out == 1 and self._compute.waiting == 0)
-            self._preparing.submit(task, self._prepare, clip)
+            self._count_overlap(underway)
+            underway.inputs = output.value
+            self._compute.submit(underway, self._denoise, underway)
+        while self._underway < MAX_UNDERWAY and (queued := self._queue.pop()) is not None:
+            self._underway += 1
+            underway = ClipUnderway(queued, self._underway == 1 and self._compute.waiting == 0)
+            self._preparing.submit(underway, self._prepare, queued)
         return ended
 
-    def finished(self, output: Output) -> Done:
-        """What became of a task that `compute` returned."""
-        task = output.key
-        assert isinstance(task, Task)
-        self._out -= 1
-        return Done(task.clip, output.value, output.error)
+    def outcome_of(self, output: Output) -> ClipOutcome:
+        """The outcome of a clip that the compute thread has returned."""
+        self._underway -= 1
+        return ClipOutcome(self._of(output).clip, output.value, output.error)
 
     def stop(self, timeout: float) -> bool:
+        """Ends the prefetch thread; False if it is still busy after `timeout` seconds."""
         return self._preparing.stop(timeout)
 
-    def figures(self) -> dict[str, float]:
-        """Queue depth, and the device's busy time and idle share of the last `IDLE_WINDOW` seconds."""
-        now = self._clock()
-        busy = self._busy + self._compute.busy_for()
-        self._samples.append((now, busy))
-        while len(self._samples) > 2 and now - self._samples[0][0] > IDLE_WINDOW:
-            self._samples.popleft()
-        began, busy_then = self._samples[0]
-        idle = 1.0 - (busy - busy_then) / (now - began) if now > began else 1.0
-        return {
-            "queue_depth": float(len(self._queue)),
-            "device_busy_seconds_total": busy,
-            "device_idle_ratio": min(max(idle, 0.0), 1.0),
-        }
-
-    def _count(self, task: Task) -> None:
-        """Hit: inputs are ready before the device is free. Miss: it waits for them. Cold: it was idle."""
-        if self._compute.waiting > 0:
-            self._metrics.count("prefetch_hits_total")
-            if not self._said:
-                self._said = True
-                logger.info(
-                    "prefetch begins: inputs of clip %d of session %s are ready while another is denoised",
-                    task.clip.seq,
-                    task.clip.session,
-                )
-        else:
-            self._metrics.count("prefetch_cold_total" if task.first else "prefetch_misses_total")
+    @staticmethod
+    def _of(output: Output) -> ClipUnderway:
+        assert isinstance(output.key, ClipUnderway)
+        return output.key
 
     def _prepare(self, clip: Clip) -> Any:
         with self._metrics.time("prepare_seconds"):
             return self._engine.prepare(clip)
 
-    def _denoise(self, task: Task) -> Any:
-        inputs, task.inputs = task.inputs, None
+    def _denoise(self, underway: ClipUnderway) -> Array16:
+        # Taken out of the clip, so that their memory is free as soon as the engine is through with them.
+        inputs, underway.inputs = underway.inputs, None
         begin = self._clock()
         try:
             latents = self._engine.denoise(inputs)
@@ -175,3 +185,38 @@ class Prefetch:
             self._busy += seconds
         self._metrics.observe("denoise_seconds", seconds)
         return latents
+
+    # ------------------------------------------------------------------ figures
+
+    def _count_overlap(self, underway: ClipUnderway) -> None:
+        """Counts whether the inputs were ready in time.
+
+        A hit: they were ready before the device was free. A miss: the device waited for them. Cold: the
+        device had nothing to do when the clip came.
+        """
+        if self._compute.waiting == 0:
+            self._metrics.count("prefetch_cold_total" if underway.device_idle else "prefetch_misses_total")
+            return
+        self._metrics.count("prefetch_hits_total")
+        if not self._overlap_logged:
+            self._overlap_logged = True
+            logger.info(
+                "prefetch begins: inputs of clip %d of session %s are ready while another is denoised",
+                underway.clip.seq,
+                underway.clip.session,
+            )
+
+    def figures(self) -> dict[str, float]:
+        """Queue depth, the device's busy seconds, and its idle share of the last `IDLE_WINDOW` seconds."""
+        now = self._clock()
+        busy = self._busy + self._compute.busy_for()
+        self._busy_samples.append((now, busy))
+        while len(self._busy_samples) > 2 and now - self._busy_samples[0][0] > IDLE_WINDOW:
+            self._busy_samples.popleft()
+        began, busy_then = self._busy_samples[0]
+        idle = 1.0 - (busy - busy_then) / (now - began) if now > began else 1.0
+        return {
+            "queue_depth": float(len(self._queue)),
+            "device_busy_seconds_total": busy,
+            "device_idle_ratio": min(max(idle, 0.0), 1.0),
+        }

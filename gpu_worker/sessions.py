@@ -1,4 +1,4 @@
-"""What is remembered of sessions between their clips."""
+"""State of sessions between their clips: the last latents, the epochs that still count, the noise's seeds."""
 
 from __future__ import annotations
 
@@ -12,20 +12,25 @@ from typing import Generic, TypeVar
 
 L = TypeVar("L")
 
+#: Seconds without a clip after which a session's latents are forgotten.
 IDLE_AFTER = 60.0
-KEPT_CLIPS = 4  # a clip that is sent again must find the clip before it, however soon others followed
+
+#: Clips of a session whose last latent is kept. A clip that is sent again finds the clip before it, even
+#: where others have followed.
+KEPT_CLIPS = 4
 
 
 def clip_seed(seed: int, session: str, epoch: int, seq: int) -> int:
-    """The seed of a clip's noise, 63 bits: the same clip sent again, anywhere, gets the same noise."""
+    """The seed of a clip's noise, 63 bits. The same clip gets the same noise in any process."""
     text = f"{seed}/{session}/{epoch}/{seq}".encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
 
 
 class EpochFloor:
-    """The least epoch that still counts, of the sessions seen lately; older work is dropped.
+    """The lowest epoch that still counts, for each session seen lately. Not thread-safe.
 
-    Not thread-safe.
+    Args:
+        limit: sessions remembered; beyond it the least recent one is forgotten.
     """
 
     def __init__(self, limit: int = 4096) -> None:
@@ -33,10 +38,11 @@ class EpochFloor:
         self._limit = limit
 
     def is_stale(self, session: str, epoch: int) -> bool:
+        """Whether messages of this epoch are to be dropped."""
         return epoch < self._floor.get(session, 0)
 
     def raise_to(self, session: str, epoch: int) -> None:
-        """Epochs below `epoch` are of the past from now on."""
+        """Makes all epochs below `epoch` stale. The floor never falls."""
         self._floor[session] = max(epoch, self._floor.get(session, 0))
         self._floor.move_to_end(session)
         while len(self._floor) > self._limit:
@@ -44,17 +50,28 @@ class EpochFloor:
 
 
 @dataclass
-class _Session(Generic[L]):
+class _KeptLatents(Generic[L]):
+    """The last latents of one session's clips, by seq, and when the latest was stored."""
+
     used: float
-    ends: OrderedDict[int, L] = field(default_factory=OrderedDict)
+    by_seq: OrderedDict[int, L] = field(default_factory=OrderedDict)
 
 
 class LatentTable(Generic[L]):
-    """The last latent of each session's latest clips (latent preservation): (session, epoch, seq) → L.
+    """The last latent of each session's latest clips, for latent preservation: (session, epoch, seq) → L.
 
-    L is a tensor (C, h, w) that stays on the device. A session is forgotten when it closes, after
-    `idle_after` seconds without a clip, and, least recently used first, beyond `limit` sessions.
-    Thread-safe: clips end in the compute thread, sessions in the main thread.
+    L is a tensor (C, h, w) that stays on the device. A session is forgotten
+
+    - when it closes,
+    - after `idle_after` seconds without a clip,
+    - when more than `limit` sessions are kept and it is the least recently used.
+
+    Thread-safe: the compute thread stores, and the loop's thread closes.
+
+    Args:
+        limit: sessions kept.
+        idle_after: seconds.
+        clock: seconds.
     """
 
     def __init__(
@@ -64,7 +81,7 @@ class LatentTable(Generic[L]):
         self._idle_after = idle_after
         self._clock = clock
         self._lock = threading.Lock()
-        self._sessions: OrderedDict[tuple[str, int], _Session[L]] = OrderedDict()
+        self._sessions: OrderedDict[tuple[str, int], _KeptLatents[L]] = OrderedDict()
 
     def __len__(self) -> int:
         with self._lock:
@@ -72,20 +89,25 @@ class LatentTable(Generic[L]):
             return len(self._sessions)
 
     def before(self, session: str, epoch: int, seq: int) -> L | None:
-        """The last latent of clip seq - 1; None if not made here: first, re-dispatched, out of order."""
+        """The last latent of clip seq - 1.
+
+        None where that clip was not made here: seq is the session's first, or the clip before was left out,
+        comes later or went to another worker.
+        """
         with self._lock:
-            known = self._sessions.get((session, epoch))
-            return None if known is None else known.ends.get(seq - 1)
+            kept = self._sessions.get((session, epoch))
+            return None if kept is None else kept.by_seq.get(seq - 1)
 
     def store(self, session: str, epoch: int, seq: int, last: L) -> None:
+        """Keeps the last latent of clip `seq`."""
         now = self._clock()
         with self._lock:
-            known = self._sessions.setdefault((session, epoch), _Session(now))
-            known.used = now
-            known.ends[seq] = last
-            known.ends.move_to_end(seq)
-            while len(known.ends) > KEPT_CLIPS:
-                known.ends.popitem(last=False)
+            kept = self._sessions.setdefault((session, epoch), _KeptLatents(now))
+            kept.used = now
+            kept.by_seq[seq] = last
+            kept.by_seq.move_to_end(seq)
+            while len(kept.by_seq) > KEPT_CLIPS:
+                kept.by_seq.popitem(last=False)
             self._sessions.move_to_end((session, epoch))
             self._expire()
 
@@ -96,9 +118,10 @@ class LatentTable(Generic[L]):
                 del self._sessions[key]
 
     def _expire(self) -> None:
+        """Forgets idle sessions and those beyond the limit, the least recently used first."""
         oldest_kept = self._clock() - self._idle_after
         while self._sessions:
-            key, known = next(iter(self._sessions.items()))
-            if known.used >= oldest_kept and len(self._sessions) <= self._limit:
+            key, kept = next(iter(self._sessions.items()))
+            if kept.used >= oldest_kept and len(self._sessions) <= self._limit:
                 return
             del self._sessions[key]

@@ -1,15 +1,15 @@
-"""Clips in, latents out: what the GPU worker does with each message. The models are its engine's affair."""
+"""Clips in, latents out: the GPU worker's answer to each message. The models belong to its engine."""
 
 from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from enum import Enum
 
-from gpu_worker.engine_api import ClipError, DeviceLost, Done, Engine
-from gpu_worker.prefetch import Prefetch, Task
-from gpu_worker.rate.pace import Pace
-from gpu_worker.rate.trial import Trial
+from gpu_worker.engine_api import ClipError, ClipOutcome, DeviceLost, Engine
+from gpu_worker.prefetch import ClipUnderway, Prefetch
+from gpu_worker.rate.runner import TrialRunner
+from gpu_worker.rate.trial import RateChoice
 from protocol.hop.client import Job
 from protocol.hop.server import Acked, Event, WorkerJoined
 from protocol.process.compute import Output
@@ -21,36 +21,49 @@ from protocol.wire.messages import Clip, Close, InfoValue, Latents, Work
 
 logger = logging.getLogger(__name__)
 
-Key = tuple[str, int, int]  # session, epoch, seq
+Key = tuple[str, int, int]
+"""A clip's session, epoch and seq."""
 
+#: Seconds between two writes of the gauges.
 FIGURES_EVERY = 0.5
-BACKGROUND_AFTER = 3.0
-"""Seconds without a clip before background work begins: between a session's clips it would delay them."""
 
-RETRY_PACE_AFTER = (10.0, 60.0)
-"""Seconds without a clip after which a rate that fell is tried again: other stages may have been starting."""
+#: Seconds without a clip before caches are warmed: between a session's clips that would delay them.
+WARM_CACHES_AFTER = 3.0
+
+#: Seconds without a clip after which a rate that fell is tried again, for the first and the second time. The
+#: other stages may have been starting during the trial before.
+RETRY_RATE_AFTER = (10.0, 60.0)
 
 
 def credit(settings: Settings) -> int:
-    """Clips held at once from one audio worker: one in each of the queue's places more than a hop's credit,
-    for each session, since a clip stays held until an encoder has dealt with its latents."""
+    """Clips held at once from one audio worker.
+
+    A clip stays held until an encoder has confirmed its latents. So each session may hold one clip for each
+    of the queue's places, and one more.
+    """
     return min(CREDIT, (settings.credit + 1) * settings.max_sessions)
 
 
-@dataclass(frozen=True, slots=True)
-class _Background:
-    """Key of a piece of background work."""
+class PauseTask(Enum):
+    """Tasks of the compute thread while nobody speaks, and the keys of their outputs."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Retry:
-    """Key of a rate trial after the first."""
+    WARM_CACHES = "warming the caches"
+    RETRY_RATE = "trying the frame rate again"
 
 
 class GpuWorker(Worker):
-    """Denoises clips one at a time, sessions in turn; a clip is acknowledged when its latents have been.
+    """Denoises clips one at a time, sessions in turn.
 
-    A clip that can't be made is answered with Failed and acknowledged; nothing else is touched by it.
+    A clip is acknowledged when an encoder has acknowledged its latents. A clip that cannot be made is
+    answered with Failed and acknowledged, and no other clip is touched by it.
+
+    Args:
+        settings: of this worker.
+        stage: its sockets, threads and metrics.
+        engine: makes latents of clips.
+
+    Raises:
+        SettingsError: --worker-index is beyond the devices of --gpu-devices.
     """
 
     def __init__(self, settings: Settings, stage: Stage, engine: Engine) -> None:
@@ -64,12 +77,13 @@ class GpuWorker(Worker):
         self._stage = stage
         self._engine = engine
         self._prefetch = Prefetch(engine, stage.compute, stage.wake, stage.metrics)
-        self._trial = Trial(engine, settings, f"_pace-{settings.worker_index}", stage.wake)
-        self._pace = Pace(settings.fps or FULL_RATE, 0.0, "")
+        self._trials = TrialRunner(engine, settings, f"_rate-{settings.worker_index}", stage.wake)
+        self._rate = RateChoice(settings.fps or FULL_RATE, 0.0, "")
         self._retries = 0
+        #: The jobs of each clip that is not acknowledged yet; several where it was sent again.
         self._held: dict[Key, list[Job]] = {}
-        self._extra_running = False
-        self._background_left = True
+        self._pause_task_running = False
+        self._caches_cold = True
         self._figures_at = float("-inf")
         self._info: dict[str, InfoValue] = {}
         self._renew_info()
@@ -78,20 +92,21 @@ class GpuWorker(Worker):
 
     def warm_up(self) -> None:
         self._engine.load()
-        pace = None if self._settings.passthrough else self._trial.run()
-        if pace is not None:
-            self._take_pace(pace)
-        self._prefetch.last_clip = time.monotonic()  # a first session may come at once: no pause work yet
+        rate = None if self._settings.passthrough else self._trials.run()
+        if rate is not None:
+            self._serve_rate(rate)
+        # The pause counts from here, since a first session may come at once.
+        self._prefetch.last_clip = time.monotonic()
 
-    def _take_pace(self, pace: Pace) -> None:
-        self._pace = pace
-        level = logging.WARNING if pace.notice else logging.INFO
-        why = pace.notice or f"making a clip takes {pace.clip_seconds:.2f} s"
-        logger.log(level, "new sessions get %d fps: %s", pace.fps, why)
+    def _serve_rate(self, rate: RateChoice) -> None:
+        self._rate = rate
+        level = logging.WARNING if rate.notice else logging.INFO
+        why = rate.notice or f"making a clip takes {rate.clip_seconds:.2f} s"
+        logger.log(level, "new sessions get %d fps: %s", rate.fps, why)
         self._renew_info()
 
     def _renew_info(self) -> None:
-        self._info = {**self._engine.info(), "fps": self._pace.fps, "notice": self._pace.notice}
+        self._info = {**self._engine.info(), "fps": self._rate.fps, "notice": self._rate.notice}
 
     def info(self) -> dict[str, InfoValue]:
         return self._info
@@ -102,25 +117,25 @@ class GpuWorker(Worker):
         if isinstance(job.msg, Close):
             self._close(job.msg)
         elif isinstance(job.msg, Clip):
-            self._take(job, job.msg)
+            self._accept(job, job.msg)
         else:
-            logger.error("a %s is no clip and is skipped", type(job.msg).__name__)
+            logger.error("skipped a message of kind %s: this stage takes clips", type(job.msg).__name__)
             self._stage.jobs.ack(job)
 
-    def _take(self, job: Job, clip: Clip) -> None:
+    def _accept(self, job: Job, clip: Clip) -> None:
         key = _key(clip)
-        if key in self._held:  # sent again after the upstream lost sight of this worker: it is on its way
+        if key in self._held:  # sent again, because the upstream lost sight of this worker for a while
             self._held[key].append(job)
             return
         self._held[key] = [job]
         self._stage.metrics.count("clips_received_total")
-        if self._extra_running:
-            self._trial.abort()
-        for gone in self._prefetch.submit(clip):
-            if not self._prefetch.is_stale(gone.session, gone.epoch):
-                self._overloaded(gone, "the denoiser")
-            self._release(gone)
-        self._move()
+        if self._pause_task_running:
+            self._trials.abort()
+        for dropped in self._prefetch.enqueue(clip):
+            if not self._prefetch.is_stale(dropped.session, dropped.epoch):
+                self._report_overload(dropped, "the denoiser")
+            self._release(dropped)
+        self._advance()
 
     def _close(self, close: Close) -> None:
         self._prefetch.close(close.session, close.epoch)
@@ -129,10 +144,10 @@ class GpuWorker(Worker):
             self._release_key(key)
 
     def on_reset(self, upstream: int) -> None:
-        """The upstream gives its clips to others or sends them again: those that wait here are not made.
+        """Drops the upstream's waiting clips: it gives them to other workers or sends them again.
 
-        What sessions carry from clip to clip is kept. It belongs to (session, epoch, seq), so it can't be
-        wrong for a clip that comes back.
+        The last latents of sessions are kept. They belong to (session, epoch, seq), so they are right for a
+        clip that comes back.
         """
         for key, jobs in list(self._held.items()):
             kept = [job for job in jobs if job.token.upstream != upstream]
@@ -141,47 +156,48 @@ class GpuWorker(Worker):
             else:
                 del self._held[key]
         for session in self._prefetch.waiting_sessions():
-            for clip in self._prefetch.drop(session):
+            for clip in self._prefetch.take_back(session):
                 if _key(clip) in self._held:
-                    self._prefetch.submit(clip)
+                    self._prefetch.enqueue(clip)
 
     # ------------------------------------------------------------------ latents out
 
     def on_output(self, output: Output) -> None:
-        if isinstance(output.key, Task):
-            self._end(self._prefetch.finished(output))
+        if isinstance(output.key, ClipUnderway):
+            self._conclude(self._prefetch.outcome_of(output))
         else:
-            self._extra_done(output)
-        self._move()
+            self._end_pause_task(output)
+        self._advance()
 
-    def _move(self) -> None:
-        for done in self._prefetch.step():
-            self._end(done)
+    def _advance(self) -> None:
+        for outcome in self._prefetch.advance():
+            self._conclude(outcome)
 
-    def _end(self, done: Done) -> None:
-        clip = done.clip
-        if isinstance(done.error, DeviceLost):
-            raise done.error
+    def _conclude(self, outcome: ClipOutcome) -> None:
+        """Sends the clip's latents to the encoders, or tells its session why there are none."""
+        clip = outcome.clip
+        if isinstance(outcome.error, DeviceLost):
+            raise outcome.error  # ends the process, and the launcher starts a new one
         if _key(clip) not in self._held:
             return
         if self._prefetch.is_stale(clip.session, clip.epoch):
             self._release(clip)
-        elif done.error is not None:
-            self._fail(clip, done.error)
-        elif done.latents is not None:
+        elif outcome.error is not None:
+            self._fail(clip, outcome.error)
+        elif outcome.latents is not None:
             self._stage.metrics.count("clips_total")
             self._stage.metrics.observe_clip(time.monotonic() - self._held[_key(clip)][0].received_at)
-            latents = Latents(clip.session, clip.epoch, clip.seq, clip.pts, clip.fps, done.latents)
-            for gone in self._stage.out.submit(latents):
-                self._overloaded(gone, "the encoders")
-                self._release(gone)
+            latents = Latents(clip.session, clip.epoch, clip.seq, clip.pts, clip.fps, outcome.latents)
+            for dropped in self._stage.out.submit(latents):
+                self._report_overload(dropped, "the encoders")
+                self._release(dropped)
 
     def on_event(self, event: Event) -> None:
         if isinstance(event, WorkerJoined):
-            self._trial.encoder_there.set()
+            self._trials.encoder_joined.set()
         elif isinstance(event, Acked) and isinstance(event.msg, Latents):
-            if event.msg.session == self._trial.session:
-                self._trial.acked(event.msg)
+            if event.msg.session == self._trials.session:
+                self._trials.confirm(event.msg)
             self._release(event.msg)
 
     def _fail(self, clip: Clip, error: Exception) -> None:
@@ -196,10 +212,10 @@ class GpuWorker(Worker):
         self._stage.fail(clip, reason, fatal=fatal)
         self._release(clip)
 
-    def _overloaded(self, msg: Work, who: str) -> None:
+    def _report_overload(self, dropped: Work, who: str) -> None:
         self._stage.metrics.count("clips_dropped_total")
-        logger.warning("session %s: clip %d is dropped, %s can't keep up", msg.session, msg.seq, who)
-        self._stage.fail(msg, f"overload: {who} can't keep up, a clip was left out")
+        logger.warning("session %s: clip %d is dropped, %s cannot keep up", dropped.session, dropped.seq, who)
+        self._stage.fail(dropped, f"overload: {who} cannot keep up, a clip was left out")
 
     def _release(self, msg: Work) -> None:
         self._release_key((msg.session, msg.epoch, msg.seq))
@@ -211,40 +227,44 @@ class GpuWorker(Worker):
     # ------------------------------------------------------------------ in the pauses
 
     def on_tick(self) -> None:
-        self._move()
-        while self._trial.outbox:
-            self._stage.out.submit(self._trial.outbox.popleft())
+        self._advance()
+        while self._trials.outbox:
+            self._stage.out.submit(self._trials.outbox.popleft())
         now = time.monotonic()
-        if self._stage.warm and not self._extra_running and self._prefetch.idle:
+        if self._stage.warm and not self._pause_task_running and self._prefetch.idle:
             self._use_pause(now - self._prefetch.last_clip)
         if now - self._figures_at >= FIGURES_EVERY:
             self._figures_at = now
             self._write_figures()
 
     def _use_pause(self, quiet: float) -> None:
-        fell = self._pace.notice and self._settings.fps is None
-        if self._background_left and quiet > BACKGROUND_AFTER:
-            self._extra_running = True
-            self._stage.compute.submit(_Background(), self._engine.background)
-        elif fell and self._retries < len(RETRY_PACE_AFTER) and quiet > RETRY_PACE_AFTER[self._retries]:
+        """Starts a task that is due after `quiet` seconds without a clip."""
+        if self._caches_cold and quiet > WARM_CACHES_AFTER:
+            self._pause_task_running = True
+            self._stage.compute.submit(PauseTask.WARM_CACHES, self._engine.work_in_pause)
+        elif self._may_retry_rate(quiet):
             self._retries += 1
-            self._extra_running = True
-            self._trial.rearm()
-            self._stage.compute.submit(_Retry(), self._trial.run)
+            self._pause_task_running = True
+            self._trials.rearm()
+            self._stage.compute.submit(PauseTask.RETRY_RATE, self._trials.run)
 
-    def _extra_done(self, output: Output) -> None:
-        self._extra_running = False
-        if isinstance(output.key, _Background):
-            self._background_left = bool(output.value)
+    def _may_retry_rate(self, quiet: float) -> bool:
+        fell = self._settings.fps is None and self._rate.notice != ""
+        return fell and self._retries < len(RETRY_RATE_AFTER) and quiet > RETRY_RATE_AFTER[self._retries]
+
+    def _end_pause_task(self, output: Output) -> None:
+        assert isinstance(output.key, PauseTask)
+        self._pause_task_running = False
+        if output.key is PauseTask.WARM_CACHES:
+            self._caches_cold = bool(output.value)  # after an error the rest is made at first use
         if output.error is not None:
-            text = "what it would have made ready is made at first use"
-            logger.error("work in a pause failed; %s", text, exc_info=output.error)
-        elif isinstance(output.value, Pace) and output.value.fps > self._pace.fps:
-            self._take_pace(output.value)
+            logger.error("%s failed; sessions are served without it", output.key.value, exc_info=output.error)
+        elif isinstance(output.value, RateChoice) and output.value.fps > self._rate.fps:
+            self._serve_rate(output.value)
 
     def _write_figures(self) -> None:
         figures = self._prefetch.figures() | self._engine.metrics()
-        figures["trial_clip_seconds"] = self._pace.clip_seconds
+        figures["trial_clip_seconds"] = self._rate.clip_seconds
         for name, value in figures.items():
             self._stage.metrics.gauge(name, value)
 

@@ -32,7 +32,7 @@ class PassthroughEngine:
     def load(self) -> None:
         logger.warning("--passthrough: no denoiser, all latents are zero")
 
-    def ready_for(self, fps: int) -> None:
+    def make_ready_for(self, fps: int) -> None:
         pass
 
     def prepare(self, clip: Clip) -> Clip:
@@ -42,13 +42,13 @@ class PassthroughEngine:
         channels, height, width = self._shape
         return np.zeros((len(inputs.tokens), channels, height, width), np.float16)
 
-    def background(self) -> bool:
+    def work_in_pause(self) -> bool:
         return False
 
     def close(self, session: str, epoch: int) -> None:
         pass
 
-    def sample_clip(self, session: str, seq: int, fps: int) -> Clip:
+    def trial_clip(self, session: str, seq: int, fps: int) -> Clip:
         raise NotImplementedError("nothing is timed where nothing is computed")
 
     def info(self) -> dict[str, InfoValue]:

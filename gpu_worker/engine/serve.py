@@ -84,10 +84,10 @@ class DenoiserEngine:
         logger.info("warm-up took %.1f s", time.monotonic() - begin)
 
     def _make_warm_up_clip(self, fps: int) -> None:
-        self.denoise(self.prepare(self.sample_clip(WARM_UP_SESSION, 0, fps)))
+        self.denoise(self.prepare(self.trial_clip(WARM_UP_SESSION, 0, fps)))
         self.close(WARM_UP_SESSION, 0)
 
-    def ready_for(self, fps: int) -> None:
+    def make_ready_for(self, fps: int) -> None:
         """Compiles for clips of this rate. Other shapes run in plain torch: no clip waits for a compiler."""
         frames = frames_of_clip(fps, self.settings.clip_frames)
         if self.sampler.can_compile_for(frames):
@@ -97,7 +97,7 @@ class DenoiserEngine:
             self._info = self._describe()
 
     def _warm_up_inputs(self, fps: int) -> tuple[PreparedClip, ReferenceCache]:
-        prepared = self.prepare(self.sample_clip(WARM_UP_SESSION, 0, fps))
+        prepared = self.prepare(self.trial_clip(WARM_UP_SESSION, 0, fps))
         wait_for_device(self.model.device)
         return prepared, self.model.avatars.get(prepared.clip.avatar).reference
 
@@ -155,7 +155,7 @@ class DenoiserEngine:
 
     # ------------------------------------------------------------------ between clips
 
-    def background(self) -> bool:
+    def work_in_pause(self) -> bool:
         avatars, poses = self.model.avatars, self.model.poses
         with device_errors(self.model.device):
             more = avatars.warm_one() or any(map(poses.warm_some, poses.names))
@@ -167,7 +167,7 @@ class DenoiserEngine:
     def close(self, session: str, epoch: int) -> None:
         self._last_latents.close(session, epoch)
 
-    def sample_clip(self, session: str, seq: int, fps: int) -> Clip:
+    def trial_clip(self, session: str, seq: int, fps: int) -> Clip:
         frames = frames_of_clip(fps, self.settings.clip_frames)
         pts = pts_of_clip(seq, fps, frames)
         shape = (frames, self.model.token_count, TOKEN_WIDTH)

@@ -1,1 +1,1 @@
-"""Which frame rate this machine holds."""
+"""The choice of the frame rate that this machine holds."""

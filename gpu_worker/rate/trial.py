@@ -1,126 +1,175 @@
-"""Carries the rate trial out: denoises its clips in the compute thread, has the encoders decode them."""
+"""The rate trial: the highest frame rate at which this machine makes clips in time.
+
+Denoising and decoding share the cores of a CPU, or one GPU, so neither one's own time says what the two
+manage together. The trial therefore sends clips the way a session does, and times how fast they come back
+from the encoders. Where no encoder answers, it times the denoiser alone, against a smaller share.
+"""
 
 from __future__ import annotations
 
-import logging
-import os
-import queue
-import threading
-import time
-from collections import deque
-from collections.abc import Callable
+from dataclasses import dataclass
 
-from gpu_worker.engine_api import Engine
-from gpu_worker.rate.pace import ALONE, Pace, PaceTrial, given_pace, headroom
-from protocol.process.settings import Settings
-from protocol.wire.messages import Latents
+from protocol.wire.clock import FRAME_RATES, frames_of_clip
 
-logger = logging.getLogger(__name__)
+#: Clips timed at each rate.
+TIMED_CLIPS = 5
 
-ENCODER_WAIT = 20.0
-ACK_WAIT = 15.0
+#: Clips sent and not back: one is decoded, one denoised, one prepared. A session in full flow keeps as many.
+CLIPS_IN_FLIGHT = 3
+
+#: Clips that follow the timed ones, so that the last timed clip has as much beside it as the first. Without
+#: them one core was timed at 0.33 s for clips that take it 0.5 s.
+FOLLOWING_CLIPS = CLIPS_IN_FLIGHT - 1
+
+#: Most of a clip's duration that making it may take, where there are cores enough. The rest is for chance: at
+#: 0.9, two cores in float32 were given 24 fps at a share of 0.86, and 18 of 480 frames came late.
+MAX_SHARE = 0.8
+
+#: Cores that Whisper, the gateway and the system take besides (measured: 0.14 in bfloat16). On one core they
+#: decide: float32 was given 12 fps there at a share under 0.8, and 39 of 240 frames came late.
+OTHER_CORES = 0.3
+
+#: Most of a clip's duration at the lowest rate. There is no lower one to fall to, so more is too slow.
+MAX_SHARE_AT_LOWEST = 0.9
+
+#: Most of a clip's duration that denoising alone may take, by type of device. Decoding takes the rest.
+MAX_SHARE_DENOISING = {"cpu": 0.5, "cuda": 0.7}
+
+#: Times a clip's duration that denoising may take before a rate is given up at its first clip.
+GIVE_UP_FACTOR = 2.0
+
+#: Seconds before a rate that failed is tried once more: the other stages start at the same time.
+RETRY_DELAY = 2.0
 
 
-class Trial:
-    """`run` belongs to the compute thread and waits; everything else is for the loop's thread.
+@dataclass(frozen=True, slots=True)
+class RateChoice:
+    """The frame rate of new sessions.
 
-    Args:
-        wake: makes the loop take from `outbox`.
-        session: under which the latents travel; no gateway knows it, so no page shows them.
+    Attributes:
+        fps: frames per second.
+        clip_seconds: seconds that a clip of this rate took.
+        notice: why it is not the highest, for the user; "" if it is.
     """
 
-    def __init__(self, engine: Engine, settings: Settings, session: str, wake: Callable[[], None]) -> None:
-        self._engine = engine
-        self._settings = settings
-        self._wake = wake
-        self._seq = 0
-        self._epoch = 0
-        self._acks: queue.SimpleQueue[tuple[int, float]] = queue.SimpleQueue()
-        self.session = session
-        self.outbox: deque[Latents] = deque()
-        self.encoder_there = threading.Event()
-        self._aborted = threading.Event()
+    fps: int
+    clip_seconds: float
+    notice: str
 
-    def acked(self, latents: Latents) -> None:
-        """An encoder has decoded one, and its frames have been confirmed."""
-        self._acks.put((latents.epoch, time.monotonic()))
 
-    def rearm(self) -> None:
-        """Before `run` is submitted once more; an `abort` from now on counts."""
-        self._aborted.clear()
+def max_share(cores: int) -> float:
+    """Most of a clip's duration that denoising and decoding it may take on `cores` cores."""
+    return min(MAX_SHARE, 1.0 - OTHER_CORES / cores)
 
-    def abort(self) -> None:
-        """There are real clips to make."""
-        self._aborted.set()
-        self._acks.put((-1, 0.0))  # so that nothing waits for the encoders any more
 
-    def run(self) -> Pace | None:
-        """The rate to serve; None if aborted on the way."""
-        try:
-            return self._run()
-        finally:
-            self._engine.close(self.session, self._seq)
+def choose_given_rate(fps: int, clip_seconds: float, clip_frames: int) -> RateChoice:
+    """The rate that --fps names, kept at any cost. The notice says so if even denoising is too slow for it.
 
-    def _run(self) -> Pace | None:
-        if self._settings.fps is not None:
-            self._engine.ready_for(self._settings.fps)
-            seconds = min(self._denoise(self._settings.fps)[1] for _ in range(2))
-            return given_pace(self._settings.fps, seconds, self._settings.clip_frames)
-        if self._encoders():
-            share = headroom(len(os.sched_getaffinity(0)))
-            trial = PaceTrial(self._settings.clip_frames, share, "denoising and decoding a clip")
-            if self._try(trial, decoded=True) or self._aborted.is_set():
-                return trial.result
-            logger.warning("no encoder confirmed the trial's clips in %.0f s", ACK_WAIT)
-        logger.info("the frame rate is chosen by the denoiser's time alone: no encoder takes part")
-        trial = PaceTrial(self._settings.clip_frames, ALONE[self._engine.device_type], "denoising a clip")
-        self._try(trial, decoded=False)
-        return trial.result
+    Args:
+        fps: of --fps.
+        clip_seconds: seconds that denoising a clip takes.
+        clip_frames: frames of a clip at 24 fps.
+    """
+    lasts = frames_of_clip(fps, clip_frames) / fps
+    notice = ""
+    if clip_seconds > lasts:
+        notice = (
+            f"--fps {fps} is kept, but denoising a clip takes {clip_seconds:.2f} s and it lasts {lasts:.2f} s"
+        )
+    return RateChoice(fps, clip_seconds, notice)
 
-    def _encoders(self) -> bool:
-        if self._settings.encoders == 0:
-            return self.encoder_there.is_set()
-        return self.encoder_there.wait(ENCODER_WAIT)
 
-    def _try(self, trial: PaceTrial, *, decoded: bool) -> bool:
-        """Runs `trial` to its result; False if it was aborted or no clip came back."""
-        first_epoch = self._epoch  # what earlier trials left on its way is told apart
-        while trial.result is None and not self._aborted.is_set():
-            attempt = trial.attempt
-            self._epoch = first_epoch + attempt
-            if trial.to_send(time.monotonic()):
-                self._engine.ready_for(trial.fps)
-                latents, seconds = self._denoise(trial.fps)
-                trial.sent(seconds, time.monotonic())
-                if decoded:
-                    self.outbox.append(latents)
-                    self._wake()
-                else:
-                    trial.came_back(attempt, time.monotonic())
-            waits = trial.result is None and trial.to_send(time.monotonic()) == 0
-            if not self._take_acks(trial, first_epoch, waits):
-                break
-        self._epoch = first_epoch + trial.attempt + 1
-        return trial.result is not None
+class RateTrial:
+    """Tries the rates from high to low until one is held. Does no I/O and reads no clock.
 
-    def _take_acks(self, trial: PaceTrial, first_epoch: int, waits: bool) -> bool:
-        """Hands over what has come back; False if something should have and did not."""
-        if waits and trial.outstanding == 0:
-            time.sleep(0.05)  # between two attempts
-            return True
-        try:
-            while True:
-                epoch, when = self._acks.get(timeout=ACK_WAIT) if waits else self._acks.get_nowait()
-                trial.came_back(epoch - first_epoch, when)
-                waits = False
-        except queue.Empty:
-            return not waits
+    Its owner asks `clips_to_send`, sends clips, and reports each with `clip_sent` and `clip_returned`, until
+    `result` is there. A rate that fails gets a second attempt after `RETRY_DELAY`.
 
-    def _denoise(self, fps: int) -> tuple[Latents, float]:
-        clip = self._engine.sample_clip(self.session, self._seq, fps)
-        self._seq += 1
-        inputs = self._engine.prepare(clip)
-        begin = time.monotonic()
-        latents = self._engine.denoise(inputs)
-        seconds = time.monotonic() - begin
-        return Latents(clip.session, self._epoch, clip.seq, clip.pts, fps, latents), seconds
+    Args:
+        clip_frames: frames of a clip at 24 fps.
+        share: most of a clip's duration that a clip may take, from `max_share` or `MAX_SHARE_DENOISING`.
+        timed: the activity that is timed, for the notice.
+    """
+
+    #: Number of the attempt in progress, from 0 over all rates.
+    attempt: int
+    #: The rate to serve, once the trial is over.
+    result: RateChoice | None
+
+    def __init__(self, clip_frames: int, share: float, timed: str) -> None:
+        self._clip_frames = clip_frames
+        self._share = share
+        self._timed = timed
+        self._rate = 0
+        self._may_retry = True
+        self._not_before = 0.0
+        self._sent = 0
+        self._return_times: list[float] = []
+        self._too_slow: list[str] = []
+        self.attempt = 0
+        self.result = None
+
+    @property
+    def fps(self) -> int:
+        """The rate on trial."""
+        return FRAME_RATES[self._rate]
+
+    @property
+    def in_flight(self) -> int:
+        """Clips of this attempt that are sent and not back."""
+        return self._sent - len(self._return_times)
+
+    @property
+    def _clip_lasts(self) -> float:
+        return frames_of_clip(self.fps, self._clip_frames) / self.fps
+
+    def clips_to_send(self, now: float) -> int:
+        """How many clips at `fps` may be sent at time `now`, in seconds."""
+        if self.result is not None or now < self._not_before:
+            return 0
+        return min(CLIPS_IN_FLIGHT - self.in_flight, TIMED_CLIPS + FOLLOWING_CLIPS - self._sent)
+
+    def clip_sent(self, denoise_seconds: float, now: float) -> None:
+        """Reports that a clip has been sent, after `denoise_seconds` in the denoiser."""
+        self._sent += 1
+        if denoise_seconds > GIVE_UP_FACTOR * self._clip_lasts:
+            self._may_retry = False
+            self._judge(denoise_seconds, now)
+
+    def clip_returned(self, attempt: int, now: float) -> None:
+        """Reports that a clip sent during `attempt` is done. Clips of earlier attempts do not count."""
+        if self.result is not None or attempt != self.attempt:
+            return
+        self._return_times.append(now)
+        if len(self._return_times) == TIMED_CLIPS + FOLLOWING_CLIPS:
+            # The first clip fills the pipeline. From then on clips come one a clip time, while more follow.
+            self._judge(
+                (self._return_times[TIMED_CLIPS - 1] - self._return_times[0]) / (TIMED_CLIPS - 1), now
+            )
+
+    def _judge(self, clip_seconds: float, now: float) -> None:
+        """Ends the attempt: the rate is held, is tried again, or gives way to the next lower one."""
+        lowest = self.fps == FRAME_RATES[-1]
+        share = max(self._share, MAX_SHARE_AT_LOWEST) if lowest else self._share
+        held = clip_seconds <= share * self._clip_lasts
+        self._sent, self._return_times = 0, []
+        self.attempt += 1
+        if held:
+            self.result = RateChoice(self.fps, clip_seconds, self._notice(held))
+        elif self._may_retry:
+            self._may_retry, self._not_before = False, now + RETRY_DELAY
+        else:
+            self._too_slow.append(f"{clip_seconds:.2f} s at {self.fps} fps")
+            if lowest:
+                self.result = RateChoice(self.fps, clip_seconds, self._notice(held))
+            else:
+                self._rate += 1
+                self._may_retry = True
+
+    def _notice(self, held: bool) -> str:
+        if not self._too_slow:
+            return ""
+        took = f"{self._timed} of {self._clip_lasts:.2f} s takes {', '.join(self._too_slow)}"
+        if held:
+            return f"this machine holds {self.fps} frames per second: {took}"
+        return f"this machine is too slow even for {self.fps} frames per second: {took}"

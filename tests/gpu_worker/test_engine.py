@@ -228,7 +228,7 @@ def test_memory_that_runs_out_costs_one_clip(engine: DenoiserEngine, monkeypatch
 
 
 def test_references_and_poses_are_made_once(engine: DenoiserEngine) -> None:
-    while engine.background():
+    while engine.work_in_pause():
         pass
     before = engine.metrics()
     for name in ("ann", "bob", "cat"):
@@ -240,9 +240,9 @@ def test_references_and_poses_are_made_once(engine: DenoiserEngine) -> None:
     assert after["sessions_held"] >= 1
 
 
-def test_a_sample_clip_is_like_a_real_one(engine: DenoiserEngine) -> None:
-    assert [len(engine.sample_clip("x", 0, fps).tokens) for fps in (24, 12, 8)] == [12, 6, 4]
-    assert engine.sample_clip("x", 3, 12).pts == 24000
+def test_a_trial_clip_is_like_a_real_one(engine: DenoiserEngine) -> None:
+    assert [len(engine.trial_clip("x", 0, fps).tokens) for fps in (24, 12, 8)] == [12, 6, 4]
+    assert engine.trial_clip("x", 3, 12).pts == 24000
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_compiling_that_fails_leaves_the_eager_model(
     monkeypatch.setattr(compiling, "keep_compiled_code", lambda settings: tmp_path)
     other = DenoiserEngine(settings_for(world, "--compile-unet", *QUICK))
     other.load()
-    other.ready_for(24)
+    other.make_ready_for(24)
     assert other.info()["compiled"] is False
     assert "--compile-unet has no effect, compiling failed: no C++ compiler was found" in caplog.text
     assert np.isfinite(make(other, clip("eager", 0))).all()
@@ -310,11 +310,11 @@ def test_compiled_code_serves_the_shapes_it_was_made_for(
     other = DenoiserEngine(settings_for(world, "--compile-unet", *QUICK))
     other.load()
     assert seen == []
-    other.ready_for(24)
+    other.make_ready_for(24)
     assert other.info()["compiled"] is True
     assert set(seen) == {4}
     seen.clear()
-    other.ready_for(24)
+    other.make_ready_for(24)
     assert seen == []
     make(other, clip("compiled", 0, frames=4))
     make(other, clip("compiled", 0, frames=5))

@@ -149,7 +149,7 @@ def test_compiled_clips_are_the_same(
     )
     cuda = DenoiserEngine(settings)
     cuda.load()
-    cuda.ready_for(24)
+    cuda.make_ready_for(24)
     assert cuda.info()["compiled"] is True
     for seq in range(2):
         error = differ(make(cuda, clip("compiled", seq)), make(cpu, clip("compiled", seq)))

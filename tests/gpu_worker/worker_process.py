@@ -47,7 +47,7 @@ class ToyEngine:
     def load(self) -> None:
         time.sleep(0.1)
 
-    def ready_for(self, fps: int) -> None:
+    def make_ready_for(self, fps: int) -> None:
         pass
 
     def prepare(self, clip: Clip) -> Clip:
@@ -69,13 +69,13 @@ class ToyEngine:
         row = np.array([inputs.seq, -1 if before is None else before, value, 0], np.float16)
         return np.broadcast_to(row, (len(inputs.tokens), 1, 1, 4)).copy()
 
-    def background(self) -> bool:
+    def work_in_pause(self) -> bool:
         return False
 
     def close(self, session: str, epoch: int) -> None:
         self._ends.close(session, epoch)
 
-    def sample_clip(self, session: str, seq: int, fps: int) -> Clip:
+    def trial_clip(self, session: str, seq: int, fps: int) -> Clip:
         return clip(session, seq, frames=frames_of_clip(fps, self._clip_frames))
 
     def info(self) -> dict[str, InfoValue]:

@@ -1,0 +1,150 @@
+"""Runs the rate trial: denoises its clips in the compute thread and has the encoders decode them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from gpu_worker.engine_api import Engine
+from gpu_worker.rate.trial import MAX_SHARE_DENOISING, RateChoice, RateTrial, choose_given_rate, max_share
+from protocol.process.settings import Settings
+from protocol.wire.messages import Latents
+
+logger = logging.getLogger(__name__)
+
+#: Seconds to wait for a first encoder.
+ENCODER_WAIT = 20.0
+
+#: Seconds to wait for an encoder to confirm a clip.
+ACK_WAIT = 15.0
+
+#: The epoch under which `abort` ends the wait for confirmations; no clip has it.
+_ABORTED = -1
+
+
+class TrialRunner:
+    """Runs trials one at a time. `run` belongs to the compute thread, the other methods to the loop's thread.
+
+    Args:
+        engine: denoises the clips.
+        settings: of this worker.
+        session: the name under which the latents travel. No gateway knows it, so no page shows them.
+        wake: makes the loop take latents from `outbox`.
+    """
+
+    #: Latents for the loop to send to the encoders.
+    outbox: deque[Latents]
+    #: Set by the loop when an encoder has joined.
+    encoder_joined: threading.Event
+
+    def __init__(self, engine: Engine, settings: Settings, session: str, wake: Callable[[], None]) -> None:
+        self.session = session
+        self.outbox = deque()
+        self.encoder_joined = threading.Event()
+        self._engine = engine
+        self._settings = settings
+        self._wake = wake
+        self._seq = 0
+        self._epoch = 0
+        #: (epoch, time) of clips that an encoder has confirmed.
+        self._confirmed: queue.SimpleQueue[tuple[int, float]] = queue.SimpleQueue()
+        self._aborted = threading.Event()
+
+    # ------------------------------------------------------------------ for the loop's thread
+
+    def confirm(self, latents: Latents) -> None:
+        """Reports that an encoder has decoded this clip."""
+        self._confirmed.put((latents.epoch, time.monotonic()))
+
+    def rearm(self) -> None:
+        """Forgets an earlier `abort`. Call it before `run` is given to the compute thread once more."""
+        self._aborted.clear()
+
+    def abort(self) -> None:
+        """Ends the trial soon, because real clips wait for the device."""
+        self._aborted.set()
+        self._confirmed.put((_ABORTED, 0.0))
+
+    # ------------------------------------------------------------------ in the compute thread
+
+    def run(self) -> RateChoice | None:
+        """The rate to serve; None if the trial was aborted."""
+        try:
+            if self._settings.fps is not None:
+                return self._time_given_rate(self._settings.fps)
+            return self._choose_rate()
+        finally:
+            self._engine.close(self.session, self._seq)
+
+    def _time_given_rate(self, fps: int) -> RateChoice:
+        self._engine.make_ready_for(fps)
+        seconds = min(self._denoise(fps)[1] for _ in range(2))
+        return choose_given_rate(fps, seconds, self._settings.clip_frames)
+
+    def _choose_rate(self) -> RateChoice | None:
+        if self._wait_for_encoder():
+            share = max_share(len(os.sched_getaffinity(0)))
+            trial = RateTrial(self._settings.clip_frames, share, "denoising and decoding a clip")
+            if self._try_rates(trial, decoded=True) or self._aborted.is_set():
+                return trial.result
+            logger.warning("no encoder confirmed the trial's clips in %.0f s", ACK_WAIT)
+        logger.info("the frame rate is chosen by the denoiser's time alone: no encoder takes part")
+        share = MAX_SHARE_DENOISING[self._engine.device_type]
+        trial = RateTrial(self._settings.clip_frames, share, "denoising a clip")
+        self._try_rates(trial, decoded=False)
+        return trial.result
+
+    def _wait_for_encoder(self) -> bool:
+        if self._settings.encoders == 0:
+            return self.encoder_joined.is_set()
+        return self.encoder_joined.wait(ENCODER_WAIT)
+
+    def _try_rates(self, trial: RateTrial, *, decoded: bool) -> bool:
+        """Runs `trial` to its result; False if it was aborted or a clip did not come back."""
+        # An epoch for each attempt, so that clips of earlier ones are told apart when they come back late.
+        first_epoch = self._epoch
+        while trial.result is None and not self._aborted.is_set():
+            attempt = trial.attempt
+            self._epoch = first_epoch + attempt
+            if trial.clips_to_send(time.monotonic()):
+                self._engine.make_ready_for(trial.fps)
+                latents, seconds = self._denoise(trial.fps)
+                trial.clip_sent(seconds, time.monotonic())
+                if decoded:
+                    self.outbox.append(latents)
+                    self._wake()
+                else:
+                    trial.clip_returned(attempt, time.monotonic())
+            must_wait = trial.result is None and trial.clips_to_send(time.monotonic()) == 0
+            if not self._take_confirmed(trial, first_epoch, must_wait):
+                break
+        self._epoch = first_epoch + trial.attempt + 1
+        return trial.result is not None
+
+    def _take_confirmed(self, trial: RateTrial, first_epoch: int, must_wait: bool) -> bool:
+        """Reports confirmed clips to the trial; False if it had to wait for one and none came."""
+        if must_wait and trial.in_flight == 0:
+            time.sleep(0.05)  # the pause between two attempts at a rate
+            return True
+        try:
+            while True:
+                epoch, moment = self._confirmed.get(must_wait, ACK_WAIT)
+                trial.clip_returned(epoch - first_epoch, moment)
+                must_wait = False
+        except queue.Empty:
+            return not must_wait
+
+    def _denoise(self, fps: int) -> tuple[Latents, float]:
+        """A clip at `fps`, and the seconds that denoising it took."""
+        clip = self._engine.trial_clip(self.session, self._seq, fps)
+        self._seq += 1
+        inputs = self._engine.prepare(clip)
+        begin = time.monotonic()
+        latents = self._engine.denoise(inputs)
+        seconds = time.monotonic() - begin
+        return Latents(clip.session, self._epoch, clip.seq, clip.pts, fps, latents), seconds
