@@ -81,7 +81,7 @@ def load_models(config: ModelConfig, device: torch.device, dtype: torch.dtype) -
     )
     for module in (models.denoiser, models.reference, models.pose_encoder, models.vae_encoder):
         module.to(device)
-        _channels_last(module)
+        channels_last(module)
     count = sum(p.numel() for p in models.denoiser.parameters()) / 1e6
     logger.info("model %s: denoiser of %.1f M parameters, %s on %s", config.name, count, dtype, device)
     return models
@@ -141,7 +141,7 @@ def _on_meta(build: Callable[[], M]) -> M:
         return build()
 
 
-def _channels_last(module: nn.Module) -> None:
+def channels_last(module: nn.Module) -> None:
     for parameter in module.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

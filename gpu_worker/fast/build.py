@@ -6,7 +6,7 @@ All changes are exact in real numbers:
   kernel (`kernels.attention`), the softmax's scale is folded into the queries;
 - time embeddings are constants of the sampler's steps, so each resnet keeps one channel vector a step;
 - the gain of the audio attention is folded into its output projection;
-- where asked for, a transformer's last feed-forward and its projection back to the image are one product,
+- without float8, a transformer's last feed-forward and its projection back to the image are one product,
   since nothing but an addition lies between them;
 - branches are added to the residual stream in place, by the matrix product itself, and their biases wait:
   each norm adds those that its input still lacks (`shift`), and a transformer's last projection carries
@@ -47,11 +47,12 @@ from gpu_worker.fast.weights import (
 
 
 def build(
-    denoiser: DenoisingUNet3D, timesteps: Sequence[int], split: SplitRule, fold: bool = False
+    denoiser: DenoisingUNet3D, timesteps: Sequence[int], split: SplitRule, fold: bool = True
 ) -> Network:
     """The network of a denoiser for the timesteps of a sampler.
 
-    split(size) says how heads are stored. fold: see `TorchOps.fold`.
+    split(size) says how heads are stored. fold: whether a transformer's last feed-forward and its projection
+    back become one product, which float8 cannot have.
     """
     with torch.inference_mode():
         return _Builder(denoiser, timesteps, split, fold).network()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,11 +14,11 @@ from gpu_worker.denoiser.model import ReferenceCache
 from gpu_worker.denoiser.pipeline import frame_orders
 from gpu_worker.denoiser.sampler import Step, make_steps
 from gpu_worker.fast.build import build
-from gpu_worker.fast.low import WatchingOps, layers_of, lower
-from gpu_worker.fast.network import Inputs, Positions, StepRunner, audio_keys_values, mergeable
+from gpu_worker.fast.float8 import WatchingOps, layers_of, quantize
+from gpu_worker.fast.network import Positions, StepInputs, StepRunner, audio_keys_values
 from gpu_worker.fast.ops import Image, TorchOps
 from gpu_worker.fast.tiers import TIERS, Tier
-from gpu_worker.fast.weights import Heads, Network, SpareColumn
+from gpu_worker.fast.weights import Network, SpareColumn
 from protocol.process.logs import first_line
 
 logger = logging.getLogger(__name__)
@@ -33,14 +32,14 @@ class FastUnavailable(RuntimeError):
 
 
 @dataclass(eq=False)
-class _Plan:
+class _ShapeBuffers:
     """Buffers of one shape, and on CUDA the graph that reads and writes them."""
 
     runner: StepRunner
     latents: Tensor  # (frames, channels, h, w), float32: starts in, results out
     tokens: Tensor  # (frames, count, width)
     pose: Tensor  # (frames, positions, channels)
-    reference: list[Tensor]  # as `network.Inputs` has it
+    reference: list[Tensor]  # as `network.StepInputs` has it
     graphs: dict[int, torch.cuda.CUDAGraph] = field(default_factory=dict)  # by the step they start at
     filled_from: ReferenceCache | None = field(default=None, repr=False)
 
@@ -83,14 +82,14 @@ class FastDenoiser:
             models.denoiser,
             [step.timestep for step in self.steps],
             self.ops.split,
-            self.ops.fold and not self.tier.fp8,
+            fold=not self.tier.fp8,
         )
         # Where torch attends, it does so over [frame ; reference] in one place.
         self._joined = frozenset(
             block.slot for block in self.network.spatials() if not self.ops.two_sources(block.heads)
         )
-        self._plans: dict[Shape, _Plan] = {}
-        self._lowered = False
+        self._ready: dict[Shape, _ShapeBuffers] = {}
+        self._quantized = False
 
     def prepare(
         self,
@@ -107,30 +106,31 @@ class FastDenoiser:
         starts: the steps that clips may start at.
         """
         shape = _shape(latents, tokens)
-        if shape in self._plans:
+        if shape in self._ready:
             return
         with torch.inference_mode():
-            plan = self._plan(shape)
-            self._fill(plan, latents, tokens, pose_features, reference)
-            if self.tier.fp8 and not self._lowered:
-                self._lower(plan)
+            buffers = self._make_buffers(shape)
+            self._fill(buffers, latents, tokens, pose_features, reference)
+            if self.tier.fp8 and not self._quantized:
+                self._quantize(buffers)
             if self._graphs:
                 for start in starts:
-                    plan.graphs[start] = self._record(plan, start)
-            self._plans[shape] = plan
+                    buffers.graphs[start] = self._record(buffers, start)
+            self._ready[shape] = buffers
 
-    def _lower(self, plan: _Plan) -> None:
+    def _quantize(self, buffers: _ShapeBuffers) -> None:
         watching = WatchingOps(self.ops.split)
-        runner, plan.runner = plan.runner, StepRunner(self.network, watching, plan.runner.positions, Tier())
-        latents = plan.latents.clone()
-        self._run(plan, 0)
-        plan.latents.copy_(latents)
-        plan.runner = runner
-        lower(layers_of(self.network), watching.largest)
-        self._lowered = True
+        runner = buffers.runner
+        buffers.runner = StepRunner(self.network, watching, runner.positions, Tier())
+        latents = buffers.latents.clone()
+        self._run(buffers, 0)
+        buffers.latents.copy_(latents)
+        buffers.runner = runner
+        quantize(layers_of(self.network), watching.largest)
+        self._quantized = True
 
     def prepared(self, frames: int, height: int, width: int, tokens: int) -> bool:
-        return (frames, height, width, tokens) in self._plans
+        return (frames, height, width, tokens) in self._ready
 
     @torch.inference_mode()
     def sample(
@@ -146,21 +146,21 @@ class FastDenoiser:
         tokens (F, T, width) of the audio, pose features (F, c0, h, w). Raises KeyError for a shape or a start
         that was not prepared.
         """
-        plan = self._plans[_shape(latents, tokens)]
-        self._fill(plan, latents, tokens, pose_features, reference)
+        buffers = self._ready[_shape(latents, tokens)]
+        self._fill(buffers, latents, tokens, pose_features, reference)
         if self._graphs:
-            plan.graphs[start].replay()
+            buffers.graphs[start].replay()
         else:
-            self._run(plan, start)
-        return plan.latents.clone()
+            self._run(buffers, start)
+        return buffers.latents.clone()
 
-    def _plan(self, shape: Shape) -> _Plan:
+    def _make_buffers(self, shape: Shape) -> _ShapeBuffers:
         frames, height, width, count = shape
         models, config = self.models, self.models.denoiser.config
         device, dtype = models.device, models.dtype
         orders = frame_orders(frames, len(self.steps), models.config.window_shift, device)
         positions = Positions.of(self.network, orders, dtype)
-        return _Plan(
+        return _ShapeBuffers(
             StepRunner(self.network, self.ops, positions, self.tier),
             latents=torch.zeros(frames, config.in_channels, height, width, device=device),
             tokens=torch.zeros(frames, count, config.cross_attention_dim or 0, device=device, dtype=dtype),
@@ -174,34 +174,29 @@ class FastDenoiser:
         made = []
         for block in self.network.spatials():
             heads, h, w = block.heads, *halved(height, width, block.level)
-            if self._merged(block.level, heads, h, w):
-                h, w = h // 2, w // 2
             count, rows = (frames, 2 * h * w) if block.slot in self._joined else (1, h * w)
             shape = (count, rows, 2 * heads.count * heads.wide)
             made.append(torch.zeros(shape, device=self.models.device, dtype=self.models.dtype))
         return made
 
-    def _merged(self, level: int, heads: Heads, height: int, width: int) -> bool:
-        return self.tier.merge_reference and mergeable(level, heads, height, width)
-
     def _fill(
         self,
-        plan: _Plan,
+        buffers: _ShapeBuffers,
         latents: Tensor,
         tokens: Tensor,
         pose_features: Tensor,
         reference: ReferenceCache,
     ) -> None:
-        plan.latents.copy_(latents)
-        plan.tokens.copy_(tokens)
-        plan.pose.copy_(pose_features.permute(0, 2, 3, 1).flatten(1, 2))
-        if plan.filled_from is not reference:
-            self._fill_reference(plan, reference)
+        buffers.latents.copy_(latents)
+        buffers.tokens.copy_(tokens)
+        buffers.pose.copy_(pose_features.permute(0, 2, 3, 1).flatten(1, 2))
+        if buffers.filled_from is not reference:
+            self._fill_reference(buffers, reference)
 
-    def _fill_reference(self, plan: _Plan, reference: ReferenceCache) -> None:
-        height, width = plan.latents.shape[2:]
+    def _fill_reference(self, buffers: _ShapeBuffers, reference: ReferenceCache) -> None:
+        height, width = buffers.latents.shape[2:]
         blocks = self.network.spatials()
-        for block, target, source in zip(blocks, plan.reference, reference.layers, strict=True):
+        for block, target, source in zip(blocks, buffers.reference, reference.layers, strict=True):
             heads, h, w = block.heads, *halved(height, width, block.level)
             kv = torch.zeros(
                 1, h * w, 2, heads.count, heads.wide, device=source[0].device, dtype=source[0].dtype
@@ -210,49 +205,36 @@ class FastDenoiser:
                 to[..., : heads.size] = x.unflatten(2, (heads.count, heads.size))
             kv[..., heads.size : heads.size + 1] = 1
             kv = kv.flatten(2)
-            if self._merged(block.level, heads, h, w):
-                kv = self.ops.merge(kv, h, w)
             target[:, -kv.shape[1] :] = kv  # the end of it where the frame's own come first
-        plan.filled_from = reference
+        buffers.filled_from = reference
 
-    def _record(self, plan: _Plan, start: int) -> torch.cuda.CUDAGraph:
-        """The graph of a clip from `start` on; where it cannot be with kernels launched early, without."""
-        try:
-            return self._capture(plan, start)
-        except Exception as error:
-            if not self.ops.early:
-                raise
-            logger.warning("no programmatic dependent launch: %s", error)
-            self.ops.early = False
-            torch.cuda.synchronize(self.models.device)
-            return self._capture(plan, start)
-
-    def _capture(self, plan: _Plan, start: int) -> torch.cuda.CUDAGraph:
+    def _record(self, buffers: _ShapeBuffers, start: int) -> torch.cuda.CUDAGraph:
+        """The graph of a clip from step `start` on."""
         stream = torch.cuda.Stream(self.models.device)
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # compiles and chooses, none of which may happen while recording
-            self._run(plan, start)
+            self._run(buffers, start)
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.synchronize(self.models.device)
         graph = torch.cuda.CUDAGraph()
         # the prefetch thread may use the device meanwhile
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            self._run(plan, start)
+            self._run(buffers, start)
         return graph
 
-    def _run(self, plan: _Plan, start: int) -> None:
-        """The steps from `start` on: plan.latents → plan.latents."""
-        plan.runner.begin()
-        height, width = plan.latents.shape[2:]
+    def _run(self, buffers: _ShapeBuffers, start: int) -> None:
+        """The steps from `start` on: buffers.latents → buffers.latents."""
+        buffers.runner.begin()
+        height, width = buffers.latents.shape[2:]
         # cuDNN is off by default here
-        with self.ops.launching(), torch.backends.cudnn.flags(enabled=True, benchmark=True):
-            audio = audio_keys_values(self.network, plan.tokens)
-            inputs = Inputs(plan.pose, audio, plan.reference, self._joined)
-            latents = plan.latents.permute(0, 2, 3, 1).contiguous().flatten(1, 2)
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+            audio = audio_keys_values(self.network, buffers.tokens)
+            inputs = StepInputs(buffers.pose, audio, buffers.reference, self._joined)
+            latents = buffers.latents.permute(0, 2, 3, 1).contiguous().flatten(1, 2)
             for index in range(start, len(self.steps)):
                 x = Image(latents.to(self.models.dtype), height, width)
-                latents = self.steps[index](latents, plan.runner.run(x, index, inputs).float())
-            plan.latents.copy_(latents.unflatten(1, (height, width)).permute(0, 3, 1, 2))
+                latents = self.steps[index](latents, buffers.runner.run(x, index, inputs).float())
+            buffers.latents.copy_(latents.unflatten(1, (height, width)).permute(0, 3, 1, 2))
 
 
 def _shape(latents: Tensor, tokens: Tensor) -> Shape:
@@ -274,10 +256,11 @@ def supported(tier: Tier, device: torch.device) -> Tier:
     return tier
 
 
-def choose_ops(device: torch.device, dtype: torch.dtype, *, gated: bool = True, **options: Any) -> TorchOps:
-    """Kernels on CUDA, plain torch elsewhere. Raises FastUnavailable where Triton is absent or no gain.
+def choose_ops(device: torch.device, dtype: torch.dtype) -> TorchOps:
+    """Kernels on CUDA, plain torch elsewhere; GEGLU by QuACK where that is installed on a Hopper GPU.
 
-    gated: GEGLU by QuACK where that is installed and the device is Hopper's. options: of `TritonOps`.
+    Raises:
+        FastUnavailable: Triton is absent, or the arithmetic is float32.
     """
     if device.type != "cuda":
         return TorchOps(SpareColumn())
@@ -287,11 +270,11 @@ def choose_ops(device: torch.device, dtype: torch.dtype, *, gated: bool = True, 
         from gpu_worker.fast.triton_ops import TritonOps
     except ImportError as error:
         raise FastUnavailable(f"Triton cannot be used: {error}") from error
-    if gated and torch.cuda.get_device_capability(device) == (9, 0):
+    if torch.cuda.get_device_capability(device) == (9, 0):
         try:
             from gpu_worker.fast.quack_ops import QuackOps
 
-            return QuackOps(**options)
+            return QuackOps()
         except Exception as error:  # absent, or its libraries do not load
             logger.info("GEGLU's gate takes a pass of its own, QuACK is not used: %s", first_line(error))
-    return TritonOps(**options)
+    return TritonOps()

@@ -26,7 +26,7 @@ KeysValues = tuple[Tensor, Tensor]
 
 
 @dataclass(slots=True, eq=False)
-class Inputs:
+class StepInputs:
     """What all steps of a clip share.
 
     pose: (frames, positions, channels). audio: keys and values by slot, (frames, tokens, columns) each.
@@ -93,36 +93,29 @@ class StepRunner:
         self._attention.clear()
         self._deep = None
 
-    def run(self, latents: Image, index: int, inputs: Inputs) -> Tensor:
+    def run(self, latents: Image, index: int, inputs: StepInputs) -> Tensor:
         ops, net = self.ops, self.network
         weight, bias = net.conv_in
         x = ops.add(ops.conv(latents, weight), inputs.pose, bias)
         skips = [x]
         if index in self.tier.shallow and self._deep is not None:
-            x = self._shallow(x, skips, index, inputs)
+            self._down(net.down[0], x, skips, index, inputs, sample=False)
+            x = self._deep
         else:
             for level in net.down:
                 x = self._down(level, x, skips, index, inputs)
             if net.middle is not None:
                 for layer in net.middle:
                     x = self._layer(layer, x, None, index, inputs)
-            for level in net.up[: -self.tier.depth]:
+            for level in net.up[:-1]:
                 x = self._up(level, x, skips, index, inputs)
             self._deep = x if self.tier.shallow else None
-        for level in net.up[-self.tier.depth :]:
-            x = self._up(level, x, skips, index, inputs)
+        x = self._up(net.up[-1], x, skips, index, inputs)
         weight, bias = net.conv_out
         return ops.conv(ops.group_norm(x, net.norm_out, silu=True), weight).data + bias
 
-    def _shallow(self, x: Image, skips: list[Image], index: int, inputs: Inputs) -> Image:
-        """The highest levels on the way down; what the others gave the step before."""
-        for number, level in enumerate(self.network.down[: self.tier.depth], start=1):
-            x = self._down(level, x, skips, index, inputs, sample=number < self.tier.depth)
-        assert self._deep is not None
-        return self._deep
-
     def _down(
-        self, level: Level, x: Image, skips: list[Image], index: int, inputs: Inputs, sample: bool = True
+        self, level: Level, x: Image, skips: list[Image], index: int, inputs: StepInputs, sample: bool = True
     ) -> Image:
         for layer in level.layers:
             x = self._layer(layer, x, None, index, inputs)
@@ -132,7 +125,7 @@ class StepRunner:
             skips.append(x)
         return x
 
-    def _up(self, level: Level, x: Image, skips: list[Image], index: int, inputs: Inputs) -> Image:
+    def _up(self, level: Level, x: Image, skips: list[Image], index: int, inputs: StepInputs) -> Image:
         for layer in level.layers:
             x = self._layer(layer, x, skips.pop(), index, inputs)
         if level.conv is None:
@@ -143,7 +136,7 @@ class StepRunner:
         x = self.ops.upsample(x, height, width)
         return self.ops.add(self.ops.conv(x, level.conv[0]), None, level.conv[1])
 
-    def _layer(self, layer: Layer, x: Image, skip: Image | None, index: int, inputs: Inputs) -> Image:
+    def _layer(self, layer: Layer, x: Image, skip: Image | None, index: int, inputs: StepInputs) -> Image:
         x = self._resnet(layer.resnet, x, skip, index)
         if layer.spatial is not None:
             self._spatial(layer.spatial, x, index, inputs)
@@ -166,7 +159,7 @@ class StepRunner:
             made.addmm_(skip.rows, weight[:, own:].t())
         return made.view(*x.data.shape[:2], -1)
 
-    def _spatial(self, block: Spatial, image: Image, index: int, inputs: Inputs) -> None:
+    def _spatial(self, block: Spatial, image: Image, index: int, inputs: StepInputs) -> None:
         ops, heads = self.ops, block.heads
         frames, positions, _ = image.data.shape
         x, room = self._stream(ops.group_norm(image, block.norm, silu=False).rows, block)
@@ -206,11 +199,13 @@ class StepRunner:
             self.ops.add_linear(image.rows, room, block.folded)
         image.sums = None
 
-    def _self_attention(self, block: Spatial, x: Tensor, image: Image, index: int, inputs: Inputs) -> Tensor:
+    def _self_attention(
+        self, block: Spatial, x: Tensor, image: Image, index: int, inputs: StepInputs
+    ) -> Tensor:
         ops, tier, heads = self.ops, self.tier, block.heads
         if block.level == 0 and index in tier.reuse_attention and block.slot in self._attention:
             return self._attention[block.slot]
-        apart = ops.direct and block.level > 0 and block.qkv.low is None and block.qkv.bias is None
+        apart = block.level > 0 and block.qkv.float8 is None and block.qkv.bias is None
         if apart and block.slot in inputs.joined:
             return self._attend_in_place(block, x, image, inputs.reference[block.slot])
         qkv = ops.norm_linear(x, block.norm1, block.qkv).view(*image.data.shape[:2], -1)
@@ -231,7 +226,7 @@ class StepRunner:
         return made
 
     def _attend_in_place(self, block: Spatial, x: Tensor, image: Image, joined: Tensor) -> Tensor:
-        """joined (frames, positions + tokens, 2 · columns) as `Inputs` has it; the frame's own go there."""
+        """joined (frames, positions + tokens, 2 · columns) in `StepInputs`; the frame's own go there."""
         ops, columns = self.ops, joined.shape[2] // 2
         frames, positions = image.data.shape[:2]
         normed = ops.layer_norm(x, block.norm1)

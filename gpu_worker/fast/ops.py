@@ -7,7 +7,6 @@ are.
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +15,8 @@ from torch import Tensor
 
 from gpu_worker.fast.weights import Heads, Linear, Norm, SplitRule
 
-FP8_MAX = 448.0
+FLOAT8_MAX = 448.0
+"""The largest value of float8 (e4m3)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -35,23 +35,10 @@ class Image:
 
 
 class TorchOps:
-    """Each method is one stage of the network; shapes as in `kernels`. split: how heads are stored.
-
-    direct: keys and values that attention reads beside the reference's are made there, not copied.
-    fold: a transformer's last feed-forward and its projection back are one product. Not with float8.
-    early: kernels are launched before the one before has ended, where they can be (`kernels.launch`).
-    """
-
-    direct = False
-    fold = False
-    early = False
+    """Each method is one stage of the network; shapes as in `kernels`. split: how heads are stored."""
 
     def __init__(self, split: SplitRule | None = None) -> None:
         self.split = split or SplitRule()
-
-    def launching(self) -> AbstractContextManager[None]:
-        """The stages run within it."""
-        return nullcontext()
 
     def conv(self, image: Image, weight: Tensor, stride: int = 1) -> Image:
         """3×3 convolution without bias."""
@@ -119,11 +106,10 @@ class TorchOps:
         self.add_linear(x, self.geglu(self.layer_norm(x, norm), first), second)
 
     def linear(self, x: Tensor, layer: Linear) -> Tensor:
-        if layer.low is None:
+        if layer.float8 is None:
             return F.linear(x, layer.weight, layer.bias)
-        low = layer.low
-        weight = low.weight.to(x.dtype) / low.weight_scale
-        return F.linear(rounded(x, low.input_scale), weight, layer.bias)
+        weight = layer.float8.weight.to(x.dtype) / layer.float8.weight_scale
+        return F.linear(rounded(x, layer.float8.input_scale), weight, layer.bias)
 
     def linear_into(self, out: Tensor, x: Tensor, weight: Tensor) -> None:
         """out (N, positions, out), rows may be strided, = x (N · positions, in) · weightᵀ."""
@@ -135,7 +121,7 @@ class TorchOps:
 
     def add_linear(self, into: Tensor, x: Tensor, layer: Linear) -> None:
         """into (rows, out) += x (rows, in) · weightᵀ."""
-        if layer.low is None:
+        if layer.float8 is None:
             into.addmm_(x, layer.weight.t())
         else:
             into += self.linear(x, layer)
@@ -181,7 +167,7 @@ class TorchOps:
 
 def rounded(x: Tensor, scale: float) -> Tensor:
     """x as float8 (e4m3) has it when multiplied by `scale`: what the layers of a tier compute from."""
-    return (x * scale).clamp(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn).to(x.dtype) / scale
+    return (x * scale).clamp(-FLOAT8_MAX, FLOAT8_MAX).to(torch.float8_e4m3fn).to(x.dtype) / scale
 
 
 def _image(x: Tensor) -> Image:

@@ -35,14 +35,17 @@ RUNS = 5  # timed of each tile
 
 
 class QuackOps(TritonOps):
-    """TritonOps with GEGLU by QuACK. Arguments as there; raises ImportError where QuACK is absent.
+    """TritonOps with GEGLU by QuACK.
 
-    A kernel that fails is said in the log and TritonOps's way taken from then on. A shape's first product is
-    timed: not while a CUDA graph is recorded.
+    Where one of its kernels fails, the log says so and TritonOps's own kernel serves from then on. A shape's
+    first product is timed, so it must not come while a CUDA graph is recorded.
+
+    Raises:
+        ImportError: QuACK is not installed.
     """
 
-    def __init__(self, *, tiles: Sequence[ProductTile] = TILES, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, tiles: Sequence[ProductTile] = TILES) -> None:
+        super().__init__()
         self._products: GatedProducts | None = GatedProducts(tiles)
 
     def geglu(self, x: Tensor, layer: Linear) -> Tensor:

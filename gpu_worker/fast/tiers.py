@@ -1,4 +1,4 @@
-"""What the fast path may leave out: nothing (exact), or what costs least where errors are smallest (fast)."""
+"""The approximations that the fast path may make: none (exact), or those that cost least (fast)."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from dataclasses import dataclass
 class Tier:
     """A choice of approximations; the default has none.
 
-    merge_reference, merge_frame: at the highest resolution, the reference's or the frame's keys and values
-    are merged 2×2 (keys averaged, values weighted by their number), a quarter of the keys to attend to.
-    Where heads have no spare column (`kernels.attention`), nothing is merged.
+    merge_frame: at the highest resolution the frame's keys and values are merged 2×2 (keys averaged, values
+        weighted by their number): a quarter of the keys to attend to. Nothing is merged where heads have no
+        spare column (`kernels.attention`).
     reuse_attention: steps at which the self-attention of the highest resolution is that of the step before.
-    shallow: steps at which all levels below the highest `depth` are those of the step before (DeepCache, Ma
-    et al. 2023, arXiv 2312.00858).
+    shallow: steps at which all levels below the highest are those of the step before (DeepCache, Ma et al.
+        2023, arXiv 2312.00858).
+    fp8: linear layers in float8, see `float8`.
     """
 
     name: str = "exact"
     text: str = "exact"
-    merge_reference: bool = False
     merge_frame: bool = False
     reuse_attention: frozenset[int] = frozenset()
     shallow: frozenset[int] = frozenset()
-    depth: int = 1
     fp8: bool = False
 
 

@@ -5,21 +5,20 @@ Tiles were chosen on an H200 (docs/gpu-speed.md).
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch import _scaled_mm as scaled_mm
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gpu_worker.fast.kernels import norms, whole_norms
+from gpu_worker.fast.kernels import group_norm as group_norms
 from gpu_worker.fast.kernels.attention import Tile, attention_split, two_source_attention
-from gpu_worker.fast.kernels.geglu import GemmTile, gate, geglu
-from gpu_worker.fast.kernels.launch import can_launch_early, programmatic
+from gpu_worker.fast.kernels.gate import gate
+from gpu_worker.fast.kernels.layer_norm import layer_norm
 from gpu_worker.fast.kernels.temporal import temporal_attention
 from gpu_worker.fast.ops import Image, TorchOps
-from gpu_worker.fast.weights import Heads, Linear, Low, Norm, SplitRule
+from gpu_worker.fast.weights import Float8, Heads, Linear, Norm, SplitRule
 
 OWN_ATTENTION = 64
 """Heads up to this size go through the kernel here, larger ones through cuDNN."""
@@ -32,63 +31,29 @@ _SDPA = [
 ]
 
 
-LOW = torch.float8_e4m3fn
-
-
 class PaddedHeads(SplitRule):
+    """Heads of the kernel here get columns to spare; larger ones are stored as they are."""
+
     def __call__(self, size: int) -> tuple[int, int]:
         return attention_split(size) if size <= OWN_ATTENTION else (size, 0)
 
 
 class TritonOps(TorchOps):
-    """without: stages left to plain torch, for comparison, of norms, double, temporal, gate and attention.
+    """The stages on a CUDA device, in half precision."""
 
-    fused_geglu: the gate within a matrix product of Triton's instead of after one of cuBLAS. narrow, sampled:
-    see `kernels.attention.Tile`. direct, fold, early: see `TorchOps`; early only where the device has it.
-    parts, whole: layer norms in five parts and group norms of small images in one kernel, see
-    `kernels.whole_norms`. small: tiles for tiny networks, as tests have.
-    """
+    spatial_tile = Tile(128, 64, 8, 3, narrow=True, sampled=True)
+    audio_tile = Tile(128, 64, 4, 1)
 
-    def __init__(
-        self,
-        *,
-        without: Collection[str] = (),
-        fused_geglu: bool = False,
-        narrow: bool = True,
-        sampled: bool = True,
-        direct: bool = True,
-        fold: bool = True,
-        early: bool = False,
-        parts: bool = True,
-        whole: bool = False,
-        small: bool = False,
-    ) -> None:
-        super().__init__(None if "attention" in without else PaddedHeads())
-        self.without = frozenset(without)
-        self.fused_geglu = fused_geglu
-        self.direct = direct
-        self.fold = fold
-        self.early = early and can_launch_early()
-        self.parts = parts
-        self.whole = whole
-        self.spatial_tile = Tile(*((32, 32, 4, 2) if small else (128, 64, 8, 3)), narrow, sampled)
-        self.audio_tile = Tile(32, 32, 4, 1) if small else Tile(128, 64, 4, 1)
-        self.geglu_tile = GemmTile(32, 32, 32, 4, 2) if small else GemmTile(128, 128, 64, 8, 3)
-
-    def launching(self) -> AbstractContextManager[None]:
-        return programmatic(self.early)
+    def __init__(self) -> None:
+        super().__init__(PaddedHeads())
 
     def double(self, image: Image, phases: Tensor, shift: Tensor) -> Image:
-        if "double" in self.without or "norms" in self.without:
-            return super().double(image, phases, shift)
         x = self.phases(image, phases).flatten(1, 2)
-        data, sums = norms.interleave_with_sums(x, image.height, image.width, shift)
+        data, sums = group_norms.interleave_with_sums(x, image.height, image.width, shift)
         return Image(data, 2 * image.height, 2 * image.width, sums)
 
     def add(self, image: Image, other: Tensor | None, shift: Tensor) -> Image:
-        if "norms" in self.without:
-            return super().add(image, other, shift)
-        sums = norms.add_with_sums(image.data, other, shift, image.data)
+        sums = group_norms.add_with_sums(image.data, other, shift, image.data)
         return Image(image.data, image.height, image.width, sums)
 
     def group_norm(
@@ -100,80 +65,58 @@ class TritonOps(TorchOps):
         second: Image | None = None,
         shift: Tensor | None = None,
     ) -> Image:
-        if "norms" in self.without:
-            return super().group_norm(image, norm, silu=silu, second=second, shift=shift)
         other = None if second is None else second.data
-        channels = image.data.shape[2] + (0 if other is None else other.shape[2])
-        options: dict[str, Any] = {
-            "groups": norm.groups,
-            "eps": norm.eps,
-            "silu": silu,
-            "shift": shift,
-            "correction": norm.correction,
-        }
-        held = whole_norms.held(image.data.shape[1], channels // norm.groups)
-        if self.whole and held <= whole_norms.HELD:
-            data = whole_norms.group_norm_whole(image.data, other, norm.weight, norm.bias, **options)
-        else:
-            sums = norms.channel_sums(image.data, shift=shift) if shift is not None else _sums(image)
-            if second is not None:
-                sums = torch.cat([sums, _sums(second)], 3)
-            data = norms.group_norm(image.data, other, sums, norm.weight, norm.bias, **options)
+        sums = _sums(image) if shift is None else group_norms.channel_sums(image.data, shift=shift)
+        if second is not None:
+            sums = torch.cat([sums, _sums(second)], 3)
+        data = group_norms.group_norm(
+            image.data, other, sums, norm.weight, norm.bias,
+            groups=norm.groups, eps=norm.eps, silu=silu, shift=shift, correction=norm.correction,
+        )  # fmt: skip
         return Image(data, image.height, image.width)
 
     def layer_norm(self, x: Tensor, norm: Norm, bias: Tensor | None = None, repeat: int = 1) -> Tensor:
-        if "norms" in self.without:
-            return super().layer_norm(x, norm, bias, repeat)
         return self._norm_rows(x, norm, bias, repeat)
 
     def _norm_rows(self, x: Tensor, norm: Norm, bias: Tensor | None, repeat: int, **options: Any) -> Tensor:
         bias = norm.bias if bias is None else bias
-        options |= {"eps": norm.eps, "shift": norm.shift, "rows_per_bias": repeat}
-        if self.parts and whole_norms.in_parts(x.shape[1]):
-            return whole_norms.layer_norm_in_parts(x, norm.weight, bias, **options)
-        return norms.layer_norm(x, norm.weight, bias, **options)
+        return layer_norm(
+            x, norm.weight, bias, eps=norm.eps, shift=norm.shift, rows_per_bias=repeat, **options
+        )
 
     def norm_linear(
         self, x: Tensor, norm: Norm, layer: Linear, bias: Tensor | None = None, repeat: int = 1
     ) -> Tensor:
-        if layer.low is None:
+        if layer.float8 is None:
             return super().norm_linear(x, norm, layer, bias, repeat)
-        return low_linear(self._norm_to_low(x, norm, layer.low, bias, repeat), layer)
+        return float8_linear(self._norm_to_float8(x, norm, layer.float8, bias, repeat), layer)
 
     def feed_forward(self, x: Tensor, norm: Norm, first: Linear, second: Linear) -> None:
-        if first.low is None:
+        if first.float8 is None:
             super().feed_forward(x, norm, first, second)
             return
-        wide = low_linear(self._norm_to_low(x, norm, first.low), first)
-        if second.low is None:
+        wide = float8_linear(self._norm_to_float8(x, norm, first.float8), first)
+        if second.float8 is None:
             self.add_linear(x, gate(wide), second)
             return
-        hidden = gate(wide, out_dtype=LOW, out_scale=second.low.input_scale)
-        x.add_(low_linear(hidden, second))
+        hidden = gate(wide, out_dtype=torch.float8_e4m3fn, out_scale=second.float8.input_scale)
+        x.add_(float8_linear(hidden, second))
 
-    def _norm_to_low(
-        self, x: Tensor, norm: Norm, low: Low, bias: Tensor | None = None, repeat: int = 1
+    def _norm_to_float8(
+        self, x: Tensor, norm: Norm, to: Float8, bias: Tensor | None = None, repeat: int = 1
     ) -> Tensor:
-        return self._norm_rows(x, norm, bias, repeat, out_dtype=LOW, out_scale=low.input_scale)
+        return self._norm_rows(x, norm, bias, repeat, out_dtype=torch.float8_e4m3fn, out_scale=to.input_scale)
 
     def geglu(self, x: Tensor, layer: Linear) -> Tensor:
-        if self.fused_geglu:
-            assert layer.bias is not None
-            return geglu(x, layer.weight, layer.bias, tile=self.geglu_tile)
-        if "gate" in self.without:
-            return super().geglu(x, layer)
         return gate(self.linear(x, layer))
 
     def geglu_into(self, out: Tensor, x: Tensor, layer: Linear) -> None:
-        if self.fused_geglu or "gate" in self.without:
-            super().geglu_into(out, x, layer)
-        else:
-            gate(self.linear(x, layer), out=out)
+        gate(self.linear(x, layer), out=out)
 
     def attention(
         self, q: Tensor, k: Tensor, v: Tensor, heads: Heads, ref: tuple[Tensor, Tensor] | None = None
     ) -> Tensor:
-        if heads.size > OWN_ATTENTION or "attention" in self.without:
+        if heads.size > OWN_ATTENTION:
             with sdpa_kernel(_SDPA, set_priority=True):
                 return super().attention(q, k, v, heads, ref)
         ref_k, ref_v = ref or (None, None)
@@ -183,18 +126,16 @@ class TritonOps(TorchOps):
         )
 
     def temporal(self, qkv: Tensor, frames: int, heads: int) -> Tensor:
-        if "temporal" in self.without:
-            return super().temporal(qkv, frames, heads)
-        return temporal_attention(qkv, frames, heads, block=2, dot=True)
+        return temporal_attention(qkv, frames, heads)
 
 
-def low_linear(x: Tensor, layer: Linear) -> Tensor:
-    """x (rows, in) in float8, scaled as `layer.low` says → (rows, out) in the layer's own type."""
-    assert layer.low is not None
-    x_inverse, weight_inverse = layer.low.inverse
-    return torch._scaled_mm(
+def float8_linear(x: Tensor, layer: Linear) -> Tensor:
+    """x (rows, in) in float8, scaled as `layer.float8` says → (rows, out) in the layer's own type."""
+    assert layer.float8 is not None
+    x_inverse, weight_inverse = layer.float8.inverse
+    return scaled_mm(
         x,
-        layer.low.weight.t(),
+        layer.float8.weight.t(),
         scale_a=x_inverse,
         scale_b=weight_inverse,
         bias=layer.bias,
@@ -205,5 +146,5 @@ def low_linear(x: Tensor, layer: Linear) -> Tensor:
 
 def _sums(image: Image) -> Tensor:
     if image.sums is None:
-        image.sums = norms.channel_sums(image.data)
+        image.sums = group_norms.channel_sums(image.data)
     return image.sums

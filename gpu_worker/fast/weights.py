@@ -23,8 +23,8 @@ class Norm:
 
 
 @dataclass(slots=True, eq=False)
-class Low:
-    """A layer in float8 (e4m3): weight (out, in) and what both operands were multiplied by."""
+class Float8:
+    """A layer in float8 (e4m3): weight (out, in) and the factors that both operands were multiplied by."""
 
     weight: Tensor
     weight_scale: float
@@ -34,11 +34,11 @@ class Low:
 
 @dataclass(slots=True, eq=False)
 class Linear:
-    """weight (out, in), bias (out,) or None where it is added elsewhere; low: where a tier uses float8."""
+    """weight (out, in), bias (out,) or None where it is added elsewhere; float8: where a tier uses it."""
 
     weight: Tensor
     bias: Tensor | None = None
-    low: Low | None = None
+    float8: Float8 | None = None
 
 
 @dataclass(slots=True)

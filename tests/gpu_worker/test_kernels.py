@@ -14,7 +14,9 @@ CUDA = torch.cuda.is_available()
 pytest.importorskip("triton", reason="the kernels need Triton, which is not installed here")
 
 from gpu_worker.fast import quack_ops  # noqa: E402
-from gpu_worker.fast.kernels import attention, geglu, launch, norms, temporal, whole_norms  # noqa: E402
+from gpu_worker.fast.kernels import attention, group_norm, temporal  # noqa: E402
+from gpu_worker.fast.kernels import layer_norm as norms  # noqa: E402
+from gpu_worker.fast.kernels.gate import gate as gated  # noqa: E402
 from gpu_worker.fast.ops import TorchOps  # noqa: E402
 from gpu_worker.fast.quack_ops import TILES, GatedProducts, paired  # noqa: E402
 from gpu_worker.fast.weights import Linear  # noqa: E402
@@ -107,11 +109,10 @@ def test_attention_with_a_sampled_maximum(sharp: bool, narrow: bool) -> None:
 
 @pytest.mark.parametrize("size", [8, 40])
 @pytest.mark.parametrize("frames", [4, 12])
-@pytest.mark.parametrize("dot", [False, True])
-def test_temporal_attention(size: int, frames: int, dot: bool) -> None:
+def test_temporal_attention(size: int, frames: int) -> None:
     heads, clips, positions = 2, 2, 10
     qkv = rand(clips * frames, positions, 3 * heads * size)
-    made = temporal.temporal_attention(qkv, frames, heads, dot=dot)
+    made = temporal.temporal_attention(qkv, frames, heads)
     q, k, v = (
         x.float().unflatten(-1, (heads, -1)).unflatten(0, (clips, frames)).permute(0, 2, 3, 1, 4)
         for x in qkv.chunk(3, 2)
@@ -120,30 +121,14 @@ def test_temporal_attention(size: int, frames: int, dot: bool) -> None:
     close(made.float(), wanted)
 
 
-@pytest.mark.parametrize("described", [False, True])
-@pytest.mark.parametrize(("rows", "width", "inner"), [(64, 64, 64), (70, 96, 64)])
-def test_geglu(rows: int, width: int, inner: int, described: bool) -> None:
-    x, weight, bias = rand(rows, width), rand(2 * inner, width) / width**0.5, rand(2 * inner)
-    made = geglu.geglu(x, weight, bias, tile=geglu.GemmTile(32, 32, 32, 4, 2), described=described)
-    value, gate = F.linear(x.float(), weight.float(), bias.float()).chunk(2, 1)
-    close(made.float(), value * F.gelu(gate))
-
-
 def test_gate() -> None:
     x = rand(5, 2 * 96)
     value, gate = x.float().chunk(2, 1)
-    close(geglu.gate(x).float(), value * F.gelu(gate))
+    close(gated(x).float(), value * F.gelu(gate))
     room = torch.zeros(5, 40 + 96, device=DEVICE)
-    geglu.gate(x, out=room[:, 40:])
+    gated(x, out=room[:, 40:])
     close(room[:, 40:], value * F.gelu(gate))
     assert not room[:, :40].any()
-
-
-def test_geglu_scales_columns() -> None:
-    x, weight, bias, scale = rand(32, 32), rand(64, 32), rand(64), rand(64).abs().float()
-    made = geglu.geglu(x, weight, bias, tile=geglu.GemmTile(32, 32, 32, 4, 2), scale=scale)
-    value, gate = (F.linear(x.float(), weight.float()) * scale + bias.float()).chunk(2, 1)
-    close(made.float(), value * F.gelu(gate))
 
 
 @pytest.mark.parametrize("channels", [64, 96])
@@ -151,9 +136,9 @@ def test_geglu_scales_columns() -> None:
 def test_group_norm(channels: int, silu: bool) -> None:
     x, weight, bias = rand(2, 100, channels) + 1, rand(channels), rand(channels)
     shift, correction = rand(channels), rand(channels)
-    sums = norms.channel_sums(x, shift=shift)
+    sums = group_norm.channel_sums(x, shift=shift)
     options = {"groups": 32, "eps": 1e-6, "silu": silu, "shift": shift, "correction": correction}
-    made = norms.group_norm(x, None, sums, weight, bias, **options)
+    made = group_norm.group_norm(x, None, sums, weight, bias, **options)
     plain = (x + shift - correction).float().transpose(1, 2)
     wanted = F.group_norm(plain, 32, weight.float(), bias.float(), 1e-6).transpose(1, 2)
     close(made.float(), F.silu(wanted) if silu else wanted)
@@ -161,8 +146,8 @@ def test_group_norm(channels: int, silu: bool) -> None:
 
 def test_group_norm_of_two() -> None:
     x, second, weight, bias = rand(2, 70, 64), rand(2, 70, 32), rand(96), rand(96)
-    sums = torch.cat([norms.channel_sums(x), norms.channel_sums(second)], 3)
-    made = norms.group_norm(x, second, sums, weight, bias, groups=32, eps=1e-5, silu=True)
+    sums = torch.cat([group_norm.channel_sums(x), group_norm.channel_sums(second)], 3)
+    made = group_norm.group_norm(x, second, sums, weight, bias, groups=32, eps=1e-5, silu=True)
     wanted = F.group_norm(
         torch.cat([x, second], 2).float().transpose(1, 2), 32, weight.float(), bias.float(), 1e-5
     )
@@ -173,11 +158,11 @@ def test_sums_of_a_sum() -> None:
     """Also without a second summand, in place."""
     x, second, shift = rand(2, 70, 96), rand(2, 70, 96), rand(96)
     out = torch.empty_like(x)
-    sums = norms.add_with_sums(x, second, shift, out)
+    sums = group_norm.add_with_sums(x, second, shift, out)
     close(out, x + second + shift)
     close(sums.sum(1)[:, 0], out.float().sum(1), 1e-4)
     close(sums.sum(1)[:, 1], out.float().square().sum(1), 1e-4)
-    norms.add_with_sums(x, None, shift, x)
+    group_norm.add_with_sums(x, None, shift, x)
     close(x + second, out)
 
 
@@ -192,34 +177,19 @@ def test_layer_norm_with_positions() -> None:
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_layer_norm_in_parts(whole: bool) -> None:
+def test_layer_norm_in_parts(whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """whole: rows without shift or positions and of a whole number of blocks."""
     frames, tokens, width = 3, 16 if whole else 7, 80
-    assert whole_norms.in_parts(width)
-    assert not whole_norms.in_parts(96)
+    assert norms.in_parts(width)
+    assert not norms.in_parts(96)
+    monkeypatch.setattr(norms, "VALUES", 512)
     x, weight, shift = rand(2 * frames * tokens, width) + 1, rand(width), rand(width)
     table = rand(width) if whole else rand(frames, width)
     room = torch.cat([x, rand(len(x), 24)], 1)  # strided rows
     options = {"shift": None if whole else shift, "rows_per_bias": 1 if whole else tokens}
-    made = whole_norms.layer_norm_in_parts(room[:, :width], weight, table, values=512, **options)
+    made = norms.layer_norm(room[:, :width], weight, table, **options)
+    monkeypatch.setattr(norms, "in_parts", lambda width: False)
     close(made, norms.layer_norm(x, weight, table, **options))
-
-
-@pytest.mark.parametrize("silu", [False, True])
-@pytest.mark.parametrize("second", [0, 32, 64])
-def test_group_norm_whole(silu: bool, second: int) -> None:
-    """Against the three kernels; groups of 3 cross from x to the second image."""
-    groups = 32
-    x, other = rand(2, 50, 64) + 1, rand(2, 50, second) - 1
-    channels = 64 + second
-    weight, bias, shift, correction = (rand(channels) for _ in range(4))
-    options = {"groups": groups, "eps": 1e-6, "silu": silu, "shift": shift, "correction": correction}
-    if second:
-        options |= {"shift": None, "correction": None}
-    given = other if second else None
-    sums = norms.channel_sums(torch.cat([x, other], 2), shift=options["shift"])
-    made = whole_norms.group_norm_whole(x, given, weight, bias, **options)
-    close(made, norms.group_norm(x, given, sums, weight, bias, **options))
 
 
 @pytest.mark.parametrize(
@@ -228,15 +198,6 @@ def test_group_norm_whole(silu: bool, second: int) -> None:
 )
 def test_how_heads_are_stored(size: int, split: tuple[int, int]) -> None:
     assert attention.attention_split(size) == split
-
-
-def test_early_launches_are_asked_for() -> None:
-    with launch.programmatic(True):
-        assert launch.launch_options() == {"PDL": True, "launch_pdl": True}
-        with launch.programmatic(False):
-            assert launch.launch_options() == {"PDL": False}
-    assert launch.launch_options() == {"PDL": False}  # which no interpreter takes amiss
-    assert CUDA or not launch.can_launch_early()
 
 
 def test_weights_paired_for_a_product_with_its_gate() -> None:
@@ -295,7 +256,7 @@ def test_gated_products_that_fail(monkeypatch: pytest.MonkeyPatch, caplog: pytes
     """The way without them is taken, and the log says why, once."""
     monkeypatch.setattr(quack_ops, "GatedProducts", lambda tiles: StandIn().products(9))
     monkeypatch.setattr(quack_ops, "_milliseconds", lambda run: run())
-    ops = quack_ops.QuackOps(without=("gate",), small=True)
+    ops = quack_ops.QuackOps()
     x, layer = torch.randn(5, 6), Linear(torch.randn(8, 6), torch.randn(8))
     for _ in range(2):
         close(ops.geglu(x, layer), TorchOps().geglu(x, layer))
@@ -316,35 +277,9 @@ def test_gated_products_by_quack() -> None:
     assert torch.equal(room[:, :320], before[:, :320]) and torch.equal(room[:, 960:], before[:, 960:])
 
 
-@pytest.mark.skipif(not launch.can_launch_early(), reason="needs compute capability 9.0")
-def test_a_chain_of_early_launches() -> None:
-    """In a CUDA graph; each reads what the one before wrote and writes where an earlier one read."""
-    x, other, weight, bias = rand(4096, 640), rand(1, 4096, 640), rand(640), rand(640)
-
-    def chain() -> Tensor:
-        made = x
-        for _ in range(50):
-            made = norms.layer_norm(made, weight, bias)
-            norms.add_with_sums(made[None], other, bias, made[None])
-            made = whole_norms.layer_norm_in_parts(made, weight, bias)
-        return made
-
-    wanted = chain()
-    graph = torch.cuda.CUDAGraph()
-    with launch.programmatic(True):
-        chain()
-        torch.cuda.synchronize()
-        with torch.cuda.graph(graph):
-            made = chain()
-    for _ in range(20):
-        made.zero_()
-        graph.replay()
-        assert torch.equal(made, wanted)
-
-
 def test_interleave() -> None:
     x, shift = rand(2, 4 * 6, 4 * 8), rand(8)
-    made, sums = norms.interleave_with_sums(x, 3, 5, shift)
+    made, sums = group_norm.interleave_with_sums(x, 3, 5, shift)
     phases = x.view(2, 4, 6, 2, 2, 8)
     wanted = torch.empty(2, 6, 10, 8, device=DEVICE, dtype=DTYPE)
     for a in range(2):

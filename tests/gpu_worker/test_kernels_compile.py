@@ -1,77 +1,62 @@
-"""Every kernel compiles for Hopper with the sizes that the full model has; no GPU is needed for that."""
+"""Every kernel compiles with the full model's sizes for the GPUs people have; no GPU is needed for that."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tests.helpers.hopper import run
+from tests.helpers.compile_kernels import SHARED_MEMORY, run
 
 pytest.importorskip("triton", reason="the kernels need Triton, which is not installed here")
 
 # In a process of its own, where Triton compiles instead of interpreting.
 PROGRAM = """
 import sys
-from gpu_worker.fast.kernels import attention, geglu, norms, temporal, whole_norms
-from tests.helpers.hopper import build
+from functools import partial
+from gpu_worker.fast.kernels import attention, gate, group_norm, layer_norm, temporal
+from gpu_worker.fast.triton_ops import TritonOps
+from tests.helpers.compile_kernels import build
 
+capability = int(sys.argv[1])
+build = partial(build, capability=capability)
 sums, scale = {"sums_ptr": "*fp32"}, {"out_scale": "fp32"}
 low = {**scale, "out_ptr": "*fp8e4nv"}
-heads = dict(SIZE=40, QA=64, QB=0, A=64, B=0, QUERIES=128, KEYS=64, HEADS=8, ONES=True, EVEN_Q=True,
-             AGAIN=False)
-again = {"again_ptr": "*i32"}
-build(attention._attention, dict(heads, TWO=True, EVEN_K=True, EVEN_R=True), warps=8)
-build(attention._attention, dict(heads, TWO=True, EVEN_K=True, EVEN_R=True, AGAIN=True), again, warps=8)
-sampled = dict(SIZE=40, WIDE=64, QUERIES=128, KEYS=64, HEADS=8, SAMPLE=64, HEADROOM=4.0)
-build(attention._sampled_attention, dict(sampled, QA=64, QB=0), again, warps=8)
-build(attention._sampled_attention, dict(sampled, QA=32, QB=16), again, warps=8)
-build(attention._attention, dict(heads, QA=32, QB=16, TWO=True, EVEN_K=True, EVEN_R=True), warps=8)
-build(attention._attention, dict(heads, TWO=False, EVEN_K=False, EVEN_R=False), stages=1)
+spatial, audio = TritonOps.spatial_tile, TritonOps.audio_tile
+heads = dict(SIZE=40, A=64, B=0, HEADS=8, ONES=True, EVEN_Q=True, AGAIN=False)
+again, whole = {"again_ptr": "*i32"}, dict(TWO=True, EVEN_K=True, EVEN_R=True)
+tile = dict(QUERIES=spatial.queries, KEYS=spatial.keys)
+options = dict(warps=spatial.warps, stages=spatial.stages)
+build(attention._attention, dict(heads, QA=32, QB=16, **tile, **whole), **options)
+build(attention._attention, dict(heads, QA=32, QB=16, **tile, **{**whole, "AGAIN": True}), again, **options)
+build(attention._sampled_attention, dict(SIZE=40, WIDE=64, HEADS=8, SAMPLE=64, HEADROOM=4.0, QA=32, QB=16,
+                                         **tile), again, **options)
+build(attention._attention, dict(heads, QA=64, QB=0, QUERIES=audio.queries, KEYS=audio.keys, TWO=False,
+                                 EVEN_K=False, EVEN_R=False), warps=audio.warps, stages=audio.stages)
 for size, wide in ((40, 64), (160, 256)):
-    build(temporal._temporal_dot, dict(FRAMES=12, FRAMES_POW2=16, WIDTH=8 * size, SIZE=size, SIZE_POW2=wide,
-                                       BLOCK=2), {"scale": "fp32"})
-build(geglu._gate, dict(ROWS=8, COLUMNS=256, OUT_FP8=False), scale)
-build(geglu._gate, dict(ROWS=8, COLUMNS=256, OUT_FP8=True), low)
-build(norms._layer_norm, dict(BLOCK=8, WIDTH=512, SHIFT=True, OUT_FP8=False), {**scale, "eps": "fp32"})
-build(norms._layer_norm, dict(BLOCK=2, WIDTH=2048, SHIFT=True, OUT_FP8=True), {**low, "eps": "fp32"})
+    build(temporal._temporal, dict(FRAMES=12, FRAMES_POW2=16, WIDTH=8 * size, SIZE=size, SIZE_POW2=wide,
+                                   BLOCK=2), {"scale": "fp32"})
+for out_fp8 in (False, True) if capability >= 89 else (False,):
+    types = low if out_fp8 else scale
+    build(gate._gate, dict(ROWS=8, COLUMNS=256, OUT_FP8=out_fp8), types)
+    build(layer_norm._layer_norm, dict(BLOCK=8, WIDTH=512, SHIFT=True, OUT_FP8=out_fp8),
+          {**types, "eps": "fp32"})
+    for part, shift in ((64, True), (128, False), (256, True)):
+        build(layer_norm._layer_norm_parts, dict(BLOCK=1024 // part, PART=part, PARTS=5, SHIFT=shift,
+                                                 OUT_FP8=out_fp8), {**types, "eps": "fp32"})
 for other, write, phases in ((True, True, False), (False, True, True), (False, False, False)):
-    build(norms._channel_sums, dict(BLOCK=32, CHANNELS=64, OTHER=other, SHIFT=True, WRITE=write,
-                                    PHASES=phases), sums)
-build(norms._group_affine, dict(SHARES=18, SHARES_POW2=32, SIZE=30, SIZE_POW2=32, CORRECT=True),
+    build(group_norm._channel_sums, dict(BLOCK=32, CHANNELS=64, OTHER=other, SHIFT=True, WRITE=write,
+                                         PHASES=phases), sums)
+build(group_norm._group_affine, dict(SHARES=18, SHARES_POW2=32, SIZE=30, SIZE_POW2=32, CORRECT=True),
       {**sums, "affine_ptr": "*fp32", "count": "fp32", "eps": "fp32"})
-build(norms._apply_affine, dict(BLOCK=64, CHANNELS=64, SECOND=True, SHIFT=True, SILU=True),
+build(group_norm._apply_affine, dict(BLOCK=64, CHANNELS=64, SECOND=True, SHIFT=True, SILU=True),
       {"affine_ptr": "*fp32"})
-early = dict(early=True)
-build(attention._sampled_attention, dict(sampled, QA=32, QB=16), again, warps=8, **early)
-build(attention._attention, dict(heads, TWO=True, EVEN_K=True, EVEN_R=True, AGAIN=True), again, warps=8,
-      **early)
-build(attention._attention, dict(heads, TWO=False, EVEN_K=False, EVEN_R=False), stages=1, **early)
-build(temporal._temporal_dot, dict(FRAMES=12, FRAMES_POW2=16, WIDTH=320, SIZE=40, SIZE_POW2=64, BLOCK=2),
-      {"scale": "fp32"}, **early)
-build(geglu._gate, dict(ROWS=8, COLUMNS=256, OUT_FP8=False), scale, **early)
-build(norms._layer_norm, dict(BLOCK=8, WIDTH=512, SHIFT=True, OUT_FP8=False), {**scale, "eps": "fp32"},
-      **early)
-build(norms._channel_sums, dict(BLOCK=32, CHANNELS=64, OTHER=True, SHIFT=True, WRITE=True, PHASES=False),
-      sums, **early)
-build(norms._group_affine, dict(SHARES=18, SHARES_POW2=32, SIZE=30, SIZE_POW2=32, CORRECT=True),
-      {**sums, "affine_ptr": "*fp32", "count": "fp32", "eps": "fp32"}, **early)
-build(norms._apply_affine, dict(BLOCK=64, CHANNELS=64, SECOND=True, SHIFT=True, SILU=True),
-      {"affine_ptr": "*fp32"}, **early)
-build(whole_norms._layer_norm_parts, dict(BLOCK=16, PART=64, PARTS=5, SHIFT=True, OUT_FP8=False),
-      {**scale, "eps": "fp32"}, **early)
-build(whole_norms._group_norm_whole, dict(POSITIONS_POW2=256, SIZE=40, SIZE_POW2=64, SECOND=False, SHIFT=True,
-                                          CORRECT=True, SILU=True), {"eps": "fp32"}, warps=8, **early)
-for part, shift in ((64, True), (128, False), (256, True)):
-    build(whole_norms._layer_norm_parts, dict(BLOCK=1024 // part, PART=part, PARTS=5, SHIFT=shift,
-                                              OUT_FP8=False), {**scale, "eps": "fp32"})
-for positions, size, second, warps in ((1024, 20, False, 16), (256, 60, True, 8), (64, 80, True, 4)):
-    build(whole_norms._group_norm_whole, dict(POSITIONS_POW2=positions, SIZE=size, SECOND=second, SHIFT=True,
-                                              SIZE_POW2=32 if size < 32 else 64 if size < 64 else 128,
-                                              CORRECT=True, SILU=True), {"eps": "fp32"}, warps=warps)
 sys.stdout.write("all compiled")
 """
 
 
 @pytest.mark.slow
-def test_kernels_compile_for_hopper(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    made = run(PROGRAM, tmp_path)
+@pytest.mark.parametrize("capability", SHARED_MEMORY)
+def test_kernels_compile(tmp_path: Path, capability: int) -> None:
+    made = run(PROGRAM, tmp_path, str(capability))
     assert made.stdout == "all compiled", made.stderr[-3000:]

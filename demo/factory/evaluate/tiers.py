@@ -38,9 +38,7 @@ ODD, LATE = frozenset({1, 3, 5}), frozenset({3, 5})
 TRIALS = [
     Tier("exact", "exact"),
     Tier("fp8", "float8 linear layers", fp8=True),
-    Tier("reference", "reference keys merged 2×2", merge_reference=True),
     Tier("frame", "the frame's keys merged 2×2", merge_frame=True),
-    Tier("both", "both merged", merge_reference=True, merge_frame=True),
     Tier("reuse", "self-attention reused at steps 2, 4, 6", reuse_attention=ODD),
     Tier("shallow", "highest level alone at steps 2, 4, 6", shallow=ODD),
     Tier("late", "both of these at steps 4 and 6 alone", reuse_attention=LATE, shallow=LATE),

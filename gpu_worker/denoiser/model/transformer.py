@@ -53,12 +53,12 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, conditions: Conditions) -> Tensor:
         """x (B·frames, tokens, width) → same shape."""
-        x = x + self._self_attention(self.norm1(x), conditions)
+        x = x + self.self_attention(self.norm1(x), conditions)
         if conditions.audio is not None:
             x = x + AUDIO_GAIN * self._cross_attention(self.norm2(x), conditions.audio[self.slot])
         return x + self.ff(self.norm3(x))
 
-    def _self_attention(self, x: Tensor, conditions: Conditions) -> Tensor:
+    def self_attention(self, x: Tensor, conditions: Conditions) -> Tensor:
         if conditions.bank is not None:
             conditions.bank[self.name] = x
         attn = self.attn1

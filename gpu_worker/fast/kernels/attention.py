@@ -23,8 +23,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gpu_worker.fast.kernels.launch import await_previous, launch_options
-
 
 @dataclass(frozen=True)
 class Tile:
@@ -106,10 +104,8 @@ def _attention(
     SIZE: tl.constexpr, QA: tl.constexpr, QB: tl.constexpr, A: tl.constexpr, B: tl.constexpr,
     QUERIES: tl.constexpr, KEYS: tl.constexpr, HEADS: tl.constexpr, TWO: tl.constexpr, ONES: tl.constexpr,
     EVEN_Q: tl.constexpr, EVEN_K: tl.constexpr, EVEN_R: tl.constexpr, AGAIN: tl.constexpr,
-    PDL: tl.constexpr,
 ):  # fmt: skip
     """AGAIN: only the blocks of queries that `_sampled_attention` left."""
-    await_previous(PDL)
     if AGAIN:  # noqa: SIM102
         if tl.load(again_ptr + tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)) == 0:
             return
@@ -198,10 +194,9 @@ def _sampled_attention(
     out_ptr, out_stride, out_batch, again_ptr,
     SIZE: tl.constexpr, QA: tl.constexpr, QB: tl.constexpr, WIDE: tl.constexpr,
     QUERIES: tl.constexpr, KEYS: tl.constexpr, HEADS: tl.constexpr,
-    SAMPLE: tl.constexpr, HEADROOM: tl.constexpr, PDL: tl.constexpr,
+    SAMPLE: tl.constexpr, HEADROOM: tl.constexpr,
 ):  # fmt: skip
     """Both sources' keys without a running maximum; again: 1 where that did not do, by block of queries."""
-    await_previous(PDL)
     head = tl.program_id(1) % HEADS
     batch = (tl.program_id(1) // HEADS).to(tl.int64)
     rows = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
@@ -285,7 +280,7 @@ def two_source_attention(
         _sampled_attention[grid](
             *sources, again, SIZE=size, QA=sample_a, QB=sample_b, WIDE=a,
             QUERIES=tile.queries, KEYS=tile.keys, HEADS=heads, SAMPLE=SAMPLE, HEADROOM=HEADROOM,
-            num_warps=tile.warps, num_stages=tile.stages, **launch_options(),
+            num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
     _attention[grid](
         *sources, queries, out if again is None else again,
@@ -293,7 +288,7 @@ def two_source_attention(
         HEADS=heads, TWO=two, ONES=a + b > size,
         EVEN_Q=queries % tile.queries == 0, EVEN_K=k.shape[1] % tile.keys == 0,
         EVEN_R=rk.shape[1] % tile.keys == 0, AGAIN=again is not None,
-        num_warps=tile.warps, num_stages=tile.stages, **launch_options(),
+        num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     return out
 

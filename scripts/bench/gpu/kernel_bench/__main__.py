@@ -16,7 +16,7 @@ from multiprocessing import get_context
 import torch
 
 from scripts.bench.gpu.kernel_bench.attention import attention_variants, bench_attention, compile_attention
-from scripts.bench.gpu.kernel_bench.linear import bench_libraries, bench_linear, compile_geglu, geglu_variants
+from scripts.bench.gpu.kernel_bench.linear import bench_libraries, bench_linear
 from scripts.bench.gpu.kernel_bench.measure import CUDA, say
 from scripts.bench.gpu.kernel_bench.others import bench_ceilings, bench_conv, bench_norms, bench_temporal
 from scripts.bench.gpu.kernel_bench.quack import bench_quack
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
             if "temporal" in parts:
                 bench_temporal(frames, positions, width)
             if "linear" in parts:
-                bench_linear(frames * positions, width, geglu_variants(args.quick))
+                bench_linear(frames * positions, width)
             if "libraries" in parts:
                 bench_libraries(frames * positions, width)
             if "quack" in parts:
@@ -78,8 +78,6 @@ def compile_all(parts: list[str], sizes: tuple[int, ...]) -> None:
             jobs += [
                 pool.submit(compile_attention, s, o) for s in sizes for _, o in attention_variants(s, False)
             ]
-        if "linear" in parts:
-            jobs += [pool.submit(compile_geglu, 320, 1280, o) for _, o in geglu_variants(False)]
         for job in jobs:
             job.result()
     say(f"compiled in {time.perf_counter() - begin:.1f} s")

@@ -2,58 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch import _scaled_mm as scaled_mm
 
-from scripts.bench.gpu.kernel_bench.measure import CUDA, DEVICE, DTYPE, Variant, rand, say, show
-
-GEMM_TILES = [(128, 128, 64, 8, 3), (128, 64, 64, 8, 3)]
+from scripts.bench.gpu.kernel_bench.measure import CUDA, DEVICE, DTYPE, rand, say, show
 
 
 def fp8(x: Tensor) -> Tensor:
     return x.to(torch.float8_e4m3fn)
 
 
-def geglu_call(
-    rows: int, width: int, inner: int, tile: tuple[int, ...], described: bool, low: bool
-) -> tuple[Callable[[], Tensor], Tensor]:
-    from gpu_worker.fast.kernels.geglu import GemmTile, geglu
-
-    x, w, bias = rand(rows, width), rand(2 * inner, width) / width**0.5, rand(2 * inner) * 0.1
-    value, gate = F.linear(x[:64].float(), w.float(), bias.float()).chunk(2, 1)
-    wanted = value * F.gelu(gate)
-    given: dict[str, Any] = {"tile": GemmTile(*tile), "described": described}
-    if low:
-        x, w = fp8(x), fp8(w * 8)
-        given |= {"scale": torch.full((2 * inner,), 1 / 8, device=DEVICE), "out_dtype": torch.float8_e4m3fn}
-        tile = (*tile[:2], 2 * tile[2], *tile[3:])
-        given["tile"] = GemmTile(*tile)
-    return lambda: geglu(x, w, bias, **given), wanted
-
-
-def geglu_variants(quick: bool) -> list[Variant]:
-    if quick:
-        return [("Triton GEGLU", {"tile": (32, 32, 32, 4, 2), "described": False, "low": False})]
-    return [
-        (f"Triton GEGLU{' fp8→fp8' if low else ''} {tile}{' described' if d else ''}",
-         {"tile": tile, "described": d, "low": low})
-        for low in (False, True) for d in (True, False) for tile in GEMM_TILES
-    ]  # fmt: skip
-
-
-def compile_geglu(width: int, inner: int, options: dict[str, Any]) -> None:
-    try:
-        geglu_call(256, width, inner, **options)[0]()
-    except Exception:
-        return
-
-
-def bench_linear(rows: int, width: int, variants: list[Variant]) -> None:
-    from gpu_worker.fast.kernels.geglu import gate
+def bench_linear(rows: int, width: int) -> None:
+    from gpu_worker.fast.kernels.gate import gate
 
     say(f"linear layers: {rows} rows, width {width}")
     x, wide = rand(rows, width), rand(rows, 4 * width)
@@ -74,7 +36,7 @@ def bench_linear(rows: int, width: int, variants: list[Variant]) -> None:
             s8, w8 = fp8(source), fp8(weight).t()
             show(
                 f"{name}: fp8 _scaled_mm → fp16",
-                lambda s=s8, w=w8, o=one: torch._scaled_mm(
+                lambda s=s8, w=w8, o=one: scaled_mm(
                     s, w, scale_a=o, scale_b=o, out_dtype=DTYPE, use_fast_accum=True
                 ),
                 flop,
@@ -90,9 +52,6 @@ def bench_linear(rows: int, width: int, variants: list[Variant]) -> None:
     show("GEGLU: fp16 linear, then the gate by Triton", lambda: gate(F.linear(x, weight, bias)), flop)
     both = F.linear(x, weight, bias)
     show("gate by Triton alone", lambda: gate(both), moved=3.0 * both.numel())
-    for name, options in variants:
-        call, wanted = geglu_call(rows, width, 4 * width, **options)
-        show(name, call, flop, wanted=wanted, part=lambda made: made[:64])
 
 
 def bench_libraries(rows: int, width: int) -> None:

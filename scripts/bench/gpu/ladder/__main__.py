@@ -146,7 +146,7 @@ def _measure(
         torch.cuda.reset_peak_memory_stats()
     begin = time.perf_counter()
     try:
-        with row.make(models, clip) as sample:  # type: ignore[attr-defined]
+        with row.make(models, clip) as sample:
             latents = sample().double()
             _wait(cuda)
             ready = time.perf_counter() - begin

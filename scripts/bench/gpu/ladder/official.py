@@ -30,7 +30,7 @@ def features_cache(denoiser: DenoisingUNet3D, bank: dict[str, Tensor]) -> Refere
 def projecting_everything() -> Iterator[None]:
     """Within it, the denoiser's self-attentions expect `features_cache` and project it with each frame."""
 
-    def self_attention(block: TransformerBlock, x: Tensor, conditions: Conditions) -> Tensor:
+    def projecting(block: TransformerBlock, x: Tensor, conditions: Conditions) -> Tensor:
         attn = block.attn1
         if conditions.reference is None:
             return attn.project_out(attend(attn.to_q(x), *attn.keys_values(x), attn.heads))
@@ -38,9 +38,9 @@ def projecting_everything() -> Iterator[None]:
         k, v = attn.keys_values(torch.cat([x, features], 1))
         return attn.project_out(attend(attn.to_q(x), k, v, attn.heads))
 
-    before = TransformerBlock._self_attention
-    TransformerBlock._self_attention = self_attention  # type: ignore[assignment,method-assign]
+    before = TransformerBlock.self_attention
+    TransformerBlock.self_attention = projecting  # type: ignore[assignment,method-assign]
     try:
         yield
     finally:
-        TransformerBlock._self_attention = before  # type: ignore[method-assign]
+        TransformerBlock.self_attention = before  # type: ignore[method-assign]

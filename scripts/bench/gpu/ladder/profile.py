@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 from gpu_worker.denoiser.loading import Models
 from gpu_worker.denoiser.model import DenoisingUNet3D
 from gpu_worker.fast.build import build
-from gpu_worker.fast.network import Inputs, Positions, StepRunner
+from gpu_worker.fast.network import Positions, StepInputs, StepRunner
 from gpu_worker.fast.ops import Image, TorchOps
 from gpu_worker.fast.tiers import Tier
 from gpu_worker.fast.weights import Heads, Linear, Norm
@@ -48,7 +48,7 @@ def profile_step(
     activity = ProfilerActivity.CUDA if models.device.type == "cuda" else ProfilerActivity.CPU
     for key in keys:
         row = next(row for row in ROWS if row.key == key)
-        with row.make(models, clip) as sample:  # type: ignore[attr-defined]
+        with row.make(models, clip) as sample:
             sample()
             with profile(activities=[activity]) as recorded:
                 sample()
@@ -123,6 +123,12 @@ class CountingOps(TorchOps):
     def add_linear(self, into: Tensor, x: Tensor, layer: Linear) -> None:
         self.matrix("linear", 2.0 * len(x) * layer.weight.numel())
 
+    def linear_into(self, out: Tensor, x: Tensor, weight: Tensor) -> None:
+        self.matrix("linear", 2.0 * len(x) * weight.numel())
+
+    def project(self, out: Tensor, x: Tensor, weight: Tensor) -> None:
+        self.matrix("linear", 2.0 * len(x) * weight.numel())
+
     def attention(
         self, q: Tensor, k: Tensor, v: Tensor, heads: Heads, ref: tuple[Tensor, Tensor] | None = None
     ) -> Tensor:
@@ -157,5 +163,5 @@ def step_floors(denoiser: DenoisingUNet3D, clip: Clip) -> dict[str, float]:
     pose = empty(frames, height * width, denoiser.config.block_out_channels[0])
     latents = Image(empty(frames, height * width, channels), height, width)
     runner = StepRunner(network, ops, Positions({}), Tier())
-    runner.run(latents, 0, Inputs(pose, [(x, x) for x in audio], reference))
+    runner.run(latents, 0, StepInputs(pose, [(x, x) for x in audio], reference))
     return ops.seconds

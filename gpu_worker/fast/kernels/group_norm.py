@@ -1,4 +1,4 @@
-"""Group and layer normalisation of channels-last data, with what stands beside them.
+"""Group normalisation of channels-last data, and the sums and additions just before it.
 
 Layouts: images are (N, positions, channels), rows of channels. Group statistics are made in two steps: sums
 of each channel over a share of the positions, then of each group over its channels and shares; float32
@@ -12,8 +12,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gpu_worker.fast.kernels.launch import await_previous, launch_options
-
 CHANNELS = 64
 """Channels of one program: 128 bytes of a row, what memory gives at once."""
 
@@ -22,14 +20,13 @@ CHANNELS = 64
 def _channel_sums(
     x_ptr, other_ptr, shift_ptr, out_ptr, sums_ptr, positions, channels, share, height, width,
     BLOCK: tl.constexpr, CHANNELS: tl.constexpr, OTHER: tl.constexpr, SHIFT: tl.constexpr,
-    WRITE: tl.constexpr, PHASES: tl.constexpr, PDL: tl.constexpr,
+    WRITE: tl.constexpr, PHASES: tl.constexpr,
 ):  # fmt: skip
     """Sums and sums of squares of x [+ other] [+ shift] over a share of the positions, by channel.
 
     WRITE: what is summed is written to `out`, in its type, before. PHASES: x is (N, height + 1, width + 1,
     4, channels); position (2y + a, 2x + b) of the output is its (y + a, x + b, 2a + b).
     """
-    await_previous(PDL)
     n = tl.program_id(2).to(tl.int64)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     inside = channel < channels
@@ -69,13 +66,12 @@ def _channel_sums(
 def _group_affine(
     sums_ptr, weight_ptr, bias_ptr, correction_ptr, affine_ptr, channels, count, eps,
     SHARES: tl.constexpr, SHARES_POW2: tl.constexpr, SIZE: tl.constexpr, SIZE_POW2: tl.constexpr,
-    CORRECT: tl.constexpr, PDL: tl.constexpr,
+    CORRECT: tl.constexpr,
 ):  # fmt: skip
     """Sums of a group's channels → a and b of each, so that the normalised value is a·x + b.
 
     CORRECT: the data has a constant `correction` per channel too much, which is taken off.
     """
-    await_previous(PDL)
     n = tl.program_id(1).to(tl.int64)
     member = tl.arange(0, SIZE_POW2)
     channel = tl.program_id(0) * SIZE + member
@@ -105,9 +101,8 @@ def _group_affine(
 def _apply_affine(
     x_ptr, second_ptr, shift_ptr, affine_ptr, out_ptr, positions, c1, c2,
     BLOCK: tl.constexpr, CHANNELS: tl.constexpr, SECOND: tl.constexpr, SHIFT: tl.constexpr,
-    SILU: tl.constexpr, PDL: tl.constexpr,
+    SILU: tl.constexpr,
 ):  # fmt: skip
-    await_previous(PDL)
     n = tl.program_id(2).to(tl.int64)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     channels = c1 + c2
@@ -130,31 +125,6 @@ def _apply_affine(
     if SILU:
         y = y / (1.0 + tl.exp(-y))
     tl.store(out_ptr + row * channels + channel[None, :], y.to(out_ptr.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def _layer_norm(
-    x_ptr, x_row, shift_ptr, weight_ptr, bias_ptr, out_ptr, rows, width, rows_per_bias, biases, eps,
-    out_scale, BLOCK: tl.constexpr, WIDTH: tl.constexpr, SHIFT: tl.constexpr, OUT_FP8: tl.constexpr,
-    PDL: tl.constexpr,
-):  # fmt: skip
-    await_previous(PDL)
-    r = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    c = tl.arange(0, WIDTH)
-    mask = (r < rows)[:, None] & (c < width)[None, :]
-    x = tl.load(x_ptr + r[:, None] * x_row + c[None, :], mask=mask, other=0.0).to(tl.float32)
-    if SHIFT:
-        x += tl.load(shift_ptr + c, mask=c < width, other=0.0).to(tl.float32)[None, :]
-    mean = tl.sum(x, 1) / width
-    centred = tl.where(mask, x - mean[:, None], 0.0)
-    variance = tl.sum(centred * centred, 1) / width
-    y = centred / tl.sqrt(variance + eps)[:, None]
-    y *= tl.load(weight_ptr + c, mask=c < width, other=0.0).to(tl.float32)[None, :]
-    which = ((r // rows_per_bias) % biases)[:, None] * width + c[None, :]
-    y += tl.load(bias_ptr + which, mask=mask, other=0.0).to(tl.float32)
-    if OUT_FP8:
-        y = tl.minimum(tl.maximum(y * out_scale, -448.0), 448.0)
-    tl.store(out_ptr + r[:, None] * width + c[None, :], y.to(out_ptr.dtype.element_ty), mask=mask)
 
 
 def _share(positions: int) -> int:
@@ -197,7 +167,7 @@ def _sums(
         x, x if other is None else other, x if shift is None else shift, x if out is None else out, sums,
         positions, channels, share, *(phases or (0, 0)),
         BLOCK=32, CHANNELS=CHANNELS, OTHER=other is not None, SHIFT=shift is not None, WRITE=out is not None,
-        PHASES=phases is not None, num_warps=4, **launch_options(),
+        PHASES=phases is not None, num_warps=4,
     )  # fmt: skip
     return sums
 
@@ -227,7 +197,6 @@ def group_norm(
         sums, weight, bias, bias if correction is None else correction, affine, channels,
         float(positions * size), eps, SHARES=sums.shape[1], SHARES_POW2=triton.next_power_of_2(sums.shape[1]),
         SIZE=size, SIZE_POW2=triton.next_power_of_2(size), CORRECT=correction is not None, num_warps=4,
-        **launch_options(),
     )  # fmt: skip
     out = torch.empty(n, positions, channels, dtype=x.dtype, device=x.device)
     block = 64
@@ -235,35 +204,5 @@ def group_norm(
         x, x if second is None else second, bias if shift is None else shift, affine, out,
         positions, c1, channels - c1,
         BLOCK=block, CHANNELS=CHANNELS, SECOND=channels > c1, SHIFT=shift is not None, SILU=silu, num_warps=4,
-        **launch_options(),
-    )  # fmt: skip
-    return out
-
-
-def layer_norm(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    *,
-    eps: float = 1e-5,
-    shift: Tensor | None = None,
-    rows_per_bias: int = 1,
-    out_dtype: torch.dtype | None = None,
-    out_scale: float = 1.0,
-) -> Tensor:
-    """Layer norm of x (rows, width), rows may be strided, + shift (width,).
-
-    bias (width,), or (biases, width) of which each serves `rows_per_bias` rows in turn: the frames' position
-    encodings. An output in float8 is multiplied by `out_scale` first.
-    """
-    rows, width = x.shape
-    out = torch.empty(rows, width, dtype=out_dtype or x.dtype, device=x.device)
-    wide = triton.next_power_of_2(width)
-    block = max(1, 4096 // wide)
-    _layer_norm[(triton.cdiv(rows, block),)](
-        x, x.stride(0), x if shift is None else shift, weight, bias, out, rows, width, rows_per_bias,
-        bias.numel() // width, eps, out_scale,
-        BLOCK=block, WIDTH=wide, SHIFT=shift is not None, OUT_FP8=out.dtype == torch.float8_e4m3fn,
-        num_warps=4, **launch_options(),
     )  # fmt: skip
     return out

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gpu_worker.fast.ops import FP8_MAX, TorchOps
-from gpu_worker.fast.weights import Linear, Low, Network, SplitRule
+from gpu_worker.fast.ops import FLOAT8_MAX, TorchOps
+from gpu_worker.fast.weights import Float8, Linear, Network, SplitRule
 
 MARGIN = 2.0
 NARROW = 640
@@ -50,13 +50,13 @@ class WatchingOps(TorchOps):
         self.largest[id(layer)] = value if before is None else torch.maximum(before, value)
 
 
-def lower(layers: list[Linear], largest: dict[int, Tensor]) -> None:
+def quantize(layers: list[Linear], largest: dict[int, Tensor]) -> None:
     """Gives each layer its float8 form, from the largest values that entered it."""
     for layer in layers:
         top = float(largest[id(layer)])
         device = layer.weight.device
-        input_scale = FP8_MAX / (MARGIN * top) if top > 0 else 1.0
-        weight_scale = FP8_MAX / max(float(layer.weight.abs().amax()), 1e-12)
-        weight = (layer.weight.float() * weight_scale).clamp(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn)
+        input_scale = FLOAT8_MAX / (MARGIN * top) if top > 0 else 1.0
+        weight_scale = FLOAT8_MAX / max(float(layer.weight.abs().amax()), 1e-12)
+        weight = (layer.weight.float() * weight_scale).clamp(-FLOAT8_MAX, FLOAT8_MAX).to(torch.float8_e4m3fn)
         inverse = tuple(torch.tensor(1 / s, device=device) for s in (input_scale, weight_scale))
-        layer.low = Low(weight, weight_scale, input_scale, (inverse[0], inverse[1]))
+        layer.float8 = Float8(weight, weight_scale, input_scale, (inverse[0], inverse[1]))
