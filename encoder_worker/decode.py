@@ -6,7 +6,7 @@ import copy
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from encoder_worker.fast.ways import WAYS, Way
 from encoder_worker.jpeg import Picture
 from encoder_worker.vae.decoders import Decoder
 from encoder_worker.vae.doubling import fold_doubling
@@ -24,7 +23,7 @@ from protocol.process.logs import first_line
 if TYPE_CHECKING:
     from encoder_worker.fast.kl import FastKL
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 TUNING_SIDE = 16
 """Latent side of the timing run: the bundled model's, and small enough that a large VAE times quickly."""
@@ -42,7 +41,7 @@ class DecodeError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DecoderPlan:
     """How to run the decoder: arithmetic and memory layout."""
 
     dtype: torch.dtype
@@ -53,14 +52,14 @@ class Plan:
         return f"{dtype_name(self.dtype)} {layout}"
 
 
-def plans_for(device: torch.device, dtype: str) -> list[Plan]:
+def plans_for(device: torch.device, dtype: str) -> list[DecoderPlan]:
     """The plans worth timing on `device`; `dtype` "auto" leaves the arithmetic open."""
     dtypes = dtypes_to_try(dtype, device)
     if device.type != "cpu":
-        return [Plan(dtypes[0], True)]
-    plans = [Plan(dtypes[0], True), Plan(dtypes[0], False)]
+        return [DecoderPlan(dtypes[0], True)]
+    plans = [DecoderPlan(dtypes[0], True), DecoderPlan(dtypes[0], False)]
     # bfloat16 comes first: a plan replaces the one before it only where it is clearly faster.
-    return [Plan(faster, True) for faster in dtypes[1:]] + plans
+    return [DecoderPlan(faster, True) for faster in dtypes[1:]] + plans
 
 
 class ClipDecoder:
@@ -73,7 +72,6 @@ class ClipDecoder:
         chunk: frames decoded at once. More gain nothing, neither on a CPU nor on a GPU, and the first ones
             come later.
         fast: what `warm_up` builds for its size where the GPU can: "exact", "eight_bit" or "" for nothing.
-        ways: of recording it; `warm_up` keeps the fastest.
     """
 
     def __init__(
@@ -83,14 +81,12 @@ class ClipDecoder:
         dtype: str = "auto",
         chunk: int = 2,
         fast: str = "exact",
-        ways: Sequence[Way] = WAYS,
     ) -> None:
         if device.type == "cuda" and device.index is None:
             device = torch.device("cuda", torch.cuda.current_device())
         self.device = device
         self._decoder = decoder
         self._fast_kind = fast
-        self._ways = ways
         self._fast: FastKL | None = None
         self.chunk = chunk
         self.channels = decoder.channels
@@ -132,6 +128,11 @@ class ClipDecoder:
             taken = time.perf_counter() - start
         return taken
 
+    @property
+    def is_fast(self) -> bool:
+        """Whether `warm_up` could make the fast decoder ready."""
+        return self._fast is not None
+
     def describe(self) -> str:
         """How it decodes, for people."""
         return str(self.plan) if self._fast is None else f"{self._fast}"
@@ -154,11 +155,12 @@ class ClipDecoder:
                 h,
                 w,
                 eight_bit=self._fast_kind == "eight_bit",
-                ways=self._ways,
             )
-            log.info("decoder: %s, recorded in %.1f s", self._fast, time.perf_counter() - begin)
+            logger.info("decoder: %s, recorded in %.1f s", self._fast, time.perf_counter() - begin)
         except Exception as error:  # compilers and drivers fail in any way; the plain module always works
-            log.warning("the fast decoder cannot be used, decoding by %s: %s", self.plan, first_line(error))
+            logger.warning(
+                "the fast decoder cannot be used, decoding by %s: %s", self.plan, first_line(error)
+            )
 
     def _decode_fast(self, fast: FastKL, latents: npt.NDArray[np.float16]) -> Iterator[Picture]:
         """While a chunk's pictures are used (encoded, as a rule) the next one is being decoded."""
@@ -205,8 +207,8 @@ class ClipDecoder:
             return array
         if self._fast is not None:
             self._fast = None
-            log.warning("values beyond %s: decoding goes on in float32, slower", self.plan.dtype)
-            self.plan = Plan(torch.float32, True)
+            logger.warning("values beyond %s: decoding goes on in float32, slower", self.plan.dtype)
+            self.plan = DecoderPlan(torch.float32, True)
             self._module = _prepared(self._decoder, self.device, self.plan)
         return self._decode(latents[start : start + count])
 
@@ -222,16 +224,16 @@ class ClipDecoder:
         array: Picture = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
         return array
 
-    def _run(self, module: Decoder, plan: Plan, latents: torch.Tensor) -> torch.Tensor:
+    def _run(self, module: Decoder, plan: DecoderPlan, latents: torch.Tensor) -> torch.Tensor:
         x = (latents / self._scaling + self._shift).to(plan.dtype)
         pictures: torch.Tensor = module(x.contiguous(memory_format=_layout(plan)))
         return pictures.float()
 
     @torch.inference_mode()
-    def _fastest(self, modules: dict[Plan, Decoder]) -> Plan:
+    def _fastest(self, modules: dict[DecoderPlan, Decoder]) -> DecoderPlan:
         """The plan that takes least time here; among near equals the first."""
         noise = torch.randn(1, self.channels, TUNING_SIDE, TUNING_SIDE)
-        times: dict[Plan, float] = {}
+        times: dict[DecoderPlan, float] = {}
         for turn in range(1 + TUNING_ROUNDS):
             # in turns, so that what else the machine does at start-up slows each of them alike
             for plan, module in modules.items():
@@ -243,11 +245,11 @@ class ClipDecoder:
         for plan, taken in times.items():
             if taken < CLEARLY * times[best]:
                 best = plan
-        log.info("decoding by %s: %s", best, _shown(times))
+        logger.info("decoding by %s: %s", best, _shown(times))
         return best
 
 
-def _prepared(decoder: Decoder, device: torch.device, plan: Plan) -> Decoder:
+def _prepared(decoder: Decoder, device: torch.device, plan: DecoderPlan) -> Decoder:
     """A copy of the decoder as the plan wants it."""
     module: Any = copy.deepcopy(decoder)  # torch's stubs do not know `memory_format` below
     fold_doubling(module)
@@ -255,9 +257,9 @@ def _prepared(decoder: Decoder, device: torch.device, plan: Plan) -> Decoder:
     return prepared
 
 
-def _layout(plan: Plan) -> torch.memory_format:
+def _layout(plan: DecoderPlan) -> torch.memory_format:
     return torch.channels_last if plan.channels_last else torch.contiguous_format
 
 
-def _shown(times: dict[Plan, float]) -> str:
+def _shown(times: dict[DecoderPlan, float]) -> str:
     return ", ".join(f"{plan} {seconds * 1e3:.1f} ms" for plan, seconds in times.items()) + " a frame"

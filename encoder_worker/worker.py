@@ -12,7 +12,7 @@ import torch
 
 from encoder_worker.decode import ClipDecoder, DecodeError
 from encoder_worker.jpeg import JpegEncoder, with_comment
-from encoder_worker.jpeg_strips import JpegPool, threads_for
+from encoder_worker.jpeg_pool import JpegPool, threads_for
 from encoder_worker.vae.decoders import load_decoder
 from protocol.hop.client import Job
 from protocol.model.config import ModelConfig

@@ -6,25 +6,12 @@ same matrix, its rows shifted by dy·(w+1) + dx, which the chip's tensor copy en
 gives zeros before the first row and after the last); no gather is needed, and what is computed for the border
 (0.4 % at 512²) is stored as zeros again. Every frame has its own tiles, the last of which stores no further
 than the frame goes; a tile of border alone multiplies nothing.
-
-PDL, in every kernel: programmatic dependent launch (compute capability 9.0 and up). A kernel's blocks become
-resident as soon as all those of the one before are, and wait in `_begin` until that one has ended and its
-writes are visible. They read and write nothing before. So when the wait returns, all that was launched
-earlier is over: the kernel before cannot have ended before its own wait.
 """
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
-
-
-@triton.jit
-def _begin(PDL: tl.constexpr):
-    """First in each kernel."""
-    if PDL:
-        tl.extra.cuda.gdc_wait()
-        tl.extra.cuda.gdc_launch_dependents()
 
 
 @triton.jit
@@ -50,7 +37,6 @@ def conv_kernel(
     K_BLOCKS: tl.constexpr, TAPS: tl.constexpr, TAP_W: tl.constexpr, PHASES: tl.constexpr,
     GROUP: tl.constexpr, GROUPS: tl.constexpr, RESIDUAL: tl.constexpr, SCALED: tl.constexpr,
     PIXELS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, N_TILES: tl.constexpr,
-    PDL: tl.constexpr = False,
 ):  # fmt: skip
     """A tile of rows × output channels of a convolution.
 
@@ -59,7 +45,6 @@ def conv_kernel(
     GROUP: channels of a GroupNorm group of the result; its sums go to partial (frame, slot, GROUPS, 2).
     PIXELS: the result is 8-bit RGB (frame, h, w, 3), and `bad` counts tiles with values that are not finite.
     """
-    _begin(PDL)
     pid = tl.program_id(0)
     column = pid % N_TILES
     phase = (pid // N_TILES) % PHASES
@@ -136,10 +121,8 @@ def _rows_of(frame_rows, BM: tl.constexpr):
 def stats_kernel(
     x_ptr, partial_ptr, frame_rows,
     CHANNELS: tl.constexpr, GROUP: tl.constexpr, GROUPS: tl.constexpr, BM: tl.constexpr,
-    PDL: tl.constexpr = False,
 ):  # fmt: skip
     """Sums and sums of squares of BM rows by group, as `conv_kernel` leaves them for its own result."""
-    _begin(PDL)
     _, _, at, own = _rows_of(frame_rows, BM)
     cols = tl.arange(0, CHANNELS)
     at = at[:, None] * CHANNELS + cols[None, :]
@@ -156,10 +139,8 @@ def stats_kernel(
 def affine_kernel(
     partial_ptr, gamma_ptr, beta_ptr, affine_ptr, slots, count, eps,
     GROUP: tl.constexpr, GROUPS: tl.constexpr, BLOCK: tl.constexpr,
-    PDL: tl.constexpr = False,
 ):  # fmt: skip
     """Partial sums of a (frame, group) → GroupNorm as x·a + b for its channels; affine (frame, 2, C)."""
-    _begin(PDL)
     frame = tl.program_id(0)
     group = tl.program_id(1)
     total = tl.zeros((BLOCK,), tl.float32)
@@ -183,10 +164,8 @@ def affine_kernel(
 def norm_kernel(
     x_ptr, affine_ptr, out_ptr, h, w, frame_rows, factor, largest,
     CHANNELS: tl.constexpr, SILU: tl.constexpr, SCALED: tl.constexpr, BM: tl.constexpr,
-    PDL: tl.constexpr = False,
 ):  # fmt: skip
     """GroupNorm and SiLU of BM rows, zeros on the border; SCALED: times `factor`, for 8-bit arithmetic."""
-    _begin(PDL)
     frame, row, at, own = _rows_of(frame_rows, BM)
     cols = tl.arange(0, CHANNELS)
     at = at[:, None] * CHANNELS + cols[None, :]

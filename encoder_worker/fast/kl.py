@@ -9,18 +9,15 @@ pixels made in the last one's, and the whole of it in one CUDA graph.
 from __future__ import annotations
 
 import copy
-import logging
-from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from triton.tools.tensor_descriptor import TensorDescriptor
 
 from encoder_worker.fast import kernels
-from encoder_worker.fast.rows import (
+from encoder_worker.fast.convolutions import Convolutions
+from encoder_worker.fast.layout import (
     ACTIVATION_FACTOR,
     FLOAT8,
     FLOAT8_MAX,
@@ -30,16 +27,14 @@ from encoder_worker.fast.rows import (
     pack,
     pack_doubling,
 )
-from encoder_worker.fast.tiles import Tile, candidates, fastest
-from encoder_worker.fast.ways import WAYS, Way, fastest_recording
 from encoder_worker.vae.decoders import Decoder, KLDecoder
 from protocol.model.hardware.dtypes import dtype_name
 
-log = logging.getLogger(__name__)
-
 L = TypeVar("L", bound=nn.Module)
 NORM_ROWS = 16
-LEAST_K = 16  # what a matrix product on the tensor cores takes at least
+"""Rows of one program of the normalisation kernels."""
+LEAST_WIDTH = 16
+"""The fewest channels that a matrix product on the tensor cores takes."""
 
 
 class FastKL:
@@ -51,7 +46,6 @@ class FastKL:
         dtype: float16 or bfloat16, of features and weights.
         eight_bit: residual blocks' convolutions in 8-bit floating point: faster, less exact.
         graph: record a CUDA graph. Without, every kernel is launched by itself.
-        ways: how to record it; the fastest is kept. Without a graph the first one is taken.
     """
 
     latents: Tensor
@@ -72,12 +66,10 @@ class FastKL:
         *,
         eight_bit: bool = False,
         graph: bool = True,
-        ways: Sequence[Way] = WAYS,
     ) -> None:
         assert isinstance(decoder, KLDecoder)
         self._device, self._dtype, self._eight_bit = device, dtype, eight_bit
         self._size = h, w
-        self.way = ways[0]
         self._net: Any = decoder.decoder
         self._packed: dict[int, Weights] = {}
         self._norms: dict[int, tuple[Tensor, Tensor]] = {}
@@ -86,17 +78,17 @@ class FastKL:
         factor = decoder.factor
         self.latents = torch.zeros(count, decoder.channels, h, w, device=device)
         self.pixels = torch.empty(count, h * factor, w * factor, 3, dtype=torch.uint8, device=device)
-        self.bad = torch.zeros(1, dtype=torch.int32, device=device)
+        self._groups = int(self._net.conv_norm_out.num_groups)
+        self._convolve = Convolutions(device, self._groups, timing=graph)
+        self.bad = self._convolve.bad
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._tiles: dict[tuple[object, ...], Tile] = {}
-        self._timing = graph
         if graph:
             with torch.cuda.device(device):
-                self._record(ways)
+                self._graph = self._record()
 
     def __str__(self) -> str:
         arithmetic = dtype_name(self._dtype) + (" and float8" if self._eight_bit else "")
-        how = "kernels" if self._graph is None else f"a CUDA graph of {self.way}"
+        how = "kernels" if self._graph is None else "a CUDA graph"
         return f"{arithmetic} in {how}"
 
     def run(self) -> None:
@@ -107,54 +99,27 @@ class FastKL:
             self._decode()
 
     @torch.inference_mode()
-    def _record(self, ways: Sequence[Way]) -> None:
+    def _record(self) -> torch.cuda.CUDAGraph:
         self.latents.normal_()  # zeros would be timed too fast
-        kept = fastest_recording(self._recorded, ways, self.pixels)
-        self.way, self._graph = kept.way, kept.graph
-        del kept
-        torch.cuda.empty_cache()  # of the graphs that are not kept
-
-    def _recorded(self, way: Way) -> torch.cuda.CUDAGraph:
-        self.way = way
-        main, *sides = (torch.cuda.Stream(self._device) for _ in self._lanes())
-        main.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(main):
+        stream = torch.cuda.Stream(self._device)
+        stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(stream):
             self._decode()  # compiles the kernels, chooses their tiles, packs the weights
-            if sides:
-                self._decode(sides)  # cuBLAS takes its workspace for each stream, outside of the graph
-        torch.cuda.current_stream(self._device).wait_stream(main)
+        torch.cuda.current_stream(self._device).wait_stream(stream)
         torch.cuda.synchronize(self._device)
         torch.cuda.empty_cache()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=main):
-            self._decode(sides)
+        with torch.cuda.graph(graph, stream=stream):
+            self._decode()
         return graph
 
     # ------------------------------------------------------------------ the steps
 
-    def _lanes(self) -> list[slice]:
-        """The frames of each lane."""
-        count = len(self.latents)
-        size = -(-count // self.way.lanes)
-        return [slice(start, min(start + size, count)) for start in range(0, count, size)]
-
     @torch.inference_mode()
-    def _decode(self, sides: Sequence[torch.cuda.Stream] = ()) -> None:
-        """All lanes: the first in the current stream, the others side by side in `sides` or, without, after
-        it. Each has its own memory, since torch gives memory that a stream freed to that stream alone."""
+    def _decode(self) -> None:
         self.bad.zero_()
-        for side in sides:
-            side.wait_stream(torch.cuda.current_stream(self._device))
-        for number, frames in enumerate(self._lanes()):
-            stream = sides[number - 1] if sides and number else None
-            with nullcontext() if stream is None else torch.cuda.stream(stream):
-                self._decode_lane(self.latents[frames], self.pixels[frames])
-        for side in sides:
-            torch.cuda.current_stream(self._device).wait_stream(side)
-
-    def _decode_lane(self, latents: Tensor, pixels: Tensor) -> None:
         net = self._net
-        x = self._enter(latents)
+        x = self._enter(self.latents)
         x = self._resnet(x, net.mid_block.resnets[0])
         for attention, resnet in zip(net.mid_block.attentions, net.mid_block.resnets[1:], strict=True):
             x = x if attention is None else self._attend(x, attention)
@@ -165,7 +130,7 @@ class FastKL:
                 x = self._resnet(x, resnet, sums=not (last and block.upsamplers))
             for upsampler in block.upsamplers or ():
                 x = self._double(x, upsampler.conv)
-        self._leave(self._normed(x, net.conv_norm_out), net.conv_out, pixels)
+        self._leave(self._normed(x, net.conv_norm_out), net.conv_out, self.pixels)
 
     def _enter(self, latents: Tensor) -> Features:
         """The first two convolutions, whose inputs are too narrow for the kernel; float32."""
@@ -214,7 +179,7 @@ class FastKL:
         plane = x.plane.doubled
         rows = torch.empty(plane.rows, conv.out_channels, dtype=self._dtype, device=self._device)
         plane.clear_border(rows)
-        sums = self._launch(x, self._packed[id(conv)], rows, sums=True, out_plane=plane)
+        sums = self._convolve(x, self._packed[id(conv)], rows, sums=True, out_plane=plane)
         return Features(plane, rows, sums)
 
     def _conv(
@@ -228,72 +193,18 @@ class FastKL:
     ) -> Features:
         weights = self._weights_of(conv, eight_bit)
         rows = torch.empty(x.plane.rows, weights.outputs, dtype=self._dtype, device=self._device)
-        return Features(x.plane, rows, self._launch(x, weights, rows, sums=sums, residual=residual))
+        return Features(x.plane, rows, self._convolve(x, weights, rows, sums=sums, residual=residual))
 
     def _leave(self, x: Features, conv: nn.Conv2d, pixels: Tensor) -> None:
         """The last convolution makes pixels; its three outputs are filled up to a tile's columns."""
         if id(conv) not in self._packed:
-            wide = nn.Conv2d(conv.in_channels, LEAST_K, 3, padding=1)
+            wide = nn.Conv2d(conv.in_channels, LEAST_WIDTH, 3, padding=1)
             for name, value in wide.named_parameters():
                 value.data.zero_()[:3] = conv.get_parameter(name).detach().to(value)
             self._packed[id(conv)] = pack(self._here(wide), self._dtype)
-        self._launch(x, self._packed[id(conv)], pixels, sums=False)
+        self._convolve(x, self._packed[id(conv)], pixels, sums=False)
 
-    # ------------------------------------------------------------------ launches
-
-    def _launch(
-        self,
-        x: Features,
-        weights: Weights,
-        out: Tensor,
-        *,
-        sums: bool,
-        residual: Tensor | None = None,
-        out_plane: Plane | None = None,
-    ) -> Tensor | None:
-        """Runs a convolution into `out`; the sums of its result by group, if they are asked for."""
-        key = (x.plane, weights.inputs, weights.outputs, weights.taps, residual is None, out.dtype, sums)
-        if key not in self._tiles:
-            tiles = candidates(
-                weights.inputs, weights.outputs, out.numel(), eight_bit=weights.scale is not None
-            )
-            self._tiles[key] = tiles[0]
-            if self._timing:
-
-                def run(tile: Tile) -> object:
-                    return self._launch_as(tile, x, weights, out, sums, residual, out_plane)
-
-                self._tiles[key] = fastest(tiles, run, self._device)
-        return self._launch_as(self._tiles[key], x, weights, out, sums, residual, out_plane)
-
-    def _launch_as(
-        self,
-        tile: Tile,
-        x: Features,
-        weights: Weights,
-        out: Tensor,
-        sums: bool,
-        residual: Tensor | None,
-        out_plane: Plane | None,
-    ) -> Tensor | None:
-        plane = x.plane
-        group = self._group(weights.outputs) if sums else 0
-        slots = plane.tiles(tile.rows) * weights.phases
-        partial = self._empty_sums(plane.count, slots) if sums else self.bad
-        columns = weights.outputs // tile.columns
-        a = TensorDescriptor.from_tensor(x.rows, [tile.rows, tile.depth])
-        b = TensorDescriptor.from_tensor(weights.matrix, [tile.columns, tile.depth])
-        kernels.conv_kernel[(columns * plane.count * slots,)](
-            a, b, weights.bias, weights.bias if weights.scale is None else weights.scale,
-            out if residual is None else residual, out, partial, self.bad,
-            plane.h, plane.w, plane.frame_rows, (out_plane or plane).frame_rows, weights.outputs,
-            K_BLOCKS=weights.inputs // tile.depth, TAPS=weights.taps, TAP_W={1: 1, 4: 2, 9: 3}[weights.taps],
-            PHASES=weights.phases, GROUP=group, GROUPS=self._groups, RESIDUAL=residual is not None,
-            SCALED=weights.scale is not None, PIXELS=out.dtype == torch.uint8,
-            BM=tile.rows, BN=tile.columns, BK=tile.depth, N_TILES=columns,
-            num_warps=tile.warps, num_stages=tile.stages, **self._options,
-        )  # fmt: skip
-        return partial if sums else None
+    # ------------------------------------------------------------------ norms
 
     def _normed(
         self, x: Features, norm: nn.GroupNorm, eight_bit: bool = False, *, silu: bool = True
@@ -305,40 +216,24 @@ class FastKL:
         group = channels // self._groups
         kernels.affine_kernel[(plane.count, self._groups)](
             x.sums, gamma, beta, affine, x.sums.shape[1], float(plane.h * plane.w * group), norm.eps,
-            GROUP=group, GROUPS=self._groups, BLOCK=1024, num_warps=4, **self._options,
+            GROUP=group, GROUPS=self._groups, BLOCK=1024, num_warps=4,
         )  # fmt: skip
         out = torch.empty_like(x.rows, dtype=FLOAT8 if eight_bit else self._dtype)
         kernels.norm_kernel[(plane.count * plane.tiles(NORM_ROWS),)](
             x.rows, affine, out, plane.h, plane.w, plane.frame_rows, ACTIVATION_FACTOR, FLOAT8_MAX,
             CHANNELS=channels, SILU=silu, SCALED=eight_bit, BM=NORM_ROWS, num_warps=4,
-            **self._options,
         )  # fmt: skip
         return Features(plane, out)
 
     def _sums_of(self, plane: Plane, rows: Tensor) -> Tensor:
         """For features that no convolution of ours made last."""
         slots = plane.tiles(NORM_ROWS)
-        sums = self._empty_sums(plane.count, slots)
+        sums = self._convolve.empty_sums(plane.count, slots)
         kernels.stats_kernel[(plane.count * slots,)](
-            rows, sums, plane.frame_rows, CHANNELS=rows.shape[1], GROUP=self._group(rows.shape[1]),
-            GROUPS=self._groups, BM=NORM_ROWS, num_warps=4, **self._options,
+            rows, sums, plane.frame_rows, CHANNELS=rows.shape[1], GROUP=rows.shape[1] // self._groups,
+            GROUPS=self._groups, BM=NORM_ROWS, num_warps=4,
         )  # fmt: skip
         return sums
-
-    @property
-    def _options(self) -> dict[str, bool]:
-        """Of every launch; Triton's interpreter knows none of them."""
-        return {"PDL": True, "launch_pdl": True} if self.way.pdl else {}
-
-    @property
-    def _groups(self) -> int:
-        return int(self._net.conv_norm_out.num_groups)
-
-    def _group(self, channels: int) -> int:
-        return channels // self._groups
-
-    def _empty_sums(self, count: int, slots: int) -> Tensor:
-        return torch.empty(count, slots, self._groups, 2, device=self._device)
 
     # ------------------------------------------------------------------ weights
 
@@ -376,7 +271,7 @@ def is_usual(decoder: KLDecoder) -> bool:
     acts = {type(m) for m in net.modules() if type(m).__module__ == nn.SiLU.__module__}
     return (
         len(groups) == 1
-        and all(width & (width - 1) == 0 and width >= LEAST_K for width in widths)
+        and all(width & (width - 1) == 0 and width >= LEAST_WIDTH for width in widths)
         and all(width % groups.copy().pop() == 0 for width in widths)
         and blocks == {"UpDecoderBlock2D"}
         and acts == {nn.SiLU}

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 SMALL = 16 * 2**20
 """Results with fewer values than this take a smaller tile untimed, so that all of the chip has some."""
@@ -22,7 +22,7 @@ ROUNDS = 5
 
 
 @dataclass(frozen=True)
-class Tile:
+class ConvTile:
     """Rows, columns and depth of a convolution's tile, the copies in flight, the warps."""
 
     rows: int
@@ -31,31 +31,31 @@ class Tile:
     stages: int
     warps: int
 
-    def within(self, inputs: int, outputs: int) -> Tile:
+    def within(self, inputs: int, outputs: int) -> ConvTile:
         """The same, narrowed to what divides a convolution's widths (small models)."""
         return replace(
             self, columns=largest_power(outputs, self.columns), depth=largest_power(inputs, self.depth)
         )
 
 
-TALL, WIDE = Tile(256, 128, 64, 3, 8), Tile(128, 256, 64, 3, 8)
-SQUARE = Tile(128, 128, 64, 4, 4)
-LIGHT = Tile(128, 128, 64, 3, 4)
+TALL, WIDE = ConvTile(256, 128, 64, 3, 8), ConvTile(128, 256, 64, 3, 8)
+SQUARE = ConvTile(128, 128, 64, 4, 4)
+LIGHT = ConvTile(128, 128, 64, 3, 4)
 """Two of these fit on a multiprocessor at once: one stores its results while the other multiplies."""
 HALF = (TALL, WIDE, SQUARE, LIGHT)
-EIGHT_BIT = (Tile(128, 128, 128, 4, 4), Tile(128, 128, 128, 3, 4), Tile(256, 128, 128, 3, 8))
+EIGHT_BIT = (ConvTile(128, 128, 128, 4, 4), ConvTile(128, 128, 128, 3, 4), ConvTile(256, 128, 128, 3, 8))
 
 
-def candidates(inputs: int, outputs: int, size: int, *, eight_bit: bool) -> list[Tile]:
+def candidates(inputs: int, outputs: int, size: int, *, eight_bit: bool) -> list[ConvTile]:
     """Tiles worth timing, the one to take untimed first. size: values of the result."""
     if eight_bit:
-        tiles: tuple[Tile, ...] = EIGHT_BIT
+        tiles: tuple[ConvTile, ...] = EIGHT_BIT
     else:
         tiles = (SQUARE if size < SMALL else WIDE if outputs == 256 else TALL, *HALF)
     return list(dict.fromkeys(tile.within(inputs, outputs) for tile in tiles))
 
 
-def fastest(tiles: Iterable[Tile], run: Callable[[Tile], object], device: torch.device) -> Tile:
+def fastest(tiles: Iterable[ConvTile], run: Callable[[ConvTile], object], device: torch.device) -> ConvTile:
     """The tile with which `run` takes least time; the first of those that tie.
 
     Raises the last error if all of them fail.
@@ -63,14 +63,14 @@ def fastest(tiles: Iterable[Tile], run: Callable[[Tile], object], device: torch.
     tiles = list(tiles)
     if device.type == "cuda":
         _compile(tiles, run, device)
-    best: tuple[float, Tile] | None = None
+    best: tuple[float, ConvTile] | None = None
     error: Exception | None = None
     for tile in tiles:
         try:
             seconds = _seconds(lambda tile=tile: run(tile), device)  # type: ignore[misc]
         except Exception as failed:  # out of resources, or what a compiler could not do
             error = failed
-            log.debug("tile %s is passed over: %s", tile, failed)
+            logger.debug("tile %s is passed over: %s", tile, failed)
             continue
         if best is None or seconds < best[0]:
             best = (seconds, tile)
@@ -84,17 +84,17 @@ def largest_power(size: int, limit: int) -> int:
     return min(size & -size, limit)
 
 
-def _compile(tiles: Sequence[Tile], run: Callable[[Tile], object], device: torch.device) -> None:
+def _compile(tiles: Sequence[ConvTile], run: Callable[[ConvTile], object], device: torch.device) -> None:
     """Runs each once, side by side: a compiler takes about a second for each and leaves Python alone."""
     stream = torch.cuda.current_stream(device)
 
-    def one(tile: Tile) -> None:
+    def one(tile: ConvTile) -> None:
         # of the thread that asks, not of this one; in its stream, so that it finds the results in order
         with torch.inference_mode(), torch.cuda.device(device), torch.cuda.stream(stream):
             try:
                 run(tile)
             except Exception as error:  # it fails once more where it is timed
-                log.debug("tile %s: %s", tile, error)
+                logger.debug("tile %s: %s", tile, error)
 
     with ThreadPoolExecutor(len(tiles)) as pool:
         list(pool.map(one, tiles))

@@ -39,8 +39,8 @@ from gpu_worker.fast.weights import (
     Resnet,
     Spatial,
     SplitRule,
-    TemporalAttention,
     TemporalBlock,
+    TemporalWeights,
 )
 
 # Modules are Any below: torch knows a submodule as Tensor or Module, whatever it is.
@@ -193,7 +193,7 @@ class _Builder:
             encoder = attention.pos_encoder
             weight = torch.cat([attention.to_q.weight, attention.to_k.weight, attention.to_v.weight])
             attentions.append(
-                TemporalAttention(
+                TemporalWeights(
                     norm=norm,
                     positions=None if encoder is None else encoder.pe[0].float() + norm.bias.float(),
                     qkv=Linear(weight),

@@ -19,7 +19,7 @@ from gpu_worker.fast.weights import (
     Norm,
     Resnet,
     Spatial,
-    TemporalAttention,
+    TemporalWeights,
 )
 
 KeysValues = tuple[Tensor, Tensor]
@@ -55,12 +55,12 @@ class Positions:
                 tables[id(attention)] = torch.stack([attention.positions[o] for o in orders]).to(dtype)
         return cls(tables)
 
-    def at(self, attention: TemporalAttention, step: int) -> Tensor | None:
+    def at(self, attention: TemporalWeights, step: int) -> Tensor | None:
         table = self.tables.get(id(attention))
         return None if table is None else table[step]
 
 
-def temporal_attentions(network: Network) -> list[TemporalAttention]:
+def temporal_attentions(network: Network) -> list[TemporalWeights]:
     layers = [layer for level in (*network.down, *network.up) for layer in level.layers]
     layers += list(network.middle or ())
     motions = [layer.motion for layer in layers if layer.motion is not None]

@@ -13,7 +13,7 @@ from torch import _scaled_mm as scaled_mm
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gpu_worker.fast.kernels import group_norm as group_norms
-from gpu_worker.fast.kernels.attention import Tile, attention_split, two_source_attention
+from gpu_worker.fast.kernels.attention import AttentionTile, attention_split, two_source_attention
 from gpu_worker.fast.kernels.gate import gate
 from gpu_worker.fast.kernels.layer_norm import layer_norm
 from gpu_worker.fast.kernels.temporal import temporal_attention
@@ -41,8 +41,8 @@ class PaddedHeads(SplitRule):
 class TritonOps(TorchOps):
     """The stages on a CUDA device, in half precision."""
 
-    spatial_tile = Tile(128, 64, 8, 3, narrow=True, sampled=True)
-    audio_tile = Tile(128, 64, 4, 1)
+    spatial_tile = AttentionTile(128, 64, 8, 3, narrow=True, sampled=True)
+    audio_tile = AttentionTile(128, 64, 4, 1)
 
     def __init__(self) -> None:
         super().__init__(PaddedHeads())

@@ -87,7 +87,7 @@ class Spatial:
 
 
 @dataclass(slots=True, eq=False)
-class TemporalAttention:
+class TemporalWeights:
     norm: Norm
     positions: Tensor | None  # (max frames, channels)
     qkv: Linear
@@ -97,7 +97,7 @@ class TemporalAttention:
 
 @dataclass(slots=True, eq=False)
 class TemporalBlock:
-    attentions: list[TemporalAttention]
+    attentions: list[TemporalWeights]
     ff_norm: Norm
     ff_in: Linear
     ff_out: Linear

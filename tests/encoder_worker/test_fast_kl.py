@@ -15,8 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from encoder_worker.decode import ClipDecoder
-from encoder_worker.fast.tiles import LIGHT, SQUARE, TALL, WIDE, Tile, candidates, fastest
-from encoder_worker.fast.ways import WAYS, Way, fastest_recording
+from encoder_worker.fast.tiles import LIGHT, SQUARE, TALL, WIDE, ConvTile, candidates, fastest
 from encoder_worker.vae.decoders import KLDecoder
 from encoder_worker.vae.doubling import DoublingConv, fold_doubling
 
@@ -81,14 +80,11 @@ def fast_kl():
 
 @torch.no_grad()
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1), (torch.float16, 2)])
-@pytest.mark.parametrize("way", [Way(), Way(lanes=2), Way(pdl=True), Way(2, pdl=True)], ids=str)
-def test_the_fast_decoder_makes_the_same_pictures(fast_kl, decoder, latents, dtype, limit, way) -> None:
+def test_the_fast_decoder_makes_the_same_pictures(fast_kl, decoder, latents, dtype, limit) -> None:
     assert fast_kl.is_usual(decoder)
     if (dtype == torch.float32) == CUDA:
         pytest.skip("on a GPU the tensor cores round float32; elsewhere one type is enough")
-    if way.pdl and not CUDA:
-        pytest.skip("early launches are a GPU's")
-    fast = fast_kl.FastKL(decoder, DEVICE, dtype, FRAMES, H, W, graph=CUDA, ways=[way])
+    fast = fast_kl.FastKL(decoder, DEVICE, dtype, FRAMES, H, W, graph=CUDA)
     fast.latents.copy_(latents)
     fast.pixels.fill_(77)
     fast.run()
@@ -117,48 +113,6 @@ def test_values_that_are_not_finite_are_told(fast_kl, decoder, latents) -> None:
     fast.latents[0, 0, 0, 0] = float("inf")
     fast.run()
     assert int(fast.bad) > 0
-
-
-def test_lanes_share_the_frames(fast_kl, decoder) -> None:
-    for count, lanes, wanted in ((5, 2, [3, 2]), (4, 2, [2, 2]), (1, 2, [1]), (4, 3, [2, 2])):
-        fast = fast_kl.FastKL(
-            decoder, DEVICE, torch.float16, count, H, W, graph=False, ways=[Way(lanes=lanes)]
-        )
-        assert [part.stop - part.start for part in fast._lanes()] == wanted
-
-
-class FakeGraph:
-    """Writes what it was told to where pixels belong."""
-
-    def __init__(self, pixels: torch.Tensor, level: int) -> None:
-        self._pixels, self._level = pixels, level
-
-    def replay(self) -> None:
-        self._pixels.fill_(self._level)
-
-
-def test_the_fastest_way_that_makes_the_same_pictures_is_kept(monkeypatch, caplog) -> None:
-    pixels = torch.zeros(8, dtype=torch.uint8)
-    levels = {Way(): 100, Way(lanes=2): 101, Way(pdl=True): 130}
-    timed: list[Way] = []
-
-    def record(way: Way) -> FakeGraph:
-        if way.lanes > 2:
-            raise RuntimeError("out of memory")
-        return FakeGraph(pixels, levels[way])
-
-    def last(recordings, device):
-        timed.extend(recording.way for recording in recordings)
-        return recordings[-1]
-
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
-    monkeypatch.setattr("encoder_worker.fast.ways._fastest", last)
-    kept = fastest_recording(record, [Way(lanes=3), *levels], pixels)  # type: ignore[arg-type]
-    assert kept.way == Way(lanes=2) and timed == [Way(), Way(lanes=2)]
-    assert "out of memory" in caplog.text and "1 lane, PDL, which is not used" in caplog.text
-    with pytest.raises(RuntimeError, match="out of memory"):
-        fastest_recording(record, [Way(lanes=3)], pixels)  # type: ignore[arg-type]
-    assert WAYS[0] == Way()
 
 
 def test_other_decoders_are_left_alone(fast_kl, decoder, tmp_path: Path) -> None:
@@ -201,7 +155,7 @@ def test_the_fastest_tile_that_runs_is_taken() -> None:
     assert LIGHT in tiles
     slow = {TALL: 0.004, WIDE: 0.002, LIGHT: 0.001}
 
-    def run(tile: Tile) -> None:
+    def run(tile: ConvTile) -> None:
         if tile not in slow:
             raise RuntimeError("out of shared memory")
         time.sleep(slow[tile])
@@ -221,21 +175,31 @@ def test_tiles_divide_the_widths_of_small_models(eight_bit: bool) -> None:
 
 
 @torch.no_grad()
-def test_tiles_are_chosen_once_for_a_shape(fast_kl, decoder, latents, monkeypatch) -> None:
-    """Every one of them makes the same pictures."""
-    chosen: list[Tile] = []
+def test_tiles_are_chosen_once_for_a_shape(fast_kl, decoder, monkeypatch) -> None:
+    """Every candidate makes the same result; the one chosen serves from then on."""
+    from encoder_worker.fast import convolutions
+    from encoder_worker.fast.layout import Features, Plane, pack
 
-    def last(tiles, run, device) -> Tile:
+    chosen: list[ConvTile] = []
+
+    def last(tiles, run, device) -> ConvTile:
         tiles = list(tiles)
-        run(tiles[-1])
+        for tile in tiles:
+            run(tile)
+            made.append(out.clone())
         chosen.append(tiles[-1])
         return tiles[-1]
 
-    monkeypatch.setattr(fast_kl, "fastest", last)
-    fast = fast_kl.FastKL(decoder, DEVICE, torch.float16, 1, H, W, graph=False)
-    fast._timing = True
-    fast.latents.copy_(latents[:1])
-    fast.run()
-    assert len(chosen) == len(fast._tiles) > 3
-    wanted = pixels_of(decoder(latents[:1]))
-    assert (fast.pixels.cpu().int() - wanted.int()).abs().max() <= 2
+    monkeypatch.setattr(convolutions, "fastest", last)
+    made: list[torch.Tensor] = []
+    plane, conv = Plane(1, 4, 3), nn.Conv2d(32, 32, 3, padding=1).to(DEVICE)
+    x = torch.randn(plane.rows, 32, device=DEVICE).half()
+    plane.clear_border(x)
+    out = torch.empty_like(x)
+    convolve = convolutions.Convolutions(DEVICE, 8, timing=True)
+    for _ in range(2):
+        convolve(Features(plane, x), pack(conv, torch.float16), out, sums=True)
+    assert len(chosen) == 1 and list(convolve.tiles.values()) == chosen and len(made) > 1
+    wanted = conv(plane.inner(x).permute(0, 3, 1, 2).float()).permute(0, 2, 3, 1)
+    for result in made:
+        torch.testing.assert_close(plane.inner(result).float(), wanted, atol=5e-3, rtol=5e-3)

@@ -147,11 +147,12 @@ def test_weights_are_shared(models: Models) -> None:
 def test_by_the_kernels(models: Models) -> None:
     """The whole network through Triton, by its interpreter where there is no CUDA device."""
     pytest.importorskip("triton", reason="the kernels need Triton, which is not installed here")
-    from gpu_worker.fast.kernels.attention import Tile
+    from gpu_worker.fast.kernels.attention import AttentionTile
     from gpu_worker.fast.triton_ops import TritonOps
 
     ops = TritonOps()
-    ops.spatial_tile, ops.audio_tile = Tile(32, 32, 4, 2, narrow=True, sampled=True), Tile(32, 32, 4, 1)
+    ops.spatial_tile = AttentionTile(32, 32, 4, 2, narrow=True, sampled=True)
+    ops.audio_tile = AttentionTile(32, 32, 4, 1)
     one_step = replace(models, config=replace(models.config, steps=1))
     made, wanted = both(one_step, conditions(ClipDenoiser(one_step), 2), ops)
     assert difference(made, wanted) <= LIMIT

@@ -82,7 +82,7 @@ def test_two_source_attention(
         padded(q * scale, heads, wide), padded(k, heads, wide), padded(v, heads, wide, 1.0),
         padded(ref_k, heads, wide) if with_reference else None,
         padded(ref_v, heads, wide, 1.0) if with_reference else None,
-        heads=heads, size=size, split=split, tile=attention.Tile(32, 32, 4, 2, narrow),
+        heads=heads, size=size, split=split, tile=attention.AttentionTile(32, 32, 4, 2, narrow),
     )  # fmt: skip
     q, keys, values = (x.unflatten(-1, (heads, -1)).transpose(1, 2).float() for x in (q, keys, values))
     close(made.float(), F.scaled_dot_product_attention(q, keys, values).transpose(1, 2).flatten(2))
@@ -96,7 +96,7 @@ def test_attention_with_a_sampled_maximum(sharp: bool, narrow: bool) -> None:
     q, k, v, ref_k, ref_v = (rand(n, tokens, heads * size) for n in (2, 2, 2, 1, 1))
     if sharp:
         k[1, 100] = 30 * q[1, 70]
-    tile = attention.Tile(32, 32, 4, 2, narrow, sampled=True)
+    tile = attention.AttentionTile(32, 32, 4, 2, narrow, sampled=True)
     assert attention.fits_sample(tokens, tokens, tokens, size, (wide, 0), tile)
     made = attention.two_source_attention(
         padded(q * scale, heads, wide), *(padded(x, heads, wide, 1.0) for x in (k, v, ref_k, ref_v)),

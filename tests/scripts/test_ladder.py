@@ -13,7 +13,7 @@ import torch
 from gpu_worker.denoiser.model import DenoisingUNet3D, ReferenceCache, UNetConfig
 from scripts.bench.gpu.ladder import __main__ as ladder
 from scripts.bench.gpu.ladder.__main__ import main
-from scripts.bench.gpu.ladder.model import FULL, MOTION, Clip
+from scripts.bench.gpu.ladder.model import FULL, MOTION, ClipInputs
 from scripts.bench.gpu.ladder.profile import MATRIX_RATE, class_of, step_floors
 
 
@@ -88,7 +88,7 @@ def test_floors_of_the_full_model() -> None:
         for name, block in denoiser.transformer_blocks.items()
     ]
     noise, audio = torch.empty(12, 4, 96, 96, device="meta"), torch.empty(12, 50, 384, device="meta")
-    clip = Clip(noise, audio, noise, {}, ReferenceCache(tuple((x, x) for x in kv)))
+    clip = ClipInputs(noise, audio, noise, {}, ReferenceCache(tuple((x, x) for x in kv)))
     floors = step_floors(denoiser, clip)
     assert floors["attention"] * MATRIX_RATE == pytest.approx(15.0e12, rel=0.02)
     assert floors["linear"] * MATRIX_RATE == pytest.approx(15.1e12, rel=0.02)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Tile:
+class AttentionTile:
     """Sizes of one program's work: queries and keys at a time, warps, pipeline stages.
 
     narrow: logits are made from two parts of a head's columns that hold no more than needed, 40 of 64 as
@@ -233,7 +233,7 @@ def _sampled_attention(
 
 
 def fits_sample(
-    queries: int, keys: int, ref_keys: int, size: int, split: tuple[int, int], tile: Tile
+    queries: int, keys: int, ref_keys: int, size: int, split: tuple[int, int], tile: AttentionTile
 ) -> bool:
     """Whether `_sampled_attention` takes these: whole tiles, heads in one part with a column to spare."""
     whole = queries % tile.queries == 0 and keys % tile.keys == 0 and ref_keys % tile.keys == 0
@@ -250,7 +250,7 @@ def two_source_attention(
     heads: int,
     size: int,
     split: tuple[int, int],
-    tile: Tile,
+    tile: AttentionTile,
 ) -> Tensor:
     """softmax(q · [k ; ref_k]ᵀ) · [v ; ref_v] with base-2 logits; → (N, queries, heads · size).
 

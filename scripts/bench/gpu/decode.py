@@ -1,21 +1,17 @@
 """A ladder of ways to decode a clip with Stable Diffusion's VAE, from diffusers' module to what serves.
 
     python -m scripts.bench.gpu.decode --sizes 512,768      on a GPU
-    python -m scripts.bench.gpu.decode --sizes 512 --chunks 3,4,6 --ways 1,2,1p,2p --only "exact + JPEG"
-                                                        where to cut a clip and how to record the graph
     python -m scripts.bench.gpu.decode --quick              small and fast, on a CPU as well
 
 Random weights of sd-vae-ft-mse's shapes. Each row: median and spread of the time for a clip, pixels on the
 host included; the ratio to the first row; peak memory; the pixels' error against the same decoder in
-float32. The last rows encode JPEG too, as the encoder worker does. What the decoder says while it is built
-(milliseconds of a chunk by the device's clock) stands above its row.
+float32. The rows named so encode JPEG too, as the encoder worker does.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import itertools
 import logging
 import os
 import statistics
@@ -27,29 +23,30 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from encoder_worker.decode import ClipDecoder
-from encoder_worker.fast.ways import WAYS, Way
 from encoder_worker.jpeg import JpegEncoder
-from encoder_worker.jpeg_strips import JpegPool, threads_for
+from encoder_worker.jpeg_pool import JpegPool, threads_for
 from encoder_worker.vae.decoders import KLDecoder
 from encoder_worker.vae.doubling import fold_doubling
 from scripts.bench.common.tools import machine
 from scripts.random_model import FULL_VAE, VAE
 
 FRAMES = 12
-Pixels = np.ndarray
-Decode = Callable[[np.ndarray], list[Pixels]]
+Pixels = npt.NDArray[np.uint8]
+Halves = npt.NDArray[np.float16]
+Decode = Callable[[Halves], list[Pixels]]
 """Latents of a clip to pixels, a chunk at a time."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """A way to decode: `make(decoder, latents)` gives what decodes them. `gpu`: it needs a recent GPU."""
+class DecoderRow:
+    """A way to decode. make(decoder, latents) gives the function that does. gpu: whether it needs one."""
 
     name: str
-    make: Callable[[KLDecoder, np.ndarray], Decode]
+    make: Callable[[KLDecoder, Halves], Decode]
     gpu: bool = False
 
 
@@ -70,12 +67,12 @@ def random_decoder(config: dict[str, Any], seed: int = 0) -> KLDecoder:
 
 def plain(
     device: torch.device, dtype: torch.dtype, *, batch: int, channels_last: bool, **options: Any
-) -> Callable[[KLDecoder, np.ndarray], Decode]:
+) -> Callable[[KLDecoder, Halves], Decode]:
     """diffusers' module; options: fold (the doublings), compiled, benchmark (cuDNN times its algorithms)."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     benchmark = bool(options.get("benchmark"))
 
-    def make(decoder: KLDecoder, _latents: np.ndarray) -> Decode:
+    def make(decoder: KLDecoder, _latents: Halves) -> Decode:
         module: Any = copy.deepcopy(decoder)
         if options.get("fold"):
             fold_doubling(module)
@@ -83,7 +80,7 @@ def plain(
         run = torch.compile(module, dynamic=False) if options.get("compiled") else module
 
         @torch.inference_mode()
-        def decode(latents: np.ndarray) -> list[Pixels]:
+        def decode(latents: Halves) -> list[Pixels]:
             made = []
             for start in range(0, len(latents), batch):
                 x = torch.from_numpy(latents[start : start + batch]).to(device).float() / decoder.scaling
@@ -106,21 +103,17 @@ def served(
     fast: str,
     jpeg: bool,
     dtype: str = "auto",
-    ways: Sequence[Way] = WAYS,
-    threads: int = 0,
-) -> Any:
-    """The encoder worker's own decoder, pictures encoded as they come if `jpeg`, in as many threads as there
-    unless `threads` says otherwise."""
+) -> Callable[[KLDecoder, Halves], Decode]:
+    """The encoder worker's own decoder; `jpeg`: pictures are encoded as they come."""
 
-    def make(decoder: KLDecoder, latents: np.ndarray) -> Decode:
-        clip_decoder = ClipDecoder(decoder, device, dtype, chunk, fast, ways)
+    def make(decoder: KLDecoder, latents: Halves) -> Decode:
+        clip_decoder = ClipDecoder(decoder, device, dtype, chunk, fast)
         clip_decoder.warm_up(*latents.shape[2:])
-        if fast and device.type == "cuda" and clip_decoder._fast is None:
+        if fast and device.type == "cuda" and not clip_decoder.is_fast:
             raise RuntimeError("the fast decoder could not be built")
-        own = threads_for(os.cpu_count() or 1, gpu=device.type == "cuda")
-        pool = JpegPool(JpegEncoder(90), threads or own)
+        pool = JpegPool(JpegEncoder(90), threads_for(os.cpu_count() or 1, gpu=device.type == "cuda"))
 
-        def decode(clip: np.ndarray) -> list[Pixels]:
+        def decode(clip: Halves) -> list[Pixels]:
             made = []
             for pictures in clip_decoder.decode(clip):
                 made.append(pictures)
@@ -133,43 +126,44 @@ def served(
     return make
 
 
-def ladder(device: torch.device, args: argparse.Namespace) -> Iterator[Row]:
-    """The rows, slowest first; at last one for each chunk size, way of recording and number of threads."""
+def ladder(device: torch.device, args: argparse.Namespace) -> Iterator[DecoderRow]:
+    """The rows, slowest first."""
     chunks: Sequence[int] = args.chunks
     half = torch.float16 if device.type == "cuda" else torch.bfloat16
-    yield Row("diffusers, eager, one by one", plain(device, half, batch=1, channels_last=False))
-    yield Row("batched", plain(device, half, batch=FRAMES, channels_last=False))
-    yield Row("channels_last", plain(device, half, batch=FRAMES, channels_last=True))
+    yield DecoderRow("diffusers, eager, one by one", plain(device, half, batch=1, channels_last=False))
+    yield DecoderRow("batched", plain(device, half, batch=FRAMES, channels_last=False))
+    yield DecoderRow("channels_last", plain(device, half, batch=FRAMES, channels_last=True))
     folded: dict[str, Any] = {"channels_last": True, "fold": True}
-    yield Row("doublings folded", plain(device, half, batch=FRAMES, **folded))
-    yield Row("cuDNN times its algorithms", plain(device, half, batch=FRAMES, benchmark=True, **folded))
-    yield Row("the same, 4 at once", plain(device, half, batch=4, benchmark=True, **folded))
+    yield DecoderRow("doublings folded", plain(device, half, batch=FRAMES, **folded))
+    yield DecoderRow(
+        "cuDNN times its algorithms", plain(device, half, batch=FRAMES, benchmark=True, **folded)
+    )
+    yield DecoderRow("the same, 4 at once", plain(device, half, batch=4, benchmark=True, **folded))
     if args.compile:
-        yield Row("torch.compile", plain(device, half, batch=4, channels_last=True, compiled=True))
-        yield Row("torch.compile, folded", plain(device, half, batch=4, compiled=True, **folded))
+        yield DecoderRow("torch.compile", plain(device, half, batch=4, channels_last=True, compiled=True))
+        yield DecoderRow("torch.compile, folded", plain(device, half, batch=4, compiled=True, **folded))
     for chunk in chunks:
         name = f"rows and graph, {chunk} at once"
-        yield Row(name, served(device, chunk=chunk, fast="exact", jpeg=False), gpu=True)
+        yield DecoderRow(name, served(device, chunk=chunk, fast="exact", jpeg=False), gpu=True)
     best = chunks[len(chunks) // 2]
-    yield Row(
+    yield DecoderRow(
         f"the same in bfloat16, {best} at once",
         served(device, chunk=best, fast="exact", jpeg=False, dtype="bfloat16"),
         gpu=True,
     )
     for chunk in chunks:
         name = f"8-bit residual blocks, {chunk} at once"
-        yield Row(name, served(device, chunk=chunk, fast="eight_bit", jpeg=False), gpu=True)
+        yield DecoderRow(name, served(device, chunk=chunk, fast="eight_bit", jpeg=False), gpu=True)
     for chunk in chunks:
-        yield Row(f"rows and graph + JPEG, {chunk}", served(device, chunk=chunk, fast="exact", jpeg=True))
+        yield DecoderRow(
+            f"rows and graph + JPEG, {chunk}", served(device, chunk=chunk, fast="exact", jpeg=True)
+        )
         name = f"8-bit + JPEG, {chunk}"
-        yield Row(name, served(device, chunk=chunk, fast="eight_bit", jpeg=True), gpu=True)
-    for chunk, way, threads in itertools.product(chunks, args.ways, args.threads):
-        make = served(device, chunk=chunk, fast="exact", jpeg=True, ways=[way], threads=threads)
-        yield Row(f"exact + JPEG{f' in {threads}' if threads else ''}, {chunk}, {way}", make, gpu=True)
+        yield DecoderRow(name, served(device, chunk=chunk, fast="eight_bit", jpeg=True), gpu=True)
 
 
 def measure(
-    row: Row, decoder: KLDecoder, latents: np.ndarray, rounds: int
+    row: DecoderRow, decoder: KLDecoder, latents: Halves, rounds: int
 ) -> tuple[list[float], Pixels, float]:
     """Seconds of each round, the pixels, and peak memory in MiB."""
     device = torch.device("cuda") if torch.cuda.is_available() else None
@@ -232,22 +226,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a small decoder and picture")
     parser.add_argument("--sizes", default="512,768", help="picture sides (default %(default)s)")
     parser.add_argument("--chunks", default="2,4,6", help="frames at once to try (default %(default)s)")
-    parser.add_argument(
-        "--ways",
-        default="",
-        help="lanes of the graph to compare, each with a p for programmatic dependent launch: 1,2,1p,2p",
-    )
-    parser.add_argument("--threads", default="0", help="of JPEG in the rows of --ways: 4,8 (0: its own)")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--compile", action="store_true", help="with torch.compile, which takes a minute")
     parser.add_argument("--only", help="only rows whose name has this in it")
     args = parser.parse_args(argv)
     args.chunks = [int(word) for word in args.chunks.split(",")]
-    args.ways = [Way(int(word.rstrip("p")), word.endswith("p")) for word in args.ways.split(",") if word]
-    args.threads = [int(word) for word in args.threads.split(",")]
     logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="    %(message)s")
-    for part in ("decode", "ways"):
-        logging.getLogger(f"encoder_worker.{part}").setLevel(logging.INFO)
+    logging.getLogger("encoder_worker.decode").setLevel(logging.INFO)
     print(f"{machine()}; {time.strftime('%Y-%m-%d')}", flush=True)
     torch.backends.cudnn.allow_tf32 = False
     if args.quick:

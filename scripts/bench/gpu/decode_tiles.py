@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoder_worker.fast.tiles import Tile
-from encoder_worker.fast.ways import Way
+from encoder_worker.fast.convolutions import Convolutions
+from encoder_worker.fast.layout import FLOAT8, Features, Plane, pack, pack_doubling
+from encoder_worker.fast.tiles import ConvTile
 from protocol.process.logs import first_line
 from scripts.bench.common.tools import machine
 
@@ -35,7 +36,7 @@ CONVOLUTIONS = (
 
 
 @dataclass(frozen=True)
-class Case:
+class ConvCase:
     """A convolution in some tile."""
 
     inputs: int
@@ -43,53 +44,45 @@ class Case:
     side: int
     doubled: bool
     eight_bit: bool
-    tile: Tile
+    tile: ConvTile
 
     def flop(self, count: int) -> float:
         """Operations that are really done: a doubling's are 4/9 of what it replaces."""
         return 2.0 * self.inputs * self.outputs * (16 if self.doubled else 9) * count * self.side**2
 
 
-def tiles(eight_bit: bool) -> Iterator[Tile]:
+def tiles(eight_bit: bool) -> Iterator[ConvTile]:
     """All worth a try."""
     depths = (128,) if eight_bit else (32, 64)
     for (rows, columns, warps), depth, stages in itertools.product(
         ((256, 128, 8), (128, 256, 8), (128, 128, 4), (128, 128, 8), (64, 256, 4)), depths, (2, 3, 4)
     ):
-        yield Tile(rows, columns, depth, stages, warps)
+        yield ConvTile(rows, columns, depth, stages, warps)
 
 
-def cases(latent: int) -> Iterator[Case]:
+def cases(latent: int) -> Iterator[ConvCase]:
     for inputs, outputs, factor, doubled in CONVOLUTIONS:
         for eight_bit in (False,) if doubled else (False, True):
             for tile in tiles(eight_bit):
                 if tile.columns <= outputs:
-                    yield Case(inputs, outputs, factor * latent, doubled, eight_bit, tile)
+                    yield ConvCase(inputs, outputs, factor * latent, doubled, eight_bit, tile)
 
 
 class Launcher:
     """Runs a case with the decoder's own code, on tensors shared by all cases of a convolution."""
 
     def __init__(self, count: int, device: torch.device) -> None:
-        from encoder_worker.fast.kl import FastKL
-
         self.count, self.device = count, device
-        self._decoder = object.__new__(FastKL)  # its launches alone, without a network
-        self._decoder._device, self._decoder._dtype = device, torch.float16
-        self._decoder._net = type("Net", (), {"conv_norm_out": nn.GroupNorm(GROUPS, 128)})
-        self._decoder.way = Way()
-        self._decoder.bad = torch.zeros(1, dtype=torch.int32, device=device)
+        self._convolve = Convolutions(device, GROUPS, timing=False)
         self._of: tuple[object, ...] = ()
 
-    def __call__(self, case: Case) -> None:
+    def __call__(self, case: ConvCase) -> None:
         self._prepare(case)
-        self._decoder._launch_as(
+        self._convolve.launch(
             case.tile, self._x, self._weights, self._out, True, self._residual, self._out_plane
         )
 
-    def _prepare(self, case: Case) -> None:
-        from encoder_worker.fast.rows import FLOAT8, Features, Plane, pack, pack_doubling
-
+    def _prepare(self, case: ConvCase) -> None:
         of = (case.inputs, case.outputs, case.side, case.doubled, case.eight_bit)
         if of == self._of:
             return
@@ -108,7 +101,7 @@ class Launcher:
         self._of = of
 
 
-def cudnn(case: Case, count: int, device: torch.device) -> Callable[[], Tensor]:
+def cudnn(case: ConvCase, count: int, device: torch.device) -> Callable[[], Tensor]:
     """The same convolution by cuDNN, after a doubling by torch where there is one."""
     conv = nn.Conv2d(case.inputs, case.outputs, 3, padding=1, device=device).half()
     conv = conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -130,10 +123,10 @@ def milliseconds(run: Callable[[], object], rounds: int = 9) -> float:
     return sorted(begin.elapsed_time(end) for begin, end in pairs)[rounds // 2]
 
 
-def compiled(every: Sequence[Case], device: torch.device) -> dict[Case, str]:
+def compiled(every: Sequence[ConvCase], device: torch.device) -> dict[ConvCase, str]:
     """Compiles everything at once, since compilers wait for each other's programs; why some failed."""
 
-    def one(case: Case) -> str:
+    def one(case: ConvCase) -> str:
         try:
             Launcher(1, device)(case)
         except Exception as error:

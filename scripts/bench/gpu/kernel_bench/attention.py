@@ -25,11 +25,11 @@ def attention_call(
     narrow: bool,
     frames: int,
 ) -> tuple[Callable[[], Tensor], Callable[[int], Tensor]]:
-    from gpu_worker.fast.kernels.attention import Tile, two_source_attention
+    from gpu_worker.fast.kernels.attention import AttentionTile, two_source_attention
 
     wide = sum(split)
     queries, keys, warps, stages = tile
-    own = Tile(queries, keys, warps, stages, narrow)
+    own = AttentionTile(queries, keys, warps, stages, narrow)
     qkv = rand(frames, tokens, 3 * HEADS * wide).unflatten(2, (3, HEADS, wide))
     ref = rand(1, refs, 2 * HEADS * wide).unflatten(2, (2, HEADS, wide))
     for x in (qkv, ref):

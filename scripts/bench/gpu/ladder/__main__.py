@@ -28,9 +28,9 @@ from torch import Tensor
 
 from gpu_worker.denoiser.loading import Models
 from gpu_worker.denoiser.pipeline import ClipDenoiser
-from scripts.bench.gpu.ladder.model import Clip, as_type, make_clip, make_models, to_half
+from scripts.bench.gpu.ladder.model import ClipInputs, as_type, make_clip, make_models, to_half
 from scripts.bench.gpu.ladder.profile import profile_step
-from scripts.bench.gpu.ladder.rows import ROWS, Row
+from scripts.bench.gpu.ladder.rows import ROWS, Rung
 
 FRAMES, STEPS = 12, 6
 PACED = 12
@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _chosen(keys: str, slow: bool, device: torch.device) -> list[Row]:
+def _chosen(keys: str, slow: bool, device: torch.device) -> list[Rung]:
     if keys:
         by_key = {row.key: row for row in ROWS}
         unknown = [key for key in keys.split(",") if key not in by_key]
@@ -129,7 +129,7 @@ def _heading(device: torch.device) -> str:
     return f"{name}, {versions}, {datetime.date.today().isoformat()}"
 
 
-def _reference(models: Models, clip: Clip, side: int) -> Tensor:
+def _reference(models: Models, clip: ClipInputs, side: int) -> Tensor:
     begin = time.perf_counter()
     denoiser = ClipDenoiser(models)
     latents = denoiser.sample(clip.noise, denoiser.project_audio(clip.tokens), clip.pose, clip.reference)
@@ -139,7 +139,7 @@ def _reference(models: Models, clip: Clip, side: int) -> Tensor:
 
 
 def _measure(
-    row: Row, models: Models, clip: Clip, wanted: Tensor, repeat: int, paced: int = 0
+    row: Rung, models: Models, clip: ClipInputs, wanted: Tensor, repeat: int, paced: int = 0
 ) -> dict[str, Any]:
     cuda = models.device.type == "cuda"
     if cuda:
@@ -197,7 +197,7 @@ def _spread(times: list[float] | None) -> str:
     return f"{statistics.median(times):.4f} ({min(times):.4f}–{max(times):.4f})"
 
 
-def _line(row: Row, made: dict[str, Any], first: float | None) -> str:
+def _line(row: Rung, made: dict[str, Any], first: float | None) -> str:
     if "failed" in made:
         return f"| {row.text} | failed: {made['failed'].splitlines()[0][:100]} | | | | | |"
     ratio = made["median"] / first if first else 1.0

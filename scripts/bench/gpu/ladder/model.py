@@ -37,7 +37,7 @@ TINY = {**FULL, "block_out_channels": [32, 64], "norm_num_groups": 8, "attention
 
 
 @dataclass
-class Clip:
+class ClipInputs:
     """What a clip is made from: noise (F, 4, h, w), audio tokens, pose features, reference by block."""
 
     noise: Tensor
@@ -86,7 +86,7 @@ def _config(steps: int) -> ModelConfig:
 
 
 @torch.inference_mode()
-def make_clip(models: Models, side: int, frames: int, seed: int = 5) -> Clip:
+def make_clip(models: Models, side: int, frames: int, seed: int = 5) -> ClipInputs:
     """Inputs of a clip of side×side latents. Picture and pose are smooth, as real ones are."""
     device, config = models.device, models.denoiser.config
     g = torch.Generator(device).manual_seed(seed)
@@ -102,12 +102,12 @@ def make_clip(models: Models, side: int, frames: int, seed: int = 5) -> Clip:
     picture = smooth(1, 4) + 0.1 * torch.randn(1, 4, side, side, generator=g, device=device)
     bank = models.reference(picture)
     pose = 0.3 * smooth(frames, config.block_out_channels[0])
-    return Clip(noise, tokens, pose, bank, models.denoiser.project_reference(bank))
+    return ClipInputs(noise, tokens, pose, bank, models.denoiser.project_reference(bank))
 
 
-def as_type(clip: Clip, dtype: torch.dtype) -> Clip:
+def as_type(clip: ClipInputs, dtype: torch.dtype) -> ClipInputs:
     """The inputs as a model of `dtype` takes them; noise stays float32."""
-    return Clip(
+    return ClipInputs(
         clip.noise, clip.tokens.to(dtype), clip.pose.to(dtype),
         {name: x.to(dtype) for name, x in clip.bank.items()}, clip.reference.to(clip.noise.device, dtype),
     )  # fmt: skip

@@ -17,7 +17,7 @@ from gpu_worker.fast.network import Positions, StepInputs, StepRunner
 from gpu_worker.fast.ops import Image, TorchOps
 from gpu_worker.fast.tiers import Tier
 from gpu_worker.fast.weights import Heads, Linear, Norm
-from scripts.bench.gpu.ladder.model import Clip
+from scripts.bench.gpu.ladder.model import ClipInputs
 from scripts.bench.gpu.ladder.rows import ROWS
 
 MATRIX_RATE, MEMORY_RATE = 790e12, 4.3e12
@@ -40,7 +40,7 @@ def class_of(kernel: str) -> str:
 
 
 def profile_step(
-    models: Models, clip: Clip, keys: list[str], say: Callable[[str], None], results: dict[str, Any]
+    models: Models, clip: ClipInputs, keys: list[str], say: Callable[[str], None], results: dict[str, Any]
 ) -> None:
     """Prints the milliseconds of one step (a clip's over its steps) of each row in `keys`, by class."""
     floors = step_floors(models.denoiser, clip)
@@ -143,7 +143,7 @@ class CountingOps(TorchOps):
 
 
 @torch.inference_mode()
-def step_floors(denoiser: DenoisingUNet3D, clip: Clip) -> dict[str, float]:
+def step_floors(denoiser: DenoisingUNet3D, clip: ClipInputs) -> dict[str, float]:
     """Seconds that each class of an exact step takes at least, at the rates above, in half precision."""
     with torch.device("meta"):
         bare = DenoisingUNet3D(denoiser.config)

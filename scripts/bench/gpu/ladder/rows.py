@@ -19,16 +19,16 @@ from gpu_worker.fast.clip import choose_ops
 from gpu_worker.fast.ops import TorchOps
 from gpu_worker.fast.tiers import TIERS, Tier
 from gpu_worker.fast.weights import SplitRule
-from scripts.bench.gpu.ladder.model import Clip
+from scripts.bench.gpu.ladder.model import ClipInputs
 from scripts.bench.gpu.ladder.official import features_cache, projecting_everything
 
 Sample = Callable[[], Tensor]
-Maker = Callable[[Models, Clip], AbstractContextManager[Sample]]
+Maker = Callable[[Models, ClipInputs], AbstractContextManager[Sample]]
 """Entered as a context, it gives the function that makes the clip."""
 
 
 @dataclass(frozen=True)
-class Row:
+class Rung:
     """A way to make a clip. cuda: it needs a GPU. slow: it takes long to get ready; only where asked for."""
 
     key: str
@@ -39,7 +39,7 @@ class Row:
 
 
 @contextmanager
-def _official(models: Models, clip: Clip) -> Iterator[Sample]:
+def _official(models: Models, clip: ClipInputs) -> Iterator[Sample]:
     denoiser = ClipDenoiser(models)
     cache = features_cache(models.denoiser, clip.bank)
     with projecting_everything():
@@ -48,7 +48,7 @@ def _official(models: Models, clip: Clip) -> Iterator[Sample]:
 
 def _eager(audio_each_step: bool, compiled: str = "") -> Maker:
     @contextmanager
-    def make(models: Models, clip: Clip) -> Iterator[Sample]:
+    def make(models: Models, clip: ClipInputs) -> Iterator[Sample]:
         own = models
         if compiled:
             torch.compiler.reset()
@@ -68,7 +68,7 @@ def _eager(audio_each_step: bool, compiled: str = "") -> Maker:
 
 
 @torch.inference_mode()
-def _sample_with_tokens(denoiser: ClipDenoiser, clip: Clip, reference: ReferenceCache) -> Tensor:
+def _sample_with_tokens(denoiser: ClipDenoiser, clip: ClipInputs, reference: ReferenceCache) -> Tensor:
     """A clip whose audio is projected at every step; latents (F, C, h, w)."""
     models = denoiser.models
     latents, pose = clip.noise.transpose(0, 1)[None], clip.pose.transpose(0, 1)[None]
@@ -81,7 +81,7 @@ def _sample_with_tokens(denoiser: ClipDenoiser, clip: Clip, reference: Reference
 
 
 @contextmanager
-def _channels(models: Models, clip: Clip) -> Iterator[Sample]:
+def _channels(models: Models, clip: ClipInputs) -> Iterator[Sample]:
     channels_last(models.denoiser)  # stays so for the rows below
     with _eager(False)(models, clip) as sample:
         yield sample
@@ -95,7 +95,7 @@ def _with_cudnn(inner: Maker) -> Maker:
             return attention.sdpa(q, k, v, heads)
 
     @contextmanager
-    def make(models: Models, clip: Clip) -> Iterator[Sample]:
+    def make(models: Models, clip: ClipInputs) -> Iterator[Sample]:
         attention.activate(attention.Backend("cudnn", "cuDNN attention", attend=attend))
         try:
             with inner(models, clip) as sample:
@@ -112,7 +112,7 @@ def _fast(
     """The fast path with these stages, by default those that are served."""
 
     @contextmanager
-    def make(models: Models, clip: Clip) -> Iterator[Sample]:
+    def make(models: Models, clip: ClipInputs) -> Iterator[Sample]:
         channels_last(models.denoiser)  # as loading does: otherwise convolutions have weights of their own
         chosen = (ops or _served)(models)
         denoiser = FastDenoiser(models, ops=chosen, tier=tier, graphs=graph)
@@ -157,7 +157,7 @@ def _without(*stages: str) -> Callable[[Models], TorchOps]:
 
 
 def _attending(**options: bool) -> Callable[[Models], TorchOps]:
-    """The Triton stages, with other ways of spatial attention (`kernels.attention.Tile`)."""
+    """The Triton stages, with other ways of spatial attention (`kernels.attention.AttentionTile`)."""
 
     def make(models: Models) -> TorchOps:
         from gpu_worker.fast.triton_ops import TritonOps
@@ -184,33 +184,33 @@ TRIALS: list[tuple[str, str, dict[str, Any]]] = [
       for step in range(2, 7)),
 ]  # fmt: skip
 ROWS = [
-    Row("official", "faithful eager, all projected at every step and frame, as officially", _official),
-    Row("reference", "+ reference keys and values once per avatar", _eager(True)),
-    Row("audio", "+ audio keys and values once per clip", _eager(False)),
-    Row("channels", "+ channels_last", _channels),
-    Row("cudnn", "+ cuDNN attention", _with_cudnn(_eager(False)), cuda=True),
-    Row("compile", "+ torch.compile, default mode", _with_cudnn(_eager(False, "default")),
+    Rung("official", "faithful eager, all projected at every step and frame, as officially", _official),
+    Rung("reference", "+ reference keys and values once per avatar", _eager(True)),
+    Rung("audio", "+ audio keys and values once per clip", _eager(False)),
+    Rung("channels", "+ channels_last", _channels),
+    Rung("cudnn", "+ cuDNN attention", _with_cudnn(_eager(False)), cuda=True),
+    Rung("compile", "+ torch.compile, default mode", _with_cudnn(_eager(False, "default")),
         cuda=True, slow=True),
-    Row("reduce", "torch.compile, reduce-overhead instead", _with_cudnn(_eager(False, "reduce-overhead")),
+    Rung("reduce", "torch.compile, reduce-overhead instead", _with_cudnn(_eager(False, "reduce-overhead")),
         cuda=True, slow=True),
-    Row("fused", "fast path: fused weights, plain torch stages", _fast(ops=_plain, graph=False)),
-    Row("graph", "+ six steps in one CUDA graph", _fast(ops=_without(*STAGES)), cuda=True),
-    Row("norms", "+ norms by Triton", _fast(ops=_without("double", "temporal", "gate", "attention")),
+    Rung("fused", "fast path: fused weights, plain torch stages", _fast(ops=_plain, graph=False)),
+    Rung("graph", "+ six steps in one CUDA graph", _fast(ops=_without(*STAGES)), cuda=True),
+    Rung("norms", "+ norms by Triton", _fast(ops=_without("double", "temporal", "gate", "attention")),
         cuda=True),
-    Row("double", "+ up-sampling convolutions in four phases",
+    Rung("double", "+ up-sampling convolutions in four phases",
         _fast(ops=_without("temporal", "gate", "attention")), cuda=True),
-    Row("temporal", "+ temporal attention by Triton", _fast(ops=_without("gate", "attention")), cuda=True),
-    Row("gate", "+ GEGLU's gate in one pass by Triton", _fast(ops=_without("attention")), cuda=True),
-    Row("attention", "+ spatial and audio attention of small heads by Triton",
+    Rung("temporal", "+ temporal attention by Triton", _fast(ops=_without("gate", "attention")), cuda=True),
+    Rung("gate", "+ GEGLU's gate in one pass by Triton", _fast(ops=_without("attention")), cuda=True),
+    Rung("attention", "+ spatial and audio attention of small heads by Triton",
         _fast(ops=_attending(narrow=False, sampled=False)), cuda=True),
-    Row("sampled", "+ spatial softmax without a running maximum", _fast(ops=_attending(narrow=False)),
+    Rung("sampled", "+ spatial softmax without a running maximum", _fast(ops=_attending(narrow=False)),
         cuda=True),
-    Row("narrow", "+ its logits from 48 columns of 64: the exact tier without QuACK",
+    Rung("narrow", "+ its logits from 48 columns of 64: the exact tier without QuACK",
         _fast(ops=_attending()), cuda=True),
-    Row("exact", "the exact tier, with GEGLU by QuACK where that is installed", _fast(), cuda=True),
-    Row("nograph", "exact, without the graph", _fast(graph=False), cuda=True),
-    *(Row(f"try-{key}", f"exact, but {text}", _fast(tier=Tier(key, text, **options)),
+    Rung("exact", "the exact tier, with GEGLU by QuACK where that is installed", _fast(), cuda=True),
+    Rung("nograph", "exact, without the graph", _fast(graph=False), cuda=True),
+    *(Rung(f"try-{key}", f"exact, but {text}", _fast(tier=Tier(key, text, **options)),
           slow="-" in key)  # one step by itself
       for key, text, options in TRIALS),
-    *(Row(f"tier-{name}", tier.text, _fast(tier=tier)) for name, tier in TIERS.items() if name != "exact"),
+    *(Rung(f"tier-{name}", tier.text, _fast(tier=tier)) for name, tier in TIERS.items() if name != "exact"),
 ]  # fmt: skip
