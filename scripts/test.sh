@@ -1,5 +1,9 @@
 #!/usr/bin/env bash
-# Installs the tools and runs every check: ruff, mypy, import-linter, pytest. Arguments go to pytest.
+# Installs the tools and runs every check: ruff, mypy, import-linter, pytest with coverage. Arguments go to pytest.
+#
+#   scripts/test.sh                 everything
+#   scripts/test.sh --fast          the pure tests, in under a minute: no processes, no browser, no golden numbers
+#   scripts/test.sh tests/gateway   everything of one folder
 set -u
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P) || exit 1
 # shellcheck source=scripts/setup_env.sh
@@ -32,16 +36,32 @@ check() { # check NAME COMMAND…: run it, remember a failure
   "$@" || failed+=("$name")
 }
 
-system_packages
+# Tests that are none of these need no process, no browser, no GPU and no quiet machine.
+pure='not process and not browser and not gpu and not parity and not timing and not slow'
+
+fast=no
+if [ "${1:-}" = --fast ]; then
+  fast=yes
+  shift
+fi
+
+[ "$fast" = yes ] || system_packages
 install_env requirements.lock requirements-dev.lock
 bin=$venv/bin
 
 failed=()
 check ruff "$bin/ruff" check .
-check mypy "$bin/mypy"
-check import-linter "$bin/lint-imports"
+check 'ruff format' "$bin/ruff" format --check .
+if [ "$fast" = no ]; then
+  check mypy "$bin/mypy"
+  check import-linter "$bin/lint-imports"
+fi
 if [ ${#failed[@]} -gt 0 ]; then
   die "failed: ${failed[*]}"
 fi
 say "== pytest"
-exec "$bin/python" -m pytest "$@"
+if [ "$fast" = yes ]; then
+  exec "$bin/python" -m pytest -m "$pure" "$@"
+fi
+# Coverage counts this process alone: measuring the stages too would slow down what the tests of times judge.
+exec "$bin/python" -m pytest --cov --cov-report=term:skip-covered "$@"
