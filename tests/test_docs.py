@@ -1,7 +1,8 @@
-"""The documentation: its links lead somewhere."""
+"""The documentation: its links lead somewhere, its map and its table of dependencies are complete."""
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -87,3 +88,20 @@ def test_the_map_has_a_line_for_each_module_and_no_other() -> None:
     assert len(lines) == len(set(lines)), "a module has two lines"
     assert modules() - set(lines) == set(), "without a line in docs/structures.md"
     assert set(lines) - modules() == set(), "in docs/structures.md, and not in the tree"
+
+
+def test_the_table_of_dependencies_names_each_of_them() -> None:
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no reader of TOML")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"].values()
+    wanted = [*project["dependencies"], *(one for extra in extras for one in extra)]
+    names = {re.split(r"[\[<>=~!; ]", one, maxsplit=1)[0].lower() for one in wanted}
+    for manifest in tracked("*package.json"):
+        described = json.loads(manifest.read_text(encoding="utf-8"))
+        names |= {*described.get("dependencies", {}), *described.get("devDependencies", {})}
+    text = (ROOT / "docs/decisions.md").read_text(encoding="utf-8").lower()
+    tables = text[text.index("## dependencies") : text.index("## kept by hand")]
+    rows = re.findall(r"^\| ([^|]+) \|", tables, re.MULTILINE)
+    listed = {name.strip() for row in rows for name in row.split(",")} - {"package", "---"}
+    assert names - listed == set(), "without a row in docs/decisions.md"
+    assert listed - names == set(), "in docs/decisions.md, and not a dependency"
