@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[4]
 #: Packages that ship, in the order of a clip's way; `tests` is measured beside them.
 SHIPPED = ("protocol", "gateway", "audio_worker", "gpu_worker", "encoder_worker", "scripts", "demo")
 #: Pages that are held to the bounds of the English; docs/lab is not.
-PAGES = ("README.md", "protocol/SPEC.md", "docs")
+PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "protocol/SPEC.md", "docs")
 PAGE_CODE = (".js", ".mjs", ".css", ".html")
 
 
@@ -68,7 +68,7 @@ def tracked_files(tree: Path) -> list[Path]:
 
 
 def pages(tracked: Iterable[Path]) -> dict[str, list[Path]]:
-    """Markdown pages by group: README, SPEC, and docs without docs/lab."""
+    """Markdown pages by group of `PAGES`, without docs/lab."""
     found: dict[str, list[Path]] = {group: [] for group in PAGES}
     for path in tracked:
         if path.suffix == ".md" and not path.is_relative_to("docs/lab"):
