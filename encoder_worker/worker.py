@@ -19,6 +19,7 @@ from protocol.model.config import ModelConfig
 from protocol.model.hardware.devices import decoder_device
 from protocol.model.hardware.gpu_memory import device_memory
 from protocol.model.hardware.threads import thread_count
+from protocol.model.vae_folder import VaeFolder
 from protocol.process.compute import Output
 from protocol.process.ledger import JobLedger
 from protocol.process.settings import Settings
@@ -58,7 +59,7 @@ class EncoderWorker(Worker):
         device = decoder_device(settings)
         if device.type == "cuda":
             self._pool = JpegPool(self._jpeg, threads_for(os.cpu_count() or 1, gpu=True))
-        vae = load_decoder(config.pretrained_vae_path)
+        vae = load_decoder(VaeFolder.of(config))
         fast = "eight_bit" if settings.tier == "fast" else "exact"
         decoder = ClipDecoder(vae, device, settings.dtype, fast=fast)
         seconds = decoder.warm_up(height // vae.factor, width // vae.factor) / decoder.chunk

@@ -1,23 +1,19 @@
 """The decoder half of a VAE folder: diffusers' AutoencoderKL or AutoencoderTiny, or our AutoencoderLite.
 
-`DECODERS` maps the folder's `_class_name` to how its decoder is built; a new kind is one entry.
+`DECODERS` maps a class's name to the module that is its decoder. The class is chosen, and the folder read,
+by `protocol.model.vae_folder`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from encoder_worker.vae.lite_decoder import LiteDecoder
-from protocol.model.checkpoint import CheckpointError, load_into, modern_vae_keys, read_state_dict
-from protocol.model.config import latent_scaling
-
-WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+from protocol.model.vae_folder import VaeFolder, latent_scaling, load_half, vae_factor
 
 
 class Decoder(nn.Module):
@@ -33,11 +29,11 @@ class Decoder(nn.Module):
     shift: float
     """Added after the division."""
 
-    def __init__(self, config: Mapping[str, Any], factor: int) -> None:
+    def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
         self.kind = config["_class_name"]
         self.channels = int(config["latent_channels"])
-        self.factor = factor
+        self.factor = vae_factor(config)
         self.scaling, self.shift = latent_scaling(config)
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
@@ -50,8 +46,8 @@ class KLDecoder(Decoder):
     def __init__(self, config: Mapping[str, Any]) -> None:
         from diffusers import AutoencoderKL
 
-        super().__init__(config, 2 ** (len(config["block_out_channels"]) - 1))
-        with torch.device("meta"):
+        super().__init__(config)
+        with torch.device("meta"):  # its values come from the file
             vae = AutoencoderKL.from_config(dict(config))
         self.decoder = vae.decoder
         self.post_quant_conv = vae.post_quant_conv
@@ -69,8 +65,8 @@ class TinyDecoder(Decoder):
     def __init__(self, config: Mapping[str, Any]) -> None:
         from diffusers import AutoencoderTiny
 
-        super().__init__(config, 2 ** (len(config["decoder_block_out_channels"]) - 1))
-        with torch.device("meta"):
+        super().__init__(config)
+        with torch.device("meta"):  # its values come from the file
             vae = AutoencoderTiny.from_config(dict(config))
         self.decoder = vae.decoder
 
@@ -83,7 +79,7 @@ class LiteVaeDecoder(Decoder):
     """The bundled model's own decoder."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        super().__init__(config, 2 ** len(config["decoder_widths"]))
+        super().__init__(config)
         self.decoder = LiteDecoder(config)
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
@@ -98,32 +94,10 @@ DECODERS: dict[str, Callable[[Mapping[str, Any]], Decoder]] = {
 }
 
 
-def load_decoder(folder: str | Path) -> Decoder:
-    """The decoder of a VAE folder (`config.json` and weights), float32 on the CPU, eval.
+def load_decoder(folder: VaeFolder) -> Decoder:
+    """The decoder of a VAE folder, float32 on the CPU, in evaluation mode.
 
     Raises:
-        CheckpointError: a file is missing or damaged, a key is missing, left over or of the wrong shape;
-            names file and key.
+        ConfigError, CheckpointError: a file does not fit; names the file and the key.
     """
-    folder = Path(folder)
-    config_file = folder / "config.json"
-    try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{config_file}: cannot be read: {error}") from error
-    name = config.get("_class_name") if isinstance(config, dict) else None
-    if name not in DECODERS:
-        raise CheckpointError(
-            f"{config_file}: _class_name is {name!r}; the encoder worker knows {', '.join(DECODERS)}"
-        )
-    try:
-        decoder = DECODERS[name](config)
-    except (KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{config_file}: not a configuration of {name}: {error!r}") from error
-    files = [folder / file for file in WEIGHTS if (folder / file).is_file()]
-    if not files:
-        raise CheckpointError(f"{folder}: holds neither {WEIGHTS[0]} nor {WEIGHTS[1]}")
-    state = modern_vae_keys(read_state_dict(files[0]))
-    half = {key: value for key, value in state.items() if not key.startswith(("encoder.", "quant_conv."))}
-    load_into(decoder, half, file=files[0], dtype=torch.float32)
-    return decoder.eval().requires_grad_(False)
+    return load_half(folder, "decoder", DECODERS)

@@ -1,23 +1,20 @@
 """The encoder half of a VAE folder: the reference picture to scaled latents.
 
-`ENCODERS` maps the folder's `_class_name` to how its encoder is built; a new kind is one entry.
+`ENCODERS` maps a class's name to the function that builds its encoder. The class is chosen, and the folder
+read, by `protocol.model.vae_folder`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor, nn
 
 from gpu_worker.avatars.lite_encoder import LiteEncoder
-from protocol.model.checkpoint import CheckpointError, load_into, modern_vae_keys, read_state_dict
-from protocol.model.config import ConfigError, latent_scaling, read_json
+from protocol.model.vae_folder import VaeFolder, latent_scaling, load_half, vae_factor
 
-WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 Config = Mapping[str, Any]
 
 
@@ -29,13 +26,13 @@ class VaeEncoder(nn.Module):
     """
 
     def __init__(
-        self, config: Config, levels: int, encoder: nn.Module, quant_conv: nn.Module | None = None
+        self, config: Config, factor: int, encoder: nn.Module, quant_conv: nn.Module | None = None
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.quant_conv = quant_conv
         self.channels = int(config["latent_channels"])
-        self.factor = 2 ** (levels - 1)
+        self.factor = factor
         self.scaling_factor, self.shift_factor = latent_scaling(config)
 
     def forward(self, pictures: Tensor) -> Tensor:
@@ -49,16 +46,16 @@ class VaeEncoder(nn.Module):
 
 def _kl(config: Config) -> VaeEncoder:
     vae = AutoencoderKL.from_config(dict(config))
-    return VaeEncoder(config, len(config["block_out_channels"]), vae.encoder, vae.quant_conv)
+    return VaeEncoder(config, vae_factor(config), vae.encoder, vae.quant_conv)
 
 
 def _tiny(config: Config) -> VaeEncoder:
     vae = AutoencoderTiny.from_config(dict(config))
-    return VaeEncoder(config, len(config["encoder_block_out_channels"]), vae.encoder)
+    return VaeEncoder(config, vae_factor(config), vae.encoder)
 
 
 def _lite(config: Config) -> VaeEncoder:
-    return VaeEncoder(config, len(config["encoder_widths"]), LiteEncoder(config).encoder)
+    return VaeEncoder(config, vae_factor(config), LiteEncoder(config).encoder)
 
 
 ENCODERS: dict[str, Callable[[Config], VaeEncoder]] = {
@@ -68,29 +65,10 @@ ENCODERS: dict[str, Callable[[Config], VaeEncoder]] = {
 }
 
 
-def load_vae_encoder(folder: Path, class_name: str | None = None) -> VaeEncoder:
+def load_vae_encoder(folder: VaeFolder) -> VaeEncoder:
     """The encoder of a VAE folder, float32 on the CPU, in evaluation mode.
 
-    class_name overrides the folder's `_class_name`. Raises ConfigError or CheckpointError naming file and
-    key.
+    Raises:
+        ConfigError, CheckpointError: a file does not fit; names the file and the key.
     """
-    file = folder / "config.json"
-    config = read_json(file)
-    name = class_name or config.get("_class_name")
-    if name not in ENCODERS:
-        raise ConfigError(f"{file}: _class_name: {name!r} is not one of {', '.join(ENCODERS)}")
-    try:
-        # Built without values, since all of them come from the file.
-        with torch.device("meta"):
-            encoder = ENCODERS[name](config)
-    except KeyError as error:
-        raise ConfigError(f"{file}: {error.args[0]} is missing") from error
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{file}: not a configuration of {name}: {error}") from error
-    weights = next((folder / candidate for candidate in WEIGHTS if (folder / candidate).is_file()), None)
-    if weights is None:
-        raise CheckpointError(f"{folder}: holds neither {' nor '.join(WEIGHTS)}")
-    state = modern_vae_keys(read_state_dict(weights))
-    decoder = ("decoder.*", "post_quant_conv.*")
-    load_into(encoder, state, file=weights, allow_unexpected=decoder, dtype=torch.float32)
-    return encoder.eval().requires_grad_(False)
+    return load_half(folder, "encoder", ENCODERS)

@@ -22,6 +22,7 @@ from gpu_worker.denoiser.model import (
 from gpu_worker.denoiser.sampler import SchedulerConfig, SchedulerError
 from protocol.model.checkpoint import load_into, read_state_dict
 from protocol.model.config import ConfigError, ModelConfig
+from protocol.model.vae_folder import VaeFolder
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def load_models(config: ModelConfig, device: torch.device, dtype: torch.dtype) -
         scheduler = SchedulerConfig.from_dict(config.noise_scheduler_kwargs)
     except (SchedulerError, TypeError) as error:
         raise ConfigError(f"{config.path}: noise_scheduler_kwargs: {error}") from error
-    vae_encoder = load_vae_encoder(config.pretrained_vae_path, config.vae_class)
+    vae_encoder = load_vae_encoder(VaeFolder.of(config))
     if vae_encoder.channels != denoiser_config.in_channels:
         raise ConfigError(
             f"{config.path}: the VAE's latents have {vae_encoder.channels} channels, "

@@ -8,13 +8,12 @@ import numpy as np
 
 from gpu_worker.avatars.store import SUFFIXES
 from protocol.model.assets import avatar_paths, named_files, pose_paths
-from protocol.model.config import ModelConfig, read_json
+from protocol.model.config import ModelConfig
+from protocol.model.vae_folder import VaeFolder
 from protocol.process.settings import Settings
 from protocol.wire.messages import Array16, Clip, InfoValue
 
 logger = logging.getLogger(__name__)
-
-_ENCODER_WIDTHS = ("encoder_widths", "encoder_block_out_channels", "block_out_channels")
 
 
 class PassthroughEngine:
@@ -76,8 +75,6 @@ def picture_size(settings: Settings, config: ModelConfig) -> tuple[int, int]:
 
 def latent_shape(settings: Settings, config: ModelConfig) -> tuple[int, int, int]:
     """(channels, h, w) of a frame's latent, by the VAE's config.json."""
-    vae = read_json(config.pretrained_vae_path / "config.json")
-    widths = next((vae[key] for key in _ENCODER_WIDTHS if key in vae), (0,) * 4)
-    factor = 2 ** (len(widths) - 1)
+    vae = VaeFolder.of(config)
     width, height = picture_size(settings, config)
-    return int(vae.get("latent_channels", 4)), height // factor, width // factor
+    return vae.latent_channels, height // vae.factor, width // vae.factor

@@ -109,16 +109,6 @@ def _refuse_lfs_pointer(path: Path) -> None:
         raise ConfigError(pointer)
 
 
-def latent_scaling(vae_config: Mapping[str, Any]) -> tuple[float, float]:
-    """(factor, shift) of a VAE's `config.json`: the denoiser's latents are (latents - shift) · factor.
-
-    Files of Stable Diffusion's first VAEs have no factor; AutoencoderKL's default is theirs.
-    """
-    default = 0.18215 if vae_config.get("_class_name") == "AutoencoderKL" else 1.0
-    factor, shift = vae_config.get("scaling_factor"), vae_config.get("shift_factor")
-    return float(default if factor is None else factor), float(0.0 if shift is None else shift)
-
-
 def _base_unet_file(base: Path) -> Path:
     """`unet/config.json` of a whole base model, or `config.json` of its UNet alone."""
     nested = base / "unet" / "config.json"

@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from encoder_worker.decode import ClipDecoder, DecodeError, plans_for
 from encoder_worker.vae.decoders import load_decoder
 from protocol.model.checkpoint import CheckpointError
+from protocol.model.config import ConfigError
+from protocol.model.vae_folder import VaeFolder
 from tests.encoder_worker.folders import make_kl, make_lite, make_tiny
 from tests.helpers.parity import draw_weights, golden, relative_error, tiny_configs
 
@@ -39,7 +41,7 @@ def close(decoder: ClipDecoder, scaled: np.ndarray, wanted: np.ndarray) -> None:
 def test_kl(tmp_path: Path) -> None:
     vae, scaled = make_kl(tmp_path), latents()
     wanted = vae.decode(torch.from_numpy(scaled).float() / vae.config.scaling_factor).sample
-    decoder = load_decoder(tmp_path)
+    decoder = load_decoder(VaeFolder.open(tmp_path))
     assert (decoder.kind, decoder.channels, decoder.factor) == ("AutoencoderKL", 4, 2)
     close(ClipDecoder(decoder, CPU, "float32"), scaled, to_pixels(wanted))
 
@@ -48,7 +50,7 @@ def test_kl(tmp_path: Path) -> None:
 def test_tiny(tmp_path: Path) -> None:
     vae, scaled = make_tiny(tmp_path), latents()
     wanted = vae.decode(torch.from_numpy(scaled).float()).sample
-    decoder = load_decoder(tmp_path)
+    decoder = load_decoder(VaeFolder.open(tmp_path))
     assert decoder.factor == 4
     close(ClipDecoder(decoder, CPU, "float32"), scaled, to_pixels(wanted))
 
@@ -56,7 +58,7 @@ def test_tiny(tmp_path: Path) -> None:
 @torch.no_grad()
 def test_lite(tmp_path: Path) -> None:
     lite, scaled = make_lite(tmp_path), latents()
-    decoder = load_decoder(tmp_path)
+    decoder = load_decoder(VaeFolder.open(tmp_path))
     assert decoder.factor == 4
     close(
         ClipDecoder(decoder, CPU, "float32"), scaled, to_pixels(lite(torch.from_numpy(scaled).float() / 0.5))
@@ -69,7 +71,9 @@ def test_decoder_matches_the_official_numbers(tmp_path: Path) -> None:
     vae = AutoencoderKL.from_config(tiny_configs()["vae"])
     draw_weights(vae, "vae")
     vae.save_pretrained(tmp_path)
-    error = relative_error(load_decoder(tmp_path)(torch.from_numpy(numbers["z"])), numbers["decoded"])
+    error = relative_error(
+        load_decoder(VaeFolder.open(tmp_path))(torch.from_numpy(numbers["z"])), numbers["decoded"]
+    )
     print(f"parity: VAE decode rel err {error:.1e}")
     assert error <= 1e-4
 
@@ -92,16 +96,16 @@ def test_attention_names_of_older_conversions(tmp_path: Path) -> None:
         old[name] = value[:, :, None, None].contiguous() if convolution else value
     save_file(old, file)
     z = torch.randn(1, 4, 4, 4)
-    torch.testing.assert_close(load_decoder(tmp_path)(z), vae.decode(z).sample)
+    torch.testing.assert_close(load_decoder(VaeFolder.open(tmp_path))(z), vae.decode(z).sample)
 
 
 def test_the_plan_is_chosen_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_lite(tmp_path)
     monkeypatch.setattr("protocol.model.hardware.dtypes.cpu_has_bfloat16", lambda: True)
-    decoder = ClipDecoder(load_decoder(tmp_path), CPU, "auto")
+    decoder = ClipDecoder(load_decoder(VaeFolder.open(tmp_path)), CPU, "auto")
     assert decoder.plan in plans_for(CPU, "auto") and len(plans_for(CPU, "auto")) == 3
     assert decoder.warm_up(4, 4) > 0
-    exact = ClipDecoder(load_decoder(tmp_path), CPU, "float32")
+    exact = ClipDecoder(load_decoder(VaeFolder.open(tmp_path)), CPU, "float32")
     assert exact.plan.dtype == torch.float32
     for fast, slow in zip(decoder.decode(latents()), exact.decode(latents()), strict=True):
         assert np.abs(fast.astype(int) - slow.astype(int)).max() <= 3
@@ -109,7 +113,7 @@ def test_the_plan_is_chosen_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_refusals(tmp_path: Path) -> None:
     make_lite(tmp_path)
-    decoder = ClipDecoder(load_decoder(tmp_path), CPU, "float32")
+    decoder = ClipDecoder(load_decoder(VaeFolder.open(tmp_path)), CPU, "float32")
     with pytest.raises(DecodeError, match=r"shape \(5, 8, 6, 4\); this VAE takes 4 channels"):
         next(decoder.decode(latents(channels=8)))
     broken = latents()
@@ -120,7 +124,7 @@ def test_refusals(tmp_path: Path) -> None:
 
 def test_an_overflowing_decoder_is_told(tmp_path: Path) -> None:
     make_lite(tmp_path)
-    vae = load_decoder(tmp_path)
+    vae = load_decoder(VaeFolder.open(tmp_path))
     for parameter in vae.parameters():
         parameter.mul_(1e30)
     with pytest.raises(DecodeError, match="output is not finite"):
@@ -128,8 +132,8 @@ def test_an_overflowing_decoder_is_told(tmp_path: Path) -> None:
 
 
 def test_damaged_folders_name_file_and_key(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"config\.json"):
-        load_decoder(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match=r"config\.json"):
+        load_decoder(VaeFolder.open(tmp_path / "nowhere"))
     make_kl(tmp_path)
     file = tmp_path / "diffusion_pytorch_model.safetensors"
     whole = load_file(file)
@@ -139,12 +143,12 @@ def test_damaged_folders_name_file_and_key(tmp_path: Path) -> None:
     for state, key in [(missing, "conv_out.bias"), (wrong, "conv_in.weight"), (extra, "surprise")]:
         save_file(state, file)
         with pytest.raises(CheckpointError) as error:
-            load_decoder(tmp_path)
+            load_decoder(VaeFolder.open(tmp_path))
         assert key in str(error.value) and str(file) in str(error.value)
     file.unlink()
-    with pytest.raises(CheckpointError, match="holds neither"):
-        load_decoder(tmp_path)
+    with pytest.raises(CheckpointError, match="holds none of"):
+        load_decoder(VaeFolder.open(tmp_path))
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "_class_name": "VQModel"}))
-    with pytest.raises(CheckpointError, match="_class_name is 'VQModel'"):
-        load_decoder(tmp_path)
+    with pytest.raises(ConfigError, match="_class_name: 'VQModel' is not one of"):
+        load_decoder(VaeFolder.open(tmp_path))

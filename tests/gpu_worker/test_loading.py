@@ -15,6 +15,7 @@ import yaml
 from gpu_worker.avatars.vae_encoder import load_vae_encoder
 from gpu_worker.denoiser.loading import Models, load_models
 from protocol.model.config import ModelConfig
+from protocol.model.vae_folder import VaeFolder
 from protocol.process.settings import SettingsError
 from tests.helpers.official_layout import WEIGHTS, write_official_layout
 
@@ -227,7 +228,7 @@ def test_tiny_autoencoder(tmp_path: Path) -> None:
         num_decoder_blocks=(1,) * 4,
     ).eval()
     save_vae(tmp_path, {**vae.config, "_class_name": "AutoencoderTiny"}, vae.state_dict())
-    encoder = load_vae_encoder(tmp_path)
+    encoder = load_vae_encoder(VaeFolder.open(tmp_path))
     picture = torch.rand(1, 3, 32, 32) * 2 - 1
     with torch.no_grad():
         torch.testing.assert_close(encoder(picture), vae.encode(picture).latents)
@@ -247,7 +248,7 @@ def test_lite_autoencoder(tmp_path: Path) -> None:
     }
     lite = LiteEncoder(config)
     save_vae(tmp_path, config, {**lite.state_dict(), "decoder.conv.weight": torch.zeros(1)})
-    encoder = load_vae_encoder(tmp_path)
+    encoder = load_vae_encoder(VaeFolder.open(tmp_path))
     picture = torch.rand(1, 3, 16, 16) * 2 - 1
     with torch.no_grad():
         torch.testing.assert_close(encoder(picture), lite(picture) * 0.5)

@@ -42,7 +42,7 @@ def models(tiny: TinyModels, vae: AutoencoderKL) -> Models:
         tiny.denoiser,
         tiny.reference,
         tiny.pose_encoder,
-        VaeEncoder({**vae.config, "_class_name": "AutoencoderKL"}, 4, vae.encoder, vae.quant_conv),
+        VaeEncoder({**vae.config, "_class_name": "AutoencoderKL"}, 8, vae.encoder, vae.quant_conv),
         SchedulerConfig.from_dict(tiny_configs()["noise_scheduler_kwargs"]),
         model_config(steps=6),
         torch.device("cpu"),

@@ -28,6 +28,7 @@ from gpu_worker.avatars.vae_encoder import VaeEncoder, load_vae_encoder
 from gpu_worker.engine.serve import DenoiserEngine
 from protocol.model.config import ModelConfig
 from protocol.model.hardware.devices import decoder_device
+from protocol.model.vae_folder import VaeFolder
 from protocol.process.settings import Settings
 from protocol.wire.clock import FULL_RATE, SAMPLE_RATE, frames_of_clip, pts_after
 from protocol.wire.messages import Array16, Clip, InfoValue, Latents, Pcm
@@ -65,7 +66,7 @@ class StreamingPath:
         self.config = ModelConfig.load(settings.config)
         self._features = FeatureExtractor.load(self.config, settings)
         device = decoder_device(settings)
-        self._decoder = ClipDecoder(load_decoder(self.config.pretrained_vae_path), device, settings.dtype)
+        self._decoder = ClipDecoder(load_decoder(VaeFolder.of(self.config)), device, settings.dtype)
         self._jpeg = JpegEncoder(settings.jpeg_quality)
         # Last, because it sets the number of threads for what is heaviest.
         self._engine = DenoiserEngine(settings)
@@ -112,7 +113,7 @@ class StreamingPath:
     def through_vae(self, picture: Picture) -> Picture:
         """A picture (H, W, 3) encoded, decoded and sent as JPEG: what is lost without any denoising."""
         if self._encoder is None:
-            self._encoder = load_vae_encoder(self.config.pretrained_vae_path, self.config.vae_class)
+            self._encoder = load_vae_encoder(VaeFolder.of(self.config))
         with torch.inference_mode():
             latents = self._encoder(
                 torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1

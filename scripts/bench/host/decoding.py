@@ -64,10 +64,11 @@ def main() -> None:
     from encoder_worker.vae.decoders import load_decoder
     from protocol.model.config import ModelConfig
     from protocol.model.hardware.devices import decoder_device
+    from protocol.model.vae_folder import VaeFolder
 
     torch.set_num_threads(thread_count(settings))
     config = ModelConfig.load(settings.config)
-    vae = load_decoder(config.pretrained_vae_path)
+    vae = load_decoder(VaeFolder.of(config))
     decoder = ClipDecoder(vae, decoder_device(settings), settings.dtype)
     height, width = settings.height or config.height, settings.width or config.width
     shape = (FRAMES, vae.channels, height // vae.factor, width // vae.factor)

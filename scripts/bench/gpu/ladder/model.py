@@ -73,7 +73,7 @@ def make_models(device: torch.device, steps: int, tiny: bool) -> Models:
         draw(module, seed)
     for name, buffer in denoiser.named_buffers():
         buffer.copy_(pe[name])
-    vae = VaeEncoder({"latent_channels": 4, "scaling_factor": 1.0}, 8, nn.Conv2d(3, 4, 8, stride=8))
+    vae = VaeEncoder({"latent_channels": 4, "scaling_factor": 1.0}, 128, nn.Conv2d(3, 4, 8, stride=8))
     return Models(
         denoiser, reference, PoseEncoder(denoiser.config.block_out_channels[0]), vae,
         SchedulerConfig.from_dict(INFERENCE["noise_scheduler_kwargs"]), _config(steps), device, torch.float32,
