@@ -17,20 +17,13 @@ from gpu_worker.avatars.vae_encoder import ENCODERS
 from gpu_worker.denoiser.loading import load_models
 from protocol.model.config import ConfigError, ModelConfig
 from protocol.model.vae_folder import VAE_CLASSES, VaeFolder, latent_scaling
-from protocol.process.metrics import Metrics
 from protocol.process.settings import load_settings
 from protocol.process.stage import Stage
+from tests.encoder_worker.test_worker import FakeStage
 from tests.helpers.official_layout import write_official_layout
 
 CPU = torch.device("cpu")
 SIDE = 64
-
-
-class WarmStage:
-    """The parts of a stage that an encoder worker's warm-up reads."""
-
-    warm = True
-    metrics = Metrics()
 
 
 def write_model(folder: Path, class_name: str | None, vae_class: str) -> tuple[Path, AutoencoderKL]:
@@ -58,7 +51,7 @@ def test_the_configurations_class_counts_in_both_workers(tmp_path: Path, class_n
     torch.testing.assert_close(latents, vae.encode(picture).latent_dist.mean * 0.18215)
 
     settings = load_settings(["--config", str(path), "--gpu-devices", "cpu", "--dtype", "float32"], {})
-    worker = EncoderWorker(settings, cast("Stage", WarmStage()))
+    worker = EncoderWorker(settings, cast("Stage", FakeStage()))
     worker.warm_up()
     assert worker.info()["vae"] == "AutoencoderKL"
     given = latents.half().numpy()
