@@ -26,15 +26,17 @@ from protocol.model.vae_folder import VaeFolder
 
 logger = logging.getLogger(__name__)
 
+#: In the name of every parameter of a motion module.
 MOTION = ".motion_modules."
-# Computed, and so left out of some files.
+
+#: Parameters that are computed, and so are left out of some files.
 COMPUTED = ("*.pos_encoder.pe",)
 M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass
 class Models:
-    """Everything that the GPU worker runs: networks in `dtype` on `device`, the VAE's encoder in float32."""
+    """The networks of the GPU worker, in `dtype` on `device`; the VAE's encoder is in float32."""
 
     denoiser: DenoisingUNet3D
     reference: ReferenceUNet2D
@@ -47,10 +49,11 @@ class Models:
 
 
 def load_models(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Models:
-    """Build and fill the networks of a configuration.
+    """Builds and fills the networks of a configuration.
 
-    Raises ConfigError or CheckpointError (both SettingsError) naming the file and the key that is missing,
-    unexpected, of the wrong shape or impossible.
+    Raises:
+        ConfigError, CheckpointError: a key is missing, unexpected, of the wrong shape or impossible. The
+            message names it and the file. Both are SettingsErrors.
     """
     base = config.base_unet_config()
     try:
@@ -89,7 +92,7 @@ def load_models(config: ModelConfig, device: torch.device, dtype: torch.dtype) -
 
 
 def _load_denoiser(unet: UNetConfig, config: ModelConfig, dtype: torch.dtype) -> DenoisingUNet3D:
-    """Denoiser and motion modules; where both files hold a key the denoiser's counts, as officially."""
+    """Denoiser with its motion modules. Where both files hold a key, the denoiser's counts, as officially."""
     denoiser = _on_meta(lambda: DenoisingUNet3D(unet))
     state = read_state_dict(config.denoising_unet_path)
     if config.motion_module_path is None:
@@ -137,7 +140,7 @@ def _load(build: Callable[[], M], file: Path, dtype: torch.dtype) -> M:
 
 
 def _on_meta(build: Callable[[], M]) -> M:
-    # Without values: initialising a billion parameters takes longer than reading them from the file.
+    # The meta device gives no values: initialising a billion of them takes longer than reading them.
     with torch.device("meta"):
         return build()
 
@@ -149,5 +152,5 @@ def channels_last(module: nn.Module) -> None:
 
 
 def _frozen(module: M, dtype: torch.dtype) -> M:
-    # Also converts what was computed and not loaded.
+    # Tables that are computed and not loaded are converted too.
     return module.to(dtype).eval().requires_grad_(False)

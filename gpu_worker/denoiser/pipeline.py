@@ -28,7 +28,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AvatarCache:
-    """An avatar made ready: scaled latents (1, C, h, w) of its picture, the denoiser's keys and values."""
+    """An avatar made ready.
+
+    Attributes:
+        latents: scaled latents (1, C, h, w) of its picture, float32.
+        reference: the denoiser's keys and values of it.
+    """
 
     latents: Tensor
     reference: ReferenceCache
@@ -36,22 +41,30 @@ class AvatarCache:
 
 @dataclass(frozen=True)
 class AudioCache:
-    """Audio keys and values of a clip, by block, and those of silence for the unconditional half."""
+    """Audio keys and values of a clip.
+
+    Attributes:
+        conditional: of the clip's tokens, by block.
+        unconditional: of silence, by block, for the unconditional half of guidance; None without guidance.
+    """
 
     conditional: tuple[KeysValues, ...]
     unconditional: tuple[KeysValues, ...] | None
 
 
 class ClipDenoiser:
-    """Makes clips of latents, one after another, of one model.
+    """Makes clips of latents with one model.
+
+    With `compile_unet` on CUDA, all calls must come from one thread, since CUDA graphs belong to it.
 
     Args:
         models: from `load_models`.
         steps: sampling steps, 1 or more; None for the configuration's.
         guidance_scale: 1.0 runs no unconditional half; None for the configuration's.
-        compile_unet: compile the denoiser; the first clip of each shape then takes long.
+        compile_unet: whether to compile the denoiser. The first clip of each shape then takes long.
 
-    With `compile_unet` on CUDA, all calls must come from one thread, since CUDA graphs belong to it.
+    Raises:
+        SchedulerError: steps is out of range.
     """
 
     def __init__(
@@ -76,13 +89,15 @@ class ClipDenoiser:
 
     @property
     def latent_channels(self) -> int:
+        """Channels C of the latents."""
         return self.models.denoiser.config.in_channels
 
     @torch.inference_mode()
     def prepare_reference(self, image: NDArray[np.uint8]) -> AvatarCache:
-        """Keys and values of an avatar's picture (H, W, 3) uint8 RGB, whose sides the VAE's factor divides.
+        """Latents, keys and values of an avatar's picture (H, W, 3), uint8 RGB.
 
-        Raises ValueError for another shape.
+        Raises:
+            ValueError: the picture has another shape, or the VAE's factor does not divide its sides.
         """
         begin = time.perf_counter()
         latents = self.encode_picture(image)
@@ -98,20 +113,26 @@ class ClipDenoiser:
 
     @torch.inference_mode()
     def encode_picture(self, image: NDArray[np.uint8]) -> Tensor:
-        """Scaled latents (1, C, h, w), float32, of a picture (H, W, 3) uint8 RGB."""
+        """Scaled latents (1, C, h, w), float32, of a picture (H, W, 3), uint8 RGB.
+
+        Raises:
+            ValueError: as for `prepare_reference`.
+        """
         vae = self.models.vae_encoder
         if image.ndim != 3 or image.shape[2] != 3 or any(side % vae.factor for side in image.shape[:2]):
             raise ValueError(
                 f"picture of shape {image.shape}: needs (H, W, 3), sides divisible by {vae.factor}"
             )
         picture = torch.from_numpy(np.ascontiguousarray(image)).to(self.models.device)
-        return vae(picture.permute(2, 0, 1)[None].float() / 127.5 - 1)
+        latents: Tensor = vae(picture.permute(2, 0, 1)[None].float() / 127.5 - 1)
+        return latents
 
     @torch.inference_mode()
     def encode_pose(self, maps: Tensor) -> Tensor:
-        """Pose maps (n, 3, H, W) in 0..1 → features (n, c0, h, w) of each; they may be kept."""
+        """Pose maps (n, 3, H, W) in 0..1 → features (n, c0, h, w). Each map's depend on it alone."""
         maps = maps.to(self.models.device, self.models.dtype)
-        return self.models.pose_encoder(maps.transpose(0, 1)[None])[0].transpose(0, 1)
+        features: Tensor = self.models.pose_encoder(maps.transpose(0, 1)[None])[0]
+        return features.transpose(0, 1)
 
     @torch.inference_mode()
     def project_audio(self, tokens: Tensor) -> AudioCache:
@@ -132,9 +153,12 @@ class ClipDenoiser:
     ) -> Tensor:
         """One clip: scaled latents (F, C, h, w), float32, on the device.
 
-        tokens: audio tokens (F, T, 384), or what `project_audio` made of them. pose_features: (F, c0, h, w)
-        from `encode_pose`. reference: from `prepare_reference`. init_latent: last latent (C, h, w) of the
-        clip before, for latent preservation, or None. generator: of the noise.
+        Args:
+            tokens: audio tokens (F, T, 384), or their keys and values from `project_audio`.
+            pose_features: (F, c0, h, w), from `encode_pose`.
+            reference: from `prepare_reference`.
+            init_latent: the last latent (C, h, w) of the clip before, for latent preservation; or None.
+            generator: of the noise, on the CPU.
         """
         audio = tokens if isinstance(tokens, AudioCache) else self.project_audio(tokens)
         frames, _, height, width = pose_features.shape
@@ -151,7 +175,18 @@ class ClipDenoiser:
         reference: ReferenceCache,
         start: int = 0,
     ) -> Tensor:
-        """The sampling loop of one clip from step `start` on: latents (F, C, h, w) → the same shape."""
+        """The sampling loop of one clip.
+
+        Args:
+            latents: starting latents (F, C, h, w), float32.
+            audio: from `project_audio`.
+            pose_features: (F, c0, h, w), from `encode_pose`.
+            reference: from `prepare_reference`.
+            start: number of the first step.
+
+        Returns:
+            Scaled latents (F, C, h, w), float32.
+        """
         latents = latents.transpose(0, 1)[None]
         pose = pose_features.transpose(0, 1)[None]
         orders = self._order(latents.shape[2])
@@ -169,24 +204,33 @@ class ClipDenoiser:
         reference: ReferenceCache,
         order: Tensor | None,
     ) -> Tensor:
-        """The guided prediction of step `index`, (1, C, F, h, w); pose (1, c0, F, h, w)."""
+        """The guided prediction of one step, (1, C, F, h, w).
+
+        Args:
+            latents: (1, C, F, h, w).
+            index: number of the step.
+            audio: from `project_audio`.
+            pose: pose features (1, c0, F, h, w).
+            reference: from `prepare_reference`.
+            order: positions (F,) of the frames in the motion modules; None for 0, 1, …
+        """
         if self._graphs:
             torch.compiler.cudagraph_mark_step_begin()
         x, timestep = latents.to(self.models.dtype), self._timesteps[index]
-        conditional = self._forward(x, timestep, audio.conditional, pose, reference, order)
+        conditional: Tensor = self._forward(x, timestep, audio.conditional, pose, reference, order)
         if audio.unconditional is None:
             return conditional
         if self._graphs:
             conditional = conditional.clone()  # the next replay writes over it
         # The official unconditional half has no reference, silent audio and no pose.
-        unconditional = self._forward(x, timestep, audio.unconditional, None, None, order)
+        unconditional: Tensor = self._forward(x, timestep, audio.unconditional, None, None, order)
         return unconditional + self.guidance_scale * (conditional - unconditional)
 
     def _order(self, frames: int) -> list[Tensor | None]:
         """Positions of a clip's frames at each step.
 
-        The official pipeline rotates the clip; only the motion modules know about order, so moving their
-        position encoding is the same as moving the frames.
+        The official pipeline rotates the clip. Only the motion modules depend on the frames' order, so to
+        move their position encoding is the same as to move the frames.
         """
         if not self.window_shift:
             return [None] * len(self.steps)

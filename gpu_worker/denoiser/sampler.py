@@ -23,7 +23,7 @@ PRESERVED_SHARE = 0.6
 
 
 class SchedulerError(ValueError):
-    """Scheduler options that describe no sampler here; the message names the key."""
+    """Scheduler options describe no sampler that is known here. The message names the key."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,11 @@ class SchedulerConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SchedulerConfig:
-        """Raises SchedulerError naming a key that is unknown or unsupported."""
+        """Reads `noise_scheduler_kwargs`.
+
+        Raises:
+            SchedulerError: names a key that is unknown or unsupported.
+        """
         names = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - names)
         if unknown:
@@ -84,10 +88,14 @@ def alphas_cumprod(config: SchedulerConfig) -> Tensor:
 
 @dataclass(frozen=True)
 class Step:
-    """One sampling step at `timestep`: the next latents are latent_weight · latents +
-    prediction_weight · prediction.
+    """One sampling step: the next latents are latent_weight · latents + prediction_weight · prediction.
 
-    signal, noise: what the latents are made of at this timestep, latents = signal · x0 + noise · ε.
+    Attributes:
+        timestep: of the training schedule, 0 to 999.
+        latent_weight: of the latents.
+        prediction_weight: of the prediction.
+        signal: share of x0 in the latents at this timestep, where latents = signal · x0 + noise · ε.
+        noise: share of ε in them.
     """
 
     timestep: int
@@ -97,15 +105,20 @@ class Step:
     noise: float
 
     def __call__(self, latents: Tensor, prediction: Tensor) -> Tensor:
+        """Latents and prediction of this step, of one shape → the next step's latents."""
         return self.latent_weight * latents + self.prediction_weight * prediction
 
     def noised(self, clean: Tensor, noise: Tensor) -> Tensor:
-        """What the latents of this step look like when `clean` is what they will become."""
+        """This step's latents on the way to `clean` (x0), for `noise` (ε)."""
         return self.signal * clean + self.noise * noise
 
 
 def make_steps(config: SchedulerConfig, count: int) -> tuple[Step, ...]:
-    """The `count` steps of a sampler, from noise to picture. Raises SchedulerError if out of range."""
+    """The `count` steps of a sampler, from noise to picture.
+
+    Raises:
+        SchedulerError: count is below 1 or above the training timesteps.
+    """
     if not 1 <= count <= config.num_train_timesteps:
         raise SchedulerError(f"steps must be 1 to {config.num_train_timesteps}, not {count}")
     cumulative = alphas_cumprod(config)
@@ -154,7 +167,7 @@ def _timesteps(config: SchedulerConfig, count: int) -> list[int]:
 
 
 def _step(config: SchedulerConfig, timestep: int, cumulative: float, previous: float) -> Step:
-    """DDIM without added noise: next = a'·x0 + s'·ε, x0 and ε expressed by latents x and prediction p."""
+    """DDIM without added noise: next = a'·x0 + s'·ε, with x0 and ε from latents x and prediction p."""
     a, s = math.sqrt(cumulative), math.sqrt(1 - cumulative)
     a_next, s_next = math.sqrt(previous), math.sqrt(1 - previous)
     if config.prediction_type == "v_prediction":  # x0 = a·x - s·p, ε = s·x + a·p

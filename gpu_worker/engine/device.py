@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,12 +16,18 @@ from protocol.process.settings import Settings
 
 
 def keep_compiled_code(settings: Settings) -> Path:
-    """Tells torch, Triton and QuACK to keep what they compile, and where; a place the user named stays."""
+    """Tells torch, Triton and QuACK to keep compiled code in a folder, and returns it.
+
+    A folder that the user named for torch stays. Else it is in the user's cache or, where that cannot be
+    written, in the run's folder.
+    """
     from torch._inductor.runtime import runtime_utils
 
-    if runtime_utils.cache_dir() != runtime_utils.default_cache_dir():
-        return Path(runtime_utils.cache_dir())
-    # torch's own place is in the temporary files, which many systems empty at each start
+    inductor: Any = runtime_utils  # which does not say that it exports these two
+    named = Path(inductor.cache_dir())
+    if named != Path(inductor.default_cache_dir()):
+        return named
+    # torch's own folder is among the temporary files, which many systems empty at each start.
     folder = Path.home() / ".cache" / "echomimic-live" / f"compiled-{torch.__version__}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -29,7 +35,7 @@ def keep_compiled_code(settings: Settings) -> Path:
             raise PermissionError
     except OSError:
         folder = settings.run_dir / "compiled"
-        with contextlib.suppress(OSError):  # then torch says so, or the first socket does
+        with suppress(OSError):  # then torch says so, or the first socket does
             make_folder(settings.run_dir)
             make_folder(folder)  # marked, so that the run's end removes it
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)

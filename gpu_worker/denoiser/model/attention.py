@@ -1,11 +1,11 @@
 """Attention: one entry point per use, behind a registry of backends.
 
-Layouts: queries, keys and values are (batch, tokens, width) as the linear layers make them; heads lie
-side by side in `width`. A backend may replace any of the three entry points:
+Queries, keys and values are (batch, tokens, width), as the linear layers make them. Heads lie side by side in
+`width`. A backend may replace any of the three entry points:
 
 - `attend(q, k, v, heads)`: plain attention.
-- `attend_reference(q, k, v, ref_k, ref_v, heads)`: keys and values are [frame tokens ; reference tokens],
-  where the reference's (batch / frames, tokens, width) are shared by all frames of a clip.
+- `attend_reference(q, k, v, ref_k, ref_v, heads)`: keys and values are the frame's tokens followed by the
+  reference's. The reference's (batch / frames, tokens, width) are shared by all frames of a clip.
 - `attend_temporal(q, k, v, frames, heads)`: attention over the frames at each position.
 """
 
@@ -24,17 +24,18 @@ from protocol.process.logs import first_line
 
 logger = logging.getLogger(__name__)
 
-# CUDA's fused kernels put the batch in a grid dimension of at most 65,535 blocks.
+#: Most sequences in one call: CUDA's fused kernels have a grid dimension of at most 65,535 blocks for them.
 _MAX_SDPA_BATCH = 32768
 
 
 def _split(x: Tensor, heads: int) -> Tensor:
     """(batch, tokens, width) → (batch, heads, tokens, width / heads), a view."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    split: Tensor = x.unflatten(-1, (heads, -1))
+    return split.transpose(1, 2)
 
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """torch's scaled dot product attention; (batch, tokens, width) in and out."""
+    """torch's scaled dot product attention, (batch, tokens, width) in and out."""
     out = F.scaled_dot_product_attention(_split(q, heads), _split(k, heads), _split(v, heads))
     return out.transpose(1, 2).flatten(2)
 
@@ -48,34 +49,29 @@ def share_over_frames(ref: Tensor, batch: int) -> Tensor:
 def concatenated_reference(
     q: Tensor, k: Tensor, v: Tensor, ref_k: Tensor, ref_v: Tensor, heads: int
 ) -> Tensor:
-    """Attention over [frame ; reference] by concatenating, with the active plain attention."""
+    """Attention over frame and reference: their tokens are concatenated for the active plain attention."""
     keys = torch.cat([k, share_over_frames(ref_k, k.shape[0])], dim=1)
     values = torch.cat([v, share_over_frames(ref_v, v.shape[0])], dim=1)
     return attend(q, keys, values, heads)
 
 
 def temporal_sdpa(q: Tensor, k: Tensor, v: Tensor, frames: int, heads: int) -> Tensor:
-    """Attention over frames at each position; (B·frames, positions, width) in and out."""
+    """Attention over frames at each position, (B·frames, positions, width) in and out."""
 
     def to_sequences(x: Tensor) -> Tensor:  # → (B·positions, heads, frames, head size)
-        x = x.unflatten(-1, (heads, -1)).unflatten(0, (-1, frames))
-        return x.permute(0, 2, 3, 1, 4).flatten(0, 1)
+        split: Tensor = x.unflatten(-1, (heads, -1)).unflatten(0, (-1, frames))
+        return split.permute(0, 2, 3, 1, 4).flatten(0, 1)
 
-    q5, k5, v5 = to_sequences(q), to_sequences(k), to_sequences(v)
-    parts = [
-        F.scaled_dot_product_attention(*chunk)
-        for chunk in zip(
-            q5.split(_MAX_SDPA_BATCH), k5.split(_MAX_SDPA_BATCH), v5.split(_MAX_SDPA_BATCH), strict=True
-        )
-    ]
-    out = parts[0] if len(parts) == 1 else torch.cat(parts)
-    out = out.unflatten(0, (-1, q.shape[1])).permute(0, 3, 1, 2, 4)  # (B, frames, positions, heads, size)
-    return out.flatten(0, 1).flatten(2)
+    chunks = [to_sequences(x).split(_MAX_SDPA_BATCH) for x in (q, k, v)]
+    made = [F.scaled_dot_product_attention(*chunk) for chunk in zip(*chunks, strict=True)]
+    out = made[0] if len(made) == 1 else torch.cat(made)
+    frames_first: Tensor = out.unflatten(0, (-1, q.shape[1])).permute(0, 3, 1, 2, 4)
+    return frames_first.flatten(0, 1).flatten(2)
 
 
 @dataclass(frozen=True)
 class Backend:
-    """A set of attention functions and what the log says of them."""
+    """A set of attention functions, with a description for log and status."""
 
     name: str
     description: str
@@ -91,18 +87,18 @@ _active: Backend = SDPA
 
 
 def register(name: str, factory: Factory) -> None:
-    """Add a backend. `factory(device, dtype)` returns it, or raises any exception where it does not work."""
+    """Adds a backend. `factory(device, dtype)` returns it, or raises any exception where it does not work."""
     _factories[name] = factory
 
 
 def activate(backend: Backend) -> None:
-    """Make `backend` the one that the networks use from now on in this process."""
+    """Makes the networks of this process use `backend` from now on."""
     global _active  # noqa: PLW0603 - one process serves one device, so one choice
     _active = backend
 
 
 def select(device: torch.device, dtype: torch.dtype, preferred: tuple[str, ...] = ("xformers",)) -> Backend:
-    """Activate the first of `preferred` that works on `device`, else torch's attention, and log which."""
+    """Activates the first of `preferred` that works on `device`, else torch's attention, and logs which."""
     for name in preferred:
         try:
             backend = _factories[name](device, dtype)
@@ -119,22 +115,22 @@ def select(device: torch.device, dtype: torch.dtype, preferred: tuple[str, ...] 
 
 
 def describe() -> str:
-    """What the active attention is, for logs and status."""
+    """The active attention's description, for logs and status."""
     return _active.description
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """Attention with the active backend; (batch, tokens, width) in and out."""
+    """Attention with the active backend, (batch, tokens, width) in and out."""
     return _active.attend(q, k, v, heads)
 
 
 def attend_reference(q: Tensor, k: Tensor, v: Tensor, ref_k: Tensor, ref_v: Tensor, heads: int) -> Tensor:
-    """Attention over [frame tokens ; reference tokens] with the active backend."""
+    """Attention over the frame's tokens and the reference's with the active backend."""
     return _active.attend_reference(q, k, v, ref_k, ref_v, heads)
 
 
 def attend_temporal(q: Tensor, k: Tensor, v: Tensor, frames: int, heads: int) -> Tensor:
-    """Attention over frames at each position with the active backend; (B·frames, positions, width)."""
+    """Attention over frames with the active backend, (B·frames, positions, width) in and out."""
     return _active.attend_temporal(q, k, v, frames, heads)
 
 
@@ -155,7 +151,8 @@ def _xformers(device: torch.device, dtype: torch.dtype) -> Backend:
 
     def attend_xformers(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
         q, k, v = (x.unflatten(-1, (heads, -1)) for x in (q, k, v))
-        return ops.memory_efficient_attention(q, k, v).flatten(2)
+        out: Tensor = ops.memory_efficient_attention(q, k, v)
+        return out.flatten(2)
 
     description = f"xformers {module.__version__} memory_efficient_attention"
     return Backend("xformers", description, attend=attend_xformers)
@@ -165,7 +162,14 @@ register("xformers", _xformers)
 
 
 class Attention(nn.Module):
-    """Projections of a multi-head attention; names as in diffusers (`to_q`, `to_k`, `to_v`, `to_out.0`)."""
+    """Projections of a multi-head attention, named as in diffusers (`to_q`, `to_k`, `to_v`, `to_out.0`).
+
+    Args:
+        width: of the queries' input and of the output.
+        heads: of the attention.
+        context_width: of the keys' and values' input; None for `width`.
+        inner: width of queries, keys and values; None for `width`.
+    """
 
     def __init__(
         self, width: int, heads: int, context_width: int | None = None, inner: int | None = None
@@ -180,22 +184,26 @@ class Attention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(inner, width)])
 
     def keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, tokens, context width) → keys and values, each (batch, tokens, width)."""
+        """Context (batch, tokens, context width) → keys and values, each (batch, tokens, inner)."""
         return self.to_k(context), self.to_v(context)
 
     def project_out(self, x: Tensor) -> Tensor:
-        return self.to_out[0](x)
+        """Attended values (batch, tokens, inner) → (batch, tokens, width)."""
+        out: Tensor = self.to_out[0](x)
+        return out
 
 
 class FeedForward(nn.Module):
-    """GEGLU feed-forward of expansion 4; names as in diffusers (`net.0.proj`, `net.2`)."""
+    """GEGLU feed-forward of expansion 4, named as in diffusers (`net.0.proj`, `net.2`)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.net = nn.ModuleList([_GEGLU(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width)])
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net[2](self.net[0](x))
+        """x (batch, tokens, width) → same shape."""
+        out: Tensor = self.net[2](self.net[0](x))
+        return out
 
 
 class _GEGLU(nn.Module):
@@ -204,5 +212,6 @@ class _GEGLU(nn.Module):
         self.proj = nn.Linear(width, 2 * inner)
 
     def forward(self, x: Tensor) -> Tensor:
+        value: Tensor
         value, gate = self.proj(x).chunk(2, dim=-1)
         return value * F.gelu(gate)

@@ -12,7 +12,15 @@ from gpu_worker.denoiser.model.transformer import Conditions, SpatialTransformer
 
 
 class _Level(nn.Module):
-    """Layers of one level; attention and motion are empty where the level has none."""
+    """The layers of one level. `attentions` and `motion_modules` are there where the level has them.
+
+    Args:
+        config: of the UNet.
+        level: number of the level, from the highest resolution.
+        inputs: channels that each layer takes.
+        attention: whether the layers have a spatial transformer.
+        motion: whether they have a motion module, if the UNet has any.
+    """
 
     def __init__(
         self, config: UNetConfig, level: int, inputs: list[int], attention: bool, motion: bool
@@ -32,6 +40,7 @@ class _Level(nn.Module):
         self.has_motion = motion and config.motion is not None
 
     def layer(self, index: int, x: Tensor, conditions: Conditions) -> Tensor:
+        """Layer `index`: x (B·frames, its inputs, h, w) → (B·frames, width, h, w)."""
         x = self.resnets[index](x, conditions.time, conditions.frames)
         if self.has_attention:
             x = self.attentions[index](x, conditions)
@@ -41,7 +50,7 @@ class _Level(nn.Module):
 
 
 class DownBlock(_Level):
-    """x → (x, skips); skips are every layer's output and the down-sampled one."""
+    """A level on the way down: x → (x, skips). The skips are all layers' outputs and the down-sampled one."""
 
     def __init__(self, config: UNetConfig, level: int) -> None:
         widths = config.block_out_channels
@@ -66,7 +75,10 @@ class DownBlock(_Level):
 
 
 class UpBlock(_Level):
-    """(x, skips) → x; takes its skips from the end of the list. `index` counts from the lowest resolution."""
+    """A level on the way up: (x, skips) → x. It takes its skips from the end of the list.
+
+    `index` counts from the lowest resolution.
+    """
 
     def __init__(self, config: UNetConfig, index: int) -> None:
         widths = config.block_out_channels
@@ -85,7 +97,7 @@ class UpBlock(_Level):
         for index in range(len(self.resnets)):
             x = self.layer(index, torch.cat([x, skips.pop()], dim=1), conditions)
         if self.upsamplers is not None:
-            # The next skip's size, which is not twice x's where a side was odd on the way down.
+            # To the next skip's size. It is not twice x's where a side was odd on the way down.
             x = self.upsamplers[0](x, skips[-1].shape[-2:])
         return x
 
@@ -110,7 +122,8 @@ class MidBlock(nn.Module):
         x = self.attentions[0](x, conditions)
         if self.has_motion:
             x = self.motion_modules[0](x, conditions.frames, conditions.order)
-        return self.resnets[1](x, conditions.time, conditions.frames)
+        out: Tensor = self.resnets[1](x, conditions.time, conditions.frames)
+        return out
 
 
 def _transformer(config: UNetConfig, level: int) -> SpatialTransformer:

@@ -19,7 +19,7 @@ _BLOCK_KINDS = {
     "DownBlock": PLAIN,
     "UpBlock": PLAIN,
 }
-# Keys of which the official model knows one value: another one would silently be another network.
+#: Keys of which the official model knows one value. Another value would silently be another network.
 _FIXED = {
     "act_fn": "silu",
     "flip_sin_to_cos": True,
@@ -40,15 +40,23 @@ _FIXED = {
 
 
 class UNetConfigError(ValueError):
-    """A configuration value that does not describe a network of this family; the message names the key."""
+    """A configuration value describes no network of this family. The message names the key."""
 
 
 @dataclass(frozen=True)
 class MotionConfig:
     """Options of the motion modules (AnimateDiff's "Vanilla" type).
 
-    `resolutions` are down-sampling factors (1, 2, 4, …) of the levels that carry motion modules;
-    `attention_blocks` is the number of temporal self-attentions in each transformer block (1 or 2).
+    Attributes:
+        resolutions: down-sampling factors (1, 2, 4, …) of the levels that have motion modules.
+        mid_block: whether the middle has one.
+        decoder_only: whether the levels on the way down have none.
+        heads: of each temporal attention.
+        transformer_blocks: in each motion module.
+        attention_blocks: temporal self-attentions in each transformer block.
+        position_encoding: whether the frames' positions are added to the attention's input.
+        max_frames: the longest clip that has positions.
+        dim_div: divisor of the attention's inner width.
     """
 
     resolutions: tuple[int, ...] = (1, 2, 4, 8)
@@ -63,7 +71,11 @@ class MotionConfig:
 
     @classmethod
     def from_dict(cls, additional: Mapping[str, Any]) -> MotionConfig:
-        """Read the `motion_module_*` keys of `unet_additional_kwargs`."""
+        """Reads the `motion_module_*` keys of `unet_additional_kwargs`.
+
+        Raises:
+            UNetConfigError: names a key that is not supported.
+        """
         kind = additional.get("motion_module_type", "Vanilla")
         if kind != "Vanilla":
             raise UNetConfigError(f"motion_module_type: {kind!r} is unknown, only 'Vanilla' is supported")
@@ -86,12 +98,23 @@ class MotionConfig:
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """One UNet: levels, widths and what each level carries.
+    """One UNet: its levels, their widths and their modules.
 
-    `heads` holds the number of attention heads of each level. diffusers calls this number
-    `attention_head_dim` for Stable Diffusion 1.x, and files are read that way.
-    `cross_attention_dim` is None for a UNet without cross-attention (the reference UNet);
-    `motion` is None for one without motion modules.
+    Attributes:
+        in_channels: of the latents.
+        out_channels: of the prediction.
+        block_out_channels: width of each level, from the highest resolution.
+        layers_per_block: layers of a level on the way down; one more on the way up.
+        down_blocks: the kind of each level on the way down, `CROSS_ATTENTION` or `PLAIN`.
+        up_blocks: the same on the way up, from the lowest resolution.
+        mid_block: whether there is a middle.
+        heads: attention heads of each level. diffusers calls this number `attention_head_dim` for Stable
+            Diffusion 1.x, and files are read that way.
+        norm_num_groups: of the group norms.
+        norm_eps: of the resnets' group norms.
+        freq_shift: of the timestep embedding.
+        cross_attention_dim: width of the audio tokens; None without cross-attention (the reference UNet).
+        motion: the motion modules; None without.
     """
 
     in_channels: int = 4
@@ -135,9 +158,14 @@ class UNetConfig:
 
     @classmethod
     def denoiser(cls, base: Mapping[str, Any], additional: Mapping[str, Any]) -> UNetConfig:
-        """The denoising UNet: `base` is `unet/config.json`, `additional` is `unet_additional_kwargs`.
+        """The denoising UNet.
 
-        Raises UNetConfigError naming the key that is wrong.
+        Args:
+            base: the values of `unet/config.json`.
+            additional: `unet_additional_kwargs` of the inference yaml.
+
+        Raises:
+            UNetConfigError: names the key that is wrong.
         """
         merged = {**base, **additional}
         motion = MotionConfig.from_dict(additional) if additional.get("use_motion_module", False) else None

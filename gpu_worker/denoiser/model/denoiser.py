@@ -17,16 +17,18 @@ from gpu_worker.denoiser.model.unet import UNetBody
 class ReferenceCache:
     """Keys and values of the reference for each transformer block, by slot: each (B, tokens, width).
 
-    They depend on the avatar alone, not on frame, timestep or session, so using them again is exact.
+    They depend on the avatar alone, and not on frame, timestep or session. So using them again is exact.
     """
 
     layers: tuple[KeysValues, ...]
 
     @property
     def nbytes(self) -> int:
+        """Their size in bytes."""
         return sum(x.numel() * x.element_size() for pair in self.layers for x in pair)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> ReferenceCache:
+        """A copy on another device or in another dtype."""
         return ReferenceCache(tuple((k.to(device, dtype), v.to(device, dtype)) for k, v in self.layers))
 
 
@@ -44,8 +46,13 @@ class DenoisingUNet3D(UNetBody):
     def project_reference(self, bank: dict[str, Tensor]) -> ReferenceCache:
         """Reference keys and values of each block from the reference UNet's features, once per avatar.
 
-        bank: block name → (B, tokens, width), from a matching ReferenceUNet2D. Blocks are paired after a
-        stable sort by −width, as in the official code. Raises ValueError where the two do not match.
+        Blocks are paired after a stable sort by −width, as in the official code.
+
+        Args:
+            bank: block name → (B, tokens, width), from a matching ReferenceUNet2D.
+
+        Raises:
+            ValueError: the two UNets do not match.
         """
         blocks = self.transformer_blocks
         if len(bank) != len(blocks):
@@ -76,12 +83,18 @@ class DenoisingUNet3D(UNetBody):
         reference: ReferenceCache | None,
         order: Tensor | None = None,
     ) -> Tensor:
-        """Predict v for each frame.
+        """Predicts v for each frame.
 
-        latents (B, C, F, h, w), scaled; timestep scalar or (B,); audio tokens (B, F, T, 384) or what
-        `project_audio` made of them; pose_features (B, c0, F, h, w) or None; reference of batch B, or
-        None for a pass without one (the unconditional half of guidance); order (F,): the frames' positions in
-        the motion modules, None for 0, 1, … Returns (B, C_out, F, h, w).
+        Args:
+            latents: scaled latents (B, C, F, h, w).
+            timestep: a number, or (B,).
+            audio: audio tokens (B, F, T, 384), or their keys and values from `project_audio`.
+            pose_features: (B, c0, F, h, w), or None.
+            reference: of batch B; None for a pass without one, the unconditional half of guidance.
+            order: positions (F,) of the frames in the motion modules; None for 0, 1, …
+
+        Returns:
+            The prediction (B, C_out, F, h, w).
         """
         batch, _, frames, _, _ = latents.shape
         if isinstance(audio, Tensor):
@@ -98,8 +111,8 @@ class DenoisingUNet3D(UNetBody):
         if pose_features is not None:
             x = x + fold_frames(pose_features)
         x = self.run(x, conditions)
-        x = self.conv_out(F.silu(self.conv_norm_out(x)))
-        return x.unflatten(0, (batch, frames)).transpose(1, 2)
+        prediction: Tensor = self.conv_out(F.silu(self.conv_norm_out(x))).unflatten(0, (batch, frames))
+        return prediction.transpose(1, 2)
 
 
 def fold_frames(x: Tensor) -> Tensor:

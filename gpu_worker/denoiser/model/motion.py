@@ -29,12 +29,13 @@ class PositionEncoding(nn.Module):
         self.register_buffer("pe", pe)
 
     def forward(self, x: Tensor, frames: int, order: Tensor | None) -> Tensor:
-        """x (B·frames, tokens, width) → same shape; order (frames,): positions of the frames."""
+        """x (B·frames, tokens, width) → same shape. `order` (frames,): positions, None for 0, 1, …"""
         table = self.pe[0, :frames] if order is None else self.pe[0].index_select(0, order)
-        return (x.unflatten(0, (-1, frames)) + table[:, None, :]).flatten(0, 1)
+        placed: Tensor = x.unflatten(0, (-1, frames)) + table[:, None, :]
+        return placed.flatten(0, 1)
 
 
-class TemporalAttention(Attention):
+class FrameAttention(Attention):
     """Self-attention over frames, with the frames' positions added to its input."""
 
     def __init__(self, width: int, config: MotionConfig) -> None:
@@ -54,7 +55,7 @@ class TemporalTransformerBlock(nn.Module):
     def __init__(self, width: int, config: MotionConfig) -> None:
         super().__init__()
         count = config.attention_blocks
-        self.attention_blocks = nn.ModuleList([TemporalAttention(width, config) for _ in range(count)])
+        self.attention_blocks = nn.ModuleList([FrameAttention(width, config) for _ in range(count)])
         self.norms = nn.ModuleList([nn.LayerNorm(width) for _ in range(count)])
         self.ff = FeedForward(width)
         self.ff_norm = nn.LayerNorm(width)
@@ -62,10 +63,13 @@ class TemporalTransformerBlock(nn.Module):
     def forward(self, x: Tensor, frames: int, order: Tensor | None) -> Tensor:
         for attention, norm in zip(self.attention_blocks, self.norms, strict=True):
             x = x + attention(norm(x), frames, order)
-        return x + self.ff(self.ff_norm(x))
+        fed: Tensor = self.ff(self.ff_norm(x))
+        return x + fed
 
 
 class TemporalTransformer(nn.Module):
+    """norm → linear in → temporal transformer blocks → linear out → + input."""
+
     def __init__(self, width: int, groups: int, config: MotionConfig) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(groups, width, eps=1e-6)
@@ -88,7 +92,7 @@ class TemporalTransformer(nn.Module):
 class MotionModule(nn.Module):
     """x (B·frames, c, h, w) → same shape, mixing the frames of each clip.
 
-    `order` (frames,) gives the frames' positions for the encoding, None for 0, 1, …
+    `order` (frames,): positions of the frames for the encoding, None for 0, 1, …
     """
 
     def __init__(self, width: int, groups: int, config: MotionConfig) -> None:
@@ -96,4 +100,5 @@ class MotionModule(nn.Module):
         self.temporal_transformer = TemporalTransformer(width, groups, config)
 
     def forward(self, x: Tensor, frames: int, order: Tensor | None = None) -> Tensor:
-        return self.temporal_transformer(x, frames, order)
+        out: Tensor = self.temporal_transformer(x, frames, order)
+        return out

@@ -34,10 +34,11 @@ class PoseEncoder(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Pose maps (B, 3, F, H, W) in 0..1 → features (B, c0, F, H/8, W/8) for four widths."""
+        """Pose maps (B, 3, F, H, W) in 0..1 → features (B, c0, F, H/8, W/8), with four widths."""
         batch, _, frames, _, _ = maps.shape
         x = maps.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
         x = F.silu(self.conv_in(x))
         for conv in self.blocks:
             x = F.silu(conv(x))
-        return self.conv_out(x).unflatten(0, (batch, frames)).transpose(1, 2)
+        features: Tensor = self.conv_out(x).unflatten(0, (batch, frames))
+        return features.transpose(1, 2)

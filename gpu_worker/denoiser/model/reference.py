@@ -22,9 +22,13 @@ class ReferenceUNet2D(UNetBody):
     def forward(self, latents: Tensor, timestep: Tensor | None = None) -> dict[str, Tensor]:
         """Reference features of each transformer block.
 
-        latents (B, C, h, w): scaled latents of the reference picture; timestep (B,), None for 0 as in
-        inference. Returns the bank: block name → (B, tokens, width), each block's input after norm1, in the
-        order of registration.
+        Args:
+            latents: scaled latents (B, C, h, w) of the reference picture.
+            timestep: (B,); None for 0, as in inference.
+
+        Returns:
+            The bank: block name → (B, tokens, width), each block's input after norm1, in the order of
+            registration.
         """
         if timestep is None:
             timestep = torch.zeros(latents.shape[0], device=latents.device)

@@ -26,23 +26,25 @@ class ResnetBlock(nn.Module):
         self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
 
     def forward(self, x: Tensor, time: Tensor, frames: int) -> Tensor:
-        """x (B·frames, c, h, w); `time` (B, time_width) is the embedding after SiLU."""
+        """x (B·frames, c, h, w) → (B·frames, out, h, w). `time` (B, time width): the embedding after SiLU."""
         hidden = self.conv1(F.silu(self.norm1(x)))
         shift = self.time_emb_proj(time).repeat_interleave(frames, dim=0)
         hidden = hidden + shift[:, :, None, None]
-        hidden = self.conv2(F.silu(self.norm2(hidden)))
-        return hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+        out: Tensor = self.conv2(F.silu(self.norm2(hidden)))
+        return out + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 
 class Downsample(nn.Module):
-    """Stride-2 convolution."""
+    """Convolution of stride 2."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
+        """x (N, c, h, w) → (N, c, h/2, w/2), rounded up."""
+        out: Tensor = self.conv(x)
+        return out
 
 
 class Upsample(nn.Module):
@@ -53,7 +55,9 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        return self.conv(F.interpolate(x, size=size, mode="nearest"))
+        """x (N, c, h, w) → (N, c, *size)."""
+        out: Tensor = self.conv(F.interpolate(x, size=size, mode="nearest"))
+        return out
 
 
 class TimestepEmbedding(nn.Module):
@@ -69,9 +73,10 @@ class TimestepEmbedding(nn.Module):
     def forward(self, timestep: Tensor) -> Tensor:
         """timestep (B,) → (B, 4·channels)."""
         half = self.channels // 2
-        # In float32 whatever the weights' type: half precision cannot tell neighbouring timesteps apart.
+        # Always in float32: half precision cannot tell neighbouring timesteps apart.
         exponent = torch.arange(half, dtype=torch.float32, device=timestep.device)
         rates = torch.exp(exponent * (-math.log(10000.0) / (half - self.freq_shift)))
         angles = timestep.float()[:, None] * rates
         wave = torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.linear_1.weight.dtype)
-        return self.linear_2(F.silu(self.linear_1(wave)))
+        out: Tensor = self.linear_2(F.silu(self.linear_1(wave)))
+        return out

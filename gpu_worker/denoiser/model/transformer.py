@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gpu_worker.denoiser.model.attention import Attention, FeedForward, attend, attend_reference
 
-# The official code multiplies the audio cross-attention's output by this before adding it.
+#: The official code multiplies the audio cross-attention's output by this before adding it.
 AUDIO_GAIN = 3.0
 
 KeysValues = tuple[Tensor, Tensor]
@@ -17,13 +17,15 @@ KeysValues = tuple[Tensor, Tensor]
 
 @dataclass
 class Conditions:
-    """What the blocks of one forward pass need beside the hidden states.
+    """The inputs of all blocks in one forward pass, beside the hidden states.
 
-    time: (B, time width), after SiLU. frames: frames per clip folded in the batch.
-    audio: keys and values of each block, (B·frames, tokens, width), by slot; None in the reference UNet.
-    reference: keys and values of each block, (B, tokens, width), by slot; None for no reference.
-    order: (frames,) positions of the frames for the motion modules, None for 0, 1, …
-    bank: filled with each block's input after norm1 where the reference UNet records it.
+    Attributes:
+        time: embedding of the timestep after SiLU, (B, time width).
+        frames: frames per clip, folded into the batch.
+        audio: keys and values (B·frames, tokens, width) of each block, by slot; None in the reference UNet.
+        reference: keys and values (B, tokens, width) of each block, by slot; None for no reference.
+        order: (frames,) positions of the frames for the motion modules; None for 0, 1, …
+        bank: filled with each block's input after norm1, in the reference UNet; else None.
     """
 
     time: Tensor
@@ -56,9 +58,11 @@ class TransformerBlock(nn.Module):
         x = x + self.self_attention(self.norm1(x), conditions)
         if conditions.audio is not None:
             x = x + AUDIO_GAIN * self._cross_attention(self.norm2(x), conditions.audio[self.slot])
-        return x + self.ff(self.norm3(x))
+        fed: Tensor = self.ff(self.norm3(x))
+        return x + fed
 
     def self_attention(self, x: Tensor, conditions: Conditions) -> Tensor:
+        """Self-attention over frame and reference: x (B·frames, tokens, width), after norm1 → same shape."""
         if conditions.bank is not None:
             conditions.bank[self.name] = x
         attn = self.attn1
@@ -98,7 +102,8 @@ def to_tokens(x: Tensor) -> Tensor:
 
 def to_image(tokens: Tensor, like: Tensor) -> Tensor:
     """(N, h·w, c) → (N, c, h, w) of `like`'s height and width; a channels_last view."""
-    return tokens.unflatten(1, like.shape[-2:]).permute(0, 3, 1, 2)
+    rows: Tensor = tokens.unflatten(1, like.shape[-2:])
+    return rows.permute(0, 3, 1, 2)
 
 
 def _pointwise(conv: nn.Conv2d, tokens: Tensor) -> Tensor:

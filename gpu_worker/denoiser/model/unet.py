@@ -1,4 +1,4 @@
-"""What the denoising and the reference UNet share: stem, levels and the run through them."""
+"""The body of both UNets: input convolution, levels, and the way through them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class UNetBody(nn.Module):
         # Up before middle, as in the official module: reference blocks are paired in this order.
         self.up_blocks = nn.ModuleList([UpBlock(config, index) for index in range(config.levels)])
         self.mid_block = MidBlock(config) if config.mid_block else None
-        # Spatial transformer blocks by name, in the order of their slots; a dict is not registered again.
+        # Spatial transformer blocks by name, in the order of their slots. A dict registers no module twice.
         self.transformer_blocks = {n: m for n, m in self.named_modules() if isinstance(m, TransformerBlock)}
         for slot, (name, block) in enumerate(self.transformer_blocks.items()):
             block.slot, block.name = slot, name
