@@ -6,6 +6,8 @@ import pytest
 
 from demo.factory.evaluate import trial_late
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.timeout(300)
 def test_each_late_start_has_its_row(capsys: pytest.CaptureFixture[str]) -> None:

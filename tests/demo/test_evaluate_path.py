@@ -14,6 +14,8 @@ from demo.factory.evaluate.bench import FULL, QUICK, Bench, Scale
 from demo.factory.evaluate.path import StreamingPath
 from protocol.process.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:

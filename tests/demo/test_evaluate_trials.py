@@ -30,6 +30,8 @@ from demo.factory.evaluate.scores import SHUT
 from demo.factory.evaluate.table import Section
 from scripts.talk.sound import write_wav
 
+pytestmark = pytest.mark.slow
+
 FPS, CLIP = 8, 4
 SCALE = replace(
     QUICK,

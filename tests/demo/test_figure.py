@@ -23,6 +23,8 @@ from demo.factory.figure.state import FigureState
 from demo.factory.motion.visemes import CHANNELS, blended
 from tests.helpers.figure import write_stand_in
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def renderer(tmp_path_factory: pytest.TempPathFactory) -> Renderer:

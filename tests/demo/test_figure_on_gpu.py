@@ -17,6 +17,8 @@ from demo.factory.figure.rest import rest_hands
 from demo.factory.figure.state import FigureState
 from tests.helpers.figure import write_stand_in
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -14,6 +14,8 @@ from demo.factory.train.denoiser import HAND_MARGIN, HAND_WEIGHT, hand_weights
 from demo.factory.train.from_export import MODEL, start
 from demo.factory.train.vae import local_contrast, picture_loss, strength_loss
 
+pytestmark = pytest.mark.slow
+
 SAMPLE = Path(__file__).resolve().parents[2] / "demo/factory/evaluate/sample"
 
 

@@ -19,6 +19,8 @@ from encoder_worker.fast.tiles import LIGHT, SQUARE, TALL, WIDE, ConvTile, candi
 from encoder_worker.vae.decoders import KLDecoder
 from encoder_worker.vae.doubling import DoublingConv, fold_doubling
 
+pytestmark = pytest.mark.slow
+
 CUDA = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (9, 0)
 DEVICE = torch.device("cuda" if CUDA else "cpu")
 CONFIG = {

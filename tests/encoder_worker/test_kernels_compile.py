@@ -8,6 +8,8 @@ import pytest
 
 from tests.helpers.compile_kernels import run
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("triton", reason="the kernels need Triton, which is not installed here")
 
 # In a process of its own, where Triton compiles instead of interpreting.

@@ -24,6 +24,8 @@ from protocol.process.settings import Settings, SettingsError, load_settings
 from protocol.wire.messages import Clip
 from tests.helpers.official_layout import write_official_layout
 
+pytestmark = pytest.mark.slow
+
 SIDE = 64
 TOKENS = 50
 QUICK = ("--fps", "24", "--clip-frames", "4")  # one shape, and a small one, to warm

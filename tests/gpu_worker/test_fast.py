@@ -23,6 +23,8 @@ from tests.gpu_worker.test_pipeline_parity import conditions as golden_condition
 from tests.gpu_worker.test_pipeline_parity import models as golden_models  # noqa: F401 - a fixture
 from tests.gpu_worker.test_pipeline_parity import numbers, report, vae  # noqa: F401 - fixtures
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 1e-5
 
 

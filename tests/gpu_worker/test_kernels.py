@@ -21,6 +21,8 @@ from gpu_worker.fast.ops import TorchOps  # noqa: E402
 from gpu_worker.fast.quack_ops import TILES, GatedProducts, paired  # noqa: E402
 from gpu_worker.fast.weights import Linear  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 DEVICE = torch.device("cuda" if CUDA else "cpu")
 DTYPE = torch.float16 if CUDA else torch.float32
 LIMIT = 3e-3 if CUDA else 1e-5

@@ -19,6 +19,8 @@ from protocol.model.vae_folder import VaeFolder
 from protocol.process.settings import SettingsError
 from tests.helpers.official_layout import WEIGHTS, write_official_layout
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 PTH = [name for name in WEIGHTS.values() if name.endswith(".pth")]
 

@@ -18,6 +18,8 @@ from gpu_worker.denoiser.model import (
     attention,
 )
 
+pytestmark = pytest.mark.slow
+
 MOTION: dict[str, Any] = {
     "use_motion_module": True,
     "cross_attention_dim": 24,

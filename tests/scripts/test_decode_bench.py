@@ -7,6 +7,8 @@ import torch
 
 from scripts.bench.gpu import decode as decode_bench
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_ladder_climbs_small(capsys: pytest.CaptureFixture[str]) -> None:
     assert decode_bench.main(["--quick", "--chunks", "4"]) == 0

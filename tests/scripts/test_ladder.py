@@ -16,6 +16,8 @@ from scripts.bench.gpu.ladder.__main__ import main
 from scripts.bench.gpu.ladder.model import FULL, MOTION, ClipInputs
 from scripts.bench.gpu.ladder.profile import MATRIX_RATE, class_of, step_floors
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_short_ladder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
