@@ -1,44 +1,56 @@
 // The page: it waits until the server is ready, and holds one Session between Start and Stop.
 
-import { PageError, describe, isPassing } from "./errors.js";
+import { PageError, describe } from "./errors.js";
 import { Session } from "./session.js";
 import { Ui } from "./ui.js";
 
+/**
+ * @import { Group } from "./ui.js"
+ * @import { StateDetails, WireState } from "./wire.js"
+ */
+
 const POLL = 1500; // milliseconds between questions whether the server is ready
+/** @type {Record<string, string>} */
 const STAGES = { audio_worker: "hearing", gpu_worker: "the face model", encoder_worker: "the picture encoder" };
 
+/** @type {Session | null} */
 let session = null;
 let poll = 0;
-const ui = new Ui({ submit, choose, sound });
+let framesLostBefore = 0; // in this session, when the page last looked
+const ui = new Ui({ startOrStop, choose: changeChoice, sound: hearVoice });
 
-window.echomimic = {
-  get stats() {
-    return session?.stats ?? null;
+// For tests and for a curious person's console.
+Object.defineProperty(window, "echomimic", {
+  value: {
+    get stats() {
+      return session?.stats ?? null;
+    },
+    get state() {
+      return document.body.dataset.state;
+    },
   },
-  get state() {
-    return document.body.dataset.state;
-  },
-};
+});
 
 function isSupported() {
   return "AudioWorkletNode" in window && "createImageBitmap" in window && "getBigUint64" in DataView.prototype;
 }
 
-async function ask(path) {
+/** @param {string} path */
+async function fetchJson(path) {
   const answer = await fetch(path, { cache: "no-store" });
   return answer.json();
 }
 
-// Shows what the server can do, as soon as it can.
-async function watch() {
+// Asks the server again and again, and shows its choices as soon as it is ready. A session ends the asking.
+async function watchServer() {
   clearTimeout(poll);
   if (session) return;
   let again = POLL;
   try {
-    const { ready, stages } = await ask("readyz");
+    const { ready, stages } = await fetchJson("readyz");
     if (session) return;
     if (ready) {
-      const catalogue = await ask("avatars.json");
+      const catalogue = await fetchJson("avatars.json");
       if (session) return;
       if (document.body.dataset.state === "loading") {
         ui.fillChoices(catalogue);
@@ -54,10 +66,17 @@ async function watch() {
   } catch {
     ui.showState("loading", "Server not reached, trying again…");
   }
-  poll = setTimeout(watch, again);
+  askAgain(again);
 }
 
-function submit() {
+/** @param {number} milliseconds */
+function askAgain(milliseconds) {
+  // A second round may have begun while this one waited for its answers: only one timer is left.
+  clearTimeout(poll);
+  poll = setTimeout(watchServer, milliseconds);
+}
+
+function startOrStop() {
   if (session) stop();
   else start();
 }
@@ -70,9 +89,13 @@ async function start() {
     return;
   }
   ui.showState("connecting", file ? "Connecting…" : "Waiting for the microphone…");
+  framesLostBefore = 0;
   const options = { avatar: ui.chosen("avatar"), pose: ui.chosen("pose") };
+  /** @type {Session} */
   const mine = new Session(ui.canvas, options, {
-    state: (name, details) => session === mine && stateChanged(name, details),
+    state: (name, details) => {
+      if (session === mine) stateChanged(name, details);
+    },
     ready: (fields) => ui.showRatio(fields.width, fields.height),
     picture: () => ui.showFace(true),
     level: (level) => ui.showLevel(level),
@@ -89,34 +112,40 @@ function stop() {
   session?.stop();
   session = null;
   ui.showState("idle", "Ready");
-  watch();
+  watchServer();
 }
 
+/**
+ * @param {WireState} name
+ * @param {StateDetails} details
+ */
 function stateChanged(name, details) {
   if (name === "ended") {
     stop();
     if (details.error) ui.showError(describe(details.error).text);
-    return;
-  }
-  if (name === "waiting") {
+  } else if (name === "waiting") {
     const { code, text } = describe(details.error);
     ui.showError(code === "lost" || code === "shutdown" ? "" : text);
-    ui.showState("waiting", isPassing(code) && code === "busy" ? "Waiting for a place…" : "Reconnecting…");
-    return;
-  }
-  if (name === "connecting") ui.showState(details.again ? "waiting" : "connecting", details.again ? "Reconnecting…" : "Connecting…");
-  if (name === "live") {
+    ui.showState("waiting", code === "busy" ? "Waiting for a place…" : "Reconnecting…");
+  } else if (name === "connecting") {
+    ui.showState(details.again ? "waiting" : "connecting", details.again ? "Reconnecting…" : "Connecting…");
+  } else {
     ui.showError("");
-    ui.showNotice(details.notice);
+    ui.showNotice(details.notice ?? "");
     ui.showState("live", "Live");
   }
 }
 
-function choose(group, name) {
+/**
+ * @param {Group} group
+ * @param {string} name
+ */
+function changeChoice(group, name) {
   session?.change({ [group]: name });
 }
 
-function sound(on) {
+/** @param {boolean} on */
+function hearVoice(on) {
   session?.mute(!on);
 }
 
@@ -126,15 +155,15 @@ function refresh() {
   if (session.file) ui.showProgress(session.capture.progress);
   const server = session.stats.server;
   if (!server) return;
-  const behind = server.frames_lost > (refresh.lost ?? 0) ? "The machine is behind: some pictures are left out." : "";
-  refresh.lost = server.frames_lost;
+  const behind = server.frames_lost > framesLostBefore ? "The machine is behind: some pictures are left out." : "";
+  framesLostBefore = server.frames_lost;
   ui.showNotice(server.notice || behind);
 }
 
 if (isSupported()) {
   setInterval(refresh, 500);
   ui.showSource();
-  watch();
+  watchServer();
 } else {
   ui.showState("loading", "Not supported");
   ui.showError(describe(new PageError("old_browser")).text);

@@ -1,28 +1,34 @@
-// In the audio thread: whatever plays into this node, as 16 kHz mono in chunks of 20 ms.
+// Runs in the audio thread: turns whatever plays into its node into 16 kHz mono, in chunks of 20 ms.
 
 import { Resampler } from "./resampler.js";
 
 const RATE = 16000;
 const CHUNK = 320;
 
-class Capture extends AudioWorkletProcessor {
+class CaptureProcessor extends AudioWorkletProcessor {
   constructor() {
     super();
     this.resampler = new Resampler(sampleRate, RATE);
     this.chunk = new Float32Array(CHUNK);
     this.filled = 0;
     this.running = true;
+    // Any message from the page means that it has stopped.
     this.port.onmessage = () => {
       this.running = false;
     };
   }
 
+  /**
+   * @param {Float32Array[][]} inputs
+   * @returns {boolean} whether the browser should call again
+   */
   process(inputs) {
     const mono = inputs[0][0];
     if (mono) this.add(this.resampler.process(mono));
     return this.running;
   }
 
+  /** @param {number[]} samples */
   add(samples) {
     for (const sample of samples) {
       this.chunk[this.filled] = sample;
@@ -36,4 +42,4 @@ class Capture extends AudioWorkletProcessor {
   }
 }
 
-registerProcessor("capture", Capture);
+registerProcessor("capture", CaptureProcessor);

@@ -1,6 +1,10 @@
-// What went wrong, in words for the person in front of the page.
+// Errors in words for the person in front of the page.
 
 export class PageError extends Error {
+  /**
+   * @param {string} code one of TEXTS, or any other that the server sent
+   * @param {string} detail
+   */
   constructor(code, detail = "") {
     super(code);
     this.code = code;
@@ -8,6 +12,7 @@ export class PageError extends Error {
   }
 }
 
+/** @type {Record<string, string>} */
 const TEXTS = {
   no_microphone: "No microphone was found. Plug one in, or choose an audio file instead.",
   denied: "The microphone is blocked. Allow it in the address bar, or choose an audio file instead.",
@@ -26,23 +31,35 @@ const TEXTS = {
   unknown: "Something unexpected happened.",
 };
 
-// {code, text} of any error: a PageError, one of the browser's, or one that the server sent.
-export function describe(error) {
-  const byName = {
-    NotFoundError: "no_microphone",
-    OverconstrainedError: "no_microphone",
-    NotAllowedError: "denied",
-    SecurityError: "denied",
-    NotReadableError: "in_use",
-    AbortError: "in_use",
-  };
-  const code = error instanceof PageError ? error.code : byName[error?.name] ?? "unknown";
-  const text = TEXTS[code] ?? (error.detail || TEXTS.unknown);
-  const detail = code === "failed" || code === "unknown" ? error.detail || error.message || "" : "";
+/** The browser's errors by name. @type {Record<string, string>} */
+const CODES = {
+  NotFoundError: "no_microphone",
+  OverconstrainedError: "no_microphone",
+  NotAllowedError: "denied",
+  SecurityError: "denied",
+  NotReadableError: "in_use",
+  AbortError: "in_use",
+};
+
+/**
+ * The code and the text of a PageError, of one of the browser's errors, or of anything else that was thrown.
+ *
+ * @param {unknown} thrown
+ */
+export function describe(thrown) {
+  const error = thrown instanceof Error || thrown instanceof DOMException ? thrown : new Error(String(thrown ?? ""));
+  const code = error instanceof PageError ? error.code : (CODES[error.name] ?? "unknown");
+  const own = error instanceof PageError ? error.detail : "";
+  const text = TEXTS[code] ?? (own || TEXTS.unknown);
+  const detail = code === "failed" || code === "unknown" ? own || error.message : "";
   return { code, text: detail ? `${text} (${detail})` : text };
 }
 
-// Errors after which trying again by itself makes sense.
+/**
+ * Whether the page should connect again by itself after an error with this code.
+ *
+ * @param {string} code
+ */
 export function isPassing(code) {
   return code === "lost" || code === "busy" || code === "not_ready" || code === "shutdown";
 }

@@ -1,19 +1,27 @@
 // Sound and pictures in step: both are placed on the AudioContext's clock by their pts.
 //
-// A clip's sound comes first and gets its place on the clock; its pictures follow it there. The place is as soon
-// as possible plus a small buffer, which grows when clips come late and shrinks again in quiet moments.
+// A clip's sound comes first and gets its place on the clock. Its pictures follow it there. The place is as soon
+// as possible plus a small buffer. The buffer grows when clips come late and shrinks again in quiet moments.
+
+/**
+ * @import { FramePlace, Stats } from "./stats.js"
+ * @import { AudioMessage, FrameMessage } from "./wire.js"
+ * @typedef {FramePlace & {due: number, bitmap: ImageBitmap}} DecodedFrame `due` in context time
+ * @typedef {{node: AudioBufferSourceNode, seq: number, start: number, end: number}} ScheduledSound
+ */
 
 const RATE = 16000;
 const LEAST_LEAD = 0.04; // seconds of buffer to begin with: from a clip's arrival to its first sample
 const MOST_LEAD = 0.4;
 const MOST_AHEAD = 1.5; // seconds of sound in hand beyond which the oldest is left out: a live face stays live
-const SPARE = 0.08; // seconds of buffer beyond the wanted that quiet moments are used to win back
+const SPARE = 0.08; // seconds of buffer too much from which quiet moments are used to win it back
 const REMEMBERED = 10; // clips by which the buffer is judged
 const STEP = 160; // samples: 10 ms
 const QUIET = 0.006; // root mean square below which nobody misses a few milliseconds
 const TOO_LATE = 0.045; // seconds after its time beyond which a picture gives way to the next one
 const HALF_REFRESH = 8; // milliseconds: a picture is painted at the refresh nearest to its time
 
+/** @param {Float32Array} samples */
 function loudness(samples) {
   let sum = 0;
   for (const sample of samples) sum += sample * sample;
@@ -21,15 +29,37 @@ function loudness(samples) {
 }
 
 export class Playout {
-  // onShown(frame) is told of every picture painted or passed over.
+  /**
+   * @param {HTMLCanvasElement} canvas
+   * @param {Stats} stats
+   * @param {(frame: DecodedFrame) => void} onShown is told of every picture painted or passed over
+   */
   constructor(canvas, stats, onShown) {
     this.canvas = canvas;
-    this.pen = canvas.getContext("2d", { alpha: false });
+    this.pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d", { alpha: false }));
     this.stats = stats;
     this.onShown = onShown;
+    /** @type {AudioContext | null} */
     this.context = null;
+    /** @type {GainNode | null} */
+    this.gain = null;
     this.muted = false;
-    this.reset(0);
+    this.loop = 0;
+    this.timer = 0;
+    /** @type {DecodedFrame[]} */
+    this.frames = []; // in the order of their due times
+    this.end = 0; // context time at which the last clip's sound ends
+    this.lead = LEAST_LEAD;
+    /** @type {ScheduledSound[]} */
+    this.sources = [];
+    this.epoch = 0;
+    /** @type {Map<number, {start: number, pts: number}>} */
+    this.clips = new Map(); // seq → the clip's start in context time, and its pts
+    /** @type {number | null} */
+    this.anchor = null; // context time of pts 0
+    this.next = -1; // pts that would follow the last clip without a pause
+    /** @type {number[]} */
+    this.early = []; // of the latest clips: how long before their time they came, in seconds
   }
 
   // Must be called from a click or key press.
@@ -46,27 +76,28 @@ export class Playout {
       this.loop = requestAnimationFrame(step);
     };
     this.loop = requestAnimationFrame(step);
-    // a hidden page is asked for no painting; its pictures are passed over so that the server keeps sending
+    // Browsers do not ask a hidden page to paint. Its pictures are passed over, so that the server keeps sending.
     this.timer = setInterval(() => document.hidden && this.paint(), 200);
     await this.context.resume();
   }
 
+  /** @param {boolean} muted */
   mute(muted) {
     this.muted = muted;
-    if (this.context) this.gain.gain.setTargetAtTime(muted ? 0 : 1, this.context.currentTime, 0.02);
+    if (this.context) this.gain?.gain.setTargetAtTime(muted ? 0 : 1, this.context.currentTime, 0.02);
   }
 
-  // Positions start anew with an epoch. What already plays plays on.
+  /**
+   * Positions start anew with an epoch. Sound and pictures that have their place already keep it.
+   *
+   * @param {number} epoch
+   */
   reset(epoch) {
     this.epoch = epoch;
-    this.clips = new Map(); // seq → {start in context time, pts}
-    this.frames ??= []; // decoded, in the order of their due times
-    this.anchor = null; // context time of pts 0
-    this.next = -1; // pts that would follow the last clip without a pause
-    this.end ??= 0; // context time at which the last clip's sound ends
-    this.lead ??= LEAST_LEAD;
-    this.sources ??= []; // scheduled sounds: {node, seq, start, end}
-    this.early = []; // of the latest clips: how long before their time they came, in seconds
+    this.clips = new Map();
+    this.anchor = null;
+    this.next = -1;
+    this.early = [];
   }
 
   // Whether everything that came has been played.
@@ -74,9 +105,11 @@ export class Playout {
     return !this.context || this.context.currentTime > this.end + 0.05;
   }
 
+  /** @param {AudioMessage} message */
   audio(message) {
-    if (message.epoch !== this.epoch || !this.context) return;
-    const now = this.context.currentTime;
+    const context = this.context;
+    if (message.epoch !== this.epoch || !context) return;
+    const now = context.currentTime;
     const joined = message.pts === this.next;
     let wanted = this.anchor === null ? -1 : this.anchor + message.pts / RATE;
     if (wanted - now > MOST_AHEAD) {
@@ -100,18 +133,26 @@ export class Playout {
     this.next = message.pts + message.samples.length;
     this.clips.set(message.seq, { start: origin, pts: message.pts });
     this.clips.delete(message.seq - 16);
-    this.play(message, start, skip);
+    this.play(context, message, start, skip);
     this.stats.clip(message, this.early.at(-1) ?? this.lead);
   }
 
-  // A clip came after its turn: keep more in hand from now on.
+  /**
+   * A clip came after its turn: keep more in hand from now on.
+   *
+   * @param {number} seconds
+   */
   ranDry(seconds) {
     this.stats.underruns += 1;
     this.lead = Math.min(MOST_LEAD, this.lead + 0.02 + seconds / 2);
     this.early = [];
   }
 
-  // Samples to leave out at a clip's quiet beginning because all the latest clips came earlier than needed.
+  /**
+   * Samples to leave out at a clip's quiet beginning because all the latest clips came earlier than needed.
+   *
+   * @param {Float32Array} samples
+   */
   shorten(samples) {
     if (this.early.length < REMEMBERED) return 0;
     const excess = Math.min(...this.early) - this.lead;
@@ -125,7 +166,11 @@ export class Playout {
     return skip;
   }
 
-  // Everything that has not begun to play goes: much came at once after the server or the network was stuck.
+  /**
+   * Drop everything that has not begun to play: much came at once after the server or the network was stuck.
+   *
+   * @param {number} now
+   */
   leaveOut(now) {
     const begun = this.sources.filter(({ start }) => start <= now + 0.01);
     for (const { node, seq } of this.sources.filter((sound) => !begun.includes(sound))) {
@@ -141,18 +186,25 @@ export class Playout {
     this.early = [];
   }
 
-  play({ samples, seq }, start, skip) {
+  /**
+   * @param {AudioContext} context
+   * @param {AudioMessage} message
+   * @param {number} start in context time
+   * @param {number} skip samples to leave out
+   */
+  play(context, { samples, seq }, start, skip) {
     this.end = start + (samples.length - skip) / RATE;
-    if (!samples.length) return;
-    const buffer = this.context.createBuffer(1, samples.length, RATE);
+    if (!samples.length || !this.gain) return;
+    const buffer = context.createBuffer(1, samples.length, RATE);
     buffer.copyToChannel(samples, 0);
-    const node = new AudioBufferSourceNode(this.context, { buffer });
+    const node = new AudioBufferSourceNode(context, { buffer });
     node.connect(this.gain);
     node.start(start, skip / RATE);
-    this.sources = this.sources.filter(({ end }) => end > this.context.currentTime);
+    this.sources = this.sources.filter(({ end }) => end > context.currentTime);
     this.sources.push({ node, seq, start, end: this.end });
   }
 
+  /** @param {FrameMessage} message */
   async picture(message) {
     const clip = this.clips.get(message.seq);
     if (message.epoch !== this.epoch || !clip || !this.context) return;
@@ -162,40 +214,52 @@ export class Playout {
       const bitmap = await createImageBitmap(new Blob([message.jpeg], { type: "image/jpeg" }));
       this.add({ epoch, seq, index, due, bitmap });
     } catch {
-      this.stats.passedOver += 1; // a damaged picture: the one before stays
+      this.stats.passedOver += 1; // the picture is damaged: the one before stays
     }
   }
 
+  /** @param {DecodedFrame} frame */
   add(frame) {
-    let place = this.frames.length; // decoding may finish out of order
+    // Decoding may finish out of order.
+    let place = this.frames.length;
     while (place > 0 && this.frames[place - 1].due > frame.due) place -= 1;
     this.frames.splice(place, 0, frame);
   }
 
-  // Context time of the sample that is heard at `when` (performance.now()).
-  heard(when) {
-    const stamp = this.context.getOutputTimestamp?.();
-    if (stamp?.performanceTime > 0) return stamp.contextTime + (when - stamp.performanceTime) / 1000;
-    return this.context.currentTime - (this.context.outputLatency || this.context.baseLatency || 0);
+  /**
+   * Context time of the sample that is heard at `when`.
+   *
+   * @param {AudioContext} context
+   * @param {number} when on the clock of performance.now()
+   */
+  heard(context, when) {
+    const { contextTime = 0, performanceTime = 0 } = context.getOutputTimestamp?.() ?? {};
+    if (performanceTime > 0) return contextTime + (when - performanceTime) / 1000;
+    return context.currentTime - (context.outputLatency || context.baseLatency || 0);
   }
 
   paint() {
     if (!this.context || !this.frames.length) return;
-    const limit = this.heard(performance.now() + HALF_REFRESH);
+    const limit = this.heard(this.context, performance.now() + HALF_REFRESH);
     if (this.frames[0].due > limit) return;
-    // after a hitch, pictures that are a little late are shown at successive refreshes rather than left out
+    // After a hitch, pictures that are a little late are shown at successive refreshes rather than left out.
     const late = document.hidden ? limit : limit - TOO_LATE;
     while (this.frames.length > 1 && this.frames[1].due <= limit && this.frames[0].due < late) {
-      this.frames.shift().bitmap.close();
+      this.frames.shift()?.bitmap.close();
       this.stats.passedOver += document.hidden ? 0 : 1;
     }
     const frame = this.frames.shift();
-    if (!document.hidden) this.draw(frame);
+    if (!frame) return;
+    if (!document.hidden) this.draw(this.context, frame);
     frame.bitmap.close();
     this.onShown(frame);
   }
 
-  draw(frame) {
+  /**
+   * @param {AudioContext} context
+   * @param {DecodedFrame} frame
+   */
+  draw(context, frame) {
     const { width, height } = frame.bitmap;
     if (this.canvas.width !== width || this.canvas.height !== height) {
       this.canvas.width = width;
@@ -203,7 +267,7 @@ export class Playout {
     }
     this.pen.drawImage(frame.bitmap, 0, 0);
     const now = performance.now();
-    this.stats.painted(frame, now, (this.heard(now) - frame.due) * 1000);
+    this.stats.painted(frame, now, (this.heard(context, now) - frame.due) * 1000);
   }
 
   close() {

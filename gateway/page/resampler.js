@@ -4,10 +4,20 @@ const ZERO_CROSSINGS = 16;
 const ROLL_OFF = 0.92; // of the narrower side's Nyquist frequency
 const KAISER_BETA = 8;
 
+/**
+ * @param {number} a
+ * @param {number} b
+ * @returns {number}
+ */
 function gcd(a, b) {
   return b === 0 ? a : gcd(b, a % b);
 }
 
+/**
+ * The modified Bessel function of order 0, which Kaiser's window is made of.
+ *
+ * @param {number} x
+ */
 function bessel0(x) {
   let sum = 1;
   let term = 1;
@@ -19,7 +29,10 @@ function bessel0(x) {
 }
 
 export class Resampler {
-  // From `from` to `to` samples a second, both whole numbers.
+  /**
+   * @param {number} from samples a second, a whole number
+   * @param {number} to samples a second, a whole number
+   */
   constructor(from, to) {
     const common = gcd(from, to);
     this.up = to / common;
@@ -32,6 +45,11 @@ export class Resampler {
     this.phase = 0; // of the next output, in steps of 1 / up input samples
   }
 
+  /**
+   * One kernel for each phase.
+   *
+   * @param {number} cutoff share of the input's Nyquist frequency
+   */
   design(cutoff) {
     const bank = [];
     for (let phase = 0; phase < this.up; phase += 1) {
@@ -50,7 +68,12 @@ export class Resampler {
     return bank;
   }
 
-  // The output that `input` completes; the delay is `half` input samples.
+  /**
+   * The output that `input` completes. It is `half` input samples late.
+   *
+   * @param {Float32Array} input
+   * @returns {number[]}
+   */
   process(input) {
     const data = new Float32Array(this.history.length + input.length);
     data.set(this.history);

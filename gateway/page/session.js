@@ -6,35 +6,60 @@ import { Playout } from "./playout.js";
 import { Stats } from "./stats.js";
 import { Wire } from "./wire.js";
 
+/**
+ * @import { EndReason } from "./capture.js"
+ * @import { FramePlace } from "./stats.js"
+ * @import { Options, ReadyFields, StateDetails, WireState } from "./wire.js"
+ * @typedef {{
+ *   state: (name: WireState, details: StateDetails) => void,
+ *   ready: (fields: ReadyFields) => void,
+ *   picture: () => void,
+ *   level: (level: number) => void,
+ * }} SessionHandlers `picture` is called once, with the first frame; `level` is the voice's, from 0 to 1
+ */
+
 const DRAINED_AFTER = 6000; // milliseconds after which a file that ended is over in any case
 
 export class Session {
-  // on: {state(name, details), ready(fields), picture(), level(0..1)}
+  /**
+   * @param {HTMLCanvasElement} canvas
+   * @param {Options} options
+   * @param {SessionHandlers} on
+   */
   constructor(canvas, options, on) {
     this.on = on;
     this.stats = new Stats();
     this.position = 0; // samples sent on this connection
     this.firstPicture = true;
     this.over = false;
-    this.playout = new Playout(canvas, this.stats, (frame) => this.shown(frame));
-    this.capture = new Capture((samples) => this.chunk(samples), (why) => this.captureEnded(why));
+    /** @type {File | null} */
+    this.file = null;
+    /** @type {WakeLockSentinel | null | undefined} */
+    this.lock = null;
+    this.playout = new Playout(canvas, this.stats, (frame) => this.frameShown(frame));
+    this.capture = new Capture((samples) => this.sendChunk(samples), (why) => this.captureEnded(why));
     this.wire = new Wire(options, {
-      ready: (fields) => this.ready(fields),
+      ready: (fields) => this.serverReady(fields),
       status: (fields) => {
         this.stats.server = fields;
       },
       frame: (message) => this.playout.picture(message),
       audio: (message) => this.playout.audio(message),
-      state: (name, details) => this.state(name, details),
+      state: (name, details) => this.wireChanged(name, details),
     });
   }
 
-  // `file`: null for the microphone. Rejects with what describe() understands.
+  /**
+   * Rejects with an error that describe() understands.
+   *
+   * @param {File | null} file null for the microphone
+   * @param {boolean} muted
+   */
   async start(file, muted) {
     this.playout.muted = muted;
+    this.file = file;
     try {
       await Promise.all([this.playout.open(), this.capture.open()]);
-      this.file = file;
       if (!file) await this.capture.startMicrophone();
     } catch (error) {
       this.stop();
@@ -45,21 +70,26 @@ export class Session {
     this.stayAwake();
   }
 
-  // A phone's screen stays on while a face speaks.
+  // Keeps a phone's screen on while a face speaks.
   async stayAwake() {
     try {
-      this.lock = await navigator.wakeLock?.request("screen");
-      if (this.over) this.lock?.release();
+      const lock = await navigator.wakeLock?.request("screen");
+      this.lock = lock;
+      if (this.over) lock?.release();
     } catch {
-      // not granted: the screen may go dark, nothing else changes
+      // The browser did not grant it: the screen may go dark, and nothing else changes.
     }
   }
 
-  async ready(fields) {
+  /** @param {ReadyFields} fields */
+  async serverReady(fields) {
     this.playout.reset(fields.epoch);
     this.on.ready(fields);
-    if (fields.epoch === 0) this.position = 0; // a new connection counts anew
-    if (fields.epoch === 0) this.stats.sent = [];
+    if (fields.epoch === 0) {
+      // A new connection counts anew.
+      this.position = 0;
+      this.stats.sent = [];
+    }
     if (this.file && !this.capture.duration) {
       try {
         await this.capture.startFile(this.file);
@@ -69,7 +99,11 @@ export class Session {
     }
   }
 
-  state(name, details) {
+  /**
+   * @param {WireState} name
+   * @param {StateDetails} details
+   */
+  wireChanged(name, details) {
     if (name === "live") this.capture.resume();
     if (name === "waiting") this.capture.pause();
     if (name === "ended") {
@@ -79,7 +113,8 @@ export class Session {
     this.on.state(name, details);
   }
 
-  chunk(samples) {
+  /** @param {Float32Array<ArrayBuffer>} samples */
+  sendChunk(samples) {
     let sum = 0;
     for (const sample of samples) sum += sample * sample;
     this.on.level(Math.min(1, 4 * Math.sqrt(sum / samples.length)));
@@ -90,7 +125,8 @@ export class Session {
     this.stats.unsent = this.wire.unsent + this.capture.stale;
   }
 
-  shown({ epoch, seq, index }) {
+  /** @param {FramePlace} place */
+  frameShown({ epoch, seq, index }) {
     this.wire.send({ type: "shown", epoch, seq, index });
     if (this.firstPicture) {
       this.firstPicture = false;
@@ -98,6 +134,7 @@ export class Session {
     }
   }
 
+  /** @param {EndReason} why */
   captureEnded(why) {
     if (this.over) return;
     if (why !== "finished") {
@@ -116,15 +153,17 @@ export class Session {
     }, 100);
   }
 
-  // Other options for what runs: {avatar} or {pose}.
+  /** @param {Options} options other ones for the running session */
   change(options) {
     this.wire.change(options);
   }
 
+  /** @param {boolean} muted */
   mute(muted) {
     this.playout.mute(muted);
   }
 
+  /** @param {unknown} error null at the end of a file */
   end(error) {
     if (this.over) return;
     this.stop();

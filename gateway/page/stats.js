@@ -1,9 +1,15 @@
 // Live figures of a session. `window.echomimic.stats` is one of these.
 
-const WINDOW = 48; // painted pictures over which offset is averaged
-const CLIPS = 9; // clips over which latency is taken
-const SPAN = 2000; // milliseconds over which fps is counted
+/**
+ * @import { AudioMessage, StatusFields } from "./wire.js"
+ * @typedef {{epoch: number, seq: number, index: number}} FramePlace
+ */
 
+const WINDOW = 48; // painted frames over which the offset is averaged
+const CLIPS = 9; // clips over which the latency is taken
+const SPAN = 2000; // milliseconds over which the frame rate is counted
+
+/** @param {number[]} values */
 function median(values) {
   if (!values.length) return null;
   const sorted = [...values].sort((a, b) => a - b);
@@ -12,36 +18,58 @@ function median(values) {
 
 export class Stats {
   constructor() {
-    this.shown = 0; // pictures painted
-    this.passedOver = 0; // pictures that came but were too late to paint
+    this.shown = 0; // frames painted
+    this.passedOver = 0; // frames that came too late to be painted
     this.underruns = 0; // times at which the sound ran dry
     this.clips = 0;
     this.unsent = 0; // chunks of speech left out because the page or the network was too slow
+    /** @type {StatusFields | null} */
     this.server = null; // the latest status text
     this.buffer = 0; // seconds in hand when the latest clip came
+    /** @type {number[]} */
     this.offsets = [];
+    /** @type {number[]} */
     this.times = [];
+    /** @type {number[]} */
     this.latencies = [];
-    this.sent = []; // {position: samples sent so far, time}
-    this.waiting = new Map(); // "epoch/seq" → time its last sample was sent
+    /** @type {{position: number, time: number}[]} */
+    this.sent = []; // samples sent so far, and when
+    /** @type {Map<string, number>} */
+    this.waiting = new Map(); // "epoch/seq" → when the clip's last sample was sent
   }
 
-  // `position`: samples sent in this session so far.
+  /**
+   * @param {number} position samples sent in this session so far
+   * @param {number} time
+   */
   sentAudio(position, time) {
     this.sent.push({ position, time });
     if (this.sent.length > 4000) this.sent.splice(0, 2000);
   }
 
-  // A clip's sound came: when had its last sample been sent?
+  /**
+   * A clip's sound came. Its latency counts from the moment at which its last sample was sent.
+   *
+   * @param {AudioMessage} message
+   * @param {number} buffer
+   */
   clip(message, buffer) {
     this.clips += 1;
     this.buffer = buffer;
     const end = message.position + message.samples.length;
     const last = this.sent.find(({ position }) => position >= end);
     if (last && message.pictures) this.waiting.set(`${message.epoch}/${message.seq}`, last.time);
-    if (this.waiting.size > 32) this.waiting.delete(this.waiting.keys().next().value);
+    if (this.waiting.size > 32) {
+      const [oldest] = this.waiting.keys();
+      this.waiting.delete(oldest);
+    }
   }
 
+  /**
+   * @param {FramePlace} frame
+   * @param {number} time
+   * @param {number} offset milliseconds by which the sound is ahead
+   */
   painted(frame, time, offset) {
     this.shown += 1;
     this.times.push(time);
@@ -61,15 +89,15 @@ export class Stats {
     const now = performance.now();
     const recent = this.times.filter((time) => time > now - SPAN);
     if (recent.length < 2) return 0;
-    return ((recent.length - 1) * 1000) / (recent.at(-1) - recent[0]);
+    return ((recent.length - 1) * 1000) / (recent[recent.length - 1] - recent[0]);
   }
 
-  // Milliseconds from a clip's last sample spoken to its first picture shown; null before the first.
+  // Milliseconds from a clip's last sample spoken to its first frame shown; null before the first.
   get latencyMs() {
     return median(this.latencies);
   }
 
-  // Mean milliseconds by which the sound heard is ahead of the picture shown; null before the first.
+  // Mean milliseconds by which the sound heard is ahead of the frame shown; null before the first.
   get offsetMs() {
     if (!this.offsets.length) return null;
     return this.offsets.reduce((sum, value) => sum + value, 0) / this.offsets.length;
@@ -79,7 +107,7 @@ export class Stats {
     return this.offsets.length ? Math.max(...this.offsets.map(Math.abs)) : null;
   }
 
-  // Pictures of this session that were never shown, here or on the way.
+  // Frames of this session that were never shown, here or on the way.
   get drops() {
     const server = this.server;
     return this.passedOver + (server ? server.frames_dropped + server.frames_lost : 0);

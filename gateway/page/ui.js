@@ -1,52 +1,106 @@
-// The page's elements: what they show, and what a person does with them.
+// The page's elements: they show the session's state and tell of a person's choices.
 
-const $ = (id) => document.getElementById(id);
+/**
+ * @import { Stats } from "./stats.js"
+ * @typedef {"loading" | "idle" | "connecting" | "live" | "waiting"} PageState
+ * @typedef {"avatar" | "pose"} Group
+ * @typedef {{
+ *   startOrStop: () => void, choose: (group: Group, name: string) => void, sound: (on: boolean) => void,
+ * }} UiHandlers
+ * @typedef {{img: HTMLImageElement, move?: (live: boolean) => void}} CardPicture
+ */
 
+/**
+ * An element of the page. It throws where index.html has no such element, so that a typing mistake shows at once.
+ *
+ * @template {HTMLElement} T
+ * @param {string} id
+ * @param {new () => T} kind
+ * @returns {T}
+ */
+function typed(id, kind) {
+  const found = document.getElementById(id);
+  if (!(found instanceof kind)) throw new TypeError(`index.html has no ${kind.name} with the id ${id}`);
+  return found;
+}
+
+/** @param {string} id */
+const $ = (id) => typed(id, HTMLElement);
+
+/**
+ * @param {string} selector
+ * @returns {HTMLInputElement | null}
+ */
+function input(selector) {
+  const found = document.querySelector(selector);
+  return found instanceof HTMLInputElement ? found : null;
+}
+
+/** @param {string} name */
 function titled(name) {
   const words = name.replace(/[_-]+/g, " ").trim();
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
-function choice(group, name, checked, pictures) {
+/**
+ * A radio button that looks like a card.
+ *
+ * @param {Group} group
+ * @param {string} name
+ * @param {boolean} checked
+ * @param {CardPicture} picture
+ */
+function choiceCard(group, name, checked, { img, move }) {
   const label = document.createElement("label");
-  const input = Object.assign(document.createElement("input"), { type: "radio", name: group, value: name, checked });
+  const radio = Object.assign(document.createElement("input"), { type: "radio", name: group, value: name, checked });
   const card = document.createElement("span");
   const text = Object.assign(document.createElement("b"), { textContent: titled(name) });
-  const [img, enter, leave] = pictures(encodeURIComponent(name));
-  if (enter) {
-    for (const event of ["pointerenter", "focusin"]) label.addEventListener(event, enter);
-    for (const event of ["pointerleave", "focusout"]) label.addEventListener(event, leave);
+  if (move) {
+    for (const event of ["pointerenter", "focusin"]) label.addEventListener(event, () => move(true));
+    for (const event of ["pointerleave", "focusout"]) label.addEventListener(event, () => move(false));
   }
   img.addEventListener("error", () => card.classList.add("no-picture"));
   card.dataset.initial = titled(name).charAt(0);
   card.append(img, text);
-  label.append(input, card);
+  label.append(radio, card);
   return label;
 }
 
+/**
+ * @param {string} name
+ * @returns {CardPicture}
+ */
 function avatarPicture(name) {
-  return [Object.assign(new Image(), { src: `avatars/${name}.png`, alt: "", decoding: "async" })];
+  const src = `avatars/${encodeURIComponent(name)}.png`;
+  return { img: Object.assign(new Image(), { src, alt: "", decoding: "async" }) };
 }
 
-// Moves while it is pointed at or has the focus: moving all the time would cost what the model needs.
+/**
+ * It moves only while it is pointed at or has the focus: moving all the time would cost what the model needs.
+ *
+ * @param {string} name
+ * @returns {CardPicture}
+ */
 function posePicture(name) {
-  const still = `poses/${name}.svg`;
-  const img = Object.assign(new Image(), { src: still, alt: "", decoding: "async" });
+  const file = `${encodeURIComponent(name)}.svg`;
+  const img = Object.assign(new Image(), { src: `poses/${file}`, alt: "", decoding: "async" });
   const calm = matchMedia("(prefers-reduced-motion: reduce)");
-  const move = (live) => () => {
-    img.src = live && !calm.matches ? `poses/live/${name}.svg` : still;
+  const move = (/** @type {boolean} */ live) => {
+    img.src = live && !calm.matches ? `poses/live/${file}` : `poses/${file}`;
   };
-  return [img, move(true), move(false)];
+  return { img, move };
 }
 
 export class Ui {
-  // on: {submit(), choose(group, name), sound(on)}
+  /** @param {UiHandlers} on */
   constructor(on) {
-    this.canvas = $("canvas");
+    this.canvas = typed("canvas", HTMLCanvasElement);
     this.on = on;
+    this.loudest = 0; // level since the page last showed it
+    this.levelAt = 0;
     $("panel").addEventListener("submit", (event) => {
       event.preventDefault();
-      on.submit();
+      on.startOrStop();
     });
     $("panel").addEventListener("change", (event) => this.changed(event.target));
     for (const name of ["dragover", "drop"]) {
@@ -55,7 +109,9 @@ export class Ui {
     document.addEventListener("drop", (event) => this.dropped(event.dataTransfer?.files));
   }
 
+  /** @param {EventTarget | null} target */
   changed(target) {
+    if (!(target instanceof HTMLInputElement)) return;
     if (target.name === "avatar" || target.name === "pose") this.on.choose(target.name, target.value);
     if (target.name === "avatar") this.showPortrait(target.value);
     if (target.name === "source") this.showSource();
@@ -63,47 +119,66 @@ export class Ui {
     if (target.id === "file") this.showFile();
   }
 
+  /** @param {FileList | undefined} files */
   dropped(files) {
-    if (!files?.length || document.body.dataset.state === "live") return;
-    $("file").files = files;
-    document.querySelector("[name=source][value=file]").checked = true;
+    const running = ["connecting", "live", "waiting"].includes(document.body.dataset.state ?? "");
+    const source = input("[name=source][value=file]");
+    if (!files?.length || running || !source) return;
+    typed("file", HTMLInputElement).files = files;
+    source.checked = true;
     this.showSource();
     this.showFile();
   }
 
-  // ---- what a person chose
+  // ---- a person's choices
 
+  /** "microphone" or "file". */
   get source() {
-    return document.querySelector("[name=source]:checked").value;
+    return input("[name=source]:checked")?.value ?? "microphone";
   }
 
   get file() {
-    return $("file").files[0] ?? null;
+    return typed("file", HTMLInputElement).files?.[0] ?? null;
   }
 
+  /** Whether the person wants to hear the voice. */
   get sound() {
-    return $("sound").checked;
+    return typed("sound", HTMLInputElement).checked;
   }
 
+  /** @param {Group} group */
   chosen(group) {
-    return document.querySelector(`[name=${group}]:checked`)?.value;
+    return input(`[name=${group}]:checked`)?.value;
   }
 
-  // ---- what is shown
+  // ---- the page's display
 
+  /** @param {{avatars: string[], poses: string[]}} catalogue */
   fillChoices({ avatars, poses }) {
-    for (const [group, names, picture] of [["avatar", avatars, avatarPicture], ["pose", poses, posePicture]]) {
-      const before = this.chosen(group);
-      const first = names.includes(before) ? before : names[0];
-      const cards = names.map((name) => choice(group, name, name === first, picture));
-      $(`${group}s`).replaceChildren(...cards);
-      $(`${group}s`).closest("fieldset").hidden = names.length < 2 && group === "pose";
-    }
-    if (avatars.length) this.showPortrait(this.chosen("avatar"));
+    this.fillGroup("avatar", avatars, avatarPicture);
+    this.fillGroup("pose", poses, posePicture);
+    const avatar = this.chosen("avatar");
+    if (avatar !== undefined) this.showPortrait(avatar);
   }
 
+  /**
+   * @param {Group} group
+   * @param {string[]} names
+   * @param {(name: string) => CardPicture} picture
+   */
+  fillGroup(group, names, picture) {
+    const before = this.chosen(group);
+    const first = before !== undefined && names.includes(before) ? before : names[0];
+    const cards = names.map((name) => choiceCard(group, name, name === first, picture(name)));
+    const place = $(`${group}s`);
+    place.replaceChildren(...cards);
+    const fieldset = place.closest("fieldset");
+    if (fieldset) fieldset.hidden = names.length < 2 && group === "pose";
+  }
+
+  /** @param {string} name */
   showPortrait(name) {
-    const portrait = $("portrait");
+    const portrait = typed("portrait", HTMLImageElement);
     const src = `avatars/${encodeURIComponent(name)}.png`;
     if (portrait.getAttribute("src") === src) return;
     portrait.onload = () => {
@@ -134,15 +209,23 @@ export class Ui {
     this.showError("");
   }
 
-  // `state`: loading, idle, connecting, live, waiting. It decides the pill's colour and the button's word.
+  /**
+   * The state decides the pill's colour and the button's word.
+   *
+   * @param {PageState} state
+   * @param {string} text
+   */
   showState(state, text) {
     const running = state === "connecting" || state === "live" || state === "waiting";
+    const start = typed("start", HTMLButtonElement);
     document.body.dataset.state = state;
     $("state").textContent = text;
-    $("start").textContent = running ? "Stop" : "Start";
-    $("start").disabled = state === "loading";
+    start.textContent = running ? "Stop" : "Start";
+    start.disabled = state === "loading";
     $("sources").classList.toggle("locked", running);
-    for (const input of document.querySelectorAll("[name=source], #file")) input.disabled = running;
+    for (const each of document.querySelectorAll("[name=source], #file")) {
+      if (each instanceof HTMLInputElement) each.disabled = running;
+    }
     if (!running) {
       this.showFace(false);
       this.showLevel(0);
@@ -150,48 +233,61 @@ export class Ui {
     }
   }
 
+  /** @param {string} text empty for none */
   showError(text) {
     $("error").textContent = text;
     $("error").hidden = !text;
   }
 
+  /** @param {string} text empty for none */
   showNotice(text) {
     if ($("notice").textContent === text) return;
     $("notice").textContent = text;
     $("notice").hidden = !text;
   }
 
-  // The canvas over the portrait, once it has a picture.
+  /** @param {boolean} shown whether the canvas lies over the portrait; it does once it has a frame */
   showFace(shown) {
     $("frame").classList.toggle("speaking", shown);
   }
 
+  /**
+   * @param {number} width
+   * @param {number} height
+   */
   showRatio(width, height) {
     if (width && height) $("frame").style.setProperty("--ratio", `${width} / ${height}`);
   }
 
-  // Called for every 20 ms of speech; the page changes ten times a second.
+  /**
+   * Called for every 20 ms of speech. The page changes ten times a second.
+   *
+   * @param {number} level of the voice, from 0 to 1
+   */
   showLevel(level) {
     const now = performance.now();
-    this.loudest = Math.max(this.loudest ?? 0, level);
-    if (level > 0 && now - (this.levelAt ?? 0) < 100) return;
+    this.loudest = Math.max(this.loudest, level);
+    if (level > 0 && now - this.levelAt < 100) return;
     this.levelAt = now;
     $("level").style.transform = `scaleX(${this.loudest.toFixed(2)})`;
     $("ring").style.opacity = level === 0 ? "0" : (0.25 + 0.75 * this.loudest).toFixed(2);
     this.loudest = 0;
   }
 
+  /** @param {number} done from 0 to 1 */
   showProgress(done) {
-    $("progress").hidden = false;
-    $("progress").value = done;
+    const progress = typed("progress", HTMLProgressElement);
+    progress.hidden = false;
+    progress.value = done;
   }
 
+  /** @param {Stats | null} stats */
   showFigures(stats) {
-    const whole = (value) => (value === null ? "–" : String(Math.round(value)));
-    $("fps").textContent = stats && stats.shown ? stats.fps.toFixed(1) : "–";
-    $("latency").textContent = stats ? whole(stats.latencyMs) : "–";
+    const latency = stats?.latencyMs ?? null;
     const offset = stats?.offsetMs ?? null;
     const rounded = offset === null ? null : Math.round(offset);
+    $("fps").textContent = stats && stats.shown ? stats.fps.toFixed(1) : "–";
+    $("latency").textContent = latency === null ? "–" : String(Math.round(latency));
     $("offset").textContent = rounded === null ? "–" : rounded > 0 ? `+${rounded}` : String(rounded).replace("-", "−");
     $("drops").textContent = stats ? String(stats.drops) : "–";
   }

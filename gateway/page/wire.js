@@ -1,6 +1,6 @@
-// The websocket: version 2 of the wire (protocol/SPEC.md), and coming back after a lost connection.
+// The websocket: version 2 of the wire (protocol/SPEC.md). It connects again after a lost connection.
 
-import { PageError } from "./errors.js";
+import { PageError, isPassing } from "./errors.js";
 
 const SUBPROTOCOL = "echomimic-live.v2";
 const FRAME = 1;
@@ -8,10 +8,38 @@ const AUDIO = 2;
 const FRAME_HEADER = 24;
 const AUDIO_HEADER = 32;
 const RETRY_SECONDS = [0.5, 1, 2, 4, 8, 15];
-// Sound that the network does not take is left out beyond this, so that the face stays live.
+// Sound beyond this that the network has not taken is left out, so that the face stays live.
 const MAX_UNSENT_BYTES = 16000 * 4;
 
-// A binary message as {kind, epoch, seq, pts, …}; null for a kind that this page does not know.
+/**
+ * @typedef {{epoch: number, seq: number, pts: number}} Place
+ * @typedef {Place & {kind: "frame", index: number, count: number, jpeg: Uint8Array<ArrayBuffer>}} FrameMessage
+ * @typedef {Place & {
+ *   kind: "audio", position: number, pictures: boolean, samples: Float32Array<ArrayBuffer>,
+ * }} AudioMessage
+ * @typedef {{epoch: number, width: number, height: number, notice: string}} ReadyFields the used ones of `ready`
+ * @typedef {{
+ *   notice: string, clips_waiting: number, seconds_waiting: number, frames_dropped: number, frames_lost: number,
+ * }} StatusFields the used ones of `status`
+ * @typedef {{avatar?: string, pose?: string}} Options
+ * @typedef {"connecting" | "live" | "waiting" | "ended"} WireState
+ * @typedef {{again?: boolean, notice?: string, seconds?: number, error?: unknown}} StateDetails
+ *   `again` with connecting, `notice` with live, `seconds` and `error` with waiting, `error` with ended
+ * @typedef {{
+ *   ready: (fields: ReadyFields) => void,
+ *   status: (fields: StatusFields) => void,
+ *   frame: (message: FrameMessage) => void,
+ *   audio: (message: AudioMessage) => void,
+ *   state: (name: WireState, details: StateDetails) => void,
+ * }} WireHandlers
+ */
+
+/**
+ * A binary message; null for a kind that this page does not know.
+ *
+ * @param {ArrayBuffer} buffer
+ * @returns {FrameMessage | AudioMessage | null}
+ */
 export function decode(buffer) {
   const view = new DataView(buffer);
   const kind = view.getUint8(0);
@@ -34,16 +62,20 @@ export function decode(buffer) {
 }
 
 export class Wire {
-  // on: {ready(fields), status(fields), frame(message), audio(message), state(name, details)}
-  // States: connecting, live, waiting (seconds, error), ended (error or null).
+  /**
+   * @param {Options} options
+   * @param {WireHandlers} on
+   */
   constructor(options, on) {
     this.options = options;
     this.on = on;
+    /** @type {WebSocket | null} */
     this.socket = null;
     this.live = false;
     this.attempt = 0;
     this.unsent = 0; // chunks left out
-    this.error = null;
+    /** @type {PageError | null} */
+    this.error = null; // the server's, which comes before the close
     this.timer = 0;
     this.closed = false;
   }
@@ -56,14 +88,16 @@ export class Wire {
     this.socket = new WebSocket(address, SUBPROTOCOL);
     this.socket.binaryType = "arraybuffer";
     this.socket.onopen = () => this.send({ type: "hello", ...this.options, sample_rate: 16000 });
-    this.socket.onmessage = ({ data }) => this.message(data);
-    this.socket.onclose = (event) => this.lost(event);
+    this.socket.onmessage = ({ data }) => this.takeMessage(data);
+    this.socket.onclose = (event) => this.connectionLost(event);
   }
 
-  message(data) {
+  /** @param {string | ArrayBuffer} data */
+  takeMessage(data) {
     if (typeof data !== "string") {
       const message = decode(data);
-      if (message) this.on[message.kind](message);
+      if (message?.kind === "frame") this.on.frame(message);
+      if (message?.kind === "audio") this.on.audio(message);
       return;
     }
     const fields = JSON.parse(data);
@@ -79,7 +113,8 @@ export class Wire {
     }
   }
 
-  lost(event) {
+  /** @param {CloseEvent} event */
+  connectionLost(event) {
     this.live = false;
     this.socket = null;
     if (this.closed) return;
@@ -88,8 +123,7 @@ export class Wire {
       const [code] = event.reason.split(":");
       error = new PageError(/^[a-z_]+$/.test(code) ? code : "lost", event.reason);
     }
-    const passing = ["lost", "busy", "not_ready", "shutdown"].includes(error.code);
-    if (!passing) {
+    if (!isPassing(error.code)) {
       this.close();
       this.on.state("ended", { error });
       return;
@@ -100,13 +134,17 @@ export class Wire {
     this.on.state("waiting", { seconds, error });
   }
 
+  /** @param {Record<string, unknown>} fields of a JSON text */
   send(fields) {
     if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(fields));
   }
 
-  // False when the samples were left out.
+  /**
+   * @param {Float32Array<ArrayBuffer>} samples
+   * @returns {boolean} false when the samples were left out
+   */
   sendAudio(samples) {
-    if (!this.live || this.socket.bufferedAmount > MAX_UNSENT_BYTES) {
+    if (!this.live || !this.socket || this.socket.bufferedAmount > MAX_UNSENT_BYTES) {
       this.unsent += this.live ? 1 : 0;
       return false;
     }
@@ -114,6 +152,7 @@ export class Wire {
     return true;
   }
 
+  /** @param {Options} options */
   change(options) {
     Object.assign(this.options, options);
     if (this.live) this.send({ type: "options", ...options });
