@@ -55,6 +55,7 @@ check 'ruff format' "$bin/ruff" format --check .
 if [ "$fast" = no ]; then
   check mypy "$bin/mypy"
   check import-linter "$bin/lint-imports"
+  check 'the page (ESLint, tsc)' scripts/check_js.sh
 fi
 if [ ${#failed[@]} -gt 0 ]; then
   die "failed: ${failed[*]}"
