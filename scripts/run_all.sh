@@ -17,11 +17,11 @@ for flag in "$@"; do  # help needs nothing installed
   case $flag in
     -h | --help)
       python=$(find_python) || die "needs Python 3.10 or newer, and found none"
-      PYTHONPATH=$root exec "$python" -m scripts.run "$@"
+      exec "$python" "$root/scripts/run/start.py" scripts.run "$@"
       ;;
   esac
 done
 
 install_env requirements.lock
 install_hopper
-exec "$venv/bin/python" -m scripts.run "$@"
+exec "$venv/bin/python" "$root/scripts/run/start.py" scripts.run "$@"

@@ -1,5 +1,6 @@
 # Sourced by run_all.sh and test.sh with $root set: finds Python, makes the virtual environment and installs
 # the tested versions. Does nothing, quickly, when they are there. Progress goes to standard error.
+# Python runs isolated (-I), so that a module in the working folder that is called like one of pip's does no harm.
 
 torch_version=2.13.0
 venv_mark=.echomimic-venv
@@ -27,7 +28,7 @@ has_hopper() { nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/n
 
 # True when the index of PyTorch's CPU builds answers: bounded, so that a closed network costs five seconds.
 cpu_index_answers() {
-  "$venv/bin/python" - "$cpu_index/torch/" >/dev/null 2>&1 <<'PY' &
+  "$venv/bin/python" -I - "$cpu_index/torch/" >/dev/null 2>&1 <<'PY' &
 import sys, urllib.request
 urllib.request.urlopen(urllib.request.Request(sys.argv[1], method="HEAD"), timeout=4).close()
 PY
@@ -42,7 +43,7 @@ PY
 
 # Linux wheels of torch on PyPI bring gigabytes of CUDA libraries; without an NVIDIA driver the CPU build does.
 install_torch() {
-  if "$venv/bin/python" -c "
+  if "$venv/bin/python" -I -c "
 import importlib.metadata as m, sys
 sys.exit(m.version('torch').split('+')[0] != '$torch_version')" 2>/dev/null; then return 0; fi
   if [ "$(uname -s)" = Linux ] && ! has_nvidia; then
@@ -57,7 +58,7 @@ sys.exit(m.version('torch').split('+')[0] != '$torch_version')" 2>/dev/null; the
   pip_install "torch==$torch_version"
 }
 
-pip_install() { "$venv/bin/python" -m pip install -qq --disable-pip-version-check "$@" >&2; }
+pip_install() { "$venv/bin/python" -I -m pip install -qq --disable-pip-version-check "$@" >&2; }
 
 # Set $venv to an absolute path without slashes at its end, so that a link there shows as one.
 name_venv() {
@@ -102,7 +103,7 @@ make_venv() {
   fi
   find "$venv" -mindepth 1 -maxdepth 1 ! -name "$venv_mark" -exec rm -rf -- {} + || die "could not empty $venv"
   say "making a virtual environment in $venv ($("$python" --version 2>&1)) …"
-  "$python" -m venv "$venv" || die "could not make a virtual environment with $python (on Debian and Ubuntu: apt install python3-venv)"
+  "$python" -I -m venv "$venv" || die "could not make a virtual environment with $python (on Debian and Ubuntu: apt install python3-venv)"
 }
 
 # A Python that answers in $venv: the one that is there, or a new environment where nobody's files are in the way.
@@ -123,13 +124,19 @@ ready_venv() {
 # A pip that answers: an environment of ours without it was interrupted and is made anew; in one of the user's
 # Python's own copy is installed.
 ready_pip() {
-  if venv_answers -m pip --version; then return; fi
+  if venv_answers -I -m pip --version; then return; fi
   if venv_is_ours; then
     say "the environment in $venv has no pip; making it anew"
     make_venv
   else
-    "$venv/bin/python" -m ensurepip >/dev/null 2>&1 || refuse_venv "has no pip, and its Python cannot install it"
+    "$venv/bin/python" -I -m ensurepip >/dev/null 2>&1 || refuse_venv "has no pip, and its Python cannot install it"
   fi
+}
+
+# stamp_of LOCK: names all that an installation depends on: the lock file, the project's place, torch.
+stamp_of() {
+  cat "$root/$1" "$root/pyproject.toml" | cksum
+  printf '%s\n%s\n' "$root" "$torch_version"
 }
 
 # install_env LOCK…: a virtual environment holding what the lock files name, in $venv ($root/.venv unless set).
@@ -140,8 +147,7 @@ install_env() {
   # A stamp of its own in an environment of the user's: stamps also say that an old .venv is this script's.
   if venv_is_ours; then stamp=$venv/.echomimic-installed; else stamp=$venv/.echomimic-packages; fi
   for lock in "$@"; do
-    # What is installed is what this names: the lock files, the project's place, torch.
-    wanted=$(cat "$root/$lock" "$root/pyproject.toml" | cksum; printf '%s\n%s\n' "$root" "$torch_version")
+    wanted=$(stamp_of "$lock")
     if [ "$(cat "$stamp-$lock" 2>/dev/null)" = "$wanted" ]; then continue; fi
     # Versions before the mark wrote this one everywhere.
     if [ "$(cat "$venv/.echomimic-installed-$lock" 2>/dev/null)" = "$wanted" ]; then continue; fi
@@ -158,7 +164,7 @@ install_env() {
 # is said and tried again next time.
 install_hopper() {
   has_hopper || return 0
-  if "$venv/bin/python" -c 'import importlib.metadata as m; m.version("quack-kernels")' 2>/dev/null; then return 0; fi
+  if "$venv/bin/python" -I -c 'import importlib.metadata as m; m.version("quack-kernels")' 2>/dev/null; then return 0; fi
   say "installing kernels for the GPU (NVIDIA Hopper) …"
   pip_install --no-build-isolation -c "$root/requirements.lock" -e "$root[hopper]" ||
     say "could not install quack-kernels; the denoiser is 5 % slower without"

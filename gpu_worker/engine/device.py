@@ -28,12 +28,12 @@ def keep_compiled_code(settings: Settings) -> Path:
     if named != Path(inductor.default_cache_dir()):
         return named
     # torch's own folder is among the temporary files, which many systems empty at each start.
-    folder = Path.home() / ".cache" / "echomimic-live" / f"compiled-{torch.__version__}"
     try:
+        folder = Path.home() / ".cache" / "echomimic-live" / f"compiled-{torch.__version__}"
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise PermissionError
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: the user has no home
         folder = settings.run_dir / "compiled"
         with suppress(OSError):  # then torch says so, or the first socket does
             make_folder(settings.run_dir)

@@ -18,6 +18,7 @@ from protocol.process.settings import Settings, SettingsError, flags_of, load_se
 from scripts.run.poses import PoseError, convert_pose_folders
 from scripts.run.rundir import RunDir, RunDirError, check_port_free
 from scripts.run.runlog import RunLog
+from scripts.run.start import command_of
 from scripts.run.supervisor import Readiness, Stage, Supervisor
 
 
@@ -75,8 +76,7 @@ def stage_list(settings: Settings) -> list[Stage]:
         for index in range(count):
             name = module if count == 1 else f"{module}.{index}"
             own = ["--worker-index", str(index)]  # after the run's flags: the later one counts
-            command = [sys.executable, "-u", "-m", module, *flags, *own]
-            stages.append(Stage(name, command))
+            stages.append(Stage(name, command_of(sys.executable, module, *flags, *own)))
     return stages
 
 

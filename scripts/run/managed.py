@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,6 +30,7 @@ class ManagedRun:
     """Starts the supervisor with `flags` on a free port; ready inside the `with` block, gone after it.
 
     `command` runs something else that behaves like it, such as `scripts/run_all.sh`.
+    With `environment`, which replaces this process's, the run is given no log folder and takes its default.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class ManagedRun:
         command: Sequence[str] = (),
         port: int | None = None,
         cwd: Path = ROOT,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -50,11 +52,15 @@ class ManagedRun:
         self._folder = tempfile.TemporaryDirectory(prefix="echomimic-run-")
         self._console = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the run
         self.log_dir = Path(self._folder.name)
+        self._environment = environment
+        if environment is None:
+            self._command += ["--log-dir", str(self.log_dir)]
 
     def __enter__(self) -> ManagedRun:
         self.process = subprocess.Popen(
-            [*self._command, "--log-dir", str(self.log_dir), *self._flags],
+            [*self._command, *self._flags],
             cwd=self._cwd,
+            env=self._environment,
             stdout=subprocess.PIPE,
             stderr=self._console,
             text=True,

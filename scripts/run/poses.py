@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.run.rundir import POSES, make_subfolder
+from scripts.run.start import command_of
 
 
 class PoseError(ValueError):
@@ -36,7 +37,7 @@ def is_official(folder: Path) -> bool:
 def _convert(folder: Path, target: Path) -> Path:
     target.mkdir()
     file = target / f"{folder.resolve().name}.npz"
-    command = [sys.executable, "-m", "scripts.convert_pose", str(folder), str(file)]
+    command = command_of(sys.executable, "scripts.convert_pose", str(folder), str(file))
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise PoseError(f"--pose-dir {folder}: {done.stderr.strip() or 'conversion failed'}")

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts.run.start import module_of
+
 #: How a module that is no stage is called in tables.
 NAMES = {"scripts.run": "supervisor"}
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -52,10 +54,8 @@ def family(pid: int, parent: str = "other") -> list[tuple[int, str]]:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")
     except OSError:
         return []
-    stage = parent
-    if "-m" in words[:-1]:
-        module = words[words.index("-m") + 1]
-        stage = NAMES.get(module, module.rpartition(".")[2])
+    module = module_of(words)
+    stage = parent if module is None else NAMES.get(module, module.rpartition(".")[2])
     found = [(pid, stage)]
     for file in Path(f"/proc/{pid}/task").glob("*/children"):
         try:

@@ -13,6 +13,7 @@ import pytest
 from protocol.process.settings import load_settings
 from scripts.run import launch as supervisor
 from scripts.run.poses import PoseError, convert_pose_folders
+from scripts.run.start import START
 from tests.helpers.official_pose import write_official_pose
 
 
@@ -34,8 +35,8 @@ def test_counts_follow_the_flags_and_each_worker_knows_its_number():
     ]
     for name, command in made.items():
         module, _, index = name.partition(".")
-        assert command[command.index("-m") + 1] == module
-        settings = load_settings(command[command.index("-m") + 2 :], env={})
+        assert command[command.index(START) + 1] == module
+        settings = load_settings(command[command.index(START) + 2 :], env={})
         assert settings.worker_index == int(index or 0)
         assert settings.port == 9001
         assert settings.gpu_devices == ("cuda:0", "cuda:1")
@@ -43,7 +44,7 @@ def test_counts_follow_the_flags_and_each_worker_knows_its_number():
 
 def test_a_flag_of_the_run_reaches_every_stage():
     for command in commands("--steps", "3", "--no-use-init-latent", "--fps", "12").values():
-        settings = load_settings(command[command.index("-m") + 2 :], env={})
+        settings = load_settings(command[command.index(START) + 2 :], env={})
         assert (settings.steps, settings.use_init_latent, settings.fps) == (3, False, 12)
 
 

@@ -2,7 +2,7 @@
 
 Flags go before ECHOMIMIC_* variables, those before the `--settings` file, and that before the defaults.
 
-This is the only module that reads the environment.
+No other module reads the environment.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from protocol.hop.endpoints import IPC_PATH_BYTES, LOOPBACK
+from protocol.process.settings.places import ROOT, default_log_dir
 from protocol.process.settings.values import MAX_WORKERS, PARSERS, SettingsError, check_limits
 from protocol.wire.clock import SAMPLE_RATE
 
@@ -31,7 +32,6 @@ __all__ = [
     "settings_from_command_line",
 ]
 
-ROOT = Path(__file__).resolve().parents[3]
 ENV_PREFIX = "ECHOMIMIC_"
 UNSET = Path()  # replaced by what depends on another setting
 HERE = Path()
@@ -148,8 +148,12 @@ class Settings:
         ),
     )
     log_dir: Path = field(
-        default=ROOT / "logs",
-        metadata=_meta("folder of the logs; files that are there stay as they are", "path"),
+        default=default_log_dir(os.environ),
+        metadata=_meta(
+            "folder of the logs; its files stay as they are; logs/ beside the code if not given,"
+            " for an installed copy ~/.local/state/echomimic-live/logs",
+            "path",
+        ),
     )
     log_level: str = field(
         default="INFO", metadata=_meta("least severe log line", choices=("DEBUG", "INFO", "WARNING", "ERROR"))

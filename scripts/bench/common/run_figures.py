@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.run.managed import Samples
+from scripts.run.start import module_of
 
 PREFIX = "echomimic_stage_"
 WORK = {
@@ -133,7 +134,7 @@ def device_processes(pids: list[int]) -> list[dict[str, Any]]:
 
 def _module(pid: int) -> str:
     words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-    return words[words.index("-m") + 1] if "-m" in words else "other"
+    return module_of(words) or "other"
 
 
 def _by_worker(samples: Samples, metric: str, stage: str, quantile: str | None = None) -> dict[str, float]:
