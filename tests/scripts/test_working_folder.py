@@ -82,7 +82,9 @@ def stand_in_venv(folder: Path) -> Path:
 
 @pytest.mark.process
 @pytest.mark.parametrize("safe_path", ["", "1"])
-def test_run_all_starts_from_a_folder_with_modules_of_the_same_names(hostile: Path, tmp_path: Path, safe_path: str) -> None:
+def test_run_all_starts_from_a_folder_with_modules_of_the_same_names(
+    hostile: Path, tmp_path: Path, safe_path: str
+) -> None:
     venv = stand_in_venv(tmp_path / "venv")
     command = ["bash", str(ROOT / "scripts/run_all.sh"), "--log-dir", "my logs"]
     env = environment(tmp_path, ECHOMIMIC_VENV=str(venv), PYTHONSAFEPATH=safe_path)
