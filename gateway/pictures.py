@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import io
 import logging
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
 
-from protocol.process.settings import ROOT, Settings
+from protocol.model.assets import (
+    AssetError,
+    avatar_paths,
+    picture_files,
+    pose_files,
+    pose_paths,
+    read_picture,
+)
+from protocol.process.settings import Settings
 
 log = logging.getLogger(__name__)
 
-FORMATS = ("PNG", "JPEG", "WEBP")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-MAX_PIXELS = 64_000_000
-SIDE = 512
-BUNDLED_POSES = ROOT / "demo/bundled/poses"
+#: Longest side of an avatar's small picture, in pixels.
+MAX_SIDE = 512
 
 # OpenPose's 21 points of a hand: the wrist, then four joints for each finger from the thumb on.
 BONES = tuple((0 if joint == 0 else 4 * f + joint, 4 * f + joint + 1) for f in range(5) for joint in range(4))
@@ -29,11 +32,11 @@ KEYFRAMES = 36
 
 
 class Pictures:
-    """Pictures by name. Names are made of the files' as the GPU worker makes them."""
+    """Pictures by name, which are the GPU worker's names of the same files."""
 
     def __init__(self, settings: Settings) -> None:
-        self._avatars = _named(settings.reference_image or (settings.avatar_dir,), SUFFIXES)
-        self._poses = _named(settings.pose_dir or (BUNDLED_POSES,), (".npz",))
+        self._avatars = _found(picture_files, avatar_paths(settings))
+        self._poses = _found(pose_files, pose_paths(settings))
         self._made: dict[tuple[str, str], bytes | None] = {}
 
     def avatar(self, name: str) -> bytes | None:
@@ -47,7 +50,7 @@ class Pictures:
         return self._once("pose", name, self._poses, lambda path: pose_svg(path, 1))
 
     def _once(
-        self, kind: str, name: str, files: dict[str, Path], make: Callable[[Path], bytes]
+        self, kind: str, name: str, files: Mapping[str, Path], make: Callable[[Path], bytes]
     ) -> bytes | None:
         if name not in files:
             return None
@@ -60,26 +63,23 @@ class Pictures:
         return self._made[kind, name]
 
 
-def _named(paths: Iterable[Path], suffixes: tuple[str, ...]) -> dict[str, Path]:
-    named: dict[str, Path] = {}
-    for path in paths:
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        for file in files:
-            if file.suffix.lower() in suffixes and file.is_file():
-                named.setdefault(re.sub(r"[^A-Za-z0-9_.-]", "_", file.stem)[:64] or "_", file)
-    return named
+def _found(find: Callable[[Sequence[Path]], Mapping[str, Path]], paths: Sequence[Path]) -> Mapping[str, Path]:
+    """The files by name; none where the GPU worker cannot use them either, which tells the user."""
+    try:
+        return find(paths)
+    except AssetError as error:
+        log.warning("no pictures to show: %s", error)
+        return {}
 
 
 def avatar_png(path: Path) -> bytes:
-    """The picture, upright and on white, made smaller if it is large. Raises what a decoder raises."""
-    with Image.open(path, formats=FORMATS) as picture:
-        if picture.width * picture.height > MAX_PIXELS:
-            raise ValueError(f"{path} has too many pixels")
-        upright = ImageOps.exif_transpose(picture).convert("RGBA")
-    upright.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    flat = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
+    """The picture, upright and on white, made smaller if it is large.
+
+    Raises:
+        AssetError: it cannot be read; names the file.
+    """
     out = io.BytesIO()
-    flat.save(out, "PNG")
+    read_picture(path, MAX_SIDE).save(out, "PNG")
     return out.getvalue()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,49 +10,24 @@ from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from gpu_worker.engine_api import ClipError
-from protocol.model.assets import DEFAULT, AssetError, listed, named_files
+from protocol.model.assets import DEFAULT_NAME, AssetError, listed, picture_files, read_picture
 
 logger = logging.getLogger(__name__)
-
-FORMATS = ("PNG", "JPEG", "WEBP")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-MAX_FILE_BYTES = 64 * 2**20
-MAX_PIXELS = 64_000_000
 
 Picture = npt.NDArray[np.uint8]
 R = TypeVar("R")
 
 
-def read_picture(path: Path, width: int, height: int) -> Picture:
-    """The picture as uint8 RGB (height, width, 3): its middle in the asked-for shape, transparency on white.
+def fitted_picture(path: Path, width: int, height: int) -> Picture:
+    """The middle of a picture in the asked-for shape, uint8 RGB (height, width, 3).
 
-    Raises AssetError naming the file. Nothing is decoded before format and size have been checked.
+    Raises:
+        AssetError: the picture cannot be read; names the file.
     """
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise AssetError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB; give a smaller picture")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is the limit here
-            with Image.open(path, formats=FORMATS) as picture:
-                if picture.width * picture.height > MAX_PIXELS:
-                    raise AssetError(
-                        f"{path}: {picture.width}×{picture.height} pixels are more than {MAX_PIXELS // 10**6}"
-                        " million; give a smaller picture"
-                    )
-                upright = ImageOps.exif_transpose(picture).convert("RGBA")
-    except AssetError:
-        raise
-    except FileNotFoundError:
-        raise AssetError(f"{path}: no such picture") from None
-    except Exception as error:  # decoders raise all kinds of things for damaged files
-        unknown = isinstance(error, UnidentifiedImageError)
-        reason = "it is no PNG, JPEG or WebP" if unknown else error
-        raise AssetError(f"{path}: cannot be read as a picture: {reason}") from error
-    on_white = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
-    fitted = ImageOps.fit(on_white, (width, height), Image.Resampling.LANCZOS)
+    fitted = ImageOps.fit(read_picture(path), (width, height), Image.Resampling.LANCZOS)
     return np.array(fitted, dtype=np.uint8)
 
 
@@ -84,7 +58,7 @@ class AvatarStore(Generic[R]):
         self._size_of = size_of
         self._budget = budget
         self._references: OrderedDict[str, R] = OrderedDict()
-        self._files = self._readable(named_files(paths, SUFFIXES, "picture"))
+        self._files = self._readable(picture_files(paths))
         self.names: list[str] = list(self._files)
         self.bytes = 0
         self.hits = 0
@@ -94,7 +68,7 @@ class AvatarStore(Generic[R]):
         readable, errors = OrderedDict[str, Path](), []
         for name, file in files.items():
             try:
-                read_picture(file, *self._size)
+                fitted_picture(file, *self._size)
                 readable[name] = file
             except AssetError as error:
                 errors.append(str(error))
@@ -107,7 +81,7 @@ class AvatarStore(Generic[R]):
         """`name`, or the first avatar's for `default`. Raises ClipError for an unknown one."""
         if name in self._files:
             return name
-        if name == DEFAULT:
+        if name == DEFAULT_NAME:
             return self.names[0]
         raise ClipError(f"there is no avatar {name}; there are {listed(self.names)}", fatal=True)
 
@@ -120,7 +94,7 @@ class AvatarStore(Generic[R]):
             return self._references[name]
         self.misses += 1
         try:
-            picture = read_picture(self._files[name], *self._size)
+            picture = fitted_picture(self._files[name], *self._size)
         except AssetError as error:
             raise ClipError(str(error), fatal=True) from error
         reference = self._prepare(picture)

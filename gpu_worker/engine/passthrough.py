@@ -6,8 +6,7 @@ import logging
 
 import numpy as np
 
-from gpu_worker.avatars.store import SUFFIXES
-from protocol.model.assets import avatar_paths, named_files, pose_paths
+from protocol.model.assets import avatar_paths, picture_files, pose_files, pose_paths
 from protocol.model.config import ModelConfig
 from protocol.model.vae_folder import VaeFolder
 from protocol.process.settings import Settings
@@ -60,8 +59,8 @@ class PassthroughEngine:
             "device": "cpu",
             "dtype": "float16",
             "attention": "none",
-            "avatars": list(named_files(avatar_paths(self._settings), SUFFIXES, "picture")),
-            "poses": list(named_files(pose_paths(self._settings), (".npz",), "pose")),
+            "avatars": list(picture_files(avatar_paths(self._settings))),
+            "poses": list(pose_files(pose_paths(self._settings))),
         }
 
     def metrics(self) -> dict[str, float]:

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 
 from gpu_worker.engine_api import ClipError
-from protocol.model.assets import DEFAULT, AssetError, listed, named_files
+from protocol.model.assets import DEFAULT_NAME, AssetError, listed, pose_files
 from protocol.wire.clock import SAMPLE_RATE
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class PoseStore:
         self._encode = encode
         self._budget = budget
         self._batch = batch
-        self._tracks = _load_tracks(named_files(paths, (".npz",), "pose"), load)
+        self._tracks = _load_tracks(pose_files(paths), load)
         self.names: list[str] = list(self._tracks)
         self._features: dict[tuple[str, int], torch.Tensor] = {}
         self._lock = threading.Lock()
@@ -66,7 +66,7 @@ class PoseStore:
         """`name`, or the first pose's for `default`. Raises ClipError for an unknown one."""
         if name in self._tracks:
             return name
-        if name == DEFAULT:
+        if name == DEFAULT_NAME:
             return self.names[0]
         raise ClipError(f"there is no pose {name}; there are {listed(self.names)}", fatal=True)
 

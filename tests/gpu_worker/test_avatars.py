@@ -12,11 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from gpu_worker.avatars import store as avatars
-from gpu_worker.avatars.store import AvatarStore, read_picture
+from gpu_worker.avatars.store import AvatarStore, fitted_picture
 from gpu_worker.engine_api import ClipError
 from gpu_worker.poses.store import PoseStore
-from protocol.model.assets import AssetError, name_of, named_files
+from protocol.model.assets import PICTURE_SUFFIXES, AssetError, name_of, named_files
 
 
 def save(
@@ -30,7 +29,7 @@ def test_picture_is_cropped_in_the_middle_and_resized(tmp_path: Path) -> None:
     picture = Image.new("RGB", (300, 100), "black")
     picture.paste((255, 0, 0), (100, 0, 200, 100))
     picture.save(tmp_path / "wide.png")
-    array = read_picture(tmp_path / "wide.png", 64, 64)
+    array = fitted_picture(tmp_path / "wide.png", 64, 64)
     assert array.shape == (64, 64, 3)
     assert array.dtype == np.uint8
     assert (array[:, 4:-4] == (255, 0, 0)).all()
@@ -38,18 +37,18 @@ def test_picture_is_cropped_in_the_middle_and_resized(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
 def test_formats(tmp_path: Path, suffix: str) -> None:
-    assert read_picture(save(tmp_path / f"a.{suffix}"), 16, 24).shape == (24, 16, 3)
+    assert fitted_picture(save(tmp_path / f"a.{suffix}"), 16, 24).shape == (24, 16, 3)
 
 
 def test_transparency_lies_on_white(tmp_path: Path) -> None:
     save(tmp_path / "clear.png", color=(0, 0, 0, 0), mode="RGBA")
-    assert (read_picture(tmp_path / "clear.png", 16, 16) == 255).all()
+    assert (fitted_picture(tmp_path / "clear.png", 16, 16) == 255).all()
 
 
 def test_grey_and_palette_pictures_are_read(tmp_path: Path) -> None:
     for mode in ("L", "P", "1", "LA", "I;16"):
         save(tmp_path / "p.png", mode=mode, color=0)
-        assert read_picture(tmp_path / "p.png", 16, 16).shape == (16, 16, 3)
+        assert fitted_picture(tmp_path / "p.png", 16, 16).shape == (16, 16, 3)
 
 
 def test_orientation_of_a_photo_is_followed(tmp_path: Path) -> None:
@@ -58,7 +57,7 @@ def test_orientation_of_a_photo_is_followed(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 3  # turned by 180°
     picture.save(tmp_path / "turned.png", exif=exif)
-    array = read_picture(tmp_path / "turned.png", 60, 60)
+    array = fitted_picture(tmp_path / "turned.png", 60, 60)
     assert array[5].mean() < 10
     assert array[-5].mean() > 245
 
@@ -87,14 +86,14 @@ def test_a_bad_picture_is_an_error_that_names_it(tmp_path: Path, make: object, w
     path = tmp_path / "face.png"
     make(path)  # type: ignore[operator]
     with pytest.raises(AssetError, match=words) as caught:
-        read_picture(path, 16, 16)
+        fitted_picture(path, 16, 16)
     assert str(path) in str(caught.value)
 
 
 def test_a_large_file_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(avatars, "MAX_FILE_BYTES", 10)
+    monkeypatch.setattr("protocol.model.assets.MAX_PICTURE_BYTES", 10)
     with pytest.raises(AssetError, match="smaller"):
-        read_picture(save(tmp_path / "a.png"), 16, 16)
+        fitted_picture(save(tmp_path / "a.png"), 16, 16)
 
 
 def test_names_are_ids(tmp_path: Path) -> None:
@@ -102,10 +101,10 @@ def test_names_are_ids(tmp_path: Path) -> None:
     assert len(name_of(Path("a" * 200 + ".png"))) == 64
     for name in ("b.png", "a.jpg", "notes.txt", "a.png"):
         (tmp_path / name).touch()
-    assert list(named_files([tmp_path], avatars.SUFFIXES, "picture")) == ["a", "b"]
-    assert list(named_files([tmp_path / "b.png", tmp_path], avatars.SUFFIXES, "picture")) == ["b", "a"]
+    assert list(named_files([tmp_path], PICTURE_SUFFIXES, "picture")) == ["a", "b"]
+    assert list(named_files([tmp_path / "b.png", tmp_path], PICTURE_SUFFIXES, "picture")) == ["b", "a"]
     with pytest.raises(AssetError, match=r"none\.png: no such picture"):
-        named_files([tmp_path / "none.png"], avatars.SUFFIXES, "picture")
+        named_files([tmp_path / "none.png"], PICTURE_SUFFIXES, "picture")
     with pytest.raises(AssetError, match="no pose"):
         named_files([tmp_path], (".npz",), "pose")
 

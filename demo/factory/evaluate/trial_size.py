@@ -6,8 +6,7 @@ import subprocess
 from pathlib import Path
 
 from demo.factory.evaluate.table import Section
-from gpu_worker.avatars.store import SUFFIXES
-from protocol.model.assets import avatar_paths, named_files
+from protocol.model.assets import avatar_paths, picture_files
 from protocol.model.config import ModelConfig
 from protocol.process.settings import ROOT, Settings
 
@@ -32,7 +31,7 @@ def run(config: ModelConfig) -> Section:
         section.at_most("The whole repository", repository, REPOSITORY_MB, " MB", 1, "every tracked file")
         section.numbers["repository_megabytes"] = repository
     section.at_least("Side of the picture", float(min(config.width, config.height)), SIDE, " pixels", 0)
-    avatars = len(named_files(avatar_paths(Settings()), SUFFIXES, "picture"))
+    avatars = len(picture_files(avatar_paths(Settings())))
     section.at_least("Bundled avatars", float(avatars), AVATARS, digits=0)
     return section
 

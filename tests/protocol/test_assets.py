@@ -1,0 +1,125 @@
+"""Avatars and poses: the gateway and the GPU worker find, name and read the same files in the same way."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gateway.pictures import MAX_SIDE, Pictures, avatar_png
+from gpu_worker.avatars.store import AvatarStore, fitted_picture
+from gpu_worker.engine.passthrough import PassthroughEngine
+from protocol.model import assets
+from protocol.model.assets import AssetError, avatar_paths, pose_paths, read_picture
+from protocol.process.settings import Settings
+
+LFS_POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12\n"
+
+
+def save(path: Path, color: object = "red", mode: str = "RGB", size: tuple[int, int] = (40, 20)) -> Path:
+    Image.new(mode, size, color).save(path)  # type: ignore[arg-type]
+    return path
+
+
+def write_pose(path: Path) -> None:
+    hands, score = np.zeros((2, 2, 21, 2), np.float32), np.ones((2, 2, 21), np.float32)
+    np.savez(path, hands=hands, hands_score=score, fps=24)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Avatars and poses under names that must be changed, doubled and left out."""
+    faces, poses, more = tmp_path / "faces", tmp_path / "poses", tmp_path / "more"
+    for folder in (faces, poses, more):
+        folder.mkdir()
+    for name in ("my face (2).png", "b.JPG", "c.webp", "notes.txt"):
+        save(faces / name) if name != "notes.txt" else (faces / name).touch()
+    save(more / "b.png", "blue")
+    for name in ("wave 1.npz", "rest.npz"):
+        write_pose(poses / name)
+    return replace(Settings(), reference_image=(faces, more), pose_dir=(poses,))
+
+
+def test_both_know_the_same_names(settings: Settings) -> None:
+    pictures, info = Pictures(settings), PassthroughEngine(settings).info()
+    assert info["avatars"] == ["b", "c", "my_face__2_"]
+    assert info["poses"] == ["rest", "wave_1"]
+    store = AvatarStore(avatar_paths(settings), 8, 8, lambda p: p, size_of=lambda _: 1, budget=10)
+    assert store.names == info["avatars"]
+    for name in store.names:
+        assert pictures.avatar(name) is not None
+        assert (store.get(name)[0, 0] > (250, 0, 0)).any()  # of two files named b the first, which is red
+    for pose in ("rest", "wave_1"):
+        assert pictures.pose(pose, live=False) is not None
+    assert pictures.avatar("notes") is None
+
+
+def test_both_find_and_read_by_this_module(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names and formats changed here change in both."""
+    monkeypatch.setattr(assets, "PICTURE_SUFFIXES", (".webp",))
+    monkeypatch.setattr(assets, "POSE_SUFFIXES", (".none",))
+    monkeypatch.setattr(assets, "name_of", lambda path: f"named {path.stem}")
+    store = AvatarStore(avatar_paths(settings), 8, 8, lambda p: p, size_of=lambda _: 1, budget=10)
+    assert store.names == ["named c"]
+    pictures = Pictures(settings)
+    assert pictures.avatar("named c") is not None
+    assert pictures.avatar("c") is None
+    assert pictures.pose("named rest", live=False) is None
+    monkeypatch.setattr(assets, "PICTURE_FORMATS", ("PNG",))
+    path = avatar_paths(settings)[0] / "c.webp"
+    for read in (avatar_png, lambda file: fitted_picture(file, 8, 8)):
+        with pytest.raises(AssetError, match=r"c\.webp"):
+            read(path)
+
+
+def turned_and_clear(path: Path) -> Path:
+    """Bright above, dark below, clear to the right; its EXIF data says that it stands on its head."""
+    picture = Image.new("RGBA", (80, 80), (0, 0, 0, 255))
+    picture.paste((0, 255, 0, 255), (0, 0, 80, 40))
+    picture.paste((255, 0, 0, 0), (60, 0, 80, 80))
+    exif = Image.Exif()
+    exif[0x0112] = 3  # turned by 180°
+    picture.save(path, exif=exif)
+    return path
+
+
+def test_both_show_a_picture_upright_and_on_white(tmp_path: Path) -> None:
+    path = turned_and_clear(tmp_path / "p.png")
+    card = np.array(Image.open(io.BytesIO(avatar_png(path))))
+    worker = fitted_picture(path, 80, 80)
+    assert card.shape == worker.shape == (80, 80, 3)
+    assert np.array_equal(card, worker)
+    assert (worker[:, :20] == 255).all()  # the clear part, now at the left
+    assert (worker[:40, 20:] == 0).all()
+    assert (worker[40:, 20:] == (0, 255, 0)).all()
+
+
+def test_large_pictures_become_small_ones(tmp_path: Path) -> None:
+    path = save(tmp_path / "large.png", size=(4 * MAX_SIDE, MAX_SIDE))
+    assert read_picture(path).size == (4 * MAX_SIDE, MAX_SIDE)
+    assert read_picture(path, MAX_SIDE).size == (MAX_SIDE, MAX_SIDE // 4)
+    assert read_picture(path, 10 * MAX_SIDE).size == (4 * MAX_SIDE, MAX_SIDE)
+
+
+def test_a_picture_that_is_an_lfs_pointer(tmp_path: Path) -> None:
+    (tmp_path / "face.png").write_text(LFS_POINTER)
+    with pytest.raises(AssetError, match=r"face\.png: is a Git LFS pointer: run git lfs pull"):
+        read_picture(tmp_path / "face.png")
+
+
+def test_a_gateway_without_pictures_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = replace(Settings(), reference_image=(tmp_path / "gone.png",))
+    assert Pictures(settings).avatar("gone") is None
+    assert "gone.png: no such picture" in caplog.text
+    assert pose_paths(settings)
+
+
+def test_reading_pictures_needs_no_torch() -> None:
+    code = "import sys, gateway.pictures; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
