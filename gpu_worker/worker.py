@@ -13,16 +13,14 @@ from gpu_worker.rate.trial import RateChoice
 from protocol.hop.client import Job
 from protocol.hop.server import Acked, Event, WorkerJoined
 from protocol.process.compute import Output
+from protocol.process.ledger import JobLedger
 from protocol.process.settings import Settings, SettingsError
 from protocol.process.stage import Stage, Worker
 from protocol.wire.clock import FULL_RATE
 from protocol.wire.limits import CREDIT
-from protocol.wire.messages import Clip, Close, InfoValue, Latents, Work
+from protocol.wire.messages import Clip, Close, InfoValue, Latents, Work, clip_key
 
 logger = logging.getLogger(__name__)
-
-Key = tuple[str, int, int]
-"""A clip's session, epoch and seq."""
 
 #: Seconds between two writes of the gauges.
 FIGURES_EVERY = 0.5
@@ -80,8 +78,7 @@ class GpuWorker(Worker):
         self._trials = TrialRunner(engine, settings, f"_rate-{settings.worker_index}", stage.wake)
         self._rate = RateChoice(settings.fps or FULL_RATE, 0.0, "")
         self._retries = 0
-        #: The jobs of each clip that is not acknowledged yet; several where it was sent again.
-        self._held: dict[Key, list[Job]] = {}
+        self._ledger = JobLedger(stage.jobs.ack)
         self._pause_task_running = False
         self._caches_cold = True
         self._figures_at = float("-inf")
@@ -123,11 +120,8 @@ class GpuWorker(Worker):
             self._stage.jobs.ack(job)
 
     def _accept(self, job: Job, clip: Clip) -> None:
-        key = _key(clip)
-        if key in self._held:  # sent again, because the upstream lost sight of this worker for a while
-            self._held[key].append(job)
+        if not self._ledger.enter(job, clip):
             return
-        self._held[key] = [job]
         self._stage.metrics.count("clips_received_total")
         if self._pause_task_running:
             self._trials.abort()
@@ -140,8 +134,7 @@ class GpuWorker(Worker):
     def _close(self, close: Close) -> None:
         self._prefetch.close(close.session, close.epoch)
         self._stage.out.broadcast(close)
-        for key in [k for k in self._held if k[0] == close.session and k[1] <= close.epoch]:
-            self._release_key(key)
+        self._ledger.settle_session(close.session, close.epoch)
 
     def on_reset(self, upstream: int) -> None:
         """Drops the upstream's waiting clips: it gives them to other workers or sends them again.
@@ -149,15 +142,10 @@ class GpuWorker(Worker):
         The last latents of sessions are kept. They belong to (session, epoch, seq), so they are right for a
         clip that comes back.
         """
-        for key, jobs in list(self._held.items()):
-            kept = [job for job in jobs if job.token.upstream != upstream]
-            if kept:
-                self._held[key] = kept
-            else:
-                del self._held[key]
+        self._ledger.void(upstream)
         for session in self._prefetch.waiting_sessions():
             for clip in self._prefetch.take_back(session):
-                if _key(clip) in self._held:
+                if clip_key(clip) in self._ledger:
                     self._prefetch.enqueue(clip)
 
     # ------------------------------------------------------------------ latents out
@@ -178,7 +166,7 @@ class GpuWorker(Worker):
         clip = outcome.clip
         if isinstance(outcome.error, DeviceLost):
             raise outcome.error  # ends the process, and the launcher starts a new one
-        if _key(clip) not in self._held:
+        if clip_key(clip) not in self._ledger:
             return
         if self._prefetch.is_stale(clip.session, clip.epoch):
             self._release(clip)
@@ -186,7 +174,7 @@ class GpuWorker(Worker):
             self._fail(clip, outcome.error)
         elif outcome.latents is not None:
             self._stage.metrics.count("clips_total")
-            self._stage.metrics.observe_clip(time.monotonic() - self._held[_key(clip)][0].received_at)
+            self._stage.metrics.observe_clip(time.monotonic() - self._ledger.received_at(clip_key(clip)))
             latents = Latents(clip.session, clip.epoch, clip.seq, clip.pts, clip.fps, outcome.latents)
             for dropped in self._stage.out.submit(latents):
                 self._report_overload(dropped, "the encoders")
@@ -218,11 +206,7 @@ class GpuWorker(Worker):
         self._stage.fail(dropped, f"overload: {who} cannot keep up, a clip was left out")
 
     def _release(self, msg: Work) -> None:
-        self._release_key((msg.session, msg.epoch, msg.seq))
-
-    def _release_key(self, key: Key) -> None:
-        for job in self._held.pop(key, []):
-            self._stage.jobs.ack(job)
+        self._ledger.settle(clip_key(msg))
 
     # ------------------------------------------------------------------ in the pauses
 
@@ -271,7 +255,3 @@ class GpuWorker(Worker):
     def stop(self) -> None:
         """Ends the prefetch thread; the stage ends its own."""
         self._prefetch.stop(timeout=0.5)
-
-
-def _key(clip: Clip) -> Key:
-    return clip.session, clip.epoch, clip.seq

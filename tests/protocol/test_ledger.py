@@ -65,8 +65,8 @@ def _names(path: Path) -> set[str]:
 
 
 def test_the_workers_that_hold_jobs_keep_them_in_a_ledger() -> None:
-    for path in ("encoder_worker/worker.py",):
+    for path in ("gpu_worker/worker.py", "encoder_worker/worker.py"):
         assert "JobLedger" in _names(ROOT / path), path
-    for package in ("audio_worker", "encoder_worker"):
+    for package in ("audio_worker", "gpu_worker", "encoder_worker"):
         for file in sorted((ROOT / package).rglob("*.py")):
             assert "list[Job]" not in file.read_text(encoding="utf-8"), f"{file} keeps jobs by itself"
