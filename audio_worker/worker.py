@@ -65,7 +65,7 @@ class AudioWorker(Worker):
             self._give_up([_failed(clip, reason) for clip in output.key.clips])
         else:
             for clip, tokens in zip(output.key.clips, output.value, strict=True):
-                self._submit(clip, tokens)
+                self._send_clip(clip, tokens)
 
     def on_reset(self, upstream: int) -> None:
         self._sessions.clear()
@@ -94,20 +94,20 @@ class AudioWorker(Worker):
             return
         batch = Batch(tuple(self._sessions.take(MAX_BATCH)))
         self._stage.metrics.observe("batch_clips", len(batch.clips))
-        self._stage.compute.submit(batch, self._tokens, batch)
+        self._stage.compute.start_task(batch, self._tokens, batch)
 
     def _tokens(self, batch: Batch) -> list[Array16]:
         assert self._features is not None
         with self._stage.metrics.time("features_seconds"):
             return self._features.tokens(batch.clips)
 
-    def _submit(self, clip: DueClip, tokens: Array16) -> None:
+    def _send_clip(self, clip: DueClip, tokens: Array16) -> None:
         if not self._sessions.alive(clip):
             return
         message = Clip(clip.session, clip.epoch, clip.seq, clip.pts, clip.fps, clip.avatar, clip.pose, tokens)
         self._stage.metrics.count("clips_total")
         self._stage.metrics.observe_clip(time.monotonic() - clip.since)
-        pushed_out = self._stage.out.submit(message)
+        pushed_out = self._stage.out.dispatch(message)
         self._give_up([_failed(old, "overload") for old in pushed_out if isinstance(old, Clip)])
 
     def _give_up(self, failed: list[Failed]) -> None:

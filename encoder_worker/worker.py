@@ -77,7 +77,7 @@ class EncoderWorker(Worker):
         if not isinstance(job.msg, Latents):
             return
         if self._ledger.enter(job, job.msg):
-            self._stage.compute.submit(job, self._pictures, job, time.monotonic())
+            self._stage.compute.start_task(job, self._pictures, job, time.monotonic())
 
     def on_output(self, output: Output) -> None:
         job = output.key
@@ -89,7 +89,7 @@ class EncoderWorker(Worker):
                 self._stage.results.send(frame)
                 self._stage.metrics.count("frames_total")
 
-    def on_clip(self, key: ClipKey) -> None:
+    def on_confirmed(self, key: ClipKey) -> None:
         self._stage.metrics.count("clips_total", by=self._ledger.settle(key))
 
     def on_tick(self) -> None:

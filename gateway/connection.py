@@ -22,8 +22,8 @@ from gateway.core.session import Choice, Limits, SessionCore
 from protocol.wire.browser import (
     BrowserError,
     Change,
+    ClientHello,
     Flush,
-    Hello,
     Options,
     Shown,
     encode_error,
@@ -61,7 +61,7 @@ class House(Protocol):
     def queued(self, session: str) -> int:
         """How many pieces of this session wait for an audio worker."""
 
-    def submit(self, work: list[Pcm]) -> None:
+    def send_speech(self, work: list[Pcm]) -> None:
         """Hand work to the audio workers."""
 
     def forget_epoch(self, session: str, epoch: int) -> None:
@@ -146,7 +146,7 @@ class Connection:
         except asyncio.TimeoutError:
             raise BrowserError("no_hello", f"no hello within {HELLO_WITHIN:g} s") from None
         hello = parse_control(text) if isinstance(text, str) else None
-        if not isinstance(hello, Hello):
+        if not isinstance(hello, ClientHello):
             raise BrowserError("no_hello", 'the first message must be JSON with "type": "hello"')
         return hello.options
 
@@ -205,7 +205,7 @@ class Connection:
     async def _feed(self, core: SessionCore) -> None:
         while True:
             now = time.monotonic()
-            self._house.submit(core.work(now, self._house.queued(self.name)))
+            self._house.send_speech(core.work(now, self._house.queued(self.name)))
             await _wait(self._heard, core.wait_work(now))
 
     async def _write(self, core: SessionCore) -> None:

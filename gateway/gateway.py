@@ -132,7 +132,7 @@ class Gateway:
         # a clip that nobody waits for (any more) is confirmed as well, once its sender has sent all of it
         wanted = core is not None and not core.clip_complete(message.epoch, message.seq)
         if not wanted and (fresh or message.index == message.count - 1):
-            self.results.ack_clip(sender, message.session, message.epoch, message.seq)
+            self.results.confirm_clip(sender, message.session, message.epoch, message.seq)
 
     # ---- for the connections
 
@@ -174,10 +174,10 @@ class Gateway:
         """How many pieces of this session wait for an audio worker."""
         return self.pcm.pending_of(session)
 
-    def submit(self, work: Sequence[Pcm]) -> None:
+    def send_speech(self, work: Sequence[Pcm]) -> None:
         """Hand work to the audio workers; what a full queue gives up fails its clip."""
         for pcm in work:
-            for lost in self.pcm.submit(pcm):
+            for lost in self.pcm.dispatch(pcm):
                 if isinstance(lost, Pcm) and (connection := self.sessions.get(lost.session)):
                     assert connection.core is not None
                     connection.core.pushed_out(lost, time.monotonic())

@@ -149,11 +149,11 @@ class Prefetch:
                 continue
             self._count_overlap(underway)
             underway.inputs = output.value
-            self._compute.submit(underway, self._denoise, underway)
+            self._compute.start_task(underway, self._denoise, underway)
         while self._underway < MAX_UNDERWAY and (queued := self._queue.pop()) is not None:
             self._underway += 1
             underway = ClipUnderway(queued, self._underway == 1 and self._compute.waiting == 0)
-            self._preparing.submit(underway, self._prepare, queued)
+            self._preparing.start_task(underway, self._prepare, queued)
         return ended
 
     def outcome_of(self, output: Output) -> ClipOutcome:

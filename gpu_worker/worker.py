@@ -17,7 +17,7 @@ from protocol.process.ledger import JobLedger
 from protocol.process.settings import Settings, SettingsError
 from protocol.process.stage import Stage, Worker
 from protocol.wire.clock import FULL_RATE
-from protocol.wire.limits import CREDIT
+from protocol.wire.limits import MAX_CREDIT
 from protocol.wire.messages import Clip, Close, InfoValue, Latents, Work, clip_key
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def credit(settings: Settings) -> int:
     A clip stays held until an encoder has confirmed its latents. So each session may hold one clip for each
     of the queue's places, and one more.
     """
-    return min(CREDIT, (settings.credit + 1) * settings.max_sessions)
+    return min(MAX_CREDIT, (settings.credit + 1) * settings.max_sessions)
 
 
 class PauseTask(Enum):
@@ -176,7 +176,7 @@ class GpuWorker(Worker):
             self._stage.metrics.count("clips_total")
             self._stage.metrics.observe_clip(time.monotonic() - self._ledger.received_at(clip_key(clip)))
             latents = Latents(clip.session, clip.epoch, clip.seq, clip.pts, clip.fps, outcome.latents)
-            for dropped in self._stage.out.submit(latents):
+            for dropped in self._stage.out.dispatch(latents):
                 self._report_overload(dropped, "the encoders")
                 self._release(dropped)
 
@@ -213,7 +213,7 @@ class GpuWorker(Worker):
     def on_tick(self) -> None:
         self._advance()
         while self._trials.outbox:
-            self._stage.out.submit(self._trials.outbox.popleft())
+            self._stage.out.dispatch(self._trials.outbox.popleft())
         now = time.monotonic()
         if self._stage.warm and not self._pause_task_running and self._prefetch.idle:
             self._use_pause(now - self._prefetch.last_clip)
@@ -225,12 +225,12 @@ class GpuWorker(Worker):
         """Starts a task that is due after `quiet` seconds without a clip."""
         if self._caches_cold and quiet > WARM_CACHES_AFTER:
             self._pause_task_running = True
-            self._stage.compute.submit(PauseTask.WARM_CACHES, self._engine.work_in_pause)
+            self._stage.compute.start_task(PauseTask.WARM_CACHES, self._engine.work_in_pause)
         elif self._may_retry_rate(quiet):
             self._retries += 1
             self._pause_task_running = True
             self._trials.rearm()
-            self._stage.compute.submit(PauseTask.RETRY_RATE, self._trials.run)
+            self._stage.compute.start_task(PauseTask.RETRY_RATE, self._trials.run)
 
     def _may_retry_rate(self, quiet: float) -> bool:
         fell = self._settings.fps is None and self._rate.notice != ""

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import zmq
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 E = TypeVar("E")
 
@@ -32,8 +32,8 @@ async def pump(
 
     A ZeroMQ socket's FD is edge-triggered: it says that something changed, and any send or receive may take
     that notice away. So the socket is asked for its state before every wait, and the server wakes the
-    pump after each of its own sends (from `submit`, say). An error of `on_event` is logged and the pump
-    goes on: one session's trouble is not the others'.
+    pump after each of its own sends, such as those of `HopServer.dispatch`. An error of `on_event` is logged
+    and the pump goes on, so that one session's trouble does not reach the others.
     """
     loop = asyncio.get_running_loop()
     changed = asyncio.Event()
@@ -71,4 +71,4 @@ async def _handle(on_event: Callable[[E], Awaitable[None] | None], event: E) -> 
         if inspect.isawaitable(result):
             await result
     except Exception:
-        log.exception("an event could not be handled: %s", event)
+        logger.exception("an event could not be handled: %s", event)

@@ -13,8 +13,8 @@ import zmq
 from protocol.hop import sockets
 from protocol.hop.sockets import DRAIN, Context
 from protocol.wire.messages import (
-    BUFFER_BYTES,
-    MAX_FRAMES,
+    MAX_BUFFER_BYTES,
+    MAX_PARTS,
     Ack,
     Bye,
     Clip,
@@ -31,11 +31,11 @@ from protocol.wire.messages import (
     encode,
 )
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class JobOrigin:
     """Which upstream gave a job, in which of its lives, under which number."""
 
     upstream: int
@@ -48,7 +48,7 @@ class Job:
     """`msg` to work on and then `ack`; for a Close there is nothing to acknowledge and `ack` does nothing."""
 
     msg: Work | Close
-    token: Token
+    origin: JobOrigin
     #: When it came, in seconds of the client's clock.
     received_at: float = 0.0
 
@@ -89,28 +89,28 @@ class HopClient:
         self._inbox: deque[Job] = deque()
         self.on_reset = on_reset
         self.malformed = 0
-        name, most = f"{stage}.{worker}", BUFFER_BYTES
+        name, most = f"{stage}.{worker}", MAX_BUFFER_BYTES
         self._upstreams = [
-            _Upstream(sockets.dealer(ctx, url, name=name, max_frame_bytes=most)) for url in endpoints
+            _Upstream(sockets.dealer(ctx, url, name=name, max_part_bytes=most)) for url in endpoints
         ]
         self.sockets = [upstream.socket for upstream in self._upstreams]
 
     def recv(self) -> list[Job]:
         """Jobs that have arrived, without waiting. Call it after every wake-up, not only a readable socket's:
         `heartbeat` reads too."""
-        self._drain()
+        self._read_all()
         jobs = list(self._inbox)
         self._inbox.clear()
         return jobs
 
     def ack(self, job: Job) -> None:
         """The job's output is safe downstream. Twice, or for an upstream that is gone, does nothing."""
-        upstream = self._upstreams[job.token.upstream]
-        if job.token.life != upstream.life or job.token.number not in upstream.held:
+        upstream = self._upstreams[job.origin.upstream]
+        if job.origin.life != upstream.life or job.origin.number not in upstream.held:
             return
-        upstream.held.discard(job.token.number)
-        upstream.unsent.append(job.token.number)
-        self._flush(upstream)
+        upstream.held.discard(job.origin.number)
+        upstream.unsent.append(job.origin.number)
+        self._send_acks(upstream)
 
     def heartbeat(self) -> None:
         """Say READY where that is due and that this worker lives. Limits its own rate; call it often."""
@@ -118,12 +118,12 @@ class HopClient:
         if now - self._last_beat < self._every:
             return
         self._last_beat = now
-        self._drain()
+        self._read_all()
         for upstream in self._upstreams:
             if not upstream.announced:
                 upstream.announced = sockets.send(upstream.socket, encode(self._ready))
             if upstream.announced:
-                self._flush(upstream)
+                self._send_acks(upstream)
                 sockets.send(upstream.socket, encode(Heartbeat(tuple(sorted(upstream.held)[:256]))))
 
     @property
@@ -135,48 +135,48 @@ class HopClient:
         """Say BYE: what was not acknowledged goes to another worker at once."""
         for upstream in self._upstreams:
             if upstream.announced:
-                self._flush(upstream)
+                self._send_acks(upstream)
                 sockets.send(upstream.socket, encode(Bye()))
             upstream.socket.close(linger=200)
 
-    def _flush(self, upstream: _Upstream) -> None:
+    def _send_acks(self, upstream: _Upstream) -> None:
         while upstream.unsent and sockets.send(upstream.socket, encode(Ack(upstream.unsent[0]))):
             upstream.unsent.popleft()
 
-    def _drain(self) -> None:
+    def _read_all(self) -> None:
         for index, upstream in enumerate(self._upstreams):
             for _ in range(DRAIN):
-                frames = sockets.receive(upstream.socket, 1 + MAX_FRAMES)
-                if frames is None:
+                parts = sockets.receive(upstream.socket, 1 + MAX_PARTS)
+                if parts is None:
                     break
-                self._take(index, upstream, frames)
+                self._read(index, upstream, parts)
 
-    def _take(self, index: int, upstream: _Upstream, frames: list[bytes]) -> None:
-        number = int.from_bytes(frames[0], "big") if len(frames[0]) == 8 else 0
+    def _read(self, index: int, upstream: _Upstream, parts: list[bytes]) -> None:
+        number = int.from_bytes(parts[0], "big") if len(parts[0]) == 8 else 0
         try:
-            message = decode(frames[1:])
+            message = decode(parts[1:])
             self._accept(index, upstream, number, message)
         except ProtocolError as error:
             self.malformed += 1
-            log.error("job %d from upstream %d is malformed and skipped: %s", number, index, error)
+            logger.error("job %d from upstream %d is malformed and skipped: %s", number, index, error)
             if number:  # it would be malformed the next time too
                 upstream.unsent.append(number)
-                self._flush(upstream)
+                self._send_acks(upstream)
 
     def _accept(self, index: int, upstream: _Upstream, number: int, message: Message) -> None:
         if isinstance(message, Hello):
             self._reset(index, upstream)
         elif isinstance(message, Close):
-            self._inbox.append(Job(message, Token(index, upstream.life, 0), self._clock()))
+            self._inbox.append(Job(message, JobOrigin(index, upstream.life, 0), self._clock()))
         elif isinstance(message, (Pcm, Clip, Latents)) and number:
             if number not in upstream.held:
                 upstream.held.add(number)
-                self._inbox.append(Job(message, Token(index, upstream.life, number), self._clock()))
+                self._inbox.append(Job(message, JobOrigin(index, upstream.life, number), self._clock()))
         elif not isinstance(message, Heartbeat):
             raise ProtocolError(f"an upstream does not send {type(message).__name__} as job {number}")
 
     def _reset(self, index: int, upstream: _Upstream) -> None:
-        log.warning(
+        logger.warning(
             "upstream %d does not know this worker (any more); %d jobs in hand are void",
             index,
             len(upstream.held),
@@ -184,7 +184,7 @@ class HopClient:
         upstream.life += 1
         upstream.held.clear()
         upstream.unsent.clear()
-        self._inbox = deque(job for job in self._inbox if job.token.upstream != index)
+        self._inbox = deque(job for job in self._inbox if job.origin.upstream != index)
         upstream.announced = sockets.send(upstream.socket, encode(self._ready))
         if self.on_reset is not None:
             self.on_reset(index)

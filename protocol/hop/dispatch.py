@@ -17,8 +17,8 @@ QUIET_AFTER = 1.0  # seconds of silence (five heartbeats) after which a worker i
 
 
 @dataclass(slots=True)
-class Job(Generic[P]):
-    """One unit of work and where it stands. Job numbers rise in the order of submission."""
+class TrackedJob(Generic[P]):
+    """One unit of work and where it stands. TrackedJob numbers rise in the order of submission."""
 
     number: int
     session: str
@@ -39,11 +39,11 @@ class Peer(Generic[P]):
     credit: int
     last_seen: float
     last_given: int = 0
-    held: dict[int, Job[P] | None] = field(default_factory=dict)
+    held: dict[int, TrackedJob[P] | None] = field(default_factory=dict)
     held_since: dict[int, float] = field(default_factory=dict)
 
     @property
-    def spare(self) -> int:
+    def spare_credit(self) -> int:
         return self.credit - len(self.held)
 
 
@@ -71,7 +71,7 @@ class Dispatcher(Generic[P]):
         self._next_job = first_job
         self._given = 0
         self._peers: dict[bytes, Peer[P]] = {}
-        self._queues: dict[str, deque[Job[P]]] = {}
+        self._queues: dict[str, deque[TrackedJob[P]]] = {}
         self._homes: dict[str, bytes] = {}
 
     # ------------------------------------------------------------------ workers
@@ -125,7 +125,7 @@ class Dispatcher(Generic[P]):
         """The workers not heard of for `longer_than` seconds."""
         return [peer for peer in self._peers.values() if now - peer.last_seen > longer_than]
 
-    def excuse(self, now: float) -> None:
+    def forgive_silence(self, now: float) -> None:
         """Take every worker as just seen: the server itself was away and could not have heard them."""
         for peer in self._peers.values():
             peer.last_seen = now
@@ -139,10 +139,10 @@ class Dispatcher(Generic[P]):
 
     # ------------------------------------------------------------------ jobs
 
-    def submit(self, session: str, epoch: int, payload: P, now: float) -> list[P]:
+    def add_job(self, session: str, epoch: int, payload: P, now: float) -> list[P]:
         """Queue a job; returns what the session's bound pushed out, oldest first."""
         queue = self._queues.setdefault(session, deque())
-        queue.append(Job(self._next_job, session, epoch, payload, now))
+        queue.append(TrackedJob(self._next_job, session, epoch, payload, now))
         self._next_job += 1
         pushed_out = []
         while self.max_pending is not None and len(queue) > self.max_pending:
@@ -165,10 +165,10 @@ class Dispatcher(Generic[P]):
             self._homes.pop(session, None)
         return cancelled
 
-    def _held(self) -> Iterator[Job[P] | None]:
+    def _held(self) -> Iterator[TrackedJob[P] | None]:
         return (job for peer in self._peers.values() for job in peer.held.values())
 
-    def ack(self, key: bytes, number: int) -> Job[P] | None:
+    def ack(self, key: bytes, number: int) -> TrackedJob[P] | None:
         """The worker is done with a job. None if it was not (or no longer) this worker's, or was cancelled.
 
         Only the present holder's word counts: on a sticky hop an earlier holder's state is not the session's
@@ -180,7 +180,7 @@ class Dispatcher(Generic[P]):
         peer.held_since.pop(number, None)
         return peer.held.pop(number, None)
 
-    def assign(self, now: float) -> tuple[Peer[P], Job[P]] | None:
+    def assign(self, now: float) -> tuple[Peer[P], TrackedJob[P]] | None:
         """The next job for a worker with credit, now held by it; None if nothing can be given."""
         for session in sorted(self._queues, key=lambda s: self._queues[s][0].number):
             peer = self._worker_for(session, now)
@@ -202,15 +202,15 @@ class Dispatcher(Generic[P]):
 
     def _worker_for(self, session: str, now: float) -> Peer[P] | None:
         if self.sticky:
-            peer = self._home(session, now)
-            return peer if peer is not None and self._open(peer, now) else None
-        ready = [peer for peer in self._peers.values() if self._open(peer, now)]
-        return max(ready, key=lambda peer: (peer.spare, -peer.last_given), default=None)
+            peer = self._home_worker(session, now)
+            return peer if peer is not None and self._may_take(peer, now) else None
+        ready = [peer for peer in self._peers.values() if self._may_take(peer, now)]
+        return max(ready, key=lambda peer: (peer.spare_credit, -peer.last_given), default=None)
 
-    def _open(self, peer: Peer[P], now: float) -> bool:
-        return peer.spare > 0 and now - peer.last_seen <= min(QUIET_AFTER, self.dead_after)
+    def _may_take(self, peer: Peer[P], now: float) -> bool:
+        return peer.spare_credit > 0 and now - peer.last_seen <= min(QUIET_AFTER, self.dead_after)
 
-    def _home(self, session: str, now: float) -> Peer[P] | None:
+    def _home_worker(self, session: str, now: float) -> Peer[P] | None:
         if session not in self._homes:
             ready = [peer for peer in self._peers.values() if now - peer.last_seen <= QUIET_AFTER]
             if not ready:

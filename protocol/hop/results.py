@@ -13,9 +13,9 @@ import zmq
 from protocol.hop import sockets
 from protocol.hop.sockets import DRAIN, Context
 from protocol.wire.messages import (
-    HEADER_BYTES,
-    JPEG_BYTES,
-    MAX_FRAMES,
+    MAX_HEADER_BYTES,
+    MAX_JPEG_BYTES,
+    MAX_PARTS,
     ClipKey,
     Failed,
     Frame,
@@ -28,7 +28,7 @@ from protocol.wire.messages import (
     encode,
 )
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 RESEND_LIMIT = 10.0
 UNSENT_LIMIT = 4096
@@ -38,7 +38,7 @@ class ResultServer:
     """The gateway's side: a ROUTER that takes frames, failures and status. Not thread-safe."""
 
     def __init__(self, ctx: Context, endpoint: str) -> None:
-        self._bound = sockets.BoundRouter(ctx, endpoint, max_frame_bytes=JPEG_BYTES)
+        self._bound = sockets.BoundRouter(ctx, endpoint, max_part_bytes=MAX_JPEG_BYTES)
         self.socket = self._bound.socket
         self.wake: Callable[[], None] | None = None  # set by aio.pump: sending may hide a readable edge
         self.malformed = 0
@@ -47,18 +47,18 @@ class ResultServer:
         """What has arrived, at most `DRAIN` messages, each with its sender. Malformed ones are logged."""
         arrived = []
         for _ in range(DRAIN):
-            frames = sockets.receive(self.socket, 1 + MAX_FRAMES)
-            if frames is None:
+            parts = sockets.receive(self.socket, 1 + MAX_PARTS)
+            if parts is None:
                 break
             try:
-                message = decode(frames[1:])
+                message = decode(parts[1:])
                 if not isinstance(message, (Frame, Failed, Status)):
                     raise ProtocolError(f"{type(message).__name__} is no result")
-                arrived.append((frames[0], message))
+                arrived.append((parts[0], message))
             except ProtocolError as error:
                 self.malformed += 1
                 if self.malformed <= 10 or self.malformed % 1000 == 0:
-                    log.warning("a result from %r is ignored: %s", frames[0][:80], error)
+                    logger.warning("a result from %r is ignored: %s", parts[0][:80], error)
         return arrived
 
     on_readable = recv
@@ -66,7 +66,7 @@ class ResultServer:
     def tick(self) -> list[tuple[bytes, Frame | Failed | Status]]:
         return self.recv()
 
-    def ack_clip(self, sender: bytes, session: str, epoch: int, seq: int) -> None:
+    def confirm_clip(self, sender: bytes, session: str, epoch: int, seq: int) -> None:
         """Confirm to `sender` that the clip is complete here, or not wanted any more."""
         sockets.send(self.socket, [sender, *encode(Received(session, epoch, seq))])
         if self.wake is not None:
@@ -77,7 +77,7 @@ class ResultServer:
 
 
 @dataclass(slots=True)
-class _Clip:
+class _UnconfirmedClip:
     """The frames of a clip until the gateway has confirmed them."""
 
     count: int
@@ -103,38 +103,38 @@ class ResultClient:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.socket: zmq.Socket[bytes] = sockets.dealer(
-            ctx, endpoint, name=f"{stage}.{worker}", max_frame_bytes=HEADER_BYTES
+            ctx, endpoint, name=f"{stage}.{worker}", max_part_bytes=MAX_HEADER_BYTES
         )
         self._resend_after = resend_after
         self._clock = clock
-        self._clips: dict[ClipKey, _Clip] = {}
+        self._clips: dict[ClipKey, _UnconfirmedClip] = {}
         self._unsent: deque[list[bytes | memoryview]] = deque(maxlen=UNSENT_LIMIT)
         self._status: list[bytes | memoryview] | None = None
 
     def send(self, msg: Frame | Failed | Status) -> None:
         """Send, or keep until the gateway is there; of Status only the newest is kept."""
-        frames = encode(msg)
+        parts = encode(msg)
         if isinstance(msg, Status):
-            self._status = frames
+            self._status = parts
         else:
-            self._unsent.append(frames)
+            self._unsent.append(parts)
         if isinstance(msg, Frame):
-            clip = self._clips.setdefault(clip_key(msg), _Clip(msg.count))
-            clip.frames[msg.index] = frames
+            clip = self._clips.setdefault(clip_key(msg), _UnconfirmedClip(msg.count))
+            clip.frames[msg.index] = parts
             clip.last_sent = self._clock()
         self.flush()
 
-    def acked(self) -> list[ClipKey]:
+    def confirmed(self) -> list[ClipKey]:
         """The clips confirmed since the last call. Also sends again what was not confirmed in time."""
         confirmed = []
         for _ in range(DRAIN):
-            frames = sockets.receive(self.socket, MAX_FRAMES)
-            if frames is None:
+            parts = sockets.receive(self.socket, MAX_PARTS)
+            if parts is None:
                 break
             try:
-                message: Message = decode(frames)
+                message: Message = decode(parts)
             except ProtocolError as error:
-                log.warning("an answer of the gateway is ignored: %s", error)
+                logger.warning("an answer of the gateway is ignored: %s", error)
                 continue
             if isinstance(message, Received):
                 key = clip_key(message)
@@ -153,7 +153,7 @@ class ResultClient:
         return len(self._clips)
 
     def flush(self) -> None:
-        """Send what waits; `acked` does this too."""
+        """Send what waits; `confirmed` does this too."""
         while self._unsent and sockets.send(self.socket, self._unsent[0]):
             self._unsent.popleft()
         if self._status is not None and not self._unsent and sockets.send(self.socket, self._status):
@@ -164,7 +164,7 @@ class ResultClient:
         for key, clip in self._clips.items():
             wait = min(RESEND_LIMIT, self._resend_after * 2**clip.resent)
             if len(clip.frames) == clip.count and now - clip.last_sent > wait:
-                log.warning("clip %s is not confirmed after %.1f s and sent again", key, wait)
+                logger.warning("clip %s is not confirmed after %.1f s and sent again", key, wait)
                 self._unsent.extend(clip.frames[index] for index in sorted(clip.frames))
                 clip.last_sent, clip.resent = now, min(clip.resent + 1, 10)
 

@@ -13,8 +13,8 @@ from protocol.hop.dispatch import Dispatcher
 from protocol.hop.sockets import DRAIN, Context
 from protocol.wire.figures import QUEUE_WAIT_BOUNDS_MS, Histogram, Summary
 from protocol.wire.messages import (
-    HEADER_BYTES,
-    MAX_FRAMES,
+    MAX_HEADER_BYTES,
+    MAX_PARTS,
     Ack,
     Bye,
     Close,
@@ -27,7 +27,7 @@ from protocol.wire.messages import (
     encode,
 )
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 PROBE_AFTER = 0.5
 MAX_WORKERS = 256
@@ -62,9 +62,9 @@ Event = WorkerJoined | WorkerLost | Acked
 
 
 @dataclass(frozen=True, slots=True)
-class _Parcel:
+class _EncodedWork:
     message: Work
-    frames: list[bytes]
+    parts: list[bytes]
 
 
 class HopServer:
@@ -85,13 +85,13 @@ class HopServer:
         max_pending_per_session: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._bound = sockets.BoundRouter(ctx, endpoint, max_frame_bytes=HEADER_BYTES)
+        self._bound = sockets.BoundRouter(ctx, endpoint, max_part_bytes=MAX_HEADER_BYTES)
         self.socket = self._bound.socket
         self.wake: Callable[[], None] | None = None  # set by aio.pump: sending may hide a readable edge
         self._name = name
         self._clock = clock
         self._run = secrets.randbits(31) + 1
-        self._jobs = Dispatcher[_Parcel](
+        self._jobs = Dispatcher[_EncodedWork](
             sticky=sticky,
             dead_after=dead_after,
             max_pending_per_session=max_pending_per_session,
@@ -110,32 +110,32 @@ class HopServer:
 
     # ------------------------------------------------------------------ the caller's side
 
-    def submit(self, msg: Work) -> list[Work]:
+    def dispatch(self, msg: Work) -> list[Work]:
         """Queue `msg` for a worker with credit.
 
         Returns the messages that the session's bound pushed out, for the caller to report as Failed.
         """
-        parcel = _Parcel(msg, [bytes(part) for part in encode(msg)])
-        pushed_out = self._jobs.submit(msg.session, msg.epoch, parcel, self._clock())
+        encoded = _EncodedWork(msg, [bytes(part) for part in encode(msg)])
+        pushed_out = self._jobs.add_job(msg.session, msg.epoch, encoded, self._clock())
         self._counts["dropped"] += len(pushed_out)
-        self._give()
-        return [parcel.message for parcel in pushed_out]
+        self._hand_out()
+        return [encoded.message for encoded in pushed_out]
 
     def broadcast(self, msg: Close) -> None:
         """Tell every live worker; what waits of the session is dropped, what is in hand not given again."""
         self._jobs.cancel(msg.session, msg.epoch)
         for peer in self._jobs.peers:
             self._send(peer.key, 0, list(encode(msg)))
-        self._give()
+        self._hand_out()
 
     def on_readable(self) -> list[Event]:
         """Take in what has arrived (at most `DRAIN` messages) and hand out work."""
         for _ in range(DRAIN):
-            frames = sockets.receive(self.socket, 1 + MAX_FRAMES)
-            if frames is None:
+            parts = sockets.receive(self.socket, 1 + MAX_PARTS)
+            if parts is None:
                 break
-            self._take(frames[0], frames[1:])
-        self._give()
+            self._accept(parts[0], parts[1:])
+        self._hand_out()
         return self._take_events()
 
     def tick(self) -> list[Event]:
@@ -143,17 +143,17 @@ class HopServer:
         events = self.on_readable()  # what a worker said counts before its silence does
         now = self._clock()
         if now - self._last_tick > self._jobs.dead_after / 2:
-            self._jobs.excuse(now)  # this side was away, so the silence proves nothing
+            self._jobs.forgive_silence(now)  # this side was away, so the silence proves nothing
         self._last_tick = now
         for peer in self._jobs.silent(now, self._jobs.dead_after):
-            self._lose(peer.key, f"silent for {now - peer.last_seen:.1f} s")
+            self._give_up(peer.key, f"silent for {now - peer.last_seen:.1f} s")
         if now - self._last_probe >= PROBE_AFTER:
             self._last_probe = now
             for peer in self._jobs.silent(now, PROBE_AFTER):
                 # a worker that was killed is found here, long before its silence would tell
                 if not self._send(peer.key, 0, list(encode(Heartbeat()))):
-                    self._lose(peer.key, "its connection is gone")
-        self._give()
+                    self._give_up(peer.key, "its connection is gone")
+        self._hand_out()
         return events + self._take_events()
 
     def stats(self) -> dict[str, float]:
@@ -186,38 +186,38 @@ class HopServer:
 
     # ------------------------------------------------------------------ the workers' side
 
-    def _take(self, key: bytes, frames: list[bytes]) -> None:
+    def _accept(self, key: bytes, parts: list[bytes]) -> None:
         now = self._clock()
         try:
-            message = decode(frames)
+            message = decode(parts)
         except ProtocolError as error:
-            self._malformed(key, str(error))
+            self._ignore(key, str(error))
             return
         if isinstance(message, Ready):
-            self._join(key, message, now)
+            self._welcome(key, message, now)
         elif isinstance(message, Bye):
             if self._jobs.peer(key) is not None:
-                self._lose(key, "it left")
+                self._give_up(key, "it left")
         elif not isinstance(message, (Ack, Heartbeat)):
-            self._malformed(key, f"a worker does not send {type(message).__name__}")
+            self._ignore(key, f"a worker does not send {type(message).__name__}")
         elif not self._jobs.seen(key, now):
             self._greet(key, now)
         elif isinstance(message, Ack):
-            self._acked(key, message.job, now)
+            self._finish(key, message.job, now)
         elif not self._jobs.holds(key, message.jobs, now):
-            self._lose(key, "a job was lost on the way")
+            self._give_up(key, "a job was lost on the way")
             self._greet(key, now)
 
-    def _join(self, key: bytes, ready: Ready, now: float) -> None:
+    def _welcome(self, key: bytes, ready: Ready, now: float) -> None:
         if self._jobs.peer(key) is None and self.workers >= MAX_WORKERS:
-            self._malformed(key, f"more than {MAX_WORKERS} workers")
+            self._ignore(key, f"more than {MAX_WORKERS} workers")
             return
         self._greeted.pop(key, None)
         if self._jobs.join(key, ready.stage, ready.worker, ready.credit, now):
-            log.info("%s: %s %s joined", self._name, ready.stage, ready.worker)
+            logger.info("%s: %s %s joined", self._name, ready.stage, ready.worker)
             self._events.append(WorkerJoined(ready.worker, ready.stage))
 
-    def _acked(self, key: bytes, number: int, now: float) -> None:
+    def _finish(self, key: bytes, number: int, now: float) -> None:
         peer = self._jobs.peer(key)
         job = self._jobs.ack(key, number)
         if peer is None or job is None:
@@ -235,38 +235,38 @@ class HopServer:
         self._greeted[key] = now
         self._send(key, 0, list(encode(Hello(self._run))))
 
-    def _lose(self, key: bytes, why: str) -> None:
+    def _give_up(self, key: bytes, why: str) -> None:
         peer = self._jobs.peer(key)
         if peer is None:
             return
         back = self._jobs.leave(key)
         self._counts["redispatched"] += back
         self._counts["lost_workers"] += 1
-        log.warning(
+        logger.warning(
             "%s: %s %s is gone (%s), %d jobs go to others", self._name, peer.stage, peer.name, why, back
         )
         self._events.append(WorkerLost(peer.name, why, back))
 
-    def _give(self) -> None:
+    def _hand_out(self) -> None:
         while (given := self._jobs.assign(self._clock())) is not None:
             peer, job = given
-            if not self._send(peer.key, job.number, list(job.payload.frames)):
-                self._lose(peer.key, "its connection is gone")
+            if not self._send(peer.key, job.number, list(job.payload.parts)):
+                self._give_up(peer.key, "its connection is gone")
                 continue
             self._counts["sent"] += 1
             if job.sends == 1:
                 self._queued_s.add(job.sent - job.submitted)
 
-    def _send(self, key: bytes, number: int, frames: list[bytes | memoryview]) -> bool:
-        sent = sockets.send(self.socket, [key, number.to_bytes(8, "big"), *frames])
+    def _send(self, key: bytes, number: int, parts: list[bytes | memoryview]) -> bool:
+        sent = sockets.send(self.socket, [key, number.to_bytes(8, "big"), *parts])
         if self.wake is not None:
             self.wake()
         return sent
 
-    def _malformed(self, key: bytes, why: str) -> None:
+    def _ignore(self, key: bytes, why: str) -> None:
         self._counts["malformed"] += 1
         if self._counts["malformed"] <= 10 or self._counts["malformed"] % 1000 == 0:
-            log.warning("%s: a message from %r is ignored: %s", self._name, key[:80], why)
+            logger.warning("%s: a message from %r is ignored: %s", self._name, key[:80], why)
 
     def _take_events(self) -> list[Event]:
         events, self._events = self._events, []

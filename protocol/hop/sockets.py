@@ -26,10 +26,10 @@ class BoundRouter:
     first off from new workers without either noticing.
     """
 
-    def __init__(self, ctx: Context, endpoint: str, *, max_frame_bytes: int) -> None:
+    def __init__(self, ctx: Context, endpoint: str, *, max_part_bytes: int) -> None:
         path = check_endpoint(endpoint)
         self._lock = -1 if path is None else _lock(path, endpoint)
-        self.socket = _socket(ctx, zmq.ROUTER, max_frame_bytes)
+        self.socket = _socket(ctx, zmq.ROUTER, max_part_bytes)
         # without it a ROUTER drops what it sends to a peer that left
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         try:
@@ -68,7 +68,7 @@ def _is_no_socket(path: Path) -> bool:
         return False
 
 
-def dealer(ctx: Context, endpoint: str, *, name: str, max_frame_bytes: int) -> zmq.Socket[bytes]:
+def dealer(ctx: Context, endpoint: str, *, name: str, max_part_bytes: int) -> zmq.Socket[bytes]:
     """A DEALER connected to `endpoint`, now or as soon as somebody binds there.
 
     Its identity is drawn anew for each process: a restarted worker is never taken for the one it replaces.
@@ -76,7 +76,7 @@ def dealer(ctx: Context, endpoint: str, *, name: str, max_frame_bytes: int) -> z
     path = check_endpoint(endpoint)
     if path is not None:
         prepare_run_dir(path.parent)
-    socket = _socket(ctx, zmq.DEALER, max_frame_bytes)
+    socket = _socket(ctx, zmq.DEALER, max_part_bytes)
     socket.setsockopt(zmq.IDENTITY, f"{name}.{secrets.token_hex(6)}".encode())
     # nothing is queued for a server that is not there: sending fails and the caller decides
     socket.setsockopt(zmq.IMMEDIATE, 1)
@@ -85,36 +85,36 @@ def dealer(ctx: Context, endpoint: str, *, name: str, max_frame_bytes: int) -> z
     return socket
 
 
-def _socket(ctx: Context, kind: int, max_frame_bytes: int) -> zmq.Socket[bytes]:
+def _socket(ctx: Context, kind: int, max_part_bytes: int) -> zmq.Socket[bytes]:
     socket = ctx.socket(kind)
-    socket.setsockopt(zmq.MAXMSGSIZE, max_frame_bytes)  # of one frame; `receive` counts the frames
+    socket.setsockopt(zmq.MAXMSGSIZE, max_part_bytes)  # of one part; `receive` counts the parts
     socket.setsockopt(zmq.SNDHWM, QUEUED)
     socket.setsockopt(zmq.RCVHWM, QUEUED)
     socket.setsockopt(zmq.LINGER, 200)
     return socket
 
 
-def receive(socket: zmq.Socket[bytes], max_frames: int) -> list[bytes] | None:
+def receive(socket: zmq.Socket[bytes], max_parts: int) -> list[bytes] | None:
     """One message without waiting, None if there is none.
 
-    Of a message with more than `max_frames` frames only one more is kept, so it still shows as too long.
+    Of a message with more than `max_parts` parts only one more is kept, so it still shows as too long.
     """
     try:
-        frames = [socket.recv(zmq.NOBLOCK)]
+        parts = [socket.recv(zmq.NOBLOCK)]
     except zmq.Again:
         return None
     while socket.getsockopt(zmq.RCVMORE):
-        frame = socket.recv(zmq.NOBLOCK)
-        if len(frames) <= max_frames:
-            frames.append(frame)
-    return frames
+        part = socket.recv(zmq.NOBLOCK)
+        if len(parts) <= max_parts:
+            parts.append(part)
+    return parts
 
 
-def send(socket: zmq.Socket[bytes], frames: list[bytes | memoryview]) -> bool:
+def send(socket: zmq.Socket[bytes], parts: list[bytes | memoryview]) -> bool:
     """Send without waiting; False if the peer is gone, not there yet, or its queue is full."""
     try:
         # copied: the caller may write to the buffers again
-        socket.send_multipart(frames, zmq.NOBLOCK, copy=True)
+        socket.send_multipart(parts, zmq.NOBLOCK, copy=True)
     except zmq.Again:
         return False
     except zmq.ZMQError as error:

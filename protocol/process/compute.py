@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What came out of the task submitted under `key`: a value, or the error it ended with.
+    """What came out of the task started under `key`: a value, or the error it ended with.
 
     `done` marks its last output. A task that is a generator makes one output for each value it yields
     before that.
@@ -36,11 +36,11 @@ class Compute:
         self._tasks = queue.SimpleQueue()
         self._outputs: deque[Output] = deque()
         self._began: float | None = None
-        self.waiting = 0  # tasks submitted whose last output was not taken yet
+        self.waiting = 0  # tasks started whose last output was not taken yet
         self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
         self._thread.start()
 
-    def submit(self, key: Hashable, task: Callable[..., Any], *args: Any) -> None:
+    def start_task(self, key: Hashable, task: Callable[..., Any], *args: Any) -> None:
         self.waiting += 1
         self._tasks.put((key, task, args))
 
@@ -74,7 +74,7 @@ class Compute:
                         self._put(Output(key, part, done=False))
                     value = None
                 self._put(Output(key, value))
-            except Exception as error:  # a task's failure is its submitter's to handle
+            except Exception as error:  # a task's failure is its caller's to handle
                 self._put(Output(key, error=error))
             finally:
                 self._began = None

@@ -59,7 +59,7 @@ class JobLedger:
         """
         unwanted = []
         for key, jobs in list(self._jobs.items()):
-            self._jobs[key] = [job for job in jobs if job.token.upstream != upstream]
+            self._jobs[key] = [job for job in jobs if job.origin.upstream != upstream]
             if not self._jobs[key]:
                 del self._jobs[key]
                 unwanted.append(key)

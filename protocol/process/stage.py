@@ -40,12 +40,12 @@ from protocol.wire.messages import (
     shorten,
 )
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 WAIT_MS = 100
 STATUS_EVERY = 0.5
 STICKY = {"clips": True, "latents": False}
-HOPELESS = 3.0  # times `stall_after` on one task before the worker ends itself
+STALLS_BEFORE_EXIT = 3.0  # times `stall_after` on one task before the worker ends itself
 _WARM_UP = object()
 
 
@@ -64,7 +64,7 @@ class Worker:
     def on_event(self, event: Event) -> None:
         """From `stage.out`, the hop this stage serves: its workers come and go, its messages are done."""
 
-    def on_clip(self, key: ClipKey) -> None:
+    def on_confirmed(self, key: ClipKey) -> None:
         """The gateway has all frames of the clip."""
 
     def on_reset(self, upstream: int) -> None:
@@ -161,7 +161,7 @@ class Stage:
         if isinstance(error, (SettingsError, EndpointError)):
             self._end(2, error)
         elif isinstance(error, Exception):
-            log.critical("%s ends by an error", self.name, exc_info=error)
+            logger.critical("%s ends by an error", self.name, exc_info=error)
             self._end(1)
         elif isinstance(error, SystemExit):
             self._close()
@@ -171,7 +171,7 @@ class Stage:
     def _end(self, status: int, error: Exception | None = None) -> None:
         """Close everything and leave: at once after `run`, whose process is the stage's own."""
         if error is not None:
-            log.critical("%s cannot work: %s", self.name, error)
+            logger.critical("%s cannot work: %s", self.name, error)
         ended = self._close(wait=0.0 if self._signals_taken else 1.0)
         if self._signals_taken or not ended:
             # Taking an interpreter with torch in it apart costs 0.7 s of processor time, and the compute
@@ -199,13 +199,13 @@ class Stage:
         """Warm up, then work until a signal says stop. What is not acknowledged by then goes to others."""
         self.jobs.on_reset = worker.on_reset
         self._take_signals()
-        log.info("%s %s warms up", self.name, self.worker)
-        self.compute.submit(_WARM_UP, worker.warm_up)
+        logger.info("%s %s warms up", self.name, self.worker)
+        self.compute.start_task(_WARM_UP, worker.warm_up)
         while not self._stopping:
             self._poller.poll(WAIT_MS)
             self._drain_wakes()
-            self._step(worker)
-        log.info("%s %s stops", self.name, self.worker)
+            self._run_once(worker)
+        logger.info("%s %s stops", self.name, self.worker)
 
     def wake(self) -> None:
         """Make the loop go round now. From any thread."""
@@ -221,57 +221,57 @@ class Stage:
             Failed(msg.session, msg.epoch, msg.seq, self.name, text, fatal or isinstance(msg, Pcm))
         )
 
-    def _step(self, worker: Worker) -> None:
+    def _run_once(self, worker: Worker) -> None:
         for output in self.compute.take():
             if output.key is _WARM_UP:
-                self._warmed(output)
+                self._finish_warm_up(output)
             else:
                 worker.on_output(output)
         if self._gives is not None:
             for event in self.out.tick():
                 worker.on_event(event)
-        for key in self.results.acked():
-            worker.on_clip(key)
+        for key in self.results.confirmed():
+            worker.on_confirmed(key)
         if self.warm:
-            self._beat(worker)
+            self._send_heartbeat(worker)
             for job in self.jobs.recv():
-                self._guarded(worker, job)
+                self._hand_over(worker, job)
         worker.on_tick()
-        self._report(worker)
+        self._send_status(worker)
 
-    def _warmed(self, output: Output) -> None:
+    def _finish_warm_up(self, output: Output) -> None:
         if output.error is not None:
             raise output.error
         self.warm = True
-        log.info("%s %s is warm", self.name, self.worker)
+        logger.info("%s %s is warm", self.name, self.worker)
 
-    def _guarded(self, worker: Worker, job: Job) -> None:
+    def _hand_over(self, worker: Worker, job: Job) -> None:
         """One session's bad job must not end the others' worker."""
         try:
             worker.on_job(job)
         except Exception as error:
-            log.exception("a job of session %s failed", job.msg.session)
+            logger.exception("a job of session %s failed", job.msg.session)
             self.metrics.count("job_errors_total")
             if not isinstance(job.msg, Close):
                 self.fail(job.msg, f"internal error in {self.name}: {type(error).__name__}: {error}")
                 self.jobs.ack(job)
 
-    def _beat(self, worker: Worker) -> None:
+    def _send_heartbeat(self, worker: Worker) -> None:
         """Heartbeats stop while a task takes too long: then its job goes to another worker."""
         busy = max(self.compute.busy_for(), worker.busy_for())
         limit = self.settings.stall_after
-        if busy > HOPELESS * limit:
+        if busy > STALLS_BEFORE_EXIT * limit:
             raise TimeoutError(f"a task has been running for {busy:.0f} s, --stall-after is {limit:g} s")
         if busy <= limit:
             self._stalled = False
             self.jobs.heartbeat()
         elif not self._stalled:
             self._stalled = True
-            log.error(
+            logger.error(
                 "a task has been running for %.0f s, longer than --stall-after: no more heartbeats", busy
             )
 
-    def _report(self, worker: Worker) -> None:
+    def _send_status(self, worker: Worker) -> None:
         now = time.monotonic()
         state = (self.warm, worker.info())
         if state == self._status and now - self._status_at < STATUS_EVERY:
@@ -283,7 +283,7 @@ class Stage:
         try:
             self.results.send(Status(self.name, self.worker, self.warm, state[1], figures))
         except ProtocolError as error:
-            log.error("the status cannot be sent: %s", error)
+            logger.error("the status cannot be sent: %s", error)
 
     # ------------------------------------------------------------------ signals and wake-ups
 

@@ -193,7 +193,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Hello:
+class ClientHello:
     """First message of a version 2 client."""
 
     options: Options
@@ -220,7 +220,7 @@ class Flush:
     """The client has stopped speaking: finish the clip now instead of after the pause."""
 
 
-Control = Hello | Change | Shown | Flush
+Control = ClientHello | Change | Shown | Flush
 
 
 def parse_control(text: str) -> Control:
@@ -232,7 +232,7 @@ def parse_control(text: str) -> Control:
     if kind == "flush":
         return Flush()
     if kind == "hello":
-        return Hello(_options(fields))
+        return ClientHello(_options(fields))
     if kind == "options":
         return Change(_options(fields))
     raise BrowserError("bad_message", 'expected a "type" of hello, options, shown or flush')

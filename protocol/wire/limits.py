@@ -11,31 +11,31 @@ from collections.abc import Sequence
 
 import numpy as np
 
-HEADER_BYTES = 4096
-STATUS_BYTES = 65536
-BUFFER_BYTES = 16 * 2**20
-JPEG_BYTES = 4 * 2**20
-MAX_FRAMES = 2
+MAX_HEADER_BYTES = 4096
+MAX_STATUS_BYTES = 65536
+MAX_BUFFER_BYTES = 16 * 2**20
+MAX_JPEG_BYTES = 4 * 2**20
+MAX_PARTS = 2
 
-FRAMES_PER_CLIP = 64
-PCM_SAMPLES = 2**20
+MAX_CLIP_FRAMES = 64
+MAX_PCM_SAMPLES = 2**20
 TOKEN_WIDTH = 384
-TOKENS_PER_FRAME = 256
-LATENT_CHANNELS = 32
-LATENT_SIDE = 512
-PICTURE_SIDE = 8192
-FPS = 60
-CREDIT = 64
-HELD_JOBS = 256
-REASON_CHARS = 500
+MAX_FRAME_TOKENS = 256
+MAX_LATENT_CHANNELS = 32
+MAX_LATENT_SIDE = 512
+MAX_PICTURE_SIDE = 8192
+MAX_FPS = 60
+MAX_CREDIT = 64
+MAX_HELD_JOBS = 256
+MAX_REASON_CHARS = 500
 
-INFO_ENTRIES = 64
-INFO_CHARS = 1024
-INFO_LIST = 256
-METRIC_ENTRIES = 512
+MAX_INFO_ENTRIES = 64
+MAX_INFO_CHARS = 1024
+MAX_INFO_LIST = 256
+MAX_METRIC_ENTRIES = 512
 
-COUNT = 2**53  # the largest integer JavaScript and float64 metrics keep exactly
-JOB = 2**64 - 1
+MAX_COUNT = 2**53  # the largest integer JavaScript and float64 metrics keep exactly
+MAX_JOB = 2**64 - 1
 
 _ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _METRIC = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,95}")
@@ -76,8 +76,8 @@ def check_array(name: str, value: object, dtype: type[np.generic], limits: Seque
     for axis, (size, (low, high)) in enumerate(zip(value.shape, limits, strict=True)):
         if not low <= size <= high:
             raise ProtocolError(f"{name}: axis {axis} has size {size}, not {low} to {high}")
-    if value.nbytes > BUFFER_BYTES:
-        raise ProtocolError(f"{name}: {value.nbytes} bytes, more than {BUFFER_BYTES}")
+    if value.nbytes > MAX_BUFFER_BYTES:
+        raise ProtocolError(f"{name}: {value.nbytes} bytes, more than {MAX_BUFFER_BYTES}")
 
 
 def show(value: object) -> str:
@@ -87,9 +87,9 @@ def show(value: object) -> str:
 
 
 def check_info(info: object) -> None:
-    """A map of at most INFO_ENTRIES names to text, numbers, truth values or lists of text."""
-    if not isinstance(info, dict) or len(info) > INFO_ENTRIES:
-        raise ProtocolError(f"info: not a map of at most {INFO_ENTRIES} entries")
+    """A map of at most MAX_INFO_ENTRIES names to text, numbers, truth values or lists of text."""
+    if not isinstance(info, dict) or len(info) > MAX_INFO_ENTRIES:
+        raise ProtocolError(f"info: not a map of at most {MAX_INFO_ENTRIES} entries")
     for name, value in info.items():
         check_id("info", name)
         _check_info_value(f"info.{name}", value)
@@ -97,25 +97,25 @@ def check_info(info: object) -> None:
 
 def _check_info_value(name: str, value: object) -> None:
     if isinstance(value, list):
-        if len(value) > INFO_LIST:
-            raise ProtocolError(f"{name}: more than {INFO_LIST} entries")
+        if len(value) > MAX_INFO_LIST:
+            raise ProtocolError(f"{name}: more than {MAX_INFO_LIST} entries")
         for text in value:
-            check_text(name, text, INFO_CHARS)
+            check_text(name, text, MAX_INFO_CHARS)
     elif isinstance(value, str):
-        check_text(name, value, INFO_CHARS)
+        check_text(name, value, MAX_INFO_CHARS)
     elif type(value) is float:
         if not math.isfinite(value):
             raise ProtocolError(f"{name}: {value} is not finite")
     elif type(value) is int:
-        check_int(name, value, -COUNT, COUNT)
+        check_int(name, value, -MAX_COUNT, MAX_COUNT)
     else:
         check_bool(name, value)
 
 
 def check_metrics(metrics: object) -> None:
-    """A map of at most METRIC_ENTRIES metric names to finite numbers."""
-    if not isinstance(metrics, dict) or len(metrics) > METRIC_ENTRIES:
-        raise ProtocolError(f"metrics: not a map of at most {METRIC_ENTRIES} entries")
+    """A map of at most MAX_METRIC_ENTRIES metric names to finite numbers."""
+    if not isinstance(metrics, dict) or len(metrics) > MAX_METRIC_ENTRIES:
+        raise ProtocolError(f"metrics: not a map of at most {MAX_METRIC_ENTRIES} entries")
     for name, number in metrics.items():
         if not isinstance(name, str) or _METRIC.fullmatch(name) is None:
             raise ProtocolError(f"metrics: {show(name)} is not a metric's name")
@@ -123,7 +123,7 @@ def check_metrics(metrics: object) -> None:
             raise ProtocolError(f"metrics.{name}: {show(number)} is not a finite number")
 
 
-def shorten(text: str, limit: int = REASON_CHARS) -> str:
+def shorten(text: str, limit: int = MAX_REASON_CHARS) -> str:
     """`text` on one line and at most `limit` characters: fit for `Failed.reason` and `Status.info`."""
     line = " ".join(text.encode("utf-8", "replace").decode().split())
     return line if len(line) <= limit else line[: limit - 3] + "..."

@@ -1,6 +1,6 @@
 """The messages between processes: frozen dataclasses, their limits, and their bytes.
 
-A message travels as frames: frame 0 is a msgpack map (`kind`, `version` and the fields), frames 1..k are
+A message travels as parts: part 0 is a msgpack map (`kind`, `version` and the fields), parts 1..k are
 raw buffers, k fixed by the kind. Every limit is checked when a message is made, so a message that exists
 is a valid one, and `decode` builds nothing from bytes whose sizes it has not compared first.
 No torch, no zmq, no pickle here.
@@ -18,27 +18,27 @@ import numpy as np
 import numpy.typing as npt
 
 from protocol.wire.limits import (
-    BUFFER_BYTES,
-    COUNT,
-    CREDIT,
-    FPS,
-    FRAMES_PER_CLIP,
-    HEADER_BYTES,
-    HELD_JOBS,
-    INFO_CHARS,
-    INFO_LIST,
-    JOB,
-    JPEG_BYTES,
-    LATENT_CHANNELS,
-    LATENT_SIDE,
-    MAX_FRAMES,
-    METRIC_ENTRIES,
-    PCM_SAMPLES,
-    PICTURE_SIDE,
-    REASON_CHARS,
-    STATUS_BYTES,
+    MAX_BUFFER_BYTES,
+    MAX_CLIP_FRAMES,
+    MAX_COUNT,
+    MAX_CREDIT,
+    MAX_FPS,
+    MAX_FRAME_TOKENS,
+    MAX_HEADER_BYTES,
+    MAX_HELD_JOBS,
+    MAX_INFO_CHARS,
+    MAX_INFO_LIST,
+    MAX_JOB,
+    MAX_JPEG_BYTES,
+    MAX_LATENT_CHANNELS,
+    MAX_LATENT_SIDE,
+    MAX_METRIC_ENTRIES,
+    MAX_PARTS,
+    MAX_PCM_SAMPLES,
+    MAX_PICTURE_SIDE,
+    MAX_REASON_CHARS,
+    MAX_STATUS_BYTES,
     TOKEN_WIDTH,
-    TOKENS_PER_FRAME,
     ProtocolError,
     check_array,
     check_bool,
@@ -52,9 +52,9 @@ from protocol.wire.limits import (
 )
 
 __all__ = [
-    "BUFFER_BYTES", "HEADER_BYTES", "JPEG_BYTES", "MAX_FRAMES", "Ack", "Array16", "Array32", "Bye", "Clip",
-    "ClipKey", "Close", "Failed", "Frame", "Heartbeat", "Hello", "InfoValue", "Latents", "Message", "Pcm",
-    "ProtocolError", "Ready", "Received", "Status", "Work", "clip_key", "decode", "encode", "shorten",
+    "MAX_BUFFER_BYTES", "MAX_HEADER_BYTES", "MAX_JPEG_BYTES", "MAX_PARTS", "Ack", "Array16", "Array32", "Bye",
+    "Clip", "ClipKey", "Close", "Failed", "Frame", "Heartbeat", "Hello", "InfoValue", "Latents", "Message",
+    "Pcm", "ProtocolError", "Ready", "Received", "Status", "Work", "clip_key", "decode", "encode", "shorten",
 ]  # fmt: skip
 
 VERSION = 1
@@ -87,14 +87,14 @@ class Pcm:
 
     def __post_init__(self) -> None:
         _unit(self)
-        check_int("pts", self.pts, 0, COUNT)
+        check_int("pts", self.pts, 0, MAX_COUNT)
         check_int("sample_rate", self.sample_rate, 8000, 192000)
-        check_int("fps", self.fps, 1, FPS)
-        check_int("clip_frames", self.clip_frames, 1, FRAMES_PER_CLIP)
+        check_int("fps", self.fps, 1, MAX_FPS)
+        check_int("clip_frames", self.clip_frames, 1, MAX_CLIP_FRAMES)
         check_id("avatar", self.avatar)
         check_id("pose", self.pose)
         check_bool("flush", self.flush)
-        check_array("samples", self.samples, np.float32, [(0 if self.flush else 1, PCM_SAMPLES)])
+        check_array("samples", self.samples, np.float32, [(0 if self.flush else 1, MAX_PCM_SAMPLES)])
         if not np.isfinite(self.samples).all():
             raise ProtocolError("samples: not all finite")
 
@@ -118,11 +118,11 @@ class Clip:
 
     def __post_init__(self) -> None:
         _unit(self)
-        check_int("pts", self.pts, 0, COUNT)
-        check_int("fps", self.fps, 1, FPS)
+        check_int("pts", self.pts, 0, MAX_COUNT)
+        check_int("fps", self.fps, 1, MAX_FPS)
         check_id("avatar", self.avatar)
         check_id("pose", self.pose)
-        limits = [(1, FRAMES_PER_CLIP), (1, TOKENS_PER_FRAME), (TOKEN_WIDTH, TOKEN_WIDTH)]
+        limits = [(1, MAX_CLIP_FRAMES), (1, MAX_FRAME_TOKENS), (TOKEN_WIDTH, TOKEN_WIDTH)]
         check_array("tokens", self.tokens, np.float16, limits)
 
 
@@ -142,9 +142,9 @@ class Latents:
 
     def __post_init__(self) -> None:
         _unit(self)
-        check_int("pts", self.pts, 0, COUNT)
-        check_int("fps", self.fps, 1, FPS)
-        limits = [(1, FRAMES_PER_CLIP), (1, LATENT_CHANNELS), (1, LATENT_SIDE), (1, LATENT_SIDE)]
+        check_int("pts", self.pts, 0, MAX_COUNT)
+        check_int("fps", self.fps, 1, MAX_FPS)
+        limits = [(1, MAX_CLIP_FRAMES), (1, MAX_LATENT_CHANNELS), (1, MAX_LATENT_SIDE), (1, MAX_LATENT_SIDE)]
         check_array("latents", self.latents, np.float16, limits)
 
 
@@ -164,13 +164,13 @@ class Frame:
 
     def __post_init__(self) -> None:
         _unit(self)
-        check_int("count", self.count, 1, FRAMES_PER_CLIP)
+        check_int("count", self.count, 1, MAX_CLIP_FRAMES)
         check_int("index", self.index, 0, self.count - 1)
-        check_int("pts", self.pts, 0, COUNT)
-        check_int("width", self.width, 1, PICTURE_SIDE)
-        check_int("height", self.height, 1, PICTURE_SIDE)
-        if not isinstance(self.jpeg, bytes) or not 1 <= len(self.jpeg) <= JPEG_BYTES:
-            raise ProtocolError(f"jpeg: not 1 to {JPEG_BYTES} bytes")
+        check_int("pts", self.pts, 0, MAX_COUNT)
+        check_int("width", self.width, 1, MAX_PICTURE_SIDE)
+        check_int("height", self.height, 1, MAX_PICTURE_SIDE)
+        if not isinstance(self.jpeg, bytes) or not 1 <= len(self.jpeg) <= MAX_JPEG_BYTES:
+            raise ProtocolError(f"jpeg: not 1 to {MAX_JPEG_BYTES} bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +182,7 @@ class Close:
 
     def __post_init__(self) -> None:
         check_id("session", self.session)
-        check_int("epoch", self.epoch, 0, COUNT)
+        check_int("epoch", self.epoch, 0, MAX_COUNT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,7 @@ class Failed:
     def __post_init__(self) -> None:
         _unit(self)
         check_id("stage", self.stage)
-        check_text("reason", self.reason, REASON_CHARS)
+        check_text("reason", self.reason, MAX_REASON_CHARS)
         check_bool("fatal", self.fatal)
 
 
@@ -235,7 +235,7 @@ class Ready:
     def __post_init__(self) -> None:
         check_id("stage", self.stage)
         check_id("worker", self.worker)
-        check_int("credit", self.credit, 1, CREDIT)
+        check_int("credit", self.credit, 1, MAX_CREDIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +245,7 @@ class Ack:
     job: int
 
     def __post_init__(self) -> None:
-        check_int("job", self.job, 1, JOB)
+        check_int("job", self.job, 1, MAX_JOB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,10 +258,10 @@ class Heartbeat:
     jobs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if not isinstance(self.jobs, tuple) or len(self.jobs) > HELD_JOBS:
-            raise ProtocolError(f"jobs: not at most {HELD_JOBS} job numbers")
+        if not isinstance(self.jobs, tuple) or len(self.jobs) > MAX_HELD_JOBS:
+            raise ProtocolError(f"jobs: not at most {MAX_HELD_JOBS} job numbers")
         for job in self.jobs:
-            check_int("jobs", job, 1, JOB)
+            check_int("jobs", job, 1, MAX_JOB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +280,7 @@ class Hello:
     server: int
 
     def __post_init__(self) -> None:
-        check_int("server", self.server, 0, JOB)
+        check_int("server", self.server, 0, MAX_JOB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,8 +310,8 @@ def clip_key(message: Work | Frame | Failed | Received) -> ClipKey:
 
 def _unit(message: Any) -> None:
     check_id("session", message.session)
-    check_int("epoch", message.epoch, 0, COUNT)
-    check_int("seq", message.seq, 0, COUNT)
+    check_int("epoch", message.epoch, 0, MAX_COUNT)
+    check_int("seq", message.seq, 0, MAX_COUNT)
 
 
 # ------------------------------------------------------------------ bytes
@@ -332,46 +332,46 @@ _HEADER_FIELDS = {
 
 
 def encode(message: Message) -> list[bytes | memoryview]:
-    """The frames of `message`. Buffers are views: send or copy them before the array is written again."""
+    """The parts of `message`. Buffers are views: send or copy them before the array is written again."""
     kind = type(message).__name__.lower()
     header: dict[str, Any] = {"kind": kind, "version": VERSION}
     for name in _HEADER_FIELDS[kind]:
         header[name] = getattr(message, name)
-    frames: list[bytes | memoryview] = []
+    parts: list[bytes | memoryview] = []
     if kind in _ARRAYS:
         array = np.ascontiguousarray(getattr(message, _ARRAYS[kind][0]))
         header["shape"] = list(array.shape)
-        frames.append(array.reshape(-1).view(np.uint8).data)
+        parts.append(array.reshape(-1).view(np.uint8).data)
     elif isinstance(message, Frame):
-        frames.append(message.jpeg)
+        parts.append(message.jpeg)
     packed: bytes = msgpack.packb(header)
-    if len(packed) > (STATUS_BYTES if kind == "status" else HEADER_BYTES):
+    if len(packed) > (MAX_STATUS_BYTES if kind == "status" else MAX_HEADER_BYTES):
         raise ProtocolError(f"{kind}: header of {len(packed)} bytes is too large")
-    return [packed, *frames]
+    return [packed, *parts]
 
 
-def decode(frames: Sequence[bytes | memoryview]) -> Message:
-    """The message whose frames these are; arrays are read-only views of the frames, not copies.
+def decode(parts: Sequence[bytes | memoryview]) -> Message:
+    """The message whose parts these are; arrays are read-only views of the parts, not copies.
 
     Raises ProtocolError, and nothing else, for any bytes that `encode` could not have made.
     """
-    if not 1 <= len(frames) <= MAX_FRAMES:
-        raise ProtocolError(f"{len(frames)} frames: a message has 1 to {MAX_FRAMES}")
-    header = _unpack(frames[0])
+    if not 1 <= len(parts) <= MAX_PARTS:
+        raise ProtocolError(f"{len(parts)} parts: a message has 1 to {MAX_PARTS}")
+    header = _unpack(parts[0])
     kind = header.pop("kind", None)
     version = header.pop("version", None)
     if version != VERSION or type(version) is not int:
         raise ProtocolError(f"version: {show(version)}, this side speaks {VERSION}")
     if not isinstance(kind, str) or kind not in _BY_KIND:
         raise ProtocolError(f"kind: {show(kind)} is unknown")
-    if kind != "status" and len(frames[0]) > HEADER_BYTES:
-        raise ProtocolError(f"{kind}: header of {len(frames[0])} bytes is too large")
-    if len(frames) != 1 + (kind in _BUFFERS):
-        raise ProtocolError(f"{kind}: {len(frames)} frames, not {1 + (kind in _BUFFERS)}")
+    if kind != "status" and len(parts[0]) > MAX_HEADER_BYTES:
+        raise ProtocolError(f"{kind}: header of {len(parts[0])} bytes is too large")
+    if len(parts) != 1 + (kind in _BUFFERS):
+        raise ProtocolError(f"{kind}: {len(parts)} parts, not {1 + (kind in _BUFFERS)}")
     if kind in _ARRAYS:
-        header[_ARRAYS[kind][0]] = _view(kind, header.pop("shape", None), frames[1])
+        header[_ARRAYS[kind][0]] = _view(kind, header.pop("shape", None), parts[1])
     elif kind == "frame":
-        header["jpeg"] = bytes(frames[1]) if len(frames[1]) <= JPEG_BYTES else None
+        header["jpeg"] = bytes(parts[1]) if len(parts[1]) <= MAX_JPEG_BYTES else None
     elif kind == "heartbeat" and isinstance(header.get("jobs"), list):
         header["jobs"] = tuple(header["jobs"])
     expected = len(_HEADER_FIELDS[kind]) + (kind in _BUFFERS)
@@ -382,12 +382,13 @@ def decode(frames: Sequence[bytes | memoryview]) -> Message:
 
 
 def _unpack(data: bytes | memoryview) -> dict[str, Any]:
-    if len(data) > STATUS_BYTES:
+    if len(data) > MAX_STATUS_BYTES:
         raise ProtocolError(f"header of {len(data)} bytes is too large")
     try:
         header = msgpack.unpackb(
-            data, raw=False, strict_map_key=True, max_str_len=4 * INFO_CHARS, max_bin_len=0, max_ext_len=0,
-            max_array_len=max(HELD_JOBS, INFO_LIST), max_map_len=METRIC_ENTRIES,
+            data, raw=False, strict_map_key=True, max_str_len=4 * MAX_INFO_CHARS,
+            max_bin_len=0, max_ext_len=0, max_array_len=max(MAX_HELD_JOBS, MAX_INFO_LIST),
+            max_map_len=MAX_METRIC_ENTRIES,
         )  # fmt: skip
     except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
         # msgpack raises all of these for hostile bytes; nesting alone can end in RecursionError
@@ -402,8 +403,8 @@ def _view(kind: str, shape: object, data: bytes | memoryview) -> npt.NDArray[Any
     if not isinstance(shape, list) or len(shape) != dimensions:
         raise ProtocolError(f"{kind}: shape {show(shape)} has not {dimensions} sizes")
     for size in shape:
-        check_int("shape", size, 0, BUFFER_BYTES)
-    if len(data) > BUFFER_BYTES or len(data) != math.prod(shape) * np.dtype(dtype).itemsize:
+        check_int("shape", size, 0, MAX_BUFFER_BYTES)
+    if len(data) > MAX_BUFFER_BYTES or len(data) != math.prod(shape) * np.dtype(dtype).itemsize:
         raise ProtocolError(f"{name}: {len(data)} bytes do not fill the shape {shape}")
     array = np.frombuffer(data, dtype=dtype).reshape(shape)
     array.flags.writeable = False

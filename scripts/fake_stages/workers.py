@@ -16,13 +16,13 @@ import numpy.typing as npt
 import zmq
 
 from protocol.hop.client import HopClient, Job
-from protocol.hop.results import ClipKey, ResultClient
+from protocol.hop.results import ResultClient
 from protocol.hop.server import HopServer
 from protocol.process.metrics import Metrics
 from protocol.process.settings import Settings
 from protocol.wire import clock
 from protocol.wire.limits import TOKEN_WIDTH
-from protocol.wire.messages import Clip, Close, Failed, Frame, InfoValue, Latents, Pcm, Status
+from protocol.wire.messages import Clip, ClipKey, Close, Failed, Frame, InfoValue, Latents, Pcm, Status
 from scripts.fake_stages.face import FacePainter
 
 POSES = ["calm", "talk"]
@@ -86,7 +86,7 @@ class FakeWorker:
         self.work(now)
         if self.out is not None:
             self.out.tick()
-        for key in self.results.acked():
+        for key in self.results.confirmed():
             self.clip_confirmed(key)
         if now >= self._status_at:
             self._status_at = now + STATUS_EVERY
@@ -163,7 +163,7 @@ class FakeAudioWorker(FakeWorker):
         for index, part in enumerate(np.array_split(sound, pcm.clip_frames)):
             tokens[index, 0, 0] = np.sqrt(np.mean(part**2)) if len(part) else 0.0
         pts = clock.pts_of_clip(clip, pcm.fps, pcm.clip_frames)
-        self.out.submit(Clip(pcm.session, pcm.epoch, clip, pts, pcm.fps, pcm.avatar, pcm.pose, tokens))
+        self.out.dispatch(Clip(pcm.session, pcm.epoch, clip, pts, pcm.fps, pcm.avatar, pcm.pose, tokens))
         self.metrics.count("clips_total")
 
 
@@ -218,7 +218,7 @@ class FakeGpuWorker(FakeWorker):
         latents = np.empty((len(clip.tokens), 1, 1, 2), np.float16)
         latents[:, 0, 0, 0] = clip.tokens[:, 0, 0]
         latents[:, 0, 0, 1] = self._painter.names.index(clip.avatar)
-        self.out.submit(Latents(clip.session, clip.epoch, clip.seq, clip.pts, clip.fps, latents))
+        self.out.dispatch(Latents(clip.session, clip.epoch, clip.seq, clip.pts, clip.fps, latents))
         self.metrics.count("clips_total")
 
 

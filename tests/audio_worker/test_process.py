@@ -55,7 +55,7 @@ class Around:
     def speak(
         self, session: str, samples: np.ndarray, pts: int = 0, *, epoch: int = 0, flush: bool = False
     ) -> None:
-        self.pcm.submit(
+        self.pcm.dispatch(
             Pcm(session, epoch, 0, pts, 16000, 24, 12, "anna", "calm", flush, samples.astype(np.float32))
         )
 
@@ -136,7 +136,7 @@ def test_close_goes_on_to_the_gpu_worker(around: Around) -> None:
 def test_bad_sessions_end_alone(around: Around) -> None:
     around.speak("dora", np.zeros(100))
     samples = np.zeros(100, np.float32)
-    around.pcm.submit(Pcm("dora", 0, 1, 100, 48000, 24, 12, "anna", "calm", False, samples))
+    around.pcm.dispatch(Pcm("dora", 0, 1, 100, 48000, 24, 12, "anna", "calm", False, samples))
     around.speak("emil", np.zeros(8000))
     around.until(lambda: len(around.of("emil")) == 1 and bool(around.failed))
     assert [(f.session, f.fatal) for f in around.failed] == [("dora", True)]

@@ -53,11 +53,11 @@ class Upstream:
         self.processes.append(process)
         return process
 
-    def submit(self, session: str, seq: int, frames: int = 12, channels: int = 4, nan: bool = False) -> None:
+    def send(self, session: str, seq: int, frames: int = 12, channels: int = 4, nan: bool = False) -> None:
         values = np.random.default_rng(seq).standard_normal((frames, channels, 16, 8)).astype(np.float16)
         if nan:
             values[-1] = np.nan
-        self.latents.submit(Latents(session, 0, seq, seq * 8000, 24, values))
+        self.latents.dispatch(Latents(session, 0, seq, seq * 8000, 24, values))
 
     def until(self, done: Callable[[], bool], seconds: float = 40.0) -> None:
         end = time.monotonic() + seconds
@@ -81,7 +81,7 @@ class Upstream:
                 self.duplicates += message.index in clip
                 clip[message.index] = message
                 if self.confirm and len(clip) == message.count:
-                    self.results.ack_clip(sender, message.session, message.epoch, message.seq)
+                    self.results.confirm_clip(sender, message.session, message.epoch, message.seq)
 
     def close(self) -> None:
         """Stop everything; what the workers said stands in a failed test's report."""
@@ -106,7 +106,7 @@ def upstream(tmp_path: Path) -> Iterator[Upstream]:
 def test_a_run_of_the_worker(upstream: Upstream) -> None:
     worker = upstream.start()
     for seq in range(3):
-        upstream.submit("anna", seq)
+        upstream.send("anna", seq)
     upstream.until(lambda: len(upstream.acked) == 3)
     for seq in range(3):
         frames = upstream.frames["anna", seq]
@@ -116,9 +116,9 @@ def test_a_run_of_the_worker(upstream: Upstream) -> None:
     assert upstream.duplicates == 0
 
     # one clip that cannot be decoded is told, and the next one comes
-    upstream.submit("bert", 0, channels=8)
-    upstream.submit("bert", 1, nan=True)
-    upstream.submit("anna", 3, frames=1)
+    upstream.send("bert", 0, channels=8)
+    upstream.send("bert", 1, nan=True)
+    upstream.send("anna", 3, frames=1)
     upstream.until(lambda: len(upstream.acked) == 6)
     assert [(f.session, f.seq, f.fatal) for f in upstream.failed] == [("bert", 0, True), ("bert", 1, False)]
     assert "takes 4 channels" in upstream.failed[0].reason and "not finite" in upstream.failed[1].reason
@@ -135,7 +135,7 @@ def test_a_run_of_the_worker(upstream: Upstream) -> None:
 
     # a clip that the gateway has not confirmed is still the hop's when the worker stops
     upstream.confirm = False
-    upstream.submit("anna", 4)
+    upstream.send("anna", 4)
     upstream.until(lambda: len(upstream.frames.get(("anna", 4), {})) == 12)
     worker.terminate()
     upstream.until(lambda: upstream.latents.workers == 0)
@@ -152,7 +152,7 @@ def test_one_joins_another_leaves_and_nothing_is_lost(upstream: Upstream) -> Non
     upstream.confirm = False  # so that the first keeps its two clips in hand
     first = upstream.start("--passthrough")
     for seq in range(40):
-        upstream.submit("anna", seq)
+        upstream.send("anna", seq)
     upstream.until(lambda: len(upstream.frames) == 2)
     upstream.start("--passthrough", "--worker-index", "1")
     upstream.until(lambda: upstream.joined == 2)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from encoder_worker.worker import EncoderWorker
-from protocol.hop.client import Job, Token
+from protocol.hop.client import Job, JobOrigin
 from protocol.process.compute import Output
 from protocol.process.metrics import Metrics
 from protocol.process.settings import load_settings
@@ -39,7 +39,7 @@ class FakeStage:
     def forget(self, *key: Any) -> None:
         self.forgotten.append(cast("tuple[str, int, int]", key))
 
-    def submit(self, key: Job, task: Any, *args: Any) -> None:
+    def start_task(self, key: Job, task: Any, *args: Any) -> None:
         self.tasks.append((key, task, args))
 
     def fail(self, msg: Latents, reason: str, *, fatal: bool = False) -> None:
@@ -71,7 +71,7 @@ def worker(stage: FakeStage) -> EncoderWorker:
 
 def job(seq: int, number: int, upstream: int = 0) -> Job:
     latents = Latents("anna", 0, seq, seq * 8000, 24, np.zeros((2, 4, 1, 1), np.float16))
-    return Job(latents, Token(upstream, 0, number))
+    return Job(latents, JobOrigin(upstream, 0, number))
 
 
 def run(worker: EncoderWorker, stage: FakeStage) -> None:
@@ -84,9 +84,9 @@ def test_a_clip_is_acknowledged_when_the_gateway_has_it(worker: EncoderWorker, s
     run(worker, stage)
     assert [frame.index for frame in stage.sent] == [0, 1] and stage.acked == []
     assert all(f"pts={frame.pts}".encode() in frame.jpeg for frame in stage.sent)
-    worker.on_clip(("anna", 0, 0))
-    assert [j.token.number for j in stage.acked] == [1]
-    worker.on_clip(("anna", 0, 0))
+    worker.on_confirmed(("anna", 0, 0))
+    assert [j.origin.number for j in stage.acked] == [1]
+    worker.on_confirmed(("anna", 0, 0))
     assert len(stage.acked) == 1
 
 
@@ -97,8 +97,8 @@ def test_a_job_that_comes_again_is_made_once_and_acknowledged_twice(
     worker.on_job(job(0, 7, upstream=1))
     run(worker, stage)
     assert len(stage.sent) == 2
-    worker.on_clip(("anna", 0, 0))
-    assert [j.token.number for j in stage.acked] == [1, 7]
+    worker.on_confirmed(("anna", 0, 0))
+    assert [j.origin.number for j in stage.acked] == [1, 7]
 
 
 def test_what_an_upstream_took_back_is_not_made(worker: EncoderWorker, stage: FakeStage) -> None:
@@ -116,7 +116,7 @@ def test_an_error_inside_fails_the_clip_and_not_the_worker(worker: EncoderWorker
     worker.on_job(job(0, 1))
     run(worker, stage)
     assert len(stage.failed) == 1 and "AttributeError" in stage.failed[0][1] and not stage.failed[0][2]
-    assert [j.token.number for j in stage.acked] == [1]
+    assert [j.origin.number for j in stage.acked] == [1]
     worker._plain = (b"jpeg", 8, 8)
     worker.on_job(job(1, 2))
     run(worker, stage)

@@ -11,8 +11,8 @@ from protocol.wire.browser import (
     AudioMessage,
     BrowserError,
     Change,
+    ClientHello,
     Flush,
-    Hello,
     Options,
     Shown,
     VideoMessage,
@@ -84,10 +84,9 @@ def test_good_audio_is_exact():
 
 
 def test_control_messages():
-    assert parse_control('{"type":"hello"}') == Hello(Options())
-    assert parse_control('{"type":"hello","avatar":"ada","fps":12,"sample_rate":48000,"new":1}') == Hello(
-        Options("ada", None, 12, 48000)
-    )
+    assert parse_control('{"type":"hello"}') == ClientHello(Options())
+    hello = '{"type":"hello","avatar":"ada","fps":12,"sample_rate":48000,"new":1}'
+    assert parse_control(hello) == ClientHello(Options("ada", None, 12, 48000))
     assert parse_control('{"type":"options","pose":"01"}') == Change(Options(pose="01"))
     assert parse_control('{"type":"shown","epoch":0,"seq":3,"index":11}') == Shown(0, 3, 11)
     assert parse_control('{"type":"flush"}') == Flush()

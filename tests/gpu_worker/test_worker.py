@@ -42,7 +42,7 @@ def test_clips_come_back_in_order_and_follow_each_other(start: Start) -> None:
     around, process = start("--fps", "24")
     for seq in range(6):
         for session in ("a", "b"):
-            around.clips.submit(clip(session, seq))
+            around.clips.dispatch(clip(session, seq))
         around.until(lambda seq=seq: len(around.acked) == 2 * (seq + 1))  # type: ignore[misc]
     for session in ("a", "b"):
         assert [row[1:] for row in around.rows() if row[0] == session] == [(s, s - 1) for s in range(6)]
@@ -56,7 +56,7 @@ def test_clips_come_back_in_order_and_follow_each_other(start: Start) -> None:
 def test_a_clip_is_held_until_its_latents_are_acknowledged(start: Start) -> None:
     around, _ = start("--fps", "24")
     around.encoding = False
-    around.clips.submit(clip("a", 0))
+    around.clips.dispatch(clip("a", 0))
     around.until(lambda: around.latents)
     around.rest(0.3)
     assert around.acked == []
@@ -66,12 +66,12 @@ def test_a_clip_is_held_until_its_latents_are_acknowledged(start: Start) -> None
 
 def test_sessions_take_turns(start: Start) -> None:
     around, _ = start("--fps", "24")
-    around.clips.submit(clip("first", 0, seconds=0.4))
+    around.clips.dispatch(clip("first", 0, seconds=0.4))
     around.rest(0.1)
     for seq in (0, 1):
-        around.clips.submit(clip("a", seq, seconds=0.05))
+        around.clips.dispatch(clip("a", seq, seconds=0.05))
     for seq in (0, 1):
-        around.clips.submit(clip("b", seq, seconds=0.05))
+        around.clips.dispatch(clip("b", seq, seconds=0.05))
     around.until(lambda: len(around.acked) == 5)
     assert [row[:2] for row in around.rows()] == [("first", 0), ("a", 0), ("b", 0), ("a", 1), ("b", 1)]
 
@@ -79,7 +79,7 @@ def test_sessions_take_turns(start: Start) -> None:
 def test_next_inputs_are_prepared_while_a_clip_is_denoised(start: Start) -> None:
     around, process = start("--fps", "24")
     for seq in range(3):
-        around.clips.submit(clip("a", seq, seconds=0.5))
+        around.clips.dispatch(clip("a", seq, seconds=0.5))
     around.until(lambda: len(around.acked) == 3)
     around.until(lambda: around.metric("prefetch_hits_total") == 2)
     assert around.metric("prefetch_cold_total") == 1
@@ -93,8 +93,8 @@ def test_next_inputs_are_prepared_while_a_clip_is_denoised(start: Start) -> None
 def test_too_many_clips_of_a_session_push_out_the_oldest_and_say_so(start: Start) -> None:
     around, _ = start("--fps", "24")
     for seq in range(6):
-        around.clips.submit(clip("a", seq, seconds=0.5 if seq == 0 else 0.0))
-    around.clips.submit(clip("b", 0))
+        around.clips.dispatch(clip("a", seq, seconds=0.5 if seq == 0 else 0.0))
+    around.clips.dispatch(clip("b", 0))
     around.until(lambda: len(around.acked) == 7)
     # one is denoised, one prepared, two wait: what is older than those two goes
     assert [row[1] for row in around.rows() if row[0] == "a"] == [0, 1, 4, 5]
@@ -110,7 +110,7 @@ def test_encoders_that_lag_push_out_the_oldest_latents(start: Start) -> None:
     around, _ = start("--fps", "24")
     around.encoding = False
     for seq in range(7):
-        around.clips.submit(clip("a", seq))
+        around.clips.dispatch(clip("a", seq))
         around.rest(0.1)
     # the encoder holds two, two wait
     around.until(lambda: [f.seq for f in around.failed] == [2, 3, 4])
@@ -121,11 +121,11 @@ def test_encoders_that_lag_push_out_the_oldest_latents(start: Start) -> None:
 
 def test_what_cannot_be_made_is_answered_and_nothing_else_suffers(start: Start) -> None:
     around, process = start("--fps", "24")
-    around.clips.submit(clip("good", 0))
-    around.clips.submit(clip("unknown", 0, avatar="zoe"))
-    around.clips.submit(clip("bad", 0, failure=1))
-    around.clips.submit(clip("memory", 0, failure=2))
-    around.clips.submit(clip("good", 1))
+    around.clips.dispatch(clip("good", 0))
+    around.clips.dispatch(clip("unknown", 0, avatar="zoe"))
+    around.clips.dispatch(clip("bad", 0, failure=1))
+    around.clips.dispatch(clip("memory", 0, failure=2))
+    around.clips.dispatch(clip("good", 1))
     around.until(lambda: len(around.acked) == 5)
     around.until(lambda: len(around.failed) == 3)
     failed = {f.session: f for f in around.failed}
@@ -141,7 +141,7 @@ def test_what_cannot_be_made_is_answered_and_nothing_else_suffers(start: Start) 
 
 def test_a_lost_device_ends_the_worker_and_its_clip_goes_to_another(start: Start) -> None:
     around, process = start("--fps", "24")
-    around.clips.submit(clip("a", 0, failure=3))
+    around.clips.dispatch(clip("a", 0, failure=3))
     around.until(lambda: process.process.poll() is not None)
     assert process.process.returncode == 1
     assert around.acked == []
@@ -150,19 +150,19 @@ def test_a_lost_device_ends_the_worker_and_its_clip_goes_to_another(start: Start
 
 def test_close_forgets_a_session_and_goes_on_to_the_encoders(start: Start) -> None:
     around, _ = start("--fps", "24")
-    around.clips.submit(clip("a", 0))
-    around.clips.submit(clip("a", 1))
+    around.clips.dispatch(clip("a", 0))
+    around.clips.dispatch(clip("a", 1))
     around.until(lambda: len(around.acked) == 2)
-    around.clips.submit(clip("busy", 0, seconds=0.3))
+    around.clips.dispatch(clip("busy", 0, seconds=0.3))
     for seq in (2, 3, 4):
-        around.clips.submit(clip("a", seq))
+        around.clips.dispatch(clip("a", seq))
     around.rest(0.1)
     around.clips.broadcast(Close("a", 0))
     around.until(lambda: around.closes)
     assert (around.closes[0].session, around.closes[0].epoch) == ("a", 0)
     around.until(lambda: around.acked[-1].session == "busy")
-    around.clips.submit(clip("a", 5))  # of the closed epoch
-    around.clips.submit(clip("a", 0, epoch=1))
+    around.clips.dispatch(clip("a", 5))  # of the closed epoch
+    around.clips.dispatch(clip("a", 0, epoch=1))
     around.until(lambda: around.clips.in_flight == 0)
     assert [row for row in around.rows() if row[0] == "a"] == [("a", 0, -1), ("a", 1, 0), ("a", 0, -1)]
     assert around.failed == []
@@ -170,11 +170,11 @@ def test_close_forgets_a_session_and_goes_on_to_the_encoders(start: Start) -> No
 
 def test_a_new_epoch_supersedes_the_old_one(start: Start) -> None:
     around, _ = start("--fps", "24")
-    around.clips.submit(clip("busy", 0, seconds=0.3))
+    around.clips.dispatch(clip("busy", 0, seconds=0.3))
     around.rest(0.1)
     for seq in (0, 1, 2):
-        around.clips.submit(clip("a", seq))
-    around.clips.submit(clip("a", 0, epoch=1))
+        around.clips.dispatch(clip("a", seq))
+    around.clips.dispatch(clip("a", 0, epoch=1))
     around.until(lambda: len(around.acked) == 5)
     assert [(got.session, got.epoch) for got in around.latents] == [("busy", 0), ("a", 1)]
     assert around.failed == []
@@ -182,8 +182,8 @@ def test_a_new_epoch_supersedes_the_old_one(start: Start) -> None:
 
 def test_a_stopped_worker_is_replaced_and_its_clips_are_made(start: Start, tmp_path: Path) -> None:
     around, process = start("--fps", "24")
-    around.clips.submit(clip("a", 0, seconds=1.5))
-    around.clips.submit(clip("a", 1))
+    around.clips.dispatch(clip("a", 0, seconds=1.5))
+    around.clips.dispatch(clip("a", 1))
     around.rest(0.3)
     assert process.terminate() == 0
     with Process("tests.gpu_worker.worker_process", flags_of(around.settings), tmp_path):

@@ -49,11 +49,11 @@ def test_serves_sessions_with_different_avatars(served: Served) -> None:
     info = around.status.info
     assert (info["avatars"], info["poses"], info["fps"]) == (["ann", "bob", "cat"], ["rest", "wave"], 24)
     for seq in range(3):
-        around.clips.submit(clip("a", seq, frames=4, seed=seq))
-        around.clips.submit(clip("b", seq, frames=4, seed=seq, avatar="bob", pose="wave"))
+        around.clips.dispatch(clip("a", seq, frames=4, seed=seq))
+        around.clips.dispatch(clip("b", seq, frames=4, seed=seq, avatar="bob", pose="wave"))
         around.until(lambda seq=seq: len(around.acked) == 2 * (seq + 1))  # type: ignore[misc]
-    around.clips.submit(clip("c", 0, avatar="nobody"))
-    around.clips.submit(clip("c", 1, pose="nothing"))
+    around.clips.dispatch(clip("c", 0, avatar="nobody"))
+    around.clips.dispatch(clip("c", 1, pose="nothing"))
     around.until(lambda: len(around.failed) == 2)
     assert all(failed.fatal for failed in around.failed)
     around.until(lambda: around.metric("clips_total") == 6)
@@ -76,7 +76,7 @@ def test_serves_sessions_with_different_avatars(served: Served) -> None:
 def test_passthrough_needs_no_weights(served: Served) -> None:
     around, worker = served("--passthrough")
     for seq in range(20):
-        around.clips.submit(clip("a", seq))
+        around.clips.dispatch(clip("a", seq))
         around.until(lambda seq=seq: len(around.acked) == seq + 1)  # type: ignore[misc]
     assert [got.seq for got in around.latents] == list(range(20))
     assert around.latents[0].latents.shape == (12, 4, 8, 8)

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from protocol.wire.limits import CREDIT, FRAMES_PER_CLIP, TOKEN_WIDTH
+from protocol.wire.limits import MAX_CLIP_FRAMES, MAX_CREDIT, TOKEN_WIDTH
 from protocol.wire.messages import (
     Ack,
     Bye,
@@ -40,14 +40,14 @@ def pcm(draw: st.DrawFn) -> Pcm:
     return Pcm(
         session=draw(ids), epoch=draw(counts), seq=draw(counts), pts=draw(counts),
         sample_rate=draw(st.integers(8000, 192000)), fps=draw(st.integers(1, 60)),
-        clip_frames=draw(st.integers(1, FRAMES_PER_CLIP)), avatar=draw(ids), pose=draw(ids), flush=flush,
+        clip_frames=draw(st.integers(1, MAX_CLIP_FRAMES)), avatar=draw(ids), pose=draw(ids), flush=flush,
         samples=samples,
     )  # fmt: skip
 
 
 @st.composite
 def frame(draw: st.DrawFn) -> Frame:
-    count = draw(st.integers(1, FRAMES_PER_CLIP))
+    count = draw(st.integers(1, MAX_CLIP_FRAMES))
     return Frame(
         draw(ids), draw(counts), draw(counts), draw(st.integers(0, count - 1)), count, draw(counts),
         draw(st.integers(1, 8192)), draw(st.integers(1, 8192)), draw(st.binary(min_size=1, max_size=100)),
@@ -79,7 +79,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Close, ids, counts),
     st.builds(Failed, **unit, stage=ids, reason=text, fatal=st.booleans()),
     st.builds(Status, ids, ids, st.booleans(), info, metrics),
-    st.builds(Ready, ids, ids, st.integers(1, CREDIT)),
+    st.builds(Ready, ids, ids, st.integers(1, MAX_CREDIT)),
     st.builds(Ack, jobs),
     st.builds(Heartbeat, st.lists(jobs, max_size=70).map(tuple)),
     st.just(Bye()),

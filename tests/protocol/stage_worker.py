@@ -34,7 +34,7 @@ class Painter(Worker):
             raise KeyError("a bug that this session meets")
         key = (job.msg.session, job.msg.epoch, job.msg.seq)
         self.jobs[key] = job
-        self.stage.compute.submit(key, paint, job.msg)
+        self.stage.compute.start_task(key, paint, job.msg)
 
     def on_output(self, output: Output) -> None:
         if output.error is not None:
@@ -44,7 +44,7 @@ class Painter(Worker):
         elif output.value is not None:
             self.stage.results.send(output.value)
 
-    def on_clip(self, key: ClipKey) -> None:
+    def on_confirmed(self, key: ClipKey) -> None:
         self.stage.jobs.ack(self.jobs.pop(key))
 
     def on_reset(self, upstream: int) -> None:

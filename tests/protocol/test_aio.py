@@ -63,9 +63,9 @@ async def test_round_trips_are_prompt_although_sends_hide_edges(
     for seq in range(300):
         done[seq] = asyncio.get_running_loop().create_future()
         begin = time.perf_counter()
-        server.submit(one_pcm("s", seq))
+        server.dispatch(one_pcm("s", seq))
         if seq % 3 == 0:
-            server.submit(one_pcm("other", 1000 + seq))
+            server.dispatch(one_pcm("other", 1000 + seq))
             done[1000 + seq] = asyncio.get_running_loop().create_future()
         await asyncio.wait_for(done[seq], 5)
         took.append(time.perf_counter() - begin)
@@ -91,7 +91,7 @@ async def test_an_error_in_a_handler_does_not_stop_the_pump(
         seen.append(message.seq)
         if message.seq == 0:
             raise RuntimeError("one session's trouble")
-        server.ack_clip(sender, message.session, message.epoch, message.seq)
+        server.confirm_clip(sender, message.session, message.epoch, message.seq)
 
     task = asyncio.create_task(pump(server, on_event))
     confirmed: list[object] = []
@@ -99,7 +99,7 @@ async def test_an_error_in_a_handler_does_not_stop_the_pump(
         for seq in range(3):
             client.send(one_frame("s", seq))
         for _ in range(300):
-            confirmed += client.acked()
+            confirmed += client.confirmed()
             if len(confirmed) == 2:
                 break
             await asyncio.sleep(0.01)

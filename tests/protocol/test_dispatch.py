@@ -48,11 +48,11 @@ class DispatcherMachine(RuleBasedStateMachine):
         assert self.jobs.leave(worker) == 0
 
     @rule(session=st.sampled_from(SESSIONS), n=st.integers(1, 5))
-    def submit(self, session: str, n: int) -> None:
+    def add_jobs(self, session: str, n: int) -> None:
         for _ in range(n):
             self.submitted += 1
             self.waiting[self.submitted] = session
-            for payload in self.jobs.submit(session, 0, self.submitted, self.now):
+            for payload in self.jobs.add_job(session, 0, self.submitted, self.now):
                 assert self.waiting.pop(payload) == session
                 assert self.times_given[payload] == self.times_returned[payload]  # it was in nobody's hands
 
@@ -176,7 +176,7 @@ def test_any_hop_spreads_over_the_workers_with_most_credit() -> None:
     jobs.join(b"a", "s", "a", 2, 0)
     jobs.join(b"b", "s", "b", 2, 0)
     for i in range(5):
-        jobs.submit("x", 0, str(i), 0)
+        jobs.add_job("x", 0, str(i), 0)
     assert sorted(drain(jobs)) == [(b"a", "0"), (b"a", "2"), (b"b", "1"), (b"b", "3")]
     assert jobs.pending == 1
 
@@ -187,7 +187,7 @@ def test_sticky_sessions_spread_and_stay() -> None:
     jobs.join(b"b", "s", "b", 8, 0)
     for i in range(3):
         for session in ("x", "y", "z", "w"):
-            jobs.submit(session, 0, f"{session}{i}", 0)
+            jobs.add_job(session, 0, f"{session}{i}", 0)
     homes: dict[str, set[bytes]] = {}
     for key, payload in drain(jobs):
         homes.setdefault(payload[0], set()).add(key)
@@ -199,7 +199,7 @@ def test_a_dead_workers_session_moves_in_order() -> None:
     jobs = made(sticky=True)
     jobs.join(b"a", "s", "a", 2, 0)
     for i in range(4):
-        jobs.submit("x", 0, str(i), 0)
+        jobs.add_job("x", 0, str(i), 0)
     assert drain(jobs) == [(b"a", "0"), (b"a", "1")]
     jobs.join(b"b", "s", "b", 8, 0)
     assert drain(jobs) == []
@@ -210,30 +210,30 @@ def test_a_dead_workers_session_moves_in_order() -> None:
 def test_the_bound_pushes_out_the_oldest_waiting_job() -> None:
     jobs = made(max_pending_per_session=2)
     jobs.join(b"a", "s", "a", 1, 0)
-    assert jobs.submit("x", 0, "0", 0) == []
+    assert jobs.add_job("x", 0, "0", 0) == []
     drain(jobs)
-    assert [jobs.submit("x", 0, str(i), 0) for i in range(1, 5)] == [[], [], ["1"], ["2"]]
-    assert jobs.submit("y", 0, "other", 0) == []
+    assert [jobs.add_job("x", 0, str(i), 0) for i in range(1, 5)] == [[], [], ["1"], ["2"]]
+    assert jobs.add_job("y", 0, "other", 0) == []
     assert jobs.pending_of("x") == 2 and jobs.pending == 3
 
 
 def test_a_quiet_worker_gets_nothing_new_and_a_silent_one_is_named() -> None:
     jobs = made()
     jobs.join(b"a", "s", "a", 2, 0)
-    jobs.submit("x", 0, "0", 0)
+    jobs.add_job("x", 0, "0", 0)
     assert jobs.assign(1.5) is None
     assert jobs.silent(4.9, jobs.dead_after) == []
     jobs.seen(b"a", 4.9)
     assert jobs.assign(5.0) is not None
     assert [peer.key for peer in jobs.silent(10.0, jobs.dead_after)] == [b"a"]
-    jobs.excuse(10.0)
+    jobs.forgive_silence(10.0)
     assert jobs.silent(10.0, jobs.dead_after) == []
 
 
 def test_a_job_that_its_worker_does_not_know_of_is_noticed() -> None:
     jobs = made()
     jobs.join(b"a", "s", "a", 2, 0)
-    jobs.submit("x", 0, "0", 0)
+    jobs.add_job("x", 0, "0", 0)
     assigned = jobs.assign(0)
     assert assigned is not None
     assert jobs.holds(b"a", (), 4.0)  # it may be on its way
@@ -244,11 +244,11 @@ def test_a_job_that_its_worker_does_not_know_of_is_noticed() -> None:
 def test_a_cancelled_job_keeps_its_credit_until_its_worker_says_otherwise() -> None:
     jobs = made(sticky=True)
     jobs.join(b"a", "s", "a", 1, 0)
-    jobs.submit("x", 0, "old", 0)
+    jobs.add_job("x", 0, "old", 0)
     assigned = jobs.assign(0)
     assert assigned is not None
     assert jobs.cancel("x", 0) == 1
-    jobs.submit("x", 1, "new", 0)
+    jobs.add_job("x", 1, "new", 0)
     assert jobs.assign(0) is None and jobs.in_flight == 0
     assert jobs.holds(b"a", (), 6.0)  # it never arrived: the credit is free again
     jobs.seen(b"a", 6.0)
@@ -257,8 +257,8 @@ def test_a_cancelled_job_keeps_its_credit_until_its_worker_says_otherwise() -> N
 
 def test_closing_an_epoch_leaves_the_next_one() -> None:
     jobs = made(sticky=True)
-    jobs.submit("x", 0, "old", 0)
-    jobs.submit("x", 1, "new", 0)
+    jobs.add_job("x", 0, "old", 0)
+    jobs.add_job("x", 1, "new", 0)
     assert jobs.cancel("x", 0) == 1
     jobs.join(b"a", "s", "a", 2, 0)
     assert drain(jobs) == [(b"a", "new")]
@@ -268,7 +268,7 @@ def test_homes_of_sessions_long_gone_are_forgotten() -> None:
     jobs = made(sticky=True)
     jobs.join(b"a", "s", "a", 1, 0)
     for i in range(MAX_HOMES + 50):
-        jobs.submit(f"s{i}", 0, "x", 0)
+        jobs.add_job(f"s{i}", 0, "x", 0)
         assigned = jobs.assign(0)
         assert assigned is not None
         jobs.ack(b"a", assigned[1].number)

@@ -135,9 +135,9 @@ def outputs(compute: Compute, n: int) -> list[Output]:
 
 
 def test_tasks_run_in_order_and_errors_come_back(compute: Compute) -> None:
-    compute.submit("a", lambda x: x + 1, 1)
-    compute.submit("b", lambda: 1 / 0)
-    compute.submit("c", lambda: None)
+    compute.start_task("a", lambda x: x + 1, 1)
+    compute.start_task("b", lambda: 1 / 0)
+    compute.start_task("c", lambda: None)
     assert compute.waiting == 3
     a, b, c = outputs(compute, 3)
     assert a == Output("a", 2) and isinstance(b.error, ZeroDivisionError) and c == Output("c", None)
@@ -153,7 +153,7 @@ def test_a_generators_values_come_one_by_one(compute: Compute) -> None:
         yield 2
         raise OSError("late")
 
-    compute.submit("clip", frames)
+    compute.start_task("clip", frames)
     assert outputs(compute, 1) == [Output("clip", 1, done=False)]
     gate.set()
     second, last = outputs(compute, 2)
@@ -173,7 +173,7 @@ def test_how_long_a_task_has_been_running() -> None:
         started.set()
         gate.wait(5)
 
-    compute.submit("x", task)
+    compute.start_task("x", task)
     started.wait(5)
     now[0] = 70.0
     assert compute.busy_for() == 70.0

@@ -74,7 +74,7 @@ def test_garbage_from_peers_does_no_harm(ctx: Context, endpoint: str) -> None:
     for stranger in strangers:
         stranger.connect(endpoint)
     for i in range(40):
-        server.submit(one_latents("s", i))
+        server.dispatch(one_latents("s", i))
     done: list[int] = []
     end = time.monotonic() + 10
     while len(done) < 40 or server.stats()["hop_malformed_total"] < 100:
@@ -99,7 +99,7 @@ def test_frames_too_large_end_the_connection_only(ctx: Context, endpoint: str) -
     stranger.connect(endpoint)
     for _ in range(3):
         stranger.send(bytes(5 * 2**20))
-    server.submit(one_latents())
+    server.dispatch(one_latents())
     assert work(server, client) == [0]
     assert server.workers == 1
     server.close()
@@ -112,7 +112,7 @@ def test_raw_bytes_on_the_socket_do_no_harm(ctx: Context, endpoint: str) -> None
             raw.connect(endpoint.removeprefix("ipc://"))
             raw.sendall(data)
             server.tick()
-    server.submit(one_latents())
+    server.dispatch(one_latents())
     assert work(server, client_of(ctx, endpoint)) == [0]
     server.close()
 
@@ -269,7 +269,7 @@ def test_a_job_that_was_lost_on_the_way_is_given_again(ctx: Context, endpoint: s
     clock = Clock()
     server = HopServer(ctx, endpoint, sticky=False, dead_after=2, clock=clock)
     worker = raw_worker(ctx, endpoint, server)
-    server.submit(one_latents())
+    server.dispatch(one_latents())
     assert server.in_flight == 1
     for _ in range(30):
         clock.now += 0.1
@@ -364,7 +364,7 @@ def test_a_file_where_the_socket_belongs_is_kept(ctx: Context, run_dir: Path) ->
     """libzmq removes whatever stands at the path that it binds."""
     (run_dir / "results").write_text("mine")
     with pytest.raises(endpoints.EndpointError, match=r"is no socket.*--run-dir"):
-        sockets.BoundRouter(ctx, f"ipc://{run_dir}/results", max_frame_bytes=100)
+        sockets.BoundRouter(ctx, f"ipc://{run_dir}/results", max_part_bytes=100)
     assert (run_dir / "results").read_text() == "mine"
 
 
@@ -381,7 +381,7 @@ def test_an_ack_of_an_earlier_servers_job_is_not_taken_for_this_ones(ctx: Contex
     for _ in range(2):
         server = HopServer(ctx, endpoint, sticky=False, dead_after=2)
         worker = raw_worker(ctx, endpoint, server)
-        server.submit(one_latents())
+        server.dispatch(one_latents())
         assert worker.poll(1000)
         numbers.append(int.from_bytes(worker.recv_multipart()[0], "big"))
         worker.send_multipart(frames_of(Ack(numbers[0])))

@@ -46,7 +46,7 @@ def test_kill_of_one_of_two_workers_loses_nothing(ctx: Context, any_endpoint: st
     start(any_endpoint, "--name", "b", "--credit", "8", "--work", "0.004")
     joined(server, 2)
     for i in range(200):
-        server.submit(one_latents("s", i))
+        server.dispatch(one_latents("s", i))
     events, _ = drive(server, lambda events: by_worker(events)["a"] >= 20)
     a.send_signal(signal.SIGKILL)
     killed = time.monotonic()
@@ -67,7 +67,7 @@ def test_a_stopped_worker_is_found_and_comes_back(ctx: Context, endpoint: str, s
     a.send_signal(signal.SIGSTOP)
     time.sleep(0.2)
     for i in range(4):
-        server.submit(one_latents("s", i))
+        server.dispatch(one_latents("s", i))
     assert server.in_flight == 2
     events, took = drive(server, lambda events: bool(lost(events)))
     assert took < 3.0 and "silent" in lost(events)[0].why and lost(events)[0].redispatched == 2
@@ -86,7 +86,7 @@ def test_a_worker_that_hangs_in_python_is_found(ctx: Context, endpoint: str, sta
     start(endpoint, "--name", "b", "--work", "0.02")
     joined(server, 2)
     for i in range(60):
-        server.submit(one_latents("s", i))
+        server.dispatch(one_latents("s", i))
     events, took = drive(server, lambda _: server.pending + server.in_flight == 0)
     assert sorted(msg.seq for msg in acked(events)) == list(range(60))
     assert by_worker(events) == {"a": 4, "b": 56}
@@ -99,7 +99,7 @@ def test_a_worker_that_joins_takes_work_within_a_second(ctx: Context, endpoint: 
     start(endpoint, "--name", "a", "--work", "0.05")
     joined(server, 1)
     for i in range(400):
-        server.submit(one_latents("s", i))
+        server.dispatch(one_latents("s", i))
     start(endpoint, "--name", "b", "--work", "0.05")
     drive(server, lambda events: any(isinstance(event, WorkerJoined) for event in events))
     _, took = drive(server, lambda events: by_worker(events)["b"] >= 1)
@@ -113,7 +113,7 @@ def test_goodbye_loses_nothing(ctx: Context, endpoint: str, start: Start) -> Non
     start(endpoint, "--name", "b", "--credit", "8", "--work", "0.01")
     joined(server, 2)
     for i in range(100):
-        server.submit(one_latents("s", i))
+        server.dispatch(one_latents("s", i))
     events, _ = drive(server, lambda events: by_worker(events)["a"] >= 10)
     a.send_signal(signal.SIGTERM)
     more, took = drive(server, lambda events: bool(lost(events)))
@@ -133,7 +133,7 @@ def test_sticky_sessions_stay_and_move_when_their_worker_dies(
 
     def send(seqs: range) -> list[Event]:
         for seq, session in itertools.product(seqs, sessions):
-            server.submit(one_pcm(session, seq))
+            server.dispatch(one_pcm(session, seq))
         return drive(server, lambda _: server.pending + server.in_flight == 0)[0]
 
     events = send(range(20))
@@ -155,12 +155,12 @@ def test_workers_come_back_to_a_restarted_upstream(ctx: Context, any_endpoint: s
         start(any_endpoint, "--name", name, "--work", "0.2")
     joined(server, 2)
     for i in range(10):
-        server.submit(one_latents("old", i))
+        server.dispatch(one_latents("old", i))
     server.close()
     time.sleep(0.3)
     server = make(ctx, any_endpoint)
     for i in range(8):
-        server.submit(one_latents("new", i))
+        server.dispatch(one_latents("new", i))
     events, took = drive(server, lambda _: server.workers == 2)
     assert took < 2.0
     events += drive(server, lambda _: server.pending + server.in_flight == 0)[0]
@@ -176,7 +176,7 @@ def test_one_worker_serves_two_upstreams(ctx: Context, run_dir: object, start: S
     for server in servers:
         joined(server, 1)
         for i in range(20):
-            server.submit(one_latents("s", i))
+            server.dispatch(one_latents("s", i))
     for server in servers:
         drive(server, lambda _, server=server: server.pending + server.in_flight == 0)
         server.close()
@@ -189,7 +189,7 @@ def test_a_slow_worker_leaves_a_bounded_queue(ctx: Context, endpoint: str, start
     pushed_out: list[Work] = []
     events: list[Event] = []
     for i in range(100):
-        pushed_out += server.submit(one_pcm("s", i))
+        pushed_out += server.dispatch(one_pcm("s", i))
         assert server.pending <= 3 and server.in_flight <= 2
         events += server.tick()
     events += drive(server, lambda _: server.pending + server.in_flight == 0)[0]
@@ -204,8 +204,8 @@ def test_close_reaches_every_worker_and_frees_the_queue(ctx: Context, endpoint: 
     start(endpoint, "--work", "0.1")
     joined(server, 1)
     for i in range(10):
-        server.submit(one_pcm("gone", i))
-        server.submit(one_pcm("stays", i))
+        server.dispatch(one_pcm("gone", i))
+        server.dispatch(one_pcm("stays", i))
     server.broadcast(Close("gone", 0))
     assert server.pending <= 10
     events, _ = drive(server, lambda _: server.pending + server.in_flight == 0)
@@ -222,7 +222,7 @@ def test_work_waits_when_there_is_no_worker(
     a = start(endpoint, "--work", "0.5")
     joined(server, 1)
     for i in range(5):
-        server.submit(one_pcm("s", i))
+        server.dispatch(one_pcm("s", i))
     a.send_signal(signal_number)
     drive(server, lambda events: bool(lost(events)))
     assert server.pending + server.in_flight >= 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from protocol.hop.client import Job, Token
+from protocol.hop.client import Job, JobOrigin
 from protocol.process.ledger import JobLedger
 from protocol.process.settings import ROOT
 from protocol.wire.messages import clip_key
@@ -17,11 +17,11 @@ class Upstreams:
 
     def __init__(self) -> None:
         self.acknowledged: list[int] = []
-        self.ledger = JobLedger(lambda job: self.acknowledged.append(job.token.number))
+        self.ledger = JobLedger(lambda job: self.acknowledged.append(job.origin.number))
 
     def enter(self, number: int, seq: int, upstream: int = 0, session: str = "s", epoch: int = 0) -> bool:
         work = one_latents(session=session, epoch=epoch, seq=seq)
-        return self.ledger.enter(Job(work, Token(upstream, 0, number), float(number)), work)
+        return self.ledger.enter(Job(work, JobOrigin(upstream, 0, number), float(number)), work)
 
 
 def test_a_clip_sent_twice_is_worked_on_once_and_acknowledged_twice() -> None:

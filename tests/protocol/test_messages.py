@@ -140,8 +140,8 @@ def test_wrong_values_in_headers_raise_protocol_error_only(message: Message, dat
 @pytest.mark.parametrize("opening", [b"\x91", b"\x81\xa1a", b"\xdc\x00\x01", b"\xdd\x00\x00\x00\x01"])
 @pytest.mark.parametrize("depth", [10, 500, 5000, 16000])
 def test_deep_nesting(opening: bytes, depth: int) -> None:
-    rejects([(opening * depth + b"\xc0")[: limits.STATUS_BYTES]])
-    rejects([b"\x81\xa4kind" + (opening * depth + b"\xc0")[: limits.STATUS_BYTES - 6]])
+    rejects([(opening * depth + b"\xc0")[: limits.MAX_STATUS_BYTES]])
+    rejects([b"\x81\xa4kind" + (opening * depth + b"\xc0")[: limits.MAX_STATUS_BYTES - 6]])
 
 
 def test_deep_nesting_near_the_stack_limit() -> None:
@@ -185,7 +185,7 @@ def test_huge_frames_are_refused_unread() -> None:
     rejects([b"\x80" + bytes(64 * 2**20)])
     frames = [bytes(part) for part in encode(one_latents())]
     rejects([frames[0], bytes(64 * 2**20)])
-    rejects([bytes(encode(one_frame())[0]), bytes(limits.JPEG_BYTES + 1)])
+    rejects([bytes(encode(one_frame())[0]), bytes(limits.MAX_JPEG_BYTES + 1)])
 
 
 def header_of(message: Message, **changes: Any) -> list[bytes]:
@@ -278,7 +278,7 @@ def test_the_sender_is_held_to_the_same_limits() -> None:
 @given(st.text())
 def test_shortened_text_always_fits(text: str) -> None:
     short = shorten(text)
-    assert len(short) <= limits.REASON_CHARS and "\n" not in short
+    assert len(short) <= limits.MAX_REASON_CHARS and "\n" not in short
     Status("s", "w", True, {"notice": short}, {})
 
 

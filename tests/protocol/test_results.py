@@ -39,7 +39,7 @@ def receive(server: ResultServer, n: int, *clients: ResultClient) -> list[tuple[
     while not more():
         assert time.monotonic() < end, got
         for client in clients:
-            client.acked()
+            client.confirmed()
         time.sleep(0.005)
     return got
 
@@ -53,7 +53,7 @@ def test_frames_of_two_workers_are_confirmed_to_each(ctx: Context, endpoint: str
     for sender, message in receive(server, 6, *clients):
         assert isinstance(message, Frame)
         if message.index == message.count - 1:
-            server.ack_clip(sender, message.session, message.epoch, message.seq)
+            server.confirm_clip(sender, message.session, message.epoch, message.seq)
     assert until(clients[0].acked) == [("a", 0, 7)]
     assert until(clients[1].acked) == [("b", 0, 7)]
     assert clients[0].unconfirmed == clients[1].unconfirmed == 0
@@ -84,7 +84,7 @@ def test_unconfirmed_clips_are_sent_again_to_a_restarted_gateway(ctx: Context, e
     server = ResultServer(ctx, endpoint)
     again = receive(server, 3, client)
     assert [message.index for _, message in again if isinstance(message, Frame)] == [0, 1, 2]
-    server.ack_clip(again[0][0], "s", 0, 1)
+    server.confirm_clip(again[0][0], "s", 0, 1)
     assert until(client.acked) == [("s", 0, 1)]
     server.close()
 
@@ -99,7 +99,7 @@ def test_resending_backs_off_and_waits_for_whole_clips(ctx: Context, endpoint: s
     times = 0
     for _ in range(600):
         now[0] += 0.1
-        client.acked()
+        client.confirmed()
         times += sum(isinstance(m, Frame) and m.session == "whole" for _, m in server.recv())
     time.sleep(0.05)
     times += len(server.recv())
@@ -129,7 +129,7 @@ def test_garbage_and_wrong_kinds_are_ignored(ctx: Context, endpoint: str) -> Non
 
 def test_a_confirmation_for_a_worker_that_left_is_dropped(ctx: Context, endpoint: str) -> None:
     server = ResultServer(ctx, endpoint)
-    server.ack_clip(b"nobody", "s", 0, 0)
+    server.confirm_clip(b"nobody", "s", 0, 0)
     server.close()
 
 

@@ -41,7 +41,7 @@ class Surroundings:
             for sender, message in self.results.recv():
                 self.messages.append(message)
                 if isinstance(message, Frame) and message.index == message.count - 1:
-                    self.results.ack_clip(sender, message.session, message.epoch, message.seq)
+                    self.results.confirm_clip(sender, message.session, message.epoch, message.seq)
             self.results.socket.poll(10)
         return time.monotonic() - begin
 
@@ -71,9 +71,9 @@ def test_a_worker_from_warm_up_to_goodbye(around: Surroundings, run_dir: Path, s
     assert first is not None and not first.warm and around.hop.workers == 0  # no work before it is warm
     around.until(lambda: around.has(WorkerJoined))
     for seq in range(3):
-        around.hop.submit(one_latents("s", seq))
-    around.hop.submit(one_latents("bad"))
-    around.hop.submit(one_latents("ill"))
+        around.hop.dispatch(one_latents("s", seq))
+    around.hop.dispatch(one_latents("bad"))
+    around.hop.dispatch(one_latents("ill"))
     around.until(lambda: around.has(Acked, 5))
     frames = [m for m in around.messages if isinstance(m, Frame)]
     assert [(f.seq, f.index) for f in frames] == [(seq, i) for seq in range(3) for i in range(12)]
@@ -98,7 +98,7 @@ def test_a_task_that_hangs_stops_the_heartbeats_and_then_the_process(
 ) -> None:
     process = run(start, run_dir, "--stall-after", "1")
     around.until(lambda: around.has(WorkerJoined))
-    around.hop.submit(one_latents("hang"))
+    around.hop.dispatch(one_latents("hang"))
     took = around.until(lambda: around.has(WorkerLost))
     assert 1.0 < took < 5.0 and around.hop.pending == 1
     assert process.wait(5) == 1
@@ -110,10 +110,10 @@ def test_a_slow_task_costs_its_job_but_not_the_worker(
     run(start, run_dir, "--stall-after", "1", "--dead-after", "1")
     around.hop._jobs.dead_after = 0.8
     around.until(lambda: around.has(WorkerJoined))
-    around.hop.submit(one_latents("slow"))
+    around.hop.dispatch(one_latents("slow"))
     around.until(lambda: around.has(WorkerLost))
     around.hop.broadcast(Close("slow", 0))
-    around.hop.submit(one_latents("fine"))
+    around.hop.dispatch(one_latents("fine"))
     around.until(lambda: around.has(Acked))
     status = around.last_status()
     assert around.has(WorkerJoined, 2) and status is not None and status.info["resets"] == 1
@@ -150,7 +150,7 @@ def test_a_signal_in_the_middle_of_a_task_ends_it_with_a_goodbye(
 ) -> None:
     process = run(start, run_dir)
     around.until(lambda: around.has(WorkerJoined))
-    around.hop.submit(one_latents("slow"))
+    around.hop.dispatch(one_latents("slow"))
     around.until(lambda: around.hop.in_flight == 1)
     time.sleep(0.2)  # it has begun
     process.send_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What each hop costs by itself: one way, from `submit` in one process to the decoded message in another.
+"""What each hop costs by itself: one way, from `dispatch` in one process to the decoded message in another.
 
 Both processes read the same monotonic clock; a message carries its time of departure, in microseconds, as
 its `pts`.
@@ -82,7 +82,7 @@ def _measure_down(
             if server.workers and next_at == float("inf"):
                 next_at = now + 0.1
             if sent < count and now >= next_at:
-                server.submit(make(sent))
+                server.dispatch(make(sent))
                 sent += 1
                 next_at = now + 0.005
         server.close()
@@ -104,7 +104,7 @@ def _measure_results(jpeg: bytes, count: int) -> HopFigures:
                 if isinstance(message, Frame):
                     times.append((micros() - message.pts) / 1e6)
                     if message.index == message.count - 1:
-                        server.ack_clip(sender, message.session, message.epoch, message.seq)
+                        server.confirm_clip(sender, message.session, message.epoch, message.seq)
         child.communicate(timeout=30)
         server.close()
         context.destroy(linger=0)
@@ -155,7 +155,7 @@ def _send(url: str, count: int, size: int) -> None:
         last = min(FRAMES, count - seq * FRAMES)
         client.send(Frame("bench", 0, seq, index, last, micros(), 256, 256, jpeg))
         time.sleep(0.005)
-        client.acked()
+        client.confirmed()
     client.close()
     context.destroy(linger=1000)
 

@@ -132,7 +132,7 @@ class Gate:
             while sent < clips and sent - len(self._done) < UNDER_WAY:
                 for start in range(sent * self.clip_samples, (sent + 1) * self.clip_samples, CHUNK):
                     end = min(start + CHUNK, (sent + 1) * self.clip_samples)
-                    self._hop.submit(self._pcm(seq, start, speech[start:end]))
+                    self._hop.dispatch(self._pcm(seq, start, speech[start:end]))
                     seq += 1
                 sent += 1
             before = len(self._done)
@@ -167,7 +167,7 @@ class Gate:
         there.add(frame.index)
         if len(there) < frame.count:
             return
-        self._results.ack_clip(sender, *clip)
+        self._results.confirm_clip(sender, *clip)
         if frame.session == "bench" and clip not in self._confirmed:
             self._done.append(time.monotonic())
         self._confirmed.add(clip)
