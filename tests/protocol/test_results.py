@@ -54,8 +54,8 @@ def test_frames_of_two_workers_are_confirmed_to_each(ctx: Context, endpoint: str
         assert isinstance(message, Frame)
         if message.index == message.count - 1:
             server.confirm_clip(sender, message.session, message.epoch, message.seq)
-    assert until(clients[0].acked) == [("a", 0, 7)]
-    assert until(clients[1].acked) == [("b", 0, 7)]
+    assert until(clients[0].confirmed) == [("a", 0, 7)]
+    assert until(clients[1].confirmed) == [("b", 0, 7)]
     assert clients[0].unconfirmed == clients[1].unconfirmed == 0
 
 
@@ -85,7 +85,7 @@ def test_unconfirmed_clips_are_sent_again_to_a_restarted_gateway(ctx: Context, e
     again = receive(server, 3, client)
     assert [message.index for _, message in again if isinstance(message, Frame)] == [0, 1, 2]
     server.confirm_clip(again[0][0], "s", 0, 1)
-    assert until(client.acked) == [("s", 0, 1)]
+    assert until(client.confirmed) == [("s", 0, 1)]
     server.close()
 
 
@@ -143,4 +143,4 @@ def test_an_answer_that_is_garbage_is_ignored(ctx: Context, endpoint: str) -> No
     for frames in ([b"x"], [b""] * 10, encode(Ready("a", "b", 1)), encode(Received("s", 0, 5))):
         router.send_multipart([key, *frames])
     router.send_multipart([key, *encode(Received("s", 0, 0))])
-    assert until(client.acked) == [("s", 0, 0)]
+    assert until(client.confirmed) == [("s", 0, 0)]
