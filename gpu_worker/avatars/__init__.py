@@ -1,1 +1,1 @@
-"""Avatars: read, encoded, and kept as reference features."""
+"""Avatars: their pictures, and the reference features kept of those."""

@@ -1,8 +1,8 @@
 """The encoder half of the bundled model's VAE (`AutoencoderLite`).
 
-It runs once per avatar, so it is diffusers' ordinary `Encoder` and spends what the light decoder
-(`encoder_worker/vae/lite_decoder.py`) saves. It is deterministic: training showed it no sampling, so its
-output is the mean.
+It runs once per avatar, so it is diffusers' ordinary `Encoder`: the light decoder
+(`encoder_worker/vae/lite_decoder.py`) saves time at each frame instead. It is deterministic. Training showed
+it no sampling, so its output is the mean.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ class LiteEncoder(nn.Module):
     """Pictures to latents.
 
     Args:
-        config: the `config.json` of the VAE folder; read are `latent_channels`, `encoder_widths`,
-            `encoder_layers_per_block` and `norm_num_groups`. The latent is 2**(levels - 1) times smaller
-            than the picture.
+        config: the `config.json` of the VAE folder. Its keys `latent_channels`, `encoder_widths`,
+            `encoder_layers_per_block` and `norm_num_groups` count. The latent is 2**(levels - 1) times
+            smaller than the picture.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -40,4 +40,5 @@ class LiteEncoder(nn.Module):
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """Pictures (N, 3, H, W) in -1..1 → the latents' mean (N, C, h, w), unscaled."""
-        return self.encoder(pictures)
+        mean: torch.Tensor = self.encoder(pictures)
+        return mean

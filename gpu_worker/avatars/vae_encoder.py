@@ -19,11 +19,21 @@ Config = Mapping[str, Any]
 
 
 class VaeEncoder(nn.Module):
-    """Pictures to the mean of their latents. Parameters are the folder's `encoder.*` and `quant_conv.*`.
+    """Pictures to the mean of their latents. Its parameters are the folder's `encoder.*` and `quant_conv.*`.
 
-    channels: of the latents. factor: picture side over latent side. scaling_factor: what the mean is
-    multiplied by, and what the decoder divides by.
+    Args:
+        config: the folder's `config.json`.
+        factor: picture side over latent side.
+        encoder: pictures (N, 3, H, W) → moments, whose first channels are the mean.
+        quant_conv: follows the encoder, where the class has one.
     """
+
+    #: Channels of the latents.
+    channels: int
+    #: Picture side over latent side.
+    factor: int
+    #: The mean is shifted, then multiplied by this. The decoder divides by it.
+    scaling_factor: float
 
     def __init__(
         self, config: Config, factor: int, encoder: nn.Module, quant_conv: nn.Module | None = None
@@ -37,10 +47,10 @@ class VaeEncoder(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Pictures (N, 3, H, W) in -1..1 → scaled latents (N, C, h, w)."""
-        moments = self.encoder(pictures)
+        moments: Tensor = self.encoder(pictures)
         if self.quant_conv is not None:
             moments = self.quant_conv(moments)
-        # The mean comes first; an encoder without a variance has nothing else.
+        # The mean comes first, and the variance, where the encoder has one, after it.
         return (moments[:, : self.channels] - self.shift_factor) * self.scaling_factor
 
 

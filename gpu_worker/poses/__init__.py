@@ -1,1 +1,1 @@
-"""Pose tracks: read, drawn, and kept as features."""
+"""Pose tracks: their files, the maps drawn of them, and the features kept of those."""

@@ -1,9 +1,9 @@
 """Filled discs, thick lines and bilinear resizing with the pixels of OpenCV, in numpy.
 
 The pose encoder was trained on hands drawn by OpenCV 4 (`line` of thickness 2, `circle`, `resize`), so the
-same pixels must come out: the fixed-point rules below are those of its integer rasterisation (16 fractional
-bits, 8-connected edges, rounding half up). Coordinates are (x, y); colours are written into `canvas`
-(H, W, 3).
+same pixels must come out. The fixed-point rules below are those of its integer rasterisation: 16 fractional
+bits, 8-connected edges, rounding half up. Coordinates are (x, y). Colours are written into `canvas`
+(H, W, 3), uint8.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Canvas = NDArray[np.uint8]
 
 
 def draw_disc(canvas: Canvas, centre: Point, radius: int, colour: tuple[int, ...]) -> None:
-    """A filled circle."""
+    """Draws a filled circle. `centre` and `radius` are in pixels."""
     for y, first, last in _disc_rows(radius):
         _span(canvas, centre[1] + y, centre[0] + first, centre[0] + last, colour)
 
 
 def draw_line(canvas: Canvas, start: Point, end: Point, thickness: int, colour: tuple[int, ...]) -> None:
-    """A line with round ends."""
+    """Draws a line with round ends. All lengths are in pixels."""
     dx, dy = start[0] - end[0], end[1] - start[1]
     length = hypot(dx, dy)
     if length > 0:
@@ -50,10 +50,13 @@ def draw_line(canvas: Canvas, start: Point, end: Point, thickness: int, colour: 
 
 
 def resize_bilinear(image: Canvas, height: int, width: int) -> Canvas:
-    """Bilinear resizing without antialiasing, pixel centres aligned, edges repeated."""
+    """The image (H, W, 3) at (height, width), bilinear.
+
+    There is no antialiasing, pixel centres are aligned, and edges are repeated.
+    """
     if image.shape[:2] == (height, width):
         return image
-    # Pose maps are mostly black: only what the drawn part reaches is computed.
+    # Pose maps are mostly black, so only the pixels that the drawing reaches are computed.
     rows, top = _taps(height, image.reshape(len(image), -1).max(axis=1) > 0)
     band = image[rows.low[0] : rows.high[-1] + 1] if len(rows.low) else image[:0]
     columns, left = _taps(width, band.max(axis=0, initial=0).max(axis=1) > 0)
@@ -83,8 +86,8 @@ def _taps(after: int, lit: NDArray[np.bool_]) -> tuple[_Taps, int]:
     high = np.minimum(low + 1, before - 1)
     weight = (np.round((position - low) * 2048) / 2048).astype(np.float32)  # OpenCV's weights have 11 bits
     reached = np.flatnonzero(lit[low] | lit[high])
-    part = slice(reached[0], reached[-1] + 1) if len(reached) else slice(0, 0)
-    return _Taps(low[part], high[part], 1 - weight[part], weight[part]), part.start
+    kept = slice(reached[0], reached[-1] + 1) if len(reached) else slice(0, 0)
+    return _Taps(low[kept], high[kept], 1 - weight[kept], weight[kept]), kept.start
 
 
 @lru_cache(maxsize=8)
@@ -135,7 +138,7 @@ class _Side:
         self.until, self.x, self.slope = y, 0, 0
 
     def reach(self, y: int) -> bool:
-        """Be on the edge that crosses row y; False at the polygon's bottom."""
+        """Moves to the edge that crosses row y; False at the polygon's bottom."""
         if y < self.until:
             return True
         for _ in self.corners:
@@ -154,7 +157,7 @@ def _edge_line(canvas: Canvas, start: Point, end: Point, colour: tuple[int, ...]
     """An 8-connected line between fixed-point points."""
     dx, dy = end[0] - start[0], end[1] - start[1]
     steep = abs(dx) <= abs(dy)
-    # u runs along the longer side, v across it.
+    # u runs along the longer side, and v across it.
     (u0, v0), (u1, v1) = ((p[::-1] if steep else p) for p in (start, end))
     if u1 < u0:
         (u0, v0), (u1, v1) = (u1, v1), (u0, v0)

@@ -1,9 +1,9 @@
 """Antialiased pose maps from signed distances to capsules, batched, in plain torch.
 
-Poses whose npz says `style = "sdf"` are drawn here, in training and when serving alike, so both see the very
-same pixels. Each hand is a skeleton of 20 bones in the hue order of the official drawing; the person's left
-hand is drawn in paler colours so that crossed hands stay apart. The marks (breathing, head, eyelids, gaze,
-brows) follow as thick lines and discs.
+Poses whose npz says `style = "sdf"` are drawn here. Training and serving both draw them here, so they see the
+same pixels. Each hand is a skeleton of 20 bones in the hue order of the official drawing. The person's left
+hand has paler colours, so that crossed hands stay apart. The marks (breathing, head, eyelids, gaze, brows)
+follow as thick lines and discs.
 """
 
 import colorsys
@@ -12,15 +12,20 @@ import functools
 import torch
 from torch import Tensor
 
-# OpenPose's 21 points: wrist, then four joints for each finger from the thumb on.
+#: Bones between OpenPose's 21 points: the wrist, then four joints for each finger from the thumb on.
 HAND_EDGES = tuple(
     (0 if j == 0 else 4 * finger + j, 4 * finger + j + 1) for finger in range(5) for j in range(4)
 )
+#: The points at the fingers' tips.
 HAND_TIPS = (4, 8, 12, 16, 20)
-BONE_RADIUS = 0.0070  # of the image height
+#: Radius of a bone, as a fraction of the height.
+BONE_RADIUS = 0.0070
+#: Radius of the disc at a finger's tip, as a fraction of the height.
 TIP_RADIUS = 0.0100
+#: Points of a lower score are left out.
 MIN_SCORE = 0.3
-_SATURATION = (0.55, 1.0)  # the person's left, right hand
+#: Saturation of the person's left and right hand.
+_SATURATION = (0.55, 1.0)
 
 
 @functools.lru_cache(maxsize=1)
@@ -50,12 +55,22 @@ def draw_pose_maps(
     marks_radius: Tensor,
     size: int | tuple[int, int],
 ) -> Tensor:
-    """Draw hands, then marks, on black.
+    """Draws hands, then marks, on black.
 
-    hands (B, 2, 21, 2) and marks (B, M, 2): points as fractions of width and height. hands_score (B, 2, 21):
-    a point below 0.3, or not finite, is left out with its bones. marks_edges (E, 2) integer, marks_color (E,
-    3) in 0..1, marks_radius (E,) as a fraction of the height. size: side, or (height, width), in pixels.
-    Returns float32 (B, 3, height, width) in 0..1 on the device of `hands`.
+    Args:
+        hands: points (B, 2, 21, 2), as fractions of width and height.
+        hands_score: (B, 2, 21). A point below 0.3, or not finite, is left out with its bones.
+        marks: points (B, M, 2), as fractions of width and height.
+        marks_edges: whole numbers (E, 2): the marks that each capsule joins.
+        marks_color: (E, 3) in 0..1.
+        marks_radius: (E,), as fractions of the height.
+        size: side, or (height, width), in pixels.
+
+    Returns:
+        Maps (B, 3, height, width), float32 in 0..1, on the device of `hands`.
+
+    Raises:
+        ValueError: the shapes do not fit together.
     """
     height, width = (size, size) if isinstance(size, int) else size
     device, batch = hands.device, hands.shape[0]
@@ -80,6 +95,7 @@ def draw_pose_maps(
     xs = torch.arange(width, device=device, dtype=torch.float32) + 0.5
     for (a, b), colour, radius in zip(edges, colours, radii, strict=True):
         start, stop = points[:, a], points[:, b]
+        # Only the capsule's own rectangle is computed: most of a map is empty.
         rows, columns = _extent(start, stop, radius, height, width)
         cover = _capsule(xs[columns], ys[rows], start, stop, radius)
         cover *= (seen[:, a] & seen[:, b]).to(cover.dtype)[:, None, None]
@@ -89,7 +105,7 @@ def draw_pose_maps(
 
 
 def _extent(start: Tensor, stop: Tensor, radius: float, height: int, width: int) -> tuple[slice, slice]:
-    """Rows and columns that a capsule can touch; all of them on a GPU, where the read-back costs more."""
+    """Rows and columns that a capsule can touch. On a GPU that is all of them: reading back costs more."""
     if start.device.type != "cpu":
         return slice(0, height), slice(0, width)
     both = torch.stack([start, stop])

@@ -1,4 +1,4 @@
-"""Poses: sequences with names, their features made by the pose encoder once and kept."""
+"""Poses by name. The pose encoder makes the features of each of their frames once, and they are kept."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class Track(Protocol):
-    """A pose sequence: `len` frames at `fps`, drawn as float32 maps (n, 3, h, w) in 0..1."""
+    """A pose sequence of `len` frames at `fps`. `draw` gives float32 maps (n, 3, h, w) in 0..1."""
 
     @property
     def fps(self) -> int: ...
@@ -30,17 +30,30 @@ class Track(Protocol):
 
 
 class PoseStore:
-    """The poses by name, and the pose encoder's features of frames drawn before.
-
-    Args:
-        paths: `.npz` pose files and folders of them, read with `load`. A damaged one is left out, with an
-            error in the log; AssetError if none is left.
-        encode: maps float32 (n, 3, H, W) in 0..1 → features (n, c, h, w) on the device.
-        budget: bytes of features kept. When they are used up, further frames are encoded at each use: a
-            loop that does not fit would only push itself out of a cache of the latest.
+    """The poses by name, with the features of frames that were encoded before.
 
     Thread-safe: the prefetch thread gathers while the compute thread warms.
+
+    Args:
+        paths: `.npz` pose files and folders of them. A damaged file is left out, with an error in the log.
+        load: reads one.
+        encode: float32 maps (n, 3, H, W) in 0..1 → features (n, c, h, w) on the device.
+        budget: bytes of features kept. When they are used up, further frames are encoded at each use. To
+            drop the oldest instead would help nothing: a loop that does not fit would push out itself.
+        batch: frames encoded at a time.
+
+    Raises:
+        AssetError: a path does not exist, or no file can be used.
     """
+
+    #: The poses, in the order of their files; the first is the default.
+    names: list[str]
+    #: Bytes of features kept.
+    bytes: int
+    #: Frames whose features were at hand.
+    hits: int
+    #: Frames whose features had to be made.
+    misses: int
 
     def __init__(
         self,
@@ -55,7 +68,7 @@ class PoseStore:
         self._budget = budget
         self._batch = batch
         self._tracks = _load_tracks(pose_files(paths), load)
-        self.names: list[str] = list(self._tracks)
+        self.names = list(self._tracks)
         self._features: dict[tuple[str, int], torch.Tensor] = {}
         self._lock = threading.Lock()
         self.bytes = 0
@@ -63,7 +76,11 @@ class PoseStore:
         self.misses = 0
 
     def resolve(self, name: str) -> str:
-        """`name`, or the first pose's for `default`. Raises ClipError for an unknown one."""
+        """The pose's name: `name` itself, or the first one for `default`.
+
+        Raises:
+            ClipError: there is no such pose.
+        """
         if name in self._tracks:
             return name
         if name == DEFAULT_NAME:
@@ -71,9 +88,17 @@ class PoseStore:
         raise ClipError(f"there is no pose {name}; there are {listed(self.names)}", fatal=True)
 
     def frame_indices(self, name: str, pts: int, fps: int, count: int) -> list[int]:
-        """The pose frame nearest in time to each of `count` frames that follow `pts` at `fps`; poses loop."""
+        """Numbers of the pose frames nearest in time to a clip's frames. Poses loop.
+
+        Args:
+            name: of the pose.
+            pts: position of the clip, in samples at 16 kHz.
+            fps: of the clip.
+            count: frames of the clip.
+        """
         track = self._tracks[self.resolve(name)]
-        # Frame i shows time pts/16000 + i/fps, kept as a fraction so that a long session can't drift.
+        # Frame i is at pts/16000 + i/fps seconds. As a fraction of whole numbers, it cannot drift in a long
+        # session.
         unit = SAMPLE_RATE * fps
         return [
             (2 * (pts * fps + i * SAMPLE_RATE) * track.fps + unit) // (2 * unit) % len(track)
@@ -81,25 +106,33 @@ class PoseStore:
         ]
 
     def gather(self, name: str, indices: Sequence[int]) -> torch.Tensor:
-        """Features (frames, c, h, w) of these frames of the pose."""
+        """Features (len(indices), c, h, w) of these frames of the pose, on the device."""
         name = self.resolve(name)
         with self._lock:
             missing = sorted({i for i in indices if (name, i) not in self._features})
             self.hits += len(indices) - len(missing)
             self.misses += len(missing)
-            fresh = self._made(name, missing)
+            fresh = self._encode_frames(name, missing)
             frames = [fresh[i] if i in fresh else self._features[name, i] for i in indices]
             return torch.stack(frames)
 
     def warm_some(self, name: str) -> bool:
-        """Encodes one batch of the pose's frames not seen yet; False if all are kept or no room is left."""
+        """Encodes one batch of the pose's frames that are not kept yet.
+
+        Returns:
+            False if all are kept or the budget is used up.
+        """
         name = self.resolve(name)
         with self._lock:
             frames = range(len(self._tracks[name]))
             missing = [i for i in frames if (name, i) not in self._features][: self._batch]
-            return bool(missing) and self.bytes < self._budget and bool(self._made(name, missing))
+            if not missing or self.bytes >= self._budget:
+                return False
+            self._encode_frames(name, missing)
+            return True
 
-    def _made(self, name: str, indices: Sequence[int]) -> dict[int, torch.Tensor]:
+    def _encode_frames(self, name: str, indices: Sequence[int]) -> dict[int, torch.Tensor]:
+        """Features by frame, kept as far as the budget goes. The caller holds the lock."""
         made: dict[int, torch.Tensor] = {}
         for start in range(0, len(indices), self._batch):
             some = indices[start : start + self._batch]

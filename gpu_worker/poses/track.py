@@ -1,11 +1,15 @@
-"""Pose tracks: hand key points per frame, and the maps that are drawn of them for the pose encoder.
+"""Pose tracks: the hands' key points in each frame, and the maps drawn of them for the pose encoder.
 
-A track is an `.npz` without pickles. Keys: `hands` (N, 2, 21, 2) in 0..1 of width and height, `hands_score`
-(N, 2, 21), `fps`, and by `style`:
-- `official` (or absent): drawn as the official code does (`draw_pose_select_v2`), with optional `draw_params`
-  (N, 6) and `canvas`, made of DWPose files by `scripts/convert_pose.py`;
-- `sdf`: drawn by `gpu_worker.poses.sdf`, with `marks` (N, M, 2), `marks_edges`, `marks_color` and
-  `marks_radius`.
+A track is an `.npz` without pickles. It has the keys
+
+- `hands`: (N, 2, 21, 2), as fractions of width and height;
+- `hands_score`: (N, 2, 21);
+- `fps`: a whole number;
+- `style`: `official` (the default) or `sdf`.
+
+The official style is drawn as the official code does (`draw_pose_select_v2`). It may have `draw_params`
+(N, 6) and `canvas`, as `scripts/convert_pose.py` makes them of DWPose files. The style `sdf` is drawn by
+`gpu_worker.poses.sdf`, with `marks` (N, M, 2), `marks_edges`, `marks_color` and `marks_radius`.
 """
 
 from __future__ import annotations
@@ -26,26 +30,35 @@ from torch import Tensor
 from gpu_worker.poses.raster import draw_disc, draw_line, resize_bilinear
 from gpu_worker.poses.sdf import HAND_EDGES, draw_pose_maps
 
-# The shorter side of the canvas that the official code draws hands on, whatever the picture's size.
+#: The shorter side of the canvas on which the official code draws hands, for pictures of any size.
 REFERENCE_SIDE = 800
-# The picture's side that the `draw_pose_params` of the official pose files refer to.
+
+#: The picture's side to which the `draw_pose_params` of the official pose files refer.
 OFFICIAL_SIDE = 768
+
+#: Most bytes of a file's arrays.
 MAX_BYTES = 256 * 2**20
 Shape = tuple[int | None, ...]
 
 
-class PoseError(ValueError):
-    """A pose file that cannot be used; the message names the file and the key."""
+class PoseFileError(ValueError):
+    """A pose file cannot be used. The message names the file and the key."""
 
 
 def draw_hands(
     hands: NDArray[np.floating], scores: NDArray[np.floating], height: int, width: int
 ) -> NDArray[np.uint8]:
-    """One official pose map: hands (H, 21, 2) in 0..1 with scores (H, 21) → (height, width, 3) uint8 RGB.
+    """One official pose map, (height, width, 3) uint8 RGB.
 
-    Bones are two pixels wide in 20 hues, joints red discs of radius 4, both darker where the detector was
-    less sure; drawn with the shorter side at 800 pixels and resized. A point at the border or not finite is
-    left out.
+    Bones are two pixels wide, in 20 hues. Joints are red discs of radius 4. Both are darker where the
+    detector was less sure. They are drawn with the shorter side at 800 pixels, and then resized. A point at
+    the border or not finite is left out.
+
+    Args:
+        hands: key points (H, 21, 2), as fractions of width and height.
+        scores: of the detector, (H, 21) in 0..1.
+        height: in pixels.
+        width: in pixels.
     """
     scale = REFERENCE_SIDE / min(height, width)
     canvas = np.zeros((int(height * scale), int(width * scale), 3), np.uint8)
@@ -68,7 +81,7 @@ def draw_hands(
 
 @lru_cache(maxsize=1)
 def _hues() -> tuple[tuple[float, ...], ...]:
-    # Reversed because the official code takes its RGB hues for OpenCV's BGR.
+    # Reversed, because the official code takes its RGB hues for OpenCV's BGR.
     count = len(HAND_EDGES)
     return tuple(tuple(reversed(colorsys.hsv_to_rgb(i / count, 1.0, 1.0))) for i in range(count))
 
@@ -79,7 +92,14 @@ def _byte(value: float) -> int:
 
 @dataclass(frozen=True)
 class Marks:
-    """Points drawn after the hands, and the capsules between them."""
+    """Points that are drawn after the hands, and the capsules between them.
+
+    Attributes:
+        points: (N, M, 2), as fractions of width and height.
+        edges: (E, 2), numbers of the points that each capsule joins.
+        colours: (E, 3) in 0..1.
+        radii: (E,), as fractions of the height.
+    """
 
     points: Tensor
     edges: Tensor
@@ -89,7 +109,17 @@ class Marks:
 
 @dataclass(frozen=True)
 class PoseTrack:
-    """A loop of poses. `size` is (height, width) of the maps drawn."""
+    """A loop of poses.
+
+    Attributes:
+        hands: key points (N, 2, 21, 2), as fractions of width and height.
+        scores: of the detector, (N, 2, 21).
+        fps: frames per second.
+        size: (height, width) of the maps drawn, in pixels.
+        params: (N, 6), where the video's frame lies in the canvas; None if it fills it.
+        canvas: side to which `params` refer, in pixels.
+        marks: of the style `sdf`; None for the official style.
+    """
 
     hands: NDArray[np.float32]
     scores: NDArray[np.float32]
@@ -104,21 +134,25 @@ class PoseTrack:
 
     @classmethod
     def load(cls, path: Path, size: tuple[int, int]) -> PoseTrack:
-        """Read a track to be drawn at `size` = (height, width). Raises PoseError naming file and key."""
+        """Reads a track that is to be drawn at `size` = (height, width).
+
+        Raises:
+            PoseFileError: the file cannot be used.
+        """
         arrays = _Arrays(path)
         hands = arrays.take("hands", "f", (None, 2, 21, 2)).astype(np.float32)
         count = len(hands)
         if count < 1:
-            raise PoseError(f"{path}: hands has no frames")
+            raise PoseFileError(f"{path}: hands has no frames")
         scores = arrays.take("hands_score", "f", (count, 2, 21)).astype(np.float32)
         fps = int(arrays.take("fps", "iu", ()))
         if not 1 <= fps <= 240:
-            raise PoseError(f"{path}: fps is {fps}, it must be 1 to 240")
+            raise PoseFileError(f"{path}: fps is {fps}, it must be 1 to 240")
         style = str(arrays.take("style", "U", ())) if "style" in arrays else "official"
         if style == "sdf":
             return cls(hands, scores, fps, size, marks=_read_marks(arrays, count))
         if style != "official":
-            raise PoseError(f"{path}: style {style!r} is unknown, there are 'official' and 'sdf'")
+            raise PoseFileError(f"{path}: style {style!r} is unknown, there are 'official' and 'sdf'")
         params = arrays.take("draw_params", "iu", (count, 6)) if "draw_params" in arrays else None
         canvas = int(arrays.take("canvas", "iu", ())) if "canvas" in arrays else OFFICIAL_SIDE
         if params is not None:
@@ -165,15 +199,15 @@ class _Arrays:
             with zipfile.ZipFile(path) as archive:
                 size = sum(item.file_size for item in archive.infolist())
             if size > MAX_BYTES:
-                raise PoseError(f"{path}: holds {size >> 20} MiB, more than {MAX_BYTES >> 20} MiB")
+                raise PoseFileError(f"{path}: holds {size >> 20} MiB, more than {MAX_BYTES >> 20} MiB")
             with np.load(path, allow_pickle=False) as data:
                 self._arrays = {key: data[key] for key in data.files}
         except FileNotFoundError:
-            raise PoseError(f"{path}: no such pose file") from None
-        except PoseError:
+            raise PoseFileError(f"{path}: no such pose file") from None
+        except PoseFileError:
             raise
-        except Exception as error:  # zip and npy readers raise all kinds of things for damaged files
-            raise PoseError(
+        except Exception as error:  # for damaged files, zip and npy readers raise errors of any kind
+            raise PoseFileError(
                 f"{path}: not a pose file ({error}); DWPose folders are converted by scripts/convert_pose.py"
             ) from error
 
@@ -183,12 +217,14 @@ class _Arrays:
     def take(self, key: str, kinds: str, shape: Shape) -> NDArray[Any]:
         array: NDArray[Any] | None = self._arrays.get(key)
         if array is None:
-            raise PoseError(f"{self.path}: {key} is missing")
+            raise PoseFileError(f"{self.path}: {key} is missing")
         fits = array.ndim == len(shape) and all(
             n in (None, m) for n, m in zip(shape, array.shape, strict=True)
         )
         if array.dtype.kind not in kinds or not fits:
-            raise PoseError(f"{self.path}: {key} is {array.dtype} {array.shape}, it must have shape {shape}")
+            raise PoseFileError(
+                f"{self.path}: {key} is {array.dtype} {array.shape}, it must have shape {shape}"
+            )
         return array
 
 
@@ -197,7 +233,7 @@ def _read_marks(arrays: _Arrays, frames: int) -> Marks:
     edges = arrays.take("marks_edges", "iu", (None, 2))
     count = len(edges)
     if count and not (edges.min() >= 0 and edges.max() < points.shape[1]):
-        raise PoseError(f"{arrays.path}: marks_edges names a mark that marks does not have")
+        raise PoseFileError(f"{arrays.path}: marks_edges names a mark that marks does not have")
     return Marks(
         points=torch.from_numpy(points.astype(np.float32)),
         edges=torch.from_numpy(edges.astype(np.int64)),
@@ -210,4 +246,4 @@ def _check_params(path: Path, params: NDArray[np.int64], canvas: int) -> None:
     frame_h, frame_w, top, bottom, left, right = params.T
     inside = (params >= 0).all() and (params <= canvas).all() and (frame_h > 0).all() and (frame_w > 0).all()
     if not inside or (bottom <= top).any() or (right <= left).any():
-        raise PoseError(f"{path}: draw_params place a frame outside the {canvas}×{canvas} picture")
+        raise PoseFileError(f"{path}: draw_params place a frame outside the {canvas}×{canvas} picture")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gpu_worker.poses.raster import draw_disc, draw_line, resize_bilinear
-from gpu_worker.poses.track import PoseError, PoseTrack, draw_hands
+from gpu_worker.poses.track import PoseFileError, PoseTrack, draw_hands
 from scripts.convert_pose import convert, main, read_pose
 from tests.helpers.parity import shared_dir, whole_golden
 
@@ -120,7 +120,7 @@ def test_sdf_style_is_drawn_with_marks(tmp_path: Path) -> None:
     maps = PoseTrack.load(path, (32, 48)).draw([2, 0])
     assert maps.shape == (2, 3, 32, 48)
     assert maps[0, 1, 16, 24] == 1
-    with pytest.raises(PoseError, match="marks_edges"):
+    with pytest.raises(PoseFileError, match="marks_edges"):
         marks["marks_edges"] = np.array([[0, 7], [1, 1]])
         PoseTrack.load(saved(tmp_path, **hand(), style="sdf", **marks), (32, 32))
 
@@ -140,17 +140,17 @@ def test_sdf_style_is_drawn_with_marks(tmp_path: Path) -> None:
 )
 def test_damaged_track_names_file_and_key(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     path = saved(tmp_path, **{**hand(), **change})
-    with pytest.raises(PoseError, match=words) as caught:
+    with pytest.raises(PoseFileError, match=words) as caught:
         PoseTrack.load(path, (64, 64))
     assert str(path) in str(caught.value)
 
 
 def test_other_files_are_no_tracks(tmp_path: Path) -> None:
-    with pytest.raises(PoseError, match="no such"):
+    with pytest.raises(PoseFileError, match="no such"):
         PoseTrack.load(tmp_path / "none.npz", (64, 64))
     path = tmp_path / "text.npz"
     path.write_text("hello")
-    with pytest.raises(PoseError, match="not a pose file"):
+    with pytest.raises(PoseFileError, match="not a pose file"):
         PoseTrack.load(path, (64, 64))
 
 
