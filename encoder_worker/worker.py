@@ -52,7 +52,7 @@ class EncoderWorker(Worker):
         torch.set_num_threads(thread_count(settings))
         self._facts = {"jpeg": self._jpeg.library, "jpeg_quality": settings.jpeg_quality}
         config = ModelConfig.load(settings.config)
-        width, height = settings.width or config.width, settings.height or config.height
+        width, height = config.picture_size(settings)
         if settings.passthrough:
             self._plain = self._jpeg(np.full((height, width, 3), 128, np.uint8)), height, width
             return

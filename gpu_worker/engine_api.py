@@ -2,7 +2,7 @@
 
 A clip's way through the GPU worker, by the names of the calls:
 
-    GpuWorker.on_job → Prefetch.enqueue → Engine.prepare → Engine.denoise → GpuWorker.on_output → hop
+    GpuWorker.on_job → Prefetch.enqueue → Engine.prepare → Engine.denoise → GpuWorker.on_output → dispatch
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Engine(Protocol):
         """
 
     def make_ready_for(self, fps: int) -> None:
-        """Makes ready what clips at this rate need beyond that, before the first of them comes.
+        """Does the rest for clips at this rate, such as compiling, before the first of them comes.
 
         Called in the compute thread.
         """

@@ -42,7 +42,7 @@ class ClipUnderway:
     Attributes:
         clip: the clip.
         device_idle: whether no other clip was underway or on the device when this one left the queue.
-        inputs: what `engine.prepare` made of it, until `engine.denoise` takes them.
+        inputs: the result of `engine.prepare`, until `engine.denoise` takes it.
     """
 
     clip: Clip

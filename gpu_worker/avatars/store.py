@@ -1,4 +1,4 @@
-"""Avatars: pictures with names, read with care, their reference features made once and kept."""
+"""Avatars by name. The reference features of each picture are made once and kept."""
 
 from __future__ import annotations
 
@@ -32,16 +32,32 @@ def fitted_picture(path: Path, width: int, height: int) -> Picture:
 
 
 class AvatarStore(Generic[R]):
-    """The avatars by name, and the reference features of those used lately.
+    """The avatars by name, with the reference features of those used lately.
+
+    References are made in the compute thread alone. `names` and the counters may be read from any thread.
 
     Args:
-        paths: pictures and folders of them. One that can't be read is left out, with an error in the log;
-            AssetError if none can.
-        prepare: makes the reference features, keys and values from a uint8 (height, width, 3) picture.
-        size_of: their bytes. budget: bytes kept; the least recently used make room, the one in use stays.
+        paths: pictures and folders of them. A picture that cannot be read is left out, with an error in the
+            log.
+        width: of the pictures, in pixels.
+        height: of the pictures, in pixels.
+        prepare: makes the reference features of a picture (height, width, 3), uint8 RGB.
+        size_of: their size in bytes.
+        budget: bytes of reference features kept. The least recently used avatars make room; the one in use
+            stays.
 
-    References are made in the compute thread alone; `names` and the counters may be read from any.
+    Raises:
+        AssetError: a path does not exist, or no picture can be read.
     """
+
+    #: The avatars, in the order of their files; the first is the default.
+    names: list[str]
+    #: Bytes of reference features kept.
+    bytes: int
+    #: Requests for an avatar whose features were at hand.
+    hits: int
+    #: Requests for an avatar whose features had to be made.
+    misses: int
 
     def __init__(
         self,
@@ -59,7 +75,7 @@ class AvatarStore(Generic[R]):
         self._budget = budget
         self._references: OrderedDict[str, R] = OrderedDict()
         self._files = self._readable(picture_files(paths))
-        self.names: list[str] = list(self._files)
+        self.names = list(self._files)
         self.bytes = 0
         self.hits = 0
         self.misses = 0
@@ -78,7 +94,11 @@ class AvatarStore(Generic[R]):
         return readable
 
     def resolve(self, name: str) -> str:
-        """`name`, or the first avatar's for `default`. Raises ClipError for an unknown one."""
+        """The avatar's name: `name` itself, or the first one for `default`.
+
+        Raises:
+            ClipError: there is no such avatar.
+        """
         if name in self._files:
             return name
         if name == DEFAULT_NAME:
@@ -86,7 +106,11 @@ class AvatarStore(Generic[R]):
         raise ClipError(f"there is no avatar {name}; there are {listed(self.names)}", fatal=True)
 
     def get(self, name: str) -> R:
-        """The avatar's reference, made now if it isn't at hand. Raises ClipError."""
+        """The avatar's reference features, made now if they are not at hand.
+
+        Raises:
+            ClipError: there is no such avatar, or its picture cannot be read any more.
+        """
         name = self.resolve(name)
         if name in self._references:
             self.hits += 1
@@ -102,13 +126,18 @@ class AvatarStore(Generic[R]):
         self._references[name] = reference
         self.bytes += self._size_of(reference)
         while self.bytes > self._budget and len(self._references) > 1:
-            gone, freed = self._references.popitem(last=False)
+            dropped, freed = self._references.popitem(last=False)
             self.bytes -= self._size_of(freed)
-            logger.info("reference caching: avatar %s makes room, %d are kept", gone, len(self))
+            logger.info("reference caching: avatar %s makes room, %d are kept", dropped, len(self))
         return reference
 
     def warm_one(self) -> bool:
-        """Makes the reference of one avatar that has none and still fits; False if there is none left."""
+        """Makes the reference features of one more avatar that fits into the budget.
+
+        Returns:
+            False if there is no such avatar left.
+        """
+        # References of one model are of one size, so the largest tells whether another fits.
         largest = max(map(self._size_of, self._references.values()), default=0)
         if self.bytes + largest > self._budget:
             return False

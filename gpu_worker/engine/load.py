@@ -84,7 +84,7 @@ def load_model(settings: Settings) -> LoadedModel:
         SettingsError: a file, a device or a size cannot work; the message names the flag or the file.
     """
     config = ModelConfig.load(settings.config)
-    width, height = settings.width or config.width, settings.height or config.height
+    width, height = config.picture_size(settings)
     device = denoiser_device(settings)
     torch.set_num_threads(thread_count(settings))
     if device.type == "cuda":
@@ -139,7 +139,7 @@ def _load_denoiser(
 
 def _blank_clip(settings: Settings, config: ModelConfig, denoiser: ClipDenoiser) -> Callable[[], object]:
     """A function that makes a clip at 24 fps of a black picture, an empty pose and silence, for timing."""
-    width, height = settings.width or config.width, settings.height or config.height
+    width, height = config.picture_size(settings)
     frames = frames_of_clip(FULL_RATE, settings.clip_frames)
     reference = denoiser.prepare_reference(np.zeros((height, width, 3), np.uint8)).reference
     pose = denoiser.encode_pose(torch.zeros(frames, 3, height, width))

@@ -1,4 +1,4 @@
-"""An engine without a denoiser (`--passthrough`): what the plumbing alone costs."""
+"""An engine without a denoiser (`--passthrough`), which shows the costs of the plumbing alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ logger = logging.getLogger(__name__)
 
 
 class PassthroughEngine:
-    """Answers each clip with latents of the model's shape, all zero, at once. Loads no weights."""
+    """Answers each clip at once with latents of the model's shape, all zero. Loads no weights.
+
+    Args:
+        settings: of this worker.
+
+    Raises:
+        ConfigError: the model's configuration or its VAE's cannot be read.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -50,7 +57,7 @@ class PassthroughEngine:
         raise NotImplementedError("nothing is timed where nothing is computed")
 
     def info(self) -> dict[str, InfoValue]:
-        width, height = picture_size(self._settings, self._config)
+        width, height = self._config.picture_size(self._settings)
         return {
             "model": f"{self._config.name} (passthrough)",
             "width": width,
@@ -67,13 +74,8 @@ class PassthroughEngine:
         return {}
 
 
-def picture_size(settings: Settings, config: ModelConfig) -> tuple[int, int]:
-    """(width, height): the settings', else the model's."""
-    return settings.width or config.width, settings.height or config.height
-
-
 def latent_shape(settings: Settings, config: ModelConfig) -> tuple[int, int, int]:
-    """(channels, h, w) of a frame's latent, by the VAE's config.json."""
+    """(channels, h, w) of a frame's latent, by the `config.json` of the VAE."""
     vae = VaeFolder.of(config)
-    width, height = picture_size(settings, config)
+    width, height = config.picture_size(settings)
     return vae.latent_channels, height // vae.factor, width // vae.factor

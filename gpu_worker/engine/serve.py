@@ -175,7 +175,7 @@ class DenoiserEngine:
         avatar, pose = self.model.avatars.names[0], self.model.poses.names[0]
         return Clip(session, 0, seq, pts, fps, avatar, pose, tokens)
 
-    # ------------------------------------------------------------------ what it says of itself
+    # ------------------------------------------------------------------ facts and figures
 
     def _describe(self) -> dict[str, InfoValue]:
         model = self.model

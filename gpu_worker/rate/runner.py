@@ -133,8 +133,8 @@ class TrialRunner:
             return True
         try:
             while True:
-                epoch, moment = self._confirmed.get(must_wait, ACK_WAIT)
-                trial.clip_returned(epoch - first_epoch, moment)
+                epoch, confirmed_at = self._confirmed.get(must_wait, ACK_WAIT)
+                trial.clip_returned(epoch - first_epoch, confirmed_at)
                 must_wait = False
         except queue.Empty:
             return not must_wait

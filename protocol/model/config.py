@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from protocol.model.lfs_pointer import lfs_pointer_error
-from protocol.process.settings import SettingsError
+from protocol.process.settings import Settings, SettingsError
 
 DTYPES = {"fp16": "float16", "fp32": "float32", "bf16": "bfloat16"}
 WHISPER_WINDOWS = ("padded", "short")
@@ -63,6 +63,10 @@ class ModelConfig:
     def load(cls, path: Path | str) -> ModelConfig:
         """Read and check a configuration. Raises ConfigError naming the file and the key."""
         return _Reader(Path(path).absolute()).read()
+
+    def picture_size(self, settings: Settings) -> tuple[int, int]:
+        """(width, height) of the pictures, in pixels: those of the settings, else the model's."""
+        return settings.width or self.width, settings.height or self.height
 
     def base_unet_config(self) -> dict[str, Any]:
         """The base UNet's `config.json`. Raises ConfigError naming the file."""

@@ -70,7 +70,7 @@ def main() -> None:
     config = ModelConfig.load(settings.config)
     vae = load_decoder(VaeFolder.of(config))
     decoder = ClipDecoder(vae, decoder_device(settings), settings.dtype)
-    height, width = settings.height or config.height, settings.width or config.width
+    width, height = config.picture_size(settings)
     shape = (FRAMES, vae.channels, height // vae.factor, width // vae.factor)
     latents = (np.random.default_rng(0).standard_normal(shape) * vae.scaling).astype(np.float16)
     threads = torch.get_num_threads()
