@@ -20,4 +20,4 @@ compile() { # compile OUTPUT LEFT-OUT [FLAG…]
 }
 
 compile requirements.lock 'nvidia-|cuda-|triton'
-compile requirements-dev.lock 'nvidia-|cuda-' --constraint requirements.lock --extra dev --extra turbojpeg
+compile requirements-dev.lock 'nvidia-|cuda-' --constraint requirements.lock --extra dev
