@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Sequence
@@ -100,6 +101,7 @@ class FeatureExtractor:
         return tokens
 
 
+@functools.lru_cache(maxsize=16)  # one for each kind of clip that the sessions ask for
 def clip_positions(clip_frames: int, fps: int, margin: int) -> torch.Tensor:
     """Feature positions each frame of a clip attends to, (frames, (2·margin+1)·2) int64.
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -93,6 +93,9 @@ class SpeechEncoder(nn.Module):
         )
         # transformers gives the last block's output only after this norm; the model wants it before.
         self.encoder.layer_norm = nn.Identity()
+        # The convolutions give (B, width, positions), which the encoder only views the other way round. Without
+        # this copy the blocks work on that layout, and a clip takes 13 % longer in bfloat16.
+        self.encoder.layers[0].register_forward_pre_hook(_contiguous_input)
         self._log_mel = WhisperFeatureExtractor(feature_size=n_mels, sampling_rate=SAMPLE_RATE)
 
     def spectrogram(self, pcm: torch.Tensor) -> torch.Tensor:
@@ -112,7 +115,11 @@ class SpeechEncoder(nn.Module):
         # Under autocast the filter bank would be multiplied in bfloat16.
         with torch.autocast(pcm.device.type, enabled=False):
             bands = self._log_mel(
-                pcm.cpu().numpy(), sampling_rate=SAMPLE_RATE, max_length=WINDOW, device=str(pcm.device)
+                pcm.cpu().numpy(),
+                sampling_rate=SAMPLE_RATE,
+                padding="do_not_pad",
+                truncation=False,
+                device=str(pcm.device),
             )
         mel = torch.from_numpy(bands["input_features"]).to(pcm.device)
         if self.window == "short":
@@ -160,7 +167,7 @@ def load_whisper(path: str | Path, window: WindowKind) -> SpeechEncoder:
     if first is None:
         raise CheckpointError(f"{file}: key conv1.weight is missing; is this a Whisper model?")
     width, n_mels = first.shape[:2]
-    layers = 1 + max((int(key.split(".")[1]) for key in state if key.startswith("layers.")), default=-1)
+    layers = 1 + max((int(key.split(".")[1]) for key in state if key.startswith("layers.")), default=0)
     heads = _stated_heads(file) or width // _HEAD_WIDTH
     encoder = SpeechEncoder(window, width=width, heads=heads, layers=layers, n_mels=n_mels)
     if _POSITION_TABLE in state:
@@ -168,6 +175,10 @@ def load_whisper(path: str | Path, window: WindowKind) -> SpeechEncoder:
     # A table that is left out is computed. OpenAI's stored one differs from the formula by up to 5e-4.
     load_into(encoder.encoder, state, file=file, allow_missing=(_POSITION_TABLE,))
     return encoder.eval().requires_grad_(False)
+
+
+def _contiguous_input(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (inputs[0].contiguous(), *inputs[1:])
 
 
 def _stated_heads(file: Path) -> int | None:
