@@ -11,7 +11,7 @@ from gpu_worker.prefetch import ClipUnderway, Prefetch
 from gpu_worker.rate.runner import TrialRunner
 from gpu_worker.rate.trial import RateChoice
 from protocol.hop.client import Job
-from protocol.hop.server import Acked, Event, WorkerJoined
+from protocol.hop.server import Acked, HopEvent, WorkerJoined
 from protocol.process.compute import Output
 from protocol.process.ledger import JobLedger
 from protocol.process.settings import Settings, SettingsError
@@ -180,7 +180,7 @@ class GpuWorker(Worker):
                 self._report_overload(dropped, "the encoders")
                 self._release(dropped)
 
-    def on_event(self, event: Event) -> None:
+    def on_event(self, event: HopEvent) -> None:
         if isinstance(event, WorkerJoined):
             self._trials.encoder_joined.set()
         elif isinstance(event, Acked) and isinstance(event.msg, Latents):

@@ -58,7 +58,7 @@ class Acked:
     waited_s: float
 
 
-Event = WorkerJoined | WorkerLost | Acked
+HopEvent = WorkerJoined | WorkerLost | Acked
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class HopServer:
             # numbers of an earlier server mean nothing here, so acknowledgements of them do no harm
             first_job=(self._run << 32) + 1,
         )
-        self._events: list[Event] = []
+        self._events: list[HopEvent] = []
         self._greeted: dict[bytes, float] = {}
         self._last_tick = clock()
         self._last_probe = clock()
@@ -128,7 +128,7 @@ class HopServer:
             self._send(peer.key, 0, list(encode(msg)))
         self._hand_out()
 
-    def on_readable(self) -> list[Event]:
+    def on_readable(self) -> list[HopEvent]:
         """Take in what has arrived (at most `DRAIN` messages) and hand out work."""
         for _ in range(DRAIN):
             parts = sockets.receive(self.socket, 1 + MAX_PARTS)
@@ -138,7 +138,7 @@ class HopServer:
         self._hand_out()
         return self._take_events()
 
-    def tick(self) -> list[Event]:
+    def tick(self) -> list[HopEvent]:
         """Find dead workers and give their work to others. Call at least every 100 ms."""
         events = self.on_readable()  # what a worker said counts before its silence does
         now = self._clock()
@@ -268,6 +268,6 @@ class HopServer:
         if self._counts["malformed"] <= 10 or self._counts["malformed"] % 1000 == 0:
             logger.warning("%s: a message from %r is ignored: %s", self._name, key[:80], why)
 
-    def _take_events(self) -> list[Event]:
+    def _take_events(self) -> list[HopEvent]:
         events, self._events = self._events, []
         return events

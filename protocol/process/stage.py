@@ -23,7 +23,7 @@ import zmq
 from protocol.hop.client import HopClient, Job
 from protocol.hop.endpoints import EndpointError
 from protocol.hop.results import ResultClient
-from protocol.hop.server import Event, HopServer
+from protocol.hop.server import HopEvent, HopServer
 from protocol.process.compute import Compute, Output
 from protocol.process.logs import set_up_logging
 from protocol.process.metrics import Metrics
@@ -61,7 +61,7 @@ class Worker:
     def on_output(self, output: Output) -> None:
         """From a task given to `stage.compute`."""
 
-    def on_event(self, event: Event) -> None:
+    def on_event(self, event: HopEvent) -> None:
         """From `stage.out`, the hop this stage serves: its workers come and go, its messages are done."""
 
     def on_confirmed(self, key: ClipKey) -> None:

@@ -14,7 +14,7 @@ import hypothesis
 import pytest
 import zmq
 
-from protocol.hop.server import Event, HopServer
+from protocol.hop.server import HopEvent, HopServer
 from protocol.process.settings import ROOT
 
 # how long an example takes says more about what else the machine does than about the code
@@ -72,10 +72,10 @@ def start() -> Iterator[Start]:
 
 
 def drive(
-    server: HopServer, until: Callable[[list[Event]], bool], *, seconds: float = 10.0
-) -> tuple[list[Event], float]:
+    server: HopServer, until: Callable[[list[HopEvent]], bool], *, seconds: float = 10.0
+) -> tuple[list[HopEvent], float]:
     """Run a server until its events satisfy `until`; gives the events and how long it took."""
-    events: list[Event] = []
+    events: list[HopEvent] = []
     begin = time.monotonic()
     while not until(events):
         if time.monotonic() - begin > seconds:

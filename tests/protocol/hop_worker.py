@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import signal
-import sys
 import time
 from collections import deque
 
@@ -22,7 +21,7 @@ def main() -> None:
     parser.add_argument("--work", type=float, default=0.0, help="seconds a job takes")
     parser.add_argument("--hang-at", type=int, default=0, help="spin for ever on the n-th job")
     args = parser.parse_args()
-    stop = []
+    stop: list[int] = []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
     client = HopClient(zmq.Context(), args.endpoints, stage="worker", worker=args.name, credit=args.credit)
     poller = zmq.Poller()
@@ -39,9 +38,9 @@ def main() -> None:
                 pass
             client.ack(jobs.popleft())
             free_at = time.monotonic() + args.work
-        poller.poll(max(1, min(50, (free_at - time.monotonic()) * 1000)) if jobs else 50)
+        poller.poll(max(1, min(50, round((free_at - time.monotonic()) * 1000))) if jobs else 50)
     client.close()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -7,15 +7,16 @@ from collections.abc import Iterator
 
 from protocol.hop.client import Job
 from protocol.process.compute import Output
+from protocol.process.ledger import JobLedger
 from protocol.process.settings import SettingsError, settings_from_command_line
 from protocol.process.stage import Stage, Worker
-from protocol.wire.messages import ClipKey, Close, Frame, InfoValue, Latents
+from protocol.wire.messages import ClipKey, Close, Frame, InfoValue, Latents, clip_key
 
 
 class Painter(Worker):
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
-        self.jobs: dict[ClipKey, Job] = {}
+        self.ledger = JobLedger(stage.jobs.ack)
         self.closed: list[str] = []
         self.resets = 0
 
@@ -32,22 +33,23 @@ class Painter(Worker):
             return
         if job.msg.session == "bad":
             raise KeyError("a bug that this session meets")
-        key = (job.msg.session, job.msg.epoch, job.msg.seq)
-        self.jobs[key] = job
-        self.stage.compute.start_task(key, paint, job.msg)
+        assert isinstance(job.msg, Latents)
+        if self.ledger.enter(job, job.msg):
+            self.stage.compute.start_task(job.msg, paint, job.msg)
 
     def on_output(self, output: Output) -> None:
+        assert isinstance(output.key, Latents)
         if output.error is not None:
-            job = self.jobs.pop(output.key)  # type: ignore[arg-type]
-            self.stage.fail(job.msg, str(output.error))  # type: ignore[arg-type]
-            self.stage.jobs.ack(job)
+            self.stage.fail(output.key, str(output.error))
+            self.ledger.settle(clip_key(output.key))
         elif output.value is not None:
             self.stage.results.send(output.value)
 
     def on_confirmed(self, key: ClipKey) -> None:
-        self.stage.jobs.ack(self.jobs.pop(key))
+        self.ledger.settle(key)
 
     def on_reset(self, upstream: int) -> None:
+        self.ledger.void(upstream)
         self.resets += 1
 
     def info(self) -> dict[str, InfoValue]:

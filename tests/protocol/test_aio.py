@@ -13,7 +13,7 @@ import zmq
 from protocol.hop.aio import pump
 from protocol.hop.client import HopClient
 from protocol.hop.results import ResultClient, ResultServer
-from protocol.hop.server import Acked, Event, HopServer
+from protocol.hop.server import Acked, HopEvent, HopServer
 from protocol.wire.messages import Frame
 from tests.protocol.samples import one_frame, one_pcm
 
@@ -52,7 +52,7 @@ async def test_round_trips_are_prompt_although_sends_hide_edges(
     server = HopServer(ctx, endpoint, sticky=True, dead_after=5)
     done: dict[int, asyncio.Future[None]] = {}
 
-    def on_event(event: Event) -> None:
+    def on_event(event: HopEvent) -> None:
         if isinstance(event, Acked):
             done[event.msg.seq].set_result(None)
 
@@ -114,7 +114,7 @@ async def test_an_idle_pump_does_not_spin(ctx: Context, endpoint: str) -> None:
     calls = 0
     original = server.on_readable
 
-    def counted() -> list[Event]:
+    def counted() -> list[HopEvent]:
         nonlocal calls
         calls += 1
         return original()

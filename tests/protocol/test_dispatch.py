@@ -160,8 +160,10 @@ TestDispatcher = DispatcherMachine.TestCase
 TestDispatcher.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
 
 
-def made(sticky: bool = False, **options: int | None) -> Dispatcher[str]:
-    return Dispatcher[str](sticky=sticky, dead_after=5.0, **options)
+def made(sticky: bool = False, max_pending_per_session: int | None = None) -> Dispatcher[str]:
+    return Dispatcher[str](
+        sticky=sticky, dead_after=5.0, max_pending_per_session=max_pending_per_session
+    )
 
 
 def drain(jobs: Dispatcher[str], now: float = 0.0) -> list[tuple[bytes, str]]:

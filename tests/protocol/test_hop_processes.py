@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import signal
 import time
@@ -10,7 +11,7 @@ from collections import Counter
 import pytest
 import zmq
 
-from protocol.hop.server import Acked, Event, HopServer, WorkerJoined, WorkerLost
+from protocol.hop.server import Acked, HopEvent, HopServer, WorkerJoined, WorkerLost
 from protocol.wire.messages import Close, Work
 from tests.protocol.conftest import Start, drive
 from tests.protocol.samples import one_latents, one_pcm
@@ -20,15 +21,15 @@ pytestmark = [pytest.mark.process, pytest.mark.timing]
 Context = zmq.Context[zmq.Socket[bytes]]
 
 
-def acked(events: list[Event]) -> list[Work]:
+def acked(events: list[HopEvent]) -> list[Work]:
     return [event.msg for event in events if isinstance(event, Acked)]
 
 
-def lost(events: list[Event]) -> list[WorkerLost]:
+def lost(events: list[HopEvent]) -> list[WorkerLost]:
     return [event for event in events if isinstance(event, WorkerLost)]
 
 
-def by_worker(events: list[Event]) -> Counter[str]:
+def by_worker(events: list[HopEvent]) -> Counter[str]:
     return Counter(event.worker for event in events if isinstance(event, Acked))
 
 
@@ -131,7 +132,7 @@ def test_sticky_sessions_stay_and_move_when_their_worker_dies(
     joined(server, 2)
     sessions = ["s0", "s1", "s2", "s3"]
 
-    def send(seqs: range) -> list[Event]:
+    def send(seqs: range) -> list[HopEvent]:
         for seq, session in itertools.product(seqs, sessions):
             server.dispatch(one_pcm(session, seq))
         return drive(server, lambda _: server.pending + server.in_flight == 0)[0]
@@ -169,6 +170,10 @@ def test_workers_come_back_to_a_restarted_upstream(ctx: Context, any_endpoint: s
     server.close()
 
 
+def nothing_left(server: HopServer, _events: list[HopEvent]) -> bool:
+    return server.pending + server.in_flight == 0
+
+
 def test_one_worker_serves_two_upstreams(ctx: Context, run_dir: object, start: Start) -> None:
     urls = [f"ipc://{run_dir}/clips.{i}" for i in range(2)]
     servers = [make(ctx, url) for url in urls]
@@ -178,7 +183,7 @@ def test_one_worker_serves_two_upstreams(ctx: Context, run_dir: object, start: S
         for i in range(20):
             server.dispatch(one_latents("s", i))
     for server in servers:
-        drive(server, lambda _, server=server: server.pending + server.in_flight == 0)
+        drive(server, functools.partial(nothing_left, server))
         server.close()
 
 
@@ -187,7 +192,7 @@ def test_a_slow_worker_leaves_a_bounded_queue(ctx: Context, endpoint: str, start
     start(endpoint, "--work", "0.2")
     joined(server, 1)
     pushed_out: list[Work] = []
-    events: list[Event] = []
+    events: list[HopEvent] = []
     for i in range(100):
         pushed_out += server.dispatch(one_pcm("s", i))
         assert server.pending <= 3 and server.in_flight <= 2

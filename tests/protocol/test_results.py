@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 
 import pytest
 import zmq
@@ -12,18 +13,22 @@ from tests.protocol.samples import one_frame, one_latents
 Context = zmq.Context[zmq.Socket[bytes]]
 
 
-def client_of(ctx: Context, endpoint: str, **options: float) -> ResultClient:
-    return ResultClient(ctx, endpoint, stage="encoder_worker", worker="0", **options)
+def client_of(ctx: Context, endpoint: str, resend_after: float = 2.0) -> ResultClient:
+    return ResultClient(
+        ctx, endpoint, stage="encoder_worker", worker="0", resend_after=resend_after
+    )
 
 
-def until(ready: object, *clients: ResultClient, seconds: float = 3.0) -> list[object]:
+def until(
+    ready: Callable[[], Iterable[object]], *clients: ResultClient, seconds: float = 3.0
+) -> list[object]:
     """Poll `ready` until it gives something, with the clients' own work going on."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         for client in clients:
             client.flush()
-        if got := ready():  # type: ignore[operator]
-            return list(got)
+        if got := list(ready()):
+            return got
         time.sleep(0.005)
     pytest.fail("nothing arrived")
 

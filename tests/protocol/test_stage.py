@@ -13,7 +13,7 @@ import pytest
 import zmq
 
 from protocol.hop.results import ResultServer
-from protocol.hop.server import Acked, Event, HopServer, WorkerJoined, WorkerLost
+from protocol.hop.server import Acked, HopEvent, HopServer, WorkerJoined, WorkerLost
 from protocol.process.settings import ROOT
 from protocol.wire.messages import Close, Failed, Frame, Status
 from tests.protocol.conftest import Start
@@ -30,7 +30,7 @@ class Surroundings:
     def __init__(self, ctx: zmq.Context[zmq.Socket[bytes]], run_dir: Path) -> None:
         self.hop = HopServer(ctx, f"ipc://{run_dir}/latents.0", sticky=False, dead_after=1.5)
         self.results = ResultServer(ctx, f"ipc://{run_dir}/results")
-        self.events: list[Event] = []
+        self.events: list[HopEvent] = []
         self.messages: list[Frame | Failed | Status] = []
 
     def until(self, ready: Callable[[], object], seconds: float = 8.0) -> float:

@@ -1,0 +1,65 @@
+"""One thing, one name: no two classes that ship share one, and a clip's path has a name for each step."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+
+from protocol.process.settings import ROOT
+
+SHIPPED = ("protocol", "gateway", "audio_worker", "gpu_worker", "encoder_worker", "scripts", "demo")
+
+#: Names that two classes have today. A rename takes its line out; the set is to be empty.
+DOUBLED = {
+    "Batch",  # audio_worker.worker, demo.factory.train.denoiser
+    "Clip",  # gateway.core.reorder
+    "Conditions",  # gpu_worker.denoiser.model.transformer, demo.factory.train.denoiser
+    "Level",  # gpu_worker.denoiser.model.blocks, gpu_worker.fast.weights
+    "Look",  # scripts.bench.host.clip_times, demo.factory.figure.face
+    "PoseError",  # gpu_worker.poses.track, scripts.run.poses
+    "Reader",  # protocol.model.config, demo.factory.train.listen
+    "Row",  # demo.factory.evaluate.table, demo.factory.evaluate.trial_late
+    "Shown",  # scripts.bench.host.machines
+    "Stage",  # scripts.run.supervisor
+    "Work",  # scripts.bench.common.run_figures, scripts.bench.host.default
+}
+
+
+def shipped_trees() -> Iterator[tuple[str, ast.Module]]:
+    """Each Python file of what ships: its path from the root, and its syntax tree."""
+    for package in SHIPPED:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            yield str(path.relative_to(ROOT)), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _names_a_type(node: ast.AST) -> str | None:
+    """The name that a class or a union of types gets here; None for everything else."""
+    if isinstance(node, ast.ClassDef):
+        return node.name
+    if isinstance(node, ast.Assign) and isinstance(node.value, ast.BinOp):
+        target, operator = node.targets[0], node.value.op
+        if isinstance(target, ast.Name) and isinstance(operator, ast.BitOr) and target.id[0].isupper():
+            return None if target.id.isupper() else target.id
+    return None
+
+
+def test_no_two_classes_share_a_name() -> None:
+    places: dict[str, list[str]] = defaultdict(list)
+    for file, tree in shipped_trees():
+        for node in ast.walk(tree):
+            if (name := _names_a_type(node)) is not None:
+                places[name.lstrip("_")].append(f"{file}:{node.lineno}")  # type: ignore[attr-defined]
+    doubled = {name: where for name, where in places.items() if len(where) > 1 and name not in DOUBLED}
+    assert doubled == {}
+
+
+def test_nothing_is_named_submit() -> None:
+    """Six methods of that name once stood on a clip's way; the steps have names of their own now."""
+    found = [
+        f"{file}:{node.lineno}"
+        for file, tree in shipped_trees()
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name.strip("_") == "submit"
+    ]
+    assert found == []
