@@ -10,7 +10,6 @@ and the worker builds one in its warm-up thread, while the other stages warm up 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from torch.nn import functional as F
 
 from audio_worker.ring import WINDOW
 from protocol.model.checkpoint import CheckpointError, State, find_weights, load_into, read_state_dict
+from protocol.model.config import read_json
 from protocol.wire.clock import SAMPLE_RATE
 
 WindowKind = Literal["short", "padded"]
@@ -158,7 +158,7 @@ def load_whisper(path: str | Path, window: WindowKind) -> SpeechEncoder:
         window: see `SpeechEncoder`.
 
     Raises:
-        CheckpointError: naming the file, and the key where one is wrong.
+        CheckpointError, ConfigError: naming the file, and the key where one is wrong.
     """
     path = Path(path)
     file = find_weights(path, _WEIGHTS_FILES) if path.is_dir() else path
@@ -186,11 +186,7 @@ def _stated_heads(file: Path) -> int | None:
     config = file.parent / "config.json"
     if file.suffix == ".pt" or not config.is_file():
         return None  # OpenAI's file stands alone
-    try:
-        values = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{config}: cannot be read as JSON: {error}") from error
-    heads = values.get("encoder_attention_heads") if isinstance(values, dict) else None
+    heads = read_json(config).get("encoder_attention_heads")
     return heads if isinstance(heads, int) else None
 
 

@@ -1,1 +1,10 @@
-"""What two stages must read alike of a model: configuration, weights, names, hardware."""
+"""The parts of a model that two stages must read alike.
+
+config        the model's configuration file
+checkpoint    weights files into modules
+vae_folder    a VAE's folder, for both of its halves
+assets        avatars and poses: files, names, pictures
+audio_tokens  the Whisper features that each frame attends to
+lfs_pointer   files that Git LFS has not fetched
+hardware      devices, dtypes, threads, memory
+"""

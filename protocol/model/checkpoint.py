@@ -20,7 +20,7 @@ from protocol.process.settings import SettingsError
 State = dict[str, Tensor]
 _WRAPPERS = ("state_dict", "model_state_dict")  # the second is that of OpenAI's Whisper
 _NAMED = 3  # keys spelled out in an error; a wrong file would list thousands
-# Attention layers of VAEs written by diffusers before 0.18, sd-vae-ft-mse among them.
+# Names of attention layers in VAEs that diffusers before 0.18 wrote, such as sd-vae-ft-mse, and today's.
 _OLD_ATTENTION = (
     (".query.", ".to_q."),
     (".key.", ".to_k."),
@@ -80,20 +80,25 @@ def load_into(
     *,
     file: Path | str,
     allow_missing: Sequence[str] = (),
-    allow_unexpected: Sequence[str] = (),
     only: Callable[[str], bool] | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Copy `state` into `module`, which may lie on the meta device and then comes to the CPU.
+    """Copy weights into a module. Parameters on the meta device come to the CPU.
 
-    Keys that are missing or unexpected are errors unless they match one of the patterns (as in `fnmatch`).
-    `only`: the module's keys that this file is for, the others being left as they are. `dtype`: of parameters
-    that come from the meta device (the file's if None). Raises CheckpointError naming file and key; the
-    module is unchanged then.
+    Args:
+        module: takes the weights; it is unchanged if they do not fit.
+        state: tensors by the module's keys.
+        file: where they come from, for errors.
+        allow_missing: patterns (as in `fnmatch`) of keys that the file may leave out.
+        only: picks the module's keys that this file is for; the others are left as they are. None: all.
+        dtype: the dtype of parameters that come from the meta device; None for the file's.
+
+    Raises:
+        CheckpointError: a key is missing, unexpected or of the wrong shape; names file and key.
     """
     expected = {key: value for key, value in module.state_dict().items() if only is None or only(key)}
     missing = [key for key in expected if key not in state and not _matches(key, allow_missing)]
-    unexpected = [key for key in state if key not in expected and not _matches(key, allow_unexpected)]
+    unexpected = [key for key in state if key not in expected]
     if missing:
         raise CheckpointError(f"{file}: missing {_listed(missing)}")
     if unexpected:
@@ -110,7 +115,7 @@ def load_into(
 
 
 def modern_vae_keys(state: Mapping[str, Tensor]) -> State:
-    """VAE weights under today's names, where they have those of diffusers before 0.18."""
+    """VAE weights under diffusers' names of today, which changed with version 0.18."""
     renamed: State = {}
     for key, value in state.items():
         tensor = value

@@ -16,11 +16,15 @@ import yaml
 from protocol.model.lfs_pointer import lfs_pointer_error
 from protocol.process.settings import Settings, SettingsError
 
-DTYPES = {"fp16": "float16", "fp32": "float32", "bf16": "bfloat16"}
+#: Short names of dtypes in `weight_dtype`, and the names that settings and torch use.
+DTYPE_NAMES = {"fp16": "float16", "fp32": "float32", "bf16": "bfloat16"}
+#: Values of `whisper_window`: audio padded to Whisper's 30 s, or encoded alone.
 WHISPER_WINDOWS = ("padded", "short")
+#: Sampling steps of the official accelerated pipeline.
 OFFICIAL_STEPS = 6
+#: Width and height of official pictures, in pixels.
 OFFICIAL_SIZE = 768
-# The official pipeline rotates its windows by this many frames at each sampling step.
+#: Frames by which the official pipeline rotates its windows at each sampling step.
 OFFICIAL_WINDOW_SHIFT = 3
 
 
@@ -30,13 +34,29 @@ class ConfigError(SettingsError):
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What a model consists of and how it is sampled.
+    """The files of a model, and how it is sampled. Paths are absolute and exist.
 
-    Paths are absolute and exist. `inference_config` holds `unet_additional_kwargs`, `noise_scheduler_kwargs`
-    and optionally `pose_encoder_kwargs`. `motion_module_path` is None where the denoiser's file holds the
-    motion modules. `weight_dtype` is float16, bfloat16 or float32. `whisper_window` says whether audio is
-    padded to Whisper's 30 s (as official weights expect) or encoded alone; `audio_adapter_path` names
-    corrections to Whisper's weights, where the model was trained with any.
+    Attributes:
+        path: the configuration file.
+        name: the model's name, for status and logs.
+        pretrained_base_model_path: folder with the base UNet's `config.json`.
+        pretrained_vae_path: folder of the VAE; see `vae_folder`.
+        denoising_unet_path: weights of the denoiser.
+        motion_module_path: weights of its motion modules; None where the denoiser's file holds them.
+        reference_unet_path: weights of the reference network.
+        pose_encoder_path: weights of the pose encoder.
+        audio_model_path: weights of Whisper, a file or a folder.
+        inference_config: `unet_additional_kwargs`, `noise_scheduler_kwargs` and, optionally,
+            `pose_encoder_kwargs`.
+        weight_dtype: float16, bfloat16 or float32.
+        steps: sampling steps.
+        cfg: guidance scale; 1.0 is none.
+        width: of the pictures, in pixels; a multiple of 8.
+        height: of the pictures, in pixels; a multiple of 8.
+        whisper_window: one of `WHISPER_WINDOWS`. Official weights expect "padded".
+        window_shift: frames by which a clip rotates at each step.
+        vae_class: the VAE's class, whatever its `config.json` says; None to follow that.
+        audio_adapter_path: corrections to Whisper's weights; None where the model was trained without.
     """
 
     path: Path
@@ -61,8 +81,12 @@ class ModelConfig:
 
     @classmethod
     def load(cls, path: Path | str) -> ModelConfig:
-        """Read and check a configuration. Raises ConfigError naming the file and the key."""
-        return _Reader(Path(path).absolute()).read()
+        """Read and check a configuration.
+
+        Raises:
+            ConfigError: a value or a file is missing or wrong; names the file and the key.
+        """
+        return _ConfigReader(Path(path).absolute()).read()
 
     def picture_size(self, settings: Settings) -> tuple[int, int]:
         """(width, height) of the pictures, in pixels: those of the settings, else the model's."""
@@ -74,11 +98,13 @@ class ModelConfig:
 
     @property
     def unet_additional_kwargs(self) -> Mapping[str, Any]:
+        """Options of the denoiser that the base UNet does not have, such as its motion modules."""
         kwargs: Mapping[str, Any] = self.inference_config["unet_additional_kwargs"]
         return kwargs
 
     @property
     def noise_scheduler_kwargs(self) -> Mapping[str, Any]:
+        """Options of the sampler, under diffusers' names."""
         kwargs: Mapping[str, Any] = self.inference_config["noise_scheduler_kwargs"]
         return kwargs
 
@@ -119,7 +145,9 @@ def _base_unet_file(base: Path) -> Path:
     return nested if nested.exists() or not (base / "config.json").exists() else base / "config.json"
 
 
-class _Reader:
+class _ConfigReader:
+    """Reads one configuration file, key by key, with errors that name the key."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.values = read_yaml(path)
@@ -205,9 +233,9 @@ class _Reader:
 
     def _dtype(self) -> str:
         value = self._text("weight_dtype", "fp16")
-        value = DTYPES.get(value, value)
-        if value not in DTYPES.values():
-            known = ", ".join((*DTYPES, *DTYPES.values()))
+        value = DTYPE_NAMES.get(value, value)
+        if value not in DTYPE_NAMES.values():
+            known = ", ".join((*DTYPE_NAMES, *DTYPE_NAMES.values()))
             raise ConfigError(f"{self.path}: weight_dtype: {value!r} is not one of {known}")
         return value
 

@@ -11,7 +11,7 @@ import torch
 
 from audio_worker.features import choose_dtype
 from encoder_worker.decode import plans_for
-from protocol.model.config import DTYPES as CONFIGURED_DTYPES
+from protocol.model.config import DTYPE_NAMES
 from protocol.model.hardware.cpu_features import cpu_has_bfloat16
 from protocol.model.hardware.devices import decoder_device, denoiser_device, device_named, whisper_device
 from protocol.model.hardware.dtypes import DTYPES, dtype_name, dtypes_to_try
@@ -82,7 +82,7 @@ def test_all_three_stages_have_the_same_answer(
 
 def test_dtypes_by_name() -> None:
     assert {dtype_name(dtype): dtype for dtype in DTYPES.values()} == DTYPES
-    assert set(CONFIGURED_DTYPES.values()) == set(DTYPES)
+    assert set(DTYPE_NAMES.values()) == set(DTYPES)
     for name, dtype in DTYPES.items():
         assert dtypes_to_try(name, CPU) == dtypes_to_try(name, torch.device("cuda")) == [dtype]
         assert load_settings(["--dtype", name], {}).dtype == name
