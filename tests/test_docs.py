@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -105,3 +106,33 @@ def test_the_table_of_dependencies_names_each_of_them() -> None:
     listed = {name.strip() for row in rows for name in row.split(",")} - {"package", "---"}
     assert names - listed == set(), "without a row in docs/decisions.md"
     assert listed - names == set(), "in docs/decisions.md, and not a dependency"
+
+
+STEP = re.compile(r"^\| `([^`]+\.(?:py|js))` `([^`]+)` \|", re.MULTILINE)
+
+
+def qualified_names(tree: ast.Module) -> set[str]:
+    """The functions and methods of a module, as `function` and `Class.method`."""
+    names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    for owner in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+        names |= {
+            f"{owner.name}.{node.name}"
+            for node in owner.body
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        }
+    return names
+
+
+def test_the_functions_on_a_clips_way_exist() -> None:
+    steps = STEP.findall((ROOT / "docs/structures.md").read_text(encoding="utf-8"))
+    gone = []
+    for path, name in steps:
+        text = (ROOT / path).read_text(encoding="utf-8") if (ROOT / path).is_file() else ""
+        if path.endswith(".py"):
+            known = name in qualified_names(ast.parse(text))
+        else:
+            known = re.search(rf"^\s*(?:async )?{re.escape(name)}\(.*\) \{{$", text, re.MULTILINE) is not None
+        if not known:
+            gone.append(f"{path} {name}")
+    assert len(steps) > 20
+    assert gone == []
