@@ -223,12 +223,13 @@ def save_vae(folder: Path, config: dict[str, Any], state: dict[str, torch.Tensor
 def test_tiny_autoencoder(tmp_path: Path) -> None:
     from diffusers import AutoencoderTiny
 
-    vae = AutoencoderTiny(
+    vae: Any = AutoencoderTiny(
         encoder_block_out_channels=(8,) * 4,
         decoder_block_out_channels=(8,) * 4,
         num_encoder_blocks=(1,) * 4,
         num_decoder_blocks=(1,) * 4,
-    ).eval()
+    )
+    vae.eval()
     save_vae(tmp_path, {**vae.config, "_class_name": "AutoencoderTiny"}, vae.state_dict())
     encoder = load_vae_encoder(VaeFolder.open(tmp_path))
     picture = torch.rand(1, 3, 32, 32) * 2 - 1

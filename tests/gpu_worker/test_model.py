@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -68,7 +69,8 @@ def inputs(batch: int = 2, frames: int = 3, size: tuple[int, int] = (8, 8)) -> d
 
 def forward(d: DenoisingUNet3D, r: ReferenceUNet2D, x: dict[str, Tensor], t: Any = 400) -> Tensor:
     cache = d.project_reference(r(x["reference"]))
-    return d(x["latents"], t, x["audio"], x["pose"], cache)
+    out: Tensor = d(x["latents"], t, x["audio"], x["pose"], cache)
+    return out
 
 
 NO_MIDDLE = {**SMALL, "mid_block_type": None}
@@ -190,7 +192,7 @@ def test_wrong_configuration_names_the_key(change: dict[str, Any], words: str) -
 
 
 @pytest.fixture
-def sdpa_afterwards():
+def sdpa_afterwards() -> Iterator[None]:
     yield
     attention.activate(attention.SDPA)
 

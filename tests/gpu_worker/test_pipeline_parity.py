@@ -30,14 +30,15 @@ LIMIT = 5e-3
 
 
 @pytest.fixture(scope="module")
-def vae() -> AutoencoderKL:
-    vae = AutoencoderKL(**tiny_configs()["vae"]).eval()
+def vae() -> Any:
+    vae: Any = AutoencoderKL(**tiny_configs()["vae"])
+    vae.eval()
     draw_weights(vae, "vae")
     return vae
 
 
 @pytest.fixture(scope="module")
-def models(tiny: TinyModels, vae: AutoencoderKL) -> Models:
+def models(tiny: TinyModels, vae: Any) -> Models:
     return Models(
         tiny.denoiser,
         tiny.reference,
@@ -92,7 +93,7 @@ def report(latents: torch.Tensor, numbers: dict[str, np.ndarray], name: str, wha
 
 
 @torch.no_grad()
-def test_video(vae: AutoencoderKL) -> None:
+def test_video(vae: Any) -> None:
     numbers = whole_golden("pipeline.npz")
     latents = torch.from_numpy(numbers["latents_L12_cfg1.0"])[0].transpose(0, 1)
     video = (vae.decode(latents / vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1)

@@ -33,7 +33,7 @@ PLAIN = {**OFFICIAL, "rescale_betas_zero_snr": False}
     ids=["official", "sample", "epsilon", "scaled"],
 )
 def test_steps_are_those_of_diffusers(kwargs: dict[str, Any], count: int) -> None:
-    scheduler = DDIMScheduler(**kwargs)
+    scheduler: Any = DDIMScheduler(**kwargs)
     scheduler.set_timesteps(count)
     steps = make_steps(SchedulerConfig.from_dict(kwargs), count)
     assert [step.timestep for step in steps] == scheduler.timesteps.tolist()

@@ -67,7 +67,8 @@ class ToyEngine:
         before = self._ends.before(inputs.session, inputs.epoch, inputs.seq)
         self._ends.store(inputs.session, inputs.epoch, inputs.seq, inputs.seq)
         row = np.array([inputs.seq, -1 if before is None else before, value, 0], np.float16)
-        return np.broadcast_to(row, (len(inputs.tokens), 1, 1, 4)).copy()
+        latents: Array16 = np.broadcast_to(row, (len(inputs.tokens), 1, 1, 4)).copy()
+        return latents
 
     def work_in_pause(self) -> bool:
         return False

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from gpu_worker.denoiser.model.config import CROSS_ATTENTION, UNetConfig
 from gpu_worker.denoiser.model.motion import MotionModule
 from gpu_worker.denoiser.model.resnet import Downsample, ResnetBlock, Upsample
-from gpu_worker.denoiser.model.transformer import Conditions, SpatialTransformer
+from gpu_worker.denoiser.model.transformer import BlockConditions, SpatialTransformer
 
 
 class _Level(nn.Module):
@@ -39,7 +39,7 @@ class _Level(nn.Module):
         self.has_attention = attention
         self.has_motion = motion and config.motion is not None
 
-    def layer(self, index: int, x: Tensor, conditions: Conditions) -> Tensor:
+    def layer(self, index: int, x: Tensor, conditions: BlockConditions) -> Tensor:
         """Layer `index`: x (B·frames, its inputs, h, w) → (B·frames, width, h, w)."""
         x = self.resnets[index](x, conditions.time, conditions.frames)
         if self.has_attention:
@@ -63,7 +63,7 @@ class DownBlock(_Level):
         last = level == config.levels - 1
         self.downsamplers = None if last else nn.ModuleList([Downsample(widths[level])])
 
-    def forward(self, x: Tensor, conditions: Conditions) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, x: Tensor, conditions: BlockConditions) -> tuple[Tensor, list[Tensor]]:
         skips = []
         for index in range(len(self.resnets)):
             x = self.layer(index, x, conditions)
@@ -93,7 +93,7 @@ class UpBlock(_Level):
         super().__init__(config, level, inputs, config.up_blocks[index] == CROSS_ATTENTION, motion)
         self.upsamplers = nn.ModuleList([Upsample(width)]) if level > 0 else None
 
-    def forward(self, x: Tensor, skips: list[Tensor], conditions: Conditions) -> Tensor:
+    def forward(self, x: Tensor, skips: list[Tensor], conditions: BlockConditions) -> Tensor:
         for index in range(len(self.resnets)):
             x = self.layer(index, torch.cat([x, skips.pop()], dim=1), conditions)
         if self.upsamplers is not None:
@@ -117,7 +117,7 @@ class MidBlock(nn.Module):
         if config.motion is not None and config.motion.mid_block:
             self.motion_modules = nn.ModuleList([MotionModule(width, groups, config.motion)])
 
-    def forward(self, x: Tensor, conditions: Conditions) -> Tensor:
+    def forward(self, x: Tensor, conditions: BlockConditions) -> Tensor:
         x = self.resnets[0](x, conditions.time, conditions.frames)
         x = self.attentions[0](x, conditions)
         if self.has_motion:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpu_worker.denoiser.model.config import UNetConfig
-from gpu_worker.denoiser.model.transformer import Conditions, KeysValues
+from gpu_worker.denoiser.model.transformer import BlockConditions, KeysValues
 from gpu_worker.denoiser.model.unet import UNetBody
 
 
@@ -100,7 +100,7 @@ class DenoisingUNet3D(UNetBody):
         if isinstance(audio, Tensor):
             audio = self.project_audio(audio)
         timestep = torch.as_tensor(timestep, device=latents.device).reshape(-1).expand(batch)
-        conditions = Conditions(
+        conditions = BlockConditions(
             time=F.silu(self.time_embedding(timestep)),
             frames=frames,
             audio=audio,

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gpu_worker.denoiser.model.config import UNetConfig
-from gpu_worker.denoiser.model.transformer import Conditions
+from gpu_worker.denoiser.model.transformer import BlockConditions
 from gpu_worker.denoiser.model.unet import UNetBody
 
 
@@ -35,5 +35,5 @@ class ReferenceUNet2D(UNetBody):
         time = F.silu(self.time_embedding(timestep))
         bank: dict[str, Tensor] = {}
         x = self.conv_in(latents.contiguous(memory_format=torch.channels_last))
-        self.run(x, Conditions(time=time, frames=1, bank=bank))
+        self.run(x, BlockConditions(time=time, frames=1, bank=bank))
         return {name: bank[name] for name in self.transformer_blocks}

@@ -16,7 +16,7 @@ KeysValues = tuple[Tensor, Tensor]
 
 
 @dataclass
-class Conditions:
+class BlockConditions:
     """The inputs of all blocks in one forward pass, beside the hidden states.
 
     Attributes:
@@ -53,7 +53,7 @@ class TransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(width)
         self.ff = FeedForward(width)
 
-    def forward(self, x: Tensor, conditions: Conditions) -> Tensor:
+    def forward(self, x: Tensor, conditions: BlockConditions) -> Tensor:
         """x (B·frames, tokens, width) → same shape."""
         x = x + self.self_attention(self.norm1(x), conditions)
         if conditions.audio is not None:
@@ -61,7 +61,7 @@ class TransformerBlock(nn.Module):
         fed: Tensor = self.ff(self.norm3(x))
         return x + fed
 
-    def self_attention(self, x: Tensor, conditions: Conditions) -> Tensor:
+    def self_attention(self, x: Tensor, conditions: BlockConditions) -> Tensor:
         """Self-attention over frame and reference: x (B·frames, tokens, width), after norm1 → same shape."""
         if conditions.bank is not None:
             conditions.bank[self.name] = x
@@ -87,7 +87,7 @@ class SpatialTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList([TransformerBlock(width, heads, cross_attention_dim)])
         self.proj_out = nn.Conv2d(width, width, 1)
 
-    def forward(self, x: Tensor, conditions: Conditions) -> Tensor:
+    def forward(self, x: Tensor, conditions: BlockConditions) -> Tensor:
         """x (B·frames, c, h, w) → same shape."""
         tokens = _pointwise(self.proj_in, to_tokens(self.norm(x)))
         for block in self.transformer_blocks:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from gpu_worker.denoiser.model.blocks import DownBlock, MidBlock, UpBlock
 from gpu_worker.denoiser.model.config import UNetConfig
 from gpu_worker.denoiser.model.resnet import TimestepEmbedding
-from gpu_worker.denoiser.model.transformer import Conditions, TransformerBlock
+from gpu_worker.denoiser.model.transformer import BlockConditions, TransformerBlock
 
 
 class UNetBody(nn.Module):
@@ -28,7 +28,7 @@ class UNetBody(nn.Module):
         for slot, (name, block) in enumerate(self.transformer_blocks.items()):
             block.slot, block.name = slot, name
 
-    def run(self, x: Tensor, conditions: Conditions) -> Tensor:
+    def run(self, x: Tensor, conditions: BlockConditions) -> Tensor:
         """x (B·frames, width, h, w) after the input convolution → same shape."""
         skips = [x]
         for down in self.down_blocks:

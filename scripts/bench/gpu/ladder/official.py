@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gpu_worker.denoiser.model import DenoisingUNet3D, ReferenceCache
 from gpu_worker.denoiser.model.attention import attend
-from gpu_worker.denoiser.model.transformer import Conditions, TransformerBlock
+from gpu_worker.denoiser.model.transformer import BlockConditions, TransformerBlock
 
 
 def features_cache(denoiser: DenoisingUNet3D, bank: dict[str, Tensor]) -> ReferenceCache:
@@ -30,7 +30,7 @@ def features_cache(denoiser: DenoisingUNet3D, bank: dict[str, Tensor]) -> Refere
 def projecting_everything() -> Iterator[None]:
     """Within it, the denoiser's self-attentions expect `features_cache` and project it with each frame."""
 
-    def projecting(block: TransformerBlock, x: Tensor, conditions: Conditions) -> Tensor:
+    def projecting(block: TransformerBlock, x: Tensor, conditions: BlockConditions) -> Tensor:
         attn = block.attn1
         if conditions.reference is None:
             return attn.project_out(attend(attn.to_q(x), *attn.keys_values(x), attn.heads))

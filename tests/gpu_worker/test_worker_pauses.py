@@ -1,0 +1,160 @@
+"""The worker's use of pauses: caches are warmed, and a frame rate that fell is tried again. No process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from gpu_worker import worker as worker_module
+from gpu_worker.rate.runner import TrialRunner
+from gpu_worker.rate.trial import RateChoice
+from gpu_worker.worker import RETRY_RATE_AFTER, WARM_CACHES_AFTER, GpuWorker, PauseTask
+from protocol.hop.client import Job, JobOrigin
+from protocol.process.compute import Output
+from protocol.process.metrics import Metrics
+from protocol.process.stage import Stage
+from tests.gpu_worker.worker_process import ToyEngine, clip, run_settings
+
+SLOW = RateChoice(12, 0.4, "this machine holds 12 frames per second")
+FAST = RateChoice(24, 0.3, "")
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class RecordedCompute:
+    """Runs nothing by itself; `finish` runs the task that was started last."""
+
+    def __init__(self) -> None:
+        self.started: list[tuple[Hashable, Callable[[], Any]]] = []
+        self.waiting = 0
+
+    def start_task(self, key: Hashable, task: Callable[[], Any]) -> None:
+        self.started.append((key, task))
+
+    def busy_for(self) -> float:
+        return 0.0
+
+    def finish(self) -> Output:
+        key, task = self.started[-1]
+        try:
+            return Output(key, task())
+        except Exception as error:
+            return Output(key, error=error)
+
+
+class CachingEngine(ToyEngine):
+    """Has two pieces of work for pauses; the second is the last."""
+
+    pieces = 2
+
+    def work_in_pause(self) -> bool:
+        self.pieces -= 1
+        return self.pieces > 0
+
+
+class Served:
+    """A worker whose stage, clock and trials the test plays."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path, *choices: RateChoice) -> None:
+        self.clock, self.compute = Clock(), RecordedCompute()
+        monkeypatch.setattr(worker_module, "time", SimpleNamespace(monotonic=self.clock))
+        left = list(choices)
+        monkeypatch.setattr(TrialRunner, "run", lambda _: left.pop(0))
+        self.settings = run_settings(folder)
+        self.engine = CachingEngine(self.settings)
+        stage = SimpleNamespace(
+            compute=self.compute,
+            wake=lambda: None,
+            metrics=Metrics(),
+            warm=True,
+            jobs=SimpleNamespace(ack=lambda job: None),
+        )
+        self.worker = GpuWorker(self.settings, cast(Stage, stage), self.engine)
+        self.worker.warm_up()
+
+    def quiet_for(self, seconds: float) -> list[Hashable]:
+        """The tasks started when the clock has gone on by so much."""
+        before = len(self.compute.started)
+        self.clock.now += seconds
+        self.worker.on_tick()
+        return [key for key, _ in self.compute.started[before:]]
+
+    def finish(self) -> None:
+        self.worker.on_output(self.compute.finish())
+
+
+def test_caches_are_warmed_piece_by_piece_until_none_is_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    served = Served(monkeypatch, tmp_path, FAST)
+    assert served.quiet_for(WARM_CACHES_AFTER - 0.1) == []
+    assert served.quiet_for(0.2) == [PauseTask.WARM_CACHES]
+    assert served.quiet_for(0.1) == []  # one task at a time
+    served.finish()
+    assert served.quiet_for(0.1) == [PauseTask.WARM_CACHES]
+    served.finish()
+    assert served.quiet_for(1000.0) == []
+    assert served.engine.pieces == 0
+
+
+def test_an_error_ends_the_warming_and_is_logged(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = Served(monkeypatch, tmp_path, FAST)
+    monkeypatch.setattr(served.engine, "work_in_pause", lambda: 1 // 0)
+    assert served.quiet_for(WARM_CACHES_AFTER + 0.1) == [PauseTask.WARM_CACHES]
+    served.finish()
+    assert "warming the caches failed; sessions are served without it" in caplog.text
+    assert served.quiet_for(1000.0) == []
+
+
+def test_a_rate_that_fell_is_tried_again_twice_and_only_rises(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    slower = RateChoice(8, 0.9, "this machine holds 8 frames per second")
+    served = Served(monkeypatch, tmp_path, SLOW, slower, FAST)
+    served.worker._caches_cold = False
+    assert served.worker.info()["fps"] == 12
+    assert served.quiet_for(RETRY_RATE_AFTER[0] - 0.1) == []
+    assert served.quiet_for(0.2) == [PauseTask.RETRY_RATE]
+    served.finish()
+    assert served.worker.info()["fps"] == 12
+    assert served.quiet_for(RETRY_RATE_AFTER[1] - RETRY_RATE_AFTER[0] - 0.2) == []
+    assert served.quiet_for(0.2) == [PauseTask.RETRY_RATE]
+    served.finish()
+    assert (served.worker.info()["fps"], served.worker.info()["notice"]) == (24, "")
+    assert served.quiet_for(1000.0) == []
+
+
+def test_the_highest_rate_is_not_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    served = Served(monkeypatch, tmp_path, FAST)
+    served.worker._caches_cold = False
+    assert served.quiet_for(1000.0) == []
+
+
+def test_a_clip_aborts_a_trial_in_a_pause(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    aborted: list[bool] = []
+    monkeypatch.setattr(TrialRunner, "abort", lambda _: aborted.append(True))
+    served = Served(monkeypatch, tmp_path, SLOW)
+    served.worker._caches_cold = False
+    assert served.quiet_for(RETRY_RATE_AFTER[0] + 0.1) == [PauseTask.RETRY_RATE]
+    assert aborted == []
+    served.worker.on_job(Job(clip("a", 0), JobOrigin(0, 0, 0)))
+    assert aborted == [True]
+
+
+def test_a_clip_aborts_nothing_while_no_trial_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    aborted: list[bool] = []
+    monkeypatch.setattr(TrialRunner, "abort", lambda _: aborted.append(True))
+    served = Served(monkeypatch, tmp_path, FAST)
+    served.worker.on_job(Job(clip("a", 0), JobOrigin(0, 0, 0)))
+    assert aborted == []
