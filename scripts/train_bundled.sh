@@ -92,7 +92,7 @@ train() {
     wait -n || { kill "${pids[@]}" 2>/dev/null || true; die "a training process failed"; }
   done
 }
-# All of the way outlines are as strong as drawn ones, and what should stay as it is differs more; see docs/bundled-model.md.
+# All of the way outlines are as strong as drawn ones, and what should stay as it is differs more; see docs/lab/bundled-model.md.
 sharpen() {
   local mark=$state/sharpened/.echomimic-sharpened
   if [ -e "$state/sharpened" ] && { [ -L "$state/sharpened" ] || [ ! -f "$mark" ]; }; then

@@ -136,3 +136,13 @@ def test_the_functions_on_a_clips_way_exist() -> None:
             gone.append(f"{path} {name}")
     assert len(steps) > 20
     assert gone == []
+
+
+def test_pages_that_the_code_names_exist() -> None:
+    gone = [
+        f"{source.relative_to(ROOT)}: {page}"
+        for source in tracked("*.py", "*.sh", "*.js", "*.toml", "*.yaml", ".ci/*")
+        for page in re.findall(r"(?<![\w/])docs/[\w/-]+\.md\b", source.read_text(encoding="utf-8"))
+        if not source.is_relative_to(ROOT / "tests") and not (ROOT / page).is_file()
+    ]
+    assert gone == []

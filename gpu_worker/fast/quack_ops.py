@@ -6,7 +6,7 @@ within 5e-4 of the one with erf that models are trained with: less than float16'
 
 QuACK is optional (`quack-kernels` of PyPI, the extra `hopper`); its tiles here were chosen for compute
 capability 9.0. Its kernels are compiled when first used, 2 to 3 s each, and kept in its own cache
-(QUACK_CACHE_DIR). Its other products were no faster than cuBLAS's (docs/gpu-speed.md).
+(QUACK_CACHE_DIR). Its other products were no faster than cuBLAS's (docs/lab/gpu-denoiser.md).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The fast network's stages by Triton kernels, cuBLAS and cuDNN.
 
-Tiles were chosen on an H200 (docs/gpu-speed.md).
+Tiles were chosen on an H200 (docs/lab/gpu-denoiser.md).
 """
 
 from __future__ import annotations

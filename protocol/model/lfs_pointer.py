@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-#: How a pointer begins (git-lfs, docs/spec.md).
+#: How a pointer begins (git-lfs/docs/spec.md).
 POINTER_START = b"version https://git-lfs.github.com/spec/"
 
 

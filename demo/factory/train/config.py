@@ -2,7 +2,7 @@
 
 A 16×16 latent of 32 channels holds as many numbers as the official 32×32×4 of a 256² picture holds twice
 over, and sixteen times fewer positions than 64×64 make attention and motion modules cheap enough for a
-CPU. Widths are bounded by the 40 MB that all weights may take; `docs/bundled-model.md` has the budget.
+CPU. Widths are bounded by the 40 MB that all weights may take; `docs/guide/bundled-model.md` has the budget.
 """
 
 from __future__ import annotations

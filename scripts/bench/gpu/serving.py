@@ -1,4 +1,4 @@
-"""Everything about serving that a GPU has to be asked, in one command; `docs/gpu-serving.md` has the answers.
+"""Measures all of serving on a GPU by one command; `docs/lab/gpu-serving.md` has the results.
 
     python -m scripts.bench.gpu.serving --out measured                 all of it, about 20 minutes on an H200
     python -m scripts.bench.gpu.serving --out measured --budget 300    what fits into five minutes, in order
