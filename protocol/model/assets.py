@@ -38,7 +38,7 @@ MAX_PICTURE_PIXELS = 64_000_000
 
 
 class AssetError(SettingsError):
-    """A picture or pose file cannot be used; the message names the file and the remedy."""
+    """A picture or pose file cannot be used. The message names the file and the remedy."""
 
 
 def avatar_paths(settings: Settings) -> Sequence[Path]:
@@ -113,10 +113,10 @@ def read_picture(path: Path, max_side: int | None = None) -> Image.Image:
 
     Args:
         path: the file.
-        max_side: the longest side allowed, in pixels; a larger picture is made smaller in its shape.
+        max_side: the longest side allowed, in pixels. A larger picture is made smaller and keeps its shape.
 
     Raises:
-        AssetError: the file is missing, too large, damaged or of another format; names the file.
+        AssetError: the file is missing, too large, damaged or of another format. Names the file.
     """
     try:
         if path.stat().st_size > MAX_PICTURE_BYTES:

@@ -28,7 +28,7 @@ def audio_token_positions(
 
     Args:
         frames: number of frames.
-        fps: frames a second; frame i is i/fps seconds after the first.
+        fps: frames a second. Frame i is i/fps seconds after the first.
         length: number of positions. An index outside is clamped to the nearest end.
         margin: frames of context on either side of a frame.
         offset: position of the first frame, where history lies before it.

@@ -30,14 +30,14 @@ _OLD_ATTENTION = (
 
 
 class CheckpointError(SettingsError):
-    """Weights that cannot be used; the message names the file and the key."""
+    """Weights that cannot be used. The message names the file and the key."""
 
 
 def find_weights(folder: Path, names: Sequence[str]) -> Path:
     """The first of these files that the folder holds.
 
     Raises:
-        CheckpointError: it holds none of them; names the folder and the files.
+        CheckpointError: it holds none of them. Names the folder and the files.
     """
     for name in names:
         if (folder / name).is_file():
@@ -86,15 +86,15 @@ def load_into(
     """Copy weights into a module. Parameters on the meta device come to the CPU.
 
     Args:
-        module: takes the weights; it is unchanged if they do not fit.
+        module: takes the weights. It is unchanged if they do not fit.
         state: tensors by the module's keys.
         file: where they come from, for errors.
         allow_missing: patterns (as in `fnmatch`) of keys that the file may leave out.
-        only: picks the module's keys that this file is for; the others are left as they are. None: all.
-        dtype: the dtype of parameters that come from the meta device; None for the file's.
+        only: picks the module's keys that this file is for. The others are left as they are. None picks all.
+        dtype: the dtype of parameters that come from the meta device. None keeps the file's.
 
     Raises:
-        CheckpointError: a key is missing, unexpected or of the wrong shape; names file and key.
+        CheckpointError: a key is missing, unexpected or of the wrong shape. Names file and key.
     """
     expected = {key: value for key, value in module.state_dict().items() if only is None or only(key)}
     missing = [key for key in expected if key not in state and not _matches(key, allow_missing)]
@@ -152,7 +152,7 @@ def _read_safetensors(path: Path) -> State:
 
 def _read_torch(path: Path) -> object:
     try:
-        # Files in torch's zip format are mapped, so that only what is copied out of them takes memory.
+        # Files in torch's zip format are mapped, so that only tensors copied out of them take memory.
         with path.open("rb") as stream:
             mapped = stream.read(4) == b"PK\x03\x04"
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)

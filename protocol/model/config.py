@@ -29,7 +29,7 @@ OFFICIAL_WINDOW_SHIFT = 3
 
 
 class ConfigError(SettingsError):
-    """A configuration that cannot be used; the message names the file and the key."""
+    """A configuration that cannot be used. The message names the file and the key."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class ModelConfig:
         path: the configuration file.
         name: the model's name, for status and logs.
         pretrained_base_model_path: folder with the base UNet's `config.json`.
-        pretrained_vae_path: folder of the VAE; see `vae_folder`.
+        pretrained_vae_path: folder of the VAE (see `vae_folder`).
         denoising_unet_path: weights of the denoiser.
-        motion_module_path: weights of its motion modules; None where the denoiser's file holds them.
+        motion_module_path: weights of its motion modules. None where the denoiser's file holds them.
         reference_unet_path: weights of the reference network.
         pose_encoder_path: weights of the pose encoder.
         audio_model_path: weights of Whisper, a file or a folder.
@@ -50,13 +50,13 @@ class ModelConfig:
             `pose_encoder_kwargs`.
         weight_dtype: float16, bfloat16 or float32.
         steps: sampling steps.
-        cfg: guidance scale; 1.0 is none.
-        width: of the pictures, in pixels; a multiple of 8.
-        height: of the pictures, in pixels; a multiple of 8.
+        cfg: guidance scale, 1.0 for no guidance.
+        width: of the pictures, in pixels, a multiple of 8.
+        height: of the pictures, in pixels, a multiple of 8.
         whisper_window: one of `WHISPER_WINDOWS`. Official weights expect "padded".
         window_shift: frames by which a clip rotates at each step.
-        vae_class: the VAE's class, whatever its `config.json` says; None to follow that.
-        audio_adapter_path: corrections to Whisper's weights; None where the model was trained without.
+        vae_class: the VAE's class, whatever its `config.json` says. None follows that file.
+        audio_adapter_path: corrections to Whisper's weights. None where the model was trained without.
     """
 
     path: Path
@@ -84,7 +84,7 @@ class ModelConfig:
         """Read and check a configuration.
 
         Raises:
-            ConfigError: a value or a file is missing or wrong; names the file and the key.
+            ConfigError: a value or a file is missing or wrong. Names the file and the key.
         """
         return _ConfigReader(Path(path).absolute()).read()
 

@@ -9,7 +9,7 @@ POINTER_START = b"version https://git-lfs.github.com/spec/"
 
 
 def lfs_pointer_error(path: Path) -> str | None:
-    """The text of an error if the file is a Git LFS pointer; None if it is not, or cannot be read."""
+    """The text of an error if the file is a Git LFS pointer, else None, also if it cannot be read."""
     try:
         with path.open("rb") as stream:
             begin = stream.read(len(POINTER_START))

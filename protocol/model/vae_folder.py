@@ -1,7 +1,7 @@
 """A VAE's folder (`config.json` and weights), read alike by both workers.
 
-The GPU worker builds the encoder half and an encoder worker the decoder half. What both halves must agree on
-is decided here: the class, the size of latents, their scaling, the weights file and the names of its keys.
+The GPU worker builds the encoder half and an encoder worker the decoder half. This module decides
+whatever both must agree on: the class, the size of latents, their scaling, the weights file and its keys.
 Importing this module does not import torch.
 """
 
@@ -38,7 +38,7 @@ class VaeClass:
     Attributes:
         widths: the keys of `config.json` that list a half's widths. To each belongs the number of listed
             levels that do not double the resolution.
-        scaling_factor: what latents are multiplied by where `config.json` does not say it.
+        scaling_factor: multiplies latents where `config.json` does not state a factor.
     """
 
     widths: tuple[tuple[str, int], ...]
@@ -46,7 +46,7 @@ class VaeClass:
 
 
 #: The classes by their names in `config.json` (`_class_name`) and in a model's configuration (`vae_class`).
-#: diffusers' files of Stable Diffusion's first VAEs state no factor; AutoencoderKL's default is theirs.
+#: diffusers' files of Stable Diffusion's first VAEs state no factor. AutoencoderKL's default is theirs.
 VAE_CLASSES: Mapping[str, VaeClass] = {
     "AutoencoderKL": VaeClass((("block_out_channels", 1),), 0.18215),
     "AutoencoderTiny": VaeClass((("encoder_block_out_channels", 1), ("decoder_block_out_channels", 1))),
@@ -60,7 +60,7 @@ class VaeFolder:
 
     Attributes:
         path: the folder.
-        config: its `config.json`; `_class_name` is the class that counts.
+        config: its `config.json`, with the class that counts as `_class_name`.
     """
 
     path: Path
@@ -72,7 +72,7 @@ class VaeFolder:
 
         Args:
             path: the folder.
-            vae_class: the class to build, whatever the folder's `_class_name` says; None to follow it.
+            vae_class: the class to build, whatever the folder's `_class_name` says. None follows it.
 
         Raises:
             ConfigError: `config.json` cannot be read, or the class is not of `VAE_CLASSES`.
@@ -160,8 +160,8 @@ def load_half(folder: VaeFolder, half: Half, builders: Mapping[str, Callable[[Ma
             in the weights file.
 
     Raises:
-        ConfigError: the class cannot be built from `config.json`; names the file and the key.
-        CheckpointError: the weights are missing, damaged or do not fit; names the file and the key.
+        ConfigError: the class cannot be built from `config.json`. Names the file and the key.
+        CheckpointError: the weights are missing, damaged or do not fit. Names the file and the key.
     """
     # Here, because the settings and the pass-through engine read a folder's numbers without torch.
     import torch

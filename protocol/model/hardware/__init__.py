@@ -8,5 +8,5 @@ Set before torch is imported (these modules do not import it):
 After that:
     devices        which process computes on which device
     dtypes         torch's dtypes by their names in settings, and those worth trying on a device
-    gpu_memory     what a process holds of its GPU's memory
+    gpu_memory     how much of its GPU's memory a process holds
 """

@@ -7,7 +7,7 @@ import ctypes
 # Names and values of glibc's malloc.h; the first may not exceed 32 MB there.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
-#: Largest block that malloc takes from its own memory, in bytes; larger ones are mapped by the kernel.
+#: Largest block that malloc takes from its own memory, in bytes. The kernel maps larger ones.
 LARGEST_KEPT = 32 << 20
 #: Free bytes that malloc keeps at the end of its memory before it returns them to the system.
 MOST_KEPT = 256 << 20

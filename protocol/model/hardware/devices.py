@@ -10,7 +10,7 @@ CPU = torch.device("cpu")
 
 
 def gpu_count() -> int:
-    """CUDA devices that torch can use; 0 without a driver."""
+    """CUDA devices that torch can use, 0 without a driver."""
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
@@ -18,7 +18,7 @@ def device_named(name: str, flag: str) -> torch.device:
     """The device that a flag names: "cpu", "cuda" (the first GPU) or "cuda:N".
 
     Raises:
-        SettingsError: not such a name, or no such GPU here; names the flag.
+        SettingsError: not such a name, or no such GPU here. Names the flag.
     """
     try:
         device = torch.device(name)
@@ -35,7 +35,7 @@ def device_named(name: str, flag: str) -> torch.device:
 
 
 def denoiser_device(settings: Settings) -> torch.device:
-    """The device of a GPU worker: its place in `--gpu-devices`; `auto` is the first GPU, else the CPU.
+    """The device of a GPU worker: its place in `--gpu-devices`. `auto` is the first GPU, else the CPU.
 
     Raises:
         SettingsError: no such device here.
@@ -47,7 +47,7 @@ def denoiser_device(settings: Settings) -> torch.device:
 
 
 def decoder_device(settings: Settings) -> torch.device:
-    """The device of an encoder worker; workers take those of `--encoder-devices` in turn.
+    """The device of an encoder worker. Workers take those of `--encoder-devices` in turn.
 
     `auto` is the first GPU that no GPU worker denoises on, else the GPUs in turn, else the CPU. It is also
     the CPU where `--gpu-devices` names nothing but `cpu`.
@@ -68,7 +68,7 @@ def whisper_device(settings: Settings, window: str) -> torch.device:
     """The device of the audio worker: for a padded window the GPU workers' first GPU, else the CPU.
 
     Args:
-        settings: of the worker; their `gpu_devices` are read.
+        settings: of the worker, of which `gpu_devices` are read.
         window: "short" (1.5 s) or "padded" (30 s, twenty times the work).
 
     Raises:

@@ -24,7 +24,7 @@ def dtypes_to_try(name: str, device: torch.device) -> list[torch.dtype]:
         device: where the model computes.
 
     Raises:
-        KeyError: no such name; settings let none through.
+        KeyError: no such name. Settings let none through.
     """
     if name != "auto":
         return [DTYPES[name]]

@@ -6,7 +6,7 @@ import torch
 
 
 def device_memory(device: torch.device) -> dict[str, float]:
-    """Bytes of tensors now and at most, and the most that torch's allocator held; empty for a CPU.
+    """Bytes of tensors now and at most, and the most that torch's allocator held. Empty for a CPU.
 
     The CUDA context and its libraries take about half a gigabyte more.
     """
