@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.process.settings import ROOT, Settings, SettingsError, flag, flags_of, load_settings
+from protocol.process.settings.sources import ENV_PREFIX
+from protocol.process.settings.values import kind_of, parse
 
 
 def load(*argv: str, env: dict[str, str] | None = None) -> Settings:
@@ -191,3 +193,33 @@ def test_help_needs_nothing_installed() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text", "value"),
+    [
+        (int, "3", 3),
+        (float | None, "", None),
+        (float | None, "2.5", 2.5),
+        (bool, "on", True),
+        (Path, "a", Path("/here/a")),
+        (tuple[Path, ...], "a:/b", (Path("/here/a"), Path("/b"))),
+        (tuple[str, ...], "cpu, cuda:0", ("cpu", "cuda:0")),
+    ],
+)
+def test_a_fields_annotation_says_how_it_is_read(annotation: object, text: str, value: object) -> None:
+    assert parse(kind_of(annotation), "--flag", text, Path("/here")) == value
+
+
+@pytest.mark.parametrize("annotation", [list[int], int | str, dict])
+def test_a_type_that_no_setting_can_have(annotation: object) -> None:
+    with pytest.raises(TypeError, match="no setting"):
+        kind_of(annotation)
+
+
+def test_only_the_settings_read_the_projects_variables() -> None:
+    """Other code may set variables of libraries; what a user sets for this project has one reader."""
+    for package in ("protocol", "gateway", "audio_worker", "gpu_worker", "encoder_worker"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            if path.parent.name != "settings":
+                assert ENV_PREFIX not in path.read_text(encoding="utf-8"), path

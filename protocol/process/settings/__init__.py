@@ -1,25 +1,17 @@
-"""One typed settings object for every process; `schema` has the fields."""
+"""One typed settings object for every process.
 
-from protocol.process.settings.schema import (
-    ENV_PREFIX,
-    HERE,
-    ROOT,
-    UNSET,
-    Settings,
-    default_run_dir,
-    flag,
-    flags_of,
-    load_settings,
-    settings_from_command_line,
-)
+`schema` has the fields, `sources` reads flags, environment and file, `values` parses single values, `places`
+knows where files lie when nobody says.
+"""
+
+from protocol.process.settings.places import ROOT
+from protocol.process.settings.schema import Settings, default_run_dir, flag
+from protocol.process.settings.sources import flags_of, load_settings, settings_from_command_line
 from protocol.process.settings.values import MAX_WORKERS, SettingsError
 
 __all__ = [
-    "ENV_PREFIX",
-    "HERE",
     "MAX_WORKERS",
     "ROOT",
-    "UNSET",
     "Settings",
     "SettingsError",
     "default_run_dir",
