@@ -69,7 +69,7 @@ class Engine(Protocol):
         """
 
     def work_in_pause(self) -> bool:
-        """Does one small piece of work worth doing while nobody speaks; False when none is left.
+        """Does one small piece of work worth doing while nobody speaks. False: there is none left.
 
         Called in the compute thread.
         """
@@ -93,7 +93,7 @@ class ClipOutcome:
 
     Attributes:
         clip: the clip.
-        latents: float16 (frames, channels, h, w); None where there are none.
+        latents: float16 (frames, channels, h, w), or None where there are none.
         error: why there are none; None too where the clip's session is gone.
     """
 

@@ -54,7 +54,7 @@ class FairQueue(Generic[T]):
         return [item for _, _, item in pushed]
 
     def pop(self) -> T | None:
-        """Takes the next item of the session whose turn it is; None if nothing waits."""
+        """Takes the next item of the session whose turn it is, or None if nothing waits."""
         if not self._sessions:
             return None
         # Sessions that had no turn yet come first, in the order of their arrival.

@@ -162,7 +162,7 @@ class Prefetch:
         return ClipOutcome(self._of(output).clip, output.value, output.error)
 
     def stop(self, timeout: float) -> bool:
-        """Ends the prefetch thread; False if it is still busy after `timeout` seconds."""
+        """Ends the prefetch thread. False: it is still busy after `timeout` seconds."""
         return self._preparing.stop(timeout)
 
     @staticmethod

@@ -30,7 +30,7 @@ class EpochFloor:
     """The lowest epoch that still counts, for each session seen lately. Not thread-safe.
 
     Args:
-        limit: sessions remembered; beyond it the least recent one is forgotten.
+        limit: sessions remembered. Beyond it the least recent one is forgotten.
     """
 
     def __init__(self, limit: int = 4096) -> None:

@@ -253,5 +253,5 @@ class GpuWorker(Worker):
             self._stage.metrics.gauge(name, value)
 
     def stop(self) -> None:
-        """Ends the prefetch thread; the stage ends its own."""
+        """Ends the prefetch thread. The stage ends its own."""
         self._prefetch.stop(timeout=0.5)

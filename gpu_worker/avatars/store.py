@@ -25,7 +25,7 @@ def fitted_picture(path: Path, width: int, height: int) -> Picture:
     """The middle of a picture in the asked-for shape, uint8 RGB (height, width, 3).
 
     Raises:
-        AssetError: the picture cannot be read; names the file.
+        AssetError: the picture cannot be read. The message names the file.
     """
     fitted = ImageOps.fit(read_picture(path), (width, height), Image.Resampling.LANCZOS)
     return np.array(fitted, dtype=np.uint8)
@@ -43,8 +43,8 @@ class AvatarStore(Generic[R]):
         height: of the pictures, in pixels.
         prepare: makes the reference features of a picture (height, width, 3), uint8 RGB.
         size_of: their size in bytes.
-        budget: bytes of reference features kept. The least recently used avatars make room; the one in use
-            stays.
+        budget: bytes of reference features kept. The least recently used avatars make room, but the one in
+            use stays.
 
     Raises:
         AssetError: a path does not exist, or no picture can be read.

@@ -79,6 +79,6 @@ def load_vae_encoder(folder: VaeFolder) -> VaeEncoder:
     """The encoder of a VAE folder, float32 on the CPU, in evaluation mode.
 
     Raises:
-        ConfigError, CheckpointError: a file does not fit; names the file and the key.
+        ConfigError, CheckpointError: a file does not fit. The message names the file and the key.
     """
     return load_half(folder, "encoder", ENCODERS)

@@ -36,7 +36,7 @@ M = TypeVar("M", bound=nn.Module)
 
 @dataclass
 class Models:
-    """The networks of the GPU worker, in `dtype` on `device`; the VAE's encoder is in float32."""
+    """The networks of the GPU worker, in `dtype` on `device`. The VAE's encoder is in float32."""
 
     denoiser: DenoisingUNet3D
     reference: ReferenceUNet2D

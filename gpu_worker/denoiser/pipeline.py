@@ -45,7 +45,7 @@ class AudioCache:
 
     Attributes:
         conditional: of the clip's tokens, by block.
-        unconditional: of silence, by block, for the unconditional half of guidance; None without guidance.
+        unconditional: of silence, by block, for the unconditional half of guidance, or None without guidance.
     """
 
     conditional: tuple[KeysValues, ...]
@@ -59,8 +59,8 @@ class ClipDenoiser:
 
     Args:
         models: from `load_models`.
-        steps: sampling steps, 1 or more; None for the configuration's.
-        guidance_scale: 1.0 runs no unconditional half; None for the configuration's.
+        steps: sampling steps, 1 or more, or None for the configuration's.
+        guidance_scale: 1.0 runs no unconditional half. None takes the configuration's.
         compile_unet: whether to compile the denoiser. The first clip of each shape then takes long.
 
     Raises:
@@ -157,7 +157,7 @@ class ClipDenoiser:
             tokens: audio tokens (F, T, 384), or their keys and values from `project_audio`.
             pose_features: (F, c0, h, w), from `encode_pose`.
             reference: from `prepare_reference`.
-            init_latent: the last latent (C, h, w) of the clip before, for latent preservation; or None.
+            init_latent: the last latent (C, h, w) of the clip before, for latent preservation, or None.
             generator: of the noise, on the CPU.
         """
         audio = tokens if isinstance(tokens, AudioCache) else self.project_audio(tokens)
@@ -212,7 +212,7 @@ class ClipDenoiser:
             audio: from `project_audio`.
             pose: pose features (1, c0, F, h, w).
             reference: from `prepare_reference`.
-            order: positions (F,) of the frames in the motion modules; None for 0, 1, …
+            order: positions (F,) of the frames in the motion modules, or None for 0, 1, …
         """
         if self._graphs:
             torch.compiler.cudagraph_mark_step_begin()

@@ -38,7 +38,7 @@ class PreparedClip:
         tokens: audio tokens (F, T, 384).
         pose: pose features (F, c0, h, w).
         noise: starting noise (F, C, h, w), float32.
-        ready: on CUDA, the event after which the tensors may be read; None on a CPU.
+        ready: on CUDA, the event after which the tensors may be read, or None on a CPU.
     """
 
     clip: Clip
@@ -72,7 +72,7 @@ class ClipSampler:
         Args:
             prepared: the clip.
             reference: the avatar's keys and values.
-            before: the last latent (C, h, w) of the clip before; None if there is none to follow.
+            before: the last latent (C, h, w) of the clip before, or None if there is none to follow.
         """
         denoiser = self._fastest_for(prepared)
         latents, start = self.starting_latents(denoiser, prepared.noise, before)
@@ -114,7 +114,7 @@ class ClipSampler:
 
     @property
     def tier(self) -> str:
-        """The tier in use, as --tier names it; all but the fast path are exact."""
+        """The tier in use, as --tier names it. All ways but the fast path are exact."""
         return self._settings.tier if self._fast is not None else "exact"
 
     def can_compile_for(self, frames: int) -> bool:
@@ -152,7 +152,7 @@ class ClipSampler:
             logger.warning("--compile-unet has no effect, compiling failed: %s", first_line(error))
 
     def _set_up_fast(self, prepare: Callable[[], tuple[PreparedClip, ReferenceCache]]) -> bool:
-        """Makes the fast path ready for a clip's shape; False where torch.compile has to serve."""
+        """Makes the fast path ready for a clip's shape. False: torch.compile has to serve."""
         settings = self._settings
         if self._plain.models.device.type != "cuda":
             return False

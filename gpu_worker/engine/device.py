@@ -49,7 +49,7 @@ def device_errors(device: torch.device) -> Iterator[None]:
     """Turns the device's errors into those of `engine_api`.
 
     Raises:
-        ClipError: memory ran out; other clips can still be made.
+        ClipError: memory ran out. Other clips can still be made.
         DeviceLost: CUDA failed, and fails from now on.
     """
     try:

@@ -81,7 +81,7 @@ def load_model(settings: Settings) -> LoadedModel:
     Sets the number of torch's threads and, on CUDA, the current device of the calling thread.
 
     Raises:
-        SettingsError: a file, a device or a size cannot work; the message names the flag or the file.
+        SettingsError: a file, a device or a size cannot work. The message names the flag or the file.
     """
     config = ModelConfig.load(settings.config)
     width, height = config.picture_size(settings)

@@ -58,11 +58,13 @@ class DenoiserEngine:
 
     @property
     def device_type(self) -> str:
+        """The kind of device that denoises: "cpu" or "cuda"."""
         return self.model.device.type
 
     # ------------------------------------------------------------------ start-up, in the compute thread
 
     def load(self) -> None:
+        """Loads the model, then makes a first clip of each shape that sessions may get."""
         self.model = load_model(self.settings)
         self.sampler = ClipSampler(self.settings, self.model.denoiser)
         if self.device_type == "cuda":
@@ -104,6 +106,7 @@ class DenoiserEngine:
     # ------------------------------------------------------------------ each clip
 
     def prepare(self, clip: Clip) -> PreparedClip:
+        """The clip's tokens, pose features and noise on the device. Runs in the prefetch thread."""
         self._check_tokens(clip)
         avatars, poses = self.model.avatars, self.model.poses
         clip = replace(clip, avatar=avatars.resolve(clip.avatar), pose=poses.resolve(clip.pose))
@@ -139,6 +142,7 @@ class DenoiserEngine:
         return draw_noise(shape, torch.Generator().manual_seed(seed))
 
     def denoise(self, inputs: PreparedClip) -> Array16:
+        """The clip's scaled latents, float16 (F, C, h, w). Its last one is kept for the clip that follows."""
         clip = inputs.clip
         with device_errors(self.model.device), torch.inference_mode():
             reference = self.model.avatars.get(clip.avatar).reference
@@ -156,6 +160,7 @@ class DenoiserEngine:
     # ------------------------------------------------------------------ between clips
 
     def work_in_pause(self) -> bool:
+        """Makes the reference of one avatar, or the features of one batch of pose frames."""
         avatars, poses = self.model.avatars, self.model.poses
         with device_errors(self.model.device):
             more = avatars.warm_one() or any(map(poses.warm_some, poses.names))
@@ -165,9 +170,11 @@ class DenoiserEngine:
         return more
 
     def close(self, session: str, epoch: int) -> None:
+        """Forgets the session's last latents up to and including this epoch."""
         self._last_latents.close(session, epoch)
 
     def trial_clip(self, session: str, seq: int, fps: int) -> Clip:
+        """A clip of random tokens, for the first avatar and pose."""
         frames = frames_of_clip(fps, self.settings.clip_frames)
         pts = pts_of_clip(seq, fps, frames)
         shape = (frames, self.model.token_count, TOKEN_WIDTH)
@@ -195,9 +202,11 @@ class DenoiserEngine:
         }
 
     def info(self) -> dict[str, InfoValue]:
+        """Facts about model and device, from `load` on."""
         return self._info
 
     def metrics(self) -> dict[str, float]:
+        """Figures of sessions, caches and the device's memory."""
         figures = {"sessions_held": float(len(self._last_latents))}
         if self._info:  # `load` is through
             avatars, poses = self.model.avatars, self.model.poses

@@ -138,7 +138,7 @@ class _Side:
         self.until, self.x, self.slope = y, 0, 0
 
     def reach(self, y: int) -> bool:
-        """Moves to the edge that crosses row y; False at the polygon's bottom."""
+        """Moves to the edge that crosses row y. False: the polygon ends above it."""
         if y < self.until:
             return True
         for _ in self.corners:

@@ -73,35 +73,42 @@ def draw_pose_maps(
         ValueError: the shapes do not fit together.
     """
     height, width = (size, size) if isinstance(size, int) else size
-    device, batch = hands.device, hands.shape[0]
+    device, batch = hands.device, len(hands)
     if hands.shape[1:] != (2, 21, 2) or hands_score.shape != hands.shape[:-1] or marks.shape[0] != batch:
         raise ValueError(
             f"pose shapes do not fit: hands {tuple(hands.shape)}, hands_score {tuple(hands_score.shape)}, "
             f"marks {tuple(marks.shape)}; expected (B, 2, 21, 2), (B, 2, 21), (B, M, 2)"
         )
+    points, seen = _pixels(hands, hands_score, marks, height, width)
     edges, colours, radii = _hand_capsules()
-    points = torch.cat([hands.reshape(batch, 42, 2), marks], dim=1).float()
-    seen = torch.cat(
-        [hands_score.reshape(batch, 42) >= MIN_SCORE, marks.new_ones(marks.shape[:2]) > 0], dim=1
-    )
-    seen &= torch.isfinite(points).all(dim=-1)
-    points = torch.nan_to_num(points) * points.new_tensor([width, height])
     edges = edges + [(42 + a, 42 + b) for a, b in marks_edges.tolist()]
     colours = colours + [tuple(colour) for colour in marks_color.tolist()]
     radii = [radius * height for radius in radii + marks_radius.tolist()]
 
     image = torch.zeros(batch, 3, height, width, device=device)
-    ys = torch.arange(height, device=device, dtype=torch.float32) + 0.5
-    xs = torch.arange(width, device=device, dtype=torch.float32) + 0.5
+    ys, xs = (torch.arange(n, device=device, dtype=torch.float32) + 0.5 for n in (height, width))
     for (a, b), colour, radius in zip(edges, colours, radii, strict=True):
         start, stop = points[:, a], points[:, b]
         # Only the capsule's own rectangle is computed: most of a map is empty.
         rows, columns = _extent(start, stop, radius, height, width)
         cover = _capsule(xs[columns], ys[rows], start, stop, radius)
         cover *= (seen[:, a] & seen[:, b]).to(cover.dtype)[:, None, None]
-        part = image[:, :, rows, columns]
-        part += cover[:, None] * (part.new_tensor(colour)[None, :, None, None] - part)
+        touched = image[:, :, rows, columns]
+        touched += cover[:, None] * (touched.new_tensor(colour)[None, :, None, None] - touched)
     return image
+
+
+def _pixels(
+    hands: Tensor, hands_score: Tensor, marks: Tensor, height: int, width: int
+) -> tuple[Tensor, Tensor]:
+    """The points of hands and marks in pixels, (B, 42 + M, 2), and which of them are seen, (B, 42 + M)."""
+    batch = len(hands)
+    points = torch.cat([hands.reshape(batch, 42, 2), marks], dim=1).float()
+    seen = torch.cat(
+        [hands_score.reshape(batch, 42) >= MIN_SCORE, marks.new_ones(marks.shape[:2]) > 0], dim=1
+    )
+    seen &= torch.isfinite(points).all(dim=-1)
+    return torch.nan_to_num(points) * points.new_tensor([width, height]), seen
 
 
 def _extent(start: Tensor, stop: Tensor, radius: float, height: int, width: int) -> tuple[slice, slice]:

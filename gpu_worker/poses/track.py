@@ -2,10 +2,10 @@
 
 A track is an `.npz` without pickles. It has the keys
 
-- `hands`: (N, 2, 21, 2), as fractions of width and height;
-- `hands_score`: (N, 2, 21);
-- `fps`: a whole number;
-- `style`: `official` (the default) or `sdf`.
+- `hands`: (N, 2, 21, 2), as fractions of width and height
+- `hands_score`: (N, 2, 21)
+- `fps`: a whole number
+- `style`: `official` (the default) or `sdf`
 
 The official style is drawn as the official code does (`draw_pose_select_v2`). It may have `draw_params`
 (N, 6) and `canvas`, as `scripts/convert_pose.py` makes them of DWPose files. The style `sdf` is drawn by
@@ -116,9 +116,9 @@ class PoseTrack:
         scores: of the detector, (N, 2, 21).
         fps: frames per second.
         size: (height, width) of the maps drawn, in pixels.
-        params: (N, 6), where the video's frame lies in the canvas; None if it fills it.
+        params: (N, 6), where the video's frame lies in the canvas, or None if it fills it.
         canvas: side to which `params` refer, in pixels.
-        marks: of the style `sdf`; None for the official style.
+        marks: of the style `sdf`, or None for the official style.
     """
 
     hands: NDArray[np.float32]

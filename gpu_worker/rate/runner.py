@@ -73,7 +73,7 @@ class TrialRunner:
     # ------------------------------------------------------------------ in the compute thread
 
     def run(self) -> RateChoice | None:
-        """The rate to serve; None if the trial was aborted."""
+        """The rate to serve, or None if the trial was aborted."""
         try:
             if self._settings.fps is not None:
                 return self._time_given_rate(self._settings.fps)
@@ -105,7 +105,7 @@ class TrialRunner:
         return self.encoder_joined.wait(ENCODER_WAIT)
 
     def _try_rates(self, trial: RateTrial, *, decoded: bool) -> bool:
-        """Runs `trial` to its result; False if it was aborted or a clip did not come back."""
+        """Runs `trial` to its result. False: it was aborted or a clip did not come back."""
         # An epoch for each attempt, so that clips of earlier ones are told apart when they come back late.
         first_epoch = self._epoch
         while trial.result is None and not self._aborted.is_set():
@@ -127,7 +127,7 @@ class TrialRunner:
         return trial.result is not None
 
     def _take_confirmed(self, trial: RateTrial, first_epoch: int, must_wait: bool) -> bool:
-        """Reports confirmed clips to the trial; False if it had to wait for one and none came."""
+        """Reports confirmed clips to the trial. False: it had to wait for one, and none came."""
         if must_wait and trial.in_flight == 0:
             time.sleep(0.05)  # the pause between two attempts at a rate
             return True

@@ -49,7 +49,7 @@ class RateChoice:
     Attributes:
         fps: frames per second.
         clip_seconds: seconds that a clip of this rate took.
-        notice: why it is not the highest, for the user; "" if it is.
+        notice: why it is not the highest, for the user, or "" if it is.
     """
 
     fps: int

@@ -167,8 +167,8 @@ class Attention(nn.Module):
     Args:
         width: of the queries' input and of the output.
         heads: of the attention.
-        context_width: of the keys' and values' input; None for `width`.
-        inner: width of queries, keys and values; None for `width`.
+        context_width: of the keys' and values' input, or None for `width`.
+        inner: width of queries, keys and values, or None for `width`.
     """
 
     def __init__(

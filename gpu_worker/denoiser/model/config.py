@@ -104,7 +104,7 @@ class UNetConfig:
         in_channels: of the latents.
         out_channels: of the prediction.
         block_out_channels: width of each level, from the highest resolution.
-        layers_per_block: layers of a level on the way down; one more on the way up.
+        layers_per_block: layers of a level on the way down. On the way up there is one more.
         down_blocks: the kind of each level on the way down, `CROSS_ATTENTION` or `PLAIN`.
         up_blocks: the same on the way up, from the lowest resolution.
         mid_block: whether there is a middle.
@@ -113,8 +113,8 @@ class UNetConfig:
         norm_num_groups: of the group norms.
         norm_eps: of the resnets' group norms.
         freq_shift: of the timestep embedding.
-        cross_attention_dim: width of the audio tokens; None without cross-attention (the reference UNet).
-        motion: the motion modules; None without.
+        cross_attention_dim: width of the audio tokens, or None without cross-attention (the reference UNet).
+        motion: the motion modules, or None without.
     """
 
     in_channels: int = 4

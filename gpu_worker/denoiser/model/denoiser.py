@@ -90,8 +90,8 @@ class DenoisingUNet3D(UNetBody):
             timestep: a number, or (B,).
             audio: audio tokens (B, F, T, 384), or their keys and values from `project_audio`.
             pose_features: (B, c0, F, h, w), or None.
-            reference: of batch B; None for a pass without one, the unconditional half of guidance.
-            order: positions (F,) of the frames in the motion modules; None for 0, 1, …
+            reference: of batch B, or None for a pass without one, the unconditional half of guidance.
+            order: positions (F,) of the frames in the motion modules, or None for 0, 1, …
 
         Returns:
             The prediction (B, C_out, F, h, w).

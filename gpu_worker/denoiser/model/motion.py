@@ -13,7 +13,7 @@ from gpu_worker.denoiser.model.transformer import to_image, to_tokens
 
 
 class PositionEncoding(nn.Module):
-    """Sinusoidal position of each frame; `pe` is (1, max frames, width)."""
+    """Sinusoidal position of each frame. `pe` is (1, max frames, width)."""
 
     pe: Tensor
 

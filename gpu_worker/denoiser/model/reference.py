@@ -24,7 +24,7 @@ class ReferenceUNet2D(UNetBody):
 
         Args:
             latents: scaled latents (B, C, h, w) of the reference picture.
-            timestep: (B,); None for 0, as in inference.
+            timestep: (B,), or None for 0, as in inference.
 
         Returns:
             The bank: block name → (B, tokens, width), each block's input after norm1, in the order of

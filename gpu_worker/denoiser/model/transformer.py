@@ -22,10 +22,10 @@ class BlockConditions:
     Attributes:
         time: embedding of the timestep after SiLU, (B, time width).
         frames: frames per clip, folded into the batch.
-        audio: keys and values (B·frames, tokens, width) of each block, by slot; None in the reference UNet.
-        reference: keys and values (B, tokens, width) of each block, by slot; None for no reference.
-        order: (frames,) positions of the frames for the motion modules; None for 0, 1, …
-        bank: filled with each block's input after norm1, in the reference UNet; else None.
+        audio: keys and values (B·frames, tokens, width) by slot of the block, or None in the reference UNet.
+        reference: keys and values (B, tokens, width) by slot of the block, or None for no reference.
+        order: (frames,) positions of the frames for the motion modules, or None for 0, 1, …
+        bank: filled with each block's input after norm1, in the reference UNet, else None.
     """
 
     time: Tensor
@@ -96,12 +96,12 @@ class SpatialTransformer(nn.Module):
 
 
 def to_tokens(x: Tensor) -> Tensor:
-    """(N, c, h, w) → (N, h·w, c); a view where x is channels_last."""
+    """(N, c, h, w) → (N, h·w, c), a view where x is channels_last."""
     return x.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 def to_image(tokens: Tensor, like: Tensor) -> Tensor:
-    """(N, h·w, c) → (N, c, h, w) of `like`'s height and width; a channels_last view."""
+    """(N, h·w, c) → (N, c, h, w) of `like`'s height and width, a channels_last view."""
     rows: Tensor = tokens.unflatten(1, like.shape[-2:])
     return rows.permute(0, 3, 1, 2)
 
