@@ -170,4 +170,4 @@ def test_settings_that_cannot_work_end_it_with_status_2(upstream: Upstream) -> N
     (upstream.config.parent / "vae" / "config.json").write_text('{"_class_name": "VQModel"}')
     worker = upstream.start()
     assert worker.wait(40) == 2
-    assert "_class_name is 'VQModel'; the encoder worker knows AutoencoderKL" in upstream.log.read_text()
+    assert "_class_name: 'VQModel' is not one of AutoencoderKL" in upstream.log.read_text()
