@@ -1,4 +1,4 @@
-"""Avatars and poses: what can be read, what can't and says so, and what is kept."""
+"""Avatars and poses: the files, their errors, and the features kept of them."""
 
 from __future__ import annotations
 

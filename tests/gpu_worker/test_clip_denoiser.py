@@ -170,7 +170,7 @@ def test_compiled_denoiser_gives_the_same_clip(models: Models, monkeypatch: pyte
 
 
 def test_sampling_from_a_later_step(models: Models) -> None:
-    """From what the first step made, the second one goes on as if nothing had happened."""
+    """From the first step's latents, the others make the same clip as the whole loop."""
     denoiser = ClipDenoiser(models)
     given = conditions(denoiser)
     audio = denoiser.project_audio(given["tokens"])

@@ -16,9 +16,9 @@ from PIL import Image
 from gpu_worker.denoiser.pipeline import ClipDenoiser
 from gpu_worker.engine import compiled as compiling
 from gpu_worker.engine import load as loading
-from gpu_worker.engine.device import keep_compiled_code
+from gpu_worker.engine.device import device_errors, keep_compiled_code
 from gpu_worker.engine.serve import DenoiserEngine
-from gpu_worker.engine_api import ClipError
+from gpu_worker.engine_api import ClipError, DeviceLost
 from gpu_worker.fast import FastDenoiser
 from protocol.process.settings import Settings, SettingsError, load_settings
 from protocol.wire.messages import Clip
@@ -32,7 +32,7 @@ QUICK = ("--fps", "24", "--clip-frames", "4")  # one shape, and a small one, to 
 
 
 def write_world(folder: Path) -> list[str]:
-    """A model, three avatars and two poses; the flags that name them."""
+    """Writes a model, three avatars and two poses, and returns the flags that name them."""
     config = write_official_layout(folder, width=SIDE, height=SIDE, steps=2)
     avatars, poses = folder / "avatars", folder / "poses"
     avatars.mkdir()
@@ -215,6 +215,21 @@ def test_latents_that_are_not_finite_go_nowhere(
     after = make(engine, clip("nan", 2))
     engine.close("nan", 0)
     assert np.array_equal(after, make(engine, clip("nan", 2)))
+
+
+@pytest.mark.parametrize(
+    ("raised", "device", "wanted"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "cpu", ClipError),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "cuda", DeviceLost),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "cpu", RuntimeError),
+        (RuntimeError("shapes do not fit"), "cuda", RuntimeError),
+    ],
+)
+def test_errors_of_the_device_are_told_apart(raised: Exception, device: str, wanted: type[Exception]) -> None:
+    with pytest.raises(Exception, match=r".") as caught, device_errors(torch.device(device)):
+        raise raised
+    assert caught.type is wanted
 
 
 def test_memory_that_runs_out_costs_one_clip(engine: DenoiserEngine, monkeypatch: pytest.MonkeyPatch) -> None:

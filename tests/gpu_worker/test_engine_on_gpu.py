@@ -1,4 +1,4 @@
-"""The engine on CUDA: the same numbers as on the CPU, and what happens when the device runs out or fails."""
+"""The engine on CUDA: the same numbers as on the CPU, and its answer to a device that fails."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(official: Path, tmp_path: Path) -> Path:
-    """A layout that a test may damage; unchanged files are links."""
+    """A layout that a test may damage. Unchanged files are links."""
     return Path(shutil.copytree(official, tmp_path / "copy", copy_function=_link))
 
 

@@ -86,11 +86,13 @@ def test_disc_and_line_pixels() -> None:
 
 
 def test_drawing_outside_is_clipped() -> None:
-    canvas = np.zeros((10, 12, 3), np.uint8)
-    for point in [(-30, 5), (40, -20), (5, 300), (11, 9)]:
-        draw_line(canvas, (5, 5), point, 2, (9, 9, 9))
-        draw_disc(canvas, point, 4, (9, 9, 9))
-    assert canvas[5, 5, 0] == 9
+    canvas, larger = np.zeros((10, 12, 3), np.uint8), np.zeros((400, 120, 3), np.uint8)
+    for x, y in [(-30, 5), (40, -20), (5, 300), (11, 9)]:
+        for target, right, down in ((canvas, 0, 0), (larger, 50, 50)):
+            draw_line(target, (5 + right, 5 + down), (x + right, y + down), 2, (9, 9, 9))
+            draw_disc(target, (x + right, y + down), 4, (9, 9, 9))
+    assert np.array_equal(canvas, larger[50:60, 50:62])
+    assert 0 < (canvas > 0).mean() < 1
 
 
 def test_resize_keeps_a_flat_picture() -> None:

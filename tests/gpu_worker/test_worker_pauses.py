@@ -31,7 +31,7 @@ class Clock:
 
 
 class RecordedCompute:
-    """Runs nothing by itself; `finish` runs the task that was started last."""
+    """Runs nothing by itself: `finish` runs the task that was started last."""
 
     def __init__(self) -> None:
         self.started: list[tuple[Hashable, Callable[[], Any]]] = []
@@ -52,7 +52,7 @@ class RecordedCompute:
 
 
 class CachingEngine(ToyEngine):
-    """Has two pieces of work for pauses; the second is the last."""
+    """Has two pieces of work for pauses."""
 
     pieces = 2
 

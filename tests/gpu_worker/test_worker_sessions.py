@@ -1,4 +1,4 @@
-"""What is kept between clips, and when it is forgotten."""
+"""The state of sessions between clips, and when it is forgotten."""
 
 from __future__ import annotations
 

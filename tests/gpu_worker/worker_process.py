@@ -166,7 +166,7 @@ class Around:
             self.busy_until = time.monotonic() + self.encode_seconds
 
     def until(self, done: Callable[[], object], seconds: float = 20.0) -> None:
-        """Steps until `done()`; fails the test after `seconds`."""
+        """Steps until `done()`, and fails the test after `seconds`."""
         deadline = time.monotonic() + seconds
         while not done():
             assert time.monotonic() < deadline, f"not within {seconds} s; failed: {self.failed}"
@@ -185,7 +185,7 @@ class Around:
         return 0.0 if self.status is None else self.status.metrics.get(name, 0.0)
 
     def rows(self) -> list[tuple[str, int, int]]:
-        """(session, seq, seq of the clip followed) of what `ToyEngine` made, in order of arrival."""
+        """(session, seq, seq of the clip followed) of the latents of `ToyEngine`, in order of arrival."""
         return [
             (got.session, got.seq, int(got.latents[0, 0, 0, 1]))
             for got in self.latents
@@ -201,7 +201,7 @@ class Around:
 
 
 class Process:
-    """`python -m module flags…` in the background; its log is kept for the assertion that needs it."""
+    """`python -m module flags…` in the background. Its log is kept for assertions."""
 
     def __init__(self, module: str, argv: Sequence[str], folder: Path) -> None:
         self._log_path = folder / f"worker-{time.monotonic_ns()}.log"
@@ -228,7 +228,7 @@ class Process:
         return self._log_path.read_text(encoding="utf-8", errors="replace")
 
     def terminate(self, seconds: float = 10.0) -> int:
-        """The exit status after SIGTERM; the bound is for a machine with much else to do."""
+        """The exit status after SIGTERM. The bound is for a busy machine."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)
 
