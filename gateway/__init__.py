@@ -1,1 +1,1 @@
-"""The gateway: serves the page, holds the websocket sessions, plays pictures out with their sound."""
+"""The gateway: serves the page, holds the websocket sessions, plays frames out with their sound."""

@@ -13,7 +13,7 @@ from protocol.hop.endpoints import EndpointError
 from protocol.process.logs import set_up_logging
 from protocol.process.settings import Settings, settings_from_command_line
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def main() -> int:
@@ -24,10 +24,10 @@ def main() -> int:
     try:
         asyncio.run(_run(settings, context))
     except EndpointError as error:
-        log.critical("the gateway cannot work: %s", error)
+        logger.critical("the gateway cannot work: %s", error)
         return 2
     except OSError as error:
-        log.critical(
+        logger.critical(
             "cannot listen on %s:%d (%s): is another run using it? choose another --port",
             settings.host,
             settings.port,

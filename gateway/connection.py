@@ -1,7 +1,8 @@
 """One websocket client: its socket on one side, its SessionCore on the other.
 
-Three tasks a client: `_read` takes what it sends, `_feed` hands sound on to the audio worker, `_write` sends
-what is due. Whatever is wrong with a client ends as a BrowserError that it is told, and touches no other.
+Each client has three tasks. `_receive_loop` takes its messages, `_speech_loop` hands its sound to the audio
+worker, and `_send_loop` sends what is due. A fault of one client ends as a BrowserError that this client is
+told. It touches no other client.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from urllib.parse import parse_qsl, urlsplit
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
-from gateway.core.figures import Rate
-from gateway.core.session import Choice, Limits, SessionCore
+from gateway.core.event_rate import EventRate
+from gateway.core.session import SessionCore, SessionLimits, SessionOptions
 from protocol.wire.browser import (
     BrowserError,
     Change,
@@ -35,82 +36,100 @@ from protocol.wire.browser import (
 from protocol.wire.figures import Histogram
 from protocol.wire.messages import Pcm
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
+#: Seconds within which version 2's first message must come.
 HELLO_WITHIN = 5.0
 STATUS_EVERY = 1.0
-#: Bytes that may wait in a connection's buffer before its pictures are dropped.
+#: Bytes that may wait in a connection's buffer before its frames are dropped.
 FULL_BUFFER = 1 << 19
 #: Messages a second that no honest client reaches: one of 1.3 ms of sound each.
 MESSAGES_PER_SECOND = 800
 CHANGES_PER_SECOND = 10
+#: Seconds to wait for a client to take the error that ends it.
+ERROR_WITHIN = 2.0
 
 
-class House(Protocol):
-    """What a connection needs of the gateway."""
+class SessionHost(Protocol):
+    """The gateway as a connection sees it."""
 
-    def choose(self, options: Options) -> Choice:
-        """What a session with these options runs with. Raises BrowserError."""
+    def resolve_options(self, options: Options) -> SessionOptions:
+        """Fill in what the client left open. Raises BrowserError for options that cannot be had."""
 
-    def notice(self) -> str:
-        """What clients should know about the rate; empty when there is nothing."""
+    def rate_notice(self) -> str:
+        """Why the frame rate fell, for clients to show. Empty when it did not."""
 
     def admit(self, connection: Connection) -> None:
         """Count the session in. Raises BrowserError("busy" or "not_ready")."""
 
-    def queued(self, session: str) -> int:
-        """How many pieces of this session wait for an audio worker."""
+    def pcm_waiting(self, session: str) -> int:
+        """How many Pcm messages of this session wait for an audio worker."""
 
-    def send_speech(self, work: list[Pcm]) -> None:
-        """Hand work to the audio workers."""
+    def send_speech(self, messages: list[Pcm]) -> None:
+        """Hand speech to the audio workers."""
 
-    def forget_epoch(self, session: str, epoch: int) -> None:
+    def close_epoch(self, session: str, epoch: int) -> None:
         """Tell the stages that this epoch is over."""
 
 
 class Connection:
-    """A client from its opening handshake to its close. `version` of the wire is 1 or 2."""
+    """A client from its opening handshake to its close."""
 
     def __init__(
         self,
-        house: House,
+        host: SessionHost,
         ws: ServerConnection,
         name: str,
         version: int,
-        limits: Limits,
+        limits: SessionLimits,
         first_frames: Histogram,
     ) -> None:
+        """Serve nothing yet.
+
+        Args:
+            host: the gateway.
+            ws: the websocket, open.
+            name: the session's id.
+            version: of the wire, 1 or 2.
+            limits: the session's.
+            first_frames: where the delays of all sessions' first frames are counted.
+        """
         self.name = name
         self.version = version
         self.options = Options()
+        #: None until the client's options are known.
         self.core: SessionCore | None = None
         self.bytes_in = 0
         self.bytes_out = 0
-        self._house = house
+        self._host = host
         self._ws = ws
         self._limits = limits
         self._first_frames = first_frames
-        self._messages = Rate(1.0)
-        self._changes = Rate(1.0)
+        self._message_rate = EventRate(1.0)
+        self._change_rate = EventRate(1.0)
+        #: JSON texts that wait for `_send_loop`.
         self._texts: deque[str] = deque()
-        self._heard = asyncio.Event()
-        self._due = asyncio.Event()
+        #: Wakes `_speech_loop`: there is new speech, or its end.
+        self._speech_came = asyncio.Event()
+        #: Wakes `_send_loop`: something may be due.
+        self._output_due = asyncio.Event()
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> BrowserError | None:
-        """Serve the client until it leaves; the error that it was told, if one ended it."""
+        """Serve the client until it leaves. Returns the error that it was told, if one ended it."""
         try:
-            self.options = await self._greet()
-            choice = self._house.choose(self.options)
-            now = time.monotonic()
-            self.core = SessionCore(self.name, self.version, choice, self._limits, now, self._first_frames)
-            self._house.admit(self)
-            self._say_ready()
-            await self._serve(self.core)
+            self.options = await self._receive_options()
+            chosen = self._host.resolve_options(self.options)
+            self.core = SessionCore(
+                self.name, self.version, chosen, self._limits, time.monotonic(), self._first_frames
+            )
+            self._host.admit(self)
+            self._queue_ready_text()
+            await self._run_loops(self.core)
         except ConnectionClosed:
             pass
         except BrowserError as error:
-            await self._tell(error)
+            await self._close_with(error)
             return error
         return None
 
@@ -119,25 +138,26 @@ class Connection:
         if not self._ended.done():
             self._ended.set_exception(error)
 
-    def wake(self) -> None:
+    def wake_sender(self) -> None:
         """Something may be due for the client."""
-        self._due.set()
+        self._output_due.set()
 
-    def change(self, options: Options) -> None:
-        """Go on with other options, in a new epoch. Raises BrowserError for options that cannot be had."""
+    def change_options(self, options: Options) -> None:
+        """Go on with other options in a new epoch. Raises BrowserError for options that cannot be had."""
         assert self.core is not None
         merged = self.options.merged(options)
-        choice = self._house.choose(merged)
+        chosen = self._host.resolve_options(merged)
         self.options = merged
-        if choice != self.core.choice:
-            self._house.forget_epoch(self.name, self.core.epoch)
-            self.core.restart(choice)
-        self._say_ready()
-        self._heard.set()
+        if chosen != self.core.options:
+            self._host.close_epoch(self.name, self.core.epoch)
+            self.core.restart(chosen)
+        self._queue_ready_text()
+        self._speech_came.set()
 
     # ---- the client's side
 
-    async def _greet(self) -> Options:
+    async def _receive_options(self) -> Options:
+        """Version 1 names its options in the address, version 2 in its first message."""
         if self.version == 1:
             request = self._ws.request
             return parse_options(dict(parse_qsl(urlsplit(request.path if request else "").query)))
@@ -150,8 +170,13 @@ class Connection:
             raise BrowserError("no_hello", 'the first message must be JSON with "type": "hello"')
         return hello.options
 
-    async def _serve(self, core: SessionCore) -> None:
-        loops: list[Coroutine[Any, Any, None]] = [self._read(core), self._feed(core), self._write(core)]
+    async def _run_loops(self, core: SessionCore) -> None:
+        """Run the three loops until one of them ends, or `end` is called."""
+        loops: list[Coroutine[Any, Any, None]] = [
+            self._receive_loop(core),
+            self._speech_loop(core),
+            self._send_loop(core),
+        ]
         tasks: list[asyncio.Future[None]] = [asyncio.ensure_future(loop) for loop in loops]
         try:
             done, _ = await asyncio.wait([*tasks, self._ended], return_when=asyncio.FIRST_COMPLETED)
@@ -161,116 +186,123 @@ class Connection:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            # asyncio complains about a future whose error nobody has asked for.
             if self._ended.done():
                 self._ended.exception()
             else:
                 self._ended.cancel()
 
-    async def _read(self, core: SessionCore) -> None:
+    async def _receive_loop(self, core: SessionCore) -> None:
         async for message in self._ws:
             now = time.monotonic()
-            self._messages.add(now)
-            if self._messages.value(now) > MESSAGES_PER_SECOND:
+            self._message_rate.add(now)
+            if self._message_rate.per_second(now) > MESSAGES_PER_SECOND:
                 raise BrowserError("too_fast", f"more than {MESSAGES_PER_SECOND} messages a second")
             self.bytes_in += len(message)
             if isinstance(message, str):
-                self._control(core, message, now)
+                self._take_text(core, message, now)
                 continue
-            core.hear(parse_pcm(message), now)
-            self._heard.set()
-            while core.full and self.version == 1:
-                # version 2's acknowledgements come this way too, so there only the bound ends it
+            core.add_speech(parse_pcm(message), now)
+            self._speech_came.set()
+            # Version 1 is slowed down by not being read. Version 2's acknowledgements come this way too, so
+            # only the bound on waiting speech ends it.
+            while core.input_full and self.version == 1:
                 await asyncio.sleep(0.05)
 
-    def _control(self, core: SessionCore, text: str, now: float) -> None:
+    def _take_text(self, core: SessionCore, text: str, now: float) -> None:
         if self.version == 1:
             raise BrowserError(
                 "text_not_allowed", "version 1 takes binary float32 PCM; text needs echomimic-live.v2"
             )
         message = parse_control(text)
         if isinstance(message, Shown):
-            core.shown(message, now)
-            self._due.set()
+            core.frame_shown(message, now)
+            self._output_due.set()
         elif isinstance(message, Flush):
-            core.flush_soon()
-            self._heard.set()
+            core.end_speech()
+            self._speech_came.set()
         elif isinstance(message, Change):
-            self._changes.add(now)
-            if self._changes.value(now) > CHANGES_PER_SECOND:
+            self._change_rate.add(now)
+            if self._change_rate.per_second(now) > CHANGES_PER_SECOND:
                 raise BrowserError("too_fast", f"more than {CHANGES_PER_SECOND} changes of options a second")
-            self.change(message.options)
+            self.change_options(message.options)
         else:
             raise BrowserError("bad_message", "hello comes once, as the first message")
 
-    async def _feed(self, core: SessionCore) -> None:
+    async def _speech_loop(self, core: SessionCore) -> None:
         while True:
             now = time.monotonic()
-            self._house.send_speech(core.work(now, self._house.queued(self.name)))
-            await _wait(self._heard, core.wait_work(now))
+            self._host.send_speech(core.next_pcm(now, self._host.pcm_waiting(self.name)))
+            await _wait_for_event(self._speech_came, core.seconds_until_pcm(now))
 
-    async def _write(self, core: SessionCore) -> None:
+    async def _send_loop(self, core: SessionCore) -> None:
         status_at = time.monotonic() + STATUS_EVERY
         while True:
             now = time.monotonic()
             if self.version > 1 and now >= status_at:
                 status_at = now + STATUS_EVERY
-                self._texts.append(encode_text("status", **status_fields(core, self._house.notice(), now)))
+                fields = status_fields(core, self._host.rate_notice(), now)
+                self._texts.append(encode_text("status", **fields))
             while self._texts:
                 await self._send(self._texts.popleft())
-            for message in core.outgoing(now, self._room()):
+            for message in core.next_messages(now, self._buffer_has_room()):
                 await self._send(message.data)
-            wait = core.wait_outgoing(now)
-            await _wait(self._due, min(STATUS_EVERY, STATUS_EVERY if wait is None else wait))
+            seconds = core.seconds_until_message(now)
+            await _wait_for_event(
+                self._output_due, min(STATUS_EVERY, STATUS_EVERY if seconds is None else seconds)
+            )
 
     async def _send(self, data: str | bytes) -> None:
         await self._ws.send(data)
         self.bytes_out += len(data)
 
-    def _room(self) -> bool:
+    def _buffer_has_room(self) -> bool:
         return self._ws.transport.get_write_buffer_size() < FULL_BUFFER
 
-    def _say_ready(self) -> None:
+    def _queue_ready_text(self) -> None:
         if self.version > 1 and self.core is not None:
-            self._texts.append(encode_text("ready", **ready_fields(self.core, self._house.notice())))
-            self._due.set()
+            self._texts.append(encode_text("ready", **ready_fields(self.core, self._host.rate_notice())))
+            self._output_due.set()
 
-    async def _tell(self, error: BrowserError) -> None:
-        log.info("session %s ends: %s", self.name, error.close_reason)
-        # what it still sends is read and thrown away: with bytes unread, a reset would overtake the error
-        rest = asyncio.ensure_future(_discard(self._ws))
+    async def _close_with(self, error: BrowserError) -> None:
+        """Tell the client the error and close the connection."""
+        logger.info("session %s ends: %s", self.name, error.close_reason)
+        # Messages that still come are read and dropped: with bytes unread, the kernel's reset would overtake
+        # the error.
+        rest = asyncio.ensure_future(_read_and_drop(self._ws))
         if self.version > 1:
-            # a client that reads nothing is not waited for
-            await _within(2.0, self._ws.send(encode_error(error)))
+            # A client that reads nothing is not waited for.
+            await _at_most(ERROR_WITHIN, self._ws.send(encode_error(error)))
         await self._ws.close(error.close_code, error.close_reason)
         rest.cancel()
         await asyncio.gather(rest, return_exceptions=True)
 
 
 def ready_fields(core: SessionCore, notice: str) -> dict[str, object]:
-    """Fields of the `ready` text: what the session runs with."""
-    choice = core.choice
+    """Fields of the `ready` text: the options that the session runs with."""
+    options = core.options
     return {
         "session": core.name,
         "epoch": core.epoch,
-        "avatar": choice.avatar,
-        "pose": choice.pose,
-        "fps": choice.shape.fps,
-        "clip_frames": choice.shape.frames,
-        "sample_rate": choice.sample_rate,
-        "width": choice.width,
-        "height": choice.height,
+        "avatar": options.avatar,
+        "pose": options.pose,
+        "fps": options.shape.fps,
+        "clip_frames": options.shape.frames,
+        "sample_rate": options.sample_rate,
+        "width": options.width,
+        "height": options.height,
         "notice": notice,
         "shown_within": core.limits.shown,
     }
 
 
 def status_fields(core: SessionCore, notice: str, now: float) -> dict[str, object]:
-    """Fields of the `status` text, sent every second."""
+    """Fields of the `status` text, which goes out every second."""
     latency = core.latency.figures("s")
     return {
         "epoch": core.epoch,
-        "fps": core.choice.shape.fps,
-        "fps_sent": round(core.frame_rate.value(now), 1),
+        "fps": core.options.shape.fps,
+        "fps_sent": round(core.frame_rate.per_second(now), 1),
         "notice": notice,
         "clips_waiting": core.clips_waiting,
         "seconds_waiting": round(core.seconds_waiting, 3),
@@ -278,15 +310,15 @@ def status_fields(core: SessionCore, notice: str, now: float) -> dict[str, objec
         "frames_late": core.frames_late,
         "frames_dropped": core.frames_dropped,
         "frames_lost": core.frames_lost,
-        "lost_because": core.failure,
+        "lost_because": core.last_failure,
         "latency_ms": {
             name[2:]: round(latency[name] * 1000) for name in ("s_p50", "s_p95") if name in latency
         },
     }
 
 
-async def _wait(event: asyncio.Event, timeout: float) -> None:
-    """Until the event is set or the time is over; clears the event."""
+async def _wait_for_event(event: asyncio.Event, timeout: float) -> None:
+    """Return when the event is set or the time is over. Clears the event."""
     if timeout > 0 and not event.is_set():
         loop = asyncio.get_running_loop()
         timer = loop.call_later(timeout, event.set)
@@ -299,12 +331,13 @@ async def _wait(event: asyncio.Event, timeout: float) -> None:
     event.clear()
 
 
-async def _discard(ws: ServerConnection) -> None:
+async def _read_and_drop(ws: ServerConnection) -> None:
     async for _ in ws:
         pass
 
 
-async def _within(seconds: float, work: Awaitable[object]) -> None:
+async def _at_most(seconds: float, work: Awaitable[object]) -> None:
+    """Wait for `work`, but not longer than this. A closed connection is no error."""
     try:
         await asyncio.wait_for(work, seconds)
     except (asyncio.TimeoutError, ConnectionClosed):

@@ -1,4 +1,10 @@
-"""The gateway process: sessions by name between the websocket server and the sockets of the stages."""
+"""The gateway process: sessions by name, between the websocket server and the sockets of the stages.
+
+A clip's way through it: `Connection` takes speech from the websocket into the session's `SessionCore`, which
+cuts it into Pcm messages. `send_speech` hands these to the audio workers. Frames come back through
+`_take_frame`. The core puts them in order and into its player, and `Connection` sends what the player gives
+out.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +23,11 @@ from websockets.typing import Subprotocol
 
 from gateway.connection import Connection
 from gateway.core.audio_log import ClipShape
-from gateway.core.session import Choice, Limits
+from gateway.core.session import SessionLimits, SessionOptions
 from gateway.metrics import GatewayCollector, SessionTotals
-from gateway.pictures import Pictures
-from gateway.site import JSON, Answer, Site, is_upgrade, response
+from gateway.site import JSON, HttpAnswer, Site, http_response, is_upgrade
 from gateway.stages import StageBoard
+from gateway.thumbnails import Thumbnails
 from protocol.hop.aio import pump
 from protocol.hop.results import ResultServer
 from protocol.hop.server import HopServer
@@ -30,21 +36,23 @@ from protocol.wire.browser import MAX_MESSAGE_BYTES, SUBPROTOCOL_V2, BrowserErro
 from protocol.wire.clock import FRAME_RATES, FULL_RATE, SAMPLE_RATE, frames_of_clip
 from protocol.wire.messages import Close, Failed, Frame, Pcm, Status
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-TICK = 0.1
-#: Connections that are not sessions yet, or no more.
+#: Seconds between two looks at the limits of every session.
+CHECK_EVERY = 0.1
+#: Connections beyond `--max-sessions`: those that are not sessions yet, or are no more.
 SPARE_CONNECTIONS = 64
-#: What the kernel may hold of a client that reads slowly, in bytes.
+#: Bytes that the kernel may hold for a client that reads slowly.
 SEND_BUFFER = 1 << 18
-#: Pcm messages of a session that may wait for the audio worker, some 3 s of sound: the oldest give way.
+#: Pcm messages of a session that may wait for the audio worker, some 3 s of sound. The oldest give way.
 PENDING_PCM = 16
 
 
 class Gateway:
-    """Serves until cancelled. One event loop, nothing here waits on anything but sockets."""
+    """Serves until it is told to stop. It has one event loop, which waits for sockets alone."""
 
     def __init__(self, settings: Settings, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        """Bind the stages' sockets. Raises EndpointError when they cannot be had."""
         self.settings = settings
         self.board = StageBoard(settings.dead_after)
         self.sessions: dict[str, Connection] = {}
@@ -58,32 +66,32 @@ class Gateway:
             max_pending_per_session=PENDING_PCM,
         )
         self.results = ResultServer(context, settings.endpoint("results"))
-        self._limits = Limits(
+        self._limits = SessionLimits(
             idle=settings.idle_flush, clip=2 * settings.dead_after + 5, overtaken=settings.dead_after + 2
         )
-        self._open = 0
+        self._open_connections = 0
         collector = GatewayCollector(
             self.totals, lambda: list(self.sessions.values()), self.pcm.stats, self.board
         )
-        self._site = Site(self.board, Pictures(settings), collector.text, self._catalogue)
+        self._site = Site(self.board, Thumbnails(settings), collector.text, self._catalogue)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Listen, and serve until `stop` is set. Raises OSError when the port cannot be had."""
         listener = _listener(self.settings.host, self.settings.port)
         tasks = [
             asyncio.create_task(pump(self.pcm, lambda event: None)),
-            asyncio.create_task(pump(self.results, self._result)),
-            asyncio.create_task(self._tick()),
+            asyncio.create_task(pump(self.results, self._take_result)),
+            asyncio.create_task(self._check_loop()),
         ]
         server = serve(
-            self._client,
+            self._serve_client,
             sock=listener,
-            process_request=self._request,
-            select_subprotocol=_subprotocol,
+            process_request=self._answer_http,
+            select_subprotocol=_select_subprotocol,
             subprotocols=[Subprotocol(SUBPROTOCOL_V2)],
             compression=None,  # JPEG and float noise do not shrink
             server_header=None,
-            logger=_library_log(),
+            logger=_websockets_logger(),
             max_size=MAX_MESSAGE_BYTES,
             max_queue=8,
             write_limit=1 << 21,
@@ -94,7 +102,7 @@ class Gateway:
         )
         try:
             async with server:
-                log.info("serving on http://%s:%d", self.settings.host, self.settings.port)
+                logger.info("serving on http://%s:%d", self.settings.host, self.settings.port)
                 stopped = asyncio.ensure_future(stop.wait())
                 done, _ = await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
                 for connection in list(self.sessions.values()):
@@ -107,39 +115,46 @@ class Gateway:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def close(self) -> None:
+        """Close the stages' sockets."""
         self.pcm.close()
         self.results.close()
 
     # ---- from the stages
 
-    def _result(self, event: tuple[bytes, Frame | Failed | Status]) -> None:
+    def _take_result(self, event: tuple[bytes, Frame | Failed | Status]) -> None:
         sender, message = event
         now = time.monotonic()
         if isinstance(message, Status):
-            self.board.update(message, now)
-            return
-        connection = self.sessions.get(message.session)
-        core = connection.core if connection else None
-        if isinstance(message, Failed):
-            if core is not None and connection is not None:
-                core.failed(message, now)
-                connection.wake()
-            return
-        fresh = False
-        if core is not None and connection is not None:
-            fresh = core.frame(message, now)
-            connection.wake()
-        # a clip that nobody waits for (any more) is confirmed as well, once its sender has sent all of it
-        wanted = core is not None and not core.clip_complete(message.epoch, message.seq)
-        if not wanted and (fresh or message.index == message.count - 1):
-            self.results.confirm_clip(sender, message.session, message.epoch, message.seq)
+            self.board.take_status(message, now)
+        elif isinstance(message, Failed):
+            self._take_failure(message, now)
+        else:
+            self._take_frame(sender, message, now)
+
+    def _take_failure(self, failed: Failed, now: float) -> None:
+        connection = self.sessions.get(failed.session)
+        if connection is not None and connection.core is not None:
+            connection.core.clip_failed(failed, now)
+            connection.wake_sender()
+
+    def _take_frame(self, sender: bytes, frame: Frame, now: float) -> None:
+        connection = self.sessions.get(frame.session)
+        fresh, wanted = False, False
+        if connection is not None and connection.core is not None:
+            fresh = connection.core.add_frame(frame, now)
+            wanted = not connection.core.clip_complete(frame.epoch, frame.seq)
+            connection.wake_sender()
+        # A clip that nobody waits for is confirmed as well, once its sender has sent all of it: otherwise the
+        # sender would keep it and send it again.
+        if not wanted and (fresh or frame.index == frame.count - 1):
+            self.results.confirm_clip(sender, frame.session, frame.epoch, frame.seq)
 
     # ---- for the connections
 
-    def choose(self, options: Options) -> Choice:
-        """What a session with these options runs with. Raises BrowserError."""
+    def resolve_options(self, options: Options) -> SessionOptions:
+        """Fill in what the client left open. Raises BrowserError for options that cannot be had."""
         if not self.board.ready:
-            why = ", ".join(f"{stage} is {state}" for stage, state in self.board.report().items())
+            why = ", ".join(f"{stage} is {state}" for stage, state in self.board.states().items())
             raise BrowserError("not_ready", f"try again soon: {why}")
         held = self.board.fps or FULL_RATE
         fps = min(options.fps or held, held)
@@ -147,18 +162,18 @@ class Gateway:
             known = ", ".join(str(rate) for rate in sorted({held, *FRAME_RATES}) if rate <= held)
             raise BrowserError("bad_option", f"fps {options.fps}: give one of {known}")
         width, height = self.board.size
-        return Choice(
-            avatar=_pick("avatar", options.avatar, self.board.avatars),
-            pose=_pick("pose", options.pose, self.board.poses),
+        return SessionOptions(
+            avatar=_known_name("avatar", options.avatar, self.board.avatars),
+            pose=_known_name("pose", options.pose, self.board.poses),
             shape=ClipShape(fps, frames_of_clip(fps, self.settings.clip_frames)),
             sample_rate=options.sample_rate or self.settings.sample_rate,
             width=width,
             height=height,
         )
 
-    def notice(self) -> str:
-        """What clients should know about the rate; empty when there is nothing."""
-        return self.board.notice
+    def rate_notice(self) -> str:
+        """Why the frame rate fell, for clients to show. Empty when it did not."""
+        return self.board.rate_notice
 
     def admit(self, connection: Connection) -> None:
         """Count the session in. Raises BrowserError("busy")."""
@@ -168,71 +183,71 @@ class Gateway:
             )
         self.sessions[connection.name] = connection
         self.totals.begun[connection.version] += 1
-        log.info("session %s begins: version %d, %s", connection.name, connection.version, connection.core)
+        logger.info("session %s begins: version %d, %s", connection.name, connection.version, connection.core)
 
-    def queued(self, session: str) -> int:
-        """How many pieces of this session wait for an audio worker."""
+    def pcm_waiting(self, session: str) -> int:
+        """How many Pcm messages of this session wait for an audio worker."""
         return self.pcm.pending_of(session)
 
-    def send_speech(self, work: Sequence[Pcm]) -> None:
-        """Hand work to the audio workers; what a full queue gives up fails its clip."""
-        for pcm in work:
-            for lost in self.pcm.dispatch(pcm):
-                if isinstance(lost, Pcm) and (connection := self.sessions.get(lost.session)):
+    def send_speech(self, messages: Sequence[Pcm]) -> None:
+        """Hand speech to the audio workers. The clips of messages that a full queue drops fail."""
+        for pcm in messages:
+            for dropped in self.pcm.dispatch(pcm):
+                if isinstance(dropped, Pcm) and (connection := self.sessions.get(dropped.session)):
                     assert connection.core is not None
-                    connection.core.pushed_out(lost, time.monotonic())
-                    connection.wake()
+                    connection.core.pcm_pushed_out(dropped, time.monotonic())
+                    connection.wake_sender()
 
-    def forget_epoch(self, session: str, epoch: int) -> None:
+    def close_epoch(self, session: str, epoch: int) -> None:
         """Tell the stages that this epoch is over."""
         self.pcm.broadcast(Close(session, epoch))
 
     # ---- the websocket server
 
-    def _request(self, ws: ServerConnection, request: Request) -> Response | None:
-        if is_upgrade(request) and self._open >= self.settings.max_sessions + SPARE_CONNECTIONS:
-            return response(request, Answer(b'{"error":"busy"}', JSON, 503))
+    def _answer_http(self, ws: ServerConnection, request: Request) -> Response | None:
+        if is_upgrade(request) and self._open_connections >= self.settings.max_sessions + SPARE_CONNECTIONS:
+            return http_response(request, HttpAnswer(b'{"error":"busy"}', JSON, 503))
         return self._site.respond(request)
 
-    async def _client(self, ws: ServerConnection) -> None:
+    async def _serve_client(self, ws: ServerConnection) -> None:
         version = 2 if ws.subprotocol == SUBPROTOCOL_V2 else 1
         connection = Connection(
             self, ws, secrets.token_hex(8), version, self._limits, self.totals.first_frames
         )
-        self._open += 1
+        self._open_connections += 1
         try:
             error = await connection.run()
             if error is not None:
                 self.totals.errors[error.code] += 1
         finally:
-            self._open -= 1
+            self._open_connections -= 1
             if self.sessions.pop(connection.name, None) and connection.core is not None:
                 self.totals.add_ended(connection, time.monotonic())
-                log.info("session %s is over: %s", connection.name, connection.core)
-                self.forget_epoch(connection.name, connection.core.epoch)
+                logger.info("session %s is over: %s", connection.name, connection.core)
+                self.close_epoch(connection.name, connection.core.epoch)
 
-    async def _tick(self) -> None:
+    async def _check_loop(self) -> None:
         while True:
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(CHECK_EVERY)
             now = time.monotonic()
-            self.board.tick(now)
+            self.board.forget_silent_workers(now)
             for connection in list(self.sessions.values()):
-                self._tick_session(connection, now)
+                self._check_session(connection, now)
 
-    def _tick_session(self, connection: Connection, now: float) -> None:
+    def _check_session(self, connection: Connection, now: float) -> None:
         core = connection.core
         assert core is not None
         try:
-            core.tick(now)
+            core.check_limits(now)
             if core.fatal:
                 raise core.fatal
-            if 0 < self.board.fps < core.choice.shape.fps:
-                connection.change(Options())
-            connection.wake()
+            if 0 < self.board.fps < core.options.shape.fps:
+                connection.change_options(Options())
+            connection.wake_sender()
         except BrowserError as error:
             connection.end(error)
         except Exception:
-            log.exception("session %s has a fault", core.name)
+            logger.exception("session %s has a fault", core.name)
             connection.end(BrowserError("failed", "the gateway has a fault"))
 
     # ---- for the page
@@ -246,13 +261,13 @@ class Gateway:
             "width": width,
             "height": height,
             "model": self.board.model,
-            "notice": self.board.notice,
+            "notice": self.board.rate_notice,
             "sample_rate": SAMPLE_RATE,
             "max_sessions": self.settings.max_sessions,
         }
 
 
-def _pick(what: str, asked: str | None, known: list[str]) -> str:
+def _known_name(what: str, asked: str | None, known: list[str]) -> str:
     if asked is None:
         return known[0] if known else "default"
     if asked not in known:
@@ -261,7 +276,7 @@ def _pick(what: str, asked: str | None, known: list[str]) -> str:
     return asked
 
 
-def _subprotocol(ws: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+def _select_subprotocol(ws: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
     """Version 2 where it is offered, version 1 where nothing is."""
     if not offered:
         return None
@@ -270,10 +285,10 @@ def _subprotocol(ws: ServerConnection, offered: Sequence[Subprotocol]) -> Subpro
     raise NegotiationError(f"expected no subprotocol or {SUBPROTOCOL_V2}")
 
 
-def _library_log() -> logging.Logger:
-    """The websocket library says every connection at INFO; the gateway says every session."""
+def _websockets_logger() -> logging.Logger:
+    """The library's logger, without its line for every connection: the gateway logs every session."""
     library = logging.getLogger("websockets.server")
-    if not log.isEnabledFor(logging.DEBUG):
+    if not logger.isEnabledFor(logging.DEBUG):
         library.setLevel(logging.WARNING)
     return library
 

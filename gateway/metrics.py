@@ -137,7 +137,7 @@ class GatewayCollector(Collector):
             core = connection.core
             assert core is not None
             figures = core.latency.figures("session_latency_seconds") | {
-                "session_fps": core.frame_rate.value(now),
+                "session_fps": core.frame_rate.per_second(now),
                 "session_clips_waiting": core.clips_waiting,
             }
             families.add(figures, {"session": core.name, "version": str(core.version)})

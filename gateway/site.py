@@ -1,4 +1,4 @@
-"""What the gateway answers to plain HTTP requests, and which websocket upgrades it lets through."""
+"""The answers to plain HTTP requests, and the check of websocket upgrades."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from gateway.pictures import Pictures
 from gateway.stages import StageBoard
+from gateway.thumbnails import Thumbnails
 
 PAGE = Path(__file__).parent / "page"
 TYPES = {
@@ -31,8 +31,8 @@ JSON = "application/json"
 SOCKET_PATHS = ("/", "/ws")
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
-# Only what the page itself brings: no inline code, no other host.
-SECURITY = {
+#: Headers of every answer. The page may use its own files alone: no inline code, no other host.
+SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; "
         "img-src 'self' blob: data:; media-src 'self' blob:; connect-src 'self'; manifest-src 'self'; "
@@ -48,7 +48,9 @@ SECURITY = {
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpAnswer:
+    """An answer's body and type. `cached`: the browser may keep it, and asks whether it is still the same."""
+
     body: bytes
     kind: str = "text/plain; charset=utf-8"
     status: int = HTTPStatus.OK
@@ -56,17 +58,25 @@ class Answer:
 
 
 class Site:
-    """Routes. `metrics` makes the text of /metrics, `catalogue` what /avatars.json holds."""
+    """The addresses that the gateway answers."""
 
     def __init__(
         self,
         board: StageBoard,
-        pictures: Pictures,
+        thumbnails: Thumbnails,
         metrics: Callable[[], bytes],
         catalogue: Callable[[], dict[str, object]],
     ) -> None:
+        """Read the page's files.
+
+        Args:
+            board: the stages' state, for /readyz.
+            thumbnails: pictures of avatars and poses.
+            metrics: makes the text of /metrics.
+            catalogue: makes the object of /avatars.json.
+        """
         self._board = board
-        self._pictures = pictures
+        self._thumbnails = thumbnails
         self._metrics = metrics
         self._catalogue = catalogue
         self._files = _page_files(PAGE)
@@ -76,15 +86,16 @@ class Site:
         method = getattr(request, "method", "GET")  # older websockets read nothing but GET
         target = urlsplit(request.path)
         if (refusal := self._refuse(request, method, target.path)) is not None:
-            return response(request, refusal, method)
+            return http_response(request, refusal, method)
         if is_upgrade(request):
             return None
-        return response(request, self._answer(target.path), method)
+        return http_response(request, self._answer(target.path), method)
 
-    def _refuse(self, request: Request, method: str, path: str) -> Answer | None:
+    def _refuse(self, request: Request, method: str, path: str) -> HttpAnswer | None:
         hosts = request.headers.get_all("Host")
         if len(hosts) != 1 or not is_local(hosts[0]):
-            # the address of a page that had its name point here would also match its Origin
+            # DNS rebinding: a hostile page whose name resolves to 127.0.0.1 would pass the Origin check, so
+            # the Host header is checked too.
             return _plain(HTTPStatus.MISDIRECTED_REQUEST, "This server answers to localhost only.")
         if method not in ("GET", "HEAD"):
             return _plain(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET and HEAD are answered.")
@@ -95,35 +106,36 @@ class Site:
                 return _plain(HTTPStatus.FORBIDDEN, "Pages of other origins may not connect.")
         return None
 
-    def _answer(self, path: str) -> Answer:
+    def _answer(self, path: str) -> HttpAnswer:
         if path == "/healthz":
             return _plain(HTTPStatus.OK, "ok")
         if path == "/readyz":
             ready = self._board.ready
             status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
-            told = {"ready": ready, "stages": self._board.report(), "warm": self._board.warm()}
-            return _json(told, status)
+            report = {"ready": ready, "stages": self._board.states(), "warm": self._board.warm_workers()}
+            return _json(report, status)
         if path == "/metrics":
-            return Answer(self._metrics(), CONTENT_TYPE_LATEST)
+            return HttpAnswer(self._metrics(), CONTENT_TYPE_LATEST)
         if path == "/avatars.json":
             return _json(self._catalogue())
         if path in self._files:
             return self._files[path]
-        return self._picture(path) or _plain(HTTPStatus.NOT_FOUND, "There is nothing at this address.")
+        return self._thumbnail(path) or _plain(HTTPStatus.NOT_FOUND, "There is nothing at this address.")
 
-    def _picture(self, path: str) -> Answer | None:
+    def _thumbnail(self, path: str) -> HttpAnswer | None:
         folder, _, file = path.rpartition("/")
         name, dot, suffix = unquote(file).rpartition(".")
         if folder == "/avatars" and dot and suffix == "png":
-            body = self._pictures.avatar(name)
-            return Answer(body, "image/png", cached=True) if body else None
+            body = self._thumbnails.avatar(name)
+            return HttpAnswer(body, "image/png", cached=True) if body else None
         if folder in ("/poses", "/poses/live") and dot and suffix == "svg":
-            body = self._pictures.pose(name, live=folder == "/poses/live")
-            return Answer(body, "image/svg+xml", cached=True) if body else None
+            body = self._thumbnails.pose(name, live=folder == "/poses/live")
+            return HttpAnswer(body, "image/svg+xml", cached=True) if body else None
         return None
 
 
 def is_upgrade(request: Request) -> bool:
+    """Whether a request asks for a websocket."""
     return any("websocket" in value.lower() for value in request.headers.get_all("Upgrade"))
 
 
@@ -137,16 +149,18 @@ def is_local(host: str) -> bool:
 
 
 def same_origin(origins: list[str], host: str) -> bool:
-    """Whether an upgrade comes from a page of this server, or from no browser at all (no Origin)."""
+    """Whether an upgrade comes from a page of this server, or has no Origin and so comes from no browser."""
     if not origins:
         return True
     return len(origins) == 1 and origins[0].lower() in (f"http://{host}".lower(), f"https://{host}".lower())
 
 
-def _page_files(folder: Path) -> dict[str, Answer]:
-    """Every file of the page by its path. Nothing else of the file system can be asked for."""
+def _page_files(folder: Path) -> dict[str, HttpAnswer]:
+    """Every file of the page by its path. No other file can be asked for."""
     files = {
-        "/" + file.relative_to(folder).as_posix(): Answer(file.read_bytes(), TYPES[file.suffix], cached=True)
+        "/" + file.relative_to(folder).as_posix(): HttpAnswer(
+            file.read_bytes(), TYPES[file.suffix], cached=True
+        )
         for file in sorted(folder.rglob("*"))
         if file.is_file() and file.suffix in TYPES
     }
@@ -156,24 +170,24 @@ def _page_files(folder: Path) -> dict[str, Answer]:
     return files
 
 
-def _plain(status: int, text: str) -> Answer:
-    return Answer(f"{text}\n".encode(), status=status)
+def _plain(status: int, text: str) -> HttpAnswer:
+    return HttpAnswer(f"{text}\n".encode(), status=status)
 
 
-def _json(value: object, status: int = HTTPStatus.OK) -> Answer:
-    return Answer(json.dumps(value).encode(), JSON, status)
+def _json(value: object, status: int = HTTPStatus.OK) -> HttpAnswer:
+    return HttpAnswer(json.dumps(value).encode(), JSON, status)
 
 
-def response(request: Request, answer: Answer, method: str = "GET") -> Response:
-    """`answer` with its headers; without its body for HEAD, or when the client has it already."""
+def http_response(request: Request, answer: HttpAnswer, method: str = "GET") -> Response:
+    """`answer` with its headers. The body is left out for HEAD, and when the client has it already."""
     status, body = answer.status, answer.body
     headers = Headers()
     headers["Date"] = formatdate(usegmt=True)
     headers["Connection"] = "close"
-    for name, value in SECURITY.items():
+    for name, value in SECURITY_HEADERS.items():
         headers[name] = value
     if answer.cached:
-        # always asked for again, seldom sent again: a new version of the page is seen at once
+        # The browser asks every time and gets the body only when it changed: a new page is seen at once.
         tag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
         headers["Cache-Control"] = "no-cache"
         headers["ETag"] = tag

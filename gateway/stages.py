@@ -1,4 +1,4 @@
-"""What the gateway knows of the stages behind it, from the Status that each worker sends."""
+"""The state of the stages behind the gateway, from the Status that each worker sends."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ V = TypeVar("V", str, int)
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _TimedStatus:
     status: Status
     at: float
 
 
 class StageBoard:
-    """The latest Status of every worker. A worker that says nothing for `silent_after` seconds is gone."""
+    """The latest Status of every worker."""
 
     def __init__(self, silent_after: float) -> None:
+        """A worker that sends nothing for `silent_after` seconds counts as gone."""
         self._silent_after = silent_after
-        self._seen: dict[tuple[str, str], _Seen] = {}
+        self._seen: dict[tuple[str, str], _TimedStatus] = {}
 
-    def update(self, status: Status, now: float) -> None:
-        self._seen[status.stage, status.worker] = _Seen(status, now)
+    def take_status(self, status: Status, now: float) -> None:
+        """Keep a worker's newest Status."""
+        self._seen[status.stage, status.worker] = _TimedStatus(status, now)
 
-    def tick(self, now: float) -> None:
-        """Forget workers that have gone silent."""
+    def forget_silent_workers(self, now: float) -> None:
+        """Forget the workers that have sent nothing for too long."""
         for key in [k for k, seen in self._seen.items() if now - seen.at > self._silent_after]:
             del self._seen[key]
 
@@ -37,18 +39,18 @@ class StageBoard:
         """Every live worker's Status, or those of one stage, in the order of their names."""
         return [self._seen[k].status for k in sorted(self._seen) if stage in (None, k[0])]
 
-    def report(self) -> dict[str, str]:
-        """Stage → "warm", or why it is not yet."""
+    def states(self) -> dict[str, str]:
+        """Stage → "warm", "warming up" or "not started"."""
         return {stage: self._state(stage) for stage in STAGES}
 
-    def warm(self) -> dict[str, int]:
+    def warm_workers(self) -> dict[str, int]:
         """Stage → how many of its workers are warm."""
         return {stage: sum(w.warm for w in self.workers(stage)) for stage in STAGES}
 
     @property
     def ready(self) -> bool:
-        """Sessions can be served: every stage has a warm worker."""
-        return all(self.warm().values())
+        """Whether sessions can be served: every stage has a warm worker."""
+        return all(self.warm_workers().values())
 
     def _state(self, stage: str) -> str:
         workers = self.workers(stage)
@@ -56,39 +58,43 @@ class StageBoard:
             return "warm"
         return "warming up" if workers else "not started"
 
-    # ---- what the GPU workers say of the pictures
+    # ---- what the GPU workers report
 
     @property
     def avatars(self) -> list[str]:
-        return self._names("avatars")
+        """The avatars that every warm GPU worker has."""
+        return self._common_names("avatars")
 
     @property
     def poses(self) -> list[str]:
-        return self._names("poses")
+        """The poses that every warm GPU worker has."""
+        return self._common_names("poses")
 
     @property
     def fps(self) -> int:
-        """The rate that every warm GPU worker holds; 0 while none is warm."""
-        return min((rate for rate in self._gpu("fps", 0) if rate > 0), default=0)
+        """The frame rate that every warm GPU worker holds, 0 while none is warm."""
+        return min((rate for rate in self._gpu_facts("fps", 0) if rate > 0), default=0)
 
     @property
     def size(self) -> tuple[int, int]:
-        return next(iter(self._gpu("width", 0)), 0), next(iter(self._gpu("height", 0)), 0)
+        """Width and height of frames in pixels, 0 while no GPU worker is warm."""
+        return next(iter(self._gpu_facts("width", 0)), 0), next(iter(self._gpu_facts("height", 0)), 0)
 
     @property
-    def notice(self) -> str:
-        """Why the rate fell; empty when it did not."""
-        return next((text for text in self._gpu("notice", "") if text), "")
+    def rate_notice(self) -> str:
+        """Why the frame rate fell. Empty when it did not."""
+        return next((text for text in self._gpu_facts("notice", "") if text), "")
 
     @property
     def model(self) -> str:
-        return next(iter(self._gpu("model", "")), "")
+        """The model's name. Empty while no GPU worker is warm."""
+        return next(iter(self._gpu_facts("model", "")), "")
 
-    def _gpu(self, name: str, default: V) -> list[V]:
+    def _gpu_facts(self, name: str, default: V) -> list[V]:
         values: list[InfoValue] = [w.info.get(name, default) for w in self.workers("gpu_worker") if w.warm]
         return [v for v in values if type(v) is type(default)]
 
-    def _names(self, name: str) -> list[str]:
+    def _common_names(self, name: str) -> list[str]:
         """The names that every warm GPU worker has, in the first one's order."""
         lists = [w.info.get(name) for w in self.workers("gpu_worker") if w.warm]
         known = [value for value in lists if isinstance(value, list)]

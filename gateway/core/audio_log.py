@@ -1,8 +1,8 @@
 """A session's sent PCM, cut into clips, kept until each clip is played out.
 
 The log is the session's clock. It gives every sample its `pts` (in 16 kHz samples), says where clips begin
-and end, and gives back the exact samples of a clip. A clip that a pause cut short ends where the client's
-samples end: the silence that the pipeline pads it with is never echoed, and the next sample starts the next
+and end, and gives back the exact samples of a clip. A clip that a pause cuts short ends where the client's
+samples end. The pipeline pads it with silence, which is never echoed, and the next sample starts the next
 clip.
 """
 
@@ -20,7 +20,7 @@ Samples = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ClipShape:
-    """How a stream is cut: `frames` pictures a clip, `fps` pictures a second."""
+    """How a stream is cut: `frames` frames a clip, `fps` frames a second."""
 
     fps: int
     frames: int

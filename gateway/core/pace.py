@@ -1,7 +1,7 @@
-"""How fast a client's samples go down the pipeline: real time, with a small head start.
+"""How fast a client's samples go to the audio worker: in real time, with a small head start.
 
-A live microphone never notices it. A client that pours in a whole file is slowed to real time, and one that
-keeps more waiting than the bound gets an error.
+A live microphone never notices it. A client that pours in a whole file is slowed to real time. A client that
+keeps more samples waiting than the bound gets an error.
 """
 
 from __future__ import annotations
@@ -20,12 +20,17 @@ TOLERANCE = 1.02
 
 
 class PacedInput:
-    """Samples waiting to go down, released at `rate` per second with `ahead` seconds of head start.
-
-    `high` seconds waiting: stop reading from the client (`full`). `bound` seconds waiting: error.
-    """
+    """Samples that wait for the audio worker, released in real time with a small head start."""
 
     def __init__(self, rate: int, *, ahead: float = 1.0, high: float = 2.0, bound: float = 20.0) -> None:
+        """Hold nothing yet.
+
+        Args:
+            rate: samples a second.
+            ahead: seconds of head start.
+            high: seconds waiting at which the client should not be read any more (`full`).
+            bound: seconds waiting at which the client gets an error.
+        """
         self._rate = rate
         self._speed = rate * TOLERANCE
         self._ahead = ahead
@@ -57,7 +62,7 @@ class PacedInput:
             self.waiting += len(samples)
 
     def take(self, now: float) -> Samples:
-        """What may go down now, shape (n,)."""
+        """The samples that may go to the audio worker now, shape (n,)."""
         allowed = int((now + self._ahead - max(self._free_at, now)) * self._speed)
         taken: list[Samples] = []
         count = 0

@@ -1,8 +1,9 @@
-"""What goes to a client and when: one player for each version of the wire.
+"""Which messages go to a client, and when: one player for each version of the wire.
 
-Both take messages in stream order and give back those to send now. Version 1 has no positions, so its player
-holds each picture until its time. Version 2's client keeps its own time, so everything goes at once, within
-what the client has shown: for a slow client the newest pictures win and the sound goes on.
+Both players take messages in stream order and give back those to send now. Version 1 has no positions, so its
+player holds each frame until its time. Version 2's client keeps its own time, so its player sends everything
+at once. It stops when too much is sent and not shown: for a slow client the newest frames win and the sound
+goes on.
 """
 
 from __future__ import annotations
@@ -17,61 +18,64 @@ from protocol.wire.browser import AudioMessage, Shown, VideoMessage, encode_audi
 
 
 @dataclass(frozen=True)
-class Sound:
+class ClipSound:
     """The sound of the clip that begins here. `audio` tells its place in time."""
 
     message: AudioMessage
     audio: ClipAudio
 
 
-#: Seconds of pictures that may wait for the next `AckedPlayer.pull`.
+#: Seconds of frames that may wait for the next `AckedPlayer.pull`.
 BURST = 10.0
 
-Playable = Sound | VideoMessage
+Playable = ClipSound | VideoMessage
 
 
 @dataclass(frozen=True)
-class Outgoing:
-    """A websocket message; `first_of` is the clip whose first picture it carries."""
+class OutgoingMessage:
+    """A websocket message. `first_frame_of` is the clip whose first frame it carries."""
 
     data: bytes
-    first_of: int | None = None
-    picture: bool = False
+    first_frame_of: int | None = None
+    is_frame: bool = False
 
 
 class Player(Protocol):
+    """What both versions' players do."""
+
     clock: PlayClock
+    #: Frames that the client was too slow for.
     dropped: int
 
     def push(self, item: Playable, now: float) -> None:
         """Take the next item of the stream."""
 
-    def pull(self, now: float, room: bool) -> list[Outgoing]:
-        """What to send now. `room` False: the connection's buffer is full."""
+    def pull(self, now: float, room: bool) -> list[OutgoingMessage]:
+        """The messages to send now. `room` is False while the connection's buffer is full."""
 
     def wait(self, now: float) -> float | None:
-        """Seconds until `pull` may give more by itself; None when only an event can change that."""
+        """Seconds until `pull` may give more by itself. None: only an event can change that."""
 
-    def shown(self, what: Shown, now: float) -> None:
-        """The client has shown this picture."""
+    def frame_shown(self, shown: Shown, now: float) -> None:
+        """The client has shown this frame."""
 
     def stalled(self, now: float) -> float:
-        """Seconds for which the client has shown nothing of what it was sent."""
+        """Seconds for which the client has shown none of the frames that it was sent."""
 
     def restart(self, shape: ClipShape) -> None:
-        """A new epoch: forget what was not sent."""
+        """A new epoch begins: forget everything that was not sent."""
 
 
-def _outgoing_picture(message: VideoMessage, version: int) -> Outgoing:
+def _frame_message(message: VideoMessage, version: int) -> OutgoingMessage:
     first = message.seq if message.index == 0 else None
-    return Outgoing(encode_video(message, version), first, picture=True)
+    return OutgoingMessage(encode_video(message, version), first, is_frame=True)
 
 
 class PacedPlayer:
-    """Version 1: a clip's sound, then its pictures one by one at their times.
+    """Version 1: a clip's sound, then its frames one by one at their times.
 
-    A picture whose turn comes while the connection is full is dropped. When clips wait longer than
-    `max_wait` seconds for their turn the pictures of the clip are dropped, so that the delay stays bounded.
+    A frame whose turn comes while the connection is full is dropped. When a clip would wait longer than
+    `max_wait` seconds for its turn, its frames are dropped, so that the delay stays bounded.
     """
 
     def __init__(self, shape: ClipShape, *, max_wait: float = 3.0) -> None:
@@ -83,7 +87,7 @@ class PacedPlayer:
         self._full_since: float | None = None
 
     def push(self, item: Playable, now: float) -> None:
-        if isinstance(item, Sound):
+        if isinstance(item, ClipSound):
             start = self.clock.begin(item.audio, now)
             self._skipping = start - now > self._max_wait
             if self._skipping:
@@ -95,7 +99,7 @@ class PacedPlayer:
             self.clock.arrived(item.pts, now)
             self._queue.append((self.clock.due(item.pts), item))
 
-    def pull(self, now: float, room: bool) -> list[Outgoing]:
+    def pull(self, now: float, room: bool) -> list[OutgoingMessage]:
         if room:
             self._full_since = None
         elif self._full_since is None:
@@ -103,10 +107,10 @@ class PacedPlayer:
         out = []
         while self._queue and self._queue[0][0] <= now:
             item = self._queue.popleft()[1]
-            if isinstance(item, Sound):
-                out.append(Outgoing(encode_audio(item.message, 1)))
+            if isinstance(item, ClipSound):
+                out.append(OutgoingMessage(encode_audio(item.message, 1)))
             elif room:
-                out.append(_outgoing_picture(item, 1))
+                out.append(_frame_message(item, 1))
             else:
                 self.dropped += 1
         return out
@@ -114,7 +118,7 @@ class PacedPlayer:
     def wait(self, now: float) -> float | None:
         return max(0.0, self._queue[0][0] - now) if self._queue else None
 
-    def shown(self, what: Shown, now: float) -> None:
+    def frame_shown(self, shown: Shown, now: float) -> None:
         raise AssertionError("version 1 has no acknowledgements")
 
     def stalled(self, now: float) -> float:
@@ -129,8 +133,8 @@ class PacedPlayer:
 class AckedPlayer:
     """Version 2: everything at once while less than `window` seconds and `max_bytes` are in flight.
 
-    In flight is what was sent after the last picture that the client says it has shown. Pictures that find no
-    room wait; more than `queue` seconds of them waiting drops the oldest.
+    A message is in flight when it was sent after the last frame that the client says it has shown. Frames
+    that find no room wait. When more than `queue` seconds of them wait, the oldest are dropped.
     """
 
     def __init__(
@@ -140,11 +144,11 @@ class AckedPlayer:
         self.dropped = 0
         self._window, self._max_bytes, self._queue_seconds = window, max_bytes, queue
         self._shape = shape
-        self._sounds: deque[Sound] = deque()
-        self._pictures: deque[VideoMessage] = deque()
+        self._sounds: deque[ClipSound] = deque()
+        self._frames: deque[VideoMessage] = deque()
         self._flight: deque[tuple[tuple[int, int, int], int]] = deque()  # (epoch, seq, index), bytes
         self._flight_bytes = 0
-        self._flight_pictures = 0
+        self._flight_frames = 0
         self._progress = 0.0
 
     @property
@@ -152,59 +156,60 @@ class AckedPlayer:
         return self._flight_bytes
 
     def push(self, item: Playable, now: float) -> None:
-        if isinstance(item, Sound):
+        if isinstance(item, ClipSound):
             self.clock.begin(item.audio, now)
             self._sounds.append(item)
             return
         self.clock.arrived(item.pts, now)
-        self._pictures.append(item)
-        self._keep_newest(BURST)  # several clips may come at once without the client being slow
+        self._frames.append(item)
+        self._keep_newest(BURST)  # several clips may arrive at once without the client being slow
 
-    def pull(self, now: float, room: bool) -> list[Outgoing]:
+    def pull(self, now: float, room: bool) -> list[OutgoingMessage]:
         out = []
         while self._sounds:
             message = self._sounds.popleft().message
-            out.append(Outgoing(encode_audio(message, 2)))
-            self._sent((message.epoch, message.seq, -1), out[-1], now)
-        while self._pictures and room and self._window_open():
-            picture = self._pictures.popleft()
-            out.append(_outgoing_picture(picture, 2))
-            self._sent((picture.epoch, picture.seq, picture.index), out[-1], now)
+            out.append(OutgoingMessage(encode_audio(message, 2)))
+            self._count_in_flight((message.epoch, message.seq, -1), out[-1], now)
+        while self._frames and room and self._window_open():
+            frame = self._frames.popleft()
+            out.append(_frame_message(frame, 2))
+            self._count_in_flight((frame.epoch, frame.seq, frame.index), out[-1], now)
         self._keep_newest(self._queue_seconds)
         return out
 
     def wait(self, now: float) -> float | None:
         return None
 
-    def shown(self, what: Shown, now: float) -> None:
-        key = (what.epoch, what.seq, what.index)
-        left = deque(entry for entry in self._flight if entry[0] > key)  # sound overtakes waiting pictures
+    def frame_shown(self, shown: Shown, now: float) -> None:
+        key = (shown.epoch, shown.seq, shown.index)
+        # Sound overtakes waiting frames, so the messages in flight are not in order.
+        left = deque(entry for entry in self._flight if entry[0] > key)
         if len(left) < len(self._flight):
             self._progress = now
         self._flight = left
         self._flight_bytes = sum(size for _, size in left)
-        self._flight_pictures = sum(place[2] >= 0 for place, _ in left)
+        self._flight_frames = sum(place[2] >= 0 for place, _ in left)
 
     def stalled(self, now: float) -> float:
-        return now - self._progress if self._flight_pictures else 0.0
+        return now - self._progress if self._flight_frames else 0.0
 
     def restart(self, shape: ClipShape) -> None:
         self._shape = shape
         self.clock.reshape(shape)
         self._sounds.clear()
-        self._pictures.clear()
+        self._frames.clear()
 
     def _keep_newest(self, seconds: float) -> None:
-        while len(self._pictures) > seconds * self._shape.fps:
-            self._pictures.popleft()
+        while len(self._frames) > seconds * self._shape.fps:
+            self._frames.popleft()
             self.dropped += 1
 
     def _window_open(self) -> bool:
-        return self._flight_pictures < self._window * self._shape.fps and self._flight_bytes < self._max_bytes
+        return self._flight_frames < self._window * self._shape.fps and self._flight_bytes < self._max_bytes
 
-    def _sent(self, place: tuple[int, int, int], out: Outgoing, now: float) -> None:
-        if out.picture and not self._flight_pictures:
+    def _count_in_flight(self, place: tuple[int, int, int], out: OutgoingMessage, now: float) -> None:
+        if out.is_frame and not self._flight_frames:
             self._progress = now
         self._flight.append((place, len(out.data)))
         self._flight_bytes += len(out.data)
-        self._flight_pictures += out.picture
+        self._flight_frames += out.is_frame

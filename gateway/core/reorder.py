@@ -1,7 +1,7 @@
-"""Frames in whatever order they come; clips out in order, each picture once.
+"""Frames in as they arrive, in any order. Clips out in order, each frame once.
 
-Encoders work side by side and a clip may be decoded twice when one of them goes silent, so frames arrive out
-of order and doubled. A clip that failed is skipped: its sound goes on and the last picture stays.
+Encoders work side by side, and a clip may be decoded twice when one of them goes silent. So frames arrive out
+of order and doubled. A clip that failed is skipped: its sound goes on and the last frame stays on the screen.
 """
 
 from __future__ import annotations
@@ -14,32 +14,36 @@ from protocol.wire.messages import Frame
 
 @dataclass(frozen=True)
 class ClipBegins:
-    """Clip `seq` is next; `pictures` is False when it failed before its first picture."""
+    """Clip `seq` is next. `has_frames` is False when it failed before its first frame."""
 
     seq: int
-    pictures: bool
+    has_frames: bool
 
 
 @dataclass(frozen=True)
-class Picture:
+class NextFrame:
+    """The next frame of the clip that has begun."""
+
     frame: Frame
 
 
 @dataclass(frozen=True)
 class ClipEnds:
-    """Nothing more comes for clip `seq`; `missing` of its pictures were lost."""
+    """Clip `seq` is over. `missing` of its frames were lost."""
 
     seq: int
     missing: int
 
 
-InOrder = ClipBegins | Picture | ClipEnds
+InOrder = ClipBegins | NextFrame | ClipEnds
 
 
 @dataclass
-class _Clip:
+class _ClipFrames:
+    """The frames of one clip that have arrived and are not given out yet."""
+
     count: int = 0
-    frames: dict[int, Frame] = field(default_factory=dict)  # arrived, not yet given out
+    frames: dict[int, Frame] = field(default_factory=dict)
     next_index: int = 0
     begun: bool = False
     failed: bool = False
@@ -51,14 +55,14 @@ class Reorderer:
     def __init__(self, frames_per_clip: int, known: Callable[[int], bool]) -> None:
         self._expected = frames_per_clip
         self._known = known
-        self._clips: dict[int, _Clip] = {}
+        self._clips: dict[int, _ClipFrames] = {}
         self.next_seq = 0
 
-    def frame(self, frame: Frame) -> bool:
-        """Take a frame. False: seen before, or of a clip that is over or was never asked for."""
+    def add_frame(self, frame: Frame) -> bool:
+        """Take a frame. False for one seen before, and for a clip that is over or was never asked for."""
         if frame.seq < self.next_seq or not self._known(frame.seq) or frame.index >= frame.count:
             return False
-        clip = self._clips.setdefault(frame.seq, _Clip())
+        clip = self._clips.setdefault(frame.seq, _ClipFrames())
         if clip.failed or frame.index < clip.next_index or frame.index in clip.frames:
             return False
         clip.count = clip.count or frame.count
@@ -68,14 +72,14 @@ class Reorderer:
         return True
 
     def fail(self, seq: int) -> bool:
-        """Clip `seq` will not come (any more). False when it is over or was never asked for."""
+        """The missing frames of clip `seq` will not come. False when it is over or was never asked for."""
         if seq < self.next_seq or not self._known(seq):
             return False
-        self._clips.setdefault(seq, _Clip()).failed = True
+        self._clips.setdefault(seq, _ClipFrames()).failed = True
         return True
 
     def pop(self) -> list[InOrder]:
-        """What can be given out now, in order."""
+        """Everything that can be given out now, in order."""
         out: list[InOrder] = []
         while (clip := self._clips.get(self.next_seq)) is not None:
             seq = self.next_seq
@@ -84,7 +88,7 @@ class Reorderer:
                 clip.begun = True
                 out.append(ClipBegins(seq, ready))
             while clip.next_index in clip.frames:
-                out.append(Picture(clip.frames.pop(clip.next_index)))
+                out.append(NextFrame(clip.frames.pop(clip.next_index)))
                 clip.next_index += 1
             over = clip.count and clip.next_index == clip.count
             if not over and not clip.failed:
@@ -96,11 +100,11 @@ class Reorderer:
 
     @property
     def overtaken(self) -> bool:
-        """Whether the next clip is waited for while all pictures of a later one are there."""
+        """Whether a later clip is complete while the next one is still waited for."""
         return any(clip.frames and self.complete(seq) for seq, clip in self._clips.items())
 
     def complete(self, seq: int) -> bool:
-        """Whether every picture of `seq` has arrived, or none is wanted any more."""
+        """Whether every frame of `seq` has arrived, or none is wanted any more."""
         if seq < self.next_seq:
             return True
         clip = self._clips.get(seq)

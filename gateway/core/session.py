@@ -1,7 +1,9 @@
-"""One client's session, without its socket: PCM in, work out; frames in, messages out.
+"""One client's session without its socket.
 
-A session is a row of epochs. Changed options or a changed rate start a new one: positions begin at 0 again
-and whatever an older epoch still has under way is dropped.
+Speech goes in and Pcm messages come out. Frames go in and messages for the client come out.
+
+A session is a row of epochs. Changed options or a changed frame rate start a new one. Positions then begin at
+0 again, and results of an older epoch that are still under way are dropped.
 """
 
 from __future__ import annotations
@@ -13,29 +15,29 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.core.audio_log import AudioLog, ClipShape, Piece
-from gateway.core.figures import Rate
+from gateway.core.event_rate import EventRate
 from gateway.core.pace import PacedInput
-from gateway.core.players import AckedPlayer, Outgoing, PacedPlayer, Player, Sound
-from gateway.core.reorder import ClipBegins, ClipEnds, Picture, Reorderer
+from gateway.core.players import AckedPlayer, ClipSound, OutgoingMessage, PacedPlayer, Player
+from gateway.core.reorder import ClipBegins, ClipEnds, NextFrame, Reorderer
 from protocol.wire.browser import AudioMessage, BrowserError, Shown, VideoMessage
 from protocol.wire.figures import CLIP_TIME_BOUNDS_MS, Histogram, Summary
 from protocol.wire.messages import Failed, Frame, Pcm
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Samples = npt.NDArray[np.float32]
 
-#: Work is handed on in pieces of at least this many seconds, unless a clip ends or as much time has passed.
-LEAST_WORK = 0.01
-#: Pieces that may wait for the audio worker, and more.
-REMEMBERED_PIECES = 256
-#: Clips by which a client may be behind for their latency to be still counted.
-PLAYED_LATEST = 64
+#: A Pcm message has at least this many seconds, unless a clip ends or as much time has passed.
+LEAST_PCM_SECONDS = 0.01
+#: Pcm messages whose clip is remembered. Fewer can wait for an audio worker.
+REMEMBERED_PCM = 256
+#: A client may be this many clips behind, and their latency is still counted.
+REMEMBERED_CLIPS = 64
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What a session runs with."""
+class SessionOptions:
+    """The options that a session runs with. `width` and `height` are in pixels, 0 while unknown."""
 
     avatar: str
     pose: str
@@ -46,227 +48,255 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Seconds. `idle`: pause after which a begun clip is flushed. `clip`: longest wait for a clip from its
-    last sample or the session's last picture on; `overtaken`: from when a later one is all there. `shown`:
-    longest time for which a client may show nothing that it was sent."""
+class SessionLimits:
+    """How long a session waits, in seconds."""
 
+    #: Pause after which a begun clip is flushed.
     idle: float = 0.3
+    #: Longest wait for the next clip, counted from its last sample or from the session's last frame.
     clip: float = 15.0
+    #: Longest wait for the next clip once a later one is complete.
     overtaken: float = 7.0
+    #: Longest time for which a client may show nothing that it was sent.
     shown: float = 10.0
 
 
 class SessionCore:
-    """All state of one session. Times are seconds on one monotonic clock; nothing here waits."""
+    """All state of one session. Times are seconds on one monotonic clock. No method waits."""
 
     def __init__(
         self,
         name: str,
         version: int,
-        choice: Choice,
-        limits: Limits,
+        options: SessionOptions,
+        limits: SessionLimits,
         now: float,
         first_frames: Histogram | None = None,
     ) -> None:
-        """`first_frames`: where the gateway counts the delays of all sessions' first frames."""
+        """Begin epoch 0.
+
+        Args:
+            name: the session's id.
+            version: of the browser wire, 1 or 2.
+            options: the first epoch's.
+            limits: how long to wait.
+            now: the time.
+            first_frames: where the gateway counts the delays of all sessions' first frames.
+        """
         self.name = name
-        self.began_at = now
         self.version = version
-        self.choice = choice
+        self.options = options
         self.limits = limits
+        self.began_at = now
         self.epoch = 0
+        #: Set when the session cannot go on. The owner of the session ends it.
         self.fatal: BrowserError | None = None
+        #: From a clip's last sample to its first frame sent.
         self.latency = Summary()
-        self._first_frames = first_frames or Histogram(CLIP_TIME_BOUNDS_MS)
-        self.frame_rate = Rate()
+        self.frame_rate = EventRate()
         self.frames_sent = 0
         self.clips_done = 0
         self.clips_failed = 0
         self.frames_lost = 0
         self.duplicates = 0
-        self.failure = ""  # why the last clip failed
-        self._input = PacedInput(choice.sample_rate)
-        self._player: Player = (PacedPlayer if version == 1 else AckedPlayer)(choice.shape)
-        self._last_audio = now
-        self._last_work = now
-        self._last_frame = now
+        #: Why the last clip failed.
+        self.last_failure = ""
+        self._first_frames = first_frames or Histogram(CLIP_TIME_BOUNDS_MS)
+        self._input = PacedInput(options.sample_rate)
+        self._player: Player = (PacedPlayer if version == 1 else AckedPlayer)(options.shape)
+        self._speech_at = now
+        self._pcm_at = now
+        self._frame_at = now
         self._flush_asked = False
-        self._begin(0)
+        self._begin_epoch(0)
 
     def __str__(self) -> str:
-        choice, shape = self.choice, self.choice.shape
+        options, shape = self.options, self.options.shape
         return (
-            f"avatar {choice.avatar}, pose {choice.pose}, {shape.fps} fps, {self.clips_done} clips,"
+            f"avatar {options.avatar}, pose {options.pose}, {shape.fps} fps, {self.clips_done} clips,"
             f" {self.frames_sent} frames sent, {self.frames_late} late, {self.frames_dropped} dropped,"
             f" {self.frames_lost} lost"
         )
 
-    def _begin(self, position: int) -> None:
-        self._log = AudioLog(self.choice.shape, self.choice.sample_rate, position)
-        self._order = Reorderer(self.choice.shape.frames, self._log.complete)
+    def _begin_epoch(self, position: int) -> None:
+        self._log = AudioLog(self.options.shape, self.options.sample_rate, position)
+        self._reorderer = Reorderer(self.options.shape.frames, self._log.complete)
         self._pcm_seq = 0
-        self._clip_of: dict[int, int] = {}  # seq of a Pcm sent lately → the clip it belongs to
-        self._overtaken = (-1, 0.0)  # the next clip, and since when a later one is there
-        self._unsent_clips: set[int] = set()  # clips whose PCM a full queue pushed out
-        self._ended: dict[int, float] = {}  # clip begun, first picture not sent -> when its last sample came
+        #: seq of a recent Pcm → the clip it belongs to.
+        self._clip_of: dict[int, int] = {}
+        #: The next clip to play, and since when a later one is complete.
+        self._overtaken = (-1, 0.0)
+        #: Clips of which a full queue pushed out some Pcm.
+        self._unsent_clips: set[int] = set()
+        #: Clips whose first frame is not sent yet → when their last sample came.
+        self._unanswered: dict[int, float] = {}
 
-    def restart(self, choice: Choice) -> None:
-        """Go on in a new epoch with `choice`; samples of the clip being filled go into the new one."""
-        self.frames_lost += self.clips_waiting * self.choice.shape.frames
+    def restart(self, options: SessionOptions) -> None:
+        """Go on in a new epoch with other options. Samples of the incomplete clip go into the new epoch."""
+        self.frames_lost += self.clips_waiting * self.options.shape.frames
         left = self._log.take_partial()
         position = self._log.position
-        if choice.sample_rate == self._log.rate:
+        if options.sample_rate == self._log.rate:
             self._input.put_back(left)
         else:
+            # Samples of another rate cannot be joined: they count as spoken.
             position += len(left) + self._input.waiting
-            self._input = PacedInput(choice.sample_rate)
+            self._input = PacedInput(options.sample_rate)
         self.epoch += 1
-        self.choice = choice
-        self._player.restart(choice.shape)
-        self._begin(position)
+        self.options = options
+        self._player.restart(options.shape)
+        self._begin_epoch(position)
 
     # ---- from the client
 
     @property
-    def full(self) -> bool:
-        """Stop reading from the client: enough waits."""
+    def input_full(self) -> bool:
+        """Whether so much speech waits that the client should not be read."""
         return self._input.full
 
-    def hear(self, samples: Samples, now: float) -> None:
-        """Samples from the client. Raises BrowserError("too_fast")."""
+    def add_speech(self, samples: Samples, now: float) -> None:
+        """Take samples from the client, shape (n,). Raises BrowserError("too_fast")."""
         if len(samples):
             self._input.put(samples)
-            self._last_audio = now
+            self._speech_at = now
 
-    def flush_soon(self) -> None:
-        """The client has stopped speaking."""
+    def end_speech(self) -> None:
+        """The client says that a pause begins: the clip is to be flushed at once."""
         self._flush_asked = True
 
-    def shown(self, what: Shown, now: float) -> None:
-        self._player.shown(what, now)
+    def frame_shown(self, shown: Shown, now: float) -> None:
+        """The client has shown this frame, or passed it over."""
+        self._player.frame_shown(shown, now)
 
     # ---- to the audio worker
 
-    def work(self, now: float, queued: int) -> list[Pcm]:
-        """What goes to the audio worker now. The more pieces are `queued`, the larger the next one is."""
-        seconds = LEAST_WORK * (1 + queued)
+    def next_pcm(self, now: float, waiting: int) -> list[Pcm]:
+        """The Pcm messages to send now.
+
+        Args:
+            now: the time.
+            waiting: Pcm messages of this session that wait for a worker. The more wait, the larger the next
+                one is.
+        """
+        seconds = LEAST_PCM_SECONDS * (1 + waiting)
         least = min(seconds * self._log.rate, self._log.missing)
-        if self._input.waiting < least and now - self._last_work < seconds:
+        if self._input.waiting < least and now - self._pcm_at < seconds:
             return []
-        self._last_work = now
+        self._pcm_at = now
         pieces = self._log.append(self._input.take(now), now)
         if not self._input.waiting:
             asked, self._flush_asked = self._flush_asked, False
-            if asked or now - self._last_audio >= self.limits.idle:
+            if asked or now - self._speech_at >= self.limits.idle:
                 padding = self._log.missing / self._log.rate if self._log.partial else 0.0
                 flushed = self._log.flush(now)
                 if flushed is not None:
                     self._input.charge(padding, now)
                     pieces.append(flushed)
-        return [self._pcm(piece) for piece in pieces]
+        return [self._pcm_of(piece) for piece in pieces]
 
-    def wait_work(self, now: float) -> float:
-        """Seconds until `work` may give something by itself."""
+    def seconds_until_pcm(self, now: float) -> float:
+        """Seconds until `next_pcm` may give something without new speech."""
         waits = [self.limits.idle]
         paced = self._input.wait(now)
         if paced is not None:
-            waits.append(max(LEAST_WORK, paced))
+            waits.append(max(LEAST_PCM_SECONDS, paced))
         if self._log.partial:
-            waits.append(self._last_audio + self.limits.idle - now)
+            waits.append(self._speech_at + self.limits.idle - now)
         return max(0.001, min(waits))
 
-    def _pcm(self, piece: Piece) -> Pcm:
+    def _pcm_of(self, piece: Piece) -> Pcm:
         seq, self._pcm_seq = self._pcm_seq, self._pcm_seq + 1
         self._clip_of[seq] = piece.clip
-        self._clip_of.pop(seq - REMEMBERED_PIECES, None)
+        self._clip_of.pop(seq - REMEMBERED_PCM, None)
         return Pcm(
             session=self.name,
             epoch=self.epoch,
             seq=seq,
             pts=piece.pts,
             sample_rate=self._log.rate,
-            fps=self.choice.shape.fps,
-            clip_frames=self.choice.shape.frames,
-            avatar=self.choice.avatar,
-            pose=self.choice.pose,
+            fps=self.options.shape.fps,
+            clip_frames=self.options.shape.frames,
+            avatar=self.options.avatar,
+            pose=self.options.pose,
             flush=piece.flush,
             samples=piece.samples,
         )
 
     # ---- from the stages
 
-    def frame(self, frame: Frame, now: float) -> bool:
-        """A picture from an encoder; False for one of an older epoch or seen before, which is dropped."""
-        if frame.epoch != self.epoch or not self._order.frame(frame):
+    def add_frame(self, frame: Frame, now: float) -> bool:
+        """Take a frame from an encoder. False for one of an older epoch or seen before, which is dropped."""
+        if frame.epoch != self.epoch or not self._reorderer.add_frame(frame):
             self.duplicates += 1
             return False
-        self._last_frame = now
-        self._advance(now)
+        self._frame_at = now
+        self._play_ordered(now)
         return True
 
     def clip_complete(self, epoch: int, seq: int) -> bool:
         """Whether the encoder that sent this clip may forget it."""
-        return epoch < self.epoch or self._order.complete(seq)
+        return epoch < self.epoch or self._reorderer.complete(seq)
 
-    def failed(self, failed: Failed, now: float) -> None:
+    def clip_failed(self, failed: Failed, now: float) -> None:
         """A stage says that a clip will not come."""
         if failed.epoch != self.epoch:
             return
         if failed.fatal:
             self.fatal = BrowserError("failed", f"{failed.stage}: {failed.reason}")
-        elif self._skip(failed.seq, failed.reason):
-            self._advance(now)
+        elif self._skip_clip(failed.seq, failed.reason):
+            self._play_ordered(now)
 
-    def pushed_out(self, pcm: Pcm, now: float) -> None:
-        """The queue to the audio worker was full and gave up this piece: its clip cannot be made."""
+    def pcm_pushed_out(self, pcm: Pcm, now: float) -> None:
+        """The full queue to the audio workers dropped this message: its clip cannot be made."""
         if pcm.epoch == self.epoch and pcm.seq in self._clip_of:
             self._unsent_clips.add(self._clip_of[pcm.seq])
-            self.tick(now)
+            self.check_limits(now)
 
-    def tick(self, now: float) -> None:
-        """Give up clips that cannot come or that have been waited for too long."""
+    def check_limits(self, now: float) -> None:
+        """Give up clips that cannot come or are waited for too long, and a client that shows nothing."""
         for clip in [c for c in self._unsent_clips if self._log.complete(c)]:
             self._unsent_clips.discard(clip)
-            self._skip(clip, "overload: no audio worker took the sound")
-        while self._log.complete(self._order.next_seq):
-            waited, limit = self._waited(now)
-            if waited < limit or not self._skip(self._order.next_seq, f"not all there within {limit:g} s"):
+            self._skip_clip(clip, "overload: no audio worker took the sound")
+        while self._log.complete(self._reorderer.next_seq):
+            waited, limit = self._wait_for_next_clip(now)
+            reason = f"not complete within {limit:g} s"
+            if waited < limit or not self._skip_clip(self._reorderer.next_seq, reason):
                 break
-            self._advance(now)
-        self._advance(now)
+            self._play_ordered(now)
+        self._play_ordered(now)
         if self._player.stalled(now) > self.limits.shown:
             self.fatal = BrowserError(
-                "slow_client", f"nothing was shown for {self.limits.shown:g} s of what was sent"
+                "slow_client", f"the client showed none of its frames for {self.limits.shown:g} s"
             )
 
-    def _waited(self, now: float) -> tuple[float, float]:
+    def _wait_for_next_clip(self, now: float) -> tuple[float, float]:
         """How long the next clip has been waited for, and how long it may be."""
-        clip = self._order.next_seq
-        if self._order.overtaken:
+        clip = self._reorderer.next_seq
+        if self._reorderer.overtaken:
             if self._overtaken[0] != clip:
                 self._overtaken = clip, now
             return now - self._overtaken[1], self.limits.overtaken
-        # while pictures of this session come, the stages are slow and not stuck: their queues are short
-        return now - max(self._log.audio(clip).ended_at, self._last_frame), self.limits.clip
+        # While frames of this session come, the stages are slow and not stuck: their queues are short.
+        return now - max(self._log.audio(clip).ended_at, self._frame_at), self.limits.clip
 
-    def _skip(self, clip: int, why: str) -> bool:
-        if not self._order.fail(clip):
+    def _skip_clip(self, clip: int, why: str) -> bool:
+        if not self._reorderer.fail(clip):
             return False
-        self.failure = why
-        log.warning("session %s: the pictures of clip %d are skipped: %s", self.name, clip, why)
+        self.last_failure = why
+        logger.warning("session %s: the frames of clip %d are skipped: %s", self.name, clip, why)
         return True
 
-    def _advance(self, now: float) -> None:
-        for item in self._order.pop():
+    def _play_ordered(self, now: float) -> None:
+        """Move everything that is next in order from the reorderer to the player."""
+        for item in self._reorderer.pop():
             if isinstance(item, ClipBegins):
                 audio = self._log.audio(item.seq)
-                self._ended[item.seq] = audio.ended_at
+                self._unanswered[item.seq] = audio.ended_at
                 message = AudioMessage(
-                    audio.samples, self.epoch, item.seq, audio.pts, audio.position, item.pictures
+                    audio.samples, self.epoch, item.seq, audio.pts, audio.position, item.has_frames
                 )
-                self._player.push(Sound(message, audio), now)
-            elif isinstance(item, Picture):
+                self._player.push(ClipSound(message, audio), now)
+            elif isinstance(item, NextFrame):
                 f = item.frame
                 self._player.push(VideoMessage(f.jpeg, f.epoch, f.seq, f.index, f.count, f.pts), now)
             elif isinstance(item, ClipEnds):
@@ -274,41 +304,43 @@ class SessionCore:
                 self.clips_failed += item.missing > 0
                 self.clips_done += 1
                 self._log.release(item.seq)
-                self._ended.pop(item.seq - PLAYED_LATEST, None)
+                self._unanswered.pop(item.seq - REMEMBERED_CLIPS, None)
 
     # ---- to the client
 
-    def outgoing(self, now: float, room: bool) -> list[Outgoing]:
-        """Messages to send now. `room` False: the connection's buffer is full."""
+    def next_messages(self, now: float, room: bool) -> list[OutgoingMessage]:
+        """The messages to send now. `room` is False while the connection's buffer is full."""
         out = self._player.pull(now, room)
         for message in out:
-            if message.first_of is not None and message.first_of in self._ended:
-                delay = now - self._ended.pop(message.first_of)
+            if message.first_frame_of is not None and message.first_frame_of in self._unanswered:
+                delay = now - self._unanswered.pop(message.first_frame_of)
                 self.latency.add(delay)
                 self._first_frames.add(delay)
-            if message.picture:
+            if message.is_frame:
                 self.frames_sent += 1
                 self.frame_rate.add(now)
         return out
 
-    def wait_outgoing(self, now: float) -> float | None:
+    def seconds_until_message(self, now: float) -> float | None:
+        """Seconds until `next_messages` may give something by itself. None: only an event can change that."""
         return self._player.wait(now)
 
     @property
     def frames_late(self) -> int:
-        return self._player.clock.late_pictures
+        """Frames that arrived after their turn."""
+        return self._player.clock.late_frames
 
     @property
     def frames_dropped(self) -> int:
-        """Pictures that came but that the client was too slow for."""
+        """Frames that arrived, but that the client was too slow for."""
         return self._player.dropped
 
     @property
     def seconds_waiting(self) -> float:
-        """Sound that has come and is not yet on its way to the audio worker."""
+        """Seconds of speech that have come and are not yet on their way to the audio worker."""
         return self._input.waiting / self._log.rate
 
     @property
     def clips_waiting(self) -> int:
-        """Complete clips whose pictures have not all come."""
-        return self._log.clip - self._order.next_seq
+        """Complete clips whose frames have not all arrived."""
+        return self._log.clip - self._reorderer.next_seq

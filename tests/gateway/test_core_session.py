@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.audio_log import ClipShape
-from gateway.core.session import Choice, Limits, SessionCore
+from gateway.core.session import SessionCore, SessionLimits, SessionOptions
 from protocol.wire.browser import AudioMessage, BrowserError, Shown, decode_down
 from protocol.wire.messages import Failed, Frame
 
-CHOICE = Choice("ada", "calm", ClipShape(24, 12), 16000)
+CHOICE = SessionOptions("ada", "calm", ClipShape(24, 12), 16000)
 
 
 class Stages:
@@ -32,11 +32,11 @@ class Stages:
         for at, epoch, clip, fate in [entry for entry in self.due if entry[0] <= now]:
             self.due.remove((at, epoch, clip, fate))
             if fate == "fail":
-                self.core.failed(Failed("s", epoch, clip, "gpu_worker", "overload", False), now)
+                self.core.clip_failed(Failed("s", epoch, clip, "gpu_worker", "overload", False), now)
             elif fate == "come":
                 for index in range(12):
                     pts = clip * 8000 + index * 16000 // 24
-                    self.core.frame(Frame("s", epoch, clip, index, 12, pts, 8, 8, b"j"), now)
+                    self.core.add_frame(Frame("s", epoch, clip, index, 12, pts, 8, 8, b"j"), now)
 
 
 def run(core, sound, seconds, delay=lambda clip: 0.2, fate=lambda clip: "come", step=0.02, chunk=320):
@@ -44,16 +44,16 @@ def run(core, sound, seconds, delay=lambda clip: 0.2, fate=lambda clip: "come", 
     stages, sent, place, now = Stages(core), [], 0, 0.0
     while now < seconds:
         if place < len(sound):
-            core.hear(sound[place : place + chunk], now)
+            core.add_speech(sound[place : place + chunk], now)
             place += chunk
-        stages.take(core.work(now, 0), now, delay, fate)
+        stages.take(core.next_pcm(now, 0), now, delay, fate)
         stages.give(now)
-        core.tick(now)
-        for out in core.outgoing(now, True):
+        core.check_limits(now)
+        for out in core.next_messages(now, True):
             message = decode_down(out.data, core.version)
             sent.append((now, message))
-            if core.version == 2 and out.picture:
-                core.shown(Shown(message.epoch, message.seq, message.index), now)
+            if core.version == 2 and out.is_frame:
+                core.frame_shown(Shown(message.epoch, message.seq, message.index), now)
         now += step
     return sent
 
@@ -69,7 +69,7 @@ def test_sound_is_whole_and_pictures_in_order_whatever_happens(data):
     count = data.draw(st.integers(1, 30_000))
     fates = data.draw(st.lists(st.sampled_from(["come", "come", "fail", "never"]), min_size=5, max_size=5))
     delays = data.draw(st.lists(st.floats(0.0, 1.5), min_size=5, max_size=5))
-    core = SessionCore("s", version, CHOICE, Limits(clip=3.0, overtaken=2.0), 0.0)
+    core = SessionCore("s", version, CHOICE, SessionLimits(clip=3.0, overtaken=2.0), 0.0)
     sound = np.arange(count, dtype=np.float32) / count
     sent = run(core, sound, 12.0, lambda clip: delays[clip], lambda clip: fates[clip])
     assert np.array_equal(heard(sent), sound)
@@ -85,7 +85,7 @@ def test_sound_is_whole_and_pictures_in_order_whatever_happens(data):
 
 
 def test_latency_is_from_the_last_sample_to_the_first_picture():
-    core = SessionCore("s", 2, CHOICE, Limits(), 0.0)
+    core = SessionCore("s", 2, CHOICE, SessionLimits(), 0.0)
     run(core, np.zeros(48000, np.float32), 4.0, delay=lambda clip: 0.3)
     assert core.latency.figures("x")["x_p50"] == pytest.approx(0.3, abs=0.03)
     assert core.frames_late == 0
@@ -93,74 +93,74 @@ def test_latency_is_from_the_last_sample_to_the_first_picture():
 
 def test_a_clip_that_never_comes_is_given_up_sooner_when_later_ones_are_there():
     for speak, bound in ((24000, 3.2), (8000, 4.0)):
-        core = SessionCore("s", 2, CHOICE, Limits(clip=3.5, overtaken=2.0), 0.0)
+        core = SessionCore("s", 2, CHOICE, SessionLimits(clip=3.5, overtaken=2.0), 0.0)
         sent = run(core, np.ones(speak, np.float32), 6.0, fate=lambda clip: "never" if clip == 0 else "come")
         first = sent[0]
         assert first[0] == pytest.approx(bound, abs=0.1) and first[1].pictures is False
-        assert "not all there within" in core.failure
+        assert "not complete within" in core.last_failure
 
 
 def test_work_that_a_full_queue_gave_up_fails_its_clip():
-    core = SessionCore("s", 2, CHOICE, Limits(), 0.0)
-    core.hear(np.ones(12000, np.float32), 0.0)
-    works = core.work(0.0, 0)
-    core.pushed_out(works[0], 0.0)
-    out = [decode_down(message.data, 2) for message in core.outgoing(0.0, True)]
+    core = SessionCore("s", 2, CHOICE, SessionLimits(), 0.0)
+    core.add_speech(np.ones(12000, np.float32), 0.0)
+    works = core.next_pcm(0.0, 0)
+    core.pcm_pushed_out(works[0], 0.0)
+    out = [decode_down(message.data, 2) for message in core.next_messages(0.0, True)]
     assert len(out) == 1 and not out[0].pictures and len(out[0].samples) == 8000
-    core.pushed_out(works[1], 0.0)
-    assert core.outgoing(0.0, True) == []
-    core.hear(np.ones(4000, np.float32), 0.1)
-    core.work(0.1, 0)
-    core.tick(0.1)
-    assert len(core.outgoing(0.1, True)) == 1 and core.frames_lost == 24
+    core.pcm_pushed_out(works[1], 0.0)
+    assert core.next_messages(0.0, True) == []
+    core.add_speech(np.ones(4000, np.float32), 0.1)
+    core.next_pcm(0.1, 0)
+    core.check_limits(0.1)
+    assert len(core.next_messages(0.1, True)) == 1 and core.frames_lost == 24
 
 
 def test_pieces_grow_while_work_is_queued():
-    core = SessionCore("s", 2, CHOICE, Limits(), 0.0)
+    core = SessionCore("s", 2, CHOICE, SessionLimits(), 0.0)
     sizes = []
     for step in range(40):
-        core.hear(np.ones(80, np.float32), step * 0.005)
-        sizes += [len(pcm.samples) for pcm in core.work(step * 0.005, 9)]
+        core.add_speech(np.ones(80, np.float32), step * 0.005)
+        sizes += [len(pcm.samples) for pcm in core.next_pcm(step * 0.005, 9)]
     assert max(sizes) >= 1600 and len(sizes) <= 3
 
 
 def test_a_new_epoch_keeps_the_speech_that_was_not_in_a_clip_yet():
-    core = SessionCore("s", 2, CHOICE, Limits(), 0.0)
+    core = SessionCore("s", 2, CHOICE, SessionLimits(), 0.0)
     sound = np.arange(12000, dtype=np.float32) / 12000
-    core.hear(sound, 0.0)
-    core.work(0.0, 0)
-    core.restart(Choice("bruno", "calm", ClipShape(12, 6), 16000))
-    works = core.work(0.1, 0)
+    core.add_speech(sound, 0.0)
+    core.next_pcm(0.0, 0)
+    core.restart(SessionOptions("bruno", "calm", ClipShape(12, 6), 16000))
+    works = core.next_pcm(0.1, 0)
     assert [(w.epoch, w.avatar, w.fps, w.clip_frames, w.pts) for w in works] == [(1, "bruno", 12, 6, 0)]
     assert np.array_equal(works[0].samples, sound[8000:])
-    assert not core.frame(Frame("s", 0, 0, 0, 12, 0, 8, 8, b"j"), 0.1) and core.clip_complete(0, 0)
-    [flush] = [w for w in core.work(1.0, 0) if w.flush]
+    assert not core.add_frame(Frame("s", 0, 0, 0, 12, 0, 8, 8, b"j"), 0.1) and core.clip_complete(0, 0)
+    [flush] = [w for w in core.next_pcm(1.0, 0) if w.flush]
     for index in range(6):
-        core.frame(Frame("s", 1, 0, index, 6, flush.pts, 8, 8, b"j"), 1.1)
-    audio = decode_down(core.outgoing(1.1, True)[0].data, 2)
+        core.add_frame(Frame("s", 1, 0, index, 6, flush.pts, 8, 8, b"j"), 1.1)
+    audio = decode_down(core.next_messages(1.1, True)[0].data, 2)
     assert (audio.epoch, audio.position, len(audio.samples)) == (1, 8000, 4000)
 
 
 def test_a_sample_and_a_flush_again_and_again_cost_no_more_than_real_time():
-    core = SessionCore("s", 2, CHOICE, Limits(), 0.0)
+    core = SessionCore("s", 2, CHOICE, SessionLimits(), 0.0)
     clips = 0
     for step in range(1000):
-        core.hear(np.ones(1, np.float32), step * 0.01)
-        core.flush_soon()
-        clips += sum(pcm.flush for pcm in core.work(step * 0.01, 0))
+        core.add_speech(np.ones(1, np.float32), step * 0.01)
+        core.end_speech()
+        clips += sum(pcm.flush for pcm in core.next_pcm(step * 0.01, 0))
     assert clips <= (10 + 1) * 1.02 / 0.5 + 2
 
 
 def test_fatal_failures_and_stalled_clients_end_the_session():
-    core = SessionCore("s", 2, CHOICE, Limits(shown=1.0), 0.0)
-    core.failed(Failed("s", 0, 0, "gpu_worker", "broken", True), 0.0)
+    core = SessionCore("s", 2, CHOICE, SessionLimits(shown=1.0), 0.0)
+    core.clip_failed(Failed("s", 0, 0, "gpu_worker", "broken", True), 0.0)
     assert isinstance(core.fatal, BrowserError) and core.fatal.close_code == 1011
-    core = SessionCore("s", 2, CHOICE, Limits(shown=1.0), 0.0)
-    core.hear(np.ones(8000, np.float32), 0.0)
-    core.work(0.0, 0)
-    core.frame(Frame("s", 0, 0, 0, 12, 0, 8, 8, b"j"), 0.1)
-    core.outgoing(0.1, True)
-    core.tick(1.0)
+    core = SessionCore("s", 2, CHOICE, SessionLimits(shown=1.0), 0.0)
+    core.add_speech(np.ones(8000, np.float32), 0.0)
+    core.next_pcm(0.0, 0)
+    core.add_frame(Frame("s", 0, 0, 0, 12, 0, 8, 8, b"j"), 0.1)
+    core.next_messages(0.1, True)
+    core.check_limits(1.0)
     assert core.fatal is None
-    core.tick(1.2)
+    core.check_limits(1.2)
     assert core.fatal is not None and core.fatal.code == "slow_client"

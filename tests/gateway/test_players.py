@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.audio_log import ClipAudio, ClipShape
-from gateway.core.players import AckedPlayer, PacedPlayer, Sound
+from gateway.core.players import AckedPlayer, ClipSound, PacedPlayer
 from protocol.wire.browser import AudioMessage, Shown, VideoMessage, decode_down
 
 SHAPE = ClipShape(24, 12)
@@ -15,7 +15,7 @@ SHAPE = ClipShape(24, 12)
 
 def sound(seq, joined=True):
     samples = np.full(8000, seq, np.float32)
-    return Sound(
+    return ClipSound(
         AudioMessage(samples, 0, seq, SHAPE.pts(seq), seq * 8000),
         ClipAudio(seq, SHAPE.pts(seq), seq * 8000, samples, 0.0, joined),
     )
@@ -39,12 +39,12 @@ def test_version_1_sends_sound_then_pictures_at_their_times():
     player = PacedPlayer(SHAPE)
     push_clip(player, 0, 10.0)
     out = player.pull(10.0, True)
-    assert kinds(out, 1) == ["A", "V"] and out[1].first_of == 0
+    assert kinds(out, 1) == ["A", "V"] and out[1].first_frame_of == 0
     assert 0.041 < player.wait(10.0) < 0.042
     assert player.pull(10.04, True) == []
     assert len(player.pull(10.042, True)) == 1
     assert len(player.pull(10.5, True)) == 10
-    assert player.wait(10.5) is None and player.clock.late_pictures == 0
+    assert player.wait(10.5) is None and player.clock.late_frames == 0
 
 
 @given(st.lists(st.floats(0.0, 0.7), min_size=1, max_size=12))
@@ -66,15 +66,15 @@ def test_version_1_never_plays_early_and_keeps_half_a_second_a_clip(gaps):
     assert all(b - a >= 0.5 - 1e-6 for a, b in pairwise(starts))
 
 
-def test_a_late_clip_makes_late_pictures_and_a_pause_does_not():
+def test_a_late_clip_makes_late_frames_and_a_pause_does_not():
     player = AckedPlayer(SHAPE)
     push_clip(player, 0, 0.0, joined=False)
     push_clip(player, 1, 0.55)
-    assert player.clock.late_pictures == 0
+    assert player.clock.late_frames == 0
     push_clip(player, 2, 1.35)  # its turn was 1.05
-    assert player.clock.late_pictures == 8
+    assert player.clock.late_frames == 8
     push_clip(player, 3, 9.0, joined=False)
-    assert player.clock.late_pictures == 8
+    assert player.clock.late_frames == 8
 
 
 def test_version_1_bounds_its_delay_by_dropping_pictures_not_sound():
@@ -84,9 +84,9 @@ def test_version_1_bounds_its_delay_by_dropping_pictures_not_sound():
     out = []
     for step in range(400):
         out += player.pull(step * 0.01, True)
-    sounds = [int(decode_down(o.data, 1).samples[0]) for o in out if not o.picture]
+    sounds = [int(decode_down(o.data, 1).samples[0]) for o in out if not o.is_frame]
     assert sounds == list(range(6))
-    assert sum(o.picture for o in out) == 36 and player.dropped == 36
+    assert sum(o.is_frame for o in out) == 36 and player.dropped == 36
     assert player.pull(1.6, True) == []
 
 
@@ -113,10 +113,10 @@ def test_newest_pictures_win_for_a_slow_client():
     for seq in range(8):
         push_clip(player, seq, seq * 0.5)
         out += player.pull(seq * 0.5, True)
-    assert sum(o.picture for o in out) == 24
-    assert sum(not o.picture for o in out) == 8
+    assert sum(o.is_frame for o in out) == 24
+    assert sum(not o.is_frame for o in out) == 8
     assert player.dropped == 6 * 12 - 12
-    player.shown(Shown(0, 1, 11), 4.0)
+    player.frame_shown(Shown(0, 1, 11), 4.0)
     newest = [decode_down(o.data, 2) for o in player.pull(4.0, True)]
     assert {m.seq for m in newest} == {7}
 
@@ -124,11 +124,11 @@ def test_newest_pictures_win_for_a_slow_client():
 def test_bytes_in_flight_are_bounded():
     player = AckedPlayer(SHAPE, max_bytes=100_000)
     push_clip(player, 0, 0.0, size=50_000)
-    assert sum(o.picture for o in player.pull(0.0, True)) == 2
+    assert sum(o.is_frame for o in player.pull(0.0, True)) == 2
     assert player.in_flight_bytes < 100_000 + 50_000
-    player.shown(Shown(0, 0, 1), 0.1)
+    player.frame_shown(Shown(0, 0, 1), 0.1)
     assert player.in_flight_bytes == 0
-    assert sum(o.picture for o in player.pull(0.1, True)) == 2
+    assert sum(o.is_frame for o in player.pull(0.1, True)) == 2
 
 
 def test_sound_that_overtook_pictures_does_not_hide_their_acknowledgement():
@@ -136,11 +136,11 @@ def test_sound_that_overtook_pictures_does_not_hide_their_acknowledgement():
     push_clip(player, 0, 0.0)
     player.push(sound(1), 0.0)  # its pictures failed
     player.pull(0.0, True)
-    player.shown(Shown(0, 0, 11), 1.0)
+    player.frame_shown(Shown(0, 0, 11), 1.0)
     assert player.stalled(100.0) == 0.0 and player.in_flight_bytes == 32032
     push_clip(player, 2, 1.0)
     player.pull(1.0, True)
-    player.shown(Shown(0, 2, 11), 1.5)
+    player.frame_shown(Shown(0, 2, 11), 1.5)
     assert player.in_flight_bytes == 0
 
 
@@ -150,7 +150,7 @@ def test_a_client_that_shows_nothing_is_stalled_and_an_idle_one_is_not():
     push_clip(player, 0, 100.0)
     player.pull(100.0, True)
     assert player.stalled(104.0) == 4.0
-    player.shown(Shown(0, 0, 5), 105.0)
+    player.frame_shown(Shown(0, 0, 5), 105.0)
     assert player.stalled(106.0) == 1.0
-    player.shown(Shown(0, 0, 11), 106.0)
+    player.frame_shown(Shown(0, 0, 11), 106.0)
     assert player.stalled(900.0) == 0.0

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.reorder import ClipBegins, ClipEnds, Picture, Reorderer
+from gateway.core.reorder import ClipBegins, ClipEnds, NextFrame, Reorderer
 from protocol.wire.messages import Frame
 
 COUNT = 4
@@ -26,7 +26,7 @@ def test_any_order_with_duplicates_and_failures(data):
         if index < 0:
             assert order.fail(seq)
         else:
-            order.frame(frame(seq, index))
+            order.add_frame(frame(seq, index))
         out += order.pop()
     expected = []
     for seq in range(clips):
@@ -35,7 +35,7 @@ def test_any_order_with_duplicates_and_failures(data):
         else:
             expected += [
                 ClipBegins(seq, True),
-                *(Picture(frame(seq, i)) for i in range(COUNT)),
+                *(NextFrame(frame(seq, i)) for i in range(COUNT)),
                 ClipEnds(seq, 0),
             ]
     assert out == expected
@@ -44,28 +44,28 @@ def test_any_order_with_duplicates_and_failures(data):
 
 def test_pictures_go_out_as_they_come():
     order = Reorderer(COUNT, lambda seq: True)
-    assert order.frame(frame(0, 0))
-    assert order.pop() == [ClipBegins(0, True), Picture(frame(0, 0))]
-    assert order.frame(frame(0, 2))
+    assert order.add_frame(frame(0, 0))
+    assert order.pop() == [ClipBegins(0, True), NextFrame(frame(0, 0))]
+    assert order.add_frame(frame(0, 2))
     assert order.pop() == []
-    assert order.frame(frame(0, 1))
-    assert order.pop() == [Picture(frame(0, 1)), Picture(frame(0, 2))]
+    assert order.add_frame(frame(0, 1))
+    assert order.pop() == [NextFrame(frame(0, 1)), NextFrame(frame(0, 2))]
     assert not order.complete(0)
 
 
 def test_a_clip_that_fails_halfway_keeps_what_came_in_order():
     order = Reorderer(COUNT, lambda seq: True)
-    order.frame(frame(0, 0))
-    order.frame(frame(0, 2))
+    order.add_frame(frame(0, 0))
+    order.add_frame(frame(0, 2))
     order.fail(0)
-    assert order.pop() == [ClipBegins(0, True), Picture(frame(0, 0)), ClipEnds(0, 3)]
-    assert not order.frame(frame(0, 1))
+    assert order.pop() == [ClipBegins(0, True), NextFrame(frame(0, 0)), ClipEnds(0, 3)]
+    assert not order.add_frame(frame(0, 1))
 
 
 def test_frames_of_clips_never_asked_for_are_refused():
     order = Reorderer(COUNT, lambda seq: seq < 1)
-    assert not order.frame(frame(1, 0))
+    assert not order.add_frame(frame(1, 0))
     assert not order.fail(1)
-    order.frame(frame(0, 0))
-    assert not order.frame(frame(0, 1, count=9))
-    assert not order.frame(frame(0, 0))
+    order.add_frame(frame(0, 0))
+    assert not order.add_frame(frame(0, 1, count=9))
+    assert not order.add_frame(frame(0, 0))

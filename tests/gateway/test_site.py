@@ -10,8 +10,8 @@ import time
 import numpy as np
 import pytest
 
-from gateway.pictures import pose_svg
 from gateway.site import is_local, same_origin
+from gateway.thumbnails import pose_svg
 from protocol.process.settings import ROOT
 from tests.gateway.clients import client_v2
 from tests.gateway.conftest import Running, running

@@ -1,11 +1,11 @@
-"""How often something happens."""
+"""How often an event happens."""
 
 from __future__ import annotations
 
 from collections import deque
 
 
-class Rate:
+class EventRate:
     """Events a second over the last `span` seconds."""
 
     def __init__(self, span: float = 2.0) -> None:
@@ -13,13 +13,15 @@ class Rate:
         self._times: deque[float] = deque()
 
     def add(self, now: float) -> None:
+        """Count one event."""
         self._times.append(now)
-        self._trim(now)
+        self._forget_old(now)
 
-    def value(self, now: float) -> float:
-        self._trim(now)
+    def per_second(self, now: float) -> float:
+        """The rate at this moment."""
+        self._forget_old(now)
         return len(self._times) / self._span
 
-    def _trim(self, now: float) -> None:
+    def _forget_old(self, now: float) -> None:
         while self._times and self._times[0] <= now - self._span:
             self._times.popleft()

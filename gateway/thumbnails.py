@@ -1,4 +1,4 @@
-"""Small pictures of the avatars and poses, for the page: made once, when they are first asked for."""
+"""Small pictures of the avatars and poses for the page. Each is made when it is first asked for, and kept."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from protocol.model.assets import (
 )
 from protocol.process.settings import Settings
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 #: Longest side of an avatar's small picture, in pixels.
 MAX_SIDE = 512
@@ -31,8 +31,8 @@ MIN_SCORE = 0.3
 KEYFRAMES = 36
 
 
-class Pictures:
-    """Pictures by name, which are the GPU worker's names of the same files."""
+class Thumbnails:
+    """Thumbnails by name. The GPU worker names the same files alike."""
 
     def __init__(self, settings: Settings) -> None:
         self._avatars = _found(picture_files, avatar_paths(settings))
@@ -40,16 +40,16 @@ class Pictures:
         self._made: dict[tuple[str, str], bytes | None] = {}
 
     def avatar(self, name: str) -> bytes | None:
-        """PNG of an avatar, at most 512 pixels wide and high; None when there is none to show."""
-        return self._once("avatar", name, self._avatars, avatar_png)
+        """PNG of an avatar, at most 512 pixels wide and high. None when there is none to show."""
+        return self._made_once("avatar", name, self._avatars, avatar_png)
 
     def pose(self, name: str, live: bool) -> bytes | None:
-        """SVG of a pose's hands, moving if `live`; None when there is none to show."""
+        """SVG of a pose's hands, moving if `live`. None when there is none to show."""
         if live:
-            return self._once("live pose", name, self._poses, pose_svg)
-        return self._once("pose", name, self._poses, lambda path: pose_svg(path, 1))
+            return self._made_once("live pose", name, self._poses, pose_svg)
+        return self._made_once("pose", name, self._poses, lambda path: pose_svg(path, 1))
 
-    def _once(
+    def _made_once(
         self, kind: str, name: str, files: Mapping[str, Path], make: Callable[[Path], bytes]
     ) -> bytes | None:
         if name not in files:
@@ -57,18 +57,18 @@ class Pictures:
         if (kind, name) not in self._made:
             try:
                 self._made[kind, name] = make(files[name])
-            except Exception as error:  # decoders raise all kinds of things for damaged files
-                log.warning("no picture of %s %s: %s", kind, name, error)
+            except Exception as error:  # decoders raise errors of many kinds for damaged files
+                logger.warning("no picture of %s %s: %s", kind, name, error)
                 self._made[kind, name] = None
         return self._made[kind, name]
 
 
 def _found(find: Callable[[Sequence[Path]], Mapping[str, Path]], paths: Sequence[Path]) -> Mapping[str, Path]:
-    """The files by name; none where the GPU worker cannot use them either, which tells the user."""
+    """The files by name. None where the GPU worker cannot use them either: that worker tells the user."""
     try:
         return find(paths)
     except AssetError as error:
-        log.warning("no pictures to show: %s", error)
+        logger.warning("no pictures to show: %s", error)
         return {}
 
 
@@ -84,9 +84,14 @@ def avatar_png(path: Path) -> bytes:
 
 
 def pose_svg(path: Path, keyframes: int = KEYFRAMES) -> bytes:
-    """A figure with the pose's hands, moving through `keyframes` moments of the loop; 1 stands still.
+    """A figure with the pose's hands, as SVG.
 
-    Raises ValueError for what is no pose file.
+    Args:
+        path: a converted pose.
+        keyframes: moments of the loop that the hands move through. 1 stands still.
+
+    Raises:
+        ValueError: the file is not a pose.
     """
     with np.load(path, allow_pickle=False) as file:
         hands = np.asarray(file["hands"], np.float64)
@@ -119,7 +124,7 @@ def pose_svg(path: Path, keyframes: int = KEYFRAMES) -> bytes:
 
 
 def _hand_path(points: npt.NDArray[np.float64], seen: npt.NDArray[np.bool_]) -> str:
-    """All bones, whether seen or not: an animated path keeps its shape, so an unseen bone has no length."""
+    """All bones of a hand. A bone that is not seen has no length: an animated path must keep its parts."""
     place = np.clip(np.nan_to_num(points), -1, 2) * 100
     parts = []
     for a, b in BONES:
