@@ -21,12 +21,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from protocol.process.settings import ROOT, Settings, flags_of, load_settings
+from protocol.process.settings import Settings, flags_of, load_settings
 from scripts.fake_stages.face import FacePainter
 from scripts.fake_stages.workers import FakeBehaviour, FakeStages
 from scripts.run.child import die_with_parent
 from scripts.run.launch import base_url
 from scripts.run.rundir import RunDir, RunDirError, check_port_free
+from scripts.run.start import command_of
 
 READY_WITHIN = 20.0
 
@@ -69,10 +70,8 @@ def _serve(settings: Settings, painter: FacePainter, behaviour: FakeBehaviour) -
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    # The working folder may have packages of the same names; the settings' paths are absolute.
     gateway = subprocess.Popen(
-        [sys.executable, "-m", "gateway", *flags_of(settings)],
-        cwd=ROOT,
+        command_of(sys.executable, "gateway", *flags_of(settings)),
         preexec_fn=die_with_parent(os.getpid()),  # noqa: PLW1509 - there is one thread yet
     )
     try:

@@ -13,7 +13,6 @@ SHIPPED = ("protocol", "gateway", "audio_worker", "gpu_worker", "encoder_worker"
 #: Names that two classes have today. A rename takes its line out; the set is to be empty.
 DOUBLED = {
     "Batch",  # audio_worker.worker, demo.factory.train.denoiser
-    "Clip",  # gateway.core.reorder
     "Conditions",  # gpu_worker.denoiser.model.transformer, demo.factory.train.denoiser
     "Level",  # gpu_worker.denoiser.model.blocks, gpu_worker.fast.weights
     "Look",  # scripts.bench.host.clip_times, demo.factory.figure.face
