@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gateway.pictures import MAX_SIDE, Pictures, avatar_png
+from gateway.thumbnails import MAX_SIDE, Thumbnails, avatar_png
 from gpu_worker.avatars.store import AvatarStore, fitted_picture
 from gpu_worker.engine.passthrough import PassthroughEngine
 from protocol.model import assets
@@ -47,7 +47,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def test_both_know_the_same_names(settings: Settings) -> None:
-    pictures, info = Pictures(settings), PassthroughEngine(settings).info()
+    pictures, info = Thumbnails(settings), PassthroughEngine(settings).info()
     assert info["avatars"] == ["b", "c", "my_face__2_"]
     assert info["poses"] == ["rest", "wave_1"]
     store = AvatarStore(avatar_paths(settings), 8, 8, lambda p: p, size_of=lambda _: 1, budget=10)
@@ -67,7 +67,7 @@ def test_both_find_and_read_by_this_module(settings: Settings, monkeypatch: pyte
     monkeypatch.setattr(assets, "name_of", lambda path: f"named {path.stem}")
     store = AvatarStore(avatar_paths(settings), 8, 8, lambda p: p, size_of=lambda _: 1, budget=10)
     assert store.names == ["named c"]
-    pictures = Pictures(settings)
+    pictures = Thumbnails(settings)
     assert pictures.avatar("named c") is not None
     assert pictures.avatar("c") is None
     assert pictures.pose("named rest", live=False) is None
@@ -115,11 +115,11 @@ def test_a_picture_that_is_an_lfs_pointer(tmp_path: Path) -> None:
 
 def test_a_gateway_without_pictures_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     settings = replace(Settings(), reference_image=(tmp_path / "gone.png",))
-    assert Pictures(settings).avatar("gone") is None
+    assert Thumbnails(settings).avatar("gone") is None
     assert "gone.png: no such picture" in caplog.text
     assert pose_paths(settings)
 
 
 def test_reading_pictures_needs_no_torch() -> None:
-    code = "import sys, gateway.pictures; sys.exit('torch' in sys.modules)"
+    code = "import sys, gateway.thumbnails; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
