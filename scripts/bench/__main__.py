@@ -30,8 +30,8 @@ from scripts.run.managed import ManagedRun, RunError
 from scripts.talk.sound import SoundError, read_sound, synthetic_voice, write_wav
 
 PARTS = ("default", "hops", "plumbing", "capacity")
+#: Left out unless named: it starts the run four times.
 EXTRA = ("machines",)
-"""Not part of everything: it starts the run four times."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from scripts.run.poses import PoseError, convert_pose_folders
 from scripts.run.rundir import RunDir, RunDirError, check_port_free
 from scripts.run.runlog import RunLog
 from scripts.run.start import command_of
-from scripts.run.supervisor import Readiness, Stage, Supervisor
+from scripts.run.supervisor import Readiness, StageProcess, Supervisor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,7 +68,7 @@ def supervise(settings: Settings) -> int:
         log.close()
 
 
-def stage_list(settings: Settings) -> list[Stage]:
+def stage_list(settings: Settings) -> list[StageProcess]:
     """The processes of a run, upstream first: each gets the run's flags and its own ``--worker-index``."""
     flags = flags_of(settings)
     stages = []
@@ -76,7 +76,7 @@ def stage_list(settings: Settings) -> list[Stage]:
         for index in range(count):
             name = module if count == 1 else f"{module}.{index}"
             own = ["--worker-index", str(index)]  # after the run's flags: the later one counts
-            stages.append(Stage(name, command_of(sys.executable, module, *flags, *own)))
+            stages.append(StageProcess(name, command_of(sys.executable, module, *flags, *own)))
     return stages
 
 

@@ -25,7 +25,7 @@ WAITING_EVERY = 10.0
 
 
 @dataclass(slots=True)
-class Stage:
+class StageProcess:
     """A process to keep running. ``name`` is how the log and the messages call it."""
 
     name: str
@@ -51,7 +51,7 @@ class Supervisor:
 
     def __init__(
         self,
-        stages: Sequence[Stage],
+        stages: Sequence[StageProcess],
         log: RunLog,
         *,
         probe: Callable[[], Readiness] | None = None,
@@ -94,13 +94,13 @@ class Supervisor:
         if self._probe is not None and now >= self._next_probe:
             self._ask_ready(self._probe, now)
 
-    def _start(self, stage: Stage, now: float) -> None:
+    def _start(self, stage: StageProcess, now: float) -> None:
         stage.restart_at = None
         stage.child = Child(stage.name, stage.command, now)
         self._selector.register(stage.child.output, selectors.EVENT_READ, stage)
         self.log.stage_started(stage.name, stage.child.pid)
 
-    def _watch(self, stage: Stage, child: Child, now: float) -> None:
+    def _watch(self, stage: StageProcess, child: Child, now: float) -> None:
         status = child.status()
         if status is None or self._stop_reason:
             return
@@ -115,7 +115,7 @@ class Supervisor:
                 f" starting it again in {decision.delay:g} s"
             )
 
-    def _give_up(self, stage: Stage, decision: GiveUp) -> None:
+    def _give_up(self, stage: StageProcess, decision: GiveUp) -> None:
         self.failed = True
         self._stop_reason = f"{stage.name} gave up"
         lines = [f"{stage.name} {decision.reason}. Its last lines:"]
@@ -123,7 +123,7 @@ class Supervisor:
         for line in [*lines, f"Everything is stopped. The whole log: {self.log.path}"]:
             self.log.note(line)
 
-    def _forget(self, stage: Stage, child: Child) -> None:
+    def _forget(self, stage: StageProcess, child: Child) -> None:
         """Take the last output of an ended child and let go of it."""
         for line in child.read_lines(last=True):
             self.log.stage_line(stage.name, line)
@@ -142,7 +142,7 @@ class Supervisor:
             if isinstance(key.data, socket.socket):  # a signal woke us; its handler has run
                 key.data.recv(64)
                 continue
-            stage: Stage = key.data
+            stage: StageProcess = key.data
             if stage.child is None:
                 continue
             for line in stage.child.read_lines():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from scripts.run.rundir import RunDir
 from scripts.run.runlog import RunLog
-from scripts.run.supervisor import Readiness, Stage, Supervisor
+from scripts.run.supervisor import Readiness, StageProcess, Supervisor
 
 
 def main() -> int:
@@ -17,7 +17,7 @@ def main() -> int:
     ready_after = time.monotonic() + 0.2
     with RunDir(folder / "run", 1):
         log = RunLog(folder / "logs")
-        stages = [Stage(name, command) for name, command in json.loads(sys.argv[2])]
+        stages = [StageProcess(name, command) for name, command in json.loads(sys.argv[2])]
         return Supervisor(
             stages,
             log,

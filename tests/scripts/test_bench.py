@@ -11,13 +11,13 @@ from dataclasses import asdict, replace
 import pytest
 
 from scripts.bench import __main__ as bench
+from scripts.bench.common.processes import usage
 from scripts.bench.common.tools import cores, only_cores, table
 from scripts.bench.host import default as bench_default
 from scripts.bench.host import machines as bench_machines
-from scripts.bench.host.default import DefaultRun, Work
-from scripts.bench.host.machines import Machine, Shown
+from scripts.bench.host.default import DefaultRun, StageTimes
+from scripts.bench.host.machines import Machine, MachineRun
 from scripts.bench.host.pour import Poured, pour
-from scripts.run.processes import usage
 from scripts.talk.sound import synthetic_voice, write_wav
 from scripts.talk.stream_check import Report
 
@@ -29,7 +29,7 @@ REPORT = Report(
 )  # fmt: skip
 RUN = DefaultRun(
     report=asdict(REPORT),
-    work=[Work("gpu_worker", "denoise", 0.37, 0.4, 0.38)],
+    work=[StageTimes("gpu_worker", "denoise", 0.37, 0.4, 0.38)],
     cores=2,
     processor={"gpu_worker": 20.0, "gateway": 2.0, "encoder_worker": 8.0},
     resident={"gpu_worker": 900 << 20, "gateway": 50 << 20, "encoder_worker": 250 << 20},
@@ -90,7 +90,7 @@ def test_the_table_of_the_whole_pipeline() -> None:
 
 
 def test_a_machine_is_in_step_or_not() -> None:
-    shown = Shown(Machine("1 core", 1, ()), 12, "holds 12", "holds 12", REPORT, 0)
+    shown = MachineRun(Machine("1 core", 1, ()), 12, "holds 12", "holds 12", REPORT, 0)
     assert shown.in_step
     assert not replace(shown, report=replace(REPORT, behind_most=0.05)).in_step
     assert not replace(shown, report=replace(REPORT, problems=["frame 3 came twice"])).in_step

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from scripts.bench.host.clip_times import Look, Watch, summary
+from scripts.bench.host.clip_times import UsageRecorder, UsageSample, summary
 from scripts.run.managed import ROOT
 
 pytestmark = pytest.mark.process
@@ -34,10 +34,10 @@ def test_each_clip_has_a_line() -> None:
 
 
 def test_the_looks_around_an_interval() -> None:
-    watch = Watch(1)
-    watch.looks = [Look(float(second), {}, {}, second, 0) for second in range(5)]
-    assert [at.read for at in watch.between(1.5, 2.5)] == [1, 3]
-    assert [at.read for at in watch.between(-1.0, 9.0)] == [0, 4]
+    recorder = UsageRecorder(1)
+    recorder.samples = [UsageSample(float(second), {}, {}, second, 0) for second in range(5)]
+    assert [at.read for at in recorder.between(1.5, 2.5)] == [1, 3]
+    assert [at.read for at in recorder.between(-1.0, 9.0)] == [0, 4]
 
 
 def test_the_summary_tells_whether_computing_explains_the_latency() -> None:

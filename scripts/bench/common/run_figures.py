@@ -12,12 +12,13 @@ from scripts.run.managed import Samples
 from scripts.run.start import module_of
 
 PREFIX = "echomimic_stage_"
+#: Metrics of a stage's work on a clip.
 WORK = {
     "audio_worker": ("features_seconds",),
     "gpu_worker": ("prepare_seconds", "denoise_seconds"),
     "encoder_worker": ("first_frame_seconds", "clip_seconds"),
 }
-"""What a stage does for a clip, by its metrics."""
+#: Metrics of the work on a stage's device.
 GPU_WORK = {"gpu_worker": "denoise_seconds", "encoder_worker": "clip_seconds"}
 MEMORY = ("resident_bytes", "device_memory_bytes", "device_memory_peak_bytes", "device_memory_reserved_bytes")
 COUNTERS = (
@@ -27,8 +28,8 @@ COUNTERS = (
 
 
 @dataclass(frozen=True)
-class Work:
-    """One kind of work of one worker: how often, seconds together, and quantiles of the latest."""
+class WorkFigures:
+    """One kind of work of one worker: its count, its seconds together, and quantiles of the latest."""
 
     count: float
     total: float
@@ -45,7 +46,7 @@ class RunFigures:
     """Figures at a moment, or (`since`) of the time between two. Workers are named `stage/worker`."""
 
     at: float
-    work: dict[tuple[str, str], Work]
+    work: dict[tuple[str, str], WorkFigures]
     memory: dict[tuple[str, str], float]
     counters: dict[tuple[str, str], float]
     seconds: float = float("nan")
@@ -61,7 +62,7 @@ class RunFigures:
                     quantiles = [
                         _by_worker(samples, metric, stage, q).get(worker, 0.0) for q in ("0.5", "0.95")
                     ]
-                    work[worker, metric] = Work(count, total, *quantiles)
+                    work[worker, metric] = WorkFigures(count, total, *quantiles)
         memory: dict[tuple[str, str], float] = {}
         counters: dict[tuple[str, str], float] = {}
         for stage in WORK:
@@ -71,11 +72,11 @@ class RunFigures:
         return cls(time.monotonic(), work, memory, counters, late=late)
 
     def since(self, before: RunFigures) -> RunFigures:
-        """What happened after `before`; quantiles and memory stay the latest."""
+        """Figures of the time after `before`; quantiles and memory stay the latest."""
         work = {}
         for key, now in self.work.items():
-            then = before.work.get(key, Work(0, 0, 0, 0))
-            work[key] = Work(now.count - then.count, now.total - then.total, now.median, now.p95)
+            then = before.work.get(key, WorkFigures(0, 0, 0, 0))
+            work[key] = WorkFigures(now.count - then.count, now.total - then.total, now.median, now.p95)
         counters = {key: value - before.counters.get(key, 0.0) for key, value in self.counters.items()}
         return RunFigures(self.at, work, self.memory, counters, self.at - before.at, self.late - before.late)
 

@@ -1,4 +1,4 @@
-"""What the parts of the benchmark share."""
+"""Helpers of the benchmark's parts: machine, cores, a run on some of them, speaking to it, tables."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from scripts.bench.common.processes import Usage, machine_busy, usage
 from scripts.run.managed import ROOT, ManagedRun, RunError
-from scripts.run.processes import Usage, machine_busy, usage
 
+#: Cores in use by all stages together under which they have nothing more to do.
 SETTLED = 0.15
-"""Cores in use by all stages together under which they have nothing more to do."""
 
+#: Share of the cores that other processes, the client among them, may use beside a measurement.
 NOISY = 0.15
-"""Share of the cores that other processes may use beside a measurement, the client among them."""
 
 
-class Others:
-    """Around a measurement: what these processes used and what the rest of the machine did meanwhile.
+class UsageMeter:
+    """Measures what some processes, and the rest of the machine, use while its `with` block runs."""
 
-    Afterwards `spent` has processor seconds by stage, `after` what they hold, `cores` what others used.
-    """
-
+    #: Processor seconds of the processes, by stage.
     spent: dict[str, float]
+    #: Use of the processes at the end of the block, their memory included.
     after: Usage
-    cores: float
+    #: Cores that all other processes of the machine used.
+    other_cores: float
 
     def __init__(self, pids: Sequence[int]) -> None:
         self._pids = pids
 
-    def __enter__(self) -> Others:
+    def __enter__(self) -> UsageMeter:
         self._used, self._busy, self._began = usage(self._pids), machine_busy(), time.monotonic()
         return self
 
@@ -44,7 +44,7 @@ class Others:
         self.after = usage(self._pids)
         self.spent = self.after.spent_since(self._used)
         busy, wall = machine_busy() - self._busy, time.monotonic() - self._began
-        self.cores = max(0.0, (busy - sum(self.spent.values())) / wall)
+        self.other_cores = max(0.0, (busy - sum(self.spent.values())) / wall)
 
 
 def machine() -> str:

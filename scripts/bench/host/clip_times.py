@@ -1,8 +1,9 @@
 """Where the time of each clip goes: `python -m scripts.bench.host.clip_times [--cores 1] [flags of the run]`.
 
-For each clip, from its last sample sent to its first picture received: what each stage computed and how
-long it waited for a core (the kernel's own count), pages read from disk, and time that the host took from
-this machine. A clip late because of more work, a slow or shared core, the disk or the host looks different.
+Each clip is measured from its last sample sent to its first picture received. Its line has the time that each
+stage computed and waited for a core (the kernel's own count), the pages read from disk, and the time that the
+host took from this machine. So it shows whether a late clip had more work, a slow or shared core, or waited
+for the disk or the host.
 """
 
 from __future__ import annotations
@@ -18,21 +19,22 @@ from pathlib import Path
 
 import numpy as np
 
+from scripts.bench.common.processes import family, machine_stolen, pages_read
 from scripts.bench.common.tools import machine, run_on, table, warm_up
 from scripts.bench.gpu.live import speech
 from scripts.bench.host.default import WORK
 from scripts.run.managed import ManagedRun
-from scripts.run.processes import TICKS, family, pages_read
 from scripts.talk.live import Plan, hold, server_info
 from scripts.talk.sound import read_sound, write_wav
 
+#: Seconds between two samples.
 EVERY = 0.02
 STAGES = ("gateway", *WORK)
 
 
 @dataclass(frozen=True)
-class Look:
-    """At `time`: milliseconds computed and waited by stage, pages read from disk, milliseconds stolen."""
+class UsageSample:
+    """Counts up to `time`: milliseconds computed and waited by stage, pages read, milliseconds stolen."""
 
     time: float
     computed: dict[str, float]
@@ -40,16 +42,19 @@ class Look:
     read: int
     stolen: int
 
-    def since(self, before: Look) -> Look:
-        """What has been added since `before`."""
+    def since(self, before: UsageSample) -> UsageSample:
+        """The difference to `before`."""
         computed, waited = (
             {stage: now - then[stage] for stage, now in after.items()}
             for after, then in ((self.computed, before.computed), (self.waited, before.waited))
         )
-        return Look(before.time, computed, waited, self.read - before.read, self.stolen - before.stolen)
+        return UsageSample(
+            before.time, computed, waited, self.read - before.read, self.stolen - before.stolen
+        )
 
 
-def look(processes: list[tuple[int, str]]) -> Look:
+def take_sample(processes: list[tuple[int, str]]) -> UsageSample:
+    """The counts of these processes (id and stage) now."""
     computed, waited, read = dict.fromkeys(STAGES, 0.0), dict.fromkeys(STAGES, 0.0), 0
     for pid, stage in processes:
         if stage not in computed:
@@ -62,41 +67,46 @@ def look(processes: list[tuple[int, str]]) -> Look:
                 continue
             computed[stage] += int(ran) / 1e6
             waited[stage] += int(queued) / 1e6
-    stolen = int(Path("/proc/stat").read_text().split("\n", 1)[0].split()[8])
-    return Look(time.monotonic(), computed, waited, read, stolen * 1000 // TICKS)
+    return UsageSample(time.monotonic(), computed, waited, read, round(machine_stolen() * 1000))
 
 
-class Watch(threading.Thread):
-    """Looks at the run's processes `EVERY` seconds until it is stopped."""
+class UsageRecorder(threading.Thread):
+    """Samples the use of a run's processes every `EVERY` seconds until it is stopped."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
         self._processes = family(pid)
         self._stop_asked = threading.Event()
-        self.looks: list[Look] = []
+        self.samples: list[UsageSample] = []
 
     def run(self) -> None:
         while not self._stop_asked.wait(EVERY):
-            self.looks.append(look(self._processes))
+            self.samples.append(take_sample(self._processes))
 
     def stop(self) -> None:
+        """Take no more samples, and wait for the last one."""
         self._stop_asked.set()
         self.join()
 
-    def between(self, begin: float, end: float) -> tuple[Look, Look]:
-        """The looks around an interval."""
-        times = [at.time for at in self.looks]
+    def between(self, begin: float, end: float) -> tuple[UsageSample, UsageSample]:
+        """The samples around an interval."""
+        times = [at.time for at in self.samples]
         first, last = np.searchsorted(times, [begin, end])
-        return self.looks[max(0, int(first) - 1)], self.looks[min(int(last), len(times) - 1)]
+        return self.samples[max(0, int(first) - 1)], self.samples[min(int(last), len(times) - 1)]
 
 
-def row(number: int, latency: float, used: Look) -> tuple[str, ...]:
+def row(number: int, latency: float, used: UsageSample) -> tuple[str, ...]:
+    """A clip's line of the table; `latency` in seconds."""
     parts = [f"{used.computed[stage]:.0f}+{used.waited[stage]:.0f}" for stage in STAGES]
     return str(number), f"{1e3 * latency:.0f} ms", *parts, str(used.read), f"{used.stolen} ms"
 
 
 def summary(rows: list[tuple[float, float]]) -> str:
-    """rows: (latency in seconds, computed in milliseconds) of each clip."""
+    """The last line: how far the clips' computing explains their latency.
+
+    Args:
+        rows: latency in seconds and time computed in milliseconds, of each clip.
+    """
     latency, computed = (np.array(column) for column in zip(*rows, strict=True))
     together = np.corrcoef(latency, computed)[0, 1]
     median, most = 1e3 * np.median(latency), 1e3 * latency.max()
@@ -127,14 +137,14 @@ def main() -> int:
 
 
 def spoken(run: ManagedRun, wav: Path) -> list[str]:
-    """Speaks once; a table with a line a clip, and what it comes to."""
+    """Speak once; returns a table with a line for each clip, and the summary."""
     fps = int(server_info(run.url)["fps"])
-    watch = Watch(run.process.pid)
-    watch.start()
+    recorder = UsageRecorder(run.process.pid)
+    recorder.start()
     try:
         check = asyncio.run(hold(run.url, Plan(read_sound(wav), version=2), fps, 0))
     finally:
-        watch.stop()
+        recorder.stop()
     head = (
         "clip",
         "latency",
@@ -144,7 +154,7 @@ def spoken(run: ManagedRun, wav: Path) -> list[str]:
     )
     lines, figures = [head], []
     for number, (sent, came) in enumerate(check.clip_times()):
-        before, after = watch.between(sent, came)
+        before, after = recorder.between(sent, came)
         used = after.since(before)
         lines.append(row(number, came - sent, used))
         figures.append((came - sent, sum(used.computed.values())))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.bench.common.tools import NOISY, Others, cores, ms, speak, table, warm_up
+from scripts.bench.common.tools import NOISY, UsageMeter, cores, ms, speak, table, warm_up
 from scripts.bench.host.pour import Poured, pour
 from scripts.run.managed import ManagedRun, Samples
 
@@ -22,8 +22,8 @@ MOST_RTF, MOST_LATENCY, MOST_MEMORY = 0.8, 0.6, 3e9
 
 
 @dataclass(frozen=True)
-class Work:
-    """Seconds a clip takes in one stage."""
+class StageTimes:
+    """Seconds that a clip takes in one stage, for the work that `what` names."""
 
     stage: str
     what: str
@@ -43,7 +43,7 @@ class DefaultRun:
     """
 
     report: dict[str, Any]
-    work: list[Work]
+    work: list[StageTimes]
     cores: int
     processor: dict[str, float]
     resident: dict[str, int]
@@ -79,22 +79,22 @@ def measure_default(wav: Path, flags: Sequence[str], *, poured_seconds: float = 
         warm_up(run, wav, bound=60.0)
         pids = [run.process.pid]
         before = run.metrics()
-        with Others(pids) as used:
+        with UsageMeter(pids) as meter:
             (report,) = speak(run, wav)
         time.sleep(1.0)  # stages tell their figures twice a second
         after = run.metrics()
     work = [_work(before, after, stage, *kind) for stage, kind in WORK.items()]
     poured = pour(wav, poured_seconds, flags) if poured_seconds else None
     return DefaultRun(
-        report, work, cores(), used.spent, used.after.resident, used.after.proportional, used.cores,
+        report, work, cores(), meter.spent, meter.after.resident, meter.after.proportional, meter.other_cores,
         run.ready_in, poured,
     )  # fmt: skip
 
 
-def _work(before: Samples, after: Samples, stage: str, what: str, metric: str) -> Work:
+def _work(before: Samples, after: Samples, stage: str, what: str, metric: str) -> StageTimes:
     name = f"echomimic_stage_{metric}"
     median, p99 = (_quantile(after, name, stage, quantile) for quantile in ("0.5", "0.99"))
-    return Work(stage, what, median, p99, _mean(before, after, name, stage))
+    return StageTimes(stage, what, median, p99, _mean(before, after, name, stage))
 
 
 def lines(run: DefaultRun) -> list[str]:

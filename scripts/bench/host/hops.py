@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import zmq
@@ -23,8 +22,8 @@ from protocol.hop.results import ResultClient, ResultServer
 from protocol.hop.server import HopServer
 from protocol.wire.clock import SAMPLE_RATE
 from protocol.wire.messages import Clip, Frame, Latents, Pcm
+from scripts.run.managed import ROOT, RunError
 
-ROOT = Path(__file__).resolve().parents[3]
 FRAMES = 12
 rng = np.random.default_rng(0)
 
@@ -40,7 +39,11 @@ class HopFigures:
 
 
 def measure_hops(count: int = 400, *, latent_side: int = 32) -> list[HopFigures]:
-    """Measure all four hops with `count` messages each; `latent_side` is the picture's eighth."""
+    """Measure all four hops with `count` messages each; `latent_side` is the picture's eighth.
+
+    Raises:
+        RunError: a message did not arrive.
+    """
     pcm = rng.uniform(-1, 1, 320).astype(np.float32)
     tokens = rng.normal(size=(FRAMES, 50, 384)).astype(np.float16)
     latents = rng.normal(size=(FRAMES, 4, latent_side, latent_side)).astype(np.float16)
@@ -87,7 +90,7 @@ def _measure_down(
                 next_at = now + 0.005
         server.close()
         context.destroy(linger=0)
-        return _figures(name, size, _child_times(child))
+        return _figures(name, size, _child_times(child), count)
 
 
 def _measure_results(jpeg: bytes, count: int) -> HopFigures:
@@ -108,12 +111,12 @@ def _measure_results(jpeg: bytes, count: int) -> HopFigures:
         child.communicate(timeout=30)
         server.close()
         context.destroy(linger=0)
-        return _figures("results", len(jpeg), times)
+        return _figures("results", len(jpeg), times, count)
 
 
-def _figures(name: str, size: int, times: list[float]) -> HopFigures:
-    if not times:
-        raise RuntimeError(f"hop {name}: nothing arrived")
+def _figures(name: str, size: int, times: list[float], count: int) -> HopFigures:
+    if len(times) != count:
+        raise RunError(f"hop {name}: {len(times)} of {count} messages arrived")
     return HopFigures(name, size, float(np.median(times)), float(np.percentile(times, 99)))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from scripts.bench.common.tools import NOISY, Others, cores, ms, run_on, table, warm_up
+from scripts.bench.common.tools import NOISY, UsageMeter, cores, ms, run_on, table, warm_up
 from scripts.run.managed import RunError
 from scripts.talk.live import ClientError, Plan, server_info
 from scripts.talk.live import speak as talk
@@ -23,8 +23,8 @@ from scripts.talk.sound import read_sound
 from scripts.talk.stream_check import Report
 
 CHOSEN = re.compile(r"new sessions get (\d+) fps: (.*)")
+#: Seconds that a picture may be from its sound: lip-sync tolerances begin there (EBU R37).
 IN_STEP = 0.04
-"""Seconds that a picture may be from its sound: lip-sync tolerances begin there (EBU R37)."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,11 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What a run on it showed. `log`: its line on the rate; `page`: the notice a page displays, or "".
+class MachineRun:
+    """Figures and texts of a run on one machine.
 
-    `lost`: frames given up. `others`: cores that all else used meanwhile, the client among it.
+    `log` is the run's line on the frame rate, and `page` the notice on the page ("" for none). `lost` counts
+    frames given up. `others` is the number of cores that all other processes used, the client among them.
     """
 
     machine: Machine
@@ -59,7 +60,7 @@ class Shown:
 
 
 def machines() -> list[Machine]:
-    """The machines to try: this one, and what is left of it."""
+    """The machines to try: this one, and this one with fewer cores or without bfloat16."""
     plain = ("--dtype", "float32")
     every = f"{cores()} cores"
     return [
@@ -70,18 +71,18 @@ def machines() -> list[Machine]:
     ]
 
 
-def try_machine(machine: Machine, wav: Path, flags: Sequence[str]) -> Shown:
+def try_machine(machine: Machine, wav: Path, flags: Sequence[str]) -> MachineRun:
     """Start the run on it and speak `wav` in real time."""
     with run_on(machine.cores, *machine.flags, *flags) as run:
         try:
             warm_up(run, wav)
             info = server_info(run.url)
             plan = Plan(read_sound(wav), version=2)
-            with Others([run.process.pid]) as others:
+            with UsageMeter([run.process.pid]) as meter:
                 report = asyncio.run(talk(run.url, plan, int(info["fps"]), 0))
-            return _shown(machine, run.log(), info, plan.texts, report, others.cores)
+            return _shown(machine, run.log(), info, plan.texts, report, meter.other_cores)
         except (ClientError, RunError) as error:
-            return Shown(machine, 0, _log_line(run.log())[1], "", None, 0, failure=str(error))
+            return MachineRun(machine, 0, _log_line(run.log())[1], "", None, 0, failure=str(error))
 
 
 def _shown(
@@ -91,12 +92,12 @@ def _shown(
     texts: list[dict[str, Any]],
     report: Report,
     others: float,
-) -> Shown:
+) -> MachineRun:
     notices = [text["notice"] for text in texts if text.get("notice")]
     status = [text for text in texts if text.get("type") == "status"]
     lost = status[-1]["frames_lost"] + status[-1]["frames_dropped"] if status else 0
     page = notices[-1] if notices else str(info.get("notice", ""))
-    return Shown(machine, report.fps, _log_line(log)[1], page, report, int(lost), others)
+    return MachineRun(machine, report.fps, _log_line(log)[1], page, report, int(lost), others)
 
 
 def _log_line(log: str) -> tuple[int, str]:
@@ -104,8 +105,8 @@ def _log_line(log: str) -> tuple[int, str]:
     return (int(found[-1][0]), found[-1][1]) if found else (0, "")
 
 
-def lines(results: Sequence[Shown]) -> list[str]:
-    """A table, and under it what each said."""
+def lines(results: Sequence[MachineRun]) -> list[str]:
+    """A table, and under it the texts of each run."""
     rows = [("machine", "fps chosen", "received", "late", "lost", "median", "most behind", "in step")]
     for shown in results:
         report = shown.report

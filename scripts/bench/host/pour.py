@@ -26,17 +26,17 @@ from protocol.hop.server import HopServer
 from protocol.process.settings import Settings, load_settings
 from protocol.wire.clock import FULL_RATE, SAMPLE_RATE, frames_of_clip, pts_of_clip
 from protocol.wire.messages import ClipKey, Close, Failed, Frame, Pcm, Status
+from scripts.bench.common.processes import usage
 from scripts.run.child import die_with_parent
 from scripts.run.launch import stage_list
 from scripts.run.managed import ROOT, RunError
 from scripts.run.poses import convert_pose_folders
-from scripts.run.processes import usage
 from scripts.talk.sound import read_sound
 
+#: Clips: one that Whisper hears, one prepared, one denoised, one decoded. None of the queues overflows.
 UNDER_WAY = 4
-"""Clips: one that Whisper hears, one prepared, one denoised, one decoded. None of the queues overflows."""
+#: Clips before time is taken: they fill the pipeline, and the first of a process are not typical.
 FIRST = 8
-"""Clips before time is taken: they fill the pipeline, and the first of a process are not typical."""
 CHUNK = 320  # samples: 20 ms, as a browser sends it
 GREETING = 1.0
 PATIENCE = 60.0
