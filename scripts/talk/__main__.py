@@ -95,7 +95,8 @@ def save_animation(path: Path, jpegs: Sequence[bytes], fps: int) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="scripts.talk", description=(__doc__ or "").split("\n\n")[0])
+    about = (__doc__ or "").split("\n\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m scripts.talk", description=about)
     parser.add_argument("wav", nargs="?", type=Path, help="sound file (default: six synthetic seconds)")
     parser.add_argument("--url", default="http://127.0.0.1:8080", help="the gateway (default %(default)s)")
     parser.add_argument("--v2", action="store_true", help="speak version 2 of the wire (default: version 1)")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
@@ -111,8 +113,24 @@ def test_sound_is_poured_through_real_stages(tmp_path) -> None:
     assert 0 < poured.wall < 1.0 and poured.processor > 0
 
 
-def test_a_quick_run_prints_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench.main(["--quick", "--only", "default", "--passthrough"]) == 0
+def test_figures_become_json_that_every_reader_takes() -> None:
+    assert bench.without_nan({"a": [float("nan"), 1.0, (2, "x")]}) == {"a": [None, 1.0, [2, "x"]]}
+
+
+def test_a_part_that_does_not_exist_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        bench.main(["--only", "hops,speed"])
+    assert "no part speed" in capsys.readouterr().err
+
+
+def test_a_quick_run_prints_the_tables(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    assert bench.main(["--quick", "--only", "default", "--json", str(file), "--passthrough"]) == 0
+    figures = json.loads(file.read_text())
+    run = figures["default"]
+    assert set(figures) == {"machine", "date", "default"}
+    assert run["rtf"] == pytest.approx(sum(run["processor"].values()) / run["report"]["seconds"] / cores())
+    assert run["report"]["fps"] == 24 and run["poured"]["clips"] > 0 and run["targets"]["rtf"] == 0.8
     out = capsys.readouterr().out
     for part in ("gateway", "supervisor", "Whisper features", "RTF", "memory of all stages", "24 fps"):
         assert part in out, part

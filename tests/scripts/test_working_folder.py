@@ -131,7 +131,7 @@ def test_a_module_is_run_with_its_arguments(module: str, hostile: Path) -> None:
         [sys.executable, START, module, "--help"], cwd=hostile, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("usage: ")
+    assert done.stdout.startswith(f"usage: python -m {module} ")
 
 
 def test_the_state_folder_follows_the_environment(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from demo.factory.evaluate.table import Section
 from protocol.wire.clock import FULL_RATE
 from scripts.bench.host.default import MOST_LATENCY, MOST_MEMORY, MOST_RTF, DefaultRun, measure_default
-from scripts.bench.host.machines import IN_STEP, Shown, machines, try_machine
+from scripts.bench.host.machines import IN_STEP, MachineRun, machines, try_machine
 
 
 def run(wav: Path, flags: Sequence[str], poured_seconds: float) -> Section:
@@ -73,7 +73,7 @@ def run_machines(wav: Path, flags: Sequence[str]) -> Section:
     return section
 
 
-def _machine_rows(section: Section, shown: Shown) -> None:
+def _machine_rows(section: Section, shown: MachineRun) -> None:
     name, report = shown.machine.name, shown.report
     if report is None:
         section.judged(f"{name}: rate chosen", "none", "24, 12 or 8 fps", False, shown.failure)
