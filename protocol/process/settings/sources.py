@@ -85,6 +85,7 @@ class _SettingsParser(argparse.ArgumentParser):
 
 def _command_line_parser() -> argparse.ArgumentParser:
     parser = _SettingsParser(
+        prog=_program_name(),
         # only the flags that were given, so that a variable is not hidden by a flag's default
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
@@ -95,6 +96,12 @@ def _command_line_parser() -> argparse.ArgumentParser:
     for name in _FIELDS:
         _add_flag(parser, name)
     return parser
+
+
+def _program_name() -> str | None:
+    """`python -m NAME` where a package runs as the program, for its help; else None: argparse chooses."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return None if spec is None else f"python -m {spec.name.removesuffix('.__main__')}"
 
 
 def _add_flag(parser: argparse.ArgumentParser, name: str) -> None:
