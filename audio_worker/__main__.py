@@ -1,17 +1,18 @@
-"""`python -m audio_worker`: settings → sockets → worker → run."""
+"""`python -m audio_worker`: read the settings, connect the sockets, run the worker."""
 
 from protocol.model.hardware.gpu_allocator import use_expandable_segments
 from protocol.model.hardware.threads import let_waiting_threads_sleep
 from protocol.process.settings import settings_from_command_line
 from protocol.process.stage import Stage
 
+#: Chunks of speech that may be under way. They are small, and acknowledged as soon as the ring has them.
 PCM_CREDIT = 16
-"""Chunks are small and acknowledged as soon as they are in the ring."""
+#: Clips of one session that may wait for a GPU worker. The oldest one more than that is given up.
 MAX_PENDING = 2
-"""Clips of one session that wait for a GPU worker; what exceeds it is given up, oldest first."""
 
 
 def main() -> None:
+    """Run an audio worker until it is told to stop."""
     settings = settings_from_command_line()
     let_waiting_threads_sleep()
     use_expandable_segments()

@@ -1,9 +1,8 @@
-"""Audio tokens of clips: Whisper features of a batch of windows, and the part each frame attends to."""
+"""Audio tokens of clips: Whisper's features of a batch of windows, and each frame's choice from them."""
 
 from __future__ import annotations
 
 import functools
-import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,19 +23,20 @@ from protocol.process.settings import Settings
 from protocol.wire.clock import pts_of_clip
 from protocol.wire.messages import Array16, InfoValue
 
-log = logging.getLogger(__name__)
-
 
 class FeatureExtractor:
-    """Whisper and the gather behind it.
+    """Whisper, and the gathering of each frame's tokens from its features.
 
     Args:
-        path: weights, see `whisper.load_whisper`.
-        window: "short" or "padded".
+        path: Whisper's weights, see `whisper.load_whisper`.
+        window: "short" or "padded", see `whisper.SpeechEncoder`.
         margin: video frames of context on each side of a frame.
-        device: where the encoder runs.
-        dtype: its arithmetic; the spectrogram is float32 always.
+        device: device of the encoder.
+        dtype: arithmetic of the encoder. The spectrogram is always in float32.
         adapter: corrections to the weights, see `adapter.apply_adapter`.
+
+    Raises:
+        CheckpointError: weights or corrections cannot be used; names file and key.
     """
 
     def __init__(
@@ -58,10 +58,14 @@ class FeatureExtractor:
 
     @classmethod
     def load(cls, config: ModelConfig, settings: Settings) -> FeatureExtractor:
-        """As the configuration and the settings say; sets the number of torch's threads."""
+        """Load what configuration and settings name, and set the number of torch's threads.
+
+        Raises:
+            CheckpointError: weights or corrections cannot be used; names file and key.
+        """
         window = window_of(config)
         device = whisper_device(settings, window)
-        # the short window takes one thread 4 % of a clip's time: more would only disturb the denoiser
+        # The short window takes one thread 4 % of a clip's time. More threads would disturb the denoiser.
         torch.set_num_threads(1 if window == "short" and not settings.threads else thread_count(settings))
         dtype = choose_dtype(settings, device)
         adapter = config.audio_adapter_path
@@ -69,13 +73,24 @@ class FeatureExtractor:
 
     @torch.inference_mode()
     def tokens(self, clips: Sequence[DueClip]) -> list[Array16]:
-        """For each clip its tokens, float16 (frames, (2·margin+1)·2·5, 384), position-major."""
+        """Compute the tokens of clips together.
+
+        Returns:
+            For each clip float16 (frames, (2·margin+1)·2·5, 384): for each position its five states.
+        """
         pcm = torch.from_numpy(np.stack([clip.samples for clip in clips]))
         features = self._encoder.features(pcm).cpu()
         return [self._gather(clip, row) for clip, row in zip(clips, features, strict=True)]
 
     def warm_up(self, batch: int) -> float:
-        """Run every batch size up to `batch` once; seconds for one clip once warm."""
+        """Run the encoder until it is warm.
+
+        Args:
+            batch: largest batch that is served. On a GPU each size up to it runs once.
+
+        Returns:
+            Seconds that one clip takes.
+        """
         silence = np.zeros(WINDOW, np.float32)
         clip = DueClip("warm-up", 0, 0, 0, 24, 12, "none", "none", silence, 0.0)
         sizes = range(1, batch + 1) if self.device.type == "cuda" else (1,)
@@ -86,13 +101,14 @@ class FeatureExtractor:
         return taken
 
     def facts(self) -> dict[str, InfoValue]:
-        """What Status says of it."""
+        """Device, dtype, window and margin, for Status."""
         return {
             "device": str(self.device), "dtype": dtype_name(self.dtype),
             "window": self._encoder.window, "margin": self.margin,
         }  # fmt: skip
 
     def describe(self) -> str:
+        """The facts in one line, for the log."""
         return ", ".join(f"{name} {value}" for name, value in self.facts().items())
 
     def _gather(self, clip: DueClip, features: torch.Tensor) -> Array16:
@@ -103,7 +119,7 @@ class FeatureExtractor:
 
 @functools.lru_cache(maxsize=16)  # one for each kind of clip that the sessions ask for
 def clip_positions(clip_frames: int, fps: int, margin: int) -> torch.Tensor:
-    """Feature positions each frame of a clip attends to, (frames, (2·margin+1)·2) int64.
+    """Feature positions that each frame of a clip attends to, (frames, (2·margin+1)·2) int64.
 
     The clip is the end of the 1.5 s window, so its first frame is not at the window's first position.
     """
@@ -113,7 +129,7 @@ def clip_positions(clip_frames: int, fps: int, margin: int) -> torch.Tensor:
 
 
 def window_of(config: ModelConfig) -> WindowKind:
-    """The window the model was trained with."""
+    """The window that the model was trained with."""
     return "short" if config.whisper_window == "short" else "padded"
 
 

@@ -1,8 +1,8 @@
-"""Per-session audio: any chunks in, one 1.5 s window out for every clip. No sockets, no clock, no model.
+"""One session's sound: chunks of any size in, a window of 1.5 s out for each clip.
 
-Positions are 16 kHz samples of the session's stream (pts). Clip k starts at frame k·clip_frames, that is at
-sample k·clip_frames·16000//fps; its window is the 24,000 samples that end where the clip ends: the clip and
-the history before it. Before the stream's first sample there is silence.
+No sockets, no clock, no model. Positions are 16 kHz samples of the session's stream (pts). Clip k starts at
+frame k·clip_frames, that is at sample k·clip_frames·16000//fps. Its window is the 24,000 samples that end
+with the clip: the clip and the history before it. Before the stream's first sample there is silence.
 """
 
 from __future__ import annotations
@@ -16,20 +16,24 @@ import soxr
 
 from protocol.wire.clock import SAMPLE_RATE, clip_at, pts_after, pts_of_clip
 
+#: Samples of a clip's window: 1.5 s.
 WINDOW = 24_000
+#: A hole of up to 2 s in a stream is filled with silence. After a longer one the stream begins anew.
 MAX_GAP = 2 * SAMPLE_RATE
-"""A hole of up to 2 s in a stream is filled with silence; after a longer one the stream begins anew there."""
 
 Samples = npt.NDArray[np.float32]
 
 
 class SpeechError(ValueError):
-    """A session's audio cannot be used; the text says why and is meant for the person at the other end."""
+    """A session's sound cannot be used. The text says why, for the person at the other end."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClipWindow:
-    """What clip `seq`, whose first frame is at `pts`, hears: 24,000 samples ending with the clip."""
+    """The sound that clip `seq` is made from: 24,000 samples that end with the clip.
+
+    `pts` is the position of the clip's first frame.
+    """
 
     seq: int
     pts: int
@@ -73,9 +77,12 @@ class ClipRing:
         return clip_at(pts, self._fps, self._clip_frames)
 
     def push(self, samples: Samples, pts: int) -> list[ClipWindow]:
-        """Add samples, the first at `pts`; the windows of the clips they complete.
+        """Add samples, the first of them at `pts`.
 
-        What was pushed before is skipped (a chunk can come twice when a worker was replaced).
+        Samples that are known already are skipped: a chunk can come twice when a worker was replaced.
+
+        Returns:
+            The windows of the clips that are complete now.
         """
         windows: list[ClipWindow] = []
         if self._position is None:
@@ -92,7 +99,7 @@ class ClipRing:
         return windows + self._append(samples)
 
     def flush(self) -> list[ClipWindow]:
-        """Complete a clip in progress with silence."""
+        """Complete the clip in progress with silence. Without one there is no window."""
         if self._position is None:
             return []
         seq = self.clip_at(self._position)
@@ -121,10 +128,18 @@ class ClipRing:
 
 
 class SpeechStream:
-    """One epoch of a session: a `ClipRing` behind a streaming resampler where the rate is not 16 kHz.
+    """One epoch of a session: a `ClipRing`, behind a resampler where the rate is not 16 kHz.
 
     The resampler is soxr's high quality one. It holds back its filter's length (about 40 ms at 48 kHz) and
-    gives the rest on flush, so positions stay true: sample i of the input is at i·16000/rate of the output.
+    gives the rest on flush. Positions stay true: sample i of the input is at i·16000/rate of the output.
+
+    Args:
+        sample_rate: rate of the samples that come, in hertz.
+        fps: frames per second.
+        clip_frames: frames of a clip.
+
+    Raises:
+        SpeechError: a clip would be longer than the window.
     """
 
     def __init__(self, sample_rate: int, fps: int, clip_frames: int) -> None:
@@ -137,8 +152,17 @@ class SpeechStream:
         self._taken = 0  # samples it took, at its own rate
         self._given = 0  # samples it gave, at 16 kHz
 
-    def push(self, samples: Samples, pts: int, flush: bool = False) -> list[ClipWindow]:
-        """Add samples at the stream's own rate, the first at `pts` (16 kHz); `flush` completes the clip."""
+    def add_chunk(self, samples: Samples, pts: int, flush: bool = False) -> list[ClipWindow]:
+        """Add samples at the stream's own rate, the first of them at `pts` (16 kHz).
+
+        Args:
+            samples: any number, also none.
+            pts: position of the first one.
+            flush: complete the clip in progress with silence.
+
+        Returns:
+            The windows of the clips that are complete now.
+        """
         if self.sample_rate == SAMPLE_RATE:
             windows = self._ring.push(samples, pts)
             return windows + self._ring.flush() if flush else windows

@@ -1,4 +1,7 @@
-"""All sessions of one audio worker: messages in, clips due out. No sockets, no model; time is an argument."""
+"""All sessions of one audio worker: messages in, clips that are due out.
+
+No sockets and no model. Time is an argument.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ STAGE = "audio_worker"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DueClip:
-    """A clip whose sound is complete: what `Clip` needs but its tokens, and the 24,000 samples it hears."""
+    """A clip whose sound is complete.
+
+    It has the fields of the message `Clip` except the tokens, and the 24,000 samples of the clip's window.
+    """
 
     session: str
     epoch: int
@@ -23,15 +29,16 @@ class DueClip:
     avatar: str
     pose: str
     samples: Samples = field(repr=False)
+    #: When it became due, on the caller's clock.
     since: float
-    """When it became due, on the caller's clock."""
 
 
 @dataclass(slots=True)
 class _Session:
     epoch: int
+    #: None after an error: the rest of the epoch is ignored.
     stream: SpeechStream | None
-    """None after an error: the rest of the epoch is ignored."""
+    #: When its last message came, on the caller's clock.
     seen: float
 
 
@@ -39,8 +46,8 @@ class Sessions:
     """The sessions' streams, and the queue of clips that wait for their features.
 
     Args:
-        max_pending: clips of one session that may wait here; older ones are given up beyond that.
-        expire_after: seconds without a message after which a session is forgotten (its Close was lost).
+        max_pending: clips of one session that may wait here. The oldest ones more than that are given up.
+        expire_after: a session without a message for so many seconds is forgotten: its Close was lost.
     """
 
     def __init__(self, max_pending: int = 4, expire_after: float = 120.0) -> None:
@@ -57,8 +64,12 @@ class Sessions:
         """Clips that wait for their features."""
         return len(self._due)
 
-    def push(self, pcm: Pcm, now: float) -> list[Failed]:
-        """Take a message in; what it completes waits in the queue. Returns clips given up, and errors."""
+    def add_speech(self, pcm: Pcm, now: float) -> list[Failed]:
+        """Add a message's samples to its session; the clips they complete join the queue.
+
+        Returns:
+            One message for each clip that is given up, and one if the session cannot go on.
+        """
         session = self._sessions.get(pcm.session)
         if session is None or session.epoch < pcm.epoch:
             self._drop_due(pcm.session, pcm.epoch - 1)
@@ -75,7 +86,7 @@ class Sessions:
         if changed := _changed(session.stream, pcm):
             session.stream = None
             return [_failed(pcm, f"the {changed} changed while the session ran; start it anew")]
-        windows = session.stream.push(pcm.samples, pcm.pts, pcm.flush)
+        windows = session.stream.add_chunk(pcm.samples, pcm.pts, pcm.flush)
         for window in windows:
             self._due.append(
                 DueClip(
@@ -86,31 +97,38 @@ class Sessions:
         return self._overload(pcm.session) if windows else []
 
     def close(self, message: Close) -> None:
-        """Forget a session, up to and including that epoch."""
+        """Forget a session and its clips, up to and including the message's epoch."""
         session = self._sessions.get(message.session)
         if session is not None and session.epoch <= message.epoch:
             del self._sessions[message.session]
         self._drop_due(message.session, message.epoch)
 
     def alive(self, clip: DueClip) -> bool:
-        """Whether the clip's session and epoch still want it."""
+        """Whether the clip's session still runs in the clip's epoch."""
         session = self._sessions.get(clip.session)
         return session is not None and session.epoch == clip.epoch
 
-    def take(self, limit: int) -> list[DueClip]:
-        """The oldest clips due, at most `limit`: whatever is there, nothing is waited for."""
+    def take_due(self, limit: int) -> list[DueClip]:
+        """Take the oldest clips out of the queue, at most `limit`. It does not wait for more."""
         taken, self._due = self._due[:limit], self._due[limit:]
         return taken
 
     def expire(self, now: float) -> list[Close]:
-        """Forget the sessions that have been silent for too long; what to tell downstream."""
+        """Forget the sessions that have been silent for too long.
+
+        Returns:
+            A Close for each of them, to be sent downstream.
+        """
         old = [Close(name, s.epoch) for name, s in self._sessions.items() if now - s.seen > self.expire_after]
         for message in old:
             self.close(message)
         return old
 
     def clear(self) -> None:
-        """Forget everything: the gateway has given the sessions to another worker, or is a new one."""
+        """Forget every session and every clip.
+
+        The gateway has given the sessions to another worker, or it is a new gateway.
+        """
         self._sessions.clear()
         self._due.clear()
 
@@ -127,7 +145,7 @@ class Sessions:
 
 
 def _changed(stream: SpeechStream, pcm: Pcm) -> str:
-    """What of the stream's parameters a message contradicts; '' if nothing."""
+    """Name the parameter of the stream that a message contradicts; '' if there is none."""
     if stream.sample_rate != pcm.sample_rate:
         return "sample rate"
     if stream.clip_frames * pcm.fps != pcm.clip_frames * stream.fps:

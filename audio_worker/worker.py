@@ -1,4 +1,4 @@
-"""The audio worker: PCM in, the audio tokens of each clip out."""
+"""The audio worker: speech in, the audio tokens of each clip out."""
 
 from __future__ import annotations
 
@@ -16,21 +16,26 @@ from protocol.process.settings import Settings
 from protocol.process.stage import Stage, Worker
 from protocol.wire.messages import Array16, Clip, Close, Failed, InfoValue, Pcm
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
+#: Clips of one call of the encoder.
 MAX_BATCH = 8
+#: Seconds between two searches for sessions that have been silent for too long.
 EXPIRE_EVERY = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """The clips one call of the encoder works on."""
+class FeatureBatch:
+    """The clips of one call of the encoder."""
 
     clips: tuple[DueClip, ...]
 
 
 class AudioWorker(Worker):
-    """Keeps the sessions' sound and computes the tokens of whatever clips are due, together."""
+    """Keeps the sessions' sound, and computes the tokens of the clips that are due.
+
+    A clip goes through `on_job`, `_start_batch`, `_compute_tokens`, `on_output` and `_send_clip`.
+    """
 
     def __init__(self, settings: Settings, stage: Stage) -> None:
         self._settings = settings
@@ -40,27 +45,31 @@ class AudioWorker(Worker):
         self._next_expiry = 0.0
 
     def warm_up(self) -> None:
+        """Load Whisper and run it. The work loop answers heartbeats meanwhile."""
         config = ModelConfig.load(self._settings.config)
         features = FeatureExtractor.load(config, self._settings)
         seconds = features.warm_up(MAX_BATCH)
-        log.info("Whisper features: %s, %.1f ms a clip", features.describe(), seconds * 1e3)
+        logger.info("Whisper features: %s, %.1f ms a clip", features.describe(), seconds * 1e3)
         self._features = features
 
     def info(self) -> dict[str, InfoValue]:
+        """The facts that Status carries."""
         return {} if self._features is None else dict(self._features.facts())
 
     def on_job(self, job: Job) -> None:
+        """Take speech into its session, or close a session."""
         if isinstance(job.msg, Close):
             self._close(job.msg)
         elif isinstance(job.msg, Pcm):
-            self._give_up(self._sessions.push(job.msg, time.monotonic()))
-            # from here the sound is in the ring; the clip hop keeps what is made of it
+            self._give_up(self._sessions.add_speech(job.msg, time.monotonic()))
+            # The ring has the sound now, and the clips' hop will have the clips.
             self._stage.jobs.ack(job)
 
     def on_output(self, output: Output) -> None:
-        assert isinstance(output.key, Batch)
+        """Send the clips of a batch on, or give them up if its features failed."""
+        assert isinstance(output.key, FeatureBatch)
         if output.error is not None:
-            log.error("features failed: %s", output.error, exc_info=output.error)
+            logger.error("features failed: %s", output.error, exc_info=output.error)
             reason = f"audio features failed: {output.error}"[:200]
             self._give_up([_failed(clip, reason) for clip in output.key.clips])
         else:
@@ -68,15 +77,17 @@ class AudioWorker(Worker):
                 self._send_clip(clip, tokens)
 
     def on_reset(self, upstream: int) -> None:
+        """Forget all sessions: the gateway gives them to other workers."""
         self._sessions.clear()
 
     def on_tick(self) -> None:
-        self._start()
+        """Start the next batch, forget silent sessions, write the gauges."""
+        self._start_batch()
         now = time.monotonic()
         if now >= self._next_expiry:
             self._next_expiry = now + EXPIRE_EVERY
             for message in self._sessions.expire(now):
-                log.info("session %s was silent for too long and is forgotten", message.session)
+                logger.info("session %s was silent for too long and is forgotten", message.session)
                 self._stage.out.broadcast(message)
         self._stage.metrics.gauge("sessions", len(self._sessions))
         self._stage.metrics.gauge("clips_due", self._sessions.due)
@@ -88,15 +99,15 @@ class AudioWorker(Worker):
         self._sessions.close(message)
         self._stage.out.broadcast(message)
 
-    def _start(self) -> None:
-        """Give the encoder what is due, if it is free: whoever comes meanwhile makes the next batch."""
+    def _start_batch(self) -> None:
+        """Give the clips that are due to the encoder, if it is free; later ones make the next batch."""
         if self._stage.compute.waiting or not self._sessions.due or self._features is None:
             return
-        batch = Batch(tuple(self._sessions.take(MAX_BATCH)))
+        batch = FeatureBatch(tuple(self._sessions.take_due(MAX_BATCH)))
         self._stage.metrics.observe("batch_clips", len(batch.clips))
-        self._stage.compute.start_task(batch, self._tokens, batch)
+        self._stage.compute.start_task(batch, self._compute_tokens, batch)
 
-    def _tokens(self, batch: Batch) -> list[Array16]:
+    def _compute_tokens(self, batch: FeatureBatch) -> list[Array16]:
         assert self._features is not None
         with self._stage.metrics.time("features_seconds"):
             return self._features.tokens(batch.clips)

@@ -31,9 +31,9 @@ def stream(
     speech = SpeechStream(rate, fps, frames)
     windows, sent = [], 0
     for chunk in chunks(samples, sizes):
-        windows += speech.push(chunk, sent * SAMPLE_RATE // rate)
+        windows += speech.add_chunk(chunk, sent * SAMPLE_RATE // rate)
         sent += len(chunk)
-    return windows + speech.push(np.zeros(0, np.float32), sent * SAMPLE_RATE // rate, flush=True)
+    return windows + speech.add_chunk(np.zeros(0, np.float32), sent * SAMPLE_RATE // rate, flush=True)
 
 
 def expected(samples: Samples, fps: int, frames: int) -> list[ClipWindow]:
@@ -101,7 +101,7 @@ def test_chunks_that_come_twice_change_nothing(steps: list[tuple[int, int]]) -> 
 @pytest.mark.parametrize("rate", [16000, 48000])
 def test_a_replaced_worker_begins_in_the_middle(rate: int) -> None:
     """The first sample it sees is not the stream's first: the clip in progress still comes, in its place."""
-    windows = SpeechStream(rate, 24, 12).push(SPEECH[: rate * 3 // 4], 20_000, flush=True)
+    windows = SpeechStream(rate, 24, 12).add_chunk(SPEECH[: rate * 3 // 4], 20_000, flush=True)
     assert [(w.seq, w.pts) for w in windows] == [(2, 16_000), (3, 24_000)]
     assert not windows[0].samples[: WINDOW - 4000].any()
 
@@ -131,8 +131,8 @@ def test_flush_without_a_partial_clip_gives_nothing() -> None:
 @pytest.mark.parametrize("rate", [16000, 44100])
 def test_speech_goes_on_after_a_flush(rate: int) -> None:
     speech = SpeechStream(rate, 24, 12)
-    first = speech.push(SPEECH[: rate // 10], 0, flush=True)
-    again = speech.push(SPEECH[: rate // 2], 8000, flush=True)
+    first = speech.add_chunk(SPEECH[: rate // 10], 0, flush=True)
+    again = speech.add_chunk(SPEECH[: rate // 2], 8000, flush=True)
     assert [(w.seq, w.pts) for w in first + again] == [(0, 0), (1, 8000)]
 
 

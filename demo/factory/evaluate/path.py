@@ -131,9 +131,9 @@ class StreamingPath:
                 name, 0, seq, pts_after(start, rate), rate, self.fps, self.clip_frames, avatar, pose, last,
                 np.ascontiguousarray(samples[start : start + step], np.float32),
             )  # fmt: skip
-            for failed in sessions.push(pcm, time.monotonic()):
+            for failed in sessions.add_speech(pcm, time.monotonic()):
                 raise RuntimeError(failed.reason)
-            yield from sessions.take(8)
+            yield from sessions.take_due(8)
 
     def _pictures(self, latents: Array16) -> Picture:
         with self._time("decode"):
