@@ -24,6 +24,20 @@ class Server(Protocol):
         ...
 
 
+def sound_of(data: bytes, version: int) -> AudioMessage:
+    """The message, which must carry sound."""
+    message = decode_down(data, version)
+    assert isinstance(message, AudioMessage)
+    return message
+
+
+def frame_of(data: bytes, version: int) -> VideoMessage:
+    """The message, which must carry a frame."""
+    message = decode_down(data, version)
+    assert isinstance(message, VideoMessage)
+    return message
+
+
 def noise(seconds: float, seed: int = 0, rate: int = 16000) -> np.ndarray:
     return np.random.default_rng(seed).uniform(-0.3, 0.3, int(seconds * rate)).astype(np.float32)
 
@@ -87,11 +101,12 @@ class Client:
             )
             await asyncio.sleep(0.01)
 
-    async def closed(self, seconds: float = 8.0) -> tuple[int | None, str | None]:
+    async def closed(self, seconds: float = 8.0) -> tuple[int | None, str]:
+        """Wait for the close. Its code and its reason."""
         await asyncio.wait_for(self.ws.wait_closed(), seconds)
         # What arrived before the close may still stand in the reader's queue.
         await asyncio.wait_for(asyncio.shield(self._reader), seconds)
-        return self.ws.close_code, self.ws.close_reason
+        return self.ws.close_code, self.ws.close_reason or ""
 
     @property
     def heard(self) -> np.ndarray:

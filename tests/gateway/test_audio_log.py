@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.audio_log import AudioLog, ClipShape
+from gateway.core.audio_log import AudioLog, ClipShape, Samples
 
 SHAPES = st.sampled_from([ClipShape(24, 12), ClipShape(12, 6), ClipShape(8, 4), ClipShape(25, 12)])
 RATES = st.sampled_from([8000, 11025, 16000, 44100, 48000])
@@ -13,12 +13,12 @@ RATES = st.sampled_from([8000, 11025, 16000, 44100, 48000])
 SCRIPT = st.lists(st.one_of(st.integers(1, 30_000), st.none()), max_size=12)
 
 
-def ramp(start, count):
+def ramp(start: int, count: int) -> Samples:
     return np.arange(start, start + count, dtype=np.float32)
 
 
 @given(SHAPES, RATES, SCRIPT)
-def test_clips_give_back_what_was_sent(shape, rate, script):
+def test_clips_give_back_what_was_sent(shape: ClipShape, rate: int, script: list[int | None]) -> None:
     log = AudioLog(shape, rate)
     sent = 0
     pieces = []
@@ -45,7 +45,9 @@ def test_clips_give_back_what_was_sent(shape, rate, script):
 
 
 @given(SHAPES, RATES, SCRIPT)
-def test_pieces_stay_within_their_clip_and_rise(shape, rate, script):
+def test_pieces_stay_within_their_clip_and_rise(
+    shape: ClipShape, rate: int, script: list[int | None]
+) -> None:
     log = AudioLog(shape, rate)
     last = -1
     for step in script:
@@ -62,7 +64,7 @@ def test_pieces_stay_within_their_clip_and_rise(shape, rate, script):
             last = piece.pts
 
 
-def test_a_pause_moves_speech_to_the_next_clip():
+def test_a_pause_moves_speech_to_the_next_clip() -> None:
     log = AudioLog(ClipShape(24, 12))
     log.append(ramp(0, 9000), 1.0)
     flushed = log.flush(2.0)
@@ -76,7 +78,7 @@ def test_a_pause_moves_speech_to_the_next_clip():
     assert log.audio(2).joined is False and log.audio(2).position == 9000
 
 
-def test_a_pause_at_a_clips_end_flushes_what_a_resampler_holds_back():
+def test_a_pause_at_a_clips_end_flushes_what_a_resampler_holds_back() -> None:
     log = AudioLog(ClipShape(24, 12), 48000)
     log.append(ramp(0, 24000), 1.0)
     flushed = log.flush(2.0)
@@ -89,7 +91,7 @@ def test_a_pause_at_a_clips_end_flushes_what_a_resampler_holds_back():
     assert plain.flush(2.0) is None
 
 
-def test_released_and_unfinished_clips_are_unknown():
+def test_released_and_unfinished_clips_are_unknown() -> None:
     log = AudioLog(ClipShape(24, 12))
     log.append(ramp(0, 8001), 0.0)
     log.release(0)

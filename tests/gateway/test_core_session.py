@@ -1,4 +1,6 @@
-"""A session without sockets: whatever the stages do, sound is whole, pictures in order, delay bounded."""
+"""A session without sockets: whatever the stages do, sound is whole, frames in order, delay bounded."""
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -6,29 +8,35 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.audio_log import ClipShape
-from gateway.core.session import SessionCore, SessionLimits, SessionOptions
-from protocol.wire.browser import AudioMessage, BrowserError, Shown, decode_down
-from protocol.wire.messages import Failed, Frame
+from gateway.core.session import Samples, SessionCore, SessionLimits, SessionOptions
+from protocol.wire.browser import AudioMessage, BrowserError, Shown, VideoMessage, decode_down
+from protocol.wire.messages import Failed, Frame, Pcm
+from tests.gateway.clients import sound_of
 
-CHOICE = SessionOptions("ada", "calm", ClipShape(24, 12), 16000)
+#: Time, and the message that went to the client.
+Sent = tuple[float, AudioMessage | VideoMessage]
+
+OPTIONS = SessionOptions("ada", "calm", ClipShape(24, 12), 16000)
 
 
 class Stages:
     """The stages behind a core: they give a clip's frames some time after its last sample."""
 
-    def __init__(self, core):
+    def __init__(self, core: SessionCore) -> None:
         self.core = core
-        self.have = {}
-        self.due = []
+        self.have: dict[int, int] = {}
+        self.due: list[tuple[float, int, int, str]] = []
 
-    def take(self, works, now, delay, fate):
-        for pcm in works:
+    def take(
+        self, messages: list[Pcm], now: float, delay: Callable[[int], float], fate: Callable[[int], str]
+    ) -> None:
+        for pcm in messages:
             clip = pcm.pts // 8000 if len(pcm.samples) else (pcm.pts - 1) // 8000
             self.have[clip] = self.have.get(clip, 0) + len(pcm.samples)
             if self.have[clip] == 8000 or pcm.flush:
                 self.due.append((now + delay(clip), pcm.epoch, clip, fate(clip)))
 
-    def give(self, now):
+    def give(self, now: float) -> None:
         for at, epoch, clip, fate in [entry for entry in self.due if entry[0] <= now]:
             self.due.remove((at, epoch, clip, fate))
             if fate == "fail":
@@ -39,9 +47,18 @@ class Stages:
                     self.core.add_frame(Frame("s", epoch, clip, index, 12, pts, 8, 8, b"j"), now)
 
 
-def run(core, sound, seconds, delay=lambda clip: 0.2, fate=lambda clip: "come", step=0.02, chunk=320):
+def run(
+    core: SessionCore,
+    sound: Samples,
+    seconds: float,
+    delay: Callable[[int], float] = lambda clip: 0.2,
+    fate: Callable[[int], str] = lambda clip: "come",
+    step: float = 0.02,
+    chunk: int = 320,
+) -> list[Sent]:
     """Speak `sound` in real time; everything sent to the client as (time, message)."""
-    stages, sent, place, now = Stages(core), [], 0, 0.0
+    stages, place, now = Stages(core), 0, 0.0
+    sent: list[Sent] = []
     while now < seconds:
         if place < len(sound):
             core.add_speech(sound[place : place + chunk], now)
@@ -52,60 +69,61 @@ def run(core, sound, seconds, delay=lambda clip: 0.2, fate=lambda clip: "come", 
         for out in core.next_messages(now, True):
             message = decode_down(out.data, core.version)
             sent.append((now, message))
-            if core.version == 2 and out.is_frame:
+            if core.version == 2 and isinstance(message, VideoMessage):
                 core.frame_shown(Shown(message.epoch, message.seq, message.index), now)
         now += step
     return sent
 
 
-def heard(sent):
+def heard(sent: list[Sent]) -> Samples:
     return np.concatenate([m.samples for _, m in sent if isinstance(m, AudioMessage)])
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.data())
-def test_sound_is_whole_and_pictures_in_order_whatever_happens(data):
+def test_sound_is_whole_and_pictures_in_order_whatever_happens(data: st.DataObject) -> None:
     version = data.draw(st.sampled_from([1, 2]))
     count = data.draw(st.integers(1, 30_000))
     fates = data.draw(st.lists(st.sampled_from(["come", "come", "fail", "never"]), min_size=5, max_size=5))
     delays = data.draw(st.lists(st.floats(0.0, 1.5), min_size=5, max_size=5))
-    core = SessionCore("s", version, CHOICE, SessionLimits(clip=3.0, overtaken=2.0), 0.0)
-    sound = np.arange(count, dtype=np.float32) / count
+    core = SessionCore("s", version, OPTIONS, SessionLimits(clip=3.0, overtaken=2.0), 0.0)
+    sound = np.arange(count, dtype=np.float32) / np.float32(count)
     sent = run(core, sound, 12.0, lambda clip: delays[clip], lambda clip: fates[clip])
     assert np.array_equal(heard(sent), sound)
     clips = -(-count // 8000)
     come = [clip for clip in range(clips) if fates[clip] == "come"]
-    pictures = [m for _, m in sent if not isinstance(m, AudioMessage)]
+    frames = [m for _, m in sent if isinstance(m, VideoMessage)]
     assert core.frames_lost == 12 * (clips - len(come)) and core.clips_waiting == 0
-    assert len(pictures) == 12 * len(come) == core.frames_sent
+    assert len(frames) == 12 * len(come) == core.frames_sent
     if version == 2:
-        assert [(m.seq, m.index) for m in pictures] == [(clip, i) for clip in come for i in range(12)]
+        assert [(m.seq, m.index) for m in frames] == [(clip, i) for clip in come for i in range(12)]
         sounds = [m for _, m in sent if isinstance(m, AudioMessage)]
         assert [(m.seq, m.pictures) for m in sounds] == [(clip, clip in come) for clip in range(clips)]
 
 
-def test_latency_is_from_the_last_sample_to_the_first_picture():
-    core = SessionCore("s", 2, CHOICE, SessionLimits(), 0.0)
+def test_latency_is_from_the_last_sample_to_the_first_picture() -> None:
+    core = SessionCore("s", 2, OPTIONS, SessionLimits(), 0.0)
     run(core, np.zeros(48000, np.float32), 4.0, delay=lambda clip: 0.3)
     assert core.latency.figures("x")["x_p50"] == pytest.approx(0.3, abs=0.03)
     assert core.frames_late == 0
 
 
-def test_a_clip_that_never_comes_is_given_up_sooner_when_later_ones_are_there():
+def test_a_clip_that_never_comes_is_given_up_sooner_when_later_ones_are_there() -> None:
     for speak, bound in ((24000, 3.2), (8000, 4.0)):
-        core = SessionCore("s", 2, CHOICE, SessionLimits(clip=3.5, overtaken=2.0), 0.0)
+        core = SessionCore("s", 2, OPTIONS, SessionLimits(clip=3.5, overtaken=2.0), 0.0)
         sent = run(core, np.ones(speak, np.float32), 6.0, fate=lambda clip: "never" if clip == 0 else "come")
-        first = sent[0]
-        assert first[0] == pytest.approx(bound, abs=0.1) and first[1].pictures is False
+        at, first = sent[0]
+        assert at == pytest.approx(bound, abs=0.1)
+        assert isinstance(first, AudioMessage) and first.pictures is False
         assert "not complete within" in core.last_failure
 
 
-def test_work_that_a_full_queue_gave_up_fails_its_clip():
-    core = SessionCore("s", 2, CHOICE, SessionLimits(), 0.0)
+def test_work_that_a_full_queue_gave_up_fails_its_clip() -> None:
+    core = SessionCore("s", 2, OPTIONS, SessionLimits(), 0.0)
     core.add_speech(np.ones(12000, np.float32), 0.0)
     works = core.next_pcm(0.0, 0)
     core.pcm_pushed_out(works[0], 0.0)
-    out = [decode_down(message.data, 2) for message in core.next_messages(0.0, True)]
+    out = [sound_of(message.data, 2) for message in core.next_messages(0.0, True)]
     assert len(out) == 1 and not out[0].pictures and len(out[0].samples) == 8000
     core.pcm_pushed_out(works[1], 0.0)
     assert core.next_messages(0.0, True) == []
@@ -115,8 +133,8 @@ def test_work_that_a_full_queue_gave_up_fails_its_clip():
     assert len(core.next_messages(0.1, True)) == 1 and core.frames_lost == 24
 
 
-def test_pieces_grow_while_work_is_queued():
-    core = SessionCore("s", 2, CHOICE, SessionLimits(), 0.0)
+def test_pieces_grow_while_work_is_queued() -> None:
+    core = SessionCore("s", 2, OPTIONS, SessionLimits(), 0.0)
     sizes = []
     for step in range(40):
         core.add_speech(np.ones(80, np.float32), step * 0.005)
@@ -124,9 +142,9 @@ def test_pieces_grow_while_work_is_queued():
     assert max(sizes) >= 1600 and len(sizes) <= 3
 
 
-def test_a_new_epoch_keeps_the_speech_that_was_not_in_a_clip_yet():
-    core = SessionCore("s", 2, CHOICE, SessionLimits(), 0.0)
-    sound = np.arange(12000, dtype=np.float32) / 12000
+def test_a_new_epoch_keeps_the_speech_that_was_not_in_a_clip_yet() -> None:
+    core = SessionCore("s", 2, OPTIONS, SessionLimits(), 0.0)
+    sound = np.arange(12000, dtype=np.float32) / np.float32(12000)
     core.add_speech(sound, 0.0)
     core.next_pcm(0.0, 0)
     core.restart(SessionOptions("bruno", "calm", ClipShape(12, 6), 16000))
@@ -137,12 +155,12 @@ def test_a_new_epoch_keeps_the_speech_that_was_not_in_a_clip_yet():
     [flush] = [w for w in core.next_pcm(1.0, 0) if w.flush]
     for index in range(6):
         core.add_frame(Frame("s", 1, 0, index, 6, flush.pts, 8, 8, b"j"), 1.1)
-    audio = decode_down(core.next_messages(1.1, True)[0].data, 2)
+    audio = sound_of(core.next_messages(1.1, True)[0].data, 2)
     assert (audio.epoch, audio.position, len(audio.samples)) == (1, 8000, 4000)
 
 
-def test_a_sample_and_a_flush_again_and_again_cost_no_more_than_real_time():
-    core = SessionCore("s", 2, CHOICE, SessionLimits(), 0.0)
+def test_a_sample_and_a_flush_again_and_again_cost_no_more_than_real_time() -> None:
+    core = SessionCore("s", 2, OPTIONS, SessionLimits(), 0.0)
     clips = 0
     for step in range(1000):
         core.add_speech(np.ones(1, np.float32), step * 0.01)
@@ -151,11 +169,11 @@ def test_a_sample_and_a_flush_again_and_again_cost_no_more_than_real_time():
     assert clips <= (10 + 1) * 1.02 / 0.5 + 2
 
 
-def test_fatal_failures_and_stalled_clients_end_the_session():
-    core = SessionCore("s", 2, CHOICE, SessionLimits(shown=1.0), 0.0)
+def test_fatal_failures_and_stalled_clients_end_the_session() -> None:
+    core = SessionCore("s", 2, OPTIONS, SessionLimits(shown=1.0), 0.0)
     core.clip_failed(Failed("s", 0, 0, "gpu_worker", "broken", True), 0.0)
     assert isinstance(core.fatal, BrowserError) and core.fatal.close_code == 1011
-    core = SessionCore("s", 2, CHOICE, SessionLimits(shown=1.0), 0.0)
+    core = SessionCore("s", 2, OPTIONS, SessionLimits(shown=1.0), 0.0)
     core.add_speech(np.ones(8000, np.float32), 0.0)
     core.next_pcm(0.0, 0)
     core.add_frame(Frame("s", 0, 0, 0, 12, 0, 8, 8, b"j"), 0.1)

@@ -4,13 +4,16 @@ import asyncio
 import json
 import socket
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from websockets.typing import Origin, Subprotocol
 
 from protocol.wire.browser import MAX_MESSAGE_BYTES, SUBPROTOCOL_V2
 from tests.gateway.clients import StallWatch, client_v1, client_v2, noise
@@ -21,7 +24,7 @@ pytestmark = [pytest.mark.process, pytest.mark.timing]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def bystander(gateway: Running):
+def bystander(gateway: Running) -> Iterator[None]:
     """Another session that speaks all the while and must not notice anything.
 
     Where the machine stops it for as long as `idle_flush`, the gateway rightly takes that for a pause and
@@ -30,7 +33,7 @@ def bystander(gateway: Running):
     stop = threading.Event()
 
     async def speak() -> None:
-        spoken = []
+        spoken: list[npt.NDArray[np.float32]] = []
         async with client_v2(gateway, hello={"avatar": "chen"}) as client, StallWatch() as watch:
             while not stop.is_set():
                 spoken.append(noise(0.5, len(spoken)))
@@ -60,7 +63,9 @@ def bystander(gateway: Running):
         ("hello", 1003, "echomimic-live.v2"),
     ],
 )
-async def test_version_1_closes_with_a_reason(gateway: Running, payload, code, word):
+async def test_version_1_closes_with_a_reason(
+    gateway: Running, payload: bytes | str, code: int, word: str
+) -> None:
     async with client_v1(gateway) as client:
         await client.ws.send(payload)
         got, reason = await client.closed()
@@ -78,18 +83,18 @@ async def test_version_1_closes_with_a_reason(gateway: Running, payload, code, w
         ('{"type":"options","fps":23}', "bad_option"),
     ],
 )
-async def test_version_2_tells_in_json(gateway: Running, payload, code):
+async def test_version_2_tells_in_json(gateway: Running, payload: bytes | str, code: str) -> None:
     async with client_v2(gateway) as client:
         await client.ws.send(payload)
         await client.closed()
         assert client.text("error")["code"] == code and len(client.text("error")["message"]) > 10
-        assert client.ws.close_reason.startswith(code)
+        assert (client.ws.close_reason or "").startswith(code)
 
 
 @pytest.mark.parametrize(
     "hello", [{"avatar": "nobody"}, {"pose": "../x"}, {"sample_rate": 12345}, {"fps": 7}]
 )
-async def test_options_that_cannot_be_had(gateway: Running, hello):
+async def test_options_that_cannot_be_had(gateway: Running, hello: dict[str, object]) -> None:
     async with client_v2(gateway, hello=hello) as client:
         assert (await client.closed())[0] == 1008
         assert client.text("error")["code"] == "bad_option"
@@ -98,13 +103,13 @@ async def test_options_that_cannot_be_had(gateway: Running, hello):
         assert code == 1008 and "there are ada, bruno, chen" in reason
 
 
-async def test_sound_before_hello(gateway: Running):
-    async with connect(gateway.url("/ws", "ws"), subprotocols=[SUBPROTOCOL_V2]) as ws:
+async def test_sound_before_hello(gateway: Running) -> None:
+    async with connect(gateway.url("/ws", "ws"), subprotocols=[Subprotocol(SUBPROTOCOL_V2)]) as ws:
         await ws.send(b"\0" * 400)
         assert json.loads(await ws.recv())["code"] == "no_hello"
 
 
-async def test_one_session_too_many_is_told_busy(gateway: Running):
+async def test_one_session_too_many_is_told_busy(gateway: Running) -> None:
     async with client_v2(gateway), client_v1(gateway):
         async with client_v2(gateway) as late:
             assert (await late.closed())[0] == 1013
@@ -114,7 +119,7 @@ async def test_one_session_too_many_is_told_busy(gateway: Running):
             assert code == 1013 and reason.startswith("busy: 3 of 3")
 
 
-async def test_a_poured_file_comes_at_real_time(gateway: Running):
+async def test_a_poured_file_comes_at_real_time(gateway: Running) -> None:
     """The stages are faked in this process. Where the machine stops it for a while the gateway rightly gives
     up pictures so as not to fall behind, and only then is the file poured again."""
     sound = noise(4.0, 7)
@@ -137,7 +142,7 @@ async def test_a_poured_file_comes_at_real_time(gateway: Running):
     pytest.fail(f"this process was stopped each time, at last for {watch.longest:.1f} s")
 
 
-async def test_far_too_much_at_once_is_an_error(gateway: Running):
+async def test_far_too_much_at_once_is_an_error(gateway: Running) -> None:
     async with client_v2(gateway) as client:
         for _ in range(10):
             await client.ws.send(noise(4.0).tobytes())
@@ -145,7 +150,7 @@ async def test_far_too_much_at_once_is_an_error(gateway: Running):
         assert client.text("error")["code"] == "too_fast"
 
 
-async def test_a_flood_of_tiny_messages_is_an_error(gateway: Running):
+async def test_a_flood_of_tiny_messages_is_an_error(gateway: Running) -> None:
     async with client_v2(gateway) as client:
         with suppress(ConnectionClosedError):
             for _ in range(3000):
@@ -154,7 +159,7 @@ async def test_a_flood_of_tiny_messages_is_an_error(gateway: Running):
         assert client.text("error")["code"] == "too_fast"
 
 
-async def test_options_changed_all_the_time_are_an_error(gateway: Running):
+async def test_options_changed_all_the_time_are_an_error(gateway: Running) -> None:
     async with client_v2(gateway) as client:
         for step in range(12):
             await client.ws.send(json.dumps({"type": "options", "avatar": ("ada", "bruno")[step % 2]}))
@@ -162,7 +167,7 @@ async def test_options_changed_all_the_time_are_an_error(gateway: Running):
         assert client.text("error")["code"] == "too_fast"
 
 
-async def test_a_client_that_shows_nothing_gets_less_and_is_then_closed(gateway: Running):
+async def test_a_client_that_shows_nothing_gets_less_and_is_then_closed(gateway: Running) -> None:
     async with client_v2(gateway, acks=False) as client:
         speaking = asyncio.create_task(client.speak(noise(20.0, 8)))
         code, reason = await client.closed(20)
@@ -173,7 +178,7 @@ async def test_a_client_that_shows_nothing_gets_less_and_is_then_closed(gateway:
         assert client.text("status")["frames_dropped"] > 0
 
 
-async def test_a_client_that_reads_nothing_is_closed_and_bounded(gateway: Running):
+async def test_a_client_that_reads_nothing_is_closed_and_bounded(gateway: Running) -> None:
     with socket.create_connection(("127.0.0.1", gateway.settings.port)) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
@@ -204,28 +209,28 @@ async def test_a_client_that_reads_nothing_is_closed_and_bounded(gateway: Runnin
         "http://localhost.evil.example",
     ],
 )
-async def test_pages_of_other_origins_may_not_connect(gateway: Running, origin):
+async def test_pages_of_other_origins_may_not_connect(gateway: Running, origin: str) -> None:
     with pytest.raises(InvalidStatus) as err:
-        await connect(gateway.url("/ws", "ws"), origin=origin)
+        await connect(gateway.url("/ws", "ws"), origin=Origin(origin))
     assert err.value.response.status_code == 403
 
 
-async def test_its_own_page_may_connect(gateway: Running):
+async def test_its_own_page_may_connect(gateway: Running) -> None:
     async with client_v2(gateway, origin=f"http://127.0.0.1:{gateway.settings.port}") as client:
         assert client.text("ready")
 
 
-async def test_a_name_that_was_made_to_point_here_is_refused(gateway: Running):
+async def test_a_name_that_was_made_to_point_here_is_refused(gateway: Running) -> None:
     headers = {"Host": f"evil.example:{gateway.settings.port}"}
     with pytest.raises(InvalidStatus) as err:
         await connect(
-            gateway.url("/ws", "ws"), additional_headers=headers, origin=f"http://{headers['Host']}"
+            gateway.url("/ws", "ws"), additional_headers=headers, origin=Origin(f"http://{headers['Host']}")
         )
     assert err.value.response.status_code in (400, 421)
 
 
-async def test_other_subprotocols_and_paths_are_refused(gateway: Running):
-    for path, protocols, status in (("/ws", ["other.v1"], 400), ("/socket", None, 404)):
+async def test_other_subprotocols_and_paths_are_refused(gateway: Running) -> None:
+    for path, protocols, status in (("/ws", [Subprotocol("other.v1")], 400), ("/socket", None, 404)):
         with pytest.raises(InvalidStatus) as err:
             await connect(gateway.url(path, "ws"), subprotocols=protocols)
         assert err.value.response.status_code == status

@@ -9,7 +9,7 @@ from gateway.core.pace import TOLERANCE, PacedInput
 from protocol.wire.browser import BrowserError
 
 
-def test_a_live_microphone_is_never_held_back():
+def test_a_live_microphone_is_never_held_back() -> None:
     paced = PacedInput(16000)
     for tick in range(500):
         paced.put(np.full(320, tick, np.float32))
@@ -17,7 +17,7 @@ def test_a_live_microphone_is_never_held_back():
         assert not paced.full
 
 
-def test_a_poured_file_comes_at_real_time():
+def test_a_poured_file_comes_at_real_time() -> None:
     paced = PacedInput(16000)
     paced.put(np.zeros(16000 * 10, np.float32))
     assert paced.full
@@ -29,7 +29,7 @@ def test_a_poured_file_comes_at_real_time():
 
 
 @given(st.lists(st.tuples(st.integers(0, 20_000), st.floats(0, 2)), max_size=40))
-def test_order_is_kept_and_the_rate_bounded(steps):
+def test_order_is_kept_and_the_rate_bounded(steps: list[tuple[int, float]]) -> None:
     paced = PacedInput(16000, bound=1000)
     now, sent, got = 50.0, 0, []
     for count, wait in steps:
@@ -44,7 +44,7 @@ def test_order_is_kept_and_the_rate_bounded(steps):
     assert np.array_equal(flat, np.arange(len(flat), dtype=np.float32))
 
 
-def test_too_much_waiting_is_an_error():
+def test_too_much_waiting_is_an_error() -> None:
     paced = PacedInput(16000, bound=2.0)
     paced.put(np.zeros(32000, np.float32))
     with pytest.raises(BrowserError, match="no faster than real time") as err:
@@ -52,7 +52,7 @@ def test_too_much_waiting_is_an_error():
     assert err.value.code == "too_fast"
 
 
-def test_samples_put_back_come_first():
+def test_samples_put_back_come_first() -> None:
     paced = PacedInput(16000)
     paced.put(np.ones(10, np.float32))
     paced.put_back(np.zeros(5, np.float32))

@@ -57,7 +57,9 @@ async def opened(run: Running, microphone: Path | None = None) -> AsyncIterator[
         yield page
 
 
-async def test_the_microphone_speaks_and_picture_and_sound_are_in_step(gateway: Running, speech: Path):
+async def test_the_microphone_speaks_and_picture_and_sound_are_in_step(
+    gateway: Running, speech: Path
+) -> None:
     async with opened(gateway, speech) as page:
         await page.size(1280, 800)
         await page.until("document.querySelector('#portrait').naturalWidth > 100")
@@ -88,7 +90,7 @@ async def test_the_microphone_speaks_and_picture_and_sound_are_in_step(gateway: 
         assert page.problems == []
 
 
-async def test_a_file_is_spoken_to_its_end_by_keyboard(gateway: Running, speech: Path):
+async def test_a_file_is_spoken_to_its_end_by_keyboard(gateway: Running, speech: Path) -> None:
     async with opened(gateway) as page:
         await page.evaluate("document.querySelector('[name=source][value=file]').click()")
         await page.evaluate("document.querySelector('#start').focus()")
@@ -109,7 +111,7 @@ async def test_a_file_is_spoken_to_its_end_by_keyboard(gateway: Running, speech:
         assert len(said) > 40000 and 0.05 < np.abs(said).max() < 1.0
 
 
-async def test_faults_are_told_and_a_lost_connection_comes_back(speech: Path, tmp_path: Path):
+async def test_faults_are_told_and_a_lost_connection_comes_back(speech: Path, tmp_path: Path) -> None:
     with running(max_sessions=1) as run:
         async with opened(run, speech) as page:
             media = "navigator.mediaDevices"
@@ -153,7 +155,7 @@ async def test_faults_are_told_and_a_lost_connection_comes_back(speech: Path, tm
                 await other.until("window.echomimic.state === 'live'")
 
 
-async def test_page_and_gateway_agree_on_bytes_and_the_resampler_is_clean(gateway: Running):
+async def test_page_and_gateway_agree_on_bytes_and_the_resampler_is_clean(gateway: Running) -> None:
     async with opened(gateway) as page:
         video = encode_video(VideoMessage(b"jpeg", 3, 70_000, 11, 12, 2**33 + 5), 2)
         audio = encode_audio(AudioMessage(np.array([0.5, -1], np.float32), 1, 2, 3, 2**40, False), 2)
@@ -193,7 +195,7 @@ async def test_page_and_gateway_agree_on_bytes_and_the_resampler_is_clean(gatewa
             assert 20 * math.log10(np.sqrt(2 * np.mean(alias[1000:-1000] ** 2))) < -60, (rate, hertz)
 
 
-async def test_the_page_waits_for_the_stages(speech: Path):
+async def test_the_page_waits_for_the_stages(speech: Path) -> None:
     with running(dead_after=1) as run:
         run.does.warm = ("audio_worker", "encoder_worker")
         while run.get("/readyz")[0] == 200:

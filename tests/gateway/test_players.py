@@ -7,13 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.audio_log import ClipAudio, ClipShape
-from gateway.core.players import AckedPlayer, ClipSound, PacedPlayer
+from gateway.core.players import AckedPlayer, ClipSound, OutgoingMessage, PacedPlayer, Player
 from protocol.wire.browser import AudioMessage, Shown, VideoMessage, decode_down
+from tests.gateway.clients import frame_of, sound_of
 
 SHAPE = ClipShape(24, 12)
 
 
-def sound(seq, joined=True):
+def sound(seq: int, joined: bool = True) -> ClipSound:
     samples = np.full(8000, seq, np.float32)
     return ClipSound(
         AudioMessage(samples, 0, seq, SHAPE.pts(seq), seq * 8000),
@@ -21,26 +22,27 @@ def sound(seq, joined=True):
     )
 
 
-def picture(seq, index, size=1000):
+def frame(seq: int, index: int, size: int = 1000) -> VideoMessage:
     return VideoMessage(b"j" * size, 0, seq, index, 12, SHAPE.pts(seq) + index * 16000 // 24)
 
 
-def push_clip(player, seq, now, joined=True, size=1000):
+def push_clip(player: Player, seq: int, now: float, joined: bool = True, size: int = 1000) -> None:
     player.push(sound(seq, joined and seq > 0), now)
     for index in range(12):
-        player.push(picture(seq, index, size), now)
+        player.push(frame(seq, index, size), now)
 
 
-def kinds(out, version):
+def kinds(out: list[OutgoingMessage], version: int) -> list[str]:
     return [type(decode_down(o.data, version)).__name__[0] for o in out]
 
 
-def test_version_1_sends_sound_then_pictures_at_their_times():
+def test_version_1_sends_sound_then_pictures_at_their_times() -> None:
     player = PacedPlayer(SHAPE)
     push_clip(player, 0, 10.0)
     out = player.pull(10.0, True)
     assert kinds(out, 1) == ["A", "V"] and out[1].first_frame_of == 0
-    assert 0.041 < player.wait(10.0) < 0.042
+    wait = player.wait(10.0)
+    assert wait is not None and 0.041 < wait < 0.042
     assert player.pull(10.04, True) == []
     assert len(player.pull(10.042, True)) == 1
     assert len(player.pull(10.5, True)) == 10
@@ -48,7 +50,7 @@ def test_version_1_sends_sound_then_pictures_at_their_times():
 
 
 @given(st.lists(st.floats(0.0, 0.7), min_size=1, max_size=12))
-def test_version_1_never_plays_early_and_keeps_half_a_second_a_clip(gaps):
+def test_version_1_never_plays_early_and_keeps_half_a_second_a_clip(gaps: list[float]) -> None:
     player = PacedPlayer(SHAPE, max_wait=100)
     now, sent = 0.0, []
     for seq, gap in enumerate(gaps):
@@ -66,7 +68,7 @@ def test_version_1_never_plays_early_and_keeps_half_a_second_a_clip(gaps):
     assert all(b - a >= 0.5 - 1e-6 for a, b in pairwise(starts))
 
 
-def test_a_late_clip_makes_late_frames_and_a_pause_does_not():
+def test_a_late_clip_makes_late_frames_and_a_pause_does_not() -> None:
     player = AckedPlayer(SHAPE)
     push_clip(player, 0, 0.0, joined=False)
     push_clip(player, 1, 0.55)
@@ -77,20 +79,20 @@ def test_a_late_clip_makes_late_frames_and_a_pause_does_not():
     assert player.clock.late_frames == 8
 
 
-def test_version_1_bounds_its_delay_by_dropping_pictures_not_sound():
+def test_version_1_bounds_its_delay_by_dropping_pictures_not_sound() -> None:
     player = PacedPlayer(SHAPE, max_wait=1.0)
     for seq in range(6):
         push_clip(player, seq, 0.0)
     out = []
     for step in range(400):
         out += player.pull(step * 0.01, True)
-    sounds = [int(decode_down(o.data, 1).samples[0]) for o in out if not o.is_frame]
+    sounds = [int(sound_of(o.data, 1).samples[0]) for o in out if not o.is_frame]
     assert sounds == list(range(6))
     assert sum(o.is_frame for o in out) == 36 and player.dropped == 36
     assert player.pull(1.6, True) == []
 
 
-def test_version_1_drops_pictures_for_a_full_connection():
+def test_version_1_drops_pictures_for_a_full_connection() -> None:
     player = PacedPlayer(SHAPE)
     push_clip(player, 0, 0.0)
     out = player.pull(0.25, False)
@@ -99,15 +101,16 @@ def test_version_1_drops_pictures_for_a_full_connection():
     assert len(player.pull(0.5, True)) == 5 and player.stalled(0.5) == 0.0
 
 
-def test_version_2_sends_at_once_and_carries_positions():
+def test_version_2_sends_at_once_and_carries_positions() -> None:
     player = AckedPlayer(SHAPE)
     push_clip(player, 3, 0.0)
-    messages = [decode_down(o.data, 2) for o in player.pull(0.0, True)]
-    assert [m.pts for m in messages[:3]] == [24000, 24000, 24666]
-    assert messages[0].position == 24000 and messages[2].index == 1 and messages[2].count == 12
+    out = player.pull(0.0, True)
+    assert [decode_down(o.data, 2).pts for o in out[:3]] == [24000, 24000, 24666]
+    second = frame_of(out[2].data, 2)
+    assert sound_of(out[0].data, 2).position == 24000 and second.index == 1 and second.count == 12
 
 
-def test_newest_pictures_win_for_a_slow_client():
+def test_newest_pictures_win_for_a_slow_client() -> None:
     player = AckedPlayer(SHAPE, window=1.0, queue=0.5)
     out = []
     for seq in range(8):
@@ -121,7 +124,7 @@ def test_newest_pictures_win_for_a_slow_client():
     assert {m.seq for m in newest} == {7}
 
 
-def test_bytes_in_flight_are_bounded():
+def test_bytes_in_flight_are_bounded() -> None:
     player = AckedPlayer(SHAPE, max_bytes=100_000)
     push_clip(player, 0, 0.0, size=50_000)
     assert sum(o.is_frame for o in player.pull(0.0, True)) == 2
@@ -131,7 +134,7 @@ def test_bytes_in_flight_are_bounded():
     assert sum(o.is_frame for o in player.pull(0.1, True)) == 2
 
 
-def test_sound_that_overtook_pictures_does_not_hide_their_acknowledgement():
+def test_sound_that_overtook_pictures_does_not_hide_their_acknowledgement() -> None:
     player = AckedPlayer(SHAPE)
     push_clip(player, 0, 0.0)
     player.push(sound(1), 0.0)  # its pictures failed
@@ -144,7 +147,7 @@ def test_sound_that_overtook_pictures_does_not_hide_their_acknowledgement():
     assert player.in_flight_bytes == 0
 
 
-def test_a_client_that_shows_nothing_is_stalled_and_an_idle_one_is_not():
+def test_a_client_that_shows_nothing_is_stalled_and_an_idle_one_is_not() -> None:
     player = AckedPlayer(SHAPE)
     assert player.stalled(100.0) == 0.0
     push_clip(player, 0, 100.0)

@@ -1,34 +1,34 @@
-"""Frames in any order, doubled or missing: clips come out in order, each picture once."""
+"""Frames in any order, doubled or missing: clips come out in order, each frame once."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.reorder import ClipBegins, ClipEnds, NextFrame, Reorderer
+from gateway.core.reorder import ClipBegins, ClipEnds, InOrder, NextFrame, Reorderer
 from protocol.wire.messages import Frame
 
 COUNT = 4
 
 
-def frame(seq, index, count=COUNT):
+def frame(seq: int, index: int, count: int = COUNT) -> Frame:
     return Frame("s", 0, seq, index, count, seq * 8000 + index, 8, 8, b"j")
 
 
 @given(st.data())
-def test_any_order_with_duplicates_and_failures(data):
+def test_any_order_with_duplicates_and_failures(data: st.DataObject) -> None:
     clips = data.draw(st.integers(1, 6))
     failed = data.draw(st.sets(st.integers(0, clips - 1)))
     events = [(s, i) for s in range(clips) if s not in failed for i in range(COUNT)]
     events += data.draw(st.lists(st.sampled_from(events), max_size=10)) if events else []
     events += [(s, -1) for s in failed]
     order = Reorderer(COUNT, lambda seq: seq < clips)
-    out = []
+    out: list[InOrder] = []
     for seq, index in data.draw(st.permutations(events)):
         if index < 0:
             assert order.fail(seq)
         else:
             order.add_frame(frame(seq, index))
         out += order.pop()
-    expected = []
+    expected: list[InOrder] = []
     for seq in range(clips):
         if seq in failed:
             expected += [ClipBegins(seq, False), ClipEnds(seq, COUNT)]
@@ -42,7 +42,7 @@ def test_any_order_with_duplicates_and_failures(data):
     assert order.next_seq == clips and all(order.complete(seq) for seq in range(clips))
 
 
-def test_pictures_go_out_as_they_come():
+def test_pictures_go_out_as_they_come() -> None:
     order = Reorderer(COUNT, lambda seq: True)
     assert order.add_frame(frame(0, 0))
     assert order.pop() == [ClipBegins(0, True), NextFrame(frame(0, 0))]
@@ -53,7 +53,7 @@ def test_pictures_go_out_as_they_come():
     assert not order.complete(0)
 
 
-def test_a_clip_that_fails_halfway_keeps_what_came_in_order():
+def test_a_clip_that_fails_halfway_keeps_what_came_in_order() -> None:
     order = Reorderer(COUNT, lambda seq: True)
     order.add_frame(frame(0, 0))
     order.add_frame(frame(0, 2))
@@ -62,7 +62,7 @@ def test_a_clip_that_fails_halfway_keeps_what_came_in_order():
     assert not order.add_frame(frame(0, 1))
 
 
-def test_frames_of_clips_never_asked_for_are_refused():
+def test_frames_of_clips_never_asked_for_are_refused() -> None:
     order = Reorderer(COUNT, lambda seq: seq < 1)
     assert not order.add_frame(frame(1, 0))
     assert not order.fail(1)

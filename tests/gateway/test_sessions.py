@@ -5,19 +5,19 @@ import asyncio
 import numpy as np
 import pytest
 
-from tests.gateway.clients import client_v1, client_v2, noise
+from tests.gateway.clients import Client, client_v1, client_v2, noise
 from tests.gateway.conftest import Running
 from tests.helpers.fake_stages import avatar_of
 
 pytestmark = [pytest.mark.process, pytest.mark.timing]
 
 
-def in_order(client):
+def in_order(client: Client) -> bool:
     places = [(f.epoch, f.seq, f.index) for f in client.frames]
     return places == sorted(set(places))
 
 
-async def test_version_1_paces_pictures_with_their_sound(gateway: Running):
+async def test_version_1_paces_pictures_with_their_sound(gateway: Running) -> None:
     sound = noise(2.3)
     async with client_v1(gateway) as client:
         await client.speak(sound)
@@ -32,7 +32,7 @@ async def test_version_1_paces_pictures_with_their_sound(gateway: Running):
         assert frames[47] - frames[0] == pytest.approx(47 / 24, abs=0.2)
 
 
-async def test_version_1_chooses_by_query(gateway: Running):
+async def test_version_1_chooses_by_query(gateway: Running) -> None:
     async with client_v1(gateway, "?avatar=chen&pose=talk") as client:
         await client.speak(noise(0.5), pace=0)
         await client.until(lambda c: len(c.frames) == 12)
@@ -40,7 +40,7 @@ async def test_version_1_chooses_by_query(gateway: Running):
         assert gateway.stages.audio.received[-1].pose == "talk"
 
 
-async def test_version_2_says_what_it_runs_with_and_where_everything_belongs(gateway: Running):
+async def test_version_2_says_what_it_runs_with_and_where_everything_belongs(gateway: Running) -> None:
     sound = noise(1.2, 1)
     async with client_v2(gateway, hello={"avatar": "bruno"}) as client:
         ready = client.text("ready")
@@ -61,7 +61,7 @@ async def test_version_2_says_what_it_runs_with_and_where_everything_belongs(gat
         assert status["frames_late"] == 0 and status["frames_lost"] == 0 and status["latency_ms"]["p50"] < 400
 
 
-async def test_two_sessions_keep_their_faces_and_voices(gateway: Running):
+async def test_two_sessions_keep_their_faces_and_voices(gateway: Running) -> None:
     async with client_v2(gateway, hello={"avatar": "ada"}) as one, client_v1(gateway, "?avatar=bruno") as two:
         sounds = noise(2.0, 2), noise(2.0, 3)
         await asyncio.gather(one.speak(sounds[0]), two.speak(sounds[1]))
@@ -71,7 +71,7 @@ async def test_two_sessions_keep_their_faces_and_voices(gateway: Running):
             assert {avatar_of(f.jpeg) for f in client.frames} == {avatar}
 
 
-async def test_a_pause_ends_the_clip_and_speech_goes_on_in_the_next(gateway: Running):
+async def test_a_pause_ends_the_clip_and_speech_goes_on_in_the_next(gateway: Running) -> None:
     sound = noise(1.0, 4)
     async with client_v2(gateway) as client:
         await client.speak(sound[:3000], pace=0)
@@ -87,7 +87,7 @@ async def test_a_pause_ends_the_clip_and_speech_goes_on_in_the_next(gateway: Run
         assert np.array_equal(client.heard, sound[:12000])
 
 
-async def test_another_sample_rate_is_echoed_as_sent(gateway: Running):
+async def test_another_sample_rate_is_echoed_as_sent(gateway: Running) -> None:
     sound = noise(1.1, 5, 44100)
     async with client_v2(gateway, hello={"sample_rate": 44100}) as client:
         await client.speak(sound, rate=44100)
@@ -97,7 +97,7 @@ async def test_another_sample_rate_is_echoed_as_sent(gateway: Running):
         assert np.array_equal(client.heard, sound)
 
 
-async def test_frames_out_of_order_and_doubled_come_out_right(gateway: Running):
+async def test_frames_out_of_order_and_doubled_come_out_right(gateway: Running) -> None:
     gateway.does.shuffle = True
     before = gateway.metric("echomimic_duplicates_total")
     async with client_v2(gateway) as client:
@@ -108,7 +108,7 @@ async def test_frames_out_of_order_and_doubled_come_out_right(gateway: Running):
         assert gateway.metric("echomimic_duplicates_total") == before + 12
 
 
-async def test_a_failed_clip_is_skipped_and_its_sound_goes_on(gateway: Running):
+async def test_a_failed_clip_is_skipped_and_its_sound_goes_on(gateway: Running) -> None:
     gateway.does.failing_clips = {1}
     sound = noise(1.5, 6)
     async with client_v2(gateway) as client:
@@ -121,7 +121,7 @@ async def test_a_failed_clip_is_skipped_and_its_sound_goes_on(gateway: Running):
         assert client.text("status")["lost_because"] == "overload"
 
 
-async def test_a_fatal_failure_ends_its_session_with_the_reason(gateway: Running):
+async def test_a_fatal_failure_ends_its_session_with_the_reason(gateway: Running) -> None:
     gateway.does.fatal = True
     async with client_v2(gateway) as client:
         await client.speak(noise(0.5), pace=0)
@@ -129,7 +129,7 @@ async def test_a_fatal_failure_ends_its_session_with_the_reason(gateway: Running
         assert client.text("error")["code"] == "failed"
 
 
-async def test_new_options_start_a_new_epoch(gateway: Running):
+async def test_new_options_start_a_new_epoch(gateway: Running) -> None:
     async with client_v2(gateway, hello={"avatar": "ada"}) as client:
         await client.speak(noise(0.6), pace=0)
         await client.until(lambda c: len(c.frames) == 12)
@@ -144,7 +144,7 @@ async def test_new_options_start_a_new_epoch(gateway: Running):
         assert any(c.epoch == 0 for c in gateway.stages.gpu.closed)
 
 
-async def test_a_lower_rate_of_the_machine_reaches_running_sessions(gateway: Running):
+async def test_a_lower_rate_of_the_machine_reaches_running_sessions(gateway: Running) -> None:
     async with client_v2(gateway) as client:
         gateway.does.fps, gateway.does.notice = 8, "a clip takes 0.6 s here"
         await client.until(lambda c: c.text("ready")["fps"] == 8)
@@ -157,7 +157,7 @@ async def test_a_lower_rate_of_the_machine_reaches_running_sessions(gateway: Run
         await asyncio.sleep(0.05)
 
 
-async def test_a_closed_session_is_closed_along_the_hops(gateway: Running):
+async def test_a_closed_session_is_closed_along_the_hops(gateway: Running) -> None:
     before = len(gateway.stages.gpu.closed)
     async with client_v1(gateway) as client:
         await client.speak(noise(0.2), pace=0)

@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,13 +21,23 @@ from tests.gateway.conftest import Running, running
 pytestmark = pytest.mark.process
 
 
-def ask(run: Running, method: str, path: str, **headers: str) -> http.client.HTTPResponse:
+@dataclass
+class HttpReply:
+    """The parts of a response that tests look at."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    text: bytes
+
+
+def ask(run: Running, method: str, path: str, **headers: str) -> HttpReply:
+    """One request and its response."""
     connection = http.client.HTTPConnection("127.0.0.1", run.settings.port, timeout=5)
     connection.request(method, path, headers=headers)
     answer = connection.getresponse()
-    answer.text = answer.read()
+    reply = HttpReply(answer.status, answer.headers, answer.read())
     connection.close()
-    return answer
+    return reply
 
 
 @pytest.mark.parametrize(
@@ -37,7 +49,7 @@ def ask(run: Running, method: str, path: str, **headers: str) -> http.client.HTT
         ("/app.js", "text/javascript"),
     ],
 )
-def test_page_files_have_types_and_safe_headers(gateway: Running, path, kind):
+def test_page_files_have_types_and_safe_headers(gateway: Running, path: str, kind: str) -> None:
     answer = ask(gateway, "GET", path)
     assert answer.status == 200 and answer.headers["Content-Type"].startswith(kind)
     policy = answer.headers["Content-Security-Policy"]
@@ -47,7 +59,7 @@ def test_page_files_have_types_and_safe_headers(gateway: Running, path, kind):
     assert again.status == 304 and again.text == b""
 
 
-def test_the_page_fetches_nothing_from_elsewhere():
+def test_the_page_fetches_nothing_from_elsewhere() -> None:
     for file in (ROOT / "gateway/page").rglob("*"):
         if file.is_file():
             text = file.read_text()
@@ -62,18 +74,18 @@ def test_the_page_fetches_nothing_from_elsewhere():
         "/avatars/..%2f..%2fpyproject.png", "/avatars/nobody.png", "/poses/%00.svg", "/missing",
     ],
 )  # fmt: skip
-def test_nothing_else_can_be_read(gateway: Running, path):
+def test_nothing_else_can_be_read(gateway: Running, path: str) -> None:
     assert ask(gateway, "GET", path).status == 404
 
 
-def test_methods_and_hosts(gateway: Running):
+def test_methods_and_hosts(gateway: Running) -> None:
     head = ask(gateway, "HEAD", "/style.css")
     assert head.status == 200 and int(head.headers["Content-Length"]) > 100 and head.text == b""
     assert ask(gateway, "DELETE", "/").status in (400, 405)
     assert ask(gateway, "GET", "/", Host="evil.example").status == 421
 
 
-def test_health_and_catalogue(gateway: Running):
+def test_health_and_catalogue(gateway: Running) -> None:
     assert gateway.get("/healthz") == (200, "ok\n")
     status, body = gateway.get("/readyz")
     assert status == 200 and json.loads(body)["ready"] is True
@@ -81,7 +93,7 @@ def test_health_and_catalogue(gateway: Running):
     assert catalogue["avatars"] == ["ada", "bruno", "chen"] and catalogue["fps"] == 24
 
 
-async def test_readiness_follows_the_stages():
+async def test_readiness_follows_the_stages() -> None:
     with running(dead_after=1) as run:
         run.does.warm = ("audio_worker", "encoder_worker")
         for _ in range(100):
@@ -106,7 +118,9 @@ async def test_readiness_follows_the_stages():
     ("flags", "words"),
     [(["--host", "0.0.0.0"], "--host 0.0.0.0"), ([], "choose another --port"), (["--fps", "x"], "--fps")],
 )
-def test_addresses_that_cannot_be_had_end_with_status_2(gateway: Running, tmp_path, flags, words):
+def test_addresses_that_cannot_be_had_end_with_status_2(
+    gateway: Running, tmp_path: Path, flags: list[str], words: str
+) -> None:
     command = [
         sys.executable,
         "-m",
@@ -122,7 +136,7 @@ def test_addresses_that_cannot_be_had_end_with_status_2(gateway: Running, tmp_pa
     assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
 
 
-def test_hosts_and_origins():
+def test_hosts_and_origins() -> None:
     assert all(map(is_local, ["localhost", "localhost:8080", "127.0.0.1:1", "[::1]:8080"]))
     assert not any(
         map(is_local, ["", "evil", "127.0.0.1.evil:80", "a@localhost", "localhost:8080/x", "[::1", "::1"])
@@ -133,7 +147,7 @@ def test_hosts_and_origins():
     )
 
 
-def test_pose_pictures(tmp_path):
+def test_pose_pictures(tmp_path: Path) -> None:
     hands = np.random.default_rng(0).random((6, 2, 21, 2), np.float32)
     score = np.ones((6, 2, 21), np.float32)
     score[:, 0, 5] = 0
