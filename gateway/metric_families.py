@@ -24,7 +24,13 @@ class MetricFamilies:
     """Collects figures of several sources, each with its own labels, into one family for each name."""
 
     def __init__(self, prefix: str, texts: Mapping[str, str], other_text: str = "") -> None:
-        """`prefix` begins every name. `texts`: figure's name → its help; `other_text` for other names."""
+        """Collect nothing yet.
+
+        Args:
+            prefix: the beginning of every name.
+            texts: a figure's name → its help.
+            other_text: the help of other names.
+        """
         self._prefix = prefix
         self._texts = texts
         self._other_text = other_text

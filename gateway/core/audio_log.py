@@ -61,7 +61,7 @@ class ClipAudio:
 
 
 class AudioLog:
-    """Samples in, pieces out; clips by number.
+    """Samples in, pieces out. Complete clips are kept by number.
 
     `rate` is the client's sample rate, `position` the samples that came before. Of a stream
     without pauses, clip k covers the client's samples from `bound(k)` to `bound(k + 1)`.
@@ -98,7 +98,7 @@ class AudioLog:
         return len(self._done)
 
     def append(self, samples: Samples, now: float) -> list[Piece]:
-        """Add samples, shape (n,); gives the pieces they make, cut at clip ends."""
+        """Add samples, shape (n,). Returns the pieces that they make, cut at clip ends."""
         pieces = []
         start = 0
         self._held_back = self.rate != SAMPLE_RATE and (self._held_back or len(samples) > 0)
@@ -116,10 +116,10 @@ class AudioLog:
         return pieces
 
     def flush(self, now: float) -> Piece | None:
-        """End the clip being filled; None when there is nothing to end.
+        """End the clip being filled. None when no clip has begun.
 
-        At rates that are resampled, a clip that is complete here may still lack what the resampler holds
-        back, so a pause is flushed there too.
+        At rates that are resampled, the last samples of a clip that is complete here may still be in the
+        resampler, so a pause is flushed there too.
         """
         if self._filled:
             piece = Piece(self.clip, self._next_pts(), np.empty(0, np.float32), True, flush=True)

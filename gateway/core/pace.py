@@ -42,6 +42,7 @@ class PacedInput:
 
     @property
     def full(self) -> bool:
+        """Whether the client should not be read any more."""
         return self.waiting > self._high * self._rate
 
     def put(self, samples: Samples) -> None:
@@ -82,7 +83,7 @@ class PacedInput:
         self._free_at = max(self._free_at, now) + seconds / TOLERANCE
 
     def wait(self, now: float, least: float = 0.02) -> float | None:
-        """Seconds until `least` seconds of audio may be taken; None when nothing waits."""
+        """Seconds until `least` seconds of audio may be taken. None when none waits."""
         if not self.waiting:
             return None
         return max(0.0, self._free_at + least - self._ahead - now)

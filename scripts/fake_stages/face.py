@@ -44,7 +44,16 @@ class FacePainter:
         self._background = functools.cache(self._load_background)
 
     def draw(self, person: int, loudness: float, seconds: float) -> bytes:
-        """One frame. `loudness`: root mean square of its sound; `seconds`: its place in the session."""
+        """Draw one frame.
+
+        Args:
+            person: number of the person in `names`.
+            loudness: root mean square of the frame's sound.
+            seconds: the frame's place in the session.
+
+        Returns:
+            The frame as JPEG.
+        """
         name = self.names[person % len(self.names)]
         opening = min(1.0, max(0.0, loudness) / LOUD)
         image = self._background(name).copy()

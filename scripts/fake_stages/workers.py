@@ -74,7 +74,7 @@ class FakeWorker:
         return [*self.jobs.sockets, self.results.socket, *([self.out.socket] if self.out else [])]
 
     def step(self, now: float) -> None:
-        """Do what is due. Call it after every wake-up."""
+        """Take jobs, do the work that is due, report. Call it after every wake-up."""
         warm = self.stage in self.behaviour.warm
         if warm:
             self.jobs.heartbeat()

@@ -76,7 +76,7 @@ class Client:
             self.times.append((now, "frame"))
             if self.version == 2 and self.acks:
                 shown = {"type": "shown", "epoch": message.epoch, "seq": message.seq, "index": message.index}
-                with suppress(ConnectionClosed):  # what stands behind this frame is still to be read
+                with suppress(ConnectionClosed):  # messages behind this frame are still to be read
                     await self.ws.send(json.dumps(shown))
 
     async def speak(

@@ -1,4 +1,4 @@
-"""The browser wire's codec: round trips, and clear errors for what is wrong."""
+"""The browser wire's codec: round trips, and clear errors for wrong messages."""
 
 import json
 

@@ -33,7 +33,7 @@ class Address:
 
 
 def without_torch(folder: Path) -> dict[str, str]:
-    """Environment of a Python in which torch and what needs it cannot be imported."""
+    """Environment of a Python that cannot import torch, nor the packages that need it."""
     hidden = ("torch", "diffusers", "transformers", "simplejpeg", "soxr", "safetensors")
     lines = "".join(f"sys.modules[{name!r}] = None\n" for name in hidden)
     (folder / "sitecustomize.py").write_text(f"import sys\n{lines}")

@@ -1,4 +1,4 @@
-"""Play-out: version 1 keeps time, version 2 keeps to what the client has shown."""
+"""Play-out: version 1 keeps time, version 2 follows the frames that the client has shown."""
 
 from itertools import pairwise
 

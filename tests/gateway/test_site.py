@@ -1,4 +1,4 @@
-"""Plain HTTP: the page's files, health, pictures, and what is refused."""
+"""Plain HTTP: the page's files, health, thumbnails, and the requests that are refused."""
 
 import http.client
 import json

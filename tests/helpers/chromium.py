@@ -48,11 +48,11 @@ def find_chromium() -> str | None:
 
 
 class BrowserFault(RuntimeError):
-    """The browser could not do what was asked, or the page threw."""
+    """The browser could not carry out a command, or the page threw."""
 
 
 class Page:
-    """One tab. `problems` collects what the page logs as errors and exceptions that nobody caught."""
+    """One tab. `problems` collects the errors that the page logs and the exceptions that nobody caught."""
 
     def __init__(self, ws: ClientConnection) -> None:
         self.problems: list[str] = []
