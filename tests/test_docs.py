@@ -6,9 +6,12 @@ import ast
 import json
 import re
 import subprocess
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+
+from protocol.process.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"(?<!\\)\[[^\]]*\]\(([^)\s]+)\)")
@@ -146,3 +149,11 @@ def test_pages_that_the_code_names_exist() -> None:
         if not source.is_relative_to(ROOT / "tests") and not (ROOT / page).is_file()
     ]
     assert gone == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guide/serving.md"])
+def test_flags_in_the_tables_are_settings(page: str) -> None:
+    rows = re.findall(r"^\| (`--[^|]+) \|", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    named = {name.replace("-", "_") for row in rows for name in re.findall(r"`--(?:no-)?([\w-]+)", row)}
+    assert len(named) > 10
+    assert named - {field.name for field in fields(Settings)} == set()
