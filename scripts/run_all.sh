@@ -23,5 +23,6 @@ for flag in "$@"; do  # help needs nothing installed
 done
 
 install_env requirements.lock
+install_xformers
 install_hopper
 exec "$venv/bin/python" "$root/scripts/run/start.py" scripts.run "$@"

@@ -3,6 +3,7 @@
 # Python runs isolated (-I), so that a module in the working folder that is called like one of pip's does no harm.
 
 torch_version=2.13.0
+xformers_version=0.0.35
 venv_mark=.echomimic-venv
 cpu_index=https://download.pytorch.org/whl/cpu
 
@@ -23,6 +24,8 @@ find_python() {
 }
 
 has_nvidia() { [ -e /proc/driver/nvidia/version ] || [ -e /dev/nvidiactl ] || [ -e /dev/dxg ]; }
+
+has_nvidia_gpu() { nvidia-smi -L 2>/dev/null | grep -q '^GPU '; }
 
 has_hopper() { nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | grep -q '^9\.0'; }
 
@@ -158,6 +161,64 @@ install_env() {
     pip_install --no-deps --no-build-isolation -e "$root" || die "could not install the project"
     printf '%s' "$wanted" >"$stamp-$lock"
   done
+}
+
+# version_of PACKAGE: print its installed version, or fail.
+version_of() {
+  "$venv/bin/python" -I -c 'import importlib.metadata as m, sys; print(m.version(sys.argv[1]))' "$1" 2>/dev/null
+}
+
+# torch_refused_by WHEEL: print the wheel's requirement of torch if the installed one does not meet it, else fail.
+torch_refused_by() {
+  "$venv/bin/python" -I - "$1" <<'PY'
+import email, importlib.metadata, sys, zipfile
+from packaging.requirements import Requirement
+
+with zipfile.ZipFile(sys.argv[1]) as wheel:
+    name = next(name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    wanted = map(Requirement, email.message_from_bytes(wheel.read(name)).get_all("Requires-Dist", []))
+torch = importlib.metadata.version("torch")
+for one in wanted:
+    if one.name == "torch" and (one.marker is None or one.marker.evaluate()) and not one.specifier.contains(torch):
+        sys.exit(print(one))
+sys.exit(1)
+PY
+}
+
+xformers_works() {
+  "$venv/bin/python" -I -c '
+import torch, xformers.ops
+q = torch.zeros(1, 64, 8, 40, device="cuda", dtype=torch.float16)
+xformers.ops.memory_efficient_attention(q, q, q)' >/dev/null 2>&1
+}
+
+# install_xformers: after install_env, faster attention where there is an NVIDIA GPU. torch is never replaced: the
+# wheel is read first, and installed without its dependencies. It goes again if it does not work, because diffusers
+# imports it wherever it is installed. The stamp keeps the answer until a version changes.
+install_xformers() {
+  local torch stamp=$venv/.echomimic-packages-xformers wheels refused
+  has_nvidia_gpu || return 0
+  torch=$(version_of torch) || return 0
+  if [ "$(cat "$stamp" 2>/dev/null)" = "$xformers_version $torch" ]; then return 0; fi
+  if [ ! -e "$stamp" ] && version_of xformers >/dev/null; then return 0; fi  # the user's own
+  wheels=$(mktemp -d) || return 0
+  if ! "$venv/bin/python" -I -m pip download -qq --disable-pip-version-check --retries 0 --timeout 5 --no-deps \
+    --only-binary :all: --dest "$wheels" "xformers==$xformers_version" >/dev/null 2>&1; then
+    say "found no wheel of xformers $xformers_version for this machine; attention is torch's own"
+  elif refused=$(torch_refused_by "$wheels"/*.whl); then
+    say "xformers $xformers_version needs $refused and torch $torch is installed; attention is torch's own"
+    printf '%s' "$xformers_version $torch" >"$stamp"
+  elif ! pip_install --no-deps --no-index "$wheels"/*.whl; then
+    say "could not install xformers $xformers_version; attention is torch's own"
+  elif ! xformers_works; then
+    "$venv/bin/python" -I -m pip uninstall -qq -y xformers >&2
+    say "xformers $xformers_version does not work with torch $torch on this GPU; attention is torch's own"
+    printf '%s' "$xformers_version $torch" >"$stamp"
+  else
+    say "installed xformers $xformers_version: faster attention without --compile-unet"
+    printf '%s' "$xformers_version $torch" >"$stamp"
+  fi
+  rm -rf -- "$wheels"
 }
 
 # install_hopper: after install_env, kernels that only such a GPU takes. Everything runs without them, so a failure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import io
 
 import numpy as np
@@ -19,7 +20,8 @@ def drawn(side: int = 256) -> Picture:
     picture[(x - 0.5) ** 2 + (y - 1.1) ** 2 < 0.16] = (230, 80, 90)
     picture[(x - 0.5) ** 2 + (y - 0.42) ** 2 < 0.05] = (240, 200, 170)
     picture[((x - 0.5) / 2) ** 2 + (y - 0.52) ** 2 < 0.001] = (150, 30, 40)
-    return picture.reshape(side, 4, side, 4, 3).mean((1, 3)).astype(np.uint8)
+    small: Picture = picture.reshape(side, 4, side, 4, 3).mean((1, 3)).astype(np.uint8)
+    return small
 
 
 def psnr(a: Picture, b: Picture) -> float:
@@ -67,21 +69,28 @@ def test_a_comment_changes_no_pixel() -> None:
     assert Image.open(io.BytesIO(marked)).info["comment"] == b"echomimic pts=8000"
 
 
-def test_a_library_that_does_not_load_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_does_not_load_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
     def broken(quality: int, subsampling: str) -> None:
         raise RuntimeError("PyTurboJPEG 2.0 requires libjpeg-turbo 3.0 or later")
 
     monkeypatch.setattr("encoder_worker.jpeg._turbojpeg", broken)
     assert JpegEncoder().library == "simplejpeg"
+    assert caplog.messages[0].startswith("JPEG by simplejpeg, quality 90, 4:4:4")
+    assert "turbojpeg: PyTurboJPEG 2.0 requires" in caplog.messages[1]
     with pytest.raises(RuntimeError, match=r"turbojpeg: .*requires libjpeg-turbo"):
         JpegEncoder(library="turbojpeg")
 
 
-def test_the_systems_library_where_it_loads() -> None:
-    try:
-        encoder = JpegEncoder(library="turbojpeg")
-    except RuntimeError as error:
-        pytest.skip(str(error))
+@pytest.mark.skipif(not ctypes.util.find_library("turbojpeg"), reason="the system has no libjpeg-turbo")
+def test_the_systems_library_serves_where_there_is_one(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    encoder = JpegEncoder()
+    assert encoder.library == "turbojpeg"
+    assert caplog.messages == ["JPEG by turbojpeg, quality 90, 4:4:4"]
     assert psnr(drawn(), decoded(encoder(drawn()))) > 38
 
 
