@@ -69,8 +69,8 @@ class StreamingPath:
         self._decoder = ClipDecoder(load_decoder(VaeFolder.of(self.config)), device, settings.dtype)
         self._jpeg = JpegEncoder(settings.jpeg_quality)
         # Last, because it sets the number of threads for what is heaviest.
-        self._engine = DenoiserEngine(settings)
-        self._engine.load()
+        self.engine = DenoiserEngine(settings)
+        self.engine.load()
         self._encoder: VaeEncoder | None = None
         self._played = 0
         self.seconds: defaultdict[str, float] = defaultdict(float)
@@ -78,9 +78,13 @@ class StreamingPath:
         self._clock = time.process_time if device.type == "cpu" else time.perf_counter
         self.clips = 0
 
+    def name_sessions_anew(self) -> None:
+        """Gives the next sessions the names, and so the noise, of this path's first ones."""
+        self._played = 0
+
     def info(self) -> dict[str, InfoValue]:
         """What the workers would say in their status."""
-        return {**self._engine.info(), "decoder": str(self._decoder.plan), "jpeg": self._jpeg.library}
+        return {**self.engine.info(), "decoder": str(self._decoder.plan), "jpeg": self._jpeg.library}
 
     def play(
         self,
@@ -103,12 +107,12 @@ class StreamingPath:
                 tokens = self._features.tokens([due])[0]
             clip = Clip(name, due.epoch, due.seq, due.pts, due.fps, due.avatar, due.pose, tokens)
             with self._time("denoise"):
-                made = self._engine.denoise(self._engine.prepare(clip))
+                made = self.engine.denoise(self.engine.prepare(clip))
             latents = Latents(name, clip.epoch, clip.seq, clip.pts, clip.fps, made)
             self.clips += 1
             first = due.seq * self.clip_frames
             yield Made(first, len(made), self._pictures(latents.latents) if wanted(first) else None)
-        self._engine.close(name, 0)
+        self.engine.close(name, 0)
 
     def through_vae(self, picture: Picture) -> Picture:
         """A picture (H, W, 3) encoded, decoded and sent as JPEG: what is lost without any denoising."""

@@ -80,8 +80,8 @@ class RecordingSampler(ClipSampler):
 
 def run(bench: Bench, scenes: Sequence[Scene], tier: Tier | None) -> Outcome:
     """Plays the scenes with this tier, or as they are for None."""
-    engine = bench.path._engine
-    bench.path._played = 0  # the sessions' names, and so the noise, are those of the other runs
+    engine = bench.path.engine
+    bench.path.name_sessions_anew()  # so that all runs have the same noise
     recording, served = RecordingSampler(engine, tier), engine.sampler
     engine.sampler = recording
     try:
