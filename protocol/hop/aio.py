@@ -1,4 +1,4 @@
-"""A hop's or results' server side inside an asyncio loop."""
+"""Runs a hop's or the results' server side inside an asyncio loop."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ E = TypeVar("E")
 
 
 class Pumped(Protocol[E]):
-    """What `pump` drives: HopServer or ResultServer."""
+    """A server that `pump` can run: HopServer or ResultServer."""
 
     socket: zmq.Socket[bytes]
+    #: Is called after each send, which may have hidden that the socket is readable.
     wake: Callable[[], None] | None
 
     def on_readable(self) -> list[E]: ...
@@ -28,10 +29,10 @@ class Pumped(Protocol[E]):
 async def pump(
     server: Pumped[E], on_event: Callable[[E], Awaitable[None] | None], *, tick_every: float = 0.1
 ) -> None:
-    """Drive `server` and hand its events, in order, to `on_event` (plain or async), until cancelled.
+    """Run `server` and hand its events, in order, to `on_event` (plain or async), until cancelled.
 
-    A ZeroMQ socket's FD is edge-triggered: it says that something changed, and any send or receive may take
-    that notice away. So the socket is asked for its state before every wait, and the server wakes the
+    The FD of a ZeroMQ socket is edge-triggered. It says that something changed, and any send or receive may
+    take that notice away. So the socket is asked for its state before every wait, and the server wakes the
     pump after each of its own sends, such as those of `HopServer.dispatch`. An error of `on_event` is logged
     and the pump goes on, so that one session's trouble does not reach the others.
     """
@@ -52,9 +53,9 @@ async def pump(
             for event in events:
                 await _handle(on_event, event)
             if events or int(server.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # other tasks have their turn between two batches
                 continue
-            # not wait_for: until Python 3.12 it can swallow a cancellation
+            # wait_for would do, but before Python 3.12 it can swallow a cancellation
             alarm = loop.call_at(next_tick, changed.set)
             try:
                 await changed.wait()

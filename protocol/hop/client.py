@@ -1,4 +1,4 @@
-"""A worker's side of a hop; `protocol/hop/__init__.py` says what a hop is."""
+"""A worker's side of a hop, which `protocol/hop/__init__.py` describes."""
 
 from __future__ import annotations
 
@@ -36,38 +36,54 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class JobOrigin:
-    """Which upstream gave a job, in which of its lives, under which number."""
+    """Where a job comes from."""
 
+    #: Index of the upstream.
     upstream: int
+    #: How often that upstream had forgotten this worker when it gave the job.
     life: int
+    #: The upstream's number for the job; 0 if it needs no acknowledgement.
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`msg` to work on and then `ack`; for a Close there is nothing to acknowledge and `ack` does nothing."""
+    """A message to work on and then to `ack`. A Close needs no acknowledgement, and `ack` does nothing."""
 
     msg: Work | Close
     origin: JobOrigin
-    #: When it came, in seconds of the client's clock.
+    #: When it arrived, in seconds of the client's clock.
     received_at: float = 0.0
 
 
 @dataclass(slots=True)
 class _Upstream:
     socket: zmq.Socket[bytes]
+    #: How often it has forgotten this worker; jobs of an earlier life are void.
     life: int = 0
+    #: Whether it was sent READY.
     announced: bool = False
+    #: Numbers of the jobs received and not acknowledged.
     held: set[int] = field(default_factory=set)
+    #: Acknowledgements that could not be sent yet.
     unsent: deque[int] = field(default_factory=deque)
 
 
 class HopClient:
     """A worker's side of a hop, connected to every upstream. Not thread-safe.
 
-    Nothing is announced before the first `heartbeat()`, so a worker that is not warm gets no work.
-    `on_reset(i)`: upstream i restarted or had given this worker up; what was held of it is void, and the
-    state of its sessions should be dropped.
+    READY is first sent by `heartbeat()`, so a worker that is not warm gets no jobs.
+
+    Args:
+        ctx: makes the sockets.
+        endpoints: addresses of the upstreams.
+        stage: kind of this worker.
+        worker: name of this worker, one of its own in the stage.
+        credit: jobs held at once from each upstream.
+        heartbeat_every: seconds between two heartbeats.
+        clock: seconds that never run backwards.
+        on_reset: is called with an upstream's index when it restarted or had given this worker up. Its jobs
+            are void, and the state of its sessions should be dropped.
     """
 
     def __init__(
@@ -96,15 +112,17 @@ class HopClient:
         self.sockets = [upstream.socket for upstream in self._upstreams]
 
     def recv(self) -> list[Job]:
-        """Jobs that have arrived, without waiting. Call it after every wake-up, not only a readable socket's:
-        `heartbeat` reads too."""
+        """The jobs that have arrived, without waiting.
+
+        Call it after every wake-up and not only when a socket is readable, since `heartbeat` reads too.
+        """
         self._read_all()
         jobs = list(self._inbox)
         self._inbox.clear()
         return jobs
 
     def ack(self, job: Job) -> None:
-        """The job's output is safe downstream. Twice, or for an upstream that is gone, does nothing."""
+        """The job's output is safe downstream. Does nothing a second time, or when the upstream is gone."""
         upstream = self._upstreams[job.origin.upstream]
         if job.origin.life != upstream.life or job.origin.number not in upstream.held:
             return
@@ -113,7 +131,7 @@ class HopClient:
         self._send_acks(upstream)
 
     def heartbeat(self) -> None:
-        """Say READY where that is due and that this worker lives. Limits its own rate; call it often."""
+        """Tell the upstreams that this worker lives, and READY where it is due. Limits its own rate."""
         now = self._clock()
         if now - self._last_beat < self._every:
             return
@@ -132,7 +150,7 @@ class HopClient:
         return sum(len(upstream.held) for upstream in self._upstreams)
 
     def close(self) -> None:
-        """Say BYE: what was not acknowledged goes to another worker at once."""
+        """Say BYE, so that jobs without an acknowledgement go to another worker at once."""
         for upstream in self._upstreams:
             if upstream.announced:
                 self._send_acks(upstream)
@@ -159,7 +177,7 @@ class HopClient:
         except ProtocolError as error:
             self.malformed += 1
             logger.error("job %d from upstream %d is malformed and skipped: %s", number, index, error)
-            if number:  # it would be malformed the next time too
+            if number:  # it would be malformed the next time too, so it counts as done
                 upstream.unsent.append(number)
                 self._send_acks(upstream)
 
@@ -177,7 +195,7 @@ class HopClient:
 
     def _reset(self, index: int, upstream: _Upstream) -> None:
         logger.warning(
-            "upstream %d does not know this worker (any more); %d jobs in hand are void",
+            "upstream %d has forgotten this worker or never knew it; %d jobs in hand are void",
             index,
             len(upstream.held),
         )

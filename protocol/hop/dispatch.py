@@ -1,6 +1,6 @@
-"""Who gets which job: credit, stickiness, re-dispatch. No sockets, no clock of its own, no sleeps.
+"""Decides which worker gets which job: credit, stickiness, giving jobs again. No sockets, no sleeps.
 
-Time is a float in seconds that the caller passes in and that never runs backwards.
+The caller passes the time in: seconds as a float that never run backwards.
 """
 
 from __future__ import annotations
@@ -12,47 +12,55 @@ from typing import Generic, TypeVar
 
 P = TypeVar("P")
 
-MAX_HOMES = 4096  # sessions remembered by a sticky dispatcher although nothing of theirs is queued
-QUIET_AFTER = 1.0  # seconds of silence (five heartbeats) after which a worker is given no new work
+#: Sessions without a job whose worker a sticky dispatcher remembers.
+MAX_HOMES = 4096
+#: Seconds of silence after which a worker is given no new jobs: five heartbeats.
+QUIET_AFTER = 1.0
 
 
 @dataclass(slots=True)
 class TrackedJob(Generic[P]):
-    """One unit of work and where it stands. TrackedJob numbers rise in the order of submission."""
+    """One unit of work, and how far it has come. Numbers rise in the order in which jobs are added."""
 
     number: int
     session: str
     epoch: int
     payload: P
-    submitted: float
-    sent: float = 0.0
-    sends: int = 0
+    queued_at: float
+    sent_at: float = 0.0
+    times_sent: int = 0
 
 
 @dataclass(slots=True)
 class Peer(Generic[P]):
-    """A worker as the dispatcher sees it. `held` also counts cancelled jobs (None): they use its credit."""
+    """A worker as the dispatcher sees it."""
 
     key: bytes
     stage: str
     name: str
     credit: int
     last_seen: float
-    last_given: int = 0
+    #: The dispatcher's turn at which it got a job last.
+    last_turn: int = 0
+    #: Its jobs by number; None for a cancelled one, which uses credit until the worker acknowledges it.
     held: dict[int, TrackedJob[P] | None] = field(default_factory=dict)
     held_since: dict[int, float] = field(default_factory=dict)
 
     @property
     def spare_credit(self) -> int:
+        """How many more jobs it may hold."""
         return self.credit - len(self.held)
 
 
 class Dispatcher(Generic[P]):
-    """Jobs in, assignments out; every job is acknowledged, cancelled, pushed out, or still here.
+    """Takes jobs and assigns them to workers. A job stays until it is acknowledged, cancelled or pushed out.
 
-    `sticky`: a session's jobs go to one worker, in order, for as long as that worker lives. Otherwise each
-    job goes to the worker with the most spare credit. `max_pending_per_session` bounds what waits: a
-    session's oldest waiting job is pushed out when another is submitted beyond it.
+    Args:
+        sticky: a session's jobs go to one worker, in order, for as long as that worker lives. Otherwise each
+            job goes to the worker with the most spare credit.
+        dead_after: seconds of silence after which the caller gives a worker up.
+        max_pending_per_session: jobs of a session that may wait. One more pushes the oldest out.
+        first_job: number of the first job.
     """
 
     def __init__(
@@ -69,7 +77,7 @@ class Dispatcher(Generic[P]):
         self.dead_after = dead_after
         self.max_pending = max_pending_per_session
         self._next_job = first_job
-        self._given = 0
+        self._turns = 0
         self._peers: dict[bytes, Peer[P]] = {}
         self._queues: dict[str, deque[TrackedJob[P]]] = {}
         self._homes: dict[str, bytes] = {}
@@ -77,7 +85,7 @@ class Dispatcher(Generic[P]):
     # ------------------------------------------------------------------ workers
 
     def join(self, key: bytes, stage: str, name: str, credit: int, now: float) -> bool:
-        """A worker offers itself; True if it was unknown. From a known one it only renews the credit."""
+        """A worker offers itself. Returns True if it was unknown; a known one only renews its credit."""
         peer = self._peers.get(key)
         if peer is None:
             self._peers[key] = Peer(key, stage, name, credit, now)
@@ -86,7 +94,7 @@ class Dispatcher(Generic[P]):
         return False
 
     def seen(self, key: bytes, now: float) -> bool:
-        """A sign of life; False if the worker is unknown."""
+        """The worker gave a sign of life. Returns False if it is unknown."""
         peer = self._peers.get(key)
         if peer is None:
             return False
@@ -94,10 +102,13 @@ class Dispatcher(Generic[P]):
         return True
 
     def holds(self, key: bytes, jobs: tuple[int, ...], now: float) -> bool:
-        """The worker says which jobs it holds; False if one given to it long ago is not among them.
+        """The worker says which jobs it holds.
 
-        Such a job, or the acknowledgement of it, was lost with a connection. What was sent recently may
-        still be on its way, so only jobs older than `dead_after` count.
+        A job that is missing was lost with a connection, or its acknowledgement was. A job that was sent
+        lately may still be on its way, so only jobs older than `dead_after` count.
+
+        Returns:
+            False if a job that was given to it long ago is missing.
         """
         peer = self._peers[key]
         missing = [
@@ -109,7 +120,7 @@ class Dispatcher(Generic[P]):
         return not any(job in peer.held for job in missing)
 
     def leave(self, key: bytes) -> int:
-        """Forget a worker; what it held goes back in front of the queues. Returns how many jobs that is."""
+        """Forget a worker. Its jobs go back to the front of the queues; returns how many there were."""
         peer = self._peers.pop(key, None)
         if peer is None:
             return 0
@@ -122,11 +133,11 @@ class Dispatcher(Generic[P]):
         return len(back)
 
     def silent(self, now: float, longer_than: float) -> list[Peer[P]]:
-        """The workers not heard of for `longer_than` seconds."""
+        """The workers that have given no sign of life for `longer_than` seconds."""
         return [peer for peer in self._peers.values() if now - peer.last_seen > longer_than]
 
     def forgive_silence(self, now: float) -> None:
-        """Take every worker as just seen: the server itself was away and could not have heard them."""
+        """Count every worker as just seen, because the server itself was away and read no messages."""
         for peer in self._peers.values():
             peer.last_seen = now
 
@@ -140,9 +151,9 @@ class Dispatcher(Generic[P]):
     # ------------------------------------------------------------------ jobs
 
     def add_job(self, session: str, epoch: int, payload: P, now: float) -> list[P]:
-        """Queue a job; returns what the session's bound pushed out, oldest first."""
+        """Queue a job. Returns the payloads that the session's bound pushed out, oldest first."""
         queue = self._queues.setdefault(session, deque())
-        queue.append(TrackedJob(self._next_job, session, epoch, payload, now))
+        queue.append(TrackedJob(self._next_job, session, epoch, payload, queued_at=now))
         self._next_job += 1
         pushed_out = []
         while self.max_pending is not None and len(queue) > self.max_pending:
@@ -150,7 +161,10 @@ class Dispatcher(Generic[P]):
         return pushed_out
 
     def cancel(self, session: str, epoch: int) -> int:
-        """Forget a session's jobs up to `epoch`: waiting ones, and those in hand will not be given again."""
+        """Forget a session's jobs up to and including `epoch`.
+
+        Waiting jobs go. Jobs that a worker holds are not given again if that worker is lost.
+        """
         queue = self._queues.pop(session, deque())
         kept = deque(job for job in queue if job.epoch > epoch)
         cancelled = len(queue) - len(kept)
@@ -169,10 +183,13 @@ class Dispatcher(Generic[P]):
         return (job for peer in self._peers.values() for job in peer.held.values())
 
     def ack(self, key: bytes, number: int) -> TrackedJob[P] | None:
-        """The worker is done with a job. None if it was not (or no longer) this worker's, or was cancelled.
+        """The worker is done with a job.
 
-        Only the present holder's word counts: on a sticky hop an earlier holder's state is not the session's
-        any more, and elsewhere a second result is recognised downstream.
+        Only the present holder's word counts. On a sticky hop an earlier holder's state is not the session's
+        any more. Elsewhere the stage downstream recognises a second result.
+
+        Returns:
+            The job; None if this worker does not hold it, or if it was cancelled.
         """
         peer = self._peers.get(key)
         if peer is None:
@@ -181,22 +198,23 @@ class Dispatcher(Generic[P]):
         return peer.held.pop(number, None)
 
     def assign(self, now: float) -> tuple[Peer[P], TrackedJob[P]] | None:
-        """The next job for a worker with credit, now held by it; None if nothing can be given."""
+        """Give the next job to a worker with credit. Returns both, or None if no job can be given."""
+        # the session whose first job has waited longest comes first
         for session in sorted(self._queues, key=lambda s: self._queues[s][0].number):
             peer = self._worker_for(session, now)
             if peer is None:
                 if not self.sticky:
-                    return None
+                    return None  # no worker has credit, whatever the session
                 continue
             queue = self._queues[session]
             job = queue.popleft()
             if not queue:
                 del self._queues[session]
-            job.sent, job.sends = now, job.sends + 1
+            job.sent_at, job.times_sent = now, job.times_sent + 1
             peer.held[job.number] = job
             peer.held_since[job.number] = now
-            self._given += 1
-            peer.last_given = self._given
+            self._turns += 1
+            peer.last_turn = self._turns
             return peer, job
         return None
 
@@ -205,7 +223,7 @@ class Dispatcher(Generic[P]):
             peer = self._home_worker(session, now)
             return peer if peer is not None and self._may_take(peer, now) else None
         ready = [peer for peer in self._peers.values() if self._may_take(peer, now)]
-        return max(ready, key=lambda peer: (peer.spare_credit, -peer.last_given), default=None)
+        return max(ready, key=lambda peer: (peer.spare_credit, -peer.last_turn), default=None)
 
     def _may_take(self, peer: Peer[P], now: float) -> bool:
         return peer.spare_credit > 0 and now - peer.last_seen <= min(QUIET_AFTER, self.dead_after)
@@ -216,6 +234,7 @@ class Dispatcher(Generic[P]):
             if not ready:
                 return None
             homes = list(self._homes.values())
+            # the worker with the fewest sessions, of those the one with the fewest jobs
             chosen = min(ready, key=lambda peer: (homes.count(peer.key), len(peer.held)))
             self._homes[session] = chosen.key
             self._forget_idle_homes()

@@ -1,4 +1,4 @@
-"""Addresses of sockets: which ones are allowed, and the folder that their files lie in. No zmq."""
+"""Addresses of sockets: the allowed ones, and the folder of their files. No ZeroMQ."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class EndpointError(RuntimeError):
 
 
 def prepare_run_dir(path: Path) -> None:
-    """Make sure `path` is a folder that only this user can enter, so only this user reaches the sockets.
+    """Make sure that only this user can enter the folder `path`, so that only this user reaches the sockets.
 
-    A missing folder is made and marked; one that is there stays as it is.
+    A missing folder is made and marked. An existing one stays as it is.
 
     Raises:
         EndpointError: others can enter it, or it is no folder of this user's.
@@ -40,7 +40,14 @@ def prepare_run_dir(path: Path) -> None:
 
 
 def check_endpoint(endpoint: str) -> Path | None:
-    """The socket's path for ipc, None for tcp on loopback; EndpointError for all else."""
+    """Check an address.
+
+    Returns:
+        The path of the socket for ipc, None for tcp on loopback.
+
+    Raises:
+        EndpointError: it is neither, or the path is relative or too long.
+    """
     if endpoint.startswith("ipc://"):
         path = Path(endpoint.removeprefix("ipc://"))
         size = len(os.fsencode(path))

@@ -1,4 +1,4 @@
-"""What comes back: workers send frames, failures and status to the gateway, which confirms whole clips."""
+"""Frames, failures and status on their way from the workers to the gateway, which confirms whole clips."""
 
 from __future__ import annotations
 
@@ -30,12 +30,18 @@ from protocol.wire.messages import (
 
 logger = logging.getLogger(__name__)
 
+#: Longest wait before a clip is sent again, in seconds.
 RESEND_LIMIT = 10.0
+#: Messages that wait for a gateway that is not there; beyond it the oldest are lost.
 UNSENT_LIMIT = 4096
 
 
 class ResultServer:
-    """The gateway's side: a ROUTER that takes frames, failures and status. Not thread-safe."""
+    """The gateway's side: a ROUTER that takes frames, failures and status. Not thread-safe.
+
+    Raises:
+        EndpointError: the address cannot be bound.
+    """
 
     def __init__(self, ctx: Context, endpoint: str) -> None:
         self._bound = sockets.BoundRouter(ctx, endpoint, max_part_bytes=MAX_JPEG_BYTES)
@@ -44,7 +50,7 @@ class ResultServer:
         self.malformed = 0
 
     def recv(self) -> list[tuple[bytes, Frame | Failed | Status]]:
-        """What has arrived, at most `DRAIN` messages, each with its sender. Malformed ones are logged."""
+        """At most `DRAIN` messages that have arrived, each after its sender. Malformed ones are logged."""
         arrived = []
         for _ in range(DRAIN):
             parts = sockets.receive(self.socket, 1 + MAX_PARTS)
@@ -64,10 +70,11 @@ class ResultServer:
     on_readable = recv
 
     def tick(self) -> list[tuple[bytes, Frame | Failed | Status]]:
+        """The same as `recv`: nothing here depends on the time."""
         return self.recv()
 
     def confirm_clip(self, sender: bytes, session: str, epoch: int, seq: int) -> None:
-        """Confirm to `sender` that the clip is complete here, or not wanted any more."""
+        """Tell `sender` that the clip is complete here, or is not wanted any more."""
         sockets.send(self.socket, [sender, *encode(Received(session, epoch, seq))])
         if self.wake is not None:
             self.wake()
@@ -80,7 +87,9 @@ class ResultServer:
 class _UnconfirmedClip:
     """The frames of a clip until the gateway has confirmed them."""
 
+    #: Frames of the whole clip.
     count: int
+    #: The parts of each frame that was sent, by its index.
     frames: dict[int, list[bytes | memoryview]] = field(default_factory=dict)
     last_sent: float = 0.0
     resent: int = 0
@@ -89,7 +98,15 @@ class _UnconfirmedClip:
 class ResultClient:
     """A worker's side. Frames are kept until their clip is confirmed, and sent again if that takes long.
 
-    The credit of the hop that feeds the worker bounds how many clips that can be. Not thread-safe.
+    The credit of the hop that feeds the worker bounds the number of these clips. Not thread-safe.
+
+    Args:
+        ctx: makes the socket.
+        endpoint: the gateway's address.
+        stage: kind of this worker.
+        worker: name of this worker.
+        resend_after: seconds until the frames of an unconfirmed clip are sent again. It doubles each time.
+        clock: seconds that never run backwards.
     """
 
     def __init__(
@@ -112,7 +129,7 @@ class ResultClient:
         self._status: list[bytes | memoryview] | None = None
 
     def send(self, msg: Frame | Failed | Status) -> None:
-        """Send, or keep until the gateway is there; of Status only the newest is kept."""
+        """Send, or keep until the gateway is there. Of Status only the newest is kept."""
         parts = encode(msg)
         if isinstance(msg, Status):
             self._status = parts
@@ -125,7 +142,7 @@ class ResultClient:
         self.flush()
 
     def confirmed(self) -> list[ClipKey]:
-        """The clips confirmed since the last call. Also sends again what was not confirmed in time."""
+        """The clips confirmed since the last call. Clips that were not confirmed in time are sent again."""
         confirmed = []
         for _ in range(DRAIN):
             parts = sockets.receive(self.socket, MAX_PARTS)
@@ -150,10 +167,11 @@ class ResultClient:
 
     @property
     def unconfirmed(self) -> int:
+        """How many clips the gateway has not confirmed."""
         return len(self._clips)
 
     def flush(self) -> None:
-        """Send what waits; `confirmed` does this too."""
+        """Send the messages that wait; `confirmed` does this too."""
         while self._unsent and sockets.send(self.socket, self._unsent[0]):
             self._unsent.popleft()
         if self._status is not None and not self._unsent and sockets.send(self.socket, self._status):

@@ -1,4 +1,4 @@
-"""The upstream side of a hop; `protocol/hop/__init__.py` says what a hop is."""
+"""The upstream side of a hop, which `protocol/hop/__init__.py` describes."""
 
 from __future__ import annotations
 
@@ -29,20 +29,27 @@ from protocol.wire.messages import (
 
 logger = logging.getLogger(__name__)
 
+#: Seconds of silence after which a worker's connection is tried.
 PROBE_AFTER = 0.5
-MAX_WORKERS = 256
+#: Most workers of one server.
+MAX_PEERS = 256
+#: Most unknown senders whose last Hello is remembered.
 MAX_STRANGERS = 1024
+#: Seconds between two Hello to the same sender: it needs that long to answer.
+GREET_EVERY = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerJoined:
+    """A worker is ready for jobs."""
+
     worker: str
     stage: str
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerLost:
-    """`redispatched` jobs went back to the front of the queue."""
+    """A worker was given up; its `redispatched` jobs went back to the front of the queue."""
 
     worker: str
     why: str
@@ -51,13 +58,14 @@ class WorkerLost:
 
 @dataclass(frozen=True, slots=True)
 class Acked:
-    """`msg` is done, `waited_s` seconds after it was submitted."""
+    """A worker has acknowledged `msg`, `waited_s` seconds after it was dispatched."""
 
     msg: Work
     worker: str
     waited_s: float
 
 
+#: What happens at a hop's server, for the stage that owns it.
 HopEvent = WorkerJoined | WorkerLost | Acked
 
 
@@ -68,10 +76,19 @@ class _EncodedWork:
 
 
 class HopServer:
-    """The upstream side of a hop: every submitted message is held until a worker acknowledges it.
+    """The upstream side of a hop: it holds every message until a worker acknowledges it. Not thread-safe.
 
-    `sticky` keeps a session with one worker; otherwise any worker with credit takes any message.
-    `max_pending_per_session` bounds what waits of a session. Not thread-safe.
+    Args:
+        ctx: makes the socket.
+        endpoint: address to bind.
+        sticky: a session stays with one worker. Otherwise any worker with credit takes any message.
+        dead_after: seconds of silence after which a worker is given up.
+        name: of the hop, for logs and figures.
+        max_pending_per_session: messages of a session that may wait for credit.
+        clock: seconds that never run backwards.
+
+    Raises:
+        EndpointError: the address cannot be bound.
     """
 
     def __init__(
@@ -90,13 +107,13 @@ class HopServer:
         self.wake: Callable[[], None] | None = None  # set by aio.pump: sending may hide a readable edge
         self._name = name
         self._clock = clock
-        self._run = secrets.randbits(31) + 1
+        self._server_number = secrets.randbits(31) + 1
         self._jobs = Dispatcher[_EncodedWork](
             sticky=sticky,
             dead_after=dead_after,
             max_pending_per_session=max_pending_per_session,
             # numbers of an earlier server mean nothing here, so acknowledgements of them do no harm
-            first_job=(self._run << 32) + 1,
+            first_job=(self._server_number << 32) + 1,
         )
         self._events: list[HopEvent] = []
         self._greeted: dict[bytes, float] = {}
@@ -113,7 +130,8 @@ class HopServer:
     def dispatch(self, msg: Work) -> list[Work]:
         """Queue `msg` for a worker with credit.
 
-        Returns the messages that the session's bound pushed out, for the caller to report as Failed.
+        Returns:
+            The messages that the session's bound pushed out. The caller reports them as Failed.
         """
         encoded = _EncodedWork(msg, [bytes(part) for part in encode(msg)])
         pushed_out = self._jobs.add_job(msg.session, msg.epoch, encoded, self._clock())
@@ -122,14 +140,14 @@ class HopServer:
         return [encoded.message for encoded in pushed_out]
 
     def broadcast(self, msg: Close) -> None:
-        """Tell every live worker; what waits of the session is dropped, what is in hand not given again."""
+        """Send `msg` to every worker. The session's waiting messages go; held ones are not given again."""
         self._jobs.cancel(msg.session, msg.epoch)
         for peer in self._jobs.peers:
             self._send(peer.key, 0, list(encode(msg)))
         self._hand_out()
 
     def on_readable(self) -> list[HopEvent]:
-        """Take in what has arrived (at most `DRAIN` messages) and hand out work."""
+        """Read at most `DRAIN` messages that have arrived, and hand out jobs."""
         for _ in range(DRAIN):
             parts = sockets.receive(self.socket, 1 + MAX_PARTS)
             if parts is None:
@@ -139,25 +157,25 @@ class HopServer:
         return self._take_events()
 
     def tick(self) -> list[HopEvent]:
-        """Find dead workers and give their work to others. Call at least every 100 ms."""
-        events = self.on_readable()  # what a worker said counts before its silence does
+        """Find dead workers and give their jobs to others. Call this at least every 100 ms."""
+        events = self.on_readable()  # a message that waits here counts before the silence does
         now = self._clock()
         if now - self._last_tick > self._jobs.dead_after / 2:
-            self._jobs.forgive_silence(now)  # this side was away, so the silence proves nothing
+            self._jobs.forgive_silence(now)  # this side was away and read nothing, so silence proves nothing
         self._last_tick = now
         for peer in self._jobs.silent(now, self._jobs.dead_after):
             self._give_up(peer.key, f"silent for {now - peer.last_seen:.1f} s")
         if now - self._last_probe >= PROBE_AFTER:
             self._last_probe = now
             for peer in self._jobs.silent(now, PROBE_AFTER):
-                # a worker that was killed is found here, long before its silence would tell
+                # sending fails at once when the worker was killed, long before `dead_after`
                 if not self._send(peer.key, 0, list(encode(Heartbeat()))):
                     self._give_up(peer.key, "its connection is gone")
         self._hand_out()
         return events + self._take_events()
 
     def stats(self) -> dict[str, float]:
-        """Flat figures, each name beginning with this hop's name."""
+        """Figures of this hop; each name begins with the hop's."""
         figures: dict[str, float] = {
             "workers": self.workers, "pending": self.pending, "in_flight": self.in_flight,
         }  # fmt: skip
@@ -209,8 +227,8 @@ class HopServer:
             self._greet(key, now)
 
     def _welcome(self, key: bytes, ready: Ready, now: float) -> None:
-        if self._jobs.peer(key) is None and self.workers >= MAX_WORKERS:
-            self._ignore(key, f"more than {MAX_WORKERS} workers")
+        if self._jobs.peer(key) is None and self.workers >= MAX_PEERS:
+            self._ignore(key, f"more than {MAX_PEERS} workers")
             return
         self._greeted.pop(key, None)
         if self._jobs.join(key, ready.stage, ready.worker, ready.credit, now):
@@ -223,17 +241,17 @@ class HopServer:
         if peer is None or job is None:
             return
         self._counts["acked"] += 1
-        self._work_s.add(now - job.sent)
-        self._events.append(Acked(job.payload.message, peer.name, now - job.submitted))
+        self._work_s.add(now - job.sent_at)
+        self._events.append(Acked(job.payload.message, peer.name, now - job.queued_at))
 
     def _greet(self, key: bytes, now: float) -> None:
-        """Ask a stranger for READY, not more often than it could answer."""
-        if now - self._greeted.get(key, -1.0) < 0.1:
+        """Ask an unknown sender for READY, not more often than it can answer."""
+        if now - self._greeted.get(key, -1.0) < GREET_EVERY:
             return
         if len(self._greeted) >= MAX_STRANGERS:
             self._greeted.clear()
         self._greeted[key] = now
-        self._send(key, 0, list(encode(Hello(self._run))))
+        self._send(key, 0, list(encode(Hello(self._server_number))))
 
     def _give_up(self, key: bytes, why: str) -> None:
         peer = self._jobs.peer(key)
@@ -254,8 +272,8 @@ class HopServer:
                 self._give_up(peer.key, "its connection is gone")
                 continue
             self._counts["sent"] += 1
-            if job.sends == 1:
-                self._queued_s.add(job.sent - job.submitted)
+            if job.times_sent == 1:
+                self._queued_s.add(job.sent_at - job.queued_at)
 
     def _send(self, key: bytes, number: int, parts: list[bytes | memoryview]) -> bool:
         sent = sockets.send(self.socket, [key, number.to_bytes(8, "big"), *parts])

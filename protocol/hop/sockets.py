@@ -1,4 +1,4 @@
-"""How the ZeroMQ sockets between stages are made: who may connect, how much may arrive, what is queued."""
+"""Makes the ZeroMQ sockets between stages: who may connect, how much may arrive, how much is queued."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ import zmq
 
 from protocol.hop.endpoints import EndpointError, check_endpoint, prepare_run_dir
 
-QUEUED = 1000  # messages a peer's queue holds; credit keeps real queues far below
+#: Messages that a peer's queue holds. Credit keeps real queues far below.
+QUEUED = 1000
+#: Milliseconds between two tries to connect.
 RECONNECT_MS = 100
-DRAIN = 256  # messages taken in one call, so that a flood cannot keep the caller from its other work
+#: Messages read in one call, so that a flood cannot keep the caller from its other work.
+DRAIN = 256
 
 Context = zmq.Context[zmq.Socket[bytes]]
 
@@ -22,15 +25,18 @@ Context = zmq.Context[zmq.Socket[bytes]]
 class BoundRouter:
     """A ROUTER bound at `endpoint`, and for ipc the lock that keeps a second process from taking it over.
 
-    libzmq unlinks whatever socket file stands in its way, so without the lock a second server would cut the
-    first off from new workers without either noticing.
+    libzmq removes a socket file that stands in its way. Without the lock a second server would cut the first
+    off from new workers, and neither would notice.
+
+    Raises:
+        EndpointError: the address is not allowed, is in use, or its folder is open to others.
     """
 
     def __init__(self, ctx: Context, endpoint: str, *, max_part_bytes: int) -> None:
         path = check_endpoint(endpoint)
         self._lock = -1 if path is None else _lock(path, endpoint)
         self.socket = _socket(ctx, zmq.ROUTER, max_part_bytes)
-        # without it a ROUTER drops what it sends to a peer that left
+        # without it a ROUTER drops a message to a peer that left, and says nothing
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         try:
             self.socket.bind(endpoint)
@@ -55,7 +61,7 @@ def _lock(path: Path, endpoint: str) -> int:
         raise EndpointError(
             f"{endpoint} is in use by another process; stop it, or choose another --run-dir or --worker-index"
         ) from None
-    if _is_no_socket(path):  # libzmq would remove it
+    if _is_no_socket(path):  # somebody's file, which libzmq would remove
         os.close(fd)
         raise EndpointError(f"{path} is in the way and is no socket; choose another --run-dir")
     return fd
@@ -71,14 +77,17 @@ def _is_no_socket(path: Path) -> bool:
 def dealer(ctx: Context, endpoint: str, *, name: str, max_part_bytes: int) -> zmq.Socket[bytes]:
     """A DEALER connected to `endpoint`, now or as soon as somebody binds there.
 
-    Its identity is drawn anew for each process: a restarted worker is never taken for the one it replaces.
+    Its identity is drawn anew for each process, so a restarted worker is never taken for the one before it.
+
+    Raises:
+        EndpointError: the address is not allowed, or its folder is open to others.
     """
     path = check_endpoint(endpoint)
     if path is not None:
         prepare_run_dir(path.parent)
     socket = _socket(ctx, zmq.DEALER, max_part_bytes)
     socket.setsockopt(zmq.IDENTITY, f"{name}.{secrets.token_hex(6)}".encode())
-    # nothing is queued for a server that is not there: sending fails and the caller decides
+    # without it libzmq queues messages for a server that is not there, and nobody learns of it
     socket.setsockopt(zmq.IMMEDIATE, 1)
     socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
     socket.connect(endpoint)
@@ -95,9 +104,9 @@ def _socket(ctx: Context, kind: int, max_part_bytes: int) -> zmq.Socket[bytes]:
 
 
 def receive(socket: zmq.Socket[bytes], max_parts: int) -> list[bytes] | None:
-    """One message without waiting, None if there is none.
+    """The parts of one message without waiting; None if there is no message.
 
-    Of a message with more than `max_parts` parts only one more is kept, so it still shows as too long.
+    Of a longer message `max_parts` + 1 parts are kept, so that it still shows as too long.
     """
     try:
         parts = [socket.recv(zmq.NOBLOCK)]
@@ -111,7 +120,7 @@ def receive(socket: zmq.Socket[bytes], max_parts: int) -> list[bytes] | None:
 
 
 def send(socket: zmq.Socket[bytes], parts: list[bytes | memoryview]) -> bool:
-    """Send without waiting; False if the peer is gone, not there yet, or its queue is full."""
+    """Send without waiting. Returns False if the peer is gone, is not there yet, or has a full queue."""
     try:
         # copied: the caller may write to the buffers again
         socket.send_multipart(parts, zmq.NOBLOCK, copy=True)

@@ -1,1 +1,1 @@
-"""Messages and their limits, between processes and between a browser and the gateway: no torch, no zmq."""
+"""Messages between processes, and between a browser and the gateway. No torch, no ZeroMQ."""

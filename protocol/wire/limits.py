@@ -1,6 +1,6 @@
 """The limits of messages, and the checks that hold values to them.
 
-A check takes the field's name for its error and a value of any type, and raises ProtocolError.
+A check takes a field's name, for its error, and a value of any type. It raises ProtocolError.
 """
 
 from __future__ import annotations
@@ -11,30 +11,46 @@ from collections.abc import Sequence
 
 import numpy as np
 
+#: Header of every message but Status.
 MAX_HEADER_BYTES = 4096
+#: Header of a Status.
 MAX_STATUS_BYTES = 65536
+#: Raw buffer of an array.
 MAX_BUFFER_BYTES = 16 * 2**20
 MAX_JPEG_BYTES = 4 * 2**20
+#: Parts of a ZeroMQ message without the address: a header, and a buffer for some kinds.
 MAX_PARTS = 2
 
 MAX_CLIP_FRAMES = 64
+#: Samples of a Pcm message.
 MAX_PCM_SAMPLES = 2**20
+#: Width of an audio token: that of Whisper tiny. It has no other.
 TOKEN_WIDTH = 384
+#: Audio tokens that one frame attends to.
 MAX_FRAME_TOKENS = 256
 MAX_LATENT_CHANNELS = 32
+#: Height or width of latents.
 MAX_LATENT_SIDE = 512
+#: Height or width of a picture, in pixels.
 MAX_PICTURE_SIDE = 8192
 MAX_FPS = 60
+#: Jobs that a worker may ask for at once.
 MAX_CREDIT = 64
+#: Job numbers in one Heartbeat.
 MAX_HELD_JOBS = 256
+#: Characters of a failure's reason.
 MAX_REASON_CHARS = 500
 
+#: Entries of `Status.info`, and of a list in it; characters of a text in it.
 MAX_INFO_ENTRIES = 64
-MAX_INFO_CHARS = 1024
 MAX_INFO_LIST = 256
+MAX_INFO_CHARS = 1024
+#: Entries of `Status.metrics`.
 MAX_METRIC_ENTRIES = 512
 
-MAX_COUNT = 2**53  # the largest integer JavaScript and float64 metrics keep exactly
+#: The largest integer that JavaScript and float64 keep exactly.
+MAX_COUNT = 2**53
+#: A job's number has 8 bytes.
 MAX_JOB = 2**64 - 1
 
 _ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -42,25 +58,29 @@ _METRIC = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,95}")
 
 
 class ProtocolError(ValueError):
-    """A message, or bytes meant to be one, breaks the protocol; the text says which field and why."""
+    """A message breaks the protocol, or bytes that should be one; the text names the field and the reason."""
 
 
 def check_id(name: str, value: object) -> None:
+    """A name: 1 to 64 letters, digits, `_`, `.` or `-`."""
     if not isinstance(value, str) or _ID.fullmatch(value) is None:
         raise ProtocolError(f"{name}: {show(value)} is not 1 to 64 letters, digits, '_', '.' or '-'")
 
 
 def check_int(name: str, value: object, low: int, high: int) -> None:
+    """An integer from `low` to `high`, both included; True and False are none."""
     if type(value) is not int or not low <= value <= high:
         raise ProtocolError(f"{name}: {show(value)} is not an integer from {low} to {high}")
 
 
 def check_bool(name: str, value: object) -> None:
+    """True or False."""
     if type(value) is not bool:
         raise ProtocolError(f"{name}: {show(value)} is not true or false")
 
 
 def check_text(name: str, value: object, limit: int) -> None:
+    """Text of at most `limit` characters that can be written as UTF-8."""
     if not isinstance(value, str) or len(value) > limit:
         raise ProtocolError(f"{name}: {show(value)} is not text of at most {limit} characters")
     try:
@@ -70,6 +90,7 @@ def check_text(name: str, value: object, limit: int) -> None:
 
 
 def check_array(name: str, value: object, dtype: type[np.generic], limits: Sequence[tuple[int, int]]) -> None:
+    """An array of type `dtype`, with the least and the largest size of each axis in `limits`."""
     if not isinstance(value, np.ndarray) or value.dtype != dtype or value.ndim != len(limits):
         found = f"{value.dtype}{value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
         raise ProtocolError(f"{name}: {found} is not a {len(limits)}-dimensional {dtype.__name__} array")
@@ -81,7 +102,7 @@ def check_array(name: str, value: object, dtype: type[np.generic], limits: Seque
 
 
 def show(value: object) -> str:
-    """A short description of an untrusted value: containers can be large or refer to themselves."""
+    """A short description of an untrusted value. Containers show their type alone: they may be huge."""
     text = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -124,6 +145,6 @@ def check_metrics(metrics: object) -> None:
 
 
 def shorten(text: str, limit: int = MAX_REASON_CHARS) -> str:
-    """`text` on one line and at most `limit` characters: fit for `Failed.reason` and `Status.info`."""
+    """`text` on one line, cut to `limit` characters, as `Failed.reason` and `Status.info` take it."""
     line = " ".join(text.encode("utf-8", "replace").decode().split())
     return line if len(line) <= limit else line[: limit - 3] + "..."

@@ -1,9 +1,10 @@
 """The messages between processes: frozen dataclasses, their limits, and their bytes.
 
-A message travels as parts: part 0 is a msgpack map (`kind`, `version` and the fields), parts 1..k are
-raw buffers, k fixed by the kind. Every limit is checked when a message is made, so a message that exists
-is a valid one, and `decode` builds nothing from bytes whose sizes it has not compared first.
-No torch, no zmq, no pickle here.
+A message travels as one or two parts of a ZeroMQ message. The first is a msgpack map with `kind`, `version`
+and the fields. The second, which four kinds have, is a raw buffer.
+
+Every limit is checked when a message is made, so a message that exists is a valid one. `decode` compares
+sizes before it builds anything from bytes. There is no pickle here.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ __all__ = [
     "Pcm", "ProtocolError", "Ready", "Received", "Status", "Work", "clip_key", "decode", "encode", "shorten",
 ]  # fmt: skip
 
+#: Of the messages between processes. Both sides of a hop must speak the same one.
 VERSION = 1
 
 Array32 = npt.NDArray[np.float32]
@@ -66,23 +68,23 @@ InfoValue = str | int | float | bool | list[str]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pcm:
-    """gateway → audio worker: speech of a session.
-
-    `pts` is the position of the first sample in the session's stream, in 16 kHz samples. `samples` are
-    float32 (n,) in [-1, 1] nominally, at `sample_rate`; all finite; n may be 0 when `flush` is set.
-    `flush`: pad the partial clip with silence up to the clip boundary. `seq` counts messages of an epoch.
-    """
+    """gateway → audio worker: speech of a session."""
 
     session: str
     epoch: int
+    #: Counts the messages of an epoch.
     seq: int
+    #: Position of the first sample in the session's stream, in 16 kHz samples.
     pts: int
+    #: Of `samples`, in Hz.
     sample_rate: int
     fps: int
     clip_frames: int
     avatar: str
     pose: str
+    #: Pad the begun clip with silence up to its end.
     flush: bool
+    #: float32 (n,), finite, nominally in [-1, 1]. n may be 0 when `flush` is set.
     samples: Array32 = field(repr=False)
 
     def __post_init__(self) -> None:
@@ -101,19 +103,18 @@ class Pcm:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clip:
-    """audio worker → GPU worker: what a clip's frames attend to.
-
-    `tokens` are float16 (frames, tokens, 384) Whisper features. `seq` is the clip's number from 0 in its
-    epoch, `pts` the 16 kHz sample position of its first frame.
-    """
+    """audio worker → GPU worker: the Whisper features that a clip's frames attend to."""
 
     session: str
     epoch: int
+    #: The clip's number in its epoch, from 0.
     seq: int
+    #: Position of the clip's first frame, in 16 kHz samples.
     pts: int
     fps: int
     avatar: str
     pose: str
+    #: float16 (frames, tokens, 384).
     tokens: Array16 = field(repr=False)
 
     def __post_init__(self) -> None:
@@ -128,16 +129,15 @@ class Clip:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Latents:
-    """GPU worker → encoder worker: a clip's latents, float16 (frames, channels, h, w).
-
-    Scaled as the denoiser makes them: the encoder divides by the VAE's scaling factor.
-    """
+    """GPU worker → encoder worker: the latents of a clip."""
 
     session: str
     epoch: int
     seq: int
     pts: int
     fps: int
+    #: float16 (frames, channels, h, w), scaled as the denoiser makes them. The encoder divides by the VAE's
+    #: scaling factor.
     latents: Array16 = field(repr=False)
 
     def __post_init__(self) -> None:
@@ -150,13 +150,17 @@ class Latents:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """encoder worker → gateway: picture `index` of the `count` of clip `seq`; `pts` is the picture's own."""
+    """encoder worker → gateway: one frame of a clip."""
 
     session: str
     epoch: int
+    #: The clip.
     seq: int
+    #: The frame's number in its clip, from 0.
     index: int
+    #: Frames of the clip.
     count: int
+    #: Position of this frame, in 16 kHz samples.
     pts: int
     width: int
     height: int
@@ -175,7 +179,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """gateway → audio workers → GPU workers: forget this session up to and including this epoch."""
+    """gateway → audio workers → GPU workers: the session is over up to and including this epoch."""
 
     session: str
     epoch: int
@@ -187,7 +191,7 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """any worker → gateway: clip `seq` will not come, and why; `fatal` ends the session with that reason."""
+    """any worker → gateway: clip `seq` will not come, for a reason. `fatal` ends the session with it."""
 
     session: str
     epoch: int
@@ -205,15 +209,15 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """any worker → gateway, every 0.5 s and on change.
-
-    `info` is flat: name → text, number, truth value or list of text. `metrics`: name → finite float.
-    """
+    """any worker → gateway: the worker's state, every 0.5 s and when `info` changes."""
 
     stage: str
     worker: str
+    #: Whether it takes jobs.
     warm: bool
+    #: Facts that the gateway or a person wants: a flat map.
     info: dict[str, InfoValue]
+    #: Finite figures; `figures.py` has the meaning of their names.
     metrics: dict[str, float]
 
     def __post_init__(self) -> None:
@@ -226,7 +230,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """worker → hop server: I take work, at most `credit` jobs unacknowledged. Repeating it is harmless."""
+    """worker → hop server: I take jobs, and hold at most `credit` at once. Repeating it is harmless."""
 
     stage: str
     worker: str
@@ -240,7 +244,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """worker → hop server: job's output is safe downstream; the server may forget it."""
+    """worker → hop server: the job's output is safe downstream, and the server may forget the job."""
 
     job: int
 
@@ -250,9 +254,9 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """worker → hop server, from its work loop; `jobs` are those it holds, so that a lost one is noticed.
+    """worker → hop server, from its work loop: I live, and these are the jobs that I hold.
 
-    hop server → worker with no jobs: a probe, which fails at once when the worker's connection is gone.
+    hop server → worker, without jobs: a probe. Sending it fails at once when the connection is gone.
     """
 
     jobs: tuple[int, ...] = ()
@@ -266,17 +270,14 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Bye:
-    """worker → hop server: I am leaving; give what I have not acknowledged to another."""
+    """worker → hop server: I leave. Give the jobs that I have not acknowledged to another."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """hop server → worker it does not know (any more): drop what you hold of mine and send READY.
+    """hop server → a worker that it does not know, or has given up: drop my jobs, and send READY."""
 
-    `server` is a number drawn when the server started, so a worker can tell a restart from having been
-    given up.
-    """
-
+    #: Is drawn when the server starts.
     server: int
 
     def __post_init__(self) -> None:
@@ -285,7 +286,7 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """gateway → encoder worker: all frames of this clip have arrived."""
+    """gateway → encoder worker: all frames of this clip have arrived, or they are not wanted."""
 
     session: str
     epoch: int
@@ -295,6 +296,7 @@ class Received:
         _unit(self)
 
 
+#: The messages that a hop delivers until they are acknowledged.
 Work = Pcm | Clip | Latents
 Message = Work | Frame | Close | Failed | Status | Ready | Ack | Heartbeat | Bye | Hello | Received
 
@@ -332,7 +334,7 @@ _HEADER_FIELDS = {
 
 
 def encode(message: Message) -> list[bytes | memoryview]:
-    """The parts of `message`. Buffers are views: send or copy them before the array is written again."""
+    """The parts of `message`. A buffer is a view: send or copy it before the array is written again."""
     kind = type(message).__name__.lower()
     header: dict[str, Any] = {"kind": kind, "version": VERSION}
     for name in _HEADER_FIELDS[kind]:

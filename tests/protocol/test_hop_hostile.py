@@ -132,7 +132,7 @@ def test_a_flood_does_not_keep_the_caller(ctx: Context, endpoint: str) -> None:
 
 
 def test_too_many_workers_are_refused(ctx: Context, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("protocol.hop.server.MAX_WORKERS", 2)
+    monkeypatch.setattr("protocol.hop.server.MAX_PEERS", 2)
     server = HopServer(ctx, endpoint, sticky=False, dead_after=5)
     clients = [client_of(ctx, endpoint, worker=str(i)) for i in range(3)]
     end = time.monotonic() + 3
