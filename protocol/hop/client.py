@@ -12,9 +12,9 @@ import zmq
 
 from protocol.hop import sockets
 from protocol.hop.sockets import DRAIN, Context
+from protocol.wire.codec import decode, encode
+from protocol.wire.limits import MAX_BUFFER_BYTES, MAX_PARTS, ProtocolError
 from protocol.wire.messages import (
-    MAX_BUFFER_BYTES,
-    MAX_PARTS,
     Ack,
     Bye,
     Clip,
@@ -24,11 +24,8 @@ from protocol.wire.messages import (
     Latents,
     Message,
     Pcm,
-    ProtocolError,
     Ready,
     Work,
-    decode,
-    encode,
 )
 
 logger = logging.getLogger(__name__)

@@ -12,21 +12,9 @@ import zmq
 
 from protocol.hop import sockets
 from protocol.hop.sockets import DRAIN, Context
-from protocol.wire.messages import (
-    MAX_HEADER_BYTES,
-    MAX_JPEG_BYTES,
-    MAX_PARTS,
-    ClipKey,
-    Failed,
-    Frame,
-    Message,
-    ProtocolError,
-    Received,
-    Status,
-    clip_key,
-    decode,
-    encode,
-)
+from protocol.wire.codec import decode, encode
+from protocol.wire.limits import MAX_HEADER_BYTES, MAX_JPEG_BYTES, MAX_PARTS, ProtocolError
+from protocol.wire.messages import ClipKey, Failed, Frame, Message, Received, Status, clip_key
 
 logger = logging.getLogger(__name__)
 

@@ -11,21 +11,10 @@ from dataclasses import dataclass
 from protocol.hop import sockets
 from protocol.hop.dispatch import Dispatcher
 from protocol.hop.sockets import DRAIN, Context
+from protocol.wire.codec import decode, encode
 from protocol.wire.figures import QUEUE_WAIT_BOUNDS_MS, Histogram, Summary
-from protocol.wire.messages import (
-    MAX_HEADER_BYTES,
-    MAX_PARTS,
-    Ack,
-    Bye,
-    Close,
-    Heartbeat,
-    Hello,
-    ProtocolError,
-    Ready,
-    Work,
-    decode,
-    encode,
-)
+from protocol.wire.limits import MAX_HEADER_BYTES, MAX_PARTS, ProtocolError
+from protocol.wire.messages import Ack, Bye, Close, Heartbeat, Hello, Ready, Work
 
 logger = logging.getLogger(__name__)
 

@@ -28,17 +28,8 @@ from protocol.process.compute import Compute, Output
 from protocol.process.logs import set_up_logging
 from protocol.process.metrics import Metrics
 from protocol.process.settings import Settings, SettingsError
-from protocol.wire.messages import (
-    ClipKey,
-    Close,
-    Failed,
-    InfoValue,
-    Pcm,
-    ProtocolError,
-    Status,
-    Work,
-    shorten,
-)
+from protocol.wire.limits import ProtocolError, shorten
+from protocol.wire.messages import ClipKey, Close, Failed, InfoValue, Pcm, Status, Work
 
 logger = logging.getLogger(__name__)
 

@@ -1,11 +1,10 @@
 """The wire between a browser (or any websocket client) and the gateway, versions 1 and 2.
 
-Version 1 has no subprotocol: binary float32 little-endian PCM goes up; `0x01` + JPEG and `0x02` + float32
-PCM come down. Version 2 is the websocket subprotocol `echomimic-live.v2`: the same PCM goes up, JSON text
-goes both ways, and what comes down carries its position in the stream. `protocol/SPEC.md` has it in prose.
+Version 1 has no subprotocol. Binary float32 little-endian PCM goes up. `0x01` + JPEG and `0x02` + float32 PCM
+come down. Version 2 is the websocket subprotocol `echomimic-live.v2`. The same PCM goes up, and JSON text goes
+both ways. Binary messages downwards carry their position in the stream. `protocol/SPEC.md` has it in prose.
 
-Everything here is pure: bytes or text in, values out. Both ends use it, so it holds the encoders and the
-decoders. Errors are `BrowserError`, whose `code` is a word for programs and whose text is for people.
+Every function takes bytes or text and returns values. Both ends use them, so encoders and decoders are here.
 """
 
 from __future__ import annotations
@@ -21,12 +20,14 @@ import numpy.typing as npt
 
 from protocol.wire.clock import SAMPLE_RATE
 
+#: Name of the websocket subprotocol of version 2.
 SUBPROTOCOL_V2 = "echomimic-live.v2"
 
+#: First byte of a binary message downwards.
 KIND_FRAME = 0x01
 KIND_AUDIO = 0x02
-#: Flag of an audio message: its clip's pictures do not come, the last picture stays.
-FLAG_NO_PICTURES = 0x01
+#: Flag of an audio message: its clip's frames do not come, and the last frame stays.
+FLAG_NO_FRAMES = 0x01
 
 #: Longest websocket message a client may send, in bytes: 16 s of 16 kHz float32.
 MAX_MESSAGE_BYTES = 1 << 20
@@ -34,6 +35,7 @@ MAX_MESSAGE_BYTES = 1 << 20
 MAX_TEXT_CHARS = 4096
 #: Samples are floats in -1..1. Hot signals pass; int16 values that were never divided do not.
 MAX_AMPLITUDE = 16.0
+#: Rates of PCM that a client may choose, in Hz.
 SAMPLE_RATES = (8000, 11025, 12000, SAMPLE_RATE, 22050, 24000, 32000, 44100, 48000)
 
 _FRAME = struct.Struct("<BBHHHIIQ")  # kind, flags, index, count, 0, epoch, seq, pts
@@ -59,7 +61,12 @@ Samples = npt.NDArray[np.float32]
 
 
 class BrowserError(ValueError):
-    """What a client sent, asked for or ran into, told to it as `code` and a sentence."""
+    """The end of a connection, told to the client as a word for programs and a sentence for people.
+
+    Args:
+        code: the word, a key of CLOSE_CODES.
+        message: the sentence.
+    """
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -68,11 +75,12 @@ class BrowserError(ValueError):
 
     @property
     def close_code(self) -> int:
+        """The websocket's close code."""
         return CLOSE_CODES[self.code]
 
     @property
     def close_reason(self) -> str:
-        """`code: message`, cut to the 123 bytes that a close frame holds."""
+        """`code: message`, cut to the 123 bytes that the close of a websocket holds."""
         return f"{self.code}: {self.message}".encode()[:123].decode(errors="ignore")
 
 
@@ -80,10 +88,11 @@ class BrowserError(ValueError):
 
 
 def parse_pcm(data: bytes | bytearray | memoryview) -> Samples:
-    """Float32 little-endian samples of one binary message, shape (n,), a copy.
+    """The samples of one binary message, float32 (n,), as a copy.
 
-    Raises BrowserError("bad_audio") for a length that is no multiple of 4, NaN or infinity, and values far
-    outside -1..1.
+    Raises:
+        BrowserError: "bad_audio": the length is no multiple of 4, or a sample is not finite or far outside
+            of -1..1.
     """
     if len(data) % 4:
         raise BrowserError("bad_audio", f"{len(data)} bytes is not whole float32 samples (4 bytes each)")
@@ -100,7 +109,7 @@ def parse_pcm(data: bytes | bytearray | memoryview) -> Samples:
 
 
 def pcm_bytes(samples: Samples) -> bytes:
-    """Float32 samples as the wire carries them."""
+    """Samples as the wire carries them: float32, little-endian."""
     return np.ascontiguousarray(samples, dtype="<f4").tobytes()
 
 
@@ -109,31 +118,36 @@ def pcm_bytes(samples: Samples) -> bytes:
 
 @dataclass(frozen=True)
 class VideoMessage:
-    """One picture. `pts` counts 16 kHz samples from the epoch's start; version 1 carries the JPEG alone."""
+    """One frame on its way down. Version 1 carries the JPEG alone."""
 
     jpeg: bytes
     epoch: int = 0
+    #: The clip.
     seq: int = 0
+    #: The frame's number in its clip, from 0.
     index: int = 0
+    #: Frames of the clip.
     count: int = 0
+    #: Position of the frame, in 16 kHz samples from the epoch's start.
     pts: int = 0
 
 
 @dataclass(frozen=True)
 class AudioMessage:
-    """The sound of one clip as the client sent it, at the client's rate.
+    """The sound of one clip as the client sent it. Version 1 carries the samples alone."""
 
-    `position` counts the samples that the client had sent in this session before this clip's first one: it
-    goes on where `pts` jumps over the padding of a pause or starts anew with an epoch. `pictures` is False
-    when the clip's pictures were dropped.
-    """
-
+    #: At the client's rate.
     samples: Samples
     epoch: int = 0
+    #: The clip.
     seq: int = 0
+    #: Position of the clip, in 16 kHz samples from the epoch's start.
     pts: int = 0
+    #: Samples that the client had sent in this session before the clip's first one. It goes on where `pts`
+    #: jumps over the padding of a pause, or starts anew with an epoch.
     position: int = 0
-    pictures: bool = True
+    #: False when the clip's frames were dropped.
+    frames_follow: bool = True
 
 
 def encode_video(message: VideoMessage, version: int) -> bytes:
@@ -150,13 +164,17 @@ def encode_audio(message: AudioMessage, version: int) -> bytes:
     """`0x02` + PCM (version 1) or a 32-byte header + PCM (version 2)."""
     if version == 1:
         return bytes([KIND_AUDIO]) + pcm_bytes(message.samples)
-    flags = 0 if message.pictures else FLAG_NO_PICTURES
+    flags = 0 if message.frames_follow else FLAG_NO_FRAMES
     head = _AUDIO.pack(KIND_AUDIO, flags, 0, 0, 0, message.epoch, message.seq, message.pts, message.position)
     return head + pcm_bytes(message.samples)
 
 
 def decode_down(data: bytes, version: int) -> VideoMessage | AudioMessage:
-    """What a client receives as a binary message. Raises BrowserError("bad_message")."""
+    """A binary message as the client reads it.
+
+    Raises:
+        BrowserError: "bad_message": it is no message, or shorter than its header; "bad_audio".
+    """
     kind = data[0] if data else -1
     head = {KIND_FRAME: _FRAME, KIND_AUDIO: _AUDIO}.get(kind)
     if head is None:
@@ -172,7 +190,7 @@ def decode_down(data: bytes, version: int) -> VideoMessage | AudioMessage:
         _, _, index, count, _, epoch, seq, pts = _FRAME.unpack_from(data)
         return VideoMessage(data[start:], epoch, seq, index, count, pts)
     _, flags, _, _, _, epoch, seq, pts, position = _AUDIO.unpack_from(data)
-    return AudioMessage(parse_pcm(data[start:]), epoch, seq, pts, position, not flags & FLAG_NO_PICTURES)
+    return AudioMessage(parse_pcm(data[start:]), epoch, seq, pts, position, not flags & FLAG_NO_FRAMES)
 
 
 # ---- upwards, JSON
@@ -180,7 +198,7 @@ def decode_down(data: bytes, version: int) -> VideoMessage | AudioMessage:
 
 @dataclass(frozen=True)
 class Options:
-    """What a client may ask of a session; None leaves the choice to the gateway."""
+    """The wishes of a client for its session. None leaves the choice to the gateway."""
 
     avatar: str | None = None
     pose: str | None = None
@@ -188,7 +206,7 @@ class Options:
     sample_rate: int | None = None
 
     def merged(self, later: Options) -> Options:
-        """These options with those that `later` names put over them."""
+        """These options, with those that `later` names in their place."""
         return Options(**{**asdict(self), **{k: v for k, v in asdict(later).items() if v is not None}})
 
 
@@ -201,14 +219,14 @@ class ClientHello:
 
 @dataclass(frozen=True)
 class Change:
-    """New options for a running session: it goes on in a new epoch."""
+    """New options for a running session, which goes on in a new epoch."""
 
     options: Options
 
 
 @dataclass(frozen=True)
 class Shown:
-    """The last frame that the client has put on its screen."""
+    """The last frame that the client has put on its screen, or has passed over."""
 
     epoch: int
     seq: int
@@ -217,14 +235,18 @@ class Shown:
 
 @dataclass(frozen=True)
 class Flush:
-    """The client has stopped speaking: finish the clip now instead of after the pause."""
+    """The client has stopped speaking: finish the begun clip now, and not after the pause."""
 
 
 Control = ClientHello | Change | Shown | Flush
 
 
 def parse_control(text: str) -> Control:
-    """One JSON text of a version 2 client. Raises BrowserError("bad_message" or "bad_option")."""
+    """One JSON text of a version 2 client.
+
+    Raises:
+        BrowserError: "bad_message" or "bad_option".
+    """
     fields = _json_object(text)
     kind = fields.get("type")
     if kind == "shown":
@@ -239,7 +261,11 @@ def parse_control(text: str) -> Control:
 
 
 def parse_options(fields: dict[str, str]) -> Options:
-    """Options of a version 1 client, from the query of its address (`?avatar=ada&pose=wave`)."""
+    """Options of a version 1 client, from the query of its address (`?avatar=ada&pose=wave`).
+
+    Raises:
+        BrowserError: "bad_option".
+    """
     numbers = {name: int(v) for name, v in fields.items() if name in ("fps", "sample_rate") and v.isdecimal()}
     return _options({**fields, **numbers})
 
@@ -295,7 +321,7 @@ def _whole(fields: dict[str, Any], name: str, low: int, high: int, code: str = "
 
 
 def encode_text(kind: str, **fields: object) -> str:
-    """A JSON text from the gateway: `ready`, `status` or `error`."""
+    """A JSON text of the gateway: `ready`, `status` or `error`."""
     return json.dumps({"type": kind, **fields}, separators=(",", ":"), allow_nan=False)
 
 

@@ -1,44 +1,31 @@
-"""The messages between processes: frozen dataclasses, their limits, and their bytes.
+"""The messages between processes: frozen dataclasses that keep their limits.
 
-A message travels as one or two parts of a ZeroMQ message. The first is a msgpack map with `kind`, `version`
-and the fields. The second, which four kinds have, is a raw buffer.
-
-Every limit is checked when a message is made, so a message that exists is a valid one. `decode` compares
-sizes before it builds anything from bytes. There is no pickle here.
+Every limit is checked when a message is made, so a message that exists is a valid one. `codec` turns messages
+into bytes and back.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
-import msgpack
 import numpy as np
 import numpy.typing as npt
 
 from protocol.wire.limits import (
-    MAX_BUFFER_BYTES,
     MAX_CLIP_FRAMES,
     MAX_COUNT,
     MAX_CREDIT,
     MAX_FPS,
     MAX_FRAME_TOKENS,
-    MAX_HEADER_BYTES,
     MAX_HELD_JOBS,
-    MAX_INFO_CHARS,
-    MAX_INFO_LIST,
     MAX_JOB,
     MAX_JPEG_BYTES,
     MAX_LATENT_CHANNELS,
     MAX_LATENT_SIDE,
-    MAX_METRIC_ENTRIES,
-    MAX_PARTS,
     MAX_PCM_SAMPLES,
     MAX_PICTURE_SIDE,
     MAX_REASON_CHARS,
-    MAX_STATUS_BYTES,
     TOKEN_WIDTH,
     ProtocolError,
     check_array,
@@ -48,18 +35,7 @@ from protocol.wire.limits import (
     check_int,
     check_metrics,
     check_text,
-    shorten,
-    show,
 )
-
-__all__ = [
-    "MAX_BUFFER_BYTES", "MAX_HEADER_BYTES", "MAX_JPEG_BYTES", "MAX_PARTS", "Ack", "Array16", "Array32", "Bye",
-    "Clip", "ClipKey", "Close", "Failed", "Frame", "Heartbeat", "Hello", "InfoValue", "Latents", "Message",
-    "Pcm", "ProtocolError", "Ready", "Received", "Status", "Work", "clip_key", "decode", "encode", "shorten",
-]  # fmt: skip
-
-#: Of the messages between processes. Both sides of a hop must speak the same one.
-VERSION = 1
 
 Array32 = npt.NDArray[np.float32]
 Array16 = npt.NDArray[np.float16]
@@ -314,100 +290,3 @@ def _unit(message: Any) -> None:
     check_id("session", message.session)
     check_int("epoch", message.epoch, 0, MAX_COUNT)
     check_int("seq", message.seq, 0, MAX_COUNT)
-
-
-# ------------------------------------------------------------------ bytes
-
-_CLASSES: tuple[type[Any], ...] = (
-    Pcm, Clip, Latents, Frame, Close, Failed, Status, Ready, Ack, Heartbeat, Bye, Hello, Received,
-)  # fmt: skip
-_BY_KIND: dict[str, type[Any]] = {cls.__name__.lower(): cls for cls in _CLASSES}
-_ARRAYS: dict[str, tuple[str, type[np.generic], int]] = {  # kind → (field, dtype, dimensions)
-    "pcm": ("samples", np.float32, 1),
-    "clip": ("tokens", np.float16, 3),
-    "latents": ("latents", np.float16, 4),
-}
-_BUFFERS = {kind: array[0] for kind, array in _ARRAYS.items()} | {"frame": "jpeg"}
-_HEADER_FIELDS = {
-    kind: tuple(f.name for f in fields(cls) if f.name != _BUFFERS.get(kind)) for kind, cls in _BY_KIND.items()
-}
-
-
-def encode(message: Message) -> list[bytes | memoryview]:
-    """The parts of `message`. A buffer is a view: send or copy it before the array is written again."""
-    kind = type(message).__name__.lower()
-    header: dict[str, Any] = {"kind": kind, "version": VERSION}
-    for name in _HEADER_FIELDS[kind]:
-        header[name] = getattr(message, name)
-    parts: list[bytes | memoryview] = []
-    if kind in _ARRAYS:
-        array = np.ascontiguousarray(getattr(message, _ARRAYS[kind][0]))
-        header["shape"] = list(array.shape)
-        parts.append(array.reshape(-1).view(np.uint8).data)
-    elif isinstance(message, Frame):
-        parts.append(message.jpeg)
-    packed: bytes = msgpack.packb(header)
-    if len(packed) > (MAX_STATUS_BYTES if kind == "status" else MAX_HEADER_BYTES):
-        raise ProtocolError(f"{kind}: header of {len(packed)} bytes is too large")
-    return [packed, *parts]
-
-
-def decode(parts: Sequence[bytes | memoryview]) -> Message:
-    """The message whose parts these are; arrays are read-only views of the parts, not copies.
-
-    Raises ProtocolError, and nothing else, for any bytes that `encode` could not have made.
-    """
-    if not 1 <= len(parts) <= MAX_PARTS:
-        raise ProtocolError(f"{len(parts)} parts: a message has 1 to {MAX_PARTS}")
-    header = _unpack(parts[0])
-    kind = header.pop("kind", None)
-    version = header.pop("version", None)
-    if version != VERSION or type(version) is not int:
-        raise ProtocolError(f"version: {show(version)}, this side speaks {VERSION}")
-    if not isinstance(kind, str) or kind not in _BY_KIND:
-        raise ProtocolError(f"kind: {show(kind)} is unknown")
-    if kind != "status" and len(parts[0]) > MAX_HEADER_BYTES:
-        raise ProtocolError(f"{kind}: header of {len(parts[0])} bytes is too large")
-    if len(parts) != 1 + (kind in _BUFFERS):
-        raise ProtocolError(f"{kind}: {len(parts)} parts, not {1 + (kind in _BUFFERS)}")
-    if kind in _ARRAYS:
-        header[_ARRAYS[kind][0]] = _view(kind, header.pop("shape", None), parts[1])
-    elif kind == "frame":
-        header["jpeg"] = bytes(parts[1]) if len(parts[1]) <= MAX_JPEG_BYTES else None
-    elif kind == "heartbeat" and isinstance(header.get("jobs"), list):
-        header["jobs"] = tuple(header["jobs"])
-    expected = len(_HEADER_FIELDS[kind]) + (kind in _BUFFERS)
-    if len(header) != expected or any(name not in header for name in _HEADER_FIELDS[kind]):
-        raise ProtocolError(f"{kind}: its fields are {', '.join(_HEADER_FIELDS[kind]) or 'none'}")
-    message: Message = _BY_KIND[kind](**header)
-    return message
-
-
-def _unpack(data: bytes | memoryview) -> dict[str, Any]:
-    if len(data) > MAX_STATUS_BYTES:
-        raise ProtocolError(f"header of {len(data)} bytes is too large")
-    try:
-        header = msgpack.unpackb(
-            data, raw=False, strict_map_key=True, max_str_len=4 * MAX_INFO_CHARS,
-            max_bin_len=0, max_ext_len=0, max_array_len=max(MAX_HELD_JOBS, MAX_INFO_LIST),
-            max_map_len=MAX_METRIC_ENTRIES,
-        )  # fmt: skip
-    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
-        # msgpack raises all of these for hostile bytes; nesting alone can end in RecursionError
-        raise ProtocolError(f"header is not msgpack: {type(error).__name__}") from error
-    if not isinstance(header, dict) or not all(isinstance(key, str) for key in header):
-        raise ProtocolError("header is not a map of named fields")
-    return header
-
-
-def _view(kind: str, shape: object, data: bytes | memoryview) -> npt.NDArray[Any]:
-    name, dtype, dimensions = _ARRAYS[kind]
-    if not isinstance(shape, list) or len(shape) != dimensions:
-        raise ProtocolError(f"{kind}: shape {show(shape)} has not {dimensions} sizes")
-    for size in shape:
-        check_int("shape", size, 0, MAX_BUFFER_BYTES)
-    if len(data) > MAX_BUFFER_BYTES or len(data) != math.prod(shape) * np.dtype(dtype).itemsize:
-        raise ProtocolError(f"{name}: {len(data)} bytes do not fill the shape {shape}")
-    array = np.frombuffer(data, dtype=dtype).reshape(shape)
-    array.flags.writeable = False
-    return array

@@ -92,7 +92,7 @@ class StreamCheck:
         """A binary message; the picture if it is one. Raises BrowserError if it is no message at all."""
         message = decode_down(data, self.version)
         if not isinstance(message, VideoMessage):
-            self._take_sound(message.samples, message.position, message.pictures)
+            self._take_sound(message.samples, message.position, message.frames_follow)
             return None
         self.numbers.append(self._number(message))
         self.times.append(now)

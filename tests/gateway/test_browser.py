@@ -46,7 +46,7 @@ def test_sound_round_trips_exactly(
     message = AudioMessage(samples, epoch, seq, pts, position, pictures)
     back = sound_of(encode_audio(message, 2), 2)
     assert np.array_equal(back.samples, samples)
-    assert (back.epoch, back.seq, back.pts, back.position, back.pictures) == (
+    assert (back.epoch, back.seq, back.pts, back.position, back.frames_follow) == (
         epoch,
         seq,
         pts,

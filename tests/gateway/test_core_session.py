@@ -98,7 +98,7 @@ def test_sound_is_whole_and_pictures_in_order_whatever_happens(data: st.DataObje
     if version == 2:
         assert [(m.seq, m.index) for m in frames] == [(clip, i) for clip in come for i in range(12)]
         sounds = [m for _, m in sent if isinstance(m, AudioMessage)]
-        assert [(m.seq, m.pictures) for m in sounds] == [(clip, clip in come) for clip in range(clips)]
+        assert [(m.seq, m.frames_follow) for m in sounds] == [(clip, clip in come) for clip in range(clips)]
 
 
 def test_latency_is_from_the_last_sample_to_the_first_picture() -> None:
@@ -114,7 +114,7 @@ def test_a_clip_that_never_comes_is_given_up_sooner_when_later_ones_are_there() 
         sent = run(core, np.ones(speak, np.float32), 6.0, fate=lambda clip: "never" if clip == 0 else "come")
         at, first = sent[0]
         assert at == pytest.approx(bound, abs=0.1)
-        assert isinstance(first, AudioMessage) and first.pictures is False
+        assert isinstance(first, AudioMessage) and first.frames_follow is False
         assert "not complete within" in core.last_failure
 
 
@@ -124,7 +124,7 @@ def test_work_that_a_full_queue_gave_up_fails_its_clip() -> None:
     works = core.next_pcm(0.0, 0)
     core.pcm_pushed_out(works[0], 0.0)
     out = [sound_of(message.data, 2) for message in core.next_messages(0.0, True)]
-    assert len(out) == 1 and not out[0].pictures and len(out[0].samples) == 8000
+    assert len(out) == 1 and not out[0].frames_follow and len(out[0].samples) == 8000
     core.pcm_pushed_out(works[1], 0.0)
     assert core.next_messages(0.0, True) == []
     core.add_speech(np.ones(4000, np.float32), 0.1)

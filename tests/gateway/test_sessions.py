@@ -115,7 +115,7 @@ async def test_a_failed_clip_is_skipped_and_its_sound_goes_on(gateway: Running) 
         await client.speak(sound)
         await client.until(lambda c: len(c.frames) == 24 and len(c.audio) == 3)
         assert {f.seq for f in client.frames} == {0, 2}
-        assert [m.pictures for m in client.audio] == [True, False, True]
+        assert [m.frames_follow for m in client.audio] == [True, False, True]
         assert np.array_equal(client.heard, sound)
         await client.until(lambda c: c.texts and c.text("status")["frames_lost"] == 12)
         assert client.text("status")["lost_because"] == "overload"

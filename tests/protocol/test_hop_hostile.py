@@ -16,7 +16,8 @@ import zmq
 from protocol.hop import endpoints, sockets
 from protocol.hop.client import HopClient, Job
 from protocol.hop.server import Acked, HopEvent, HopServer
-from protocol.wire.messages import Ack, Bye, Close, Heartbeat, Hello, Ready, decode, encode
+from protocol.wire.codec import decode, encode
+from protocol.wire.messages import Ack, Bye, Close, Heartbeat, Hello, Ready
 from tests.protocol.conftest import drive
 from tests.protocol.samples import EXAMPLES, one_latents, one_pcm
 

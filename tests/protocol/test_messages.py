@@ -15,20 +15,9 @@ from hypothesis import strategies as st
 
 from protocol.process.settings import ROOT
 from protocol.wire import limits
-from protocol.wire.messages import (
-    Ack,
-    Frame,
-    Heartbeat,
-    Latents,
-    Message,
-    Pcm,
-    ProtocolError,
-    Ready,
-    Status,
-    decode,
-    encode,
-    shorten,
-)  # fmt: skip
+from protocol.wire.codec import decode, encode
+from protocol.wire.limits import ProtocolError, shorten
+from protocol.wire.messages import Ack, Frame, Heartbeat, Latents, Message, Pcm, Ready, Status
 from tests.protocol.samples import EXAMPLES, messages, one_clip, one_frame, one_latents, one_pcm
 
 

@@ -7,7 +7,8 @@ import pytest
 import zmq
 
 from protocol.hop.results import ResultClient, ResultServer
-from protocol.wire.messages import Failed, Frame, Ready, Received, Status, encode
+from protocol.wire.codec import encode
+from protocol.wire.messages import Failed, Frame, Ready, Received, Status
 from tests.protocol.samples import one_frame, one_latents
 
 Context = zmq.Context[zmq.Socket[bytes]]
