@@ -1,7 +1,7 @@
 """The wire between a browser (or any websocket client) and the gateway, versions 1 and 2.
 
 Version 1 has no subprotocol. Binary float32 little-endian PCM goes up. `0x01` + JPEG and `0x02` + float32 PCM
-come down. Version 2 is the websocket subprotocol `echomimic-live.v2`. The same PCM goes up, and JSON text goes
+come down. Version 2 is the websocket subprotocol `echomimic-live.v2`. The same PCM goes up, JSON text goes
 both ways. Binary messages downwards carry their position in the stream. `protocol/SPEC.md` has it in prose.
 
 Every function takes bytes or text and returns values. Both ends use them, so encoders and decoders are here.
