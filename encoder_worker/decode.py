@@ -21,7 +21,7 @@ from protocol.model.hardware.dtypes import dtype_name, dtypes_to_try
 from protocol.process.logs import first_line
 
 if TYPE_CHECKING:
-    from encoder_worker.fast.kl import FastKL
+    from encoder_worker.fast.fixed_size import FixedSizeDecoder
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +69,7 @@ class ClipDecoder:
         decoder: from `vae.load_decoder`.
         device: where it runs.
         dtype: "float32", "bfloat16", "float16" or "auto": float16 on CUDA; on a CPU what is fastest there.
-        chunk: frames decoded at once. More gain nothing, neither on a CPU nor on a GPU, and the first ones
-            come later.
+        chunk: frames decoded at once.
         fast: what `warm_up` builds for its size where the GPU can: "exact", "eight_bit" or "" for nothing.
     """
 
@@ -87,7 +86,7 @@ class ClipDecoder:
         self.device = device
         self._decoder = decoder
         self._fast_kind = fast
-        self._fast: FastKL | None = None
+        self._fast: FixedSizeDecoder | None = None
         self.chunk = chunk
         self.channels = decoder.channels
         self.factor = decoder.factor
@@ -140,21 +139,14 @@ class ClipDecoder:
     # ------------------------------------------------------------------ the fast decoder
 
     def _build_fast(self, h: int, w: int) -> None:
-        """Kernels and a CUDA graph for this size; whatever fails there leaves the decoder as it was."""
+        """A CUDA graph for this size; whatever fails there leaves the decoder as it was."""
         begin = time.perf_counter()
         try:
-            from encoder_worker.fast.kl import FastKL, fits
+            from encoder_worker.fast.choice import fast_decoder
 
-            if not fits(self._decoder, self.device):
-                return
-            self._fast = FastKL(
-                self._decoder,
-                self.device,
-                self.plan.dtype,
-                self.chunk,
-                h,
-                w,
-                eight_bit=self._fast_kind == "eight_bit",
+            eight_bit = self._fast_kind == "eight_bit"
+            self._fast = fast_decoder(
+                self._decoder, self.device, self.plan.dtype, self.chunk, h, w, eight_bit=eight_bit
             )
             logger.info("decoder: %s, recorded in %.1f s", self._fast, time.perf_counter() - begin)
         except Exception as error:  # compilers and drivers fail in any way; the plain module always works
@@ -162,7 +154,7 @@ class ClipDecoder:
                 "the fast decoder cannot be used, decoding by %s: %s", self.plan, first_line(error)
             )
 
-    def _decode_fast(self, fast: FastKL, latents: npt.NDArray[np.float16]) -> Iterator[Picture]:
+    def _decode_fast(self, fast: FixedSizeDecoder, latents: npt.NDArray[np.float16]) -> Iterator[Picture]:
         """While a chunk's pictures are used (encoded, as a rule) the next one is being decoded."""
         begun: deque[tuple[torch.cuda.Event, torch.Tensor, torch.Tensor, int]] = deque()
         for start in range(0, len(latents), self.chunk):
@@ -175,7 +167,7 @@ class ClipDecoder:
 
     @torch.inference_mode()
     def _begin(
-        self, fast: FastKL, latents: npt.NDArray[np.float16]
+        self, fast: FixedSizeDecoder, latents: npt.NDArray[np.float16]
     ) -> tuple[torch.cuda.Event, torch.Tensor, torch.Tensor, int]:
         """Starts a chunk; what says that it is done, its pixels and its error count in pinned memory."""
         count = len(latents)

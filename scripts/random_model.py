@@ -19,7 +19,7 @@ from typing import Any
 import safetensors.torch
 import torch
 import yaml
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor, nn
 
 from gpu_worker.denoiser.model import DenoisingUNet3D, PoseEncoder, ReferenceUNet2D, UNetConfig
@@ -92,6 +92,24 @@ VAE: dict[str, Any] = {
     "sample_size": 256,
     "up_block_types": ["UpDecoderBlock2D"] * 4,
 }
+# TAESD's (github.com/madebyollin/taesd), whose latents are those of sd-vae-ft-mse after scaling.
+TAESD: dict[str, Any] = {
+    "_class_name": "AutoencoderTiny",
+    "_diffusers_version": "0.20.0.dev0",
+    "act_fn": "relu",
+    "decoder_block_out_channels": [64, 64, 64, 64],
+    "encoder_block_out_channels": [64, 64, 64, 64],
+    "force_upcast": False,
+    "in_channels": 3,
+    "latent_channels": 4,
+    "latent_magnitude": 3,
+    "latent_shift": 0.5,
+    "num_decoder_blocks": [3, 3, 3, 1],
+    "num_encoder_blocks": [1, 3, 3, 3],
+    "out_channels": 3,
+    "scaling_factor": 1.0,
+    "upsampling_scaling_factor": 2,
+}
 # The official shapes: what each model's configuration has instead.
 FULL_UNET = {"block_out_channels": [320, 640, 1280, 1280], "layers_per_block": 2}
 FULL_VAE = {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2}
@@ -136,6 +154,9 @@ def write_official_layout(
     pose_encoder = state(lambda: PoseEncoder(unet["block_out_channels"][0]))
     _write_weights(folder / names["pose_encoder_path"], pose_encoder)
     _write_vae(weights / "sd-vae-ft-mse", vae, state(lambda: AutoencoderKL.from_config(vae)))
+    small = state(lambda: AutoencoderTiny.from_config(TAESD))
+    _write_json(weights / "taesd" / "config.json", TAESD)
+    _write_weights(weights / "taesd" / "diffusion_pytorch_model.safetensors", small)
     _write_whisper(folder / names["audio_model_path"])
     inference = folder / "configs" / "inference" / "inference_v2.yaml"
     inference.parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,8 @@ from encoder_worker.fast.tiles import ConvTile, candidates, fastest
 
 KERNEL_WIDTH = {1: 1, 4: 2, 9: 3}
 """Taps of a convolution → taps in a line of it."""
+FINISH_ROWS, PIXEL_ROWS = 16, 256
+"""Rows of one program of the kernels after cuDNN's convolutions."""
 
 
 class Convolutions:
@@ -19,17 +21,14 @@ class Convolutions:
 
     Args:
         groups: of the GroupNorms whose sums the convolutions leave.
+        bad: int32 (1,), which goes up where pixels are not finite.
         timing: choose each shape's tile by time, when it comes first. Otherwise the first candidate is taken.
     """
 
-    bad: Tensor
-    """int32: the number of tiles with pixels that are not finite."""
-
-    def __init__(self, device: torch.device, groups: int, *, timing: bool) -> None:
-        self.device, self.groups = device, groups
+    def __init__(self, device: torch.device, groups: int, bad: Tensor, *, timing: bool) -> None:
+        self.device, self.groups, self.bad = device, groups, bad
         self.timing = timing
         self.tiles: dict[tuple[object, ...], ConvTile] = {}
-        self.bad = torch.zeros(1, dtype=torch.int32, device=device)
 
     def __call__(
         self,
@@ -97,3 +96,56 @@ class Convolutions:
     def empty_sums(self, count: int, slots: int) -> Tensor:
         """Room for the sums of `count` frames, (count, slots, groups, 2) float32."""
         return torch.empty(count, slots, self.groups, 2, device=self.device)
+
+
+class CudnnConvolutions(Convolutions):
+    """The same by cuDNN, and one pass for bias, residual, border and sums: for GPUs without the tensor copy
+    engine, where `kernels.conv_kernel`'s loads cannot run ahead of its products.
+
+    A frame's rows with their zeros are an image of (h + 1) × (w + 1) in cuDNN's own layout (NHWC). Weights
+    lie as cuDNN wants them too. Zeros beyond the last line and column are there, those before the first are
+    the convolution's padding. There are no 8-bit convolutions, since torch has none.
+    """
+
+    def __call__(
+        self,
+        x: Features,
+        weights: Weights,
+        out: Tensor,
+        *,
+        sums: bool,
+        residual: Tensor | None = None,
+        out_plane: Plane | None = None,
+    ) -> Tensor | None:
+        """As `Convolutions`."""
+        if weights.taps == 1 and residual is None and not sums:  # a shortcut, whose border nobody reads
+            torch.addmm(weights.bias.to(out.dtype), x.rows, weights.matrix.t(), out=out)
+            return None
+        made = self._products(x, weights)
+        if out.dtype == torch.uint8:
+            self._to_pixels(x.plane, made, weights, out)
+            return None
+        plane = out_plane or x.plane
+        slots = plane.tiles(FINISH_ROWS)
+        partial = self.empty_sums(plane.count, slots) if sums else self.bad
+        kernels.finish_kernel[(plane.count * slots,)](
+            made, weights.bias, out if residual is None else residual, out, partial,
+            plane.h, plane.w, plane.frame_rows, CHANNELS=weights.outputs,
+            GROUP=weights.outputs // self.groups, GROUPS=self.groups, RESIDUAL=residual is not None,
+            PHASES=weights.phases, SUMS=sums, BM=FINISH_ROWS, num_warps=4,
+        )  # fmt: skip
+        return partial if sums else None
+
+    def _products(self, x: Features, weights: Weights) -> Tensor:
+        """(frames, H, W, phases · outputs), in memory in this order."""
+        side = KERNEL_WIDTH[weights.taps]
+        image = x.plane.framed(x.rows).permute(0, 3, 1, 2)
+        matrix = weights.matrix.view(len(weights.matrix), side, side, weights.inputs).permute(0, 3, 1, 2)
+        made = torch.nn.functional.conv2d(image, matrix, padding=side // 2)
+        return made.permute(0, 2, 3, 1).contiguous()
+
+    def _to_pixels(self, plane: Plane, made: Tensor, weights: Weights, out: Tensor) -> None:
+        kernels.pixels_kernel[(plane.count * plane.tiles(PIXEL_ROWS),)](
+            made, weights.bias, out, self.bad, plane.h, plane.w, plane.frame_rows,
+            COLUMNS=weights.outputs, BM=PIXEL_ROWS, num_warps=4,
+        )  # fmt: skip

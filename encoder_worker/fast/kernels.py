@@ -31,6 +31,18 @@ def _place(tile, frame_rows, BM: tl.constexpr):
 
 
 @triton.jit
+def _store_pixels(values, cols, inside, at, out_ptr, bad_ptr):
+    """Columns 0 to 2 of values in -1..1 to 8 bits at `at`; one that is not finite counts in `bad`."""
+    mask = inside[:, None] & (cols < 3)[None, :]
+    finite = tl.abs(values) < 1e30  # false for NaN too
+    bad = tl.sum(tl.where(mask & (finite == 0), 1, 0))
+    if bad > 0:
+        tl.atomic_add(bad_ptr, 1)
+    level = tl.floor(tl.minimum(tl.maximum(values * 127.5 + 127.5, 0.0), 255.0) + 0.5)
+    tl.store(out_ptr + at.to(tl.int64)[:, None] + cols[None, :], level.to(tl.uint8), mask=mask)
+
+
+@triton.jit
 def conv_kernel(
     a_desc, b_desc, bias_ptr, scale_ptr, residual_ptr, out_ptr, partial_ptr, bad_ptr,
     h, w, frame_rows, out_frame_rows, n_out,
@@ -78,14 +90,7 @@ def conv_kernel(
         acc = acc * tl.load(scale_ptr + cols)[None, :]
     acc += tl.load(bias_ptr + cols)[None, :]
     if PIXELS:
-        finite = tl.abs(acc) < 1e30  # false for NaN too
-        bad = tl.sum(tl.where(inside[:, None] & (cols < 3)[None, :] & (finite == 0), 1, 0))
-        if bad > 0:
-            tl.atomic_add(bad_ptr, 1)
-        level = tl.floor(tl.minimum(tl.maximum(acc * 127.5 + 127.5, 0.0), 255.0) + 0.5)
-        at = ((frame * h + y) * w + x) * 3
-        mask = inside[:, None] & (cols < 3)[None, :]
-        tl.store(out_ptr + at.to(tl.int64)[:, None] + cols[None, :], level.to(tl.uint8), mask=mask)
+        _store_pixels(acc, cols, inside, ((frame * h + y) * w + x) * 3, out_ptr, bad_ptr)
     else:
         if RESIDUAL:
             # rows past the frame's are not stored: any will do
@@ -180,3 +185,55 @@ def norm_kernel(
     inside, _, _ = _inside(row, h, w)
     x = tl.where(inside[:, None], x, 0.0)
     tl.store(out_ptr + at, x.to(out_ptr.dtype.element_ty), mask=own[:, None])
+
+
+@triton.jit
+def finish_kernel(
+    made_ptr, bias_ptr, residual_ptr, out_ptr, partial_ptr, h, w, frame_rows,
+    CHANNELS: tl.constexpr, GROUP: tl.constexpr, GROUPS: tl.constexpr, RESIDUAL: tl.constexpr,
+    PHASES: tl.constexpr, SUMS: tl.constexpr, BM: tl.constexpr,
+):  # fmt: skip
+    """Products of cuDNN's + bias [+ residual] → BM rows of the result, zeros on the border.
+
+    made: rows as those of the result; with PHASES 4 it is (frame, h/2 + 2, w/2 + 2, 4, CHANNELS), the four
+    2×2 convolutions of a doubling, whose phase 2a + b at (y + a, x + b) belongs at (2y + a, 2x + b).
+    SUMS: the result's sums by group go to partial, as `stats_kernel` leaves them.
+    """
+    frame, row, at, own = _rows_of(frame_rows, BM)
+    cols = tl.arange(0, CHANNELS)
+    inside, y, x = _inside(row, h, w)
+    inside = inside & own
+    source = at
+    if PHASES == 4:
+        a = y % 2
+        b = x % 2
+        place = (frame * (h // 2 + 2) + y // 2 + a) * (w // 2 + 2) + x // 2 + b
+        source = place.to(tl.int64) * 4 + 2 * a + b
+    mask = inside[:, None]
+    acc = tl.load(made_ptr + source[:, None] * CHANNELS + cols[None, :], mask=mask, other=0.0).to(tl.float32)
+    acc += tl.load(bias_ptr + cols)[None, :]
+    to = at[:, None] * CHANNELS + cols[None, :]
+    if RESIDUAL:
+        acc += tl.load(residual_ptr + to, mask=mask, other=0.0).to(tl.float32)
+    acc = tl.where(mask, acc, 0.0)
+    if SUMS:
+        slot = tl.program_id(0) * GROUPS + tl.arange(0, GROUPS)
+        sums = tl.sum(tl.reshape(tl.sum(acc, 0), (GROUPS, GROUP)), 1)
+        squares = tl.sum(tl.reshape(tl.sum(acc * acc, 0), (GROUPS, GROUP)), 1)
+        tl.store(partial_ptr + slot * 2, sums)
+        tl.store(partial_ptr + slot * 2 + 1, squares)
+    tl.store(out_ptr + to, acc.to(out_ptr.dtype.element_ty), mask=own[:, None])
+
+
+@triton.jit
+def pixels_kernel(
+    made_ptr, bias_ptr, out_ptr, bad_ptr, h, w, frame_rows, COLUMNS: tl.constexpr, BM: tl.constexpr,
+):  # fmt: skip
+    """Products of cuDNN's, rows of COLUMNS of which three count, + bias → 8-bit RGB (frame, h, w, 3)."""
+    frame, row, at, own = _rows_of(frame_rows, BM)
+    cols = tl.arange(0, COLUMNS)
+    inside, y, x = _inside(row, h, w)
+    inside = inside & own
+    values = tl.load(made_ptr + at[:, None] * COLUMNS + cols[None, :], mask=inside[:, None], other=0.0)
+    values = values.to(tl.float32) + tl.load(bias_ptr + cols)[None, :]
+    _store_pixels(values, cols, inside, ((frame * h + y) * w + x) * 3, out_ptr, bad_ptr)

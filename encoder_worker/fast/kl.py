@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoder_worker.fast import kernels
-from encoder_worker.fast.convolutions import Convolutions
+from encoder_worker.fast.convolutions import Convolutions, CudnnConvolutions
+from encoder_worker.fast.fixed_size import FixedSizeDecoder
 from encoder_worker.fast.layout import (
     ACTIVATION_FACTOR,
     FLOAT8,
@@ -28,7 +29,6 @@ from encoder_worker.fast.layout import (
     pack_doubling,
 )
 from encoder_worker.vae.decoders import Decoder, KLDecoder
-from protocol.model.hardware.dtypes import dtype_name
 
 L = TypeVar("L", bound=nn.Module)
 NORM_ROWS = 16
@@ -37,23 +37,15 @@ LEAST_WIDTH = 16
 """The fewest channels that a matrix product on the tensor cores takes."""
 
 
-class FastKL:
-    """Decodes `count` frames of latents at a time: `latents` in, `run()`, `pixels` out.
+class FastKL(FixedSizeDecoder):
+    """AutoencoderKL's decoder. Arguments as `FixedSizeDecoder`, and:
 
     Args:
-        decoder: a KLDecoder that `fits` says yes to, on the CPU or the device.
-        count, h, w: frames at once and the latents' size.
-        dtype: float16 or bfloat16, of features and weights.
+        decoder: a KLDecoder that `is_usual`.
         eight_bit: residual blocks' convolutions in 8-bit floating point: faster, less exact.
+        cudnn: convolve by cuDNN instead of the kernels here.
         graph: record a CUDA graph. Without, every kernel is launched by itself.
     """
-
-    latents: Tensor
-    """(count, C, h, w) float32: unscaled latents to decode."""
-    pixels: Tensor
-    """(count, H, W, 3) uint8 RGB."""
-    bad: Tensor
-    """int32: above 0 if what was decoded is not finite."""
 
     def __init__(
         self,
@@ -65,59 +57,36 @@ class FastKL:
         w: int,
         *,
         eight_bit: bool = False,
+        cudnn: bool = False,
         graph: bool = True,
     ) -> None:
+        super().__init__(decoder, device, dtype, count, h, w)
         assert isinstance(decoder, KLDecoder)
-        self._device, self._dtype, self._eight_bit = device, dtype, eight_bit
+        self._eight_bit, self._cudnn = eight_bit, cudnn
         self._size = h, w
         self._net: Any = decoder.decoder
         self._packed: dict[int, Weights] = {}
         self._norms: dict[int, tuple[Tensor, Tensor]] = {}
         self._biases: dict[int, Tensor] = {}
         self._first = _first_convolution(decoder).to(device)
-        factor = decoder.factor
-        self.latents = torch.zeros(count, decoder.channels, h, w, device=device)
-        self.pixels = torch.empty(count, h * factor, w * factor, 3, dtype=torch.uint8, device=device)
         self._groups = int(self._net.conv_norm_out.num_groups)
-        self._convolve = Convolutions(device, self._groups, timing=graph)
-        self.bad = self._convolve.bad
-        self._graph: torch.cuda.CUDAGraph | None = None
+        kind = CudnnConvolutions if cudnn else Convolutions
+        self._convolve = kind(device, self._groups, self.bad, timing=graph)
         if graph:
-            with torch.cuda.device(device):
-                self._graph = self._record()
+            self.record()
 
     def __str__(self) -> str:
-        arithmetic = dtype_name(self._dtype) + (" and float8" if self._eight_bit else "")
-        how = "kernels" if self._graph is None else "a CUDA graph"
-        return f"{arithmetic} in {how}"
-
-    def run(self) -> None:
-        """Decode what is in `latents`, on the device's current stream, the device being the current one."""
-        if self._graph is not None:
-            self._graph.replay()
-        else:
-            self._decode()
-
-    @torch.inference_mode()
-    def _record(self) -> torch.cuda.CUDAGraph:
-        self.latents.normal_()  # zeros would be timed too fast
-        stream = torch.cuda.Stream(self._device)
-        stream.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(stream):
-            self._decode()  # compiles the kernels, chooses their tiles, packs the weights
-        torch.cuda.current_stream(self._device).wait_stream(stream)
-        torch.cuda.synchronize(self._device)
-        torch.cuda.empty_cache()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream):
-            self._decode()
-        return graph
+        extra = " and float8" if self._eight_bit else " by cuDNN" if self._cudnn else ""
+        return f"{super().__str__()}{extra}"
 
     # ------------------------------------------------------------------ the steps
 
-    @torch.inference_mode()
     def _decode(self) -> None:
         self.bad.zero_()
+        with torch.backends.cudnn.flags(enabled=True, benchmark=self._cudnn, allow_tf32=False):
+            self._decode_rows()
+
+    def _decode_rows(self) -> None:
         net = self._net
         x = self._enter(self.latents)
         x = self._resnet(x, net.mid_block.resnets[0])
@@ -136,7 +105,7 @@ class FastKL:
         """The first two convolutions, whose inputs are too narrow for the kernel; float32."""
         made = self._first(latents)
         plane = Plane(len(latents), *self._size)
-        rows = torch.zeros(plane.rows, made.shape[1], dtype=self._dtype, device=self._device)
+        rows = torch.zeros(plane.rows, made.shape[1], dtype=self.dtype, device=self.device)
         plane.inner(rows).copy_(made.permute(0, 2, 3, 1))
         return Features(plane, rows, self._sums_of(plane, rows))
 
@@ -170,14 +139,14 @@ class FastKL:
     def _linear(self, layer: nn.Linear) -> tuple[Tensor, Tensor]:
         packed = self._weights_of(layer)
         if id(layer) not in self._biases:
-            self._biases[id(layer)] = packed.bias.to(self._dtype)
+            self._biases[id(layer)] = packed.bias.to(self.dtype)
         return packed.matrix, self._biases[id(layer)]
 
     def _double(self, x: Features, conv: nn.Conv2d) -> Features:
         if id(conv) not in self._packed:
-            self._packed[id(conv)] = pack_doubling(self._here(conv), self._dtype)
+            self._packed[id(conv)] = pack_doubling(self._here(conv), self.dtype)
         plane = x.plane.doubled
-        rows = torch.empty(plane.rows, conv.out_channels, dtype=self._dtype, device=self._device)
+        rows = torch.empty(plane.rows, conv.out_channels, dtype=self.dtype, device=self.device)
         plane.clear_border(rows)
         sums = self._convolve(x, self._packed[id(conv)], rows, sums=True, out_plane=plane)
         return Features(plane, rows, sums)
@@ -192,7 +161,7 @@ class FastKL:
         sums: bool = True,
     ) -> Features:
         weights = self._weights_of(conv, eight_bit)
-        rows = torch.empty(x.plane.rows, weights.outputs, dtype=self._dtype, device=self._device)
+        rows = torch.empty(x.plane.rows, weights.outputs, dtype=self.dtype, device=self.device)
         return Features(x.plane, rows, self._convolve(x, weights, rows, sums=sums, residual=residual))
 
     def _leave(self, x: Features, conv: nn.Conv2d, pixels: Tensor) -> None:
@@ -201,7 +170,7 @@ class FastKL:
             wide = nn.Conv2d(conv.in_channels, LEAST_WIDTH, 3, padding=1)
             for name, value in wide.named_parameters():
                 value.data.zero_()[:3] = conv.get_parameter(name).detach().to(value)
-            self._packed[id(conv)] = pack(self._here(wide), self._dtype)
+            self._packed[id(conv)] = pack(self._here(wide), self.dtype)
         self._convolve(x, self._packed[id(conv)], pixels, sums=False)
 
     # ------------------------------------------------------------------ norms
@@ -212,13 +181,13 @@ class FastKL:
         assert x.sums is not None
         plane, channels = x.plane, x.rows.shape[1]
         gamma, beta = self._norm_of(norm)
-        affine = torch.empty(plane.count, 2, channels, device=self._device)
+        affine = torch.empty(plane.count, 2, channels, device=self.device)
         group = channels // self._groups
         kernels.affine_kernel[(plane.count, self._groups)](
             x.sums, gamma, beta, affine, x.sums.shape[1], float(plane.h * plane.w * group), norm.eps,
             GROUP=group, GROUPS=self._groups, BLOCK=1024, num_warps=4,
         )  # fmt: skip
-        out = torch.empty_like(x.rows, dtype=FLOAT8 if eight_bit else self._dtype)
+        out = torch.empty_like(x.rows, dtype=FLOAT8 if eight_bit else self.dtype)
         kernels.norm_kernel[(plane.count * plane.tiles(NORM_ROWS),)](
             x.rows, affine, out, plane.h, plane.w, plane.frame_rows, ACTIVATION_FACTOR, FLOAT8_MAX,
             CHANNELS=channels, SILU=silu, SCALED=eight_bit, BM=NORM_ROWS, num_warps=4,
@@ -239,26 +208,18 @@ class FastKL:
 
     def _weights_of(self, layer: nn.Conv2d | nn.Linear, eight_bit: bool = False) -> Weights:
         if id(layer) not in self._packed:
-            self._packed[id(layer)] = pack(self._here(layer), self._dtype, eight_bit=eight_bit)
+            self._packed[id(layer)] = pack(self._here(layer), self.dtype, eight_bit=eight_bit)
         return self._packed[id(layer)]
 
     def _here(self, layer: L) -> L:
         """A copy on the device: packing there takes milliseconds, on a CPU seconds."""
-        return copy.deepcopy(layer).to(self._device)
+        return copy.deepcopy(layer).to(self.device)
 
     def _norm_of(self, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:
         if id(norm) not in self._norms:
             gamma, beta = norm.weight.detach().float(), norm.bias.detach().float()
-            self._norms[id(norm)] = gamma.to(self._device), beta.to(self._device)
+            self._norms[id(norm)] = gamma.to(self.device), beta.to(self.device)
         return self._norms[id(norm)]
-
-
-def fits(decoder: Decoder, device: torch.device) -> bool:
-    """Whether FastKL can stand in for this decoder on this device: an AutoencoderKL of the usual build, on a
-    GPU with a tensor copy engine (compute capability 9.0 and up)."""
-    if not isinstance(decoder, KLDecoder) or device.type != "cuda":
-        return False
-    return torch.cuda.get_device_capability(device) >= (9, 0) and is_usual(decoder)
 
 
 def is_usual(decoder: KLDecoder) -> bool:

@@ -16,8 +16,10 @@ from torch.nn import functional as F
 
 from encoder_worker.decode import ClipDecoder
 from encoder_worker.fast.tiles import LIGHT, SQUARE, TALL, WIDE, ConvTile, candidates, fastest
-from encoder_worker.vae.decoders import KLDecoder
+from encoder_worker.vae.decoders import KLDecoder, load_decoder
 from encoder_worker.vae.doubling import DoublingConv, fold_doubling
+from protocol.model.vae_folder import VaeFolder
+from tests.encoder_worker.folders import make_tiny
 
 pytestmark = pytest.mark.slow
 
@@ -81,12 +83,13 @@ def fast_kl():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("cudnn", [False, True])
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1), (torch.float16, 2)])
-def test_the_fast_decoder_makes_the_same_pictures(fast_kl, decoder, latents, dtype, limit) -> None:
+def test_the_fast_decoder_makes_the_same_pictures(fast_kl, decoder, latents, dtype, limit, cudnn) -> None:
     assert fast_kl.is_usual(decoder)
     if (dtype == torch.float32) == CUDA:
         pytest.skip("on a GPU the tensor cores round float32; elsewhere one type is enough")
-    fast = fast_kl.FastKL(decoder, DEVICE, dtype, FRAMES, H, W, graph=CUDA)
+    fast = fast_kl.FastKL(decoder, DEVICE, dtype, FRAMES, H, W, cudnn=cudnn, graph=CUDA)
     fast.latents.copy_(latents)
     fast.pixels.fill_(77)
     fast.run()
@@ -98,10 +101,11 @@ def test_the_fast_decoder_makes_the_same_pictures(fast_kl, decoder, latents, dty
 
 
 @torch.no_grad()
-def test_frames_of_several_tiles_that_no_tile_fits(fast_kl, decoder) -> None:
+@pytest.mark.parametrize("cudnn", [False, True])
+def test_frames_of_several_tiles_that_no_tile_fits(fast_kl, decoder, cudnn) -> None:
     """12 × 10: 143 rows a frame, doubled 525; tiles have 128 or 256."""
     latents = torch.randn(2, 4, 12, 10, generator=torch.Generator().manual_seed(2))
-    fast = fast_kl.FastKL(decoder, DEVICE, torch.float16, 2, 12, 10, graph=CUDA)
+    fast = fast_kl.FastKL(decoder, DEVICE, torch.float16, 2, 12, 10, cudnn=cudnn, graph=CUDA)
     fast.latents.copy_(latents)
     fast.run()
     difference = (fast.pixels.cpu().int() - pixels_of(decoder(latents)).int()).abs()
@@ -109,19 +113,52 @@ def test_frames_of_several_tiles_that_no_tile_fits(fast_kl, decoder) -> None:
 
 
 @torch.no_grad()
-def test_values_that_are_not_finite_are_told(fast_kl, decoder, latents) -> None:
-    fast = fast_kl.FastKL(decoder, DEVICE, torch.float16, 1, H, W, graph=CUDA)
+@pytest.mark.parametrize("cudnn", [False, True])
+def test_values_that_are_not_finite_are_told(fast_kl, decoder, latents, cudnn) -> None:
+    fast = fast_kl.FastKL(decoder, DEVICE, torch.float16, 1, H, W, cudnn=cudnn, graph=CUDA)
     fast.latents.copy_(latents[:1])
     fast.latents[0, 0, 0, 0] = float("inf")
     fast.run()
     assert int(fast.bad) > 0
 
 
-def test_other_decoders_are_left_alone(fast_kl, decoder, tmp_path: Path) -> None:
-    assert not fast_kl.fits(decoder, torch.device("cpu"))
+@torch.no_grad()
+def test_a_small_decoder_by_its_own_modules(tmp_path: Path, latents: torch.Tensor) -> None:
+    from encoder_worker.fast.graphed import GraphedDecoder
+
+    make_tiny(tmp_path)
+    small = load_decoder(VaeFolder.open(tmp_path))
+    fast = GraphedDecoder(small, torch.device("cpu"), torch.float32, FRAMES, H, W)
+    fast.latents.copy_(latents)
+    fast.run()
+    assert (fast.pixels.int() - pixels_of(small(latents)).int()).abs().max() <= 1
+    assert int(fast.bad) == 0
+    fast.latents[0, 0, 0, 0] = float("nan")
+    fast.run()
+    assert int(fast.bad) == 1
+
+
+@pytest.mark.parametrize(
+    ("capability", "made"),
+    [((7, 5), "graphed"), ((8, 0), "cudnn"), ((8, 9), "cudnn"), ((9, 0), "own"), ((12, 0), "cudnn")],
+)
+def test_a_decoder_for_each_generation_of_gpus(
+    fast_kl, decoder, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], made: str
+) -> None:
+    """Also: 8-bit convolutions only where they are, and networks of another build by their own modules."""
+    from encoder_worker.fast import choice, graphed
+
+    def kl(*_: object, eight_bit: bool, cudnn: bool) -> str:
+        return "cudnn" if cudnn and not eight_bit else "own" if eight_bit and not cudnn else "wrong"
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(fast_kl, "FastKL", kl)
+    monkeypatch.setattr(graphed, "GraphedDecoder", lambda *_: "graphed")
+    device = torch.device("cuda:0")
+    assert choice.fast_decoder(decoder, device, torch.float16, 2, H, W, eight_bit=True) == made
     odd = copy.deepcopy(decoder)
     odd.decoder.conv_norm_out.num_groups = 4
-    assert not fast_kl.is_usual(odd)
+    assert choice.fast_decoder(odd, device, torch.float16, 2, H, W, eight_bit=True) == "graphed"
 
 
 @pytest.mark.gpu
@@ -198,7 +235,8 @@ def test_tiles_are_chosen_once_for_a_shape(fast_kl, decoder, monkeypatch) -> Non
     x = torch.randn(plane.rows, 32, device=DEVICE).half()
     plane.clear_border(x)
     out = torch.empty_like(x)
-    convolve = convolutions.Convolutions(DEVICE, 8, timing=True)
+    bad = torch.zeros(1, dtype=torch.int32, device=DEVICE)
+    convolve = convolutions.Convolutions(DEVICE, 8, bad, timing=True)
     for _ in range(2):
         convolve(Features(plane, x), pack(conv, torch.float16), out, sums=True)
     assert len(chosen) == 1 and list(convolve.tiles.values()) == chosen and len(made) > 1

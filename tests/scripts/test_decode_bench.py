@@ -10,6 +10,13 @@ from scripts.bench.gpu import decode as decode_bench
 pytestmark = pytest.mark.slow
 
 
+def test_a_small_decoder_climbs_too(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--quick", "--decoder", "tiny", "--chunks", "4", "--only", "served"]
+    assert decode_bench.main(words) == 0
+    said = capsys.readouterr().out
+    assert "served + JPEG, 4 at once" in said and "failed" not in said
+
+
 def test_the_ladder_climbs_small(capsys: pytest.CaptureFixture[str]) -> None:
     assert decode_bench.main(["--quick", "--chunks", "4"]) == 0
     rows = capsys.readouterr().out.splitlines()

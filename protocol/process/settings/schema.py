@@ -70,6 +70,12 @@ class Settings:
         "arithmetic on CUDA: exact, or fast, which approximates (the denoiser only with --compile-unet)",
         choices=("exact", "fast"),
     )
+    decoder: str = setting(
+        "kl",
+        "decoder: kl, the model's own VAE, or tiny, AutoencoderTiny from the folder taesd beside it "
+        "(huggingface.co/madebyollin/taesd), faster and less exact",
+        choices=("kl", "tiny"),
+    )
     steps: int | None = setting(None, "denoising steps; the model's if not given", low=1, high=100)
     cfg: float | None = setting(None, "guidance scale; the model's if not given", low=1, high=30)
     width: int | None = setting(

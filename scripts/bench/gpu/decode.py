@@ -3,9 +3,9 @@
     python -m scripts.bench.gpu.decode --sizes 512,768      on a GPU
     python -m scripts.bench.gpu.decode --quick              small and fast, on a CPU as well
 
-Random weights of sd-vae-ft-mse's shapes. Each row: median and spread of the time for a clip, pixels on the
-host included; the ratio to the first row; peak memory; the pixels' error against the same decoder in
-float32. The rows named so encode JPEG too, as the encoder worker does.
+Random weights of sd-vae-ft-mse's shapes, or with `--decoder tiny` of TAESD's. Each row: median and spread of
+the time for a clip, pixels on the host included; the ratio to the first row; peak memory; the pixels' error
+against the same decoder in float32. The rows named so encode JPEG too, as the encoder worker does.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,16 +29,20 @@ import torch
 from encoder_worker.decode import ClipDecoder
 from encoder_worker.jpeg import JpegEncoder
 from encoder_worker.jpeg_pool import JpegPool, threads_for
-from encoder_worker.vae.decoders import KLDecoder
+from encoder_worker.vae.decoders import Decoder, KLDecoder, TinyDecoder
 from encoder_worker.vae.doubling import fold_doubling
 from scripts.bench.common.tools import machine
-from scripts.random_model import FULL_VAE, VAE
+from scripts.random_model import FULL_VAE, TAESD, VAE
 
 FRAMES = 12
 Pixels = npt.NDArray[np.uint8]
 Halves = npt.NDArray[np.float16]
-Decode = Callable[[Halves], list[Pixels]]
-"""Latents of a clip to pixels, a chunk at a time."""
+
+
+class Decode(Protocol):
+    """Latents of a clip to pixels, a chunk at a time; without `keep` they may be given back at once."""
+
+    def __call__(self, latents: Halves, /, keep: bool = True) -> list[Pixels]: ...
 
 
 @dataclass(frozen=True)
@@ -46,13 +50,22 @@ class DecoderRow:
     """A way to decode. make(decoder, latents) gives the function that does. gpu: whether it needs one."""
 
     name: str
-    make: Callable[[KLDecoder, Halves], Decode]
+    make: Callable[[Decoder, Halves], Decode]
     gpu: bool = False
 
 
-def random_decoder(config: dict[str, Any], seed: int = 0) -> KLDecoder:
-    """A decoder with torch's own random weights, float32 on the CPU; its pictures have contrast."""
+def random_decoder(config: dict[str, Any], seed: int = 0) -> Decoder:
+    """A decoder with random weights, float32 on the CPU; its pictures have contrast."""
     torch.manual_seed(seed)
+    if config["_class_name"] == "AutoencoderTiny":
+        tiny = TinyDecoder(config).to_empty(device="cpu")
+        for parameter in tiny.parameters():
+            if parameter.ndim > 1:
+                torch.nn.init.normal_(parameter, std=(1 / parameter[0].numel()) ** 0.5)
+            else:
+                torch.nn.init.normal_(parameter, std=0.02)
+        tiny.decoder.layers[-1].weight.data.mul_(0.1)
+        return tiny.eval().requires_grad_(False)
     decoder = KLDecoder(config).to_empty(device="cpu")
     for name, parameter in decoder.named_parameters():
         if parameter.ndim > 1:
@@ -67,12 +80,12 @@ def random_decoder(config: dict[str, Any], seed: int = 0) -> KLDecoder:
 
 def plain(
     device: torch.device, dtype: torch.dtype, *, batch: int, channels_last: bool, **options: Any
-) -> Callable[[KLDecoder, Halves], Decode]:
+) -> Callable[[Decoder, Halves], Decode]:
     """diffusers' module; options: fold (the doublings), compiled, benchmark (cuDNN times its algorithms)."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     benchmark = bool(options.get("benchmark"))
 
-    def make(decoder: KLDecoder, _latents: Halves) -> Decode:
+    def make(decoder: Decoder, _latents: Halves) -> Decode:
         module: Any = copy.deepcopy(decoder)
         if options.get("fold"):
             fold_doubling(module)
@@ -80,7 +93,7 @@ def plain(
         run = torch.compile(module, dynamic=False) if options.get("compiled") else module
 
         @torch.inference_mode()
-        def decode(latents: Halves) -> list[Pixels]:
+        def decode(latents: Halves, keep: bool = True) -> list[Pixels]:
             made = []
             for start in range(0, len(latents), batch):
                 x = torch.from_numpy(latents[start : start + batch]).to(device).float() / decoder.scaling
@@ -103,22 +116,23 @@ def served(
     fast: str,
     jpeg: bool,
     dtype: str = "auto",
-) -> Callable[[KLDecoder, Halves], Decode]:
+) -> Callable[[Decoder, Halves], Decode]:
     """The encoder worker's own decoder; `jpeg`: pictures are encoded as they come."""
 
-    def make(decoder: KLDecoder, latents: Halves) -> Decode:
+    def make(decoder: Decoder, latents: Halves) -> Decode:
         clip_decoder = ClipDecoder(decoder, device, dtype, chunk, fast)
         clip_decoder.warm_up(*latents.shape[2:])
         if fast and device.type == "cuda" and not clip_decoder.is_fast:
             raise RuntimeError("the fast decoder could not be built")
         pool = JpegPool(JpegEncoder(90), threads_for(os.cpu_count() or 1, gpu=device.type == "cuda"))
 
-        def decode(clip: Halves) -> list[Pixels]:
+        def decode(clip: Halves, keep: bool = True) -> list[Pixels]:
             made = []
             for pictures in clip_decoder.decode(clip):
-                made.append(pictures)
                 if jpeg:
                     pool(pictures)
+                if keep:
+                    made.append(pictures)
             return made
 
         return decode
@@ -142,28 +156,29 @@ def ladder(device: torch.device, args: argparse.Namespace) -> Iterator[DecoderRo
     if args.compile:
         yield DecoderRow("torch.compile", plain(device, half, batch=4, channels_last=True, compiled=True))
         yield DecoderRow("torch.compile, folded", plain(device, half, batch=4, compiled=True, **folded))
-    for chunk in chunks:
-        name = f"rows and graph, {chunk} at once"
-        yield DecoderRow(name, served(device, chunk=chunk, fast="exact", jpeg=False), gpu=True)
     best = chunks[len(chunks) // 2]
+    for chunk in chunks:
+        yield DecoderRow(
+            f"served, {chunk} at once", served(device, chunk=chunk, fast="exact", jpeg=False), gpu=True
+        )
     yield DecoderRow(
-        f"the same in bfloat16, {best} at once",
+        f"served in bfloat16, {best} at once",
         served(device, chunk=best, fast="exact", jpeg=False, dtype="bfloat16"),
         gpu=True,
     )
     for chunk in chunks:
-        name = f"8-bit residual blocks, {chunk} at once"
+        name = f"served with the fast tier, {chunk} at once"
         yield DecoderRow(name, served(device, chunk=chunk, fast="eight_bit", jpeg=False), gpu=True)
     for chunk in chunks:
         yield DecoderRow(
-            f"rows and graph + JPEG, {chunk}", served(device, chunk=chunk, fast="exact", jpeg=True)
+            f"served + JPEG, {chunk} at once", served(device, chunk=chunk, fast="exact", jpeg=True)
         )
-        name = f"8-bit + JPEG, {chunk}"
+        name = f"served with the fast tier + JPEG, {chunk} at once"
         yield DecoderRow(name, served(device, chunk=chunk, fast="eight_bit", jpeg=True), gpu=True)
 
 
 def measure(
-    row: DecoderRow, decoder: KLDecoder, latents: Halves, rounds: int
+    row: DecoderRow, decoder: Decoder, latents: Halves, rounds: int
 ) -> tuple[list[float], Pixels, float]:
     """Seconds of each round, the pixels, and peak memory in MiB."""
     device = torch.device("cuda") if torch.cuda.is_available() else None
@@ -176,7 +191,7 @@ def measure(
     times = []
     for _ in range(rounds):
         begin = time.perf_counter()
-        decode(latents)
+        decode(latents, keep=False)
         times.append(time.perf_counter() - begin)
     return times, pixels, torch.cuda.max_memory_allocated() / 2**20 if device else float("nan")
 
@@ -196,7 +211,7 @@ def climb(side: int, config: dict[str, Any], args: argparse.Namespace) -> None:
     print(
         f"\n{side}², {FRAMES} frames, {args.rounds} rounds; contrast of the pictures {exact.std():.0f} levels"
     )
-    print(f"  {'':<36}{'median':>9}{'spread':>9}{'ratio':>7}{'MiB':>7}{'PSNR':>7}{'mean':>7}{'worst':>6}")
+    print(f"  {'':<44}{'median':>9}{'spread':>9}{'ratio':>7}{'MiB':>7}{'PSNR':>7}{'mean':>7}{'worst':>6}")
     first = 0.0
     for row in ladder(device, args):
         if (row.gpu and not cuda) or (args.only and args.only not in row.name):
@@ -204,14 +219,14 @@ def climb(side: int, config: dict[str, Any], args: argparse.Namespace) -> None:
         try:
             times, pixels, memory = measure(row, decoder, latents, args.rounds)
         except Exception:
-            print(f"  {row.name:<36} failed:\n{traceback.format_exc(limit=-6)}", flush=True)
+            print(f"  {row.name:<44} failed:\n{traceback.format_exc(limit=-6)}", flush=True)
             continue
         median = statistics.median(times)
         first = first or median
         off = np.abs(pixels.astype(np.float32) - exact)
         psnr = 20 * np.log10(255 / max(1e-9, float(np.sqrt((off**2).mean()))))
         print(
-            f"  {row.name:<36}{median * 1e3:>6.1f} ms{(max(times) - min(times)) * 1e3:>6.1f} ms"
+            f"  {row.name:<44}{median * 1e3:>6.1f} ms{(max(times) - min(times)) * 1e3:>6.1f} ms"
             f"{first / median:>7.2f}{memory:>7.0f}{psnr:>7.1f}{off.mean():>7.3f}{off.max():>6.0f}",
             flush=True,
         )
@@ -222,6 +237,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="scripts.bench.gpu.decode",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--decoder", choices=("kl", "tiny"), default="kl", help="AutoencoderKL or AutoencoderTiny"
     )
     parser.add_argument("--quick", action="store_true", help="a small decoder and picture")
     parser.add_argument("--sizes", default="512,768", help="picture sides (default %(default)s)")
@@ -237,7 +255,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.backends.cudnn.allow_tf32 = False
     if args.quick:
         args.rounds = 2
-    config = {**VAE, **({} if args.quick else FULL_VAE)}
+    config = TAESD if args.decoder == "tiny" else {**VAE, **({} if args.quick else FULL_VAE)}
     for side in (64,) if args.quick else map(int, args.sizes.split(",")):
         climb(side, config, args)
     return 0

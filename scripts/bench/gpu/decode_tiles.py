@@ -73,7 +73,8 @@ class Launcher:
 
     def __init__(self, count: int, device: torch.device) -> None:
         self.count, self.device = count, device
-        self._convolve = Convolutions(device, GROUPS, timing=False)
+        bad = torch.zeros(1, dtype=torch.int32, device=device)
+        self._convolve = Convolutions(device, GROUPS, bad, timing=False)
         self._of: tuple[object, ...] = ()
 
     def __call__(self, case: ConvCase) -> None:

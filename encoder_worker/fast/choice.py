@@ -1,0 +1,35 @@
+"""Which of the fast decoders serves: by the network and by the GPU's generation."""
+
+from __future__ import annotations
+
+import torch
+
+from encoder_worker.fast.fixed_size import FixedSizeDecoder
+from encoder_worker.vae.decoders import Decoder, KLDecoder
+
+TENSOR_COPIES = (9, 10)
+"""Generations (compute capability's first number) for which the kernels' convolutions were written: they load
+by the tensor copy engine. Elsewhere cuDNN convolves."""
+OLDEST = (8, 0)
+"""The least compute capability of `FastKL`: half precision on tensor cores at bfloat16's generation."""
+
+
+def fast_decoder(
+    decoder: Decoder, device: torch.device, dtype: torch.dtype, count: int, h: int, w: int, *, eight_bit: bool
+) -> FixedSizeDecoder:
+    """A decoder for `count` frames of h × w latents on a CUDA device, compiled and recorded.
+
+    Args:
+        eight_bit: 8-bit convolutions where the GPU and the network have them.
+
+    Raises:
+        Exception: of any kind, from compilers and drivers.
+    """
+    from encoder_worker.fast.graphed import GraphedDecoder
+    from encoder_worker.fast.kl import FastKL, is_usual
+
+    capability = torch.cuda.get_device_capability(device)
+    if not isinstance(decoder, KLDecoder) or not is_usual(decoder) or capability < OLDEST:
+        return GraphedDecoder(decoder, device, dtype, count, h, w)
+    own = capability[0] in TENSOR_COPIES
+    return FastKL(decoder, device, dtype, count, h, w, eight_bit=eight_bit and own, cudnn=not own)
