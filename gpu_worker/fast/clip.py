@@ -121,7 +121,7 @@ class FastDenoiser:
     def _quantize(self, buffers: _ShapeBuffers) -> None:
         watching = WatchingOps(self.ops.split)
         runner = buffers.runner
-        buffers.runner = StepRunner(self.network, watching, runner.positions, Tier())
+        buffers.runner = StepRunner(self.network, watching, runner.positions, Tier(fp8=True))
         latents = buffers.latents.clone()
         self._run(buffers, 0)
         buffers.latents.copy_(latents)

@@ -205,7 +205,8 @@ class StepRunner:
         ops, tier, heads = self.ops, self.tier, block.heads
         if block.level == 0 and index in tier.reuse_attention and block.slot in self._attention:
             return self._attention[block.slot]
-        apart = block.level > 0 and block.qkv.float8 is None and block.qkv.bias is None
+        # with float8 the three are one product, also while the largest values that enter it are looked for
+        apart = block.level > 0 and not tier.fp8 and block.qkv.bias is None
         if apart and block.slot in inputs.joined:
             return self._attend_in_place(block, x, image, inputs.reference[block.slot])
         qkv = ops.norm_linear(x, block.norm1, block.qkv).view(*image.data.shape[:2], -1)

@@ -16,7 +16,7 @@ from gpu_worker.denoiser.pipeline import ClipDenoiser
 from gpu_worker.fast import FastDenoiser, FastUnavailable
 from gpu_worker.fast.ops import Image, TorchOps
 from gpu_worker.fast.tiers import TIERS, Tier
-from gpu_worker.fast.weights import SpareColumn
+from gpu_worker.fast.weights import SpareColumn, SplitRule
 from tests.gpu_worker.test_clip_denoiser import BASE, conditions, difference, seeded, small_models
 from tests.gpu_worker.test_model import MOTION
 from tests.gpu_worker.test_pipeline_parity import conditions as golden_conditions
@@ -160,6 +160,7 @@ def test_by_the_kernels(models: Models) -> None:
     assert difference(made, wanted) <= LIMIT
 
 
+@pytest.mark.parametrize("split", [None, SpareColumn()], ids=["whole", "spare"])
 @pytest.mark.parametrize(
     ("tier", "most"),
     [
@@ -171,9 +172,9 @@ def test_by_the_kernels(models: Models) -> None:
     ],
     ids=["frame", "fp8", "reuse", "shallow", "fast"],
 )
-def test_tiers_come_near(models: Models, tier: Tier, most: float) -> None:
+def test_tiers_come_near(models: Models, tier: Tier, most: float, split: SplitRule | None) -> None:
     """Untrained networks are the hardest case: neighbouring positions and steps have little in common."""
-    made, wanted = both(models, conditions(ClipDenoiser(models)), TorchOps(SpareColumn()), tier)
+    made, wanted = both(models, conditions(ClipDenoiser(models)), TorchOps(split), tier)
     error = difference(made, wanted)
     assert error <= most
     if tier.fp8:
