@@ -12,11 +12,12 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
 from encoder_worker.decode import ClipDecoder, DecodeError, plans_for
-from encoder_worker.vae.decoders import load_decoder
+from encoder_worker.vae.decoders import load_decoder, load_small_decoder
 from protocol.model.checkpoint import CheckpointError
-from protocol.model.config import ConfigError
+from protocol.model.config import ConfigError, ModelConfig
 from protocol.model.vae_folder import VaeFolder
 from tests.encoder_worker.folders import make_kl, make_lite, make_tiny
+from tests.helpers.official_layout import write_official_layout
 from tests.helpers.parity import draw_weights, golden, relative_error, tiny_configs
 
 CPU = torch.device("cpu")
@@ -152,3 +153,20 @@ def test_damaged_folders_name_file_and_key(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**config, "_class_name": "VQModel"}))
     with pytest.raises(ConfigError, match="_class_name: 'VQModel' is not one of"):
         load_decoder(VaeFolder.open(tmp_path))
+
+
+@torch.no_grad()
+def test_a_small_decoder_beside_the_model(tmp_path: Path) -> None:
+    """It takes the denoiser's latents as they are, and is refused where its latents are others."""
+    folder = write_official_layout(tmp_path)
+    model = ModelConfig.load(folder)
+    small = load_small_decoder(model)
+    assert (small.kind, small.channels, small.factor, small.scaling) == ("AutoencoderTiny", 4, 8, 1.0)
+    assert next(ClipDecoder(small, CPU, "float32").decode(latents(1))).shape == (1, 48, 32, 3)
+    beside = model.pretrained_vae_path.parent / "taesd"
+    make_tiny(beside)  # which doubles twice, not three times
+    with pytest.raises(ConfigError, match="--decoder tiny: latents of 4 channels and 1/4 size"):
+        load_small_decoder(model)
+    (beside / "config.json").unlink()
+    with pytest.raises(ConfigError, match="taesd"):
+        load_small_decoder(model)
