@@ -162,6 +162,7 @@ def test_status_and_end(around: Around) -> None:
         return around.status.metrics.get(name, 0.0) if around.status else 0.0
 
     around.until(lambda: figure("clips_given_up_total") >= 2)
+    assert figure("clip_in_stage_seconds_count") == figure("clips_total") > 0
     assert figure("features_seconds_p50") > 0 and figure("batch_clips_p50") >= 1 and figure("sessions") >= 3
     assert around.status is not None and around.status.info["window"] == "short"
     around.process.terminate()

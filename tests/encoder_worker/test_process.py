@@ -129,6 +129,7 @@ def test_a_run_of_the_worker(upstream: Upstream) -> None:
 
     upstream.until(lambda: figure("frames_total") >= 37)
     assert figure("clip_seconds_p50") > 0 and figure("first_frame_seconds_p50") > 0
+    assert figure("clip_in_stage_seconds_count") == figure("clip_seconds_count") > 3
     status = next(iter(upstream.status.values()))
     assert status.warm and status.info["vae"] == "AutoencoderKL"
     assert status.info["jpeg"] == JpegEncoder().library  # the system's libjpeg-turbo where it loads

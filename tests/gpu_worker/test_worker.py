@@ -49,6 +49,8 @@ def test_clips_come_back_in_order_and_follow_each_other(start: Start) -> None:
     assert around.failed == []
     assert around.clips.pending == around.clips.in_flight == 0
     around.until(lambda: around.metric("clips_total") == 12)
+    assert around.metric("clip_in_stage_seconds_count") == around.metric("latents_queued_seconds_count") == 12
+    assert around.metric("clip_in_stage_seconds_sum") >= around.metric("denoise_seconds_sum") > 0
     assert around.metric("denoise_seconds_p50") < 0.1
     assert process.terminate() == 0
 
