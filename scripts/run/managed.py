@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import select
 import signal
 import socket
@@ -14,9 +13,9 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from prometheus_client.parser import text_string_to_metric_families
+
 ROOT = Path(__file__).resolve().parents[2]
-_SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
-_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 #: name → [(labels, value), …]
 Samples = dict[str, list[tuple[dict[str, str], float]]]
@@ -132,9 +131,7 @@ def free_port() -> int:
 def parse_metrics(text: str) -> Samples:
     """Samples of a Prometheus text, by name."""
     found: Samples = {}
-    for line in text.splitlines():
-        match = _SAMPLE.match(line)
-        if match:
-            labels = dict(_LABEL.findall(match[2] or ""))
-            found.setdefault(match[1], []).append((labels, float(match[3])))
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append((sample.labels, sample.value))
     return found
