@@ -93,14 +93,14 @@ class ClipDenoiser:
         return self.models.denoiser.config.in_channels
 
     @torch.inference_mode()
-    def prepare_reference(self, image: NDArray[np.uint8]) -> AvatarCache:
+    def prepare_reference(self, picture: NDArray[np.uint8]) -> AvatarCache:
         """Latents, keys and values of an avatar's picture (H, W, 3), uint8 RGB.
 
         Raises:
             ValueError: the picture has another shape, or the VAE's factor does not divide its sides.
         """
         begin = time.perf_counter()
-        latents = self.encode_picture(image)
+        latents = self.encode_picture(picture)
         bank = self.models.reference(latents.to(self.models.dtype))
         reference = self.models.denoiser.project_reference(bank)
         logger.info(
@@ -112,19 +112,19 @@ class ClipDenoiser:
         return AvatarCache(latents, reference)
 
     @torch.inference_mode()
-    def encode_picture(self, image: NDArray[np.uint8]) -> Tensor:
+    def encode_picture(self, picture: NDArray[np.uint8]) -> Tensor:
         """Scaled latents (1, C, h, w), float32, of a picture (H, W, 3), uint8 RGB.
 
         Raises:
             ValueError: as for `prepare_reference`.
         """
         vae = self.models.vae_encoder
-        if image.ndim != 3 or image.shape[2] != 3 or any(side % vae.factor for side in image.shape[:2]):
+        if picture.ndim != 3 or picture.shape[2] != 3 or any(side % vae.factor for side in picture.shape[:2]):
             raise ValueError(
-                f"picture of shape {image.shape}: needs (H, W, 3), sides divisible by {vae.factor}"
+                f"picture of shape {picture.shape}: needs (H, W, 3), sides divisible by {vae.factor}"
             )
-        picture = torch.from_numpy(np.ascontiguousarray(image)).to(self.models.device)
-        latents: Tensor = vae(picture.permute(2, 0, 1)[None].float() / 127.5 - 1)
+        pixels = torch.from_numpy(np.ascontiguousarray(picture)).to(self.models.device)
+        latents: Tensor = vae(pixels.permute(2, 0, 1)[None].float() / 127.5 - 1)
         return latents
 
     @torch.inference_mode()
