@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             settings = dataclasses.replace(
                 settings, pose_dir=convert_pose_folders(settings.pose_dir, run_dir.path)
             )
-            return supervise(settings)
+            return run_stages(settings)
     except PoseError as error:
         print(f"echomimic-live: {error}", file=sys.stderr)
         return 2
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-def supervise(settings: Settings) -> int:
+def run_stages(settings: Settings) -> int:
     """Run the stages until a signal or a failure; the exit status."""
     try:
         log = RunLog(settings.log_dir)

@@ -1,117 +1,167 @@
-"""What `run_all.sh` executes: the processes of a run, its flags, poses converted before anything starts."""
+"""The supervisor over small real processes: output, restarts, giving up, and leaving nothing behind."""
 
 from __future__ import annotations
 
-import http.server
 import json
-import threading
-from typing import ClassVar
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
-import numpy as np
 import pytest
 
-from protocol.process.settings import load_settings
-from scripts.run import launch as supervisor
-from scripts.run.poses import PoseError, convert_pose_folders
-from scripts.run.start import START
-from tests.helpers.official_pose import write_official_pose
+from tests.helpers.waiting import wait_for
+
+pytestmark = [pytest.mark.process, pytest.mark.timing]
+
+ROOT = Path(__file__).resolve().parents[2]
+
+LOOP = "import time\nwhile True: time.sleep(1)"
+STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True)\n{LOOP}"
+CRASH = "print('loading weights'); raise SystemExit('no such file: unet.pth')"
 
 
-def commands(*flags: str) -> dict[str, list[str]]:
-    return {stage.name: list(stage.command) for stage in supervisor.stage_list(load_settings(flags, env={}))}
+class Run:
+    """A supervisor process over fake stages; `marker` is in every stage's command line, to find them by."""
+
+    def __init__(self, folder: Path, stages: dict[str, str]) -> None:
+        self.folder = folder
+        self.marker = f"marker-{folder.name}-{os.getpid()}"
+        commands = [[name, [sys.executable, "-c", code, self.marker]] for name, code in stages.items()]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.scripts.fake_run", str(folder), json.dumps(commands)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def pids(self) -> list[int]:
+        """Processes whose command line carries the marker, the supervisor left out."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) == self.process.pid:
+                continue
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if self.marker.encode() in words:
+                found.append(int(entry.name))
+        return found
+
+    def wait_ready(self) -> None:
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "ready: fake\n"
+
+    def log(self) -> str:
+        (path,) = (self.folder / "logs").glob("run_*.log")
+        return path.read_text()
 
 
-def test_one_process_per_stage_by_default():
-    assert list(commands()) == ["gateway", "audio_worker", "gpu_worker", "encoder_worker"]
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[object]:
+    runs: list[Run] = []
+
+    def make(stages: dict[str, str]) -> Run:
+        runs.append(Run(tmp_path, stages))
+        return runs[-1]
+
+    yield make
+    for run in runs:
+        if run.process.poll() is None:
+            run.process.terminate()
+        run.process.communicate(timeout=10)
 
 
-def test_counts_follow_the_flags_and_each_worker_knows_its_number():
-    made = commands(
-        "--encoders", "3", "--gpu-devices", "cuda:0,cuda:1", "--audio-workers", "2", "--port", "9001"
+def test_output_goes_to_the_log_and_warnings_to_the_console(start) -> None:
+    code = (
+        f"print('INFO quiet', flush=True); print('12:00:00.001 WARNING worker.0 a: hot', flush=True)\n{LOOP}"
     )
-    assert list(made) == [
-        *("gateway", "audio_worker.0", "audio_worker.1", "gpu_worker.0", "gpu_worker.1"),
-        *("encoder_worker.0", "encoder_worker.1", "encoder_worker.2"),
-    ]
-    for name, command in made.items():
-        module, _, index = name.partition(".")
-        assert command[command.index(START) + 1] == module
-        settings = load_settings(command[command.index(START) + 2 :], env={})
-        assert settings.worker_index == int(index or 0)
-        assert settings.port == 9001
-        assert settings.gpu_devices == ("cuda:0", "cuda:1")
+    run = start({"worker": code})
+    run.wait_ready()
+    assert wait_for(lambda: "\n12:00:00.001 WARNING worker.0 a: hot\n" in run.log(), 3)
+    run.process.send_signal(signal.SIGTERM)
+    _, console = run.process.communicate(timeout=5)
+    assert run.process.returncode == 0
+    assert "[worker] INFO quiet" in run.log()
+    assert "12:00:00.001 WARNING worker.0 a: hot\n" in console
+    assert "quiet" not in console
 
 
-def test_a_flag_of_the_run_reaches_every_stage():
-    for command in commands("--steps", "3", "--no-use-init-latent", "--fps", "12").values():
-        settings = load_settings(command[command.index(START) + 2 :], env={})
-        assert (settings.steps, settings.use_init_latent, settings.fps) == (3, False, 12)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_everything_within_five_seconds(start, number) -> None:
+    run = start({"polite": LOOP, "stubborn": STUBBORN})
+    run.wait_ready()
+    assert wait_for(lambda: "[stubborn] up" in run.log(), 3)
+    began = time.monotonic()
+    run.process.send_signal(number)
+    run.process.communicate(timeout=8)
+    assert time.monotonic() - began < 5
+    assert run.process.returncode == 0
+    assert run.pids() == []
+    assert not (run.folder / "run").exists()
 
 
-def test_official_pose_folders_are_converted_and_others_pass(tmp_path):
-    official = write_official_pose(tmp_path / "01")
-    track = tmp_path / "calm.npz"
-    track.write_bytes(b"")
-    (tmp_path / "run").mkdir()
-    made = convert_pose_folders((official, track, tmp_path), tmp_path / "run")
-    assert made[1:] == (track, tmp_path)
-    assert made[0].name == "01.npz"
-    assert made[0].is_relative_to(tmp_path / "run")
-    with np.load(made[0], allow_pickle=False) as arrays:
-        assert arrays["hands"].shape == (3, 2, 21, 2)
+def test_a_killed_supervisor_leaves_no_stage(start) -> None:
+    run = start({"a": LOOP, "stubborn": STUBBORN})
+    run.wait_ready()
+    assert wait_for(lambda: len(run.pids()) == 2, 10)
+    run.process.kill()
+    assert wait_for(lambda: run.pids() == [], 3)
 
 
-def test_a_damaged_pose_is_named(tmp_path):
-    official = write_official_pose(tmp_path / "01")
-    (official / "1.npy").write_bytes(b"not numpy")
-    (tmp_path / "run").mkdir()
-    with pytest.raises(PoseError, match=r"--pose-dir .*1\.npy"):
-        convert_pose_folders((official,), tmp_path / "run")
+def test_a_crashed_stage_comes_back(start) -> None:
+    run = start({"worker": LOOP, "other": LOOP})
+    run.wait_ready()
+    assert wait_for(lambda: len(run.pids()) == 2, 10)
+    victim = min(run.pids())
+    os.kill(victim, signal.SIGKILL)
+    assert wait_for(lambda: len(run.pids()) == 2 and victim not in run.pids(), 10)
+    assert "signal 9 (SIGKILL)" in run.log()
+    assert run.process.poll() is None
 
 
-class Readyz(http.server.BaseHTTPRequestHandler):
-    """A gateway with two workers in each stage but the first, of which `warm` are warm."""
-
-    warm: ClassVar[dict[str, int]] = {}
-
-    def do_GET(self) -> None:
-        stages = {stage: "warm" if count else "warming up" for stage, count in self.warm.items()}
-        self.send_response(200 if all(self.warm.values()) else 503)
-        self.end_headers()
-        self.wfile.write(json.dumps({"ready": True, "stages": stages, "warm": self.warm}).encode())
-
-    def log_message(self, *_args: object) -> None:
-        pass
+def test_three_quick_failures_end_the_run_and_say_why(start) -> None:
+    run = start({"gateway": LOOP, "gpu_worker": CRASH})
+    _, console = run.process.communicate(timeout=15)
+    assert run.process.returncode == 1
+    assert "gpu_worker ended 3 times within 30 s of its start, last with status 1" in console
+    assert "no such file: unet.pth" in console
+    assert console.count("starting it again") == 2
+    assert run.pids() == []
+    assert not (run.folder / "run").exists()
 
 
-def test_readiness_says_what_is_waited_for():
-    """The run is ready when every worker that it started is warm, and not when every stage has one."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Readyz)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    flags = ["--port", str(server.server_port), "--gpu-devices", "cpu,cpu", "--encoders", "2"]
-    settings = load_settings(flags, env={})
-    expected = {
-        (1, 0, 2): "gpu_worker (warming up)",
-        (1, 1, 1): "gpu_worker (1 of 2 warm), encoder_worker (1 of 2 warm)",
-        (1, 1, 2): "gpu_worker (1 of 2 warm)",
-        (1, 2, 3): "",  # an encoder more was started by hand
-    }
-    try:
-        for counts, waiting in expected.items():
-            stages = ("audio_worker", "gpu_worker", "encoder_worker")
-            Readyz.warm = dict(zip(stages, counts, strict=True))
-            answer = supervisor.ask_ready(settings)
-            assert (answer.ready, answer.waiting_for) == (not waiting, waiting)
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-    assert supervisor.ask_ready(settings).waiting_for == "the gateway to answer"
+def test_a_stage_that_cannot_work_is_not_tried_again(start) -> None:
+    run = start({"gpu_worker": "import sys; print('config: no key vae'); sys.exit(2)"})
+    _, console = run.process.communicate(timeout=10)
+    assert run.process.returncode == 1
+    assert "cannot work with this configuration" in console
+    assert "config: no key vae" in console
+    assert "starting it again" not in console
 
 
-def test_a_log_folder_that_cannot_be_made_is_named(tmp_path, capsys):
-    (tmp_path / "file").write_text("")
-    flags = ["--log-dir", str(tmp_path / "file"), "--run-dir", str(tmp_path / "run"), "--port", "45991"]
-    assert supervisor.main(flags) == 1
-    assert "--log-dir" in capsys.readouterr().err
+def test_what_an_ended_stage_left_in_its_group_ends_too(start) -> None:
+    code = f"""
+import subprocess, sys
+subprocess.Popen([sys.executable, "-c", {LOOP!r}, sys.argv[1]])
+print("forked", flush=True)
+{LOOP}"""
+    run = start({"worker": code})
+    run.wait_ready()
+    assert wait_for(lambda: len(run.pids()) == 2, 10)
+    first = set(run.pids())
+    os.kill(min(first), signal.SIGKILL)
+    assert wait_for(lambda: len(run.pids()) == 2 and not first & set(run.pids()), 10)
+
+
+def test_a_flood_of_output_without_newlines_is_cut_and_blocks_nobody(start) -> None:
+    flood = f"import sys; sys.stdout.write('x' * 3_000_000); sys.stdout.flush()\n{LOOP}"
+    run = start({"flood": flood, "worker": f"print('here', flush=True)\n{LOOP}"})
+    run.wait_ready()
+    assert wait_for(lambda: "[worker] here" in run.log(), 3)
+    assert wait_for(lambda: run.log().count("x") >= 2_900_000, 5)

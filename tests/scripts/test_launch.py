@@ -1,0 +1,117 @@
+"""What `run_all.sh` executes: the processes of a run, its flags, poses converted before anything starts."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from protocol.process.settings import load_settings
+from scripts.run import launch
+from scripts.run.poses import PoseError, convert_pose_folders
+from scripts.run.start import START
+from tests.helpers.official_pose import write_official_pose
+
+
+def commands(*flags: str) -> dict[str, list[str]]:
+    return {stage.name: list(stage.command) for stage in launch.stage_list(load_settings(flags, env={}))}
+
+
+def test_one_process_per_stage_by_default():
+    assert list(commands()) == ["gateway", "audio_worker", "gpu_worker", "encoder_worker"]
+
+
+def test_counts_follow_the_flags_and_each_worker_knows_its_number():
+    made = commands(
+        "--encoders", "3", "--gpu-devices", "cuda:0,cuda:1", "--audio-workers", "2", "--port", "9001"
+    )
+    assert list(made) == [
+        *("gateway", "audio_worker.0", "audio_worker.1", "gpu_worker.0", "gpu_worker.1"),
+        *("encoder_worker.0", "encoder_worker.1", "encoder_worker.2"),
+    ]
+    for name, command in made.items():
+        module, _, index = name.partition(".")
+        assert command[command.index(START) + 1] == module
+        settings = load_settings(command[command.index(START) + 2 :], env={})
+        assert settings.worker_index == int(index or 0)
+        assert settings.port == 9001
+        assert settings.gpu_devices == ("cuda:0", "cuda:1")
+
+
+def test_a_flag_of_the_run_reaches_every_stage():
+    for command in commands("--steps", "3", "--no-use-init-latent", "--fps", "12").values():
+        settings = load_settings(command[command.index(START) + 2 :], env={})
+        assert (settings.steps, settings.use_init_latent, settings.fps) == (3, False, 12)
+
+
+def test_official_pose_folders_are_converted_and_others_pass(tmp_path):
+    official = write_official_pose(tmp_path / "01")
+    track = tmp_path / "calm.npz"
+    track.write_bytes(b"")
+    (tmp_path / "run").mkdir()
+    made = convert_pose_folders((official, track, tmp_path), tmp_path / "run")
+    assert made[1:] == (track, tmp_path)
+    assert made[0].name == "01.npz"
+    assert made[0].is_relative_to(tmp_path / "run")
+    with np.load(made[0], allow_pickle=False) as arrays:
+        assert arrays["hands"].shape == (3, 2, 21, 2)
+
+
+def test_a_damaged_pose_is_named(tmp_path):
+    official = write_official_pose(tmp_path / "01")
+    (official / "1.npy").write_bytes(b"not numpy")
+    (tmp_path / "run").mkdir()
+    with pytest.raises(PoseError, match=r"--pose-dir .*1\.npy"):
+        convert_pose_folders((official,), tmp_path / "run")
+
+
+class Readyz(http.server.BaseHTTPRequestHandler):
+    """A gateway with two workers in each stage but the first, of which `warm` are warm."""
+
+    warm: ClassVar[dict[str, int]] = {}
+
+    def do_GET(self) -> None:
+        stages = {stage: "warm" if count else "warming up" for stage, count in self.warm.items()}
+        self.send_response(200 if all(self.warm.values()) else 503)
+        self.end_headers()
+        self.wfile.write(json.dumps({"ready": True, "stages": stages, "warm": self.warm}).encode())
+
+    def log_message(self, *_args: object) -> None:
+        pass
+
+
+def test_readiness_says_what_is_waited_for():
+    """The run is ready when every worker that it started is warm, and not when every stage has one."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Readyz)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    flags = ["--port", str(server.server_port), "--gpu-devices", "cpu,cpu", "--encoders", "2"]
+    settings = load_settings(flags, env={})
+    expected = {
+        (1, 0, 2): "gpu_worker (warming up)",
+        (1, 1, 1): "gpu_worker (1 of 2 warm), encoder_worker (1 of 2 warm)",
+        (1, 1, 2): "gpu_worker (1 of 2 warm)",
+        (1, 2, 3): "",  # an encoder more was started by hand
+    }
+    try:
+        for counts, waiting in expected.items():
+            stages = ("audio_worker", "gpu_worker", "encoder_worker")
+            Readyz.warm = dict(zip(stages, counts, strict=True))
+            answer = launch.ask_ready(settings)
+            assert (answer.ready, answer.waiting_for) == (not waiting, waiting)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert launch.ask_ready(settings).waiting_for == "the gateway to answer"
+
+
+def test_a_log_folder_that_cannot_be_made_is_named(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    flags = ["--log-dir", str(tmp_path / "file"), "--run-dir", str(tmp_path / "run"), "--port", "45991"]
+    assert launch.main(flags) == 1
+    assert "--log-dir" in capsys.readouterr().err
