@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="two seconds of one identity, two rows")
     args = parser.parse_args(argv)
     if args.quick:
-        args.scenes, args.seconds, args.only = 1, 2.0, args.only or "both"
+        args.scenes, args.seconds, args.only = 1, 2.0, args.only or "fast"
     trials = [t for t in TRIALS if not args.only or t.name in args.only.split(",")]
     with tempfile.TemporaryDirectory() as folder:
         words = ["--steps", str(args.steps), "--device", "cpu", "--identities", str(args.scenes)]

@@ -22,7 +22,7 @@ from demo.factory.figure.renderer import Renderer
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE / "build"
-AVATARS = HERE.parent / "avatars"
+AVATARS = HERE.parents[1] / "bundled/avatars"
 SPLIT_FILE = HERE / "split.json"
 BATCH = 500  # people drawn in one go: what draws them keeps the memory of all that it drew
 PROPORTIONS = [
