@@ -1,21 +1,32 @@
-"""`python -m scripts.bench.host.features`: what the features of a clip cost on this machine."""
+"""`python -m scripts.bench.host.features`: what Whisper costs on this machine.
+
+It measures a clip's features, and the start of an audio worker: how long until it is warm, and its memory
+then. Processor time is printed beside the wall clock, because other processes disturb it less.
+"""
 
 from __future__ import annotations
 
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from typing import TYPE_CHECKING
 
 from protocol.model.hardware.threads import let_waiting_threads_sleep
 from protocol.process.settings import settings_from_command_line
+from scripts.bench.common.processes import usage
 
 if TYPE_CHECKING:
     from audio_worker.features import FeatureExtractor
 
+#: The beginning of the line that a warm worker logs.
+WARM = "Whisper features"
+STARTS = 3
 
-def clip_ms(features: FeatureExtractor, batch: int, repeats: int = 15) -> float:
-    """Median milliseconds for one clip when `batch` sessions have one due."""
+
+def clip_ms(features: FeatureExtractor, batch: int, repeats: int = 40) -> tuple[float, float]:
+    """Median milliseconds for one clip when `batch` sessions have one due: by the clock, and of processor."""
     import numpy as np
 
     from audio_worker.ring import WINDOW
@@ -23,15 +34,50 @@ def clip_ms(features: FeatureExtractor, batch: int, repeats: int = 15) -> float:
 
     noise = np.random.default_rng(0).standard_normal(WINDOW).astype(np.float32) * 0.1
     clips = [DueClip(str(i), 0, 0, 0, 24, 12, "none", "none", noise, 0.0) for i in range(batch)]
-    times = []
-    for _ in range(repeats + 1):
-        begin = time.perf_counter()
+    features.tokens(clips)
+    wall, processor = [], []
+    for _ in range(repeats):
+        begin, used = time.perf_counter(), time.process_time()
         features.tokens(clips)
-        times.append((time.perf_counter() - begin) / batch)
-    return statistics.median(times[1:]) * 1e3
+        wall.append((time.perf_counter() - begin) / batch * 1e3)
+        processor.append((time.process_time() - used) / batch * 1e3)
+    return statistics.median(wall), statistics.median(processor)
+
+
+def start_worker(flags: list[str]) -> str:
+    """Start an audio worker with these flags, wait until it is warm, and end it.
+
+    Returns:
+        One line with seconds, processor seconds and memory.
+
+    Raises:
+        RuntimeError: the worker ended before it was warm; the text is its log.
+    """
+    with tempfile.TemporaryDirectory(prefix="features-", dir="/tmp") as run_dir:
+        command = [sys.executable, "-m", "audio_worker", *flags, "--run-dir", run_dir]
+        began = time.monotonic()
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as worker:
+            assert worker.stderr is not None
+            log = []
+            try:
+                for line in worker.stderr:
+                    log.append(line)
+                    if WARM in line:
+                        break
+                else:
+                    raise RuntimeError("".join(log))
+                seconds, used = time.monotonic() - began, usage([worker.pid])
+            finally:
+                worker.kill()
+    resident, proportional = sum(used.resident.values()), sum(used.proportional.values())
+    return (
+        f"a worker is warm after {seconds:.2f} s ({sum(used.processor.values()):.2f} s of processor time) "
+        f"and holds {resident >> 20} MiB (PSS {proportional >> 20} MiB)\n"
+    )
 
 
 def main() -> None:
+    """Print a line for each number of threads and dtype, and one for each start of a worker."""
     settings = settings_from_command_line()
     let_waiting_threads_sleep()
     import torch
@@ -49,8 +95,13 @@ def main() -> None:
         torch.set_num_threads(threads)
         for name in ("float32", "bfloat16"):
             features = FeatureExtractor(weights, window, settings.audio_margin, device, DTYPES[name])
-            times = ", ".join(f"{clip_ms(features, batch):.1f} ms in batches of {batch}" for batch in (1, 4))
+            times = ", ".join(
+                "{:.2f} ms ({:.2f} ms of processor time) in batches of {}".format(*clip_ms(features, n), n)
+                for n in (1, 4)
+            )
             sys.stdout.write(f"{device} {window} window, {threads} threads, {name}: a clip takes {times}\n")
+    for _ in range(STARTS):
+        sys.stdout.write(start_worker(sys.argv[1:]))
 
 
 if __name__ == "__main__":
