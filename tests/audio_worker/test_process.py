@@ -43,6 +43,7 @@ class Around:
         self.taken: list[Job] = []
         self.failed: list[Failed] = []
         self.status: Status | None = None
+        self.warming: list[float] = []  # when Status came from a worker that was not warm yet
         self.working = True
         whisper = DEFAULT_OUT / "whisper_encoder.safetensors"
         config = write_config(folder, audio_model_path=whisper, whisper_window="short")
@@ -81,6 +82,8 @@ class Around:
         for _, message in self.results.tick():
             if isinstance(message, Status):
                 self.status = message
+                if not message.warm:
+                    self.warming.append(time.monotonic())
             elif isinstance(message, Failed):
                 self.failed.append(message)
 
@@ -101,6 +104,14 @@ def around(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Around]:
     around.until(lambda: around.status is not None and around.status.warm)
     yield around
     around.close()
+
+
+def test_the_work_loop_goes_on_while_whisper_is_imported(around: Around) -> None:
+    """A work loop that stood still for `dead_after` would cost the worker its place."""
+    gaps = np.diff(around.warming)
+    assert len(gaps) >= 2, "the worker told nothing while it warmed up"
+    print(f"{len(around.warming)} times Status before the worker was warm, {max(gaps):.2f} s apart at most")
+    assert max(gaps) < 5.0
 
 
 def test_two_sessions_in_small_chunks(around: Around) -> None:
