@@ -39,7 +39,7 @@ class JobOrigin:
     upstream: int
     #: How often that upstream had forgotten this worker when it gave the job.
     life: int
-    #: The upstream's number for the job; 0 if it needs no acknowledgement.
+    #: The upstream's number for the job, or 0 if it needs no acknowledgement.
     number: int
 
 
@@ -56,7 +56,7 @@ class Job:
 @dataclass(slots=True)
 class _Upstream:
     socket: zmq.Socket[bytes]
-    #: How often it has forgotten this worker; jobs of an earlier life are void.
+    #: How often it has forgotten this worker. Jobs of an earlier life are void.
     life: int = 0
     #: Whether it was sent READY.
     announced: bool = False

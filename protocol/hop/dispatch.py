@@ -42,7 +42,7 @@ class Peer(Generic[P]):
     last_seen: float
     #: The dispatcher's turn at which it got a job last.
     last_turn: int = 0
-    #: Its jobs by number; None for a cancelled one, which uses credit until the worker acknowledges it.
+    #: Its jobs by number. A cancelled one is None and uses credit until the worker acknowledges it.
     held: dict[int, TrackedJob[P] | None] = field(default_factory=dict)
     held_since: dict[int, float] = field(default_factory=dict)
 
@@ -85,7 +85,7 @@ class Dispatcher(Generic[P]):
     # ------------------------------------------------------------------ workers
 
     def join(self, key: bytes, stage: str, name: str, credit: int, now: float) -> bool:
-        """A worker offers itself. Returns True if it was unknown; a known one only renews its credit."""
+        """A worker offers itself. Returns True if it was unknown. A known one renews its credit."""
         peer = self._peers.get(key)
         if peer is None:
             self._peers[key] = Peer(key, stage, name, credit, now)
@@ -120,7 +120,7 @@ class Dispatcher(Generic[P]):
         return not any(job in peer.held for job in missing)
 
     def leave(self, key: bytes) -> int:
-        """Forget a worker. Its jobs go back to the front of the queues; returns how many there were."""
+        """Forget a worker. Its jobs go back to the front of the queues. Returns how many there were."""
         peer = self._peers.pop(key, None)
         if peer is None:
             return 0
@@ -189,7 +189,7 @@ class Dispatcher(Generic[P]):
         any more. Elsewhere the stage downstream recognises a second result.
 
         Returns:
-            The job; None if this worker does not hold it, or if it was cancelled.
+            The job, or None if this worker does not hold it or it was cancelled.
         """
         peer = self._peers.get(key)
         if peer is None:

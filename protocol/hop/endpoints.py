@@ -16,7 +16,7 @@ IPC_PATH_BYTES = 107
 
 
 class EndpointError(RuntimeError):
-    """A socket cannot be had at this endpoint; the text says why and what to do."""
+    """A socket cannot be had at this endpoint. The text says why and what to do."""
 
 
 def prepare_run_dir(path: Path) -> None:

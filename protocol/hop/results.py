@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 #: Longest wait before a clip is sent again, in seconds.
 RESEND_LIMIT = 10.0
-#: Messages that wait for a gateway that is not there; beyond it the oldest are lost.
+#: Messages that wait for a gateway that is not there. Beyond it the oldest are lost.
 UNSENT_LIMIT = 4096
 
 
@@ -159,7 +159,7 @@ class ResultClient:
         return len(self._clips)
 
     def flush(self) -> None:
-        """Send the messages that wait; `confirmed` does this too."""
+        """Send the messages that wait, as `confirmed` does too."""
         while self._unsent and sockets.send(self.socket, self._unsent[0]):
             self._unsent.popleft()
         if self._status is not None and not self._unsent and sockets.send(self.socket, self._status):

@@ -17,14 +17,14 @@ _MAX_MARK_BYTES = 200
 
 
 class Origin(Enum):
-    """Who made a marked folder; the value is the mark's text."""
+    """Who made a marked folder. The value is the mark's text."""
 
     MADE = b"echomimic-live made this folder for a run and removes it when the run ends.\n"
     TAKEN = b"echomimic-live uses this folder, which it did not make, and leaves it empty.\n"
 
 
 def make_folder(path: Path) -> bool:
-    """Make `path` for this user alone (mode 0700) and mark it; parents are made where they are missing.
+    """Make `path` for this user alone (mode 0700) and mark it. Missing parents are made too.
 
     Returns:
         True if the folder was made, False if something of that name is there already, which stays as it is.
@@ -46,12 +46,16 @@ def make_folder(path: Path) -> bool:
 
 
 def open_folder(path: Path) -> int:
-    """A descriptor of the folder at `path`; OSError if it is none, a symbolic link included."""
+    """A descriptor of the folder at `path`.
+
+    Raises:
+        OSError: it is no folder. A symbolic link is none.
+    """
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 def read_mark(folder: int) -> Origin | None:
-    """What the mark in the folder (a descriptor) says; None without a mark that this user's runs wrote."""
+    """The origin that the folder's mark tells, or None without a mark that this user's runs wrote."""
     try:  # without NONBLOCK a pipe of that name would be waited for
         fd = os.open(MARK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     except OSError:
@@ -67,7 +71,7 @@ def read_mark(folder: int) -> Origin | None:
 
 
 def write_mark(folder: int, origin: Origin) -> None:
-    """Mark the folder (a descriptor); a mark that another process wrote meanwhile stays."""
+    """Mark the folder (a descriptor). A mark that another process wrote meanwhile stays."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         fd = os.open(MARK, flags, 0o600, dir_fd=folder)

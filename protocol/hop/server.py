@@ -38,7 +38,7 @@ class WorkerJoined:
 
 @dataclass(frozen=True, slots=True)
 class WorkerLost:
-    """A worker was given up; its `redispatched` jobs went back to the front of the queue."""
+    """A worker was given up. Its `redispatched` jobs went back to the front of the queue."""
 
     worker: str
     why: str
@@ -129,7 +129,7 @@ class HopServer:
         return [encoded.message for encoded in pushed_out]
 
     def broadcast(self, msg: Close) -> None:
-        """Send `msg` to every worker. The session's waiting messages go; held ones are not given again."""
+        """Send `msg` to every worker. The session's waiting messages go. Held ones are not given again."""
         self._jobs.cancel(msg.session, msg.epoch)
         for peer in self._jobs.peers:
             self._send(peer.key, 0, list(encode(msg)))
@@ -164,7 +164,7 @@ class HopServer:
         return events + self._take_events()
 
     def stats(self) -> dict[str, float]:
-        """Figures of this hop; each name begins with the hop's."""
+        """Figures of this hop. Each name begins with the hop's."""
         figures: dict[str, float] = {
             "workers": self.workers, "pending": self.pending, "in_flight": self.in_flight,
         }  # fmt: skip

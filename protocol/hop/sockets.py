@@ -96,7 +96,7 @@ def dealer(ctx: Context, endpoint: str, *, name: str, max_part_bytes: int) -> zm
 
 def _socket(ctx: Context, kind: int, max_part_bytes: int) -> zmq.Socket[bytes]:
     socket = ctx.socket(kind)
-    socket.setsockopt(zmq.MAXMSGSIZE, max_part_bytes)  # of one part; `receive` counts the parts
+    socket.setsockopt(zmq.MAXMSGSIZE, max_part_bytes)  # of one part, so `receive` counts the parts
     socket.setsockopt(zmq.SNDHWM, QUEUED)
     socket.setsockopt(zmq.RCVHWM, QUEUED)
     socket.setsockopt(zmq.LINGER, 200)
@@ -104,7 +104,7 @@ def _socket(ctx: Context, kind: int, max_part_bytes: int) -> zmq.Socket[bytes]:
 
 
 def receive(socket: zmq.Socket[bytes], max_parts: int) -> list[bytes] | None:
-    """The parts of one message without waiting; None if there is no message.
+    """The parts of one message without waiting, or None if there is no message.
 
     Of a longer message `max_parts` + 1 parts are kept, so that it still shows as too long.
     """

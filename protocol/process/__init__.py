@@ -1,1 +1,1 @@
-"""What every stage process needs: settings, logs, metrics, the work loop."""
+"""The needs of every stage process: settings, logs, metrics, the work loop."""

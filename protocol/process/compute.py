@@ -1,4 +1,4 @@
-"""A thread for long work, so that the loop which answers heartbeats and signals never waits for it."""
+"""A thread for long work, so that the loop, which answers heartbeats and signals, never waits for it."""
 
 from __future__ import annotations
 
@@ -14,20 +14,26 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What came out of the task started under `key`: a value, or the error it ended with.
+    """An output of a task: a value, or the error that it ended with.
 
-    `done` marks its last output. A task that is a generator makes one output for each value it yields
-    before that.
+    A generator makes one output for each value that it yields, and a last one without a value.
     """
 
+    #: The key under which the task was started.
     key: Hashable
     value: Any = None
     error: Exception | None = None
+    #: Whether it is the task's last one.
     done: bool = True
 
 
 class Compute:
-    """Runs tasks one after the other in one daemon thread; `wake()` is called for each output."""
+    """Runs tasks one after the other in one daemon thread.
+
+    Args:
+        wake: is called in that thread for each output.
+        clock: seconds that never run backwards.
+    """
 
     def __init__(self, wake: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._wake = wake
@@ -36,11 +42,13 @@ class Compute:
         self._tasks = queue.SimpleQueue()
         self._outputs: deque[Output] = deque()
         self._began: float | None = None
-        self.waiting = 0  # tasks started whose last output was not taken yet
+        #: Tasks started whose last output was not taken yet.
+        self.waiting = 0
         self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
         self._thread.start()
 
     def start_task(self, key: Hashable, task: Callable[..., Any], *args: Any) -> None:
+        """Run `task(*args)` after the tasks that were started before. Its outputs carry `key`."""
         self.waiting += 1
         self._tasks.put((key, task, args))
 
@@ -53,12 +61,12 @@ class Compute:
         return outputs
 
     def busy_for(self) -> float:
-        """How long the present task has been running, in seconds; 0 if none is."""
+        """How long the present task has been running, in seconds, or 0."""
         began = self._began
         return 0.0 if began is None else self._clock() - began
 
     def stop(self, timeout: float) -> bool:
-        """Take no more tasks; False if the present one did not end in `timeout` seconds."""
+        """Take no more tasks. Returns False if the present one did not end in `timeout` seconds."""
         self._tasks.put(None)
         self._thread.join(timeout)
         return not self._thread.is_alive()
@@ -74,7 +82,7 @@ class Compute:
                         self._put(Output(key, part, done=False))
                     value = None
                 self._put(Output(key, value))
-            except Exception as error:  # a task's failure is its caller's to handle
+            except Exception as error:  # whoever started the task handles its failure
                 self._put(Output(key, error=error))
             finally:
                 self._began = None

@@ -18,7 +18,7 @@ class JobLedger:
     """
 
     def __init__(self, acknowledge: Callable[[Job], None]) -> None:
-        """`acknowledge`: tells the upstream that a job is done; `HopClient.ack`."""
+        """`acknowledge`: tells the upstream that a job is done, as `HopClient.ack` does."""
         self._acknowledge = acknowledge
         self._jobs: dict[ClipKey, list[Job]] = {}
 

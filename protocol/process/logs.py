@@ -1,4 +1,4 @@
-"""One line per log record on stderr, with stage and worker; the supervisor collects them."""
+"""One line for each log record on stderr, with stage and worker. The supervisor collects the lines."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import time
 
 
 class _OneLine(logging.Formatter):
-    """`HH:MM:SS.mmm LEVEL stage.worker logger: text`; the lines of a traceback are joined by ` | `.
+    """`HH:MM:SS.mmm LEVEL stage.worker logger: text`. The lines of a traceback are joined by ` | `.
 
-    Control characters are escaped: a client's text cannot forge a line or steer a terminal.
+    Control characters are escaped, so that a client's text cannot forge a line or steer a terminal.
     """
 
     def __init__(self, who: str) -> None:
@@ -28,7 +28,7 @@ class _OneLine(logging.Formatter):
 
 
 def set_up_logging(stage: str, worker: str = "", level: str = "INFO") -> None:
-    """Send this process's log to stderr. Calling it again replaces what the call before set up."""
+    """Send this process's log to stderr. A second call replaces the first one's set-up."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine(f"{stage}.{worker}" if worker else stage))
     root = logging.getLogger()
@@ -38,5 +38,5 @@ def set_up_logging(stage: str, worker: str = "", level: str = "INFO") -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of a library says, without the pages that some add; its type where it says nothing."""
+    """The first line of an error's text, or its type if it has none. Some libraries add pages."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

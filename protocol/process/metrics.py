@@ -24,7 +24,7 @@ class Metrics:
         self._clip_time = Histogram(CLIP_TIME_BOUNDS_MS)
 
     def count(self, name: str, by: float = 1) -> None:
-        """Add to a counter; its name should end in `_total`."""
+        """Add to a counter. Its name should end in `_total`."""
         with self._lock:
             self._values[name] = self._values.get(name, 0.0) + by
 
@@ -34,7 +34,7 @@ class Metrics:
             self._values[name] = float(value)
 
     def observe(self, name: str, value: float) -> None:
-        """Add to a summary; its name should end in its unit, such as `_seconds`."""
+        """Add to a summary. Its name should end in its unit, such as `_seconds`."""
         with self._lock:
             summary = self._summaries.setdefault(name, Summary())
         summary.add(value)
@@ -45,7 +45,7 @@ class Metrics:
 
     @contextmanager
     def time(self, name: str) -> Iterator[None]:
-        """Observe how many seconds the body took."""
+        """Observe the seconds that the body takes."""
         begin = time.perf_counter()
         try:
             yield
@@ -53,7 +53,7 @@ class Metrics:
             self.observe(name, time.perf_counter() - begin)
 
     def snapshot(self, *extra: Callable[[], dict[str, float]]) -> dict[str, float]:
-        """Every figure, and those of `extra` sources, without the ones that are not finite."""
+        """Every finite figure, and those of the `extra` sources."""
         with self._lock:
             figures = dict(self._values)
             summaries = list(self._summaries.items())

@@ -4,8 +4,10 @@
     with Stage("encoder_worker", settings, takes="latents") as stage:
         stage.run(EncoderWorker(settings, stage))
 
-Exit status: 0 after SIGTERM or SIGINT, 2 when the settings cannot work (a restart would not help), 1 for
-anything else.
+The exit status says how it ended:
+- 0: after SIGTERM or SIGINT.
+- 2: the settings cannot work, so a restart would not help.
+- 1: any other error.
 """
 
 from __future__ import annotations
@@ -33,56 +35,74 @@ from protocol.wire.messages import ClipKey, Close, Failed, InfoValue, Pcm, Statu
 
 logger = logging.getLogger(__name__)
 
+#: Longest wait of the loop, in milliseconds.
 WAIT_MS = 100
+#: Seconds between two Status without a change.
 STATUS_EVERY = 0.5
+#: Whether the hop keeps a session with one worker.
 STICKY = {"clips": True, "latents": False}
-STALLS_BEFORE_EXIT = 3.0  # times `stall_after` on one task before the worker ends itself
-_WARM_UP = object()
+#: Times `--stall-after` that one task may take before the worker ends itself.
+STALLS_BEFORE_EXIT = 3.0
+_WARM_UP = object()  # key of the warm-up among the tasks
 
 
 class Worker:
-    """What a stage does; a package overrides what it needs. All but `warm_up` run in the loop: none waits."""
+    """The work of a stage. A package overrides the methods that it needs.
+
+    All but `warm_up` run in the loop, so none of them may wait.
+    """
 
     def warm_up(self) -> None:
-        """Load what work needs. Runs first, in the compute thread; no jobs are taken before it ends."""
+        """Load models. Runs first, in the compute thread. No jobs are taken before it ends."""
 
     def on_job(self, job: Job) -> None:
-        """Work to do and later `stage.jobs.ack`, or a Close."""
+        """A job arrived: work to do and later to acknowledge, or a Close."""
 
     def on_output(self, output: Output) -> None:
-        """From a task given to `stage.compute`."""
+        """A task of `stage.compute` made an output."""
 
     def on_event(self, event: HopEvent) -> None:
-        """From `stage.out`, the hop this stage serves: its workers come and go, its messages are done."""
+        """On `stage.out`, the hop that this stage serves, a worker came or went, or a message is done."""
 
     def on_confirmed(self, key: ClipKey) -> None:
-        """The gateway has all frames of the clip."""
+        """The gateway has all frames of the clip, or does not want them."""
 
     def on_reset(self, upstream: int) -> None:
-        """An upstream forgot this worker: drop the state of its sessions."""
+        """An upstream has forgotten this worker. The state of its sessions is to be dropped."""
 
     def on_tick(self) -> None:
-        """After every wake-up, at least each 100 ms."""
+        """The loop went round, which happens at least each 100 ms."""
 
     def busy_for(self) -> float:
-        """For how many seconds the oldest work outside `stage.compute` has been going on; 0 if none is."""
+        """How long the oldest task outside `stage.compute` has been running, in seconds, or 0."""
         return 0.0
 
     def info(self) -> dict[str, InfoValue]:
-        """What the stage says about itself in Status; a change is sent at once."""
+        """Facts for `Status.info`. A change is sent at once."""
         return {}
 
 
 class Stage:
     """One worker process's sockets and loop, as a context manager.
 
-    `takes`: the hop that feeds it; `gives`: the hop it serves, if any. `jobs`, `out`, `results`, `metrics`,
-    `compute` are for the worker to use, from the loop's thread (`metrics` from any).
+    A worker uses `jobs`, `out`, `results` and `compute` from the loop's thread, `metrics` from any thread.
+
+    Args:
+        name: of the stage.
+        settings: of this process.
+        takes: name of the hop that feeds it.
+        gives: name of the hop that it serves, if any.
+        credit: jobs held at once from each upstream. None: that of the settings.
+        max_pending_per_session: messages of a session that may wait on the hop that it serves.
     """
 
+    #: The hop that feeds this stage.
     jobs: HopClient
+    #: The hop that this stage serves. A stage that serves none has no such attribute.
     out: HopServer
+    #: The way to the gateway.
     results: ResultClient
+    #: The thread for long work.
     compute: Compute
 
     def __init__(
@@ -160,13 +180,13 @@ class Stage:
             self._end(0)
 
     def _end(self, status: int, error: Exception | None = None) -> None:
-        """Close everything and leave: at once after `run`, whose process is the stage's own."""
+        """Close everything and end the process, after `run` without waiting for the interpreter."""
         if error is not None:
             logger.critical("%s cannot work: %s", self.name, error)
         ended = self._close(wait=0.0 if self._signals_taken else 1.0)
         if self._signals_taken or not ended:
-            # Taking an interpreter with torch in it apart costs 0.7 s of processor time, and the compute
-            # thread may be deep in a library: neither has anything left to give.
+            # An interpreter with torch in it takes 0.7 s of processor time to end, and the compute thread may
+            # be deep in a library. Nothing depends on either any more.
             logging.shutdown()
             sys.stdout.flush()
             sys.stderr.flush()
@@ -174,7 +194,7 @@ class Stage:
         raise SystemExit(status)
 
     def _close(self, wait: float = 1.0) -> bool:
-        """Say BYE and close everything; False if the compute thread does not end in `wait` seconds."""
+        """Say BYE and close everything. Returns False if the compute thread runs for `wait` seconds more."""
         if self._signals_taken:
             signal.set_wakeup_fd(-1)
         for name in ("jobs", "results", "out"):
@@ -187,7 +207,12 @@ class Stage:
     # ------------------------------------------------------------------ the loop
 
     def run(self, worker: Worker) -> None:
-        """Warm up, then work until a signal says stop. What is not acknowledged by then goes to others."""
+        """Warm up, then work until a signal says stop. Jobs not acknowledged by then go to others.
+
+        Raises:
+            TimeoutError: one task takes far longer than `--stall-after`.
+            Exception: whatever the warm-up ended with.
+        """
         self.jobs.on_reset = worker.on_reset
         self._take_signals()
         logger.info("%s %s warms up", self.name, self.worker)
@@ -199,14 +224,17 @@ class Stage:
         logger.info("%s %s stops", self.name, self.worker)
 
     def wake(self) -> None:
-        """Make the loop go round now. From any thread."""
+        """Make the loop go round now. Any thread may call it."""
         try:
             self._waker.send(b"\0")
-        except BlockingIOError:  # it is full: the loop will go round
+        except BlockingIOError:  # it is full, so the loop goes round anyway
             pass
 
     def fail(self, msg: Work, reason: str, *, fatal: bool = False) -> None:
-        """Tell the gateway that the clip will not come (`seq` of a Pcm is no clip's: end its session)."""
+        """Tell the gateway that the clip of `msg` will not come.
+
+        The `seq` of a Pcm is no clip's, so a Pcm ends its session.
+        """
         text = shorten(reason)
         self.results.send(
             Failed(msg.session, msg.epoch, msg.seq, self.name, text, fatal or isinstance(msg, Pcm))
@@ -237,7 +265,7 @@ class Stage:
         logger.info("%s %s is warm", self.name, self.worker)
 
     def _hand_over(self, worker: Worker, job: Job) -> None:
-        """One session's bad job must not end the others' worker."""
+        """Give the worker a job. An error of one session must not end the worker of the others."""
         try:
             worker.on_job(job)
         except Exception as error:
@@ -248,7 +276,7 @@ class Stage:
                 self.jobs.ack(job)
 
     def _send_heartbeat(self, worker: Worker) -> None:
-        """Heartbeats stop while a task takes too long: then its job goes to another worker."""
+        """Heartbeats stop while a task takes too long, so that its job goes to another worker."""
         busy = max(self.compute.busy_for(), worker.busy_for())
         limit = self.settings.stall_after
         if busy > STALLS_BEFORE_EXIT * limit:
@@ -279,7 +307,7 @@ class Stage:
     # ------------------------------------------------------------------ signals and wake-ups
 
     def _take_signals(self) -> None:
-        # the byte that the interpreter writes on a signal ends the poll
+        # on a signal the interpreter writes a byte here, and that ends the poll
         self._signals_taken = True
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -291,14 +319,14 @@ class Stage:
 
     def _drain_wakes(self) -> None:
         try:
-            while len(self._woken.recv(4096)) == 4096:
+            while len(self._woken.recv(4096)) == 4096:  # more may wait
                 pass
         except BlockingIOError:
             pass
 
 
 def resident_bytes() -> int:
-    """This process's resident memory, 0 where the system does not say."""
+    """Resident memory of this process, or 0 where the system does not tell it."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -33,7 +33,7 @@ FLAG_NO_FRAMES = 0x01
 MAX_MESSAGE_BYTES = 1 << 20
 #: Longest JSON text a client may send, in characters.
 MAX_TEXT_CHARS = 4096
-#: Samples are floats in -1..1. Hot signals pass; int16 values that were never divided do not.
+#: Samples are floats in -1..1. Hot signals pass, but int16 values that were never divided do not.
 MAX_AMPLITUDE = 16.0
 #: Rates of PCM that a client may choose, in Hz.
 SAMPLE_RATES = (8000, 11025, 12000, SAMPLE_RATE, 22050, 24000, 32000, 44100, 48000)
@@ -173,7 +173,8 @@ def decode_down(data: bytes, version: int) -> VideoMessage | AudioMessage:
     """A binary message as the client reads it.
 
     Raises:
-        BrowserError: "bad_message": it is no message, or shorter than its header; "bad_audio".
+        BrowserError: "bad_message": it is no message, or shorter than its header. "bad_audio": see
+            `parse_pcm`.
     """
     kind = data[0] if data else -1
     head = {KIND_FRAME: _FRAME, KIND_AUDIO: _AUDIO}.get(kind)

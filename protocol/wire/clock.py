@@ -30,7 +30,7 @@ def pts_of_clip(clip: int, fps: int, frames: int) -> int:
 
 
 def first_frame_from(pts: int, fps: int) -> int:
-    """The first frame of a session at `pts` or later; of a frame's own pts, that frame."""
+    """The first frame of a session at `pts` or later, which is the frame itself for a frame's own pts."""
     return -(-pts * fps // SAMPLE_RATE)
 
 

@@ -1,10 +1,10 @@
 """Figures that turn into the flat map of floats that Status carries: summaries and histograms.
 
 The gateway tells the kinds apart by how the names end:
-- a counter ends in `_total`;
-- a summary has `_count`, `_sum` and, once it has a value, `_p50`, `_p95`, `_p99`;
-- a histogram has `_count`, `_sum` and one figure such as `_bucket_5ms` for each bound;
-- any other name is a gauge.
+- A counter ends in `_total`.
+- A summary has `_count`, `_sum` and, once it has a value, `_p50`, `_p95`, `_p99`.
+- A histogram has `_count`, `_sum` and one figure such as `_bucket_5ms` for each bound.
+- Any other name is a gauge.
 
 Everything here is safe to use from any thread.
 """
@@ -22,8 +22,8 @@ QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 #: behind, so 500 is a bound, and those below it are close enough to tell GPUs apart (their first frame comes
 #: after 110 to 300 ms). CPUs need 500 to 2000 ms. A clip is given up after 7 to 15 s.
 CLIP_TIME_BOUNDS_MS = (10, 25, 50, 75, 100, 150, 200, 300, 400, 500, 750, 1000, 1500, 2000, 3000, 5000, 10000)
-#: Bounds of the time that a message waits for a worker, in milliseconds. A free worker takes it within 1 ms;
-#: at most two clips (1000 ms) of a session wait; workers that die are noticed within 5 s.
+#: Bounds of the time that a message waits for a worker, in milliseconds. A free worker takes it within 1 ms.
+#: At most two clips (1000 ms) of a session wait, and workers that die are noticed within 5 s.
 QUEUE_WAIT_BOUNDS_MS = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)
 
 

@@ -41,9 +41,11 @@ MAX_HELD_JOBS = 256
 #: Characters of a failure's reason.
 MAX_REASON_CHARS = 500
 
-#: Entries of `Status.info`, and of a list in it; characters of a text in it.
+#: Entries of `Status.info`.
 MAX_INFO_ENTRIES = 64
+#: Entries of a list in it.
 MAX_INFO_LIST = 256
+#: Characters of a text in it.
 MAX_INFO_CHARS = 1024
 #: Entries of `Status.metrics`.
 MAX_METRIC_ENTRIES = 512
@@ -58,7 +60,7 @@ _METRIC = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,95}")
 
 
 class ProtocolError(ValueError):
-    """A message breaks the protocol, or bytes that should be one; the text names the field and the reason."""
+    """A message breaks the protocol, or bytes that should be one. The text names the field and the reason."""
 
 
 def check_id(name: str, value: object) -> None:
@@ -68,7 +70,7 @@ def check_id(name: str, value: object) -> None:
 
 
 def check_int(name: str, value: object, low: int, high: int) -> None:
-    """An integer from `low` to `high`, both included; True and False are none."""
+    """An integer from `low` to `high`, both included. True and False are none."""
     if type(value) is not int or not low <= value <= high:
         raise ProtocolError(f"{name}: {show(value)} is not an integer from {low} to {high}")
 

@@ -193,7 +193,7 @@ class Status:
     warm: bool
     #: Facts that the gateway or a person wants: a flat map.
     info: dict[str, InfoValue]
-    #: Finite figures; `figures.py` has the meaning of their names.
+    #: Finite figures. `figures.py` has the meaning of their names.
     metrics: dict[str, float]
 
     def __post_init__(self) -> None:

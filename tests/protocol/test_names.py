@@ -12,16 +12,8 @@ SHIPPED = ("protocol", "gateway", "audio_worker", "gpu_worker", "encoder_worker"
 
 #: Names that two classes have today. A rename takes its line out; the set is to be empty.
 DOUBLED = {
-    "Batch",  # audio_worker.worker, demo.factory.train.denoiser
-    "Conditions",  # gpu_worker.denoiser.model.transformer, demo.factory.train.denoiser
     "Level",  # gpu_worker.denoiser.model.blocks, gpu_worker.fast.weights
-    "Look",  # scripts.bench.host.clip_times, demo.factory.figure.face
-    "PoseError",  # gpu_worker.poses.track, scripts.run.poses
-    "Reader",  # protocol.model.config, demo.factory.train.listen
     "Row",  # demo.factory.evaluate.table, demo.factory.evaluate.trial_late
-    "Shown",  # scripts.bench.host.machines
-    "Stage",  # scripts.run.supervisor
-    "Work",  # scripts.bench.common.run_figures, scripts.bench.host.default
 }
 
 

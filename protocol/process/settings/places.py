@@ -12,10 +12,10 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def default_log_dir(env: Mapping[str, str], root: Path = ROOT) -> Path:
-    """`logs/` of a checkout; for an installed copy, whose own folder stays as it is, the user's state folder.
+    """`logs/` of a checkout. An installed copy, whose folder stays as it is, gets one of the user's.
 
     Args:
-        env: the environment; XDG_STATE_HOME and HOME are read.
+        env: the environment, of which XDG_STATE_HOME and HOME are read.
         root: folder with the packages.
     """
     if (root / "pyproject.toml").is_file():

@@ -29,8 +29,8 @@ def load_settings(argv: Sequence[str] | None = None, env: Mapping[str, str] | No
     """The settings from flags, environment and the `--settings` file.
 
     Args:
-        argv: the flags; the command line's if None.
-        env: the environment; this process's if None.
+        argv: the flags. None: those of the command line.
+        env: the environment. None: that of this process.
 
     Raises:
         SettingsError: the text names the wrong flag, variable or file entry.
@@ -55,7 +55,7 @@ def settings_from_command_line() -> Settings:
 
 
 def flags_of(settings: Settings) -> list[str]:
-    """The command line that gives exactly these settings; a supervisor hands it to the stages."""
+    """The command line that gives exactly these settings, for a supervisor to hand to the stages."""
     words: list[str] = []
     for name in _FIELDS:
         value = getattr(settings, name)

@@ -19,7 +19,7 @@ MAX_WORKERS = 100
 
 
 class SettingsError(ValueError):
-    """A setting is wrong; the text names the flag, variable or file entry, and says how to put it right."""
+    """A setting is wrong. The text names the flag, variable or file entry, and says how to put it right."""
 
 
 @dataclass(frozen=True, slots=True)
