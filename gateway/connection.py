@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Coroutine, Sequence
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
@@ -54,7 +54,7 @@ class SessionHost(Protocol):
     """The gateway as a connection sees it."""
 
     def resolve_options(self, options: Options) -> SessionOptions:
-        """Fill in what the client left open. Raises BrowserError for options that cannot be had."""
+        """Fill in the options that the client left open. Raises BrowserError if they cannot be had."""
 
     def rate_notice(self) -> str:
         """Why the frame rate fell, for clients to show. Empty when it did not."""
@@ -183,9 +183,7 @@ class Connection:
             for future in done:
                 future.result()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancel_tasks(tasks)
             # asyncio complains about a future whose error nobody has asked for.
             if self._ended.done():
                 self._ended.exception()
@@ -274,8 +272,7 @@ class Connection:
             # A client that reads nothing is not waited for.
             await _at_most(ERROR_WITHIN, self._ws.send(encode_error(error)))
         await self._ws.close(error.close_code, error.close_reason)
-        rest.cancel()
-        await asyncio.gather(rest, return_exceptions=True)
+        await cancel_tasks([rest])
 
 
 def ready_fields(core: SessionCore, notice: str) -> dict[str, object]:
@@ -315,6 +312,13 @@ def status_fields(core: SessionCore, notice: str, now: float) -> dict[str, objec
             name[2:]: round(latency[name] * 1000) for name in ("s_p50", "s_p95") if name in latency
         },
     }
+
+
+async def cancel_tasks(tasks: Sequence[asyncio.Future[None]]) -> None:
+    """Cancel the tasks and wait until they have ended, whatever their result."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _wait_for_event(event: asyncio.Event, timeout: float) -> None:

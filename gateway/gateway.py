@@ -2,8 +2,8 @@
 
 A clip's way through it: `Connection` takes speech from the websocket into the session's `SessionCore`, which
 cuts it into Pcm messages. `send_speech` hands these to the audio workers. Frames come back through
-`_take_frame`. The core puts them in order and into its player, and `Connection` sends what the player gives
-out.
+`_take_frame`. The core puts them in order and into its player, and `Connection` sends the messages
+that the player gives out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from websockets.exceptions import NegotiationError
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from gateway.connection import Connection
+from gateway.connection import Connection, cancel_tasks
 from gateway.core.audio_log import ClipShape
 from gateway.core.session import SessionLimits, SessionOptions
 from gateway.metrics import GatewayCollector, SessionTotals
@@ -110,9 +110,7 @@ class Gateway:
                 for future in done:
                     future.result()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancel_tasks(tasks)
 
     def close(self) -> None:
         """Close the stages' sockets."""
@@ -152,7 +150,7 @@ class Gateway:
     # ---- for the connections
 
     def resolve_options(self, options: Options) -> SessionOptions:
-        """Fill in what the client left open. Raises BrowserError for options that cannot be had."""
+        """Fill in the options that the client left open. Raises BrowserError if they cannot be had."""
         if not self.board.ready:
             why = ", ".join(f"{stage} is {state}" for stage, state in self.board.states().items())
             raise BrowserError("not_ready", f"try again soon: {why}")

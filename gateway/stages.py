@@ -58,7 +58,7 @@ class StageBoard:
             return "warm"
         return "warming up" if workers else "not started"
 
-    # ---- what the GPU workers report
+    # ---- facts that the GPU workers report
 
     @property
     def avatars(self) -> list[str]:

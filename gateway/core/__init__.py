@@ -1,1 +1,1 @@
-"""What the gateway decides, as plain objects that take data and a time: no sockets, no sleeps."""
+"""The gateway's decisions, as plain objects that take data and a time: no sockets, no sleeps."""

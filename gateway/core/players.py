@@ -41,7 +41,7 @@ class OutgoingMessage:
 
 
 class Player(Protocol):
-    """What both versions' players do."""
+    """A player of either version."""
 
     clock: PlayClock
     #: Frames that the client was too slow for.

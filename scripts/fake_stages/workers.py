@@ -55,7 +55,7 @@ class FakeBehaviour:
 
 
 class FakeWorker:
-    """What the stand-ins have in common: a hop that feeds them, the results socket, a Status now and then."""
+    """A stand-in for one worker: a hop feeds it, and it sends results and a Status to the gateway."""
 
     def __init__(
         self, stage: str, context: Context, settings: Settings, behaviour: FakeBehaviour, takes: str
@@ -98,7 +98,7 @@ class FakeWorker:
         raise NotImplementedError
 
     def work(self, now: float) -> None:
-        """What became due since the last step."""
+        """Do the work that became due since the last step."""
 
     def clip_confirmed(self, key: ClipKey) -> None:
         """The gateway has every frame of this clip."""
@@ -109,7 +109,7 @@ class FakeWorker:
             self.out.broadcast(close)
 
     def info(self) -> dict[str, InfoValue]:
-        """What Status says beside the figures."""
+        """The facts in Status, beside the figures."""
         return {}
 
     def close(self) -> None:
@@ -183,7 +183,7 @@ class FakeGpuWorker(FakeWorker):
         self._waiting: deque[Job] = deque()
 
     def info(self) -> dict[str, InfoValue]:
-        """What a real GPU worker says of its model."""
+        """The facts that a real GPU worker reports of its model."""
         return {
             "avatars": self._painter.names, "poses": POSES, "fps": self.behaviour.fps,
             "width": self._painter.size, "height": self._painter.size, "model": "drawn by fake_stages",
