@@ -12,6 +12,7 @@ from protocol.process.stage import Stage
 
 
 def main() -> None:
+    """Runs one GPU worker until a signal stops it."""
     settings = settings_from_command_line()
     let_waiting_threads_sleep()
     use_expandable_segments()
@@ -29,7 +30,8 @@ def main() -> None:
 
 
 def engine_for(settings: Settings) -> Engine:
-    # Only one of them is imported: the models' libraries take seconds.
+    """The engine that --passthrough or its absence asks for."""
+    # Only one of them is imported, because the models' libraries take seconds.
     if settings.passthrough:
         from gpu_worker.engine.passthrough import PassthroughEngine
 
