@@ -70,6 +70,8 @@ def mouth_height(jpeg: bytes) -> int:
     return int(((strip[..., 0] > 120) & (strip[..., 1] < 90)).any(axis=1).sum())
 
 
+@pytest.mark.process
+@pytest.mark.timing
 async def test_it_serves_the_page_and_a_face_that_speaks(served: Address) -> None:
     with urllib.request.urlopen(served.url(), timeout=5) as answer:
         assert b'<script type="module" src="app.js">' in answer.read()
@@ -85,6 +87,7 @@ async def test_it_serves_the_page_and_a_face_that_speaks(served: Address) -> Non
         assert max(heights[:12] + heights[24:]) < min(heights[12:24])
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("flags", "words"),
     [(["--fps", "x"], "--fps"), (["--portraits", "gateway"], "no PNG files"), (["--delay", "x"], "--delay")],

@@ -63,6 +63,7 @@ async def after_a_session(gateway: Running) -> list[Metric]:
         return families(gateway)
 
 
+@pytest.mark.process
 async def test_every_family_has_the_type_that_its_name_tells(after_a_session: list[Metric]) -> None:
     names = [(family.name, family.type) for family in after_a_session]
     assert len(set(names)) == len(names)
@@ -85,6 +86,7 @@ async def test_every_family_has_the_type_that_its_name_tells(after_a_session: li
     assert 0 < value(summary, name, stage="encoder_worker", quantile="0.5") < 5
 
 
+@pytest.mark.process
 async def test_histograms_are_cumulative_and_end_at_their_count(after_a_session: list[Metric]) -> None:
     for name, family in by_name(after_a_session, "histogram").items():
         for stage in {sample.labels.get("stage", "") for sample in family.samples}:
@@ -96,6 +98,7 @@ async def test_histograms_are_cumulative_and_end_at_their_count(after_a_session:
             assert buckets[-1][1] == next(s.value for s in here if s.name == f"{name}_count")
 
 
+@pytest.mark.process
 async def test_histograms_count_clips_sessions_and_waiting(after_a_session: list[Metric]) -> None:
     found = by_name(after_a_session, "histogram")
 
