@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from protocol.process.settings import load_settings
 from scripts.run.managed import ManagedRun
 from scripts.talk.sound import read_sound, synthetic_voice
 
-Sound = np.ndarray
+#: 16 kHz, shape (n,).
+Sound = npt.NDArray[np.float32]
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +43,11 @@ def plain_run() -> Iterator[ManagedRun]:
     flags = "--passthrough --encoders 2 --max-sessions 16 --idle-flush 1.5"
     with ManagedRun(*flags.split(), timeout=300) as run:
         yield run
+
+
+def keeper(pictures: list[bytes]) -> Callable[[int, bytes], None]:
+    """For `Plan.on_frame`: puts each picture into the list."""
+    return lambda _number, jpeg: pictures.append(jpeg)
 
 
 def processes_with(word: str) -> list[int]:

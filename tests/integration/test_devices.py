@@ -16,6 +16,7 @@ from scripts.run.managed import ROOT, ManagedRun
 from scripts.talk.live import Plan, speak
 from scripts.talk.stream_check import Report
 from tests.helpers.official_layout import write_official_layout
+from tests.integration.conftest import keeper
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -61,7 +62,7 @@ def test_two_gpu_workers_share_the_sessions(model: Path, speech: np.ndarray) -> 
                 fps=8,
                 patience=60,
                 avatar=avatar,
-                on_frame=lambda _n, jpeg, into=into: into.append(jpeg),
+                on_frame=keeper(into),
             )
             for sound, avatar, into in zip(sounds, ("amara", "kenji"), pictures, strict=True)
         ]

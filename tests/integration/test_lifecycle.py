@@ -27,20 +27,20 @@ def start(*flags: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_every_stage_is_a_process_and_the_log_has_them_all(plain_run):
+def test_every_stage_is_a_process_and_the_log_has_them_all(plain_run: ManagedRun) -> None:
     assert len(plain_run.pids()) == 5
     for stage in ("gateway", "audio_worker", "gpu_worker", "encoder_worker.0", "encoder_worker.1"):
         assert f"[{stage}] started as process" in plain_run.log()
 
 
-def test_a_second_run_on_the_port_is_told_so(plain_run, tmp_path):
+def test_a_second_run_on_the_port_is_told_so(plain_run: ManagedRun, tmp_path: Path) -> None:
     second = start("--port", str(plain_run.port), "--log-dir", str(tmp_path))
     assert second.returncode == 1
     assert f"port {plain_run.port} is in use" in second.stderr
     assert "--port" in second.stderr
 
 
-def test_a_killed_stage_comes_back(plain_run):
+def test_a_killed_stage_comes_back(plain_run: ManagedRun) -> None:
     (victim, *_) = [pid for pid in processes_with("audio_worker") if str(plain_run.port) in command_line(pid)]
     os.kill(victim, signal.SIGKILL)
     assert wait_for(lambda: "audio_worker ended with signal 9 (SIGKILL)" in plain_run.console(), 3)
@@ -50,7 +50,7 @@ def test_a_killed_stage_comes_back(plain_run):
     assert warm(plain_run)
 
 
-def test_a_stop_takes_under_five_seconds_and_leaves_nothing(tmp_path):
+def test_a_stop_takes_under_five_seconds_and_leaves_nothing(tmp_path: Path) -> None:
     with ManagedRun("--passthrough") as run:
         assert default_run_dir(run.port).is_dir()
     assert run.stopped_in < 5
@@ -59,7 +59,7 @@ def test_a_stop_takes_under_five_seconds_and_leaves_nothing(tmp_path):
     assert not default_run_dir(run.port).exists()
 
 
-def test_a_killed_supervisor_takes_the_stages_along():
+def test_a_killed_supervisor_takes_the_stages_along() -> None:
     with ManagedRun("--passthrough") as run:
         assert len(processes_with(str(run.port))) == 5
         run.process.kill()
@@ -78,14 +78,14 @@ def test_a_killed_supervisor_takes_the_stages_along():
         (["--port", "70000"], "--port 70000"),
     ],
 )
-def test_a_bad_flag_is_named(flags, words):
+def test_a_bad_flag_is_named(flags: list[str], words: str) -> None:
     done = start(*flags)
     assert done.returncode == 2
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_configuration_that_cannot_work_ends_the_run_at_once(tmp_path):
+def test_a_configuration_that_cannot_work_ends_the_run_at_once(tmp_path: Path) -> None:
     done = start(
         "--config", str(tmp_path / "none.yaml"), "--port", str(free_port()), "--log-dir", str(tmp_path)
     )
@@ -95,7 +95,7 @@ def test_a_configuration_that_cannot_work_ends_the_run_at_once(tmp_path):
     assert "starting it again" not in done.stderr
 
 
-def test_help_lists_every_flag_of_the_design():
+def test_help_lists_every_flag_of_the_design() -> None:
     text = start("--help").stdout
     flags = (
         "port audio-margin use-init-latent no-use-init-latent compile-unet config reference-image pose-dir"
@@ -104,7 +104,7 @@ def test_help_lists_every_flag_of_the_design():
         assert re.search(rf"--{flag}\b", text), flag
 
 
-def test_run_all_works_through_a_link_from_another_folder_with_a_space(tmp_path):
+def test_run_all_works_through_a_link_from_another_folder_with_a_space(tmp_path: Path) -> None:
     """The real script, with the environment that scripts/test.sh has made."""
     venv = Path(sys.prefix)
     if not (venv / ".echomimic-installed-requirements.lock").is_file():

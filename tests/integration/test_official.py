@@ -17,12 +17,13 @@ from scripts.run.managed import ROOT, ManagedRun, free_port
 from scripts.talk.live import Plan, server_info, speak
 from tests.helpers.official_layout import write_official_layout
 from tests.helpers.official_pose import write_official_pose
+from tests.integration.conftest import Sound
 
 pytestmark = pytest.mark.process
 
 
 @pytest.fixture(scope="module")
-def official(tmp_path_factory) -> Path:
+def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder, its pictures 64 pixels wide so that a CPU is quick with it."""
     folder = tmp_path_factory.mktemp("echomimic_v2")
     write_official_layout(folder, width=64, height=64, steps=2)
@@ -33,7 +34,7 @@ def official(tmp_path_factory) -> Path:
 
 
 @pytest.mark.timeout(300)
-def test_the_official_layout_runs(official, speech):
+def test_the_official_layout_runs(official: Path, speech: Sound) -> None:
     """One second of speech: the padded Whisper window is slow on a CPU, and queues are short."""
     flags = [
         *("--config", str(official / "configs/prompts/infer_acc.yaml")),
@@ -71,7 +72,9 @@ def test_the_official_layout_runs(official, speech):
         ("pretrained_weights/sd-vae-ft-mse/diffusion_pytorch_model.safetensors", b"torn"),
     ],
 )
-def test_a_missing_or_damaged_file_is_named(official, name, damage, tmp_path):
+def test_a_missing_or_damaged_file_is_named(
+    official: Path, name: str, damage: bytes | None, tmp_path: Path
+) -> None:
     """On the console of the run, by whichever stage reads it first."""
     file = official / name
     whole = file.read_bytes()

@@ -14,9 +14,11 @@ import pytest
 from PIL import Image
 
 from protocol.process.settings import ROOT
+from scripts.run.managed import ManagedRun
 from scripts.talk.live import server_info
 from scripts.talk.sound import write_wav
-from tests.helpers.chromium import Chromium, find_chromium
+from tests.helpers.chromium import Chromium, Page, find_chromium
+from tests.integration.conftest import Sound
 
 pytestmark = [
     pytest.mark.process,
@@ -26,7 +28,9 @@ pytestmark = [
 ]
 
 
-async def test_the_face_speaks_in_step_with_the_microphone(default_run, speech, tmp_path):
+async def test_the_face_speaks_in_step_with_the_microphone(
+    default_run: ManagedRun, speech: Sound, tmp_path: Path
+) -> None:
     microphone = tmp_path / "microphone.wav"
     write_wav(microphone, speech)
     screenshot = ROOT / "logs/page.png"
@@ -50,14 +54,14 @@ async def test_the_face_speaks_in_step_with_the_microphone(default_run, speech, 
     assert Image.open(screenshot).size == (1280, 860)
 
 
-async def canvas(page) -> np.ndarray:
+async def canvas(page: Page) -> np.ndarray:
     """What the page's canvas shows, as grey levels."""
     data = await page.evaluate("document.querySelector('#canvas').toDataURL('image/png')")
     await asyncio.sleep(0.15)
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data.split(",")[1]))).convert("L"), np.float32)
 
 
-def test_the_page_brings_everything_itself():
+def test_the_page_brings_everything_itself() -> None:
     """No address of another host anywhere in the page's files."""
     for file in Path(ROOT / "gateway/page").rglob("*"):
         if file.suffix in (".html", ".js", ".css"):

@@ -19,6 +19,7 @@ from scripts.run.managed import ROOT, ManagedRun
 from scripts.talk.live import Plan, server_info, speak
 from scripts.talk.stream_check import Report
 from tests.helpers.waiting import wait_for
+from tests.integration.conftest import Sound, keeper
 
 pytestmark = [pytest.mark.process, pytest.mark.timing]
 
@@ -34,14 +35,14 @@ def hold(run: ManagedRun, *plans: Plan, fps: int | None = None) -> list[Report]:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_every_frame_and_sample_comes_back(default_run, speech, version):
+def test_every_frame_and_sample_comes_back(default_run: ManagedRun, speech: Sound, version: int) -> None:
     (report,) = hold(default_run, Plan(speech, version=version))
     print(*report.lines(), sep="\n")
     assert report.problems == []
     assert report.frames_received == report.frames_expected
 
 
-def test_sessions_have_their_own_face_and_sound(default_run, speech):
+def test_sessions_have_their_own_face_and_sound(default_run: ManagedRun, speech: Sound) -> None:
     """Two at once, at the lowest rate. A small machine may have to leave pictures out even then; what comes
     must be the session's own, and its sound whole."""
     names = server_info(default_run.url)["avatars"]
@@ -54,7 +55,7 @@ def test_sessions_have_their_own_face_and_sound(default_run, speech):
             version=2,
             avatar=name,
             fps=8,
-            on_frame=lambda _n, jpeg, into=frames[name]: into.append(jpeg),
+            on_frame=keeper(frames[name]),
         )
         for name, sound in zip(frames, (speech, speech[::-1].copy()), strict=True)
     ]
@@ -67,7 +68,7 @@ def test_sessions_have_their_own_face_and_sound(default_run, speech):
         assert {nearest(small(jpeg), pictures) for jpeg in jpegs} == {name}
 
 
-def test_many_sessions_of_both_versions_keep_apart(plain_run, speech):
+def test_many_sessions_of_both_versions_keep_apart(plain_run: ManagedRun, speech: Sound) -> None:
     """Each with a sound of its own, all at 24 fps."""
     sounds = [np.roll(speech, 4000 * number) * np.float32(0.9 - 0.1 * number) for number in range(6)]
     plans = [Plan(sound, version=1 + number % 2, fps=24) for number, sound in enumerate(sounds)]
@@ -75,7 +76,9 @@ def test_many_sessions_of_both_versions_keep_apart(plain_run, speech):
         assert report.problems == []
 
 
-def test_an_encoder_started_by_hand_takes_work_and_leaves_without_loss(plain_run, speech):
+def test_an_encoder_started_by_hand_takes_work_and_leaves_without_loss(
+    plain_run: ManagedRun, speech: Sound
+) -> None:
     command = [sys.executable, "-m", "encoder_worker", "--port", str(plain_run.port), "--passthrough"]
     encoder = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     worker = f"0-{encoder.pid}"
@@ -93,9 +96,8 @@ def test_an_encoder_started_by_hand_takes_work_and_leaves_without_loss(plain_run
 
     async def all_of_it() -> list[Report]:
         plan = Plan(np.tile(speech, 6), version=2, fps=24)
-        *reports, _ = await asyncio.gather(
-            *(speak(plain_run.url, plan, 24, 12) for _ in range(3)), come_and_go()
-        )
+        sessions = asyncio.gather(*(speak(plain_run.url, plan, 24, 12) for _ in range(3)))
+        reports, _ = await asyncio.gather(sessions, come_and_go())
         return reports
 
     try:
@@ -109,7 +111,9 @@ def test_an_encoder_started_by_hand_takes_work_and_leaves_without_loss(plain_run
     assert waited < 1.0
 
 
-def test_a_session_with_an_unknown_avatar_is_refused_and_others_go_on(default_run, speech):
+def test_a_session_with_an_unknown_avatar_is_refused_and_others_go_on(
+    default_run: ManagedRun, speech: Sound
+) -> None:
     from scripts.talk.live import ClientError
 
     with pytest.raises(ClientError, match="bad_option"):
@@ -140,6 +144,6 @@ def nearest(picture: np.ndarray, among: dict[str, np.ndarray]) -> str:
     return min(among, key=lambda name: float(np.abs(picture - among[name]).mean()))
 
 
-def test_the_public_description_names_avatars_and_poses(default_run):
+def test_the_public_description_names_avatars_and_poses(default_run: ManagedRun) -> None:
     info = json.loads(fetch(f"{default_run.url}/avatars.json"))
     assert info["avatars"] and info["poses"] and info["fps"] in (24, 12, 8)

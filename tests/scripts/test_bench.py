@@ -105,7 +105,7 @@ def test_columns_stand_under_each_other() -> None:
     assert table([("a", "b"), ("long", "1")]) == ["  a     b", "  long  1"]
 
 
-def test_sound_is_poured_through_real_stages(tmp_path) -> None:
+def test_sound_is_poured_through_real_stages(tmp_path: Path) -> None:
     wav = tmp_path / "voice.wav"
     write_wav(wav, synthetic_voice(2.0))
     poured = pour(wav, 5.0, ["--passthrough"])

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http import HTTPStatus
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from websockets.typing import Subprotocol
 
 from protocol.wire.browser import SUBPROTOCOL_V2, AudioMessage, VideoMessage, encode_audio, encode_video
 from scripts.talk import __main__ as client
+from scripts.talk.live import Plan, speak
 from scripts.talk.sound import write_wav
 from tests.helpers.waiting import wait_for
 
@@ -98,7 +100,7 @@ def gateway() -> Iterator[TinyGateway]:
     stop = loop.create_future()
 
     async def main() -> None:
-        def choose(_socket: ServerConnection, offered: list[Subprotocol]) -> Subprotocol | None:
+        def choose(_socket: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
             return offered[0] if offered else None
 
         async with serve(
@@ -118,13 +120,15 @@ def gateway() -> Iterator[TinyGateway]:
 
 
 @pytest.fixture
-def wav(tmp_path):
+def wav(tmp_path: Path) -> str:
     write_wav(tmp_path / "noise.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 20000).astype(np.float32))
     return str(tmp_path / "noise.wav")
 
 
 @pytest.mark.parametrize("flags", [[], ["--v2"], ["--v2", "--sessions", "2", "--avatars", "ada,ben"]])
-def test_a_whole_session_passes(gateway, wav, flags, capsys, tmp_path):
+def test_a_whole_session_passes(
+    gateway: TinyGateway, wav: str, flags: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     folder = tmp_path / "frames"
     assert client.main([wav, "--url", gateway.url, "--json", "--save-frames", str(folder), *flags]) == 0
     reports = json.loads(capsys.readouterr().out)
@@ -139,31 +143,31 @@ def test_a_whole_session_passes(gateway, wav, flags, capsys, tmp_path):
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_lost_frame_fails(gateway, version):
+def test_a_lost_frame_fails(gateway: TinyGateway, version: int) -> None:
     gateway.lose = 17
-    plan = client.Plan(np.zeros(20000, np.float32), version=version, patience=1.0)
-    report = asyncio.run(client.speak(gateway.url, plan, FPS, CLIP_FRAMES))
+    plan = Plan(np.zeros(20000, np.float32), version=version, patience=1.0)
+    report = asyncio.run(speak(gateway.url, plan, FPS, CLIP_FRAMES))
     assert "35 frames received, 36 expected" in report.problems
     assert len(report.problems) == 2
 
 
-def test_a_refusal_is_told(gateway, wav, capsys):
+def test_a_refusal_is_told(gateway: TinyGateway, wav: str, capsys: pytest.CaptureFixture[str]) -> None:
     gateway.refuse = "all 4 seats are taken"
     assert client.main([wav, "--url", gateway.url, "--v2"]) == 2
     assert "busy: all 4 seats are taken" in capsys.readouterr().err
 
 
-def test_no_gateway_is_told(wav, capsys):
+def test_no_gateway_is_told(wav: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert client.main([wav, "--url", "http://127.0.0.1:9"]) == 2
     assert "start scripts/run_all.sh" in capsys.readouterr().err
 
 
-def test_no_file_is_told(capsys):
+def test_no_file_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert client.main(["nowhere.wav"]) == 2
     assert "nowhere.wav" in capsys.readouterr().err
 
 
-def test_an_animation_is_written(tmp_path):
+def test_an_animation_is_written(tmp_path: Path) -> None:
     import io
 
     from PIL import Image
@@ -175,5 +179,6 @@ def test_an_animation_is_written(tmp_path):
         jpegs.append(file.getvalue())
     client.save_animation(tmp_path / "a.webp", jpegs, 24)
     client.save_animation(tmp_path / "a.gif", jpegs, 24)
-    assert Image.open(tmp_path / "a.webp").n_frames == 6
-    assert Image.open(tmp_path / "a.gif").n_frames == 3
+    for name, count in (("a.webp", 6), ("a.gif", 3)):
+        with Image.open(tmp_path / name) as written:
+            assert getattr(written, "n_frames", 1) == count

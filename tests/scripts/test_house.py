@@ -3,6 +3,8 @@
 import ast
 from pathlib import Path
 
+import pytest
+
 from scripts.bench.host.house.__main__ import main, pages
 from scripts.bench.host.house.code import PythonFile, measure_code, quantile, repeated_lines
 from scripts.bench.host.house.english import habits, sentence_lengths
@@ -58,7 +60,7 @@ def test_lab_pages_are_not_held_to_the_bounds() -> None:
     assert [path.as_posix() for paths in found.values() for path in paths] == ["README.md", "docs/a.md"]
 
 
-def test_this_tree_is_measured(capsys) -> None:
+def test_this_tree_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--markdown"]) == 0
     printed = capsys.readouterr().out
     assert "| all that ships |" in printed and "| together |" in printed

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,9 +43,12 @@ def test_paced_clips(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     seconds = ladder._seconds
     monkeypatch.setattr(ladder, "PERIOD", 0.2)
     monkeypatch.setattr(ladder, "PACED", 2)
-    monkeypatch.setattr(
-        ladder, "_seconds", lambda sample, cuda: begun.append(time.perf_counter()) or seconds(sample, cuda)
-    )
+
+    def timed(*arguments: Any) -> Any:
+        begun.append(time.perf_counter())
+        return seconds(*arguments)
+
+    monkeypatch.setattr(ladder, "_seconds", timed)
     words = ["--quick", "--cpu", "--repeat", "1", "--dtype", "float32", "--rows", "official,fused"]
     assert main([*words, "--paced", "fused"]) == 0
     official, fused = capsys.readouterr().out.splitlines()[-2:]

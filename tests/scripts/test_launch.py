@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import threading
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -21,11 +22,11 @@ def commands(*flags: str) -> dict[str, list[str]]:
     return {stage.name: list(stage.command) for stage in launch.stage_list(load_settings(flags, env={}))}
 
 
-def test_one_process_per_stage_by_default():
+def test_one_process_per_stage_by_default() -> None:
     assert list(commands()) == ["gateway", "audio_worker", "gpu_worker", "encoder_worker"]
 
 
-def test_counts_follow_the_flags_and_each_worker_knows_its_number():
+def test_counts_follow_the_flags_and_each_worker_knows_its_number() -> None:
     made = commands(
         "--encoders", "3", "--gpu-devices", "cuda:0,cuda:1", "--audio-workers", "2", "--port", "9001"
     )
@@ -42,13 +43,13 @@ def test_counts_follow_the_flags_and_each_worker_knows_its_number():
         assert settings.gpu_devices == ("cuda:0", "cuda:1")
 
 
-def test_a_flag_of_the_run_reaches_every_stage():
+def test_a_flag_of_the_run_reaches_every_stage() -> None:
     for command in commands("--steps", "3", "--no-use-init-latent", "--fps", "12").values():
         settings = load_settings(command[command.index(START) + 2 :], env={})
         assert (settings.steps, settings.use_init_latent, settings.fps) == (3, False, 12)
 
 
-def test_official_pose_folders_are_converted_and_others_pass(tmp_path):
+def test_official_pose_folders_are_converted_and_others_pass(tmp_path: Path) -> None:
     official = write_official_pose(tmp_path / "01")
     track = tmp_path / "calm.npz"
     track.write_bytes(b"")
@@ -61,7 +62,7 @@ def test_official_pose_folders_are_converted_and_others_pass(tmp_path):
         assert arrays["hands"].shape == (3, 2, 21, 2)
 
 
-def test_a_damaged_pose_is_named(tmp_path):
+def test_a_damaged_pose_is_named(tmp_path: Path) -> None:
     official = write_official_pose(tmp_path / "01")
     (official / "1.npy").write_bytes(b"not numpy")
     (tmp_path / "run").mkdir()
@@ -84,7 +85,7 @@ class Readyz(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_readiness_says_what_is_waited_for():
+def test_readiness_says_what_is_waited_for() -> None:
     """The run is ready when every worker that it started is warm, and not when every stage has one."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Readyz)
     thread = threading.Thread(target=server.serve_forever)
@@ -110,7 +111,9 @@ def test_readiness_says_what_is_waited_for():
     assert launch.ask_ready(settings).waiting_for == "the gateway to answer"
 
 
-def test_a_log_folder_that_cannot_be_made_is_named(tmp_path, capsys):
+def test_a_log_folder_that_cannot_be_made_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("")
     flags = ["--log-dir", str(tmp_path / "file"), "--run-dir", str(tmp_path / "run"), "--port", "45991"]
     assert launch.main(flags) == 1

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.process
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_it_is_private_and_gone_afterwards(tmp_path):
+def test_it_is_private_and_gone_afterwards(tmp_path: Path) -> None:
     path = tmp_path / "run"
     with RunDir(path, 8080):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
@@ -34,7 +34,7 @@ def test_it_is_private_and_gone_afterwards(tmp_path):
     assert not path.exists()
 
 
-def test_a_second_run_is_told_who_has_it(tmp_path):
+def test_a_second_run_is_told_who_has_it(tmp_path: Path) -> None:
     with RunDir(tmp_path / "run", 8123):
         with pytest.raises(RunDirError, match=rf"port 8123 .*process {os.getpid()}.*--port"):
             RunDir(tmp_path / "run", 8123).__enter__()
@@ -83,7 +83,7 @@ def names(path: Path) -> list[str]:
     return sorted(entry.name for entry in path.iterdir())
 
 
-def test_what_a_killed_run_left_is_cleared_and_other_files_are_kept(tmp_path):
+def test_what_a_killed_run_left_is_cleared_and_other_files_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "run"
     kill_a_run(path)
     assert {"clips.0", "clips.0.lock", "poses"} <= set(names(path))
@@ -106,7 +106,7 @@ def test_what_a_killed_run_left_is_cleared_and_other_files_are_kept(tmp_path):
     assert not path.exists()
 
 
-def test_clearing_follows_no_link(tmp_path):
+def test_clearing_follows_no_link(tmp_path: Path) -> None:
     path, mine = tmp_path / "run", tmp_path / "mine"
     kill_a_run(path)
     kill_a_run(mine)  # a marked folder elsewhere
@@ -119,7 +119,7 @@ def test_clearing_follows_no_link(tmp_path):
     assert state_of(mine) == before
 
 
-def test_a_folder_that_is_somebodys_is_refused_and_untouched(tmp_path):
+def test_a_folder_that_is_somebodys_is_refused_and_untouched(tmp_path: Path) -> None:
     path = tmp_path / "project"
     (path / "poses").mkdir(parents=True)
     (path / "poses" / "a.npy").write_text("mine")
@@ -134,7 +134,9 @@ def test_a_folder_that_is_somebodys_is_refused_and_untouched(tmp_path):
 
 
 @pytest.mark.parametrize("file", [(), ("somebody.txt",)])
-def test_a_folder_that_others_share_is_refused_and_keeps_its_mode(tmp_path, file):
+def test_a_folder_that_others_share_is_refused_and_keeps_its_mode(
+    tmp_path: Path, file: tuple[str, ...]
+) -> None:
     path = tmp_path / "tmp"
     path.mkdir()
     path.chmod(0o1777)
@@ -147,7 +149,7 @@ def test_a_folder_that_others_share_is_refused_and_keeps_its_mode(tmp_path, file
     assert state_of(path) == before
 
 
-def test_an_empty_private_folder_is_taken_and_stays(tmp_path):
+def test_an_empty_private_folder_is_taken_and_stays(tmp_path: Path) -> None:
     path = tmp_path / "mine"
     path.mkdir(mode=0o700)
     with RunDir(path, 1):
@@ -160,7 +162,7 @@ def test_an_empty_private_folder_is_taken_and_stays(tmp_path):
 
 
 @pytest.mark.parametrize("mark", ["link", "pipe", "other text"])
-def test_a_mark_that_no_run_wrote_counts_for_nothing(tmp_path, mark):
+def test_a_mark_that_no_run_wrote_counts_for_nothing(tmp_path: Path, mark: str) -> None:
     path, real = tmp_path / "mine", tmp_path / "real"
     path.mkdir(mode=0o700)
     kill_a_run(real)
@@ -175,7 +177,7 @@ def test_a_mark_that_no_run_wrote_counts_for_nothing(tmp_path, mark):
     assert names(path) == [MARK]
 
 
-def test_a_link_in_its_place_is_refused(tmp_path):
+def test_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir(mode=0o700)
     (tmp_path / "link").symlink_to(tmp_path / "there")
     with pytest.raises(RunDirError, match="--run-dir"):
@@ -192,7 +194,7 @@ def leave_as_before_the_mark(path: Path) -> None:
         left.bind(str(path / "pcm"))
 
 
-def test_a_killed_run_of_a_version_without_the_mark_does_not_block(tmp_path):
+def test_a_killed_run_of_a_version_without_the_mark_does_not_block(tmp_path: Path) -> None:
     path = tmp_path / "run"
     leave_as_before_the_mark(path)
     with RunDir(path, 1):
@@ -200,7 +202,7 @@ def test_a_killed_run_of_a_version_without_the_mark_does_not_block(tmp_path):
     assert names(path) == []
 
 
-def test_the_default_place_is_gone_afterwards_whatever_version_was_killed_there():
+def test_the_default_place_is_gone_afterwards_whatever_version_was_killed_there() -> None:
     port = free_port()
     path = default_run_dir(port)
     for before in (None, kill_a_run, leave_as_before_the_mark):
@@ -211,7 +213,7 @@ def test_the_default_place_is_gone_afterwards_whatever_version_was_killed_there(
         assert not path.exists()
 
 
-def test_poses_of_a_version_without_the_mark_are_kept_in_the_default_place():
+def test_poses_of_a_version_without_the_mark_are_kept_in_the_default_place() -> None:
     port = free_port()
     path = default_run_dir(port)
     leave_as_before_the_mark(path)
@@ -224,7 +226,7 @@ def test_poses_of_a_version_without_the_mark_are_kept_in_the_default_place():
         shutil.rmtree(path)
 
 
-def test_a_log_folder_with_files_stays_as_it_is(tmp_path):
+def test_a_log_folder_with_files_stays_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "run_20260101-000000.log").write_text("mine")
     (tmp_path / "notes.txt").write_text("mine")
     tmp_path.chmod(0o755)
@@ -238,13 +240,13 @@ def test_a_log_folder_with_files_stays_as_it_is(tmp_path):
     }
 
 
-def test_a_file_in_its_place_is_an_error_that_says_what_to_do(tmp_path):
+def test_a_file_in_its_place_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
     with pytest.raises(RunDirError, match="--run-dir"):
         RunDir(tmp_path / "run", 1).__enter__()
 
 
-def test_a_taken_port_is_named():
+def test_a_taken_port_is_named() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

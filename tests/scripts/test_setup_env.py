@@ -55,7 +55,7 @@ def somebodys(tmp_path: Path) -> Path:
     return venv
 
 
-def test_a_dead_environment_of_somebodys_is_refused_and_untouched(somebodys):
+def test_a_dead_environment_of_somebodys_is_refused_and_untouched(somebodys: Path) -> None:
     before = state_of(somebodys)
     done = run_all(somebodys)
     assert done.returncode == 1
@@ -65,7 +65,7 @@ def test_a_dead_environment_of_somebodys_is_refused_and_untouched(somebodys):
 
 
 @pytest.mark.parametrize("end", ["", "/"])
-def test_a_link_to_an_environment_of_ours_is_refused(tmp_path, somebodys, end):
+def test_a_link_to_an_environment_of_ours_is_refused(tmp_path: Path, somebodys: Path, end: str) -> None:
     (somebodys / MARK).touch()
     (tmp_path / "link").symlink_to(somebodys)
     before = state_of(somebodys)
@@ -74,7 +74,7 @@ def test_a_link_to_an_environment_of_ours_is_refused(tmp_path, somebodys, end):
     assert state_of(somebodys) == before
 
 
-def test_a_folder_with_files_is_not_filled(tmp_path):
+def test_a_folder_with_files_is_not_filled(tmp_path: Path) -> None:
     folder = tmp_path / "a folder"
     folder.mkdir()
     (folder / "thesis.txt").write_text("mine")
@@ -85,13 +85,13 @@ def test_a_folder_with_files_is_not_filled(tmp_path):
     assert state_of(folder) == before
 
 
-def test_a_file_in_its_place_is_refused(tmp_path):
+def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     assert "is not a folder" in run_all(tmp_path / "file").stderr
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_ours_is_marked_and_made_anew_when_its_python_is_gone(tmp_path):
+def test_ours_is_marked_and_made_anew_when_its_python_is_gone(tmp_path: Path) -> None:
     venv = tmp_path / "venv"
     venv.mkdir()  # an empty folder is taken
     inode = venv.stat().st_ino
@@ -108,7 +108,7 @@ def test_ours_is_marked_and_made_anew_when_its_python_is_gone(tmp_path):
     assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
 
 
-def test_an_environment_whose_making_was_interrupted_is_made_anew(tmp_path):
+def test_an_environment_whose_making_was_interrupted_is_made_anew(tmp_path: Path) -> None:
     venv = tmp_path / "venv"
     (venv / "bin").mkdir(parents=True)
     (venv / MARK).touch()
@@ -120,7 +120,7 @@ def test_an_environment_whose_making_was_interrupted_is_made_anew(tmp_path):
     assert list((venv / "lib").glob("python*/site-packages/pip"))
 
 
-def test_a_working_environment_of_somebodys_gets_pip_and_keeps_its_files(tmp_path):
+def test_a_working_environment_of_somebodys_gets_pip_and_keeps_its_files(tmp_path: Path) -> None:
     venv = tmp_path / "venv"
     made = ready_venv(None, step=f'"$(find_python)" -m venv --without-pip "{venv}"')
     assert made.returncode == 0, made.stderr
@@ -132,7 +132,9 @@ def test_a_working_environment_of_somebodys_gets_pip_and_keeps_its_files(tmp_pat
 
 
 @pytest.mark.parametrize("stamped", [True, False])
-def test_the_default_place_counts_as_ours_with_a_stamp(tmp_path, somebodys, stamped):
+def test_the_default_place_counts_as_ours_with_a_stamp(
+    tmp_path: Path, somebodys: Path, stamped: bool
+) -> None:
     root = tmp_path / "project"
     root.mkdir()
     somebodys.rename(root / ".venv")
@@ -148,7 +150,7 @@ def test_the_default_place_counts_as_ours_with_a_stamp(tmp_path, somebodys, stam
         assert state_of(root / ".venv") == before
 
 
-def test_an_installed_environment_of_somebodys_in_the_default_place_stays_theirs(tmp_path):
+def test_an_installed_environment_of_somebodys_in_the_default_place_stays_theirs(tmp_path: Path) -> None:
     """Installing leaves no stamp there that would make it ours when its Python dies."""
     root = tmp_path / "project"
     venv = root / ".venv"
@@ -166,7 +168,7 @@ def test_an_installed_environment_of_somebodys_in_the_default_place_stays_theirs
     assert state_of(venv) == before
 
 
-def test_a_python_that_fails_once_loses_nothing(tmp_path):
+def test_a_python_that_fails_once_loses_nothing(tmp_path: Path) -> None:
     venv = tmp_path / "venv"
     (venv / "bin").mkdir(parents=True)
     (venv / MARK).touch()

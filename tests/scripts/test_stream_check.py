@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.wire.browser import AudioMessage, VideoMessage, encode_audio, encode_video
-from scripts.talk.stream_check import StreamCheck
+from scripts.talk.stream_check import Report, StreamCheck
+
+Samples = npt.NDArray[np.float32]
+#: A change of a stream that a client must notice.
+Damage = Callable[[list[bytes]], list[bytes]]
 
 JPEG = b"\xff\xd8picture\xff\xd9"
 rng = np.random.default_rng(7)
 
 
-def stream(samples, fps, clip_frames, version, *, mark=False):
-    """What a faithful server sends for `samples` at 16 kHz: per clip its sound, then its pictures."""
+def stream(samples: Samples, fps: int, clip_frames: int, version: int, *, mark: bool = False) -> list[bytes]:
+    """A faithful server's messages for `samples` at 16 kHz: for each clip its sound, then its pictures."""
     clip = clip_frames * 16000 // fps
     messages = []
     for seq, begin in enumerate(range(0, len(samples), clip)):
@@ -30,7 +37,8 @@ def stream(samples, fps, clip_frames, version, *, mark=False):
     return messages
 
 
-def run(samples, messages, fps, clip_frames, version):
+def run(samples: Samples, messages: list[bytes], fps: int, clip_frames: int, version: int) -> Report:
+    """The report of a client that sent `samples` and received `messages` in time."""
     check = StreamCheck(version, fps, clip_frames)
     clip = clip_frames * 16000 // fps
     for begin in range(0, len(samples), 320):
@@ -46,7 +54,7 @@ def run(samples, messages, fps, clip_frames, version):
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 60000), st.sampled_from([(24, 12), (12, 6), (8, 4), (25, 12)]), st.sampled_from([1, 2]))
-def test_a_faithful_stream_passes(count, shape, version):
+def test_a_faithful_stream_passes(count: int, shape: tuple[int, int], version: int) -> None:
     samples = rng.uniform(-1, 1, count).astype(np.float32)
     report = run(samples, stream(samples, *shape, version), *shape, version)
     assert report.problems == []
@@ -55,7 +63,7 @@ def test_a_faithful_stream_passes(count, shape, version):
     assert report.frames_late == 0
 
 
-def test_latency_counts_from_a_clips_last_sample():
+def test_latency_counts_from_a_clips_last_sample() -> None:
     samples = rng.uniform(-1, 1, 32000).astype(np.float32)
     report = run(samples, stream(samples, 24, 12, 1), 24, 12, 1)
     assert report.latency_median == pytest.approx(0.2, abs=0.001)
@@ -74,20 +82,20 @@ def test_latency_counts_from_a_clips_last_sample():
         (lambda m: [*m[:5], m[5][:-2], *m[6:]], "whole JPEG"),
     ],
 )
-def test_damage_is_named(version, damage, words):
+def test_damage_is_named(version: int, damage: Damage, words: str) -> None:
     samples = rng.uniform(0.1, 1, 16000).astype(np.float32)
     messages = damage(stream(samples, 24, 12, version, mark=True))
     report = run(samples, messages, 24, 12, version)
     assert any(words in problem for problem in report.problems), report.problems
 
 
-def test_without_marks_version_1_says_that_order_was_not_seen():
+def test_without_marks_version_1_says_that_order_was_not_seen() -> None:
     samples = rng.uniform(-1, 1, 8000).astype(np.float32)
     assert "count and" in run(samples, stream(samples, 24, 12, 1), 24, 12, 1).order_by
     assert "comment" in run(samples, stream(samples, 24, 12, 1, mark=True), 24, 12, 1).order_by
 
 
-def test_version_1_sees_whole_clips_out_of_order_by_their_sound():
+def test_version_1_sees_whole_clips_out_of_order_by_their_sound() -> None:
     samples = rng.uniform(0.1, 1, 24000).astype(np.float32)
     messages = stream(samples, 24, 12, 1)
     moved = [*messages[:5], *messages[6:14], messages[5], *messages[14:]]  # a picture into the next clip
@@ -96,7 +104,7 @@ def test_version_1_sees_whole_clips_out_of_order_by_their_sound():
     assert any("differs" in p for p in run(samples, swapped, 24, 12, 1).problems)
 
 
-def test_a_late_clip_counts_its_late_frames():
+def test_a_late_clip_counts_its_late_frames() -> None:
     check = StreamCheck(2, 24, 12)
     samples = np.ones(16000, np.float32)
     check.sent(16000, 1.0)

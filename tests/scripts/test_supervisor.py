@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -62,8 +62,12 @@ class Run:
         return path.read_text()
 
 
+#: Starts a supervisor over stages, given as name → Python code.
+Start = Callable[[dict[str, str]], Run]
+
+
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[object]:
+def start(tmp_path: Path) -> Iterator[Start]:
     runs: list[Run] = []
 
     def make(stages: dict[str, str]) -> Run:
@@ -77,7 +81,7 @@ def start(tmp_path: Path) -> Iterator[object]:
         run.process.communicate(timeout=10)
 
 
-def test_output_goes_to_the_log_and_warnings_to_the_console(start) -> None:
+def test_output_goes_to_the_log_and_warnings_to_the_console(start: Start) -> None:
     code = (
         f"print('INFO quiet', flush=True); print('12:00:00.001 WARNING worker.0 a: hot', flush=True)\n{LOOP}"
     )
@@ -93,7 +97,7 @@ def test_output_goes_to_the_log_and_warnings_to_the_console(start) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_everything_within_five_seconds(start, number) -> None:
+def test_a_signal_stops_everything_within_five_seconds(start: Start, number: signal.Signals) -> None:
     run = start({"polite": LOOP, "stubborn": STUBBORN})
     run.wait_ready()
     assert wait_for(lambda: "[stubborn] up" in run.log(), 3)
@@ -106,7 +110,7 @@ def test_a_signal_stops_everything_within_five_seconds(start, number) -> None:
     assert not (run.folder / "run").exists()
 
 
-def test_a_killed_supervisor_leaves_no_stage(start) -> None:
+def test_a_killed_supervisor_leaves_no_stage(start: Start) -> None:
     run = start({"a": LOOP, "stubborn": STUBBORN})
     run.wait_ready()
     assert wait_for(lambda: len(run.pids()) == 2, 10)
@@ -114,7 +118,7 @@ def test_a_killed_supervisor_leaves_no_stage(start) -> None:
     assert wait_for(lambda: run.pids() == [], 3)
 
 
-def test_a_crashed_stage_comes_back(start) -> None:
+def test_a_crashed_stage_comes_back(start: Start) -> None:
     run = start({"worker": LOOP, "other": LOOP})
     run.wait_ready()
     assert wait_for(lambda: len(run.pids()) == 2, 10)
@@ -125,7 +129,7 @@ def test_a_crashed_stage_comes_back(start) -> None:
     assert run.process.poll() is None
 
 
-def test_three_quick_failures_end_the_run_and_say_why(start) -> None:
+def test_three_quick_failures_end_the_run_and_say_why(start: Start) -> None:
     run = start({"gateway": LOOP, "gpu_worker": CRASH})
     _, console = run.process.communicate(timeout=15)
     assert run.process.returncode == 1
@@ -136,7 +140,7 @@ def test_three_quick_failures_end_the_run_and_say_why(start) -> None:
     assert not (run.folder / "run").exists()
 
 
-def test_a_stage_that_cannot_work_is_not_tried_again(start) -> None:
+def test_a_stage_that_cannot_work_is_not_tried_again(start: Start) -> None:
     run = start({"gpu_worker": "import sys; print('config: no key vae'); sys.exit(2)"})
     _, console = run.process.communicate(timeout=10)
     assert run.process.returncode == 1
@@ -145,7 +149,7 @@ def test_a_stage_that_cannot_work_is_not_tried_again(start) -> None:
     assert "starting it again" not in console
 
 
-def test_what_an_ended_stage_left_in_its_group_ends_too(start) -> None:
+def test_what_an_ended_stage_left_in_its_group_ends_too(start: Start) -> None:
     code = f"""
 import subprocess, sys
 subprocess.Popen([sys.executable, "-c", {LOOP!r}, sys.argv[1]])
@@ -159,7 +163,7 @@ print("forked", flush=True)
     assert wait_for(lambda: len(run.pids()) == 2 and not first & set(run.pids()), 10)
 
 
-def test_a_flood_of_output_without_newlines_is_cut_and_blocks_nobody(start) -> None:
+def test_a_flood_of_output_without_newlines_is_cut_and_blocks_nobody(start: Start) -> None:
     flood = f"import sys; sys.stdout.write('x' * 3_000_000); sys.stdout.flush()\n{LOOP}"
     run = start({"flood": flood, "worker": f"print('here', flush=True)\n{LOOP}"})
     run.wait_ready()
