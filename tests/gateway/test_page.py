@@ -111,6 +111,19 @@ async def test_a_file_is_spoken_to_its_end_by_keyboard(gateway: Running, speech:
         assert len(said) > 40000 and 0.05 < np.abs(said).max() < 1.0
 
 
+async def test_each_session_is_told_that_frames_are_left_out(gateway: Running, speech: Path) -> None:
+    gateway.does.failing_clips = {1}
+    notice = "document.querySelector('#notice').textContent"
+    async with opened(gateway, speech) as page:
+        for _ in range(2):
+            await page.until(f"{notice} === ''")
+            await page.click("#start")
+            await page.until(f"{notice}.startsWith('The machine is behind')")
+            await page.click("#start")
+            await page.until("window.echomimic.state === 'idle'")
+        assert page.problems == []
+
+
 async def test_faults_are_told_and_a_lost_connection_comes_back(speech: Path, tmp_path: Path) -> None:
     with running(max_sessions=1) as run:
         async with opened(run, speech) as page:
