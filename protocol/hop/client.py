@@ -13,7 +13,7 @@ import zmq
 from protocol.hop import sockets
 from protocol.hop.sockets import DRAIN, Context
 from protocol.wire.codec import decode, encode
-from protocol.wire.limits import MAX_BUFFER_BYTES, MAX_PARTS, ProtocolError
+from protocol.wire.limits import MAX_BUFFER_BYTES, MAX_HELD_JOBS, MAX_PARTS, ProtocolError
 from protocol.wire.messages import (
     Ack,
     Bye,
@@ -138,8 +138,9 @@ class HopClient:
             if not upstream.announced:
                 upstream.announced = sockets.send(upstream.socket, encode(self._ready))
             if upstream.announced:
+                # acknowledgements go first, or the server misses these jobs in the heartbeat
                 self._send_acks(upstream)
-                sockets.send(upstream.socket, encode(Heartbeat(tuple(sorted(upstream.held)[:256]))))
+                sockets.send(upstream.socket, encode(Heartbeat(tuple(sorted(upstream.held)[:MAX_HELD_JOBS]))))
 
     @property
     def held(self) -> int:
@@ -184,7 +185,7 @@ class HopClient:
         elif isinstance(message, Close):
             self._inbox.append(Job(message, JobOrigin(index, upstream.life, 0), self._clock()))
         elif isinstance(message, (Pcm, Clip, Latents)) and number:
-            if number not in upstream.held:
+            if number not in upstream.held:  # the same number again asks for nothing new
                 upstream.held.add(number)
                 self._inbox.append(Job(message, JobOrigin(index, upstream.life, number), self._clock()))
         elif not isinstance(message, Heartbeat):
@@ -196,7 +197,7 @@ class HopClient:
             index,
             len(upstream.held),
         )
-        upstream.life += 1
+        upstream.life += 1  # so that `ack` knows the jobs of before
         upstream.held.clear()
         upstream.unsent.clear()
         self._inbox = deque(job for job in self._inbox if job.origin.upstream != index)

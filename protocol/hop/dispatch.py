@@ -84,7 +84,7 @@ class Dispatcher(Generic[P]):
 
     # ------------------------------------------------------------------ workers
 
-    def join(self, key: bytes, stage: str, name: str, credit: int, now: float) -> bool:
+    def add_worker(self, key: bytes, stage: str, name: str, credit: int, now: float) -> bool:
         """A worker offers itself. Returns True if it was unknown. A known one renews its credit."""
         peer = self._peers.get(key)
         if peer is None:
@@ -93,7 +93,7 @@ class Dispatcher(Generic[P]):
         peer.credit, peer.last_seen = credit, now
         return False
 
-    def seen(self, key: bytes, now: float) -> bool:
+    def note_alive(self, key: bytes, now: float) -> bool:
         """The worker gave a sign of life. Returns False if it is unknown."""
         peer = self._peers.get(key)
         if peer is None:
@@ -101,7 +101,7 @@ class Dispatcher(Generic[P]):
         peer.last_seen = max(peer.last_seen, now)
         return True
 
-    def holds(self, key: bytes, jobs: tuple[int, ...], now: float) -> bool:
+    def check_held(self, key: bytes, jobs: tuple[int, ...], now: float) -> bool:
         """The worker says which jobs it holds.
 
         A job that is missing was lost with a connection, or its acknowledgement was. A job that was sent
@@ -115,24 +115,26 @@ class Dispatcher(Generic[P]):
             job for job, since in peer.held_since.items() if now - since > self.dead_after and job not in jobs
         ]
         for job in missing:
-            if peer.held[job] is None:
+            if peer.held[job] is None:  # cancelled, so nobody misses it and its credit is free again
                 del peer.held[job], peer.held_since[job]
         return not any(job in peer.held for job in missing)
 
-    def leave(self, key: bytes) -> int:
+    def remove_worker(self, key: bytes) -> int:
         """Forget a worker. Its jobs go back to the front of the queues. Returns how many there were."""
         peer = self._peers.pop(key, None)
         if peer is None:
             return 0
+        # its sessions find a new worker, which starts their state anew
         for session in [s for s, home in self._homes.items() if home == key]:
             del self._homes[session]
         back = [job for job in peer.held.values() if job is not None]
+        # a session's jobs have to be in the order in which they were added, whoever had them
         for session in {job.session for job in back}:
             jobs = [*self._queues.get(session, ()), *(job for job in back if job.session == session)]
             self._queues[session] = deque(sorted(jobs, key=lambda job: job.number))
         return len(back)
 
-    def silent(self, now: float, longer_than: float) -> list[Peer[P]]:
+    def silent_workers(self, now: float, longer_than: float) -> list[Peer[P]]:
         """The workers that have given no sign of life for `longer_than` seconds."""
         return [peer for peer in self._peers.values() if now - peer.last_seen > longer_than]
 
@@ -141,7 +143,7 @@ class Dispatcher(Generic[P]):
         for peer in self._peers.values():
             peer.last_seen = now
 
-    def peer(self, key: bytes) -> Peer[P] | None:
+    def find_worker(self, key: bytes) -> Peer[P] | None:
         return self._peers.get(key)
 
     @property
@@ -173,8 +175,9 @@ class Dispatcher(Generic[P]):
         for peer in self._peers.values():
             for number, job in peer.held.items():
                 if job is not None and job.session == session and job.epoch <= epoch:
-                    peer.held[number] = None
+                    peer.held[number] = None  # the worker still has it, so it goes on using credit
                     cancelled += 1
+        # the session may move to another worker once nothing of it is left at this one
         if not kept and not any(job is not None and job.session == session for job in self._held()):
             self._homes.pop(session, None)
         return cancelled

@@ -162,6 +162,7 @@ class ResultClient:
         """Send the messages that wait, as `confirmed` does too."""
         while self._unsent and sockets.send(self.socket, self._unsent[0]):
             self._unsent.popleft()
+        # results go first: clips depend on them, and a newer status follows soon
         if self._status is not None and not self._unsent and sockets.send(self.socket, self._status):
             self._status = None
 
@@ -169,6 +170,7 @@ class ResultClient:
         now = self._clock()
         for key, clip in self._clips.items():
             wait = min(RESEND_LIMIT, self._resend_after * 2**clip.resent)
+            # a clip that is still being encoded waits for its last frame
             if len(clip.frames) == clip.count and now - clip.last_sent > wait:
                 logger.warning("clip %s is not confirmed after %.1f s and sent again", key, wait)
                 self._unsent.extend(clip.frames[index] for index in sorted(clip.frames))

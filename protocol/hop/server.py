@@ -122,6 +122,7 @@ class HopServer:
         Returns:
             The messages that the session's bound pushed out. The caller reports them as Failed.
         """
+        # copied, since a job may be sent again long after the caller has written to its arrays
         encoded = _EncodedWork(msg, [bytes(part) for part in encode(msg)])
         pushed_out = self._jobs.add_job(msg.session, msg.epoch, encoded, self._clock())
         self._counts["dropped"] += len(pushed_out)
@@ -152,11 +153,11 @@ class HopServer:
         if now - self._last_tick > self._jobs.dead_after / 2:
             self._jobs.forgive_silence(now)  # this side was away and read nothing, so silence proves nothing
         self._last_tick = now
-        for peer in self._jobs.silent(now, self._jobs.dead_after):
+        for peer in self._jobs.silent_workers(now, self._jobs.dead_after):
             self._give_up(peer.key, f"silent for {now - peer.last_seen:.1f} s")
         if now - self._last_probe >= PROBE_AFTER:
             self._last_probe = now
-            for peer in self._jobs.silent(now, PROBE_AFTER):
+            for peer in self._jobs.silent_workers(now, PROBE_AFTER):
                 # sending fails at once when the worker was killed, long before `dead_after`
                 if not self._send(peer.key, 0, list(encode(Heartbeat()))):
                     self._give_up(peer.key, "its connection is gone")
@@ -203,29 +204,29 @@ class HopServer:
         if isinstance(message, Ready):
             self._welcome(key, message, now)
         elif isinstance(message, Bye):
-            if self._jobs.peer(key) is not None:
+            if self._jobs.find_worker(key) is not None:
                 self._give_up(key, "it left")
         elif not isinstance(message, (Ack, Heartbeat)):
             self._ignore(key, f"a worker does not send {type(message).__name__}")
-        elif not self._jobs.seen(key, now):
+        elif not self._jobs.note_alive(key, now):  # of an earlier server, or given up by this one
             self._greet(key, now)
         elif isinstance(message, Ack):
             self._finish(key, message.job, now)
-        elif not self._jobs.holds(key, message.jobs, now):
+        elif not self._jobs.check_held(key, message.jobs, now):
             self._give_up(key, "a job was lost on the way")
             self._greet(key, now)
 
     def _welcome(self, key: bytes, ready: Ready, now: float) -> None:
-        if self._jobs.peer(key) is None and self.workers >= MAX_PEERS:
+        if self._jobs.find_worker(key) is None and self.workers >= MAX_PEERS:
             self._ignore(key, f"more than {MAX_PEERS} workers")
             return
         self._greeted.pop(key, None)
-        if self._jobs.join(key, ready.stage, ready.worker, ready.credit, now):
+        if self._jobs.add_worker(key, ready.stage, ready.worker, ready.credit, now):
             logger.info("%s: %s %s joined", self._name, ready.stage, ready.worker)
             self._events.append(WorkerJoined(ready.worker, ready.stage))
 
     def _finish(self, key: bytes, number: int, now: float) -> None:
-        peer = self._jobs.peer(key)
+        peer = self._jobs.find_worker(key)
         job = self._jobs.ack(key, number)
         if peer is None or job is None:
             return
@@ -237,16 +238,16 @@ class HopServer:
         """Ask an unknown sender for READY, not more often than it can answer."""
         if now - self._greeted.get(key, -1.0) < GREET_EVERY:
             return
-        if len(self._greeted) >= MAX_STRANGERS:
+        if len(self._greeted) >= MAX_STRANGERS:  # a flood of identities must not fill the memory
             self._greeted.clear()
         self._greeted[key] = now
         self._send(key, 0, list(encode(Hello(self._server_number))))
 
     def _give_up(self, key: bytes, why: str) -> None:
-        peer = self._jobs.peer(key)
+        peer = self._jobs.find_worker(key)
         if peer is None:
             return
-        back = self._jobs.leave(key)
+        back = self._jobs.remove_worker(key)
         self._counts["redispatched"] += back
         self._counts["lost_workers"] += 1
         logger.warning(
@@ -261,7 +262,7 @@ class HopServer:
                 self._give_up(peer.key, "its connection is gone")
                 continue
             self._counts["sent"] += 1
-            if job.times_sent == 1:
+            if job.times_sent == 1:  # later on it would count a lost worker's time as a wait
                 self._queued_s.add(job.sent_at - job.queued_at)
 
     def _send(self, key: bytes, number: int, parts: list[bytes | memoryview]) -> bool:

@@ -74,7 +74,7 @@ class Compute:
     def _run(self) -> None:
         while (item := self._tasks.get()) is not None:
             key, task, args = item
-            self._began = self._clock()
+            self._began = self._clock()  # read by `busy_for` in the loop's thread
             try:
                 value = task(*args)
                 if inspect.isgenerator(value):

@@ -143,6 +143,7 @@ class Stage:
     def _open(self) -> None:
         settings = self.settings
         self._context = ctx = zmq.Context()
+        # a byte in this pair ends the poll: from the compute thread, or from the interpreter on a signal
         self._woken, self._waker = socket.socketpair()
         self._woken.setblocking(False)
         self._waker.setblocking(False)
@@ -241,6 +242,7 @@ class Stage:
         )
 
     def _run_once(self, worker: Worker) -> None:
+        # outputs and confirmations first: they free credit for new jobs
         for output in self.compute.take():
             if output.key is _WARM_UP:
                 self._finish_warm_up(output)
@@ -295,6 +297,7 @@ class Stage:
         state = (self.warm, worker.info())
         if state == self._status and now - self._status_at < STATUS_EVERY:
             return
+        # a copy, since the worker may go on changing its own map
         self._status, self._status_at = (state[0], dict(state[1])), now
         self.metrics.gauge("held_jobs", self.jobs.held)
         self.metrics.gauge("resident_bytes", resident_bytes())

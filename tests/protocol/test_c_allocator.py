@@ -35,5 +35,5 @@ def test_another_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_name: None) -> None:
         raise OSError("no such library")
 
-    monkeypatch.setattr(c_allocator.ctypes, "CDLL", refuse)
+    monkeypatch.setattr("ctypes.CDLL", refuse)
     assert c_allocator.keep_freed_memory() is False

@@ -155,7 +155,7 @@ def test_module_on_meta_comes_to_the_cpu(state: dict[str, Tensor]) -> None:
     assert net.first.weight.dtype == torch.bfloat16
     assert net.first.weight.requires_grad
     assert net.first.weight.data_ptr() != state["first.weight"].data_ptr()
-    assert torch.equal(net.table, torch.arange(3.0))
+    assert torch.equal(net.get_buffer("table"), torch.arange(3.0))
     assert torch.equal(net.first.bias, state["first.bias"].bfloat16())
 
 
@@ -165,7 +165,7 @@ def test_part_of_a_module(state: dict[str, Tensor]) -> None:
     part = {key: value for key, value in state.items() if key.startswith("second")}
     load_into(net, part, file="w.pth", only=lambda key: key.startswith("second"))
     assert torch.equal(net.first.weight, before)
-    assert torch.equal(net.second[0].weight, state["second.0.weight"])
+    assert torch.equal(net.get_parameter("second.0.weight"), state["second.0.weight"])
 
 
 def test_old_names_of_vae_attention() -> None:

@@ -31,21 +31,21 @@ class DispatcherMachine(RuleBasedStateMachine):
         self.next_worker = 0
 
     @rule(target=workers, credit=st.integers(1, 3))
-    def join(self, credit: int) -> bytes:
+    def add_worker(self, credit: int) -> bytes:
         key = b"w%d" % self.next_worker
         self.next_worker += 1
-        assert self.jobs.join(key, "stage", key.decode(), credit, self.now)
-        assert not self.jobs.join(key, "stage", key.decode(), credit, self.now)
+        assert self.jobs.add_worker(key, "stage", key.decode(), credit, self.now)
+        assert not self.jobs.add_worker(key, "stage", key.decode(), credit, self.now)
         self.given[key] = {}
         return key
 
     @rule(worker=consumes(workers))
     def die(self, worker: bytes) -> None:
         lost = [p for p in self.given.pop(worker).values() if p in self.waiting]
-        assert self.jobs.leave(worker) == len(lost)
+        assert self.jobs.remove_worker(worker) == len(lost)
         self.times_returned.update(lost)
-        assert not self.jobs.seen(worker, self.now)
-        assert self.jobs.leave(worker) == 0
+        assert not self.jobs.note_alive(worker, self.now)
+        assert self.jobs.remove_worker(worker) == 0
 
     @rule(session=st.sampled_from(SESSIONS), n=st.integers(1, 5))
     def add_jobs(self, session: str, n: int) -> None:
@@ -100,7 +100,7 @@ class DispatcherMachine(RuleBasedStateMachine):
                 p < job.payload and owner == job.session and not self._in_hand(p)
                 for p, owner in self.waiting.items()
             )
-        spare = any(len(held) < self.jobs.peer(key).credit for key, held in self.given.items())  # type: ignore[union-attr]
+        spare = any(len(held) < self.jobs.find_worker(key).credit for key, held in self.given.items())  # type: ignore[union-attr]
         if spare and not self.sticky:
             assert self.jobs.pending == 0
 
@@ -111,8 +111,8 @@ class DispatcherMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
         for worker, held in self.given.items():
-            assert self.jobs.seen(worker, self.now)
-            assert self.jobs.holds(worker, tuple(held), self.now)
+            assert self.jobs.note_alive(worker, self.now)
+            assert self.jobs.check_held(worker, tuple(held), self.now)
 
     @invariant()
     def every_job_is_accounted_for(self) -> None:
@@ -123,7 +123,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     @invariant()
     def credit_is_kept(self) -> None:
         for key, held in self.given.items():
-            peer = self.jobs.peer(key)
+            peer = self.jobs.find_worker(key)
             assert peer is not None and len(peer.held) == len(held) <= peer.credit
 
     @invariant()
@@ -147,8 +147,8 @@ class DispatcherMachine(RuleBasedStateMachine):
         if not hasattr(self, "jobs"):
             return
         for key in list(self.given):
-            self.jobs.leave(key)
-        self.jobs.join(b"last", "stage", "last", 2, self.now)
+            self.jobs.remove_worker(key)
+        self.jobs.add_worker(b"last", "stage", "last", 2, self.now)
         got = []
         while (assigned := self.jobs.assign(self.now)) is not None:
             got.append(assigned[1].payload)
@@ -175,8 +175,8 @@ def drain(jobs: Dispatcher[str], now: float = 0.0) -> list[tuple[bytes, str]]:
 
 def test_any_hop_spreads_over_the_workers_with_most_credit() -> None:
     jobs = made()
-    jobs.join(b"a", "s", "a", 2, 0)
-    jobs.join(b"b", "s", "b", 2, 0)
+    jobs.add_worker(b"a", "s", "a", 2, 0)
+    jobs.add_worker(b"b", "s", "b", 2, 0)
     for i in range(5):
         jobs.add_job("x", 0, str(i), 0)
     assert sorted(drain(jobs)) == [(b"a", "0"), (b"a", "2"), (b"b", "1"), (b"b", "3")]
@@ -185,8 +185,8 @@ def test_any_hop_spreads_over_the_workers_with_most_credit() -> None:
 
 def test_sticky_sessions_spread_and_stay() -> None:
     jobs = made(sticky=True)
-    jobs.join(b"a", "s", "a", 8, 0)
-    jobs.join(b"b", "s", "b", 8, 0)
+    jobs.add_worker(b"a", "s", "a", 8, 0)
+    jobs.add_worker(b"b", "s", "b", 8, 0)
     for i in range(3):
         for session in ("x", "y", "z", "w"):
             jobs.add_job(session, 0, f"{session}{i}", 0)
@@ -199,19 +199,19 @@ def test_sticky_sessions_spread_and_stay() -> None:
 
 def test_a_dead_workers_session_moves_in_order() -> None:
     jobs = made(sticky=True)
-    jobs.join(b"a", "s", "a", 2, 0)
+    jobs.add_worker(b"a", "s", "a", 2, 0)
     for i in range(4):
         jobs.add_job("x", 0, str(i), 0)
     assert drain(jobs) == [(b"a", "0"), (b"a", "1")]
-    jobs.join(b"b", "s", "b", 8, 0)
+    jobs.add_worker(b"b", "s", "b", 8, 0)
     assert drain(jobs) == []
-    assert jobs.leave(b"a") == 2
+    assert jobs.remove_worker(b"a") == 2
     assert drain(jobs) == [(b"b", "0"), (b"b", "1"), (b"b", "2"), (b"b", "3")]
 
 
 def test_the_bound_pushes_out_the_oldest_waiting_job() -> None:
     jobs = made(max_pending_per_session=2)
-    jobs.join(b"a", "s", "a", 1, 0)
+    jobs.add_worker(b"a", "s", "a", 1, 0)
     assert jobs.add_job("x", 0, "0", 0) == []
     drain(jobs)
     assert [jobs.add_job("x", 0, str(i), 0) for i in range(1, 5)] == [[], [], ["1"], ["2"]]
@@ -221,39 +221,39 @@ def test_the_bound_pushes_out_the_oldest_waiting_job() -> None:
 
 def test_a_quiet_worker_gets_nothing_new_and_a_silent_one_is_named() -> None:
     jobs = made()
-    jobs.join(b"a", "s", "a", 2, 0)
+    jobs.add_worker(b"a", "s", "a", 2, 0)
     jobs.add_job("x", 0, "0", 0)
     assert jobs.assign(1.5) is None
-    assert jobs.silent(4.9, jobs.dead_after) == []
-    jobs.seen(b"a", 4.9)
+    assert jobs.silent_workers(4.9, jobs.dead_after) == []
+    jobs.note_alive(b"a", 4.9)
     assert jobs.assign(5.0) is not None
-    assert [peer.key for peer in jobs.silent(10.0, jobs.dead_after)] == [b"a"]
+    assert [peer.key for peer in jobs.silent_workers(10.0, jobs.dead_after)] == [b"a"]
     jobs.forgive_silence(10.0)
-    assert jobs.silent(10.0, jobs.dead_after) == []
+    assert jobs.silent_workers(10.0, jobs.dead_after) == []
 
 
 def test_a_job_that_its_worker_does_not_know_of_is_noticed() -> None:
     jobs = made()
-    jobs.join(b"a", "s", "a", 2, 0)
+    jobs.add_worker(b"a", "s", "a", 2, 0)
     jobs.add_job("x", 0, "0", 0)
     assigned = jobs.assign(0)
     assert assigned is not None
-    assert jobs.holds(b"a", (), 4.0)  # it may be on its way
-    assert jobs.holds(b"a", (assigned[1].number,), 6.0)
-    assert not jobs.holds(b"a", (), 6.0)
+    assert jobs.check_held(b"a", (), 4.0)  # it may be on its way
+    assert jobs.check_held(b"a", (assigned[1].number,), 6.0)
+    assert not jobs.check_held(b"a", (), 6.0)
 
 
 def test_a_cancelled_job_keeps_its_credit_until_its_worker_says_otherwise() -> None:
     jobs = made(sticky=True)
-    jobs.join(b"a", "s", "a", 1, 0)
+    jobs.add_worker(b"a", "s", "a", 1, 0)
     jobs.add_job("x", 0, "old", 0)
     assigned = jobs.assign(0)
     assert assigned is not None
     assert jobs.cancel("x", 0) == 1
     jobs.add_job("x", 1, "new", 0)
     assert jobs.assign(0) is None and jobs.in_flight == 0
-    assert jobs.holds(b"a", (), 6.0)  # it never arrived: the credit is free again
-    jobs.seen(b"a", 6.0)
+    assert jobs.check_held(b"a", (), 6.0)  # it never arrived: the credit is free again
+    jobs.note_alive(b"a", 6.0)
     assert drain(jobs, 6.0) == [(b"a", "new")]
 
 
@@ -262,13 +262,13 @@ def test_closing_an_epoch_leaves_the_next_one() -> None:
     jobs.add_job("x", 0, "old", 0)
     jobs.add_job("x", 1, "new", 0)
     assert jobs.cancel("x", 0) == 1
-    jobs.join(b"a", "s", "a", 2, 0)
+    jobs.add_worker(b"a", "s", "a", 2, 0)
     assert drain(jobs) == [(b"a", "new")]
 
 
 def test_homes_of_sessions_long_gone_are_forgotten() -> None:
     jobs = made(sticky=True)
-    jobs.join(b"a", "s", "a", 1, 0)
+    jobs.add_worker(b"a", "s", "a", 1, 0)
     for i in range(MAX_HOMES + 50):
         jobs.add_job(f"s{i}", 0, "x", 0)
         assigned = jobs.assign(0)

@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 SIDE = 64
 
 
-def write_model(folder: Path, class_name: str | None, vae_class: str) -> tuple[Path, AutoencoderKL]:
+def write_model(folder: Path, class_name: str | None, vae_class: str) -> tuple[Path, Any]:
     """An official layout with another class name in its VAE's config.json; the VAE as diffusers has it."""
     config = write_official_layout(folder, width=SIDE, height=SIDE, steps=1, vae_class=vae_class)
     vae_folder = folder / "pretrained_weights" / "sd-vae-ft-mse"
