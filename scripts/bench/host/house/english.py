@@ -1,4 +1,4 @@
-"""How long sentences of Markdown are, and two habits of docstrings: "what" and semicolons."""
+"""How long sentences of Markdown are, and two habits of docstrings: `what` and semicolons."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Habits:
 
     @property
     def what_per_1000(self) -> float:
-        """ "what" in 1,000 words."""
+        """How often `what` stands in 1,000 words."""
         return self.what * 1000 / self.words if self.words else 0.0
 
     @property
@@ -37,7 +37,7 @@ class Habits:
 
 
 def habits(docstrings: Iterable[str]) -> Habits:
-    """Count words, "what" and semicolons; code in back-ticks is left out."""
+    """Count words, `what` and semicolons; code in back-ticks is left out."""
     words = what = semicolons = 0
     for docstring in docstrings:
         text = CODE.sub("code", docstring)
