@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import pytest
@@ -10,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.metric_families import MetricFamilies
 from protocol.process.metrics import Metrics
+from protocol.process.settings import ROOT
 from protocol.wire.figures import CLIP_TIME_BOUNDS_MS, Histogram, Summary
 from tests.gateway.clients import client_v2, noise
 from tests.gateway.conftest import Running
@@ -74,7 +76,7 @@ async def test_every_family_has_the_type_that_its_name_tells(after_a_session: li
             assert samples <= {f"{family.name}_total"}
         elif family.type == "gauge":
             assert samples == {family.name} and not family.name.endswith(("_total", "_count", "_sum"))
-    assert by_name(after_a_session, "histogram").keys() >= HISTOGRAMS
+    assert by_name(after_a_session, "histogram").keys() == HISTOGRAMS
     counters = by_name(after_a_session, "counter")
     assert value(counters["echomimic_stage_clips"], "echomimic_stage_clips_total", stage="gpu_worker") >= 3
     gauges = by_name(after_a_session, "gauge")
@@ -112,6 +114,11 @@ async def test_histograms_count_clips_sessions_and_waiting(after_a_session: list
         assert count("echomimic_stage_clip_in_stage_seconds", stage=stage) >= 3
     for hop, stage in (("pcm", "gateway"), ("clips", "audio_worker"), ("latents", "gpu_worker")):
         assert count(f"echomimic_stage_{hop}_queued_seconds", stage=stage) >= 3
+
+
+def test_the_guide_names_every_histogram() -> None:
+    guide = (ROOT / "docs/guide/serving.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(echomimic_\w+)`", guide, re.MULTILINE)) == HISTOGRAMS
 
 
 def test_figures_that_workers_send_become_their_families() -> None:
