@@ -10,12 +10,6 @@ from protocol.process.settings import ROOT
 
 SHIPPED = ("protocol", "gateway", "audio_worker", "gpu_worker", "encoder_worker", "scripts", "demo")
 
-#: Names that two classes have today. A rename takes its line out; the set is to be empty.
-DOUBLED = {
-    "Level",  # gpu_worker.denoiser.model.blocks, gpu_worker.fast.weights
-    "Row",  # demo.factory.evaluate.table, demo.factory.evaluate.trial_late
-}
-
 
 def shipped_trees() -> Iterator[tuple[str, ast.Module]]:
     """Each Python file of what ships: its path from the root, and its syntax tree."""
@@ -41,7 +35,7 @@ def test_no_two_classes_share_a_name() -> None:
         for node in ast.walk(tree):
             if (name := _names_a_type(node)) is not None:
                 places[name.lstrip("_")].append(f"{file}:{node.lineno}")  # type: ignore[attr-defined]
-    doubled = {name: where for name, where in places.items() if len(where) > 1 and name not in DOUBLED}
+    doubled = {name: where for name, where in places.items() if len(where) > 1}
     assert doubled == {}
 
 

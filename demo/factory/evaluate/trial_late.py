@@ -25,7 +25,7 @@ from demo.factory.evaluate.scores import correlation, psnr, seam_figure
 
 
 @dataclass(frozen=True)
-class Row:
+class LateStartRow:
     """One late start's figures; PSNR in dB, seconds a clip as `StreamingPath` counts them."""
 
     late: int
@@ -38,7 +38,7 @@ class Row:
 
 def measure(
     bench: Bench, scenes: Sequence[Scene], late: int, zero: list[Picture] | None, *, truth: bool
-) -> tuple[Row, list[Picture]]:
+) -> tuple[LateStartRow, list[Picture]]:
     """Plays the scenes with this late start; `zero`: what they showed with none."""
     bench.path.seconds.clear()
     clips = bench.path.clips
@@ -49,7 +49,7 @@ def measure(
         for a, b in zip(shown, zero or shown, strict=True)
     ]
     scores = [bench.judged(*played) for played in zip(scenes, shown, strict=True)] if truth else []
-    row = Row(
+    row = LateStartRow(
         late,
         float(psnr(np.concatenate(errors).mean()[None])[0]) if zero else float("inf"),
         float(np.mean([psnr(s.error).mean() for s in scores])) if truth else float("nan"),

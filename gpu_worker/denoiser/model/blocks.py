@@ -11,7 +11,7 @@ from gpu_worker.denoiser.model.resnet import Downsample, ResnetBlock, Upsample
 from gpu_worker.denoiser.model.transformer import BlockConditions, SpatialTransformer
 
 
-class _Level(nn.Module):
+class _UNetLevel(nn.Module):
     """The layers of one level. `attentions` and `motion_modules` are there where the level has them.
 
     Args:
@@ -49,7 +49,7 @@ class _Level(nn.Module):
         return x
 
 
-class DownBlock(_Level):
+class DownBlock(_UNetLevel):
     """A level on the way down: x → (x, skips). The skips are all layers' outputs and the down-sampled one."""
 
     def __init__(self, config: UNetConfig, level: int) -> None:
@@ -74,7 +74,7 @@ class DownBlock(_Level):
         return x, skips
 
 
-class UpBlock(_Level):
+class UpBlock(_UNetLevel):
     """A level on the way up: (x, skips) → x. It takes its skips from the end of the list.
 
     `index` counts from the lowest resolution.
