@@ -27,7 +27,7 @@ from protocol.process.stage import Stage, Worker
 from protocol.wire.clock import first_frame_from, pts_of_frame
 from protocol.wire.messages import Array16, ClipKey, Frame, InfoValue, Latents, clip_key
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 STAGE = "encoder_worker"
 FIGURES_EVERY = 0.5
@@ -70,7 +70,7 @@ class EncoderWorker(Worker):
         decoder = ClipDecoder(vae, device, settings.dtype, chunk, fast)
         seconds = decoder.warm_up(height // vae.factor, width // vae.factor) / decoder.chunk
         self._facts |= {"vae": vae.kind, "device": str(device), "plan": decoder.describe()}
-        log.info(
+        logger.info(
             "%s on %s in %s, %d frames at once: %.1f ms a frame",
             vae.kind, device, decoder.describe(), decoder.chunk, seconds * 1e3,
         )  # fmt: skip
@@ -111,10 +111,10 @@ class EncoderWorker(Worker):
 
     def _fail(self, msg: Latents, error: Exception) -> None:
         if isinstance(error, DecodeError):
-            log.error("clip %d of session %s cannot be decoded: %s", msg.seq, msg.session, error)
+            logger.error("clip %d of session %s cannot be decoded: %s", msg.seq, msg.session, error)
             reason, fatal = str(error), error.fatal
         else:
-            log.error("clip %d of session %s failed", msg.seq, msg.session, exc_info=error)
+            logger.error("clip %d of session %s failed", msg.seq, msg.session, exc_info=error)
             reason, fatal = f"decoding failed: {type(error).__name__}: {error}", False
         self._stage.metrics.count("clips_failed_total")
         self._stage.results.forget(*clip_key(msg))

@@ -27,7 +27,8 @@ class ResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.conv2(F.relu(self.conv1(F.relu(x))))
+        added: torch.Tensor = self.conv2(F.relu(self.conv1(F.relu(x))))
+        return x + added
 
 
 class Grow(nn.Module):

@@ -155,7 +155,7 @@ class TorchOps:
 
     def merge(self, kv: Tensor, height: int, width: int) -> Tensor:
         """Keys and values side by side (N, positions, 2·columns), 2×2 merged: keys averaged, values added."""
-        four = kv.unflatten(1, (height // 2, 2, width // 2, 2)).sum((2, 4))
+        four: Tensor = kv.unflatten(1, (height // 2, 2, width // 2, 2)).sum((2, 4))
         four[..., : kv.shape[2] // 2] *= 0.25
         return four.flatten(1, 2)
 

@@ -129,7 +129,8 @@ def _apply_affine(
 
 def _share(positions: int) -> int:
     """Positions that one program sums: enough programs for a GPU at 12 frames, whatever the channels."""
-    return max(64, min(512, triton.next_power_of_2(triton.cdiv(positions, 18))))
+    wanted: int = triton.next_power_of_2(triton.cdiv(positions, 18))
+    return max(64, min(512, wanted))
 
 
 def channel_sums(x: Tensor, *, shift: Tensor | None = None) -> Tensor:

@@ -31,6 +31,7 @@ from encoder_worker.jpeg import JpegEncoder
 from encoder_worker.jpeg_pool import JpegPool, threads_for
 from encoder_worker.vae.decoders import Decoder, KLDecoder, TinyDecoder
 from encoder_worker.vae.doubling import fold_doubling
+from protocol.model.hardware.c_allocator import keep_freed_memory
 from scripts.bench.common.tools import machine
 from scripts.random_model import FULL_VAE, TAESD, VAE
 
@@ -252,6 +253,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="    %(message)s")
     logging.getLogger("encoder_worker.decode").setLevel(logging.INFO)
     print(f"{machine()}; {time.strftime('%Y-%m-%d')}", flush=True)
+    keep_freed_memory()  # as the encoder worker
     torch.backends.cudnn.allow_tf32 = False
     if args.quick:
         args.rounds = 2

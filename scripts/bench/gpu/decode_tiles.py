@@ -121,7 +121,8 @@ def milliseconds(run: Callable[[], object], rounds: int = 9) -> float:
         run()
         end.record()
     torch.cuda.synchronize()
-    return sorted(begin.elapsed_time(end) for begin, end in pairs)[rounds // 2]
+    times: list[float] = sorted(begin.elapsed_time(end) for begin, end in pairs)
+    return times[rounds // 2]
 
 
 def compiled(every: Sequence[ConvCase], device: torch.device) -> dict[ConvCase, str]:

@@ -49,7 +49,8 @@ def attention_call(
             for mine, other in ((k, rk), (v, rv))
         )
         weights = torch.softmax(a @ keys.transpose(2, 3) * 0.6931471805599453, -1)
-        return (weights @ values).transpose(1, 2).flatten(2)
+        mixed: Tensor = (weights @ values).transpose(1, 2)
+        return mixed.flatten(2)
 
     return call, wanted
 

@@ -41,7 +41,7 @@ def milliseconds(call: Callable[[], object], repeat: int = 7) -> float:
         for _ in range(count):
             call()
     graph.replay()
-    times = []
+    times: list[float] = []
     for _ in range(repeat):
         begin.record()
         graph.replay()

@@ -167,7 +167,7 @@ def _measure(
 
 
 def _error(made: Tensor, wanted: Tensor) -> float:
-    return ((made - wanted).norm() / wanted.norm()).item()
+    return float((made - wanted).norm() / wanted.norm())
 
 
 def _seconds(sample: Callable[[], Tensor], cuda: bool) -> float:
