@@ -68,9 +68,9 @@ class ClipDecoder:
     Args:
         decoder: from `vae.load_decoder`.
         device: where it runs.
-        dtype: "float32", "bfloat16", "float16" or "auto": float16 on CUDA; on a CPU what is fastest there.
+        dtype: "float32", "bfloat16", "float16" or "auto": float16 on CUDA; on a CPU the fastest there.
         chunk: frames decoded at once.
-        fast: what `warm_up` builds for its size where the GPU can: "exact", "eight_bit" or "" for nothing.
+        fast: the decoder that `warm_up` builds for its size on a GPU: "exact", "eight_bit", or "" for none.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class ClipDecoder:
     def _begin(
         self, fast: FixedSizeDecoder, latents: npt.NDArray[np.float16]
     ) -> tuple[torch.cuda.Event, torch.Tensor, torch.Tensor, int]:
-        """Starts a chunk; what says that it is done, its pixels and its error count in pinned memory."""
+        """Starts a chunk → the event of its end, pixels and error count in pinned memory, its frames."""
         count = len(latents)
         scaled = torch.zeros(fast.latents.shape, pin_memory=True)
         scaled[:count] = torch.from_numpy(np.array(latents)).float() / self._scaling + self._shift
@@ -227,7 +227,7 @@ class ClipDecoder:
         noise = torch.randn(1, self.channels, TUNING_SIDE, TUNING_SIDE)
         times: dict[DecoderPlan, float] = {}
         for turn in range(1 + TUNING_ROUNDS):
-            # in turns, so that what else the machine does at start-up slows each of them alike
+            # in turns, so that other work at start-up slows each of them alike
             for plan, module in modules.items():
                 start = time.perf_counter()
                 self._run(module, plan, noise)

@@ -49,7 +49,9 @@ class EncoderWorker(Worker):
         self._pool = JpegPool(self._jpeg, threads_for(os.cpu_count() or 1, gpu=False))
         self._decoder: ClipDecoder | None = None
         self._figures_at = float("-inf")
-        self._plain: tuple[bytes, int, int] | None = None  # what --passthrough sends, its height and width
+        self._plain: tuple[bytes, int, int] | None = (
+            None  # the picture that --passthrough sends, height, width
+        )
 
     def warm_up(self) -> None:
         settings = self._settings

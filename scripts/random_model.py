@@ -3,7 +3,7 @@
     python -m scripts.random_model FOLDER --model full --width 512 --height 512
 
 The full size has the official shapes (denoiser 1,303 M parameters, half precision, 4.5 GB), so speed and
-memory are those of the official weights; what it draws is noise.
+memory are those of the official weights. Its pictures are noise.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ TAESD: dict[str, Any] = {
     "scaling_factor": 1.0,
     "upsampling_scaling_factor": 2,
 }
-# The official shapes: what each model's configuration has instead.
+# The official shapes: the keys in which each full-size configuration differs.
 FULL_UNET = {"block_out_channels": [320, 640, 1280, 1280], "layers_per_block": 2}
 FULL_VAE = {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2}
 WEIGHTS = {
@@ -179,8 +179,8 @@ def _state(module: nn.Module) -> dict[str, Tensor]:
 def _drawn(build: Callable[[], nn.Module], device: torch.device) -> dict[str, Tensor]:
     """Half-precision weights with the variance of torch's own initialisation, drawn at once on `device`.
 
-    Initialising two billion parameters the usual way takes minutes. What a module computes for itself
-    (position encodings) is left out.
+    Initialising two billion parameters the usual way takes minutes. Values that a module computes
+    for itself (position encodings) are left out.
     """
     with torch.device("meta"):
         module = build()

@@ -25,7 +25,7 @@ class FixedSizeDecoder(ABC):
     pixels: Tensor
     """(count, H, W, 3) uint8 RGB."""
     bad: Tensor
-    """int32 (1,): above 0 if what was decoded is not finite."""
+    """int32 (1,): above 0 if a decoded value is not finite."""
 
     def __init__(
         self, decoder: Decoder, device: torch.device, dtype: torch.dtype, count: int, h: int, w: int
@@ -41,7 +41,7 @@ class FixedSizeDecoder(ABC):
         return dtype_name(self.dtype) + (" in kernels" if self._graph is None else " in a CUDA graph")
 
     def run(self) -> None:
-        """Decodes what is in `latents`, on the device's current stream, the device being the current one."""
+        """Decodes `latents` on the device's current stream. The device must be the current one."""
         if self._graph is not None:
             self._graph.replay()
             return

@@ -3,7 +3,7 @@
 A picture's features lie as rows of channels, every line of w followed by a zero and every frame by a line of
 zeros: row y·(w+1) + x of a frame holds position (y, x). A 3×3 convolution is then nine matrix products of the
 same matrix, its rows shifted by dy·(w+1) + dx, which the chip's tensor copy engine fetches whole (and which
-gives zeros before the first row and after the last); no gather is needed, and what is computed for the border
+gives zeros before the first row and after the last); no gather is needed, and results for the border
 (0.4 % at 512²) is stored as zeros again. Every frame has its own tiles, the last of which stores no further
 than the frame goes; a tile of border alone multiplies nothing.
 """

@@ -1,4 +1,4 @@
-"""Features as rows of channels with zeros between them, and weights as matrices: what `kernels` work on."""
+"""Features as rows of channels with zeros between them, and weights as matrices, as `kernels` take them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ their digits."""
 class Plane:
     """`count` frames of h × w positions as rows: each line has one zero after it, each frame a line of zeros.
 
-    What lies beside a position at a line's beginning is the zero that ends the line before, so one column and
+    Left of a line's first position lies the zero that ends the line before, so one column and
     one line are border for both their neighbours. A frame has few rows beyond the picture's: with a border of
     its own and frames padded to whole tiles, four frames of 64² made 288 tiles of 128 × 256 for 512 columns.
     So they make 264, two for each of an H200's multiprocessors, and 8 of border alone.

@@ -1,7 +1,7 @@
 """Which tile a convolution of the fast decoder is cut into: the fastest of a few, timed at warm-up.
 
 The candidates are those that were fastest somewhere on an H200 (`python -m scripts.bench.gpu.decode_tiles`
-times them all). What a GPU cannot hold (shared memory, registers) fails to launch and is passed over.
+times them all). A tile that a GPU cannot hold (shared memory, registers) fails to launch and is passed over.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ConvTile:
     warps: int
 
     def within(self, inputs: int, outputs: int) -> ConvTile:
-        """The same, narrowed to what divides a convolution's widths (small models)."""
+        """The same, narrowed until it divides a convolution's widths (small models)."""
         return replace(
             self, columns=largest_power(outputs, self.columns), depth=largest_power(inputs, self.depth)
         )
@@ -68,7 +68,7 @@ def fastest(tiles: Iterable[ConvTile], run: Callable[[ConvTile], object], device
     for tile in tiles:
         try:
             seconds = _seconds(lambda tile=tile: run(tile), device)  # type: ignore[misc]
-        except Exception as failed:  # out of resources, or what a compiler could not do
+        except Exception as failed:  # out of resources, or a compiler's failure
             error = failed
             logger.debug("tile %s is passed over: %s", tile, failed)
             continue

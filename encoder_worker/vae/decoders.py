@@ -26,7 +26,7 @@ class Decoder(nn.Module):
     factor: int
     """Picture side over latent side."""
     scaling: float
-    """What the encoder multiplied by; latents are divided by it first."""
+    """The encoder's factor; latents are divided by it first."""
     shift: float
     """Added after the division."""
 

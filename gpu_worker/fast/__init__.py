@@ -1,6 +1,6 @@
 """The denoiser made fast: the same numbers from the same weights in fewer passes over memory.
 
-`FastDenoiser` serves clips; `docs/guide/gpu.md` says what each measure brings.
+`FastDenoiser` serves clips; `docs/guide/gpu.md` says how much each measure gains.
 """
 
 from gpu_worker.fast.clip import FastDenoiser, FastUnavailable

@@ -10,7 +10,7 @@ All changes are exact in real numbers:
   since nothing but an addition lies between them;
 - branches are added to the residual stream in place, by the matrix product itself, and their biases wait:
   each norm adds those that its input still lacks (`shift`), and a transformer's last projection carries
-  them through. What a transformer adds to the image is added before it begins, by the resnet that ends
+  them through. A transformer's own biases are added to the image before it begins, by the resnet that ends
   just before, and its norm takes it off again (`correction`).
 """
 
@@ -223,7 +223,7 @@ class _Builder:
         return Linear(torch.cat([proj_out.weight, through.to(self.dtype)], 1))
 
     def last(self, weight: Tensor, bias: Tensor, pending: Tensor) -> tuple[Linear, Tensor]:
-        """The projection back to the image, and what its input's missing biases and its own come to."""
+        """The projection back to the image, and the sum of its input's missing biases and its own."""
         return Linear(weight), (weight.float() @ pending + bias.float()).to(self.dtype)
 
     def heads_of(self, attention: Attention) -> Heads:

@@ -27,7 +27,7 @@ KeysValues = tuple[Tensor, Tensor]
 
 @dataclass(slots=True, eq=False)
 class StepInputs:
-    """What all steps of a clip share.
+    """The inputs that all steps of a clip share.
 
     pose: (frames, positions, channels). audio: keys and values by slot, (frames, tokens, columns) each.
     reference: by slot, keys and values side by side, (1, tokens, 2 · columns), or, for the slots in `joined`,
@@ -77,7 +77,7 @@ def audio_keys_values(network: Network, tokens: Tensor) -> list[KeysValues]:
 class StepRunner:
     """Runs step `index` of a sampler: latents (frames, positions, channels) → prediction, the same shape.
 
-    Steps run in turn from the first: a tier may use what a step before has made.
+    Steps run in turn from the first: a tier may use results of a step before.
     """
 
     def __init__(self, network: Network, ops: TorchOps, positions: Positions, tier: Tier) -> None:
@@ -173,7 +173,7 @@ class StepRunner:
 
     def _stream(self, rows: Tensor, block: Spatial | Motion) -> tuple[Tensor, Tensor | None]:
         """A transformer's residual stream, (rows, width); where its end is folded, the left part of a room
-        (rows, width + inner) whose right part is for what the last feed-forward has inside.
+        (rows, width + inner) whose right part is for the last feed-forward's inner values.
         """
         if block.folded is None:
             return self.ops.linear(rows, block.proj_in), None
@@ -192,7 +192,7 @@ class StepRunner:
             self.ops.geglu_into(room[:, x.shape[1] :], self.ops.layer_norm(x, norm), first)
 
     def _back(self, image: Image, x: Tensor, room: Tensor | None, block: Spatial | Motion) -> None:
-        """What a transformer has made is added to the image."""
+        """Adds a transformer's result to the image."""
         if room is None or block.folded is None:
             self.ops.add_linear(image.rows, x, block.proj_out)
         else:

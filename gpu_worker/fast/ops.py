@@ -1,4 +1,4 @@
-"""What the fast network is made of, in plain torch: any device, any type. `triton_ops` computes the same.
+"""The fast network's stages in plain torch, on any device and in any type. `triton_ops` computes the same.
 
 Images are (N, positions, channels), rows of channels in memory, so that a linear layer takes them as they
 are.
@@ -166,7 +166,7 @@ class TorchOps:
 
 
 def rounded(x: Tensor, scale: float) -> Tensor:
-    """x as float8 (e4m3) has it when multiplied by `scale`: what the layers of a tier compute from."""
+    """x as float8 (e4m3) has it when multiplied by `scale`: the input of a tier's float8 layers."""
     return (x * scale).clamp(-FLOAT8_MAX, FLOAT8_MAX).to(torch.float8_e4m3fn).to(x.dtype) / scale
 
 

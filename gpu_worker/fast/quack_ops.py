@@ -1,7 +1,7 @@
 """GEGLU's gate within the matrix product before it, by QuACK's kernels (github.com/Dao-AILab/quack).
 
-Values are multiplied by their gates while the next tile's product runs, so that GEGLU's wide rows, twice as
-wide as what is left of them, never go to memory: 5 % of a clip on an H200. Its GELU is the one with tanh,
+Values are multiplied by their gates while the next tile's product runs, so that GEGLU's wide rows never go
+to memory: 5 % of a clip on an H200. Its GELU is the one with tanh,
 within 5e-4 of the one with erf that models are trained with: less than float16's rounding of values around 1.
 
 QuACK is optional (`quack-kernels` of PyPI, the extra `hopper`); its tiles here were chosen for compute
@@ -102,7 +102,7 @@ class GatedProducts:
         run(self._best((len(x), *weight.shape, x.stride(0), out.stride(0)), run))
 
     def run(self, config: object, x: Tensor, weight: Tensor, out: Tensor, **more: Any) -> None:
-        """out = x · weightᵀ by one of `configs`, with what else `gemm_act` takes."""
+        """out = x · weightᵀ by one of `configs`; more: further arguments of `gemm_act`."""
         self._product(x, weight.t(), postact_out=out, store_preact=False, config=config, **more)
 
     def _best(self, shape: tuple[int, ...], run: Callable[[Any], None]) -> Any:

@@ -11,7 +11,8 @@ from torch import Tensor
 class Norm:
     """weight, bias (channels,), for group norms also their number of groups.
 
-    shift: what the stored input lacks. correction: what it has too much. Each (channels,) or None.
+    shift: a constant that the stored input lacks. correction: one that it has too much. Each (channels,) or
+    None.
     """
 
     weight: Tensor
@@ -83,7 +84,7 @@ class Spatial:
     heads: Heads
     slot: int
     level: int  # how often the image was halved before
-    bias: Tensor  # what the block's biases add to the image
+    bias: Tensor  # the sum of the block's biases, as it reaches the image
 
 
 @dataclass(slots=True, eq=False)
@@ -126,7 +127,7 @@ class Layer:
 class Level:
     """Layers of a level and the convolution after them, with its bias, or None.
 
-    phases: (4·out, in, 2, 2), what a convolution after doubling the sides does in the smaller image.
+    phases: (4·out, in, 2, 2), the convolution after doubling the sides, as four on the smaller image.
     """
 
     layers: list[Layer]
@@ -162,7 +163,7 @@ class SplitRule:
 
 
 class SpareColumn(SplitRule):
-    """Room for what merging keys needs (`tiers`), where plain torch computes."""
+    """One column more a head, which merged keys need (`tiers`), where plain torch computes."""
 
     def __call__(self, size: int) -> tuple[int, int]:
         return size, 1

@@ -1,17 +1,17 @@
 """Spatial attention over two sources of keys, the frame's own and the reference's, in one pass.
 
-The algorithm is the online softmax of FlashAttention (Dao et al. 2022, arXiv 2205.14135). What is done for
-heads of 40, whose size suits no matrix unit:
+The algorithm is the online softmax of FlashAttention (Dao et al. 2022, arXiv 2205.14135). Heads of 40
+suit no matrix unit, so:
 
 - A head of 40 is stored with columns to spare, as 64 or as 48 = 32 + 16, so that nothing is masked.
 - The first spare column of the values is 1, so that the sum of the probabilities comes out of the same
   product as the output.
 - Keys and values of the reference are read where they lie; nothing is concatenated or repeated per frame.
-- Softmax is the same whatever is taken off a query's logits. `_sampled_attention` takes off the largest over
-  a sample of the keys, within the product that makes the logits: the first spare column of the keys is 1 and
-  that of the queries what is taken off. So there is no running maximum to find and no output to shrink, and a
-  block of keys need not wait for the one before. Where a logit is so much larger than the sample's that a
-  probability overflows, the sum is not finite, and `_attention` does that block of queries again.
+- Softmax does not change when one number is taken off all of a query's logits. `_sampled_attention` takes off
+  the largest over a sample of the keys, within the product that makes the logits: the first spare column of
+  the keys is 1 and that of the queries is the negated maximum. There is no running maximum to find and no
+  output to shrink, so a block of keys need not wait for the one before. Where a logit is so much larger than
+  the sample's that a probability overflows, the sum is not finite, and `_attention` does that block again.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class AttentionTile:
     """Sizes of one program's work: queries and keys at a time, warps, pipeline stages.
 
     narrow: logits are made from two parts of a head's columns that hold no more than needed, 40 of 64 as
-    32 + 16, so a quarter fewer products of the matrix units. sampled: where `fits_sample` says so, what is
-    taken off the logits is found from a sample of the keys.
+    32 + 16, so a quarter fewer products of the matrix units. sampled: where `fits_sample` says so, the
+    number taken off the logits comes from a sample of the keys.
     """
 
     queries: int

@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 CHANNELS = 64
-"""Channels of one program: 128 bytes of a row, what memory gives at once."""
+"""Channels of one program: 128 bytes of a row, one memory transaction."""
 
 
 @triton.jit
@@ -24,7 +24,7 @@ def _channel_sums(
 ):  # fmt: skip
     """Sums and sums of squares of x [+ other] [+ shift] over a share of the positions, by channel.
 
-    WRITE: what is summed is written to `out`, in its type, before. PHASES: x is (N, height + 1, width + 1,
+    WRITE: the sum is first written to `out`, in its type. PHASES: x is (N, height + 1, width + 1,
     4, channels); position (2y + a, 2x + b) of the output is its (y + a, x + b, 2a + b).
     """
     n = tl.program_id(2).to(tl.int64)
@@ -150,7 +150,7 @@ def add_with_sums(x: Tensor, other: Tensor | None, shift: Tensor | None, out: Te
 def interleave_with_sums(x: Tensor, height: int, width: int, shift: Tensor) -> tuple[Tensor, Tensor]:
     """The four phases of an up-sampling convolution to one image, + shift, and its `channel_sums`.
 
-    x (N, (height + 1)·(width + 1), 4·channels): at (y + a, x + b, 2a + b) what belongs at (2y + a, 2x + b).
+    x (N, (height + 1)·(width + 1), 4·channels): its value at (y + a, x + b, 2a + b) goes to (2y + a, 2x + b).
     """
     out = torch.empty(len(x), 4 * height * width, x.shape[2] // 4, dtype=x.dtype, device=x.device)
     return out, _sums(x, None, shift, out, (height, width))

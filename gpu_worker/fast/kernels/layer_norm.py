@@ -61,7 +61,7 @@ def _layer_norm_parts(
         if SHIFT:
             x += tl.load(shift_ptr + i * PART + every).to(tl.float32)
         total += x
-        held = held + (x,)  # type: ignore[assignment] # noqa: RUF005 - what the compiler knows
+        held = held + (x,)  # type: ignore[assignment] # noqa: RUF005 - Triton's compiler knows no unpacking
     mean = tl.sum(total, 1) / WIDTH
     squares = tl.zeros((BLOCK, PART), tl.float32)
     for i in tl.static_range(PARTS):

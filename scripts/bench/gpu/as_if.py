@@ -3,10 +3,10 @@
     python -m scripts.bench.gpu.as_if --capability 8.6                       decoder and denoiser, both sizes
     python -m scripts.bench.gpu.as_if --capability 8.9 scripts.bench.gpu.decode --sizes 512 --only JPEG
 
-What is older: the project's own choices (`torch.cuda.get_device_capability` answers the given one), the code
-that Triton generates, and the shared memory that a Triton kernel may have. What stays the real card's: its
-rates, cuBLAS, cuDNN and what torch itself compiles. So the figures show that everything runs and which way is
-taken; what a real card holds follows from its rates.
+As on the older card are the project's own choices (`torch.cuda.get_device_capability` answers the given one),
+the code that Triton generates, and the shared memory of a Triton kernel. As on the real card are its rates,
+cuBLAS, cuDNN and torch's own kernels. So the figures show that everything runs and which way is taken. The
+speed of a real older card follows from its rates.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BY_DEFAULT: tuple[tuple[str, ...], ...] = (
 def pretend(capability: str) -> None:
     """From now on this process's GPU looks like one of that compute capability, such as "8.6"."""
     major, minor = map(int, capability.split("."))
-    # Triton keeps what it asks here for the driver, which loads programs for the real card
+    # asked once before: Triton's driver keeps the real capability, for which it loads programs
     os.environ["TRITON_OVERRIDE_ARCH"] = f"sm{major}{minor}"
     import torch
     from triton.compiler import compiler

@@ -1,4 +1,4 @@
-"""A ladder of ways to decode a clip with Stable Diffusion's VAE, from diffusers' module to what serves.
+"""A ladder of ways to decode a clip with Stable Diffusion's VAE, from diffusers' module to the served one.
 
     python -m scripts.bench.gpu.decode --sizes 512,768      on a GPU
     python -m scripts.bench.gpu.decode --quick              small and fast, on a CPU as well

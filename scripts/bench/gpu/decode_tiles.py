@@ -4,7 +4,7 @@ Run it as `python -m scripts.bench.gpu.decode_tiles --side 512 --count 4`.
 
 For each of the convolutions that Stable Diffusion's VAE decoder consists of: milliseconds and TFLOP/s by
 cuDNN (channels_last, its own choice) and by each tile in half precision and in 8 bits. Needs a GPU of compute
-capability 9.0 or more. What is fastest here belongs into `encoder_worker/fast/tiles.py`.
+capability 9.0 or more. The fastest belong into `encoder_worker/fast/tiles.py`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ConvCase:
     tile: ConvTile
 
     def flop(self, count: int) -> float:
-        """Operations that are really done: a doubling's are 4/9 of what it replaces."""
+        """Operations that are done: a doubling does 4/9 of the plain way's."""
         return 2.0 * self.inputs * self.outputs * (16 if self.doubled else 9) * count * self.side**2
 
 

@@ -6,7 +6,7 @@
 Starts the stages on a model of the official layout with random weights (or on `--model bundled`, or
 `--config FILE`), lets real-time clients of version 2 speak to it, and prints tables. Other flags go to the
 run: `--compile-unet --gpu-devices cuda:0 --encoder-devices cuda:1`. With `--starts 2` the run is started
-twice, first without and then with what it compiled before.
+twice: the second start finds the first one's compiled code.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from scripts.talk.sound import SoundError, read_sound, synthetic_voice, write_wa
 
 SAMPLE = ROOT / "demo/factory/evaluate/sample/speech.npz"
 CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "QUACK_CACHE_DIR")
-"""Where what is compiled is kept."""
+"""Variables that name the folders of compiled code."""
 WARM_UP = 2.0
-"""Seconds of speech before what is measured: the first clips of a process are not typical."""
+"""Seconds of speech before the measurement: the first clips of a process are not typical."""
 STATUS_LAG = 1.0
 """Stages tell their figures twice a second."""
 
@@ -143,7 +143,7 @@ def speech(wav: Path | None, seconds: float) -> np.ndarray:
 
 @contextlib.contextmanager
 def caches(folder: str | Path) -> Iterator[None]:
-    """What the stages compile goes to `folder` (an empty one makes the first start a cold one)."""
+    """Stages keep compiled code in `folder` meanwhile. An empty one makes the first start a cold one."""
     before = {name: os.environ.get(name) for name in CACHES}
     os.environ.update({name: str(Path(folder) / name.split("_")[0].lower()) for name in CACHES})
     try:

@@ -1,12 +1,12 @@
 """Measures all of serving on a GPU by one command; `docs/lab/gpu-serving.md` has the results.
 
     python -m scripts.bench.gpu.serving --out measured                 all of it, about 20 minutes on an H200
-    python -m scripts.bench.gpu.serving --out measured --budget 300    what fits into five minutes, in order
+    python -m scripts.bench.gpu.serving --out measured --budget 300    as much as fits into five minutes
     python -m scripts.bench.gpu.serving --list
     python -m scripts.bench.gpu.serving --quick --only decode          small, on a CPU as well
 
 Each part is a process of its own with a bound on its time; one that fails or hangs leaves the others alone.
-What it prints is shown as it comes and kept in the folder, with the live runs' JSON.
+Its output is shown as it comes and kept in the folder, with the live runs' JSON.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ CUDA_TESTS = ("tests/gpu_worker/test_engine_on_gpu.py", "tests/encoder_worker/te
 
 @dataclass(frozen=True)
 class Part:
-    """A command (words after the interpreter's), what it takes as a rule and at most, in seconds.
+    """A command (words after the interpreter's) and the seconds it takes, as a rule and at most.
 
     `gpus` it needs; `quick` are its words on a small machine, none if there is nothing to see there.
     """
 
     name: str
-    what: str
+    text: str
     words: tuple[str, ...]
     seconds: float
     gpus: int = 1
@@ -47,9 +47,9 @@ class Part:
 
 
 def parts(out: Path, model: Path, caches: Path) -> list[Part]:
-    """All of them, what matters most first."""
+    """All of them, the most important first."""
 
-    def live(name: str, what: str, seconds: float, *flags: str, gpus: int = 1, size: int = 512) -> Part:
+    def live(name: str, text: str, seconds: float, *flags: str, gpus: int = 1, size: int = 512) -> Part:
         words = ["-m", "scripts.bench.gpu.live", "--model", "full", "--model-dir", str(model), "--fps", "24"]
         words += ["--width", str(size), "--height", str(size), "--compile-unet"]
         words += ["--caches", str(caches), "--json", str(out / f"{name}.json")]
@@ -58,7 +58,7 @@ def parts(out: Path, model: Path, caches: Path) -> list[Part]:
         )
         small = ["-m", "scripts.bench.gpu.live", "--model", "tiny", "--seconds", "2", "--fps", "8"]
         small += ["--gpu-devices", "cpu", "--encoder-devices", "cpu", "--json", str(out / f"{name}.json")]
-        return Part(name, what, (*words, *places, *flags), seconds, gpus, tuple(small))
+        return Part(name, text, (*words, *places, *flags), seconds, gpus, tuple(small))
 
     ladder = ("-m", "scripts.bench.gpu.decode")
     tests = ("-m", "pytest", "-c", os.devnull, "--rootdir", str(ROOT), "-q", "-s", "-p", "no:cacheprovider")
@@ -88,9 +88,9 @@ def parts(out: Path, model: Path, caches: Path) -> list[Part]:
 
 
 def run(part: Part, words: Sequence[str], out: Path) -> str:
-    """Runs a part, showing and keeping what it prints; how it ended."""
+    """Runs a part; its output is shown and kept. Returns how it ended."""
     begin = time.monotonic()
-    print(f"\n== {part.name}: {part.what}", flush=True)
+    print(f"\n== {part.name}: {part.text}", flush=True)
     with (out / f"{part.name}.txt").open("w") as kept:
         process = subprocess.Popen(
             [sys.executable, "-u", *words],
@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         every = parts(out.absolute(), Path(scratch) / "model", Path(scratch) / "caches")
         if args.list:
             for part in every:
-                print(f"{part.name:<18}{part.seconds:>5.0f} s, {part.gpus} GPU: {part.what}")
+                print(f"{part.name:<18}{part.seconds:>5.0f} s, {part.gpus} GPU: {part.text}")
             return 0
         out.mkdir(parents=True, exist_ok=True)
         gpus = _gpus()
@@ -162,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="keeps what is printed, and the JSON")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the output and the JSON")
     parser.add_argument("--only", metavar="PART,…", help="these parts alone")
     parser.add_argument("--budget", type=float, default=3600.0, metavar="S", help="seconds for all of it")
     parser.add_argument("--list", action="store_true", help="name the parts and their times")

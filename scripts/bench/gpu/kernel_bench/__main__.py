@@ -1,4 +1,4 @@
-"""Times the fast path's kernels, and what they are measured against, at the denoiser's real shapes.
+"""Times the fast path's kernels and their rivals at the denoiser's real shapes.
 
 `python -m scripts.bench.gpu.kernel_bench` prints a line a variant: milliseconds (median),
 the rate it reaches and its error. `--quick` runs tiny shapes, on a CPU through Triton's interpreter. It is

@@ -1,4 +1,4 @@
-"""Temporal attention, norms, convolutions and what the machine can do at most."""
+"""Temporal attention, norms, convolutions and the machine's limits."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ TINY = {**FULL, "block_out_channels": [32, 64], "norm_num_groups": 8, "attention
 
 @dataclass
 class ClipInputs:
-    """What a clip is made from: noise (F, 4, h, w), audio tokens, pose features, reference by block."""
+    """A clip's inputs: noise (F, 4, h, w), audio tokens, pose features, reference by block."""
 
     noise: Tensor
     tokens: Tensor

@@ -1,4 +1,4 @@
-"""The ladder's rows: what each adds to the one before, as a function that makes a clip of latents."""
+"""The ladder's rows: each adds something to the one before and makes a clip of latents."""
 
 from __future__ import annotations
 
