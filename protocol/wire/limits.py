@@ -31,8 +31,8 @@ MAX_FRAME_TOKENS = 256
 MAX_LATENT_CHANNELS = 32
 #: Height or width of latents.
 MAX_LATENT_SIDE = 512
-#: Height or width of a picture, in pixels.
-MAX_PICTURE_SIDE = 8192
+#: Height or width of a frame, in pixels.
+MAX_FRAME_SIDE = 8192
 MAX_FPS = 60
 #: Jobs that a worker may ask for at once.
 MAX_CREDIT = 64

@@ -17,6 +17,7 @@ from protocol.wire.limits import (
     MAX_COUNT,
     MAX_CREDIT,
     MAX_FPS,
+    MAX_FRAME_SIDE,
     MAX_FRAME_TOKENS,
     MAX_HELD_JOBS,
     MAX_JOB,
@@ -24,7 +25,6 @@ from protocol.wire.limits import (
     MAX_LATENT_CHANNELS,
     MAX_LATENT_SIDE,
     MAX_PCM_SAMPLES,
-    MAX_PICTURE_SIDE,
     MAX_REASON_CHARS,
     TOKEN_WIDTH,
     ProtocolError,
@@ -147,8 +147,8 @@ class Frame:
         check_int("count", self.count, 1, MAX_CLIP_FRAMES)
         check_int("index", self.index, 0, self.count - 1)
         check_int("pts", self.pts, 0, MAX_COUNT)
-        check_int("width", self.width, 1, MAX_PICTURE_SIDE)
-        check_int("height", self.height, 1, MAX_PICTURE_SIDE)
+        check_int("width", self.width, 1, MAX_FRAME_SIDE)
+        check_int("height", self.height, 1, MAX_FRAME_SIDE)
         if not isinstance(self.jpeg, bytes) or not 1 <= len(self.jpeg) <= MAX_JPEG_BYTES:
             raise ProtocolError(f"jpeg: not 1 to {MAX_JPEG_BYTES} bytes")
 

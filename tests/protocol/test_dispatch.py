@@ -161,9 +161,7 @@ TestDispatcher.settings = settings(max_examples=120, stateful_step_count=40, dea
 
 
 def made(sticky: bool = False, max_pending_per_session: int | None = None) -> Dispatcher[str]:
-    return Dispatcher[str](
-        sticky=sticky, dead_after=5.0, max_pending_per_session=max_pending_per_session
-    )
+    return Dispatcher[str](sticky=sticky, dead_after=5.0, max_pending_per_session=max_pending_per_session)
 
 
 def drain(jobs: Dispatcher[str], now: float = 0.0) -> list[tuple[bytes, str]]:

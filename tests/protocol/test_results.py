@@ -15,9 +15,7 @@ Context = zmq.Context[zmq.Socket[bytes]]
 
 
 def client_of(ctx: Context, endpoint: str, resend_after: float = 2.0) -> ResultClient:
-    return ResultClient(
-        ctx, endpoint, stage="encoder_worker", worker="0", resend_after=resend_after
-    )
+    return ResultClient(ctx, endpoint, stage="encoder_worker", worker="0", resend_after=resend_after)
 
 
 def until(

@@ -112,9 +112,7 @@ class Settings:
         "folder of the logs; its files stay as they are; logs/ beside the code if not given,"
         " for an installed copy ~/.local/state/echomimic-live/logs",
     )
-    log_level: str = setting(
-        "INFO", "least severe log line", choices=("DEBUG", "INFO", "WARNING", "ERROR")
-    )
+    log_level: str = setting("INFO", "least severe log line", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
     transport: str = setting("ipc", "sockets between the stages", choices=("ipc", "tcp"))
     tcp_base_port: int = setting(9000, "first port of --transport tcp", low=1024, high=65535 - 300)
     credit: int = setting(2, "jobs that a worker holds at once from one upstream", low=1, high=64)
