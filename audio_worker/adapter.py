@@ -55,7 +55,7 @@ def _check_keys(state: State, layers: dict[str, nn.Linear], path: Path) -> None:
 
 
 def _change(state: State, name: str, layer: nn.Linear, path: Path) -> torch.Tensor:
-    """What is added to the layer's weight, of the weight's shape and type."""
+    """The sum to add to the layer's weight, in the weight's shape and type."""
     up, down = state[name + UP].float(), state[name + DOWN].float()
     fits = (
         up.ndim == down.ndim == 2
