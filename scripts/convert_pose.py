@@ -1,9 +1,9 @@
 """Convert a folder of official DWPose files (0.npy, 1.npy, …) into one pose track without pickles.
 
-    python scripts/convert_pose.py FOLDER OUT.npz [--fps 24]
+    python -m scripts.convert_pose FOLDER OUT.npz [--fps 24]
 
 The official files are pickled dictionaries. They are read here, offline, by an unpickler that admits nothing
-but numpy arrays; the serving processes read only the `.npz`.
+but numpy arrays. The serving processes read only the `.npz`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 MAX_FILE_BYTES = 16 * 2**20
-# numpy 2 moved the module; files written by either name it differently.
+# numpy 2 moved the module, so files of either version name it differently.
 _ALLOWED = {
     ("numpy.core.multiarray", "_reconstruct"),
     ("numpy._core.multiarray", "_reconstruct"),
@@ -30,7 +30,7 @@ _ALLOWED = {
 
 
 class ConvertError(ValueError):
-    """A file or folder that cannot be converted; the message names it."""
+    """A file or folder cannot be converted; the text names it."""
 
 
 class RestrictedUnpickler(pickle.Unpickler):
@@ -43,7 +43,11 @@ class RestrictedUnpickler(pickle.Unpickler):
 
 
 def read_pose(path: Path) -> dict[str, Any]:
-    """The dictionary in one DWPose `.npy`. Raises ConvertError naming the file."""
+    """The dictionary in one DWPose `.npy`.
+
+    Raises:
+        ConvertError: it is no such file; the text names it.
+    """
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ConvertError(f"larger than {MAX_FILE_BYTES >> 20} MiB")
@@ -65,7 +69,11 @@ def read_pose(path: Path) -> dict[str, Any]:
 
 
 def convert(folder: Path, fps: int) -> dict[str, np.ndarray]:
-    """Arrays of the pose track of all frames 0.npy … N-1.npy in `folder`."""
+    """Arrays of the pose track of all frames 0.npy … N-1.npy in `folder`.
+
+    Raises:
+        ConvertError: a file is missing or is no pose; the text names it.
+    """
     numbers = sorted(int(p.stem) for p in folder.glob("*.npy") if p.stem.isdecimal())
     if not numbers:
         raise ConvertError(f"{folder}: no files 0.npy, 1.npy, … there")
@@ -102,7 +110,10 @@ def _array(path: Path, pose: dict[str, Any], key: str, shape: tuple[int, ...]) -
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    """Convert a folder. Returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.convert_pose", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("folder", type=Path, help="folder with 0.npy, 1.npy, …")
     parser.add_argument("out", type=Path, help="pose track to write (.npz)")
     parser.add_argument("--fps", type=int, default=24, help="frames a second of the sequence (default 24)")

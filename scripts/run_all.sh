@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what is missing, starts every stage, prints the page's address when it is ready, and stops
-# everything on Ctrl-C. `scripts/run_all.sh --help` lists the flags.
+# Installs the missing packages, starts every stage, and prints the page's address when it is ready. Ctrl-C stops
+# everything. `scripts/run_all.sh --help` lists the flags.
 set -u
 
 here=$0

@@ -1,5 +1,5 @@
-# Sourced by run_all.sh and test.sh with $root set: finds Python, makes the virtual environment and installs
-# the tested versions. Does nothing, quickly, when they are there. Progress goes to standard error.
+# Sourced by run_all.sh and test.sh with $root set. It finds Python, makes the virtual environment and installs the
+# tested versions. Where they are installed it does nothing, quickly. Progress goes to standard error.
 # Python runs isolated (-I), so that a module in the working folder that is called like one of pip's does no harm.
 
 torch_version=2.13.0
@@ -96,8 +96,8 @@ refuse_venv() { # refuse_venv WHY: $venv is somebody's
 }
 
 # Make $venv, which does not exist, is empty, or is ours and is emptied first. The mark comes before all else, so
-# that an environment whose making was interrupted is known as ours. Only what is in the folder is removed, and no
-# link is followed.
+# that an environment whose making was interrupted is known as ours. Only the content of the folder is removed, and
+# no link is followed.
 make_venv() {
   local python
   python=$(find_python) || die "needs Python 3.10 or newer, and found none; install one, or name it: PYTHON=/path/to/python3 $0"
@@ -142,7 +142,7 @@ stamp_of() {
   printf '%s\n%s\n' "$root" "$torch_version"
 }
 
-# install_env LOCK…: a virtual environment holding what the lock files name, in $venv ($root/.venv unless set).
+# install_env LOCK…: a virtual environment with the packages of the lock files, in $venv ($root/.venv unless set).
 install_env() {
   local stamp wanted lock
   name_venv

@@ -1,4 +1,4 @@
-"""Measure this machine: the default run, what the plumbing costs, and how many sessions it carries.
+"""Measure this machine: the default run, the cost of the plumbing, and the number of sessions it carries.
 
     python -m scripts.bench                    everything, about four minutes
     python -m scripts.bench --quick            small and fast, for tests
@@ -53,6 +53,7 @@ class Sizes:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Measure the parts asked for. Returns the exit status."""
     args, flags = _parser().parse_known_args(argv)
     sizes = Sizes(4.0, 100, 2, 3.0) if args.quick else Sizes(20.0, 600, 64, 20.0)
     if args.poured is not None:
@@ -78,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measure(parts: Sequence[str], wav: Path, flags: Sequence[str], sizes: Sizes) -> dict[str, Any]:
-    """Measure and print some parts; returns the figures by part, ready for JSON.
+    """Measure and print some parts. Returns the figures by part, ready for JSON.
 
     Raises:
         RunError: a run or the client failed.

@@ -14,7 +14,7 @@ _MAX_LINE = 64 * 1024
 
 
 def die_with_parent(parent: int) -> Callable[[], None] | None:
-    """A hook for the forked child: be killed by the kernel when ``parent`` ends, however it ends (Linux).
+    """A hook for the forked child: be killed by the kernel when `parent` ends, however it ends (Linux).
 
     The signal is SIGKILL because nobody would be left to follow up on a stage that ignores a gentler one.
     Elsewhere than on Linux there is no such call and a killed supervisor leaves its stages running.
@@ -57,12 +57,13 @@ class Child:
 
     @property
     def pid(self) -> int:
+        """The process id, which also names the group."""
         return self._process.pid
 
     def status(self) -> int | None:
         """Exit status, negative for a signal, None while the process lives.
 
-        What the ended stage left in its group is killed before it is reaped: until then its process id,
+        Processes that the ended stage left in its group are killed before it is reaped: until then its id,
         which names the group, cannot belong to anybody else.
         """
         if self._process.returncode is None:
@@ -72,7 +73,7 @@ class Child:
         return self._process.poll()
 
     def read_lines(self, *, last: bool = False) -> list[str]:
-        """Whole lines that have arrived; with ``last``, what is left of an unfinished one too."""
+        """Whole lines that have arrived, and with `last` the unfinished one too."""
         data = bytearray(self._partial)
         while True:
             try:
@@ -92,11 +93,12 @@ class Child:
         return [line.rstrip(b"\r").decode("utf-8", "replace") for line in lines]
 
     def signal_group(self, number: signal.Signals) -> None:
-        """Signal the stage and everything it started; a group that is gone is fine."""
+        """Signal the stage and everything it started. A group that is gone is fine."""
         try:
             os.killpg(self.pid, number)
         except (ProcessLookupError, PermissionError):
             pass
 
     def close(self) -> None:
+        """Close the pipe of the output."""
         self.output.close()

@@ -1,4 +1,4 @@
-"""Start every stage of a run, keep it running, stop it: what ``scripts/run_all.sh`` executes.
+"""Start every stage of a run, keep it running, stop it: the program behind `scripts/run_all.sh`.
 
     python -m scripts.run --port 8080 --encoders 2
 
@@ -23,6 +23,7 @@ from scripts.run.supervisor import Readiness, StageProcess, Supervisor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Check the settings, claim the run folder, and run the stages. Returns the exit status."""
     try:
         settings = load_settings(argv)
     except SettingsError as error:
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_stages(settings: Settings) -> int:
-    """Run the stages until a signal or a failure; the exit status."""
+    """Run the stages until a signal or a failure. Returns the exit status."""
     try:
         log = RunLog(settings.log_dir)
     except OSError as error:
@@ -69,7 +70,7 @@ def run_stages(settings: Settings) -> int:
 
 
 def stage_list(settings: Settings) -> list[StageProcess]:
-    """The processes of a run, upstream first: each gets the run's flags and its own ``--worker-index``."""
+    """The processes of a run, upstream first: each gets the run's flags and its own `--worker-index`."""
     flags = flags_of(settings)
     stages = []
     for module, count in {"gateway": 1, **worker_counts(settings)}.items():
@@ -96,7 +97,7 @@ def base_url(settings: Settings) -> str:
 
 
 def ask_ready(settings: Settings) -> Readiness:
-    """Ask the gateway's ``/readyz`` once; no answer is an answer.
+    """Ask the gateway's `/readyz` once. No answer means that it is not ready.
 
     Ready is when all the run's workers are warm. The gateway serves as soon as every stage has one, but the
     first sessions would then share the first GPU while the second one still compiles.
@@ -117,7 +118,7 @@ def ask_ready(settings: Settings) -> Readiness:
 
 
 def _waiting_for(told: dict[str, dict[str, Any]], counts: dict[str, int]) -> list[str]:
-    """The stages of a ``/readyz`` answer that have not all their workers warm, each with why."""
+    """The stages of a `/readyz` answer that have not all their workers warm, each with why."""
     waiting = []
     for stage, state in told["stages"].items():
         warm = told["warm"][stage]

@@ -1,4 +1,4 @@
-"""A whole run of the stages started by another program: the benchmark's and the tests' way in."""
+"""A whole run of the stages, started by a benchmark or a test."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Samples = dict[str, list[tuple[dict[str, str], float]]]
 
 
 class RunError(RuntimeError):
-    """The run did not come up or did not stop; the text has its console output."""
+    """The run did not come up, or a part of it failed; the text says why."""
 
 
 class ManagedRun:
-    """Starts the supervisor with `flags` on a free port; ready inside the `with` block, gone after it.
+    """Starts the supervisor with `flags` on a free port, for the time of its `with` block.
 
     `command` runs something else that behaves like it, such as `scripts/run_all.sh`.
     With `environment`, which replaces this process's, the run is given no log folder and takes its default.
@@ -89,7 +89,7 @@ class ManagedRun:
         self._folder.cleanup()
 
     def console(self) -> str:
-        """What the run has written to standard error so far."""
+        """The run's standard error so far."""
         self._console.seek(0)
         return self._console.read().decode("utf-8", "replace")
 

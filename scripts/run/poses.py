@@ -1,4 +1,4 @@
-"""Official pose folders at start-up: converted by another process, because reading them means unpickling."""
+"""Converts official pose folders at start-up, in another process, because reading them means unpickling."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ class PoseError(ValueError):
 
 
 def convert_pose_folders(folders: Sequence[Path], run_dir: Path) -> tuple[Path, ...]:
-    """Replace each folder of official pickled ``.npy`` by the ``.npz`` made from it; others pass unchanged.
+    """Replace each folder of official pickled `.npy` by the `.npz` made from it. Others pass unchanged.
 
-    The results lie in the run folder and go with it. Raises `PoseError` with the converter's own words.
+    The results lie in the run folder and go with it.
+
+    Raises:
+        PoseError: a folder cannot be converted; the text has the converter's own words.
     """
     if not any(is_official(folder) for folder in folders):
         return tuple(folders)

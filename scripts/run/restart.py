@@ -1,4 +1,4 @@
-"""When a stage that ended is started again, and when it is not: pure, takes times, keeps no clock."""
+"""Decides whether a stage that ended is started again. It takes times and keeps no clock."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ EXIT_CONFIGURATION = 2
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """Start the stage again after ``delay`` seconds."""
+    """Start the stage again after `delay` seconds."""
 
     delay: float
 
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Do not start the stage again; ``reason`` completes the sentence "<stage> …"."""
+    """Do not start the stage again. `reason` completes the sentence "<stage> …"."""
 
     reason: str
 
@@ -27,8 +27,8 @@ class GiveUp:
 class RestartPolicy:
     """Back-off between restarts of one stage.
 
-    A run shorter than ``quick`` seconds is a quick failure. The n-th quick failure in a row waits
-    ``base * 2**(n-1)`` seconds, and the ``limit``-th ends the attempts. A run that lasted longer starts
+    A run shorter than `quick` seconds is a quick failure. The n-th quick failure in a row waits
+    `base * 2**(n-1)` seconds, and the `limit`-th ends the attempts. A run that lasted longer starts
     the count anew.
     """
 
@@ -38,7 +38,7 @@ class RestartPolicy:
     failures: int = field(default=0, init=False)
 
     def ended(self, ran_for: float, status: int) -> Restart | GiveUp:
-        """Decide what follows a run of ``ran_for`` seconds that ended with ``status`` (−n: by signal n)."""
+        """Decide about a stage that ran for `ran_for` seconds and ended with `status` (−n: by signal n)."""
         how = describe_status(status)
         if status == EXIT_CONFIGURATION:
             return GiveUp(f"ended with {how}: it cannot work with this configuration")
@@ -54,7 +54,7 @@ class RestartPolicy:
 
 
 def describe_status(status: int) -> str:
-    """Say a process's exit status in words: ``status 1`` or ``signal 9 (SIGKILL)``."""
+    """Say a process's exit status in words: `status 1` or `signal 9 (SIGKILL)`."""
     if status >= 0:
         return f"status {status}"
     import signal

@@ -1,9 +1,9 @@
 """The folder of one run: claimed by one supervisor at a time, empty and gone afterwards.
 
-The rule for ``--run-dir``, which keeps everybody's own files safe:
+The rule for `--run-dir`, which keeps everybody's own files safe:
 
 * A folder that does not exist is made with mode 0700 and marked (`protocol.hop.run_folder`).
-* A folder with the mark is used again. What a killed run left in it is removed.
+* A folder with the mark is used again. The rest of a killed run in it is removed.
 * An empty folder of this user's that is closed to others is taken and marked. It stays when the run ends.
 * A folder without the mark that holds nothing but dead sockets and locks of a run is treated the same way.
   Versions before the mark left such folders when they were killed. The default place is removed at the end.
@@ -39,11 +39,11 @@ _ADVICE = "choose another with --run-dir"
 
 
 class RunDirError(RuntimeError):
-    """The run cannot have its folder or its port; the text says why and what to do."""
+    """The run cannot have its folder or its port; the text says why and gives a remedy."""
 
 
 class RunDir:
-    """Holds ``path`` (mode 0700) for this process, as a context manager.
+    """Holds `path` (mode 0700) for this process, as a context manager.
 
     The claim is a lock of the kernel's, so a supervisor that was killed leaves nothing to clear by hand: the
     next one takes the lock and removes the sockets that were left.
@@ -113,7 +113,7 @@ class RunDir:
             raise
 
     def _check(self) -> Origin:
-        """Whose folder this is by the module's rule; RunDirError if it is somebody's."""
+        """The folder's owner by the module's rule. Raises RunDirError if it is somebody else's."""
         info = os.fstat(self._dir)
         if info.st_uid != os.getuid():
             raise self._refused("belongs to another user", _ADVICE)
@@ -187,7 +187,7 @@ class RunDir:
             os.close(fd)
 
     def _clear(self) -> None:
-        """Remove what runs put here, and nothing else: sockets, their locks and marked subfolders."""
+        """Remove sockets, their locks and marked subfolders, which runs put here, and nothing else."""
         for name in os.listdir(self._dir):
             if self._is_socket_or_lock(name):
                 self._remove(name)
@@ -214,7 +214,7 @@ class RunDir:
 
 
 def make_subfolder(run_dir: Path, name: str) -> Path:
-    """Make and mark a folder in the run folder: ``name``, or ``name-1`` and so on where that is taken.
+    """Make and mark a folder in the run folder: `name`, or `name-1` and so on where that is taken.
 
     Raises:
         OSError: the folder cannot be made.
@@ -249,7 +249,7 @@ def _remove_if_marked(path: Path) -> None:
 
 
 def check_port_free(host: str, port: int) -> None:
-    """Raise `RunDirError` naming ``port`` when another program listens there."""
+    """Raise `RunDirError` naming `port` when another program listens there."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

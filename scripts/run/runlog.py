@@ -9,7 +9,7 @@ from collections import deque
 from pathlib import Path
 from typing import TextIO
 
-# What of a stage's output a person at the console wants to see; the file has everything.
+# Lines of a stage's output that are shown on the console too. The file has all of them.
 _LOUD = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b|^Traceback |^\w*(Error|Exception|Interrupt)\b")
 # A line of the stages' own logging carries its time and stage already.
 _DATED = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} [A-Z]+ ")
@@ -17,11 +17,11 @@ TAIL_LINES = 12
 
 
 class RunLog:
-    """Writes ``logs/run_<timestamp>.log``: each line with its time and the stage it came from.
+    """Writes `logs/run_<timestamp>.log`: each line with its time and the stage it came from.
 
-    ``note`` is the supervisor's own voice (file and console); ``stage_line`` a line of a stage's output
-    (file, and the console where it is a warning or worse). The last lines of each stage are kept so that
-    a failure can be explained.
+    `note` writes the supervisor's own lines to the file and the console. `stage_line` writes a stage's output
+    to the file, and to the console where it is a warning or worse. The last lines of each stage are kept, so
+    that a failure can be explained.
     """
 
     def __init__(self, folder: Path, console: TextIO | None = None) -> None:
@@ -31,10 +31,12 @@ class RunLog:
         self._tails: dict[str, deque[str]] = {}
 
     def note(self, text: str) -> None:
+        """Write a line of the supervisor's own."""
         self._write("run", text)
         self._show(text)
 
     def stage_line(self, stage: str, text: str) -> None:
+        """Write a line of a stage's output."""
         dated = _DATED.match(text)
         if dated:
             self._file.write(f"{text}\n")
@@ -45,14 +47,16 @@ class RunLog:
             self._show(text if dated else f"{stage}: {text}")
 
     def stage_started(self, stage: str, pid: int) -> None:
-        """A new process of the stage: what the one before it said explains nothing any more."""
+        """Note a new process of the stage, and forget the last lines of the one before."""
         self._tails.pop(stage, None)
         self._write(stage, f"started as process {pid}")
 
     def tail(self, stage: str) -> list[str]:
+        """The last lines of a stage."""
         return list(self._tails.get(stage, ()))
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
     def _write(self, who: str, text: str) -> None:
@@ -68,7 +72,7 @@ class RunLog:
 
 
 def _create(folder: Path) -> tuple[Path, TextIO]:
-    """Open a log file that did not exist yet; two runs of one second get different names."""
+    """Open a new log file. Two runs of one second get different names."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     for number in range(1000):
         path = folder / (f"run_{stamp}.log" if number == 0 else f"run_{stamp}-{number}.log")

@@ -13,7 +13,7 @@ import os
 import runpy
 import sys
 
-#: Path of this file: what a command line names.
+#: Path of this file, for command lines.
 START = os.path.abspath(__file__)
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(START)))
 

@@ -1,6 +1,6 @@
-"""Keeps a set of child processes running: output, restarts, readiness, and a stop that leaves nothing.
+"""Keeps a set of child processes running: their output, restarts, readiness, and a stop that leaves nothing.
 
-One thread and one ``select`` loop, so that every child is forked from the main thread and no signal finds
+One thread and one `select` loop, so that every child is forked from the main thread and no signal finds
 half a state.
 """
 
@@ -26,7 +26,7 @@ WAITING_EVERY = 10.0
 
 @dataclass(slots=True)
 class StageProcess:
-    """A process to keep running. ``name`` is how the log and the messages call it."""
+    """A process to keep running. The log and the messages call it `name`."""
 
     name: str
     command: Sequence[str]
@@ -37,7 +37,7 @@ class StageProcess:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Answer of a readiness probe; ``waiting_for`` says in words what is not ready."""
+    """Answer of a readiness probe. `waiting_for` names the parts that are not ready."""
 
     ready: bool
     waiting_for: str = ""
@@ -46,7 +46,7 @@ class Readiness:
 class Supervisor:
     """Starts the stages, restarts those that end, stops all on a signal or when one gave up.
 
-    ``probe`` is asked until it says ready, then ``on_ready`` is called, once.
+    `probe` is asked until it says ready, then `on_ready` is called, once.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class Supervisor:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """INT, TERM and HUP ask for a stop; a socket pair wakes ``select`` when one arrives."""
+        """INT, TERM and HUP ask for a stop. A socket pair wakes `select` when one arrives."""
 
         def handler(number: int, _frame: object) -> None:
             self._stop_reason = self._stop_reason or signal.Signals(number).name

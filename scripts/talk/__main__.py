@@ -24,6 +24,7 @@ from scripts.talk.stream_check import Report
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Hold the sessions and print their reports. Returns the exit status."""
     args = _parser().parse_args(argv)
     try:
         samples = read_sound(args.wav, args.rate) if args.wav else synthetic_voice(6.0, rate=args.rate)

@@ -1,4 +1,4 @@
-"""A websocket client of the gateway that speaks in real time and checks what comes back."""
+"""A websocket client of the gateway that speaks in real time and checks the answer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from protocol.wire.clock import SAMPLE_RATE
 from scripts.talk.stream_check import Report, StreamCheck
 
 Samples = npt.NDArray[np.float32]
-CHUNK = 0.02  # seconds of sound in a message, about what a browser sends
+#: Seconds of sound in a message, as a browser sends it.
+CHUNK = 0.02
 MAX_MESSAGE = 8 << 20
 TIMEOUTS = (TimeoutError, asyncio.TimeoutError)  # two classes before Python 3.11
 
@@ -35,21 +36,31 @@ class ClientError(RuntimeError):
 
 @dataclass(frozen=True)
 class Plan:
-    """What one session does. `samples` are at `rate` Hz; `on_frame` sees each picture with its number."""
+    """The course of one session."""
 
+    #: The speech, shape (n,), at `rate` Hz.
     samples: Samples
     rate: int = SAMPLE_RATE
+    #: Version of the wire.
     version: int = 1
     avatar: str = ""
     pose: str = ""
+    #: Frame rate to ask for.
     fps: int | None = None
+    #: Seconds to wait for the next message after all was sent.
     patience: float = 15.0
+    #: Gets each frame's number and JPEG.
     on_frame: Callable[[int, bytes], None] = lambda number, jpeg: None
+    #: Text messages that came; filled during the session.
     texts: list[dict[str, Any]] = field(default_factory=list)
 
 
 def server_info(url: str) -> dict[str, Any]:
-    """The gateway on its run: avatars, poses, fps, size. Raises `ClientError` if it is not ready."""
+    """The gateway's description of its run: avatars, poses, fps, size.
+
+    Raises:
+        ClientError: it is not ready, or not there.
+    """
     try:
         for path in ("/readyz", "/avatars.json"):
             with urllib.request.urlopen(url.rstrip("/") + path, timeout=5) as answer:
@@ -62,16 +73,22 @@ def server_info(url: str) -> dict[str, Any]:
 
 
 async def speak(url: str, plan: Plan, fps: int, clip_frames: int) -> Report:
-    """Hold one session: send `plan.samples` in real time, take everything back, check it.
+    """Hold one session: send `plan.samples` in real time, take the answer, check it.
 
-    Raises `ClientError` when the server refuses or ends the session.
+    Raises:
+        ClientError: the server refuses or ends the session.
     """
     return (await hold(url, plan, fps, clip_frames)).report(plan.samples, plan.avatar)
 
 
 async def hold(url: str, plan: Plan, fps: int, clip_frames: int) -> StreamCheck:
-    """As `speak`, with all that was noted of the stream. `fps`, `clip_frames`: for version 1, which is not
-    told them.
+    """As `speak`, and returns the whole record of the stream.
+
+    Args:
+        url: the gateway's.
+        plan: the session's course.
+        fps: frame rate of the session. Version 1 is not told it by the server.
+        clip_frames: frames of a clip, likewise.
     """
     options = {key: value for key, value in (("avatar", plan.avatar), ("pose", plan.pose)) if value}
     if plan.fps:
@@ -103,11 +120,11 @@ def _socket_url(url: str, options: dict[str, str]) -> str:
 
 
 async def _greet(socket: ClientConnection, plan: Plan) -> tuple[int, int]:
-    """Version 2: say hello, wait for ready; the session's frame rate and frames of a clip."""
+    """Say hello in version 2 and wait for ready. Returns the session's frame rate and frames of a clip."""
     if socket.subprotocol != SUBPROTOCOL_V2:
         raise ClientError("the server does not speak version 2")
     hello = {"avatar": plan.avatar, "pose": plan.pose, "fps": plan.fps, "sample_rate": plan.rate}
-    with contextlib.suppress(ConnectionClosed):  # why it was closed is still to be read below
+    with contextlib.suppress(ConnectionClosed):  # the reason is read below
         await socket.send(json.dumps({"type": "hello", **{k: v for k, v in hello.items() if v}}))
     while True:
         message = await asyncio.wait_for(socket.recv(), plan.patience)
@@ -119,11 +136,11 @@ async def _greet(socket: ClientConnection, plan: Plan) -> tuple[int, int]:
 
 async def _talk(socket: ClientConnection, plan: Plan, check: StreamCheck) -> None:
     sender = asyncio.create_task(_send(socket, plan, check))
-    heard = time.monotonic()  # when something of the stream came last; status texts are not that
+    heard = time.monotonic()  # time of the last binary message; status texts do not count
     try:
         while not (sender.done() and check.complete):
             if sender.done() and time.monotonic() - heard > plan.patience:
-                return  # what is missing is in the report
+                return  # the report names the missing frames
             try:
                 message = await asyncio.wait_for(socket.recv(), 0.5)
             except TIMEOUTS:
@@ -139,7 +156,7 @@ async def _talk(socket: ClientConnection, plan: Plan, check: StreamCheck) -> Non
                 if plan.version == 2:
                     await _acknowledge(socket, picture)
     except BrowserError as error:
-        raise ClientError(f"the server sent what is no message: {error}") from error
+        raise ClientError(f"the server sent no valid message: {error}") from error
     finally:
         sender.cancel()
         with contextlib.suppress(asyncio.CancelledError, ConnectionClosed):
@@ -147,7 +164,7 @@ async def _talk(socket: ClientConnection, plan: Plan, check: StreamCheck) -> Non
 
 
 async def _send(socket: ClientConnection, plan: Plan, check: StreamCheck) -> None:
-    """Each chunk when a microphone would have it: once its last sample has been spoken."""
+    """Send each chunk when its last sample has been spoken, as a microphone does."""
     start = time.monotonic()
     size = max(1, round(CHUNK * plan.rate))
     for begin in range(0, len(plan.samples), size):

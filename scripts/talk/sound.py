@@ -1,4 +1,4 @@
-"""Sound for the tools: reading and writing WAV files, and a synthetic voice for where no recording is."""
+"""Sound for the tools: WAV files, and a synthetic voice where there is no recording."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ class SoundError(ValueError):
 
 
 def read_sound(path: Path, rate: int = SAMPLE_RATE) -> Samples:
-    """A sound file as mono float32 at ``rate`` Hz, shape (samples,).
+    """A sound file as mono float32 at `rate` Hz, shape (samples,).
 
-    WAV with 8, 16, 24 or 32 bit integers is read by itself; other files where ``soundfile`` is installed.
+    WAV with integers of 8, 16, 24 or 32 bits needs no package. Other files need `soundfile`.
+
+    Raises:
+        SoundError: the file cannot be used.
     """
     try:
         samples, own_rate = _read_wav(path)
@@ -73,8 +76,8 @@ def write_wav(path: Path, samples: Samples, rate: int = SAMPLE_RATE) -> None:
 def synthetic_voice(seconds: float, *, seed: int = 0, rate: int = SAMPLE_RATE) -> Samples:
     """A voice-like sound, shape (seconds × rate,): vowels of a buzzing source, with pauses between them.
 
-    The source is a pulse train of falling pitch, the vowels pairs of resonances (formants) of common vowels
-    (Peterson and Barney 1952, means of male speakers). No words, but a mouth has something to move to.
+    The source is a pulse train of falling pitch. A vowel is a pair of resonances (formants), the means of
+    male speakers of Peterson and Barney 1952. There are no words, but a mouth has something to move to.
     """
     rng = np.random.default_rng(seed)
     vowels = [(730, 1090), (270, 2290), (300, 870), (530, 1840), (570, 840)]

@@ -1,6 +1,6 @@
-"""What one session sent and received, checked frame by frame and sample by sample.
+"""Checks one session's stream frame by frame and sample by sample.
 
-No I/O: bytes and times come in. Frame i sits at sample ``i * 16000 // fps`` of the 16 kHz stream.
+No I/O: bytes and times come in. Frame i sits at sample `i * 16000 // fps` of the 16 kHz stream.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Samples = npt.NDArray[np.float32]
 
 @dataclass(slots=True)
 class Report:
-    """One session's figures. ``problems`` is empty when every check passed; latencies are in seconds.
+    """One session's figures, with latencies in seconds. `problems` is empty when every check passed.
 
-    ``behind_most``: by how many seconds a picture was behind its sound, at most, in the play-out that says
-    which frames are late.
+    `behind_most` is the most seconds that a frame was behind its sound, in the play-out that decides which
+    frames are late.
     """
 
     version: int
@@ -48,7 +48,7 @@ class Report:
 
     def lines(self) -> list[str]:
         """The report for a terminal."""
-        echo = "equal to what was sent" if self.echoed >= self.sent and not self.problems else "see below"
+        echo = "equal to the sound sent" if self.echoed >= self.sent and not self.problems else "see below"
         return [
             f"speech       {self.seconds:.2f} s, version {self.version} of the wire"
             + (f", avatar {self.avatar}" if self.avatar else ""),
@@ -63,9 +63,13 @@ class Report:
 
 
 class StreamCheck:
-    """Takes what a client sends (`sent`) and receives (`received`), with times, and reports (`report`).
+    """Records a client's messages with their times (`sent`, `received`), and judges them (`report`).
 
-    `rate` is the rate of the client's samples; `fps` and `clip_frames` what the session runs with.
+    Args:
+        version: of the wire.
+        fps: the session's frame rate.
+        clip_frames: frames of a clip.
+        rate: rate of the client's samples.
     """
 
     def __init__(self, version: int, fps: int, clip_frames: int, rate: int = SAMPLE_RATE) -> None:
@@ -83,13 +87,17 @@ class StreamCheck:
         return samples_until(pts_of_clip(clip, self.fps, self.clip_frames), self.rate)
 
     def sent(self, samples: int, now: float) -> None:
-        """`samples` more have been handed to the socket at `now`."""
+        """Record that `samples` more were handed to the socket at `now`."""
         self._sent += samples
         while self.clip_start(len(self._clip_sent) + 1) <= self._sent:
             self._clip_sent.append(now)
 
     def received(self, data: bytes, now: float) -> VideoMessage | None:
-        """A binary message; the picture if it is one. Raises BrowserError if it is no message at all."""
+        """Record a binary message. Returns the frame if it is one.
+
+        Raises:
+            BrowserError: it is no message at all.
+        """
         message = decode_down(data, self.version)
         if not isinstance(message, VideoMessage):
             self._take_sound(message.samples, message.position, message.frames_follow)
@@ -102,7 +110,7 @@ class StreamCheck:
 
     @property
     def complete(self) -> bool:
-        """Every frame of what was sent so far is here."""
+        """Whether every frame of the speech sent so far is here."""
         return len(self.numbers) >= self.frames_expected
 
     @property
@@ -114,7 +122,7 @@ class StreamCheck:
         return clips * self.clip_frames
 
     def report(self, samples: Samples, avatar: str = "") -> Report:
-        """Check everything against `samples`, what the client meant to send, shape (n,)."""
+        """Check everything against `samples`, the speech that the client meant to send, shape (n,)."""
         if self._sent != len(samples):
             self._problem(f"only {self._sent} of {len(samples)} samples could be sent")
         self._check_frames()
@@ -152,7 +160,7 @@ class StreamCheck:
         return [(sent, firsts[k]) for k, sent in enumerate(self._clip_sent) if k in firsts]
 
     def received_fps(self) -> float:
-        """Frames a second between the first frames of the first and the last clip; 0 with less than two.
+        """Frames a second between the first frames of the first and the last clip (0 with less than two).
 
         A clip's frames may come all at once, so anything but whole clips would count too many.
         """
@@ -223,7 +231,7 @@ class StreamCheck:
         shared = min(len(echo), len(samples))
         wrong = np.flatnonzero(echo[:shared].view(np.uint32) != samples[:shared].view(np.uint32))
         if len(wrong):
-            self._problem(f"echoed sound differs from what was sent at sample {wrong[0]}")
+            self._problem(f"echoed sound differs from the sound sent at sample {wrong[0]}")
         if len(echo) < len(samples):
             self._problem(f"{len(samples) - len(echo)} samples were not echoed")
         rest = echo[len(samples) :]

@@ -27,12 +27,12 @@ class Usage:
     proportional: dict[str, int]
 
     def spent_since(self, before: Usage) -> dict[str, float]:
-        """Processor seconds by stage between the two; a process that began in between counts whole."""
+        """Processor seconds by stage between the two. A process that began in between counts whole."""
         return {stage: used - before.processor.get(stage, 0.0) for stage, used in self.processor.items()}
 
 
 def usage(pids: Iterable[int]) -> Usage:
-    """The use of these processes and of all that they started; those that have ended are left out."""
+    """The use of these processes and of all that they started, without those that have ended."""
     processor: dict[str, float] = {}
     resident: dict[str, int] = {}
     proportional: dict[str, int] = {}
@@ -70,7 +70,7 @@ def family(pid: int) -> list[tuple[int, str]]:
 
 
 def pages_read(pid: int) -> int:
-    """Page faults for which a process had to wait for the disk; psutil does not tell them.
+    """Page faults for which a process had to wait for the disk, which psutil does not tell.
 
     Raises:
         OSError: the process has ended, or this is not Linux.
@@ -86,5 +86,5 @@ def machine_busy() -> float:
 
 
 def machine_stolen() -> float:
-    """Processor seconds that the host of a virtual machine has given to others; 0 where it is not told."""
+    """Processor seconds that a virtual machine's host has given to others (0 where it does not tell)."""
     return float(getattr(psutil.cpu_times(), "steal", 0.0))

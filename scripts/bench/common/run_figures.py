@@ -72,7 +72,7 @@ class RunFigures:
         return cls(time.monotonic(), work, memory, counters, late=late)
 
     def since(self, before: RunFigures) -> RunFigures:
-        """Figures of the time after `before`; quantiles and memory stay the latest."""
+        """Figures of the time after `before`. Quantiles and memory stay the latest."""
         work = {}
         for key, now in self.work.items():
             then = before.work.get(key, WorkFigures(0, 0, 0, 0))
@@ -119,7 +119,7 @@ class RunFigures:
 
 
 def device_processes(pids: list[int]) -> list[dict[str, Any]]:
-    """GPU memory of the run's processes as the driver counts it; empty without nvidia-smi."""
+    """GPU memory of the run's processes as the driver counts it (empty without nvidia-smi)."""
     command = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)

@@ -24,7 +24,7 @@ NOISY = 0.15
 
 
 class UsageMeter:
-    """Measures what some processes, and the rest of the machine, use while its `with` block runs."""
+    """Measures the use of some processes, and of the rest of the machine, during its `with` block."""
 
     #: Processor seconds of the processes, by stage.
     spent: dict[str, float]
@@ -69,7 +69,7 @@ def cores() -> int:
 
 @contextmanager
 def only_cores(count: int | None) -> Iterator[None]:
-    """What is started in here may use the first `count` of this process's cores alone; None: all of them."""
+    """Programs started in the block may use the first `count` of this process's cores (None: all) alone."""
     before = os.sched_getaffinity(0)
     if count is not None:
         os.sched_setaffinity(0, set(sorted(before)[:count]))
@@ -81,7 +81,7 @@ def only_cores(count: int | None) -> Iterator[None]:
 
 @contextmanager
 def run_on(count: int | None, *flags: str) -> Iterator[ManagedRun]:
-    """A run on `count` of the cores (None: all); this process and what it starts besides keep them all."""
+    """A run on `count` of the cores (None: all). This process and its other children keep them all."""
     with only_cores(count):
         run = ManagedRun(*flags, timeout=600)
         run.__enter__()
@@ -92,13 +92,13 @@ def run_on(count: int | None, *flags: str) -> Iterator[ManagedRun]:
 
 
 def warm_up(run: ManagedRun, wav: Path, bound: float = 120.0) -> None:
-    """The first clips of a process are not typical: speak them, and wait until it has settled."""
+    """Speak the first clips of a run, which are not typical, and wait until it has settled."""
     speak(run, wav, seconds=2.0)
     settle([run.process.pid], bound)
 
 
 def speak(run: ManagedRun, wav: Path, *, seconds: float = 0.0, sessions: int = 1) -> list[dict[str, Any]]:
-    """Speak to a run with the command-line client, in its own process; its reports."""
+    """Speak to a run with the command-line client in a process of its own. Returns the client's reports."""
     command = [sys.executable, "-m", "scripts.talk", str(wav), "--url", run.url, "--v2", "--json"]
     command += ["--sessions", str(sessions), *(["--seconds", str(seconds)] if seconds else [])]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
@@ -109,7 +109,7 @@ def speak(run: ManagedRun, wav: Path, *, seconds: float = 0.0, sessions: int = 1
 
 
 def settle(pids: Sequence[int], bound: float = 60.0) -> None:
-    """Wait until these processes have nothing to do: a run prepares things in its first pause."""
+    """Wait until these processes are idle, because a run prepares things in its first pause."""
     quiet, deadline = 0, time.monotonic() + bound
     before = sum(usage(pids).processor.values())
     while quiet < 5 and time.monotonic() < deadline:  # a pause begins after seconds of silence
@@ -120,7 +120,7 @@ def settle(pids: Sequence[int], bound: float = 60.0) -> None:
 
 
 def table(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
-    """Rows of a table as aligned lines; the first `left` columns are flush left."""
+    """Rows of a table as aligned lines, with the first `left` columns flush left."""
     widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows)))]
     return [
         "  "
@@ -133,4 +133,5 @@ def table(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
 
 
 def ms(seconds: float) -> str:
+    """Seconds as text in milliseconds."""
     return f"{seconds * 1e3:.1f} ms"

@@ -96,7 +96,7 @@ class UsageRecorder(threading.Thread):
 
 
 def row(number: int, latency: float, used: UsageSample) -> tuple[str, ...]:
-    """A clip's line of the table; `latency` in seconds."""
+    """A clip's line of the table, from its latency in seconds and the use meanwhile."""
     parts = [f"{used.computed[stage]:.0f}+{used.waited[stage]:.0f}" for stage in STAGES]
     return str(number), f"{1e3 * latency:.0f} ms", *parts, str(used.read), f"{used.stolen} ms"
 
@@ -137,7 +137,7 @@ def main() -> int:
 
 
 def spoken(run: ManagedRun, wav: Path) -> list[str]:
-    """Speak once; returns a table with a line for each clip, and the summary."""
+    """Speak once. Returns a table with a line for each clip, and the summary."""
     fps = int(server_info(run.url)["fps"])
     recorder = UsageRecorder(run.process.pid)
     recorder.start()

@@ -1,4 +1,4 @@
-"""`python -m scripts.bench.host.decoding`: what decoding and encoding a clip costs on this machine."""
+"""`python -m scripts.bench.host.decoding`: the cost of decoding and encoding a clip on this machine."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ ROUNDS = 5
 
 @dataclass(frozen=True)
 class ClipCost:
-    """Of a clip, in seconds, medians: wall time of all of it, until its first chunk's pictures are encoded,
-    and of JPEG alone; processor time; and page faults.
-    """
+    """Medians of a clip; times are in seconds."""
 
+    #: Wall time of all of it.
     whole: float
+    #: Wall time until the pictures of the first chunk are encoded.
     first: float
+    #: Wall time of JPEG alone.
     packing: float
     processor: float
+    #: Page faults.
     faults: float
 
 
@@ -54,6 +56,7 @@ def clip_cost(decoder: ClipDecoder, jpeg: JpegEncoder, latents: Array16) -> Clip
 
 
 def main() -> None:
+    """Print the costs with the allocator as it is, and with freed memory kept."""
     settings = settings_from_command_line()
     let_waiting_threads_sleep()
     import numpy as np

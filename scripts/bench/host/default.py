@@ -1,4 +1,4 @@
-"""The default run as a whole: what it costs, how fast it could go, what it holds, how soon it answers."""
+"""The default run as a whole: its cost, its greatest speed, its memory and its latency."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scripts.bench.common.tools import NOISY, UsageMeter, cores, ms, speak, tabl
 from scripts.bench.host.pour import Poured, pour
 from scripts.run.managed import ManagedRun, Samples
 
-# What a stage does for one clip, and the metric that times it.
+#: Each stage's work on a clip, and the metric that times it.
 WORK = {
     "audio_worker": ("Whisper features", "features_seconds"),
     "gpu_worker": ("denoise", "denoise_seconds"),
@@ -23,7 +23,7 @@ MOST_RTF, MOST_LATENCY, MOST_MEMORY = 0.8, 0.6, 3e9
 
 @dataclass(frozen=True)
 class StageTimes:
-    """Seconds that a clip takes in one stage, for the work that `what` names."""
+    """Seconds that a clip takes in one stage."""
 
     stage: str
     what: str
@@ -34,21 +34,21 @@ class StageTimes:
 
 @dataclass(frozen=True)
 class DefaultRun:
-    """Figures of one run with one session in real time.
+    """Figures of one run with one session in real time."""
 
-    `processor`: processor seconds by stage, the gateway and the supervisor included, while `speech` seconds
-    were spoken and answered. `others`: cores that the rest of the machine used meanwhile, the client among
-    it. `resident` and `proportional`: RSS and PSS of all of the run's processes together, in bytes, right
-    after the speech.
-    """
-
+    #: The client's report.
     report: dict[str, Any]
     work: list[StageTimes]
     cores: int
+    #: Processor seconds by stage during the session, the gateway and the supervisor included.
     processor: dict[str, float]
+    #: RSS by stage right after the speech, in bytes.
     resident: dict[str, int]
+    #: PSS by stage right after the speech, in bytes.
     proportional: dict[str, int]
+    #: Cores that the rest of the machine used meanwhile, the client included.
     others: float
+    #: Seconds from the start until every worker was warm.
     ready_in: float
     poured: Poured | None = None
 
@@ -74,7 +74,7 @@ class DefaultRun:
 
 
 def measure_default(wav: Path, flags: Sequence[str], *, poured_seconds: float = 0.0) -> DefaultRun:
-    """Start the run with `flags`, speak `wav` to it; with `poured_seconds` also as fast as it takes it."""
+    """Start the run with `flags` and speak `wav` to it; then pour in `poured_seconds` of speech, if any."""
     with ManagedRun(*flags, timeout=600) as run:
         warm_up(run, wav, bound=60.0)
         pids = [run.process.pid]

@@ -77,6 +77,7 @@ def start_worker(flags: list[str]) -> str:
 
 
 def main() -> None:
+    """Print the costs by threads and arithmetic."""
     """Print a line for each number of threads and dtype, and one for each start of a worker."""
     settings = settings_from_command_line()
     let_waiting_threads_sleep()

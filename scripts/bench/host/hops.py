@@ -1,6 +1,6 @@
-"""What each hop costs by itself: one way, from `dispatch` in one process to the decoded message in another.
+"""The cost of each hop by itself: one way, from `dispatch` in one process to the decoded message in another.
 
-Both processes read the same monotonic clock; a message carries its time of departure, in microseconds, as
+Both processes read the same monotonic clock. A message carries its time of departure, in microseconds, as
 its `pts`.
 """
 
@@ -30,7 +30,7 @@ rng = np.random.default_rng(0)
 
 @dataclass(frozen=True)
 class HopFigures:
-    """One hop's one-way times in seconds, and the size of what crossed it in bytes."""
+    """One hop's one-way times in seconds, and the size of the payload that crossed it, in bytes."""
 
     name: str
     payload: int
@@ -39,7 +39,11 @@ class HopFigures:
 
 
 def measure_hops(count: int = 400, *, latent_side: int = 32) -> list[HopFigures]:
-    """Measure all four hops with `count` messages each; `latent_side` is the picture's eighth.
+    """Measure all four hops with `count` messages each.
+
+    Args:
+        count: messages of each hop.
+        latent_side: an eighth of the picture's side.
 
     Raises:
         RunError: a message did not arrive.

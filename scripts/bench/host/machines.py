@@ -1,6 +1,6 @@
 """Smaller machines: the default run with cores taken away and without bfloat16.
 
-For each: the rate that the warm-up chose, what the log says of it, what the page is told, and whether the
+For each: the rate that the warm-up chose, the log's line on it, the notice on the page, and whether the
 client still gets pictures in step with their sound.
 """
 

@@ -1,8 +1,8 @@
-"""How fast the pipeline goes when nothing holds it back: a session's sound, poured in as fast as it is taken.
+"""The speed of the pipeline when nothing holds it back: sound is poured in as fast as it is taken.
 
-The gateway lets sound through at real time, so this program stands in for it: it serves the `pcm` hop and the
-`results` socket, cuts the sound as the gateway does, confirms pictures as the gateway does, and keeps as many
-clips under way as a session in full flow has. Every other stage is the run's own process.
+The gateway lets sound through at real time, so this program stands in for it. It serves the `pcm` hop and the
+`results` socket, cuts the sound and confirms clips as the gateway does, and keeps as many clips under way as
+a session in full flow has. Every other stage is the run's own process.
 """
 
 from __future__ import annotations
@@ -46,20 +46,23 @@ Samples = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Poured:
-    """Per second of speech: `wall`, seconds that it takes, all stages at work at once; `processor`, processor
-    seconds of the stages; `stand_in`, those of this program in the gateway's place."""
+    """Figures of poured sound; times are seconds for a second of speech."""
 
     fps: int
     clips: int
+    #: Time that passes, with all stages at work at once.
     wall: float
+    #: Processor time of the stages.
     processor: float
+    #: Processor time of this program in the gateway's place.
     stand_in: float
 
 
 def pour(wav: Path, seconds: float, flags: Sequence[str]) -> Poured:
     """Start the stages with `flags` (at 24 fps unless they say otherwise) and pour `seconds` of `wav` in.
 
-    Raises RunError where they do not start or give a clip up.
+    Raises:
+        RunError: a stage does not start, or gives a clip up.
     """
     flags = [*flags, *([] if any(flag.startswith("--fps") for flag in flags) else ["--fps", "24"])]
     with stages(flags) as gate:
@@ -104,15 +107,21 @@ class Gate:
 
     @property
     def pids(self) -> list[int]:
+        """The stages' processes."""
         return [process.pid for process in self._processes]
 
     def close(self) -> None:
+        """Close both sockets."""
         self._hop.close()
         self._results.close()
         self._context.destroy(linger=200)
 
     def wait_warm(self, bound: float = 600.0) -> None:
-        """Until every stage says so, and a moment more: then each has found the next one."""
+        """Wait until every stage is warm, and a moment more, so that each has found the next one.
+
+        Raises:
+            RunError: a stage ended, or was not warm within `bound` seconds.
+        """
         deadline = time.monotonic() + bound
         while len(self._warm) < len(self._processes) or not self._hop.workers:
             self._turn()
@@ -125,7 +134,11 @@ class Gate:
             self._turn()
 
     def pour(self, speech: Samples) -> list[float]:
-        """When each clip's last picture came."""
+        """Pour a session's sound in. Returns the time when each clip's last frame came.
+
+        Raises:
+            RunError: a clip was given up, or none came for a long time.
+        """
         clips, sent, seq = len(speech) // self.clip_samples, 0, 0
         heard = time.monotonic()
         while len(self._done) < clips:
@@ -178,7 +191,7 @@ class Gate:
 
 @contextmanager
 def stages(flags: Sequence[str]) -> Iterator[Gate]:
-    """Every stage but the gateway, started with `flags`; gone afterwards."""
+    """Every stage but the gateway, started with `flags` and gone after the block."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="echomimic-pour-")))
         settings = load_settings([*flags, "--run-dir", str(folder)])
