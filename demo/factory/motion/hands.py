@@ -15,12 +15,14 @@ MARGIN = 0.015  # key points stay this far inside the picture (rest alone may co
 
 @dataclass(frozen=True)
 class HandPose:
-    """One hand as if it were the person's left one (on the right of the picture); the right one is its
-    mirror.
+    """One hand, written as the person's left one, on the right of the picture. The right hand is its mirror.
 
-    wrist: fractions of the picture. angle: radians the fingers lean inwards from upright. length: of the
-    stretched hand, fraction of the picture. curl: 0 straight .. 1 fist, thumb to little finger. spread: 1
-    relaxed.
+    Attributes:
+        wrist: position (x, y) in fractions of the picture.
+        angle: radians that the fingers lean inwards from upright.
+        length: length of the stretched hand in fractions of the picture.
+        curl: 0 straight to 1 fist, from thumb to little finger.
+        spread: angle between the fingers, 1 for a relaxed hand.
     """
 
     wrist: tuple[float, float] = REST_WRIST
@@ -38,14 +40,17 @@ REST = HandPose()
 
 
 def hand_points(vector: NDArray[np.float64], *, left: bool) -> NDArray[np.float32]:
-    """(21, 2) key points, fractions of the picture, of a HandPose's vector."""
+    """Key points (21, 2), in fractions of the picture, of a `HandPose`'s vector (10,)."""
     x, y, angle, length = (float(value) for value in vector[:4])
     template = _bend(vector[4:9], float(vector[9]))
     return place_hand((x if left else 1.0 - x, y), angle, length, left=left, template=template)
 
 
 def _bend(curl: NDArray[np.float64], spread: float) -> NDArray[np.float32]:
-    """The hand template with fingers curled towards the palm (seen from the front: shortened) and spread."""
+    """The hand template with fingers curled towards the palm and spread.
+
+    From the front a curled finger looks shortened.
+    """
     points = HAND_TEMPLATE.astype(np.float64).copy()
     for finger in range(FINGERS):
         base = 1 + 4 * finger
@@ -143,7 +148,17 @@ GESTURES = {
 def hand_track(
     seed: int, frames: int = LOOP_FRAMES, fps: float = FPS, gestures: tuple[str, ...] = tuple(GESTURES)
 ) -> NDArray[np.float32]:
-    """float32 (frames, 2, 21, 2): a loop that starts and ends at rest. Hand 0 is the person's left."""
+    """A loop of gestures that starts and ends at rest.
+
+    Args:
+        seed: number of the loop.
+        frames: length of the loop.
+        fps: frames a second.
+        gestures: names of `GESTURES` to choose from.
+
+    Returns:
+        Key points, float32 (frames, 2, 21, 2), in fractions of the picture. Hand 0 is the person's left.
+    """
     rng = np.random.default_rng([seed, frames, 7])
     duration = frames / fps
     plans: list[list[Key]] = [[(0.0, REST)], [(0.0, REST)]]
@@ -188,7 +203,7 @@ def hand_track(
 
 
 def _interpolate(plan: list[Key], times: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(frames, 10): minimum-jerk moves from key to key (Flash & Hogan 1985), at rest in each."""
+    """Minimum-jerk moves (frames, 10) from key to key, at rest in each (Flash & Hogan 1985)."""
     at = np.array([key[0] for key in plan])
     poses = np.stack([key[1].vector() for key in plan])
     index = np.clip(np.searchsorted(at, times, side="right") - 1, 0, len(at) - 2)
@@ -198,7 +213,7 @@ def _interpolate(plan: list[Key], times: NDArray[np.float64]) -> NDArray[np.floa
 
 
 def _tremble(rng: np.random.Generator, frames: int) -> NDArray[np.float64]:
-    """(frames, 10): a slow periodic unrest, nil in frame 0, so that a held hand is alive."""
+    """A slow periodic unrest (frames, 10), zero in frame 0, so that a held hand is alive."""
     phase = np.arange(frames) / frames
     unrest = np.zeros((frames, 10))
     for column, bound in ((0, 0.0015), (1, 0.0015), (2, 0.015)):

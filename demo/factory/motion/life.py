@@ -13,9 +13,10 @@ BLINK_CLOSE, BLINK_HOLD, BLINK_OPEN = 0.085, 0.045, 0.130  # seconds
 
 
 def life_track(frames: int = LOOP_FRAMES, seed: int = 0, fps: float = FPS) -> NDArray[np.float32]:
-    """float32 (frames, 8) in LIFE_COLUMNS' order; frame `frames` would equal frame 0.
+    """Signs of life, float32 (frames, 8), in the order of `LIFE_COLUMNS`.
 
-    Seed 0 is the track of every bundled pose; other seeds give training its variety.
+    The track is a loop: frame `frames` would equal frame 0. Seed 0 is the track of every bundled pose. Other
+    seeds give training its variety.
     """
     rng = np.random.default_rng([seed, frames])
     duration = frames / fps
@@ -35,7 +36,7 @@ def life_track(frames: int = LOOP_FRAMES, seed: int = 0, fps: float = FPS) -> ND
 
 def _wander(
     phase: NDArray[np.float64], duration: float, shortest: float, rng: np.random.Generator
-) -> NDArray:
+) -> NDArray[np.float64]:
     """A smooth periodic curve within about ±1, of periods from the loop down to `shortest` seconds."""
     highest = max(1, int(duration / shortest))
     curve = np.zeros_like(phase)
@@ -44,20 +45,24 @@ def _wander(
     return curve / max(1e-6, np.abs(curve).max())
 
 
-def _breath(phase: NDArray[np.float64], duration: float, rng: np.random.Generator) -> NDArray:
-    """Breathing in takes about two fifths of a period, as at rest; whole periods, so that the loop closes."""
+def _breath(phase: NDArray[np.float64], duration: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Breath (frames,) in -1..1. Breathing in takes about two fifths of a period, as it does at rest.
+
+    The loop holds whole periods, so that it closes.
+    """
     turns = max(1, round(duration / BREATH_PERIOD))
     angle = 2 * np.pi * (turns * phase + rng.uniform())
-    return np.sin(angle + 0.35 * np.sin(angle))
+    breath: NDArray[np.float64] = np.sin(angle + 0.35 * np.sin(angle))
+    return breath
 
 
-def _blinks(times: NDArray[np.float64], duration: float, rng: np.random.Generator) -> NDArray:
+def _blinks(times: NDArray[np.float64], duration: float, rng: np.random.Generator) -> NDArray[np.float64]:
     """Eyelid closure 0..1, a blink every 2 to 5 s counted around the loop, none across its start."""
     count = max(1, round(duration / rng.uniform(3.0, 3.8)))
     spread = rng.dirichlet(np.full(count, 12.0))
     gaps = 2.1 + spread * max(0.0, duration - 2.1 * count)
     gaps = np.minimum(gaps * duration / gaps.sum(), 5.0)
-    # What the cap took away goes to the others, so that the gaps still fill the loop.
+    # The others share the time that the cap took away, so that the gaps still fill the loop.
     gaps += (duration - gaps.sum()) / count
     starts = rng.uniform(0.3, 0.8) * gaps[-1] + np.concatenate([[0.0], np.cumsum(gaps[:-1])])
     closed = np.zeros_like(times)
@@ -68,7 +73,7 @@ def _blinks(times: NDArray[np.float64], duration: float, rng: np.random.Generato
     return closed
 
 
-def _gaze(times: NDArray[np.float64], duration: float, rng: np.random.Generator) -> NDArray:
+def _gaze(times: NDArray[np.float64], duration: float, rng: np.random.Generator) -> NDArray[np.float64]:
     """(frames, 2): glances that jump within 0.08 s and rest for 0.8 to 2.5 s, mostly straight ahead."""
     gaze = np.zeros((len(times), 2))
     now = rng.uniform(0.8, 2.0)

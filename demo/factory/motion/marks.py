@@ -1,8 +1,7 @@
-"""Marks: what the pose map shows of breathing, head, eyelids, gaze and brows.
+"""Marks on the pose map that show breathing, head, eyelids, gaze and brows.
 
-A generated picture can only follow what the model sees, so every motion that is not speech is drawn on the
-pose map. Movements of a pixel or two are exaggerated there, because the pose encoder reduces the map by
-eight.
+The model can follow a motion only if it sees it. So every motion that is not speech is drawn on the pose map.
+Movements of a pixel or two are exaggerated there, because the pose encoder reduces the map by eight.
 """
 
 import numpy as np
@@ -34,7 +33,14 @@ MARKS_COUNT = 13
 
 
 def life_to_marks(life: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Points of the marks, (..., 13, 2) fractions of the image, from life (..., 8) in LIFE_COLUMNS' order."""
+    """Points of the marks, (..., 13, 2) in fractions of the picture.
+
+    Args:
+        life: signs of life (..., 8) in the order of `LIFE_COLUMNS`.
+
+    Raises:
+        ValueError: `life` has another number of columns.
+    """
     life = np.asarray(life, dtype=np.float32)
     if life.shape[-1] != len(LIFE_COLUMNS):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Mouth tracks from timed phones: dominance blending with lip closures that are really reached.
+"""Mouth tracks from timed phones: dominance blending, with lip closures that are reached in full.
 
 Blending follows Cohen & Massaro, "Modeling coarticulation in synthetic visual speech" (1993): every sound's
 target is weighted by a dominance that falls off exponentially before and after it. Anticipation is short (at
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from demo.factory.motion.visemes import CHANNELS, visemes
 from protocol.wire.clock import SAMPLE_RATE
 
-Phone = tuple[float, float, str]  # start and end in seconds, IPA ("_" is a pause)
+#: Start and end in seconds, and the phone in IPA. "_" is a pause.
+Phone = tuple[float, float, str]
+Floats = NDArray[np.float64]
 
 TRACK_RATE = 120  # Hz; 24, 12 and 8 divide it
 ANTICIPATION, ANTICIPATION_DECAY = 0.060, 0.022  # seconds
@@ -28,11 +30,18 @@ LOUDNESS_GAIN = 0.15
 def mouth_track(
     phones: Sequence[Phone], times: NDArray[np.float64], loudness: NDArray[np.float64] | None = None
 ) -> dict[str, NDArray[np.float32]]:
-    """The figure's mouth at `times` (T,), seconds: one float32 (T,) array by each name of CHANNELS.
+    """The figure's mouth at some moments.
 
-    phones: in order, not overlapping; silence stands before, after and in gaps. loudness: (T,) from -1 to 1
-    (see `loudness_track`), opens the mouth up to 15 % more or less. Raises ValueError for a phone without a
-    viseme.
+    Args:
+        phones: phones in order, without overlap. Silence stands before and after them and in gaps.
+        times: moments (T,) in seconds.
+        loudness: values (T,) from -1 to 1 of `loudness_track`. They open the mouth up to 15 % more or less.
+
+    Returns:
+        A float32 array (T,) for each name of `CHANNELS`.
+
+    Raises:
+        ValueError: a phone has no viseme.
     """
     times = np.asarray(times, dtype=np.float64)
     starts, ends, targets, weights, closed = _segments(phones)
@@ -52,8 +61,11 @@ def mouth_track(
     return {name: mixed[:, number].astype(np.float32) for number, name in enumerate(CHANNELS)}
 
 
-def _segments(phones: Sequence[Phone]) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray]:
-    """Starts, ends (S,), targets (S, 6), weights (S, 2: hold, shape), closed (S,); pauses are filled in."""
+def _segments(phones: Sequence[Phone]) -> tuple[Floats, Floats, Floats, Floats, NDArray[np.bool_]]:
+    """Starts and ends (S,), targets (S, 6), weights (S, 2) of hold and shape, and closed (S,).
+
+    Gaps are filled with pauses.
+    """
     rows: list[tuple[float, float, str]] = []
     cursor = -10.0
     for start, end, phone in phones:
@@ -76,8 +88,8 @@ def _segments(phones: Sequence[Phone]) -> tuple[NDArray, NDArray, NDArray, NDArr
     return starts, ends, targets, weights, np.array([v.closed for v in parts])
 
 
-def _dominance(times: NDArray, starts: NDArray, ends: NDArray) -> NDArray:
-    """(T, S): 1 within a segment, falling off before (anticipation) and after it (carry-over)."""
+def _dominance(times: Floats, starts: Floats, ends: Floats) -> Floats:
+    """Dominance (T, S): 1 within a segment, falling off before (anticipation) and after it (carry-over)."""
     before = np.maximum(0.0, starts[None] - times[:, None])
     after = np.maximum(0.0, times[:, None] - ends[None])
     early = np.exp(-before / ANTICIPATION_DECAY) * np.maximum(0.0, 1.0 - before / ANTICIPATION)
@@ -85,8 +97,8 @@ def _dominance(times: NDArray, starts: NDArray, ends: NDArray) -> NDArray:
     return np.where(before > 0, early, late)
 
 
-def _closure_gate(times: NDArray, starts: NDArray, ends: NDArray) -> tuple[NDArray, NDArray]:
-    """How far closures let the lips part (T,): 0 in a closure; and how sealed they are (T,): 1 in it."""
+def _closure_gate(times: Floats, starts: Floats, ends: Floats) -> tuple[Floats, Floats]:
+    """How far the lips may part (T,), 0 in a closure, and how sealed they are (T,), 1 in a closure."""
     apart = np.ones(len(times))
     if len(starts) == 0:
         return apart, np.zeros(len(times))
@@ -96,8 +108,11 @@ def _closure_gate(times: NDArray, starts: NDArray, ends: NDArray) -> tuple[NDArr
     return apart, 1.0 - _ease(np.clip(away.min(axis=1) / (0.5 * CLOSURE_RAMP), 0.0, 1.0))
 
 
-def _speech_gate(times: NDArray, phones: Sequence[Phone]) -> NDArray:
-    """(T,): 1 in speech, easing to 0 within REST_WITHIN of its end, 0 in pauses till shortly before it."""
+def _speech_gate(times: Floats, phones: Sequence[Phone]) -> Floats:
+    """Gate (T,): 1 in speech and 0 in pauses.
+
+    It eases to 0 within `REST_WITHIN` of the end of speech, and opens shortly before its start.
+    """
     runs: list[list[float]] = []
     for start, end, phone in phones:
         if phone == "_" or end <= start:
@@ -114,12 +129,18 @@ def _speech_gate(times: NDArray, phones: Sequence[Phone]) -> NDArray:
 
 
 def loudness_track(
-    audio: NDArray, times: NDArray[np.float64], sample_rate: int = SAMPLE_RATE
+    audio: NDArray[np.generic], times: NDArray[np.float64], sample_rate: int = SAMPLE_RATE
 ) -> NDArray[np.float64]:
-    """(T,) in -1..1: level of 50 ms around each time against the loudest of the second before it, 0 at -6 dB.
+    """Loudness (T,) from -1 to 1 at some moments.
 
-    Only the past second and 25 ms ahead are looked at, so a streaming model can know it too; gain does not
+    It compares the level of 50 ms around each moment with the loudest level of the second before it, and is 0
+    at -6 dB. It looks back one second and 25 ms ahead, so a streaming model can know it too. Gain does not
     matter.
+
+    Args:
+        audio: samples (n,) of any scale.
+        times: moments (T,) in seconds.
+        sample_rate: of `audio`, in Hz.
     """
     samples = np.asarray(audio, dtype=np.float64)
     hop, half = sample_rate // TRACK_RATE, sample_rate // 40
@@ -130,9 +151,10 @@ def loudness_track(
     padded = np.concatenate([np.full(TRACK_RATE, level.min()), level])
     loudest = np.lib.stride_tricks.sliding_window_view(padded, TRACK_RATE + 1).max(axis=1)
     relative = np.clip((level - loudest + 6.0) / 6.0, -1.0, 1.0)
-    return np.interp(times, centres / sample_rate, relative)
+    at_times: Floats = np.interp(times, centres / sample_rate, relative)
+    return at_times
 
 
-def _ease(x: NDArray) -> NDArray:
+def _ease(x: Floats) -> Floats:
     """Smooth step of x in 0..1."""
     return x * x * (3 - 2 * x)

@@ -17,5 +17,12 @@ def _standard_marks() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def draw_pose_maps(hands: Tensor, hands_score: Tensor, marks: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """(B, 3, height, width) in 0..1 from hands (B, 2, 21, 2), hands_score (B, 2, 21), marks (B, 13, 2)."""
+    """Pose maps (B, 3, height, width) in 0..1.
+
+    Args:
+        hands: key points (B, 2, 21, 2) in fractions of the picture.
+        hands_score: confidence (B, 2, 21) of each key point.
+        marks: points (B, 13, 2) of `life_to_marks`.
+        size: side of the maps, or height and width.
+    """
     return pose_sdf.draw_pose_maps(hands, hands_score, marks, *_standard_marks(), size)

@@ -1,4 +1,4 @@
-"""What each speech sound looks like: IPA symbols to targets of the figure's mouth.
+"""Visemes: for each IPA symbol, targets of the figure's mouth.
 
 The groups follow the usual viseme classes (e.g. MPEG-4 facial animation, table of 14 visemes), refined for
 vowels by height (mouth_open), backness and rounding (mouth_width, mouth_round).
@@ -16,7 +16,10 @@ CHANNELS = ("mouth_open", "mouth_width", "mouth_round", "teeth", "lips_pressed",
 
 @dataclass(frozen=True)
 class Viseme:
-    """Targets of CHANNELS, and how much a sound insists on jaw, contact (`hold`) and lip shape (`shape`)."""
+    """Targets of `CHANNELS` for one sound.
+
+    `hold` is the weight of the sound's jaw and contact targets, and `shape` that of its lip shape.
+    """
 
     open: float
     width: float = 0.0
@@ -106,7 +109,8 @@ _MODIFIERS = frozenset("ːˑˈˌʲˠˤᵝ.'\"-|^*;:!?0123456789˥˦˧˨˩ʼ‿͡
 def visemes(phone: str) -> list[Viseme]:
     """The visemes an IPA phone passes through, in order (two for a diphthong or an affricate).
 
-    Raises ValueError naming phone and symbol where the table has no entry.
+    Raises:
+        ValueError: the table has no entry for a symbol. The text names phone and symbol.
     """
     if phone == "_":
         return [REST]
@@ -126,9 +130,9 @@ def visemes(phone: str) -> list[Viseme]:
 
 
 def blended(count: int, seed: int = 0) -> NDArray[np.float32]:
-    """(count, 6) mouths between two visemes each, some nearly at rest, some louder, as coarticulation has it.
+    """Mouths (count, 6), each between two visemes, as coarticulation has it.
 
-    One in five is open by any amount, beyond what speech does. The first is at rest, the second pressed.
+    Some are nearly at rest, some louder.     One in five is open by any amount, beyond the range of speech. The first is at rest, the second pressed.
     """
     random = np.random.default_rng(seed)
     targets = np.array([[getattr(v, name) for name in _TARGETS] for v in dict.fromkeys(TABLE.values())])
@@ -139,4 +143,5 @@ def blended(count: int, seed: int = 0) -> NDArray[np.float32]:
     mouths[::5, 0] = random.random(len(mouths[::5]))
     mouths[0] = 0.0
     mouths[1] = [getattr(_BILABIAL, name) for name in _TARGETS]
-    return mouths.astype(np.float32)
+    blends: NDArray[np.float32] = mouths.astype(np.float32)
+    return blends

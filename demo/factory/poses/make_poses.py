@@ -3,6 +3,7 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +16,22 @@ FOLDER = Path(__file__).resolve().parent
 SPLIT = FOLDER / "split.json"
 #: Where the loops that ship lie.
 BUNDLED = FOLDER.parents[1] / "bundled/poses"
+#: The written split, as JSON.
+Split = dict[str, Any]
 
 
-def load_split(path: Path = SPLIT) -> dict:
+def load_split(path: Path = SPLIT) -> Split:
     """The written split: seeds by name (`train`, `held_out`), the `bundled` names, `life_seed`, `frames`."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    split: Split = json.loads(path.read_text(encoding="utf-8"))
+    return split
 
 
-def pose_arrays(name: str, split: dict | None = None) -> dict[str, NDArray]:
-    """All arrays of one pose npz, by key: hands, hands_score, fps, style, life, marks, marks_*."""
+def pose_arrays(name: str, split: Split | None = None) -> dict[str, NDArray[Any]]:
+    """All arrays of one pose file, by key: hands, hands_score, fps, style, life, marks, marks_*.
+
+    Raises:
+        ValueError: the split has no such pose.
+    """
     split = split or load_split()
     seeds = {**split["train"], **split["held_out"]}
     if name not in seeds:

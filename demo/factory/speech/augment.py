@@ -1,7 +1,7 @@
 """Training-time augmentation of speech, batched in plain torch on any device.
 
-What a laptop's microphone does to a voice: gain, room, equalisation, telephone band, noise, hum. And silence:
-clips of noise or hum alone, whose truth is a shut mouth.
+It changes a voice as a laptop's microphone does: gain, room, equalisation, telephone band, noise and hum.
+It also makes silence, which is noise or hum alone and whose truth is a shut mouth.
 """
 
 import math
@@ -15,10 +15,12 @@ QUIETEST = 0.01  # RMS, full scale 1: noise is set against at least this much sp
 
 
 def augment(audio: Tensor, generator: torch.Generator | None = None, strength: float = 1.0) -> Tensor:
-    """A changed copy of speech windows (B, n), float, full scale ±1. Times stay as they are.
+    """A changed copy of speech windows. Times stay as they are.
 
-    strength 0..1 scales how often anything but gain and faint noise happens. generator: on the audio's
-    device.
+    Args:
+        audio: windows (B, n), full scale ±1.
+        generator: source of randomness on the audio's device.
+        strength: factor in 0..1 on the chance of each change except gain and faint noise.
     """
     batch = audio.shape[0]
     draw = _Draw(audio, generator)
@@ -36,7 +38,7 @@ def augment(audio: Tensor, generator: torch.Generator | None = None, strength: f
 def silence(
     batch: int, samples: int, device: torch.device | str, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Windows (batch, samples) without speech: nothing, noise or hum at -90 to -30 dBFS."""
+    """Windows (batch, samples) without speech: zeros, noise or hum at -90 to -30 dBFS."""
     like = torch.empty(batch, samples, device=device)
     draw = _Draw(like, generator)
     level = 10 ** (draw.uniform(-90.0, -30.0, (batch, 1)) / 20)
@@ -45,7 +47,7 @@ def silence(
 
 
 def background(shape: torch.Size | tuple[int, int], draw: "_Draw") -> Tensor:
-    """(B, n) of RMS 1: coloured noise (white to brown), mains hum with harmonics, or a mix."""
+    """Background (B, n) of RMS 1: coloured noise (white to brown), mains hum with harmonics, or a mix."""
     batch, samples = shape
     noise = _coloured_noise(batch, samples, draw)
     hum = _hum(batch, samples, draw)
@@ -72,14 +74,16 @@ class _Draw:
 
 
 def _active_level(audio: Tensor) -> Tensor:
-    """(B, 1): RMS of the loudest quarter of 20 ms blocks, so that pauses do not lower it."""
+    """RMS (B, 1) of the loudest quarter of 20 ms blocks, so that pauses do not lower it."""
     blocks = audio[:, : audio.shape[1] // 320 * 320].unflatten(1, (-1, 320)).square().mean(dim=2)
     loud = blocks.topk(max(1, blocks.shape[1] // 4), dim=1).values
-    return loud.mean(dim=1, keepdim=True).sqrt()
+    level: Tensor = loud.mean(dim=1, keepdim=True).sqrt()
+    return level
 
 
 def _normalise(audio: Tensor) -> Tensor:
-    return audio / audio.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-8)
+    level: Tensor = audio.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-8)
+    return audio / level
 
 
 def _frequencies(samples: int, draw: _Draw) -> Tensor:
@@ -87,7 +91,7 @@ def _frequencies(samples: int, draw: _Draw) -> Tensor:
 
 
 def _coloured_noise(batch: int, samples: int, draw: _Draw) -> Tensor:
-    """Noise whose power falls with frequency^-slope, slope 0 (white) to 2 (brown); a third is white."""
+    """Noise whose power falls with frequency^-slope, slope 0 (white) to 2 (brown). A third is white."""
     slope = draw.uniform(0.0, 2.0, (batch, 1))
     slope = torch.where(draw.uniform(0, 1, (batch, 1)) < 0.33, torch.zeros_like(slope), slope)
     shape = _frequencies(samples, draw).clamp_min(40.0)[None] ** (-slope / 2)
@@ -116,7 +120,7 @@ def _hum(batch: int, samples: int, draw: _Draw) -> Tensor:
 
 
 def _equalise(audio: Tensor, draw: _Draw, chance: float) -> Tensor:
-    """Two broad bumps of ±8 dB and a tilt of ±2 dB an octave; a sixth get a telephone's band."""
+    """Two broad bumps of ±8 dB and a tilt of ±2 dB an octave. A sixth get a telephone's band."""
     batch, samples = audio.shape
     hertz = _frequencies(samples, draw)[None]
     octave = torch.log2(hertz.clamp_min(30.0) / 1000.0)
@@ -137,7 +141,10 @@ def _equalise(audio: Tensor, draw: _Draw, chance: float) -> Tensor:
 
 
 def _reverberate(audio: Tensor, draw: _Draw, chance: float) -> Tensor:
-    """A small room: decaying noise of 0.08 to 0.35 s (60 dB), 6 to 20 dB under the direct sound; causal."""
+    """A small room: noise that decays by 60 dB in 0.08 to 0.35 s, 6 to 20 dB under the direct sound.
+
+    It is causal.
+    """
     batch, samples = audio.shape
     length = SAMPLE_RATE // 3
     seconds = torch.arange(length, device=draw.device, dtype=draw.dtype) / SAMPLE_RATE

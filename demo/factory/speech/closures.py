@@ -1,6 +1,6 @@
-"""Where the lips are really shut: voiceless lip stops placed on the quiet of the waveform.
+"""Lip closures: voiceless lip stops placed on the quiet of the waveform.
 
-espeak-ng times a stop by its burst and leaves the closure to the sound before; flite and festival count
+espeak-ng times a stop by its burst and counts the closure to the sound before. flite and festival count
 closure and burst as one phone. The eye wants the closure, which is the quiet before the burst.
 """
 
@@ -21,7 +21,7 @@ Timed = tuple[float, float, str]
 
 
 def refine_closures(audio: NDArray[np.float32], phones: Sequence[Timed]) -> list[Timed]:
-    """Phones with each [p] narrowed to the quiet before its burst, the rest of it a release "ʰ".
+    """Phones with each [p] narrowed to the quiet before its burst. The rest of it becomes a release "ʰ".
 
     A [p] next to a pause, or without at least 15 ms of quiet, keeps its times.
     """
@@ -51,7 +51,8 @@ def _envelope(audio: NDArray[np.float32]) -> NDArray[np.float64]:
     squares = np.concatenate([[0.0], np.cumsum(np.asarray(audio, dtype=np.float64) ** 2)])
     at = np.arange(0, len(audio), _HOP)
     low, high = np.maximum(at - _HOP, 0), np.minimum(at + _HOP, len(audio))
-    return np.sqrt((squares[high] - squares[low]) / np.maximum(high - low, 1))
+    level: NDArray[np.float64] = np.sqrt((squares[high] - squares[low]) / np.maximum(high - low, 1))
+    return level
 
 
 def _longest_quiet(level: NDArray[np.float64], start: float, end: float) -> tuple[float, float] | None:

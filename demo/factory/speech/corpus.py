@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from demo.factory.motion.mouth import CHANNELS, TRACK_RATE, loudness_track, mouth_track
+from demo.factory.motion.mouth import TRACK_RATE, loudness_track, mouth_track
+from demo.factory.motion.visemes import CHANNELS
 from demo.factory.speech.utterance import Utterance
 from protocol.wire.clock import SAMPLE_RATE
 from scripts.talk.packed_pcm import pack_pcm, unpack_pcm
@@ -20,12 +21,20 @@ FORMAT = 1
 
 @dataclass
 class Corpus:
-    """Utterances end to end.
+    """U utterances end to end, with P phones.
 
-    audio: int16 (n,). starts: int64 (U + 1,), sample where each utterance starts, and the end. phone_starts:
-    int64 (U + 1,), the same for its rows in the phone arrays. phone_begin, phone_end: int32 (P,), samples
-    from the start of the utterance. phone_id: int16 (P,) into phone_names (IPA). voice_id: int16 (U,) into
-    voices. held_out: bool (U,). texts: the sentences.
+    Attributes:
+        audio: int16 (n,) at 16 kHz.
+        starts: int64 (U + 1,), first sample of each utterance, and the end.
+        phone_starts: int64 (U + 1,), first row of each utterance in the phone arrays, and the end.
+        phone_begin: int32 (P,), samples from the start of the utterance.
+        phone_end: int32 (P,), likewise.
+        phone_id: int16 (P,), index in `phone_names`.
+        phone_names: IPA.
+        voice_id: int16 (U,), index in `voices`.
+        voices: "engine:name" of each voice.
+        held_out: bool (U,), whether training must not hear the utterance.
+        texts: the sentences.
     """
 
     audio: NDArray[np.int16]
@@ -48,7 +57,7 @@ class Corpus:
         return self.audio[self.starts[number] : self.starts[number + 1]]
 
     def phones(self, number: int) -> list[tuple[float, float, str]]:
-        """(start s, end s, IPA) of one utterance."""
+        """Start and end in seconds, and IPA, of each phone of one utterance."""
         rows = slice(self.phone_starts[number], self.phone_starts[number + 1])
         return [
             (begin / SAMPLE_RATE, end / SAMPLE_RATE, self.phone_names[name])
@@ -67,7 +76,12 @@ class Corpus:
 
 @dataclass
 class MouthTracks:
-    """values: float32 (rows, 6), CHANNELS at 120 Hz, end to end. starts: int64 (U + 1,), their first rows."""
+    """Mouth tracks of all utterances end to end.
+
+    Attributes:
+        values: float32 (rows, 6), `CHANNELS` at 120 Hz.
+        starts: int64 (U + 1,), first row of each utterance, and the end.
+    """
 
     values: NDArray[np.float32]
     starts: NDArray[np.int64]
@@ -86,7 +100,7 @@ def mouth_tracks(corpus: Corpus) -> MouthTracks:
 
 
 def build(utterances: list[Utterance], held_out: set[str]) -> Corpus:
-    """Put utterances end to end. held_out: voices that training never hears."""
+    """Put utterances end to end. `held_out` names the voices that training never hears."""
     names: dict[str, int] = {}
     voices: dict[str, int] = {}
     begin, end, ids, phone_starts, pcm = [], [], [], [0], []
@@ -127,7 +141,12 @@ def save(corpus: Corpus, path: Path) -> None:
 
 
 def load(path: Path) -> Corpus:
-    """Read a corpus. Raises ValueError for a file of another format and OSError for none."""
+    """Read a corpus.
+
+    Raises:
+        ValueError: the file has another format.
+        OSError: there is no such file.
+    """
     with np.load(path, allow_pickle=False) as file:
         if "format" not in file or int(file["format"]) != FORMAT:
             raise ValueError(

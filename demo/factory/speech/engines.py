@@ -23,10 +23,10 @@ from protocol.wire.clock import SAMPLE_RATE
 
 
 class EngineError(RuntimeError):
-    """An engine is missing or failed; the message says what to install."""
+    """An engine is missing or failed. The message names the package to install."""
 
 
-def _to_16k(samples: NDArray, rate: int) -> NDArray[np.float32]:
+def _to_16k(samples: NDArray[np.int16], rate: int) -> NDArray[np.float32]:
     floats = np.asarray(samples, dtype=np.float32) / 32768.0
     return floats if rate == SAMPLE_RATE else soxr.resample(floats, rate, SAMPLE_RATE).astype(np.float32)
 
@@ -48,7 +48,11 @@ def _chain(ends: list[tuple[float, str]], table: dict[str, str]) -> list[tuple[f
 
 # --- flite ---------------------------------------------------------------------------------------------
 def flite(voice: str, text: str, *, stretch: float = 1.0) -> Utterance:
-    """Speak English with one of flite's voices. stretch: duration factor."""
+    """Speak English with one of flite's voices. `stretch` multiplies all durations.
+
+    Raises:
+        EngineError: flite is missing or failed.
+    """
     program = shutil.which("flite")
     if program is None:
         raise EngineError("flite is not installed; install it (Debian: apt-get install flite)")
@@ -132,7 +136,18 @@ class Espeak:
     def speak(
         self, voice: str, text: str, *, speed: int = 165, pitch: int = 50, intonation: int = 50
     ) -> Utterance:
-        """Speak with `voice`, "language+variant". speed: words a minute; pitch and intonation: 0..100."""
+        """Speak with one of espeak-ng's voices.
+
+        Args:
+            voice: "language+variant".
+            text: the sentence.
+            speed: words a minute.
+            pitch: 0 to 100.
+            intonation: range of the pitch, 0 to 100.
+
+        Raises:
+            EngineError: there is no such voice.
+        """
         if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
             raise EngineError(f"espeak-ng has no voice {voice!r}")
         for parameter, value in ((_RATE, speed), (_PITCH, pitch), (_RANGE, intonation)):

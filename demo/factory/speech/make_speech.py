@@ -1,7 +1,7 @@
 """Make the training speech: `python -m demo.factory.speech.make_speech [--out FILE] [--scale FACTOR]
 [--no-festival]`.
 
-Every voice speaks written or generated sentences at changing rates and pitches; recorded voices are also
+Every voice speaks written or generated sentences at changing rates and pitches. Recorded voices are also
 resampled by up to ±12 %, which shifts pitch and formants as another speaker's throat would. Seeds are fixed.
 """
 
@@ -10,7 +10,9 @@ import json
 import logging
 import random
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soxr
@@ -25,11 +27,13 @@ from protocol.wire.clock import SAMPLE_RATE
 FOLDER = Path(__file__).resolve().parent
 SPLIT = FOLDER / "split.json"
 OUTPUT = FOLDER / "build" / "speech.npz"
-SPEECH_RMS = (
-    0.025  # of full scale, while speaking; keeps the file small, and training changes the gain anyway
-)
-LEAD, TAIL = 0.15, 0.45  # seconds of silence kept around a sentence
-log = logging.getLogger(__name__)
+#: RMS while speaking, of full scale. It keeps the file small, and training changes the gain anyway.
+SPEECH_RMS = 0.025
+#: Seconds of silence kept before and after a sentence.
+LEAD, TAIL = 0.15, 0.45
+#: The written split, as JSON.
+Split = dict[str, Any]
+logger = logging.getLogger(__name__)
 
 _RECORDED = {"flite:slt": 5.0, "flite:awb": 4.0, "flite:kal16": 2.0}
 _FESTIVAL = {
@@ -70,13 +74,14 @@ _ESPEAK = (
 )
 
 
-def load_split(path: Path = SPLIT) -> dict:
+def load_split(path: Path = SPLIT) -> Split:
     """The written split: held_out_voices (language, minutes) and held_out_texts by language."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    split: Split = json.loads(path.read_text(encoding="utf-8"))
+    return split
 
 
-def plan(split: dict, scale: float = 1.0, festival: bool = True) -> list[tuple[str, str, float, bool]]:
-    """(voice, language of its texts, minutes, held out) of every voice."""
+def plan(split: Split, scale: float = 1.0, festival: bool = True) -> list[tuple[str, str, float, bool]]:
+    """Voice, language of its texts, minutes and whether it is held out, of every voice."""
     rows = [(voice, "en", minutes, False) for voice, minutes in _RECORDED.items()]
     if festival:
         for voice, minutes in _FESTIVAL.items():
@@ -119,9 +124,9 @@ class Speakers:
 
 
 def speak_voice(
-    speakers: Speakers, voice: str, language: str, minutes: float, held_out: dict | None
+    speakers: Speakers, voice: str, language: str, minutes: float, held_out: Mapping[str, list[str]] | None
 ) -> list[Utterance]:
-    """Utterances of one voice until its minutes are reached. held_out: its sentences by language."""
+    """Utterances of one voice until its minutes are reached. A held-out voice has sentences by language."""
     rng = random.Random(zlib.crc32(voice.encode()))
     pool = list(held_out[language]) if held_out else []
     done: list[Utterance] = []
@@ -143,7 +148,7 @@ def speak_voice(
 
 
 def finish(spoken: Utterance, rng: random.Random, *, warp: bool) -> Utterance:
-    """Closures refined, ends trimmed, level set; with `warp`, throat and tempo changed by resampling."""
+    """Refine closures, trim the ends and set the level. `warp` changes throat and tempo by resampling."""
     phones = refine_closures(spoken.audio, spoken.phones)
     audio = spoken.audio
     if warp:
@@ -166,7 +171,7 @@ def finish(spoken: Utterance, rng: random.Random, *, warp: bool) -> Utterance:
 
 
 def main() -> None:
-    """Speak, pack, and say what was made."""
+    """Speak, pack, and print the minutes of each voice."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=OUTPUT)
     parser.add_argument("--scale", type=float, default=3.0, help="factor on every voice's minutes")
@@ -183,7 +188,7 @@ def main() -> None:
             utterances += speak_voice(
                 speakers, voice, language, minutes, split["held_out_texts"] if out else None
             )
-            log.info("%s: %d utterances so far", voice, len(utterances))
+            logger.info("%s: %d utterances so far", voice, len(utterances))
     except engines.EngineError as error:
         parser.exit(1, f"make_speech: {error}\n")
     corpus = corpora.build(utterances, set(split["held_out_voices"]))

@@ -43,7 +43,11 @@ PAUSE = "_"
 
 
 def to_ipa(phone: str, table: dict[str, str]) -> str:
-    """IPA of an engine's phone, PAUSE for its silences. Raises ValueError for a phone not in the table."""
+    """IPA of an engine's phone, `PAUSE` for its silences.
+
+    Raises:
+        ValueError: the phone is not in the table.
+    """
     if phone in PAUSES:
         return PAUSE
     if phone not in table:

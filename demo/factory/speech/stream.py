@@ -1,4 +1,4 @@
-"""Long speech from the corpus: sentences in random order with pauses, and the mouth that belongs to it."""
+"""Long speech from the corpus: sentences in random order with pauses, and the mouth track beside them."""
 
 from dataclasses import dataclass
 
@@ -15,11 +15,13 @@ ALIGNMENT = 400  # samples: exactly three rows at 120 Hz
 
 @dataclass
 class Stream:
-    """audio: int16 (n,). mouth: float32 (rows, 6), CHANNELS at 120 Hz; row r belongs to sample r * 16000 /
-    120.
+    """Long speech and its mouth.
 
-    utterances: int64 (K, 2), utterance number and its first sample. closures: float64 (C, 2), start and end
-    in seconds of every lip closure, each at least 48 ms long.
+    Attributes:
+        audio: int16 (n,) at 16 kHz.
+        mouth: float32 (rows, 6), `CHANNELS` at 120 Hz. Row r belongs to sample r · 16000 / 120.
+        utterances: int64 (K, 2), number and first sample of each utterance.
+        closures: float64 (C, 2), start and end in seconds of every lip closure, each at least 48 ms long.
     """
 
     audio: NDArray[np.int16]
@@ -38,10 +40,19 @@ def make_stream(
     longest_pause: float = 2.0,
     voices: tuple[str, ...] | None = None,
 ) -> Stream:
-    """Sentences of one side of the split, shuffled, a silence of 0 to `longest_pause` s after each.
+    """Shuffled sentences of one side of the split, with a silence of 0 to `longest_pause` s after each.
 
-    seconds: length aimed at (sentences come again if they must); without it every sentence comes once.
-    voices: only these. Raises ValueError when nothing is left to say.
+    Args:
+        corpus: the sentences.
+        tracks: their mouth tracks.
+        held_out: whether the sentences are held-out ones.
+        seconds: length to reach, by repeating sentences if needed. None: every sentence comes once.
+        seed: seed of order and pauses.
+        longest_pause: in seconds.
+        voices: voices to choose from. None: all.
+
+    Raises:
+        ValueError: the corpus has no such sentence.
     """
     rng = np.random.default_rng(seed)
     wanted = {corpus.voices.index(voice) for voice in voices} if voices else set(range(len(corpus.voices)))
@@ -50,7 +61,11 @@ def make_stream(
     ]
     if not pool:
         raise ValueError("the corpus has no such utterances: check held_out and voices")
-    audio, mouth, placed, closures, at = [], [], [], [], 0
+    audio: list[NDArray[np.int16]] = []
+    mouth: list[NDArray[np.float32]] = []
+    placed: list[tuple[int, int]] = []
+    closures: list[tuple[float, float]] = []
+    at = 0
     queue: list[int] = []
     while (at < seconds * SAMPLE_RATE) if seconds else (not placed or queue):
         if not queue:
@@ -75,7 +90,7 @@ def make_stream(
 
 
 def lip_closures(phones: list[tuple[float, float, str]]) -> list[tuple[float, float]]:
-    """(start s, end s) during which the mouth track is shut for m, b or p."""
+    """Start and end in seconds of each span in which the mouth track is shut for m, b or p."""
     spans = []
     for start, end, phone in phones:
         sequence = visemes(phone)

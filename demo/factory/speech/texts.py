@@ -783,13 +783,17 @@ eenden en zwanen in de grote vijver.|Kun jij de deur openen, alsjeblieft?""",
 
 
 def sentences(language: str) -> list[str]:
-    """The written list of a language other than English. Raises KeyError for a language without one."""
+    """The written list of a language other than English.
+
+    Raises:
+        KeyError: the language has no list.
+    """
     joiner = "" if language in ("cmn", "ja") else " "
     return [joiner.join(text.split("\n")).strip() for text in _LISTS[language].split("|")]
 
 
 def take(language: str, rng: random.Random) -> str:
-    """A sentence in `language`; now and then two in one breath for the written lists."""
+    """A sentence in `language`. From the written lists it is now and then two in one breath."""
     if language == "en":
         return english(rng)
     pool = sentences(language)

@@ -1,4 +1,4 @@
-"""One spoken sentence. Apart from the engines, so that reading a corpus needs numpy alone."""
+"""One spoken sentence. It lies apart from the engines, so that reading a corpus needs numpy alone."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,15 @@ from numpy.typing import NDArray
 
 @dataclass
 class Utterance:
-    """One spoken sentence: audio float32 (n,) at 16 kHz, phones (start s, end s, IPA)."""
+    """One spoken sentence.
+
+    Attributes:
+        audio: samples float32 (n,) at 16 kHz.
+        phones: start and end in seconds, and IPA, of each phone.
+        voice: "engine:name".
+        language: language of the text.
+        text: the sentence.
+    """
 
     audio: NDArray[np.float32]
     phones: list[tuple[float, float, str]]
