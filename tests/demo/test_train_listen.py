@@ -9,7 +9,7 @@ from torch import nn
 
 from audio_worker.whisper import SpeechEncoder
 from demo.factory.make_whisper import DEFAULT_OUT
-from demo.factory.train.listen import LowRank, Reader, correct, load_ears, save_corrections
+from demo.factory.train.listen import LowRank, MouthReader, correct, load_ears, save_corrections
 from gpu_worker.denoiser.model.attention import Attention, attend
 
 
@@ -65,7 +65,7 @@ def test_ears_are_whisper_s_own_without_a_file(tmp_path: Path) -> None:
 def test_a_reader_starts_an_attention_that_reads_alike() -> None:
     torch.manual_seed(1)
     mean, deviation = torch.randn(384), torch.rand(384) + 0.5
-    reader = Reader(64, 4, mean, deviation)
+    reader = MouthReader(64, 4, mean, deviation)
     nn.init.normal_(reader.query)
     tokens = mean + deviation * torch.randn(2, 50, 384)
     attention, norm = Attention(64, 4, 384), nn.LayerNorm(64)

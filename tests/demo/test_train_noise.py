@@ -5,17 +5,17 @@ from __future__ import annotations
 import torch
 
 from demo.factory.train.config import INFERENCE
-from demo.factory.train.denoiser import CARRIED_NOISE, Batch, noised, signal_shares, starting_latents
+from demo.factory.train.denoiser import CARRIED_NOISE, TrainingBatch, noised, signal_shares, starting_latents
 from gpu_worker.denoiser.sampler import NOISE_LIMIT, SchedulerConfig, make_steps
 
 COUNT, FRAMES = 64, 3
 
 
-def batch() -> Batch:
+def batch() -> TrainingBatch:
     torch.manual_seed(0)
     nothing = torch.zeros(COUNT, 0)
     clean, carried = torch.randn(COUNT, 4, FRAMES, 2, 2), torch.randn(COUNT, 4, 2, 2)
-    return Batch(clean=clean, carried=carried, reference=nothing, tokens=nothing, poses=nothing)
+    return TrainingBatch(clean=clean, carried=carried, reference=nothing, tokens=nothing, poses=nothing)
 
 
 def test_the_servers_steps_undo_the_noise_of_training() -> None:

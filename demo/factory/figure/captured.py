@@ -1,8 +1,9 @@
-"""The renderer as one CUDA graph: drawing is some fifteen hundred small kernels, launched here at once."""
+"""The renderer as one CUDA graph, which launches some fifteen hundred small kernels at once."""
 
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,23 +11,24 @@ from torch import Tensor
 from demo.factory.figure.renderer import Renderer
 from demo.factory.figure.state import FigureState
 
-WARM_UP = 3  # calls before the capture, so that the libraries have chosen and allocated what they need
+#: Calls before the capture, in which the libraries choose their kernels and allocate their memory.
+WARM_UP = 3
 
 
 class CapturedRenderer:
-    """Draws batches of one size by replaying a recording of `Renderer.render`; the pictures are the same.
+    """Draws batches of one size by replaying a recording of `Renderer.render`. The pictures are the same.
 
     Args:
         renderer: on a CUDA device.
-        batch: pictures of a call. The recording keeps the memory of one call for itself,
-        pool: or shares it with recordings of the same `torch.cuda.graph_pool_handle()`. Then the pictures
-            of one are overwritten by a call of any.
+        batch: number of pictures of a call.
+        pool: a `torch.cuda.graph_pool_handle()` whose memory several recordings share. A call of any of them
+            then overwrites the pictures of all. None: the recording keeps the memory of one call for itself.
 
     Raises:
         ValueError: the renderer is not on a CUDA device.
     """
 
-    def __init__(self, renderer: Renderer, batch: int, pool: tuple[int, int] | None = None) -> None:
+    def __init__(self, renderer: Renderer, batch: int, pool: Any = None) -> None:
         if renderer.device.type != "cuda":
             raise ValueError(f"the renderer draws on {renderer.device}; CUDA graphs need a CUDA device")
         self._identity = torch.zeros(batch, dtype=torch.long, device=renderer.device)
@@ -43,9 +45,12 @@ class CapturedRenderer:
             self._pictures = renderer.render(self._identity, self._state)
 
     def render(self, identity: Tensor, state: FigureState) -> Tensor:
-        """As `Renderer.render`, for the batch size of the recording.
+        """Draw as `Renderer.render` does, for the batch size of the recording.
 
-        The result is overwritten by the next call: clone it to keep it. ValueError for another batch size.
+        The next call overwrites the result: clone it to keep it.
+
+        Raises:
+            ValueError: the batch has another size.
         """
         if identity.shape != self._identity.shape:
             raise ValueError(f"a batch of {len(identity)}; this recording draws {len(self._identity)}")

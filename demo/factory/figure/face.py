@@ -63,7 +63,7 @@ class Palette:
 
 
 @dataclass
-class Look:
+class Appearance:
     """Colours (B, 3) and proportions (B,) of each identity in the batch."""
 
     palette: Palette
@@ -75,24 +75,26 @@ class Look:
     proportions: dict[str, Tensor]
 
 
-def make_look(
+def make_appearance(
     palette: Palette, skin: Tensor, hair: Tensor, iris: Tensor, proportions: dict[str, Tensor]
-) -> Look:
+) -> Appearance:
     """Derive lip and line colours from the skin: (B, 3) colours in 0..1."""
     amount = (0.15 + 0.55 * proportions["lip_rose"])[:, None]
     # On dark skin a full rose would glow: it follows the skin's lightness.
     lightness = skin.mean(1, keepdim=True)
     lip = torch.lerp(skin * palette.natural_lip, palette.rose * (0.80 + 0.26 * lightness), amount)
-    return Look(palette, skin, hair, iris, lip, lip * palette.lip_line, proportions)
+    return Appearance(palette, skin, hair, iris, lip, lip * palette.lip_line, proportions)
 
 
 def jaw_drop(state: FigureState) -> Tensor:
-    """(B,) how far the chin is down, in units."""
+    """How far the chin is down (B,), in units."""
     opening = state.mouth_open.clamp(0.0, 1.0) * (1.0 - state.lips_pressed.clamp(0.0, 1.0))
     return JAW * opening
 
 
-def draw_skin(canvas: Tensor, x: Tensor, y: Tensor, scale: float, look: Look, state: FigureState) -> Tensor:
+def draw_skin(
+    canvas: Tensor, x: Tensor, y: Tensor, scale: float, look: Appearance, state: FigureState
+) -> Tensor:
     """Face, ears, blush and nose."""
     head_y = y - torch.minimum(y.clamp_min(92.0), 130.0 + col(jaw_drop(state)))
     head = torch.hypot(x - 132.0, head_y) - 56.0
@@ -108,7 +110,9 @@ def draw_skin(canvas: Tensor, x: Tensor, y: Tensor, scale: float, look: Look, st
     return paint(canvas, look.skin * 0.0, coverage(nose * scale) * 0.16)
 
 
-def draw_eyes(canvas: Tensor, x: Tensor, y: Tensor, scale: float, look: Look, state: FigureState) -> Tensor:
+def draw_eyes(
+    canvas: Tensor, x: Tensor, y: Tensor, scale: float, look: Appearance, state: FigureState
+) -> Tensor:
     """Eyes that look (gaze) and blink (eyelid)."""
     shut = col(state.eyelid.clamp(0.0, 1.0))
     size = col(look.proportions["eye_size"])
@@ -144,11 +148,11 @@ def _lashes(
     eye: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
     side: float,
     scale: float,
-    look: Look,
+    look: Appearance,
     shut: Tensor,
     color: Tensor,
 ) -> Tensor:
-    """The upper lid's line, along the eye's upper edge; on dot eyes it shows only while they shut."""
+    """The upper lid's line along the eye's upper edge. On dot eyes it shows only while they shut."""
     ex, y, middle, up, rx = eye
     u = (ex / rx).clamp(-1.0, 1.0)
     round_ = (1.0 - u.abs() ** 2.2).clamp_min(1e-3) ** (1.0 / 2.2)
@@ -166,8 +170,10 @@ def _lashes(
     return paint(canvas, color, coverage(flick * scale) * seen * lashes)
 
 
-def draw_brows(canvas: Tensor, x: Tensor, y: Tensor, scale: float, look: Look, state: FigureState) -> Tensor:
-    """Brows in a darkened hair colour; raised or lowered by `brow`."""
+def draw_brows(
+    canvas: Tensor, x: Tensor, y: Tensor, scale: float, look: Appearance, state: FigureState
+) -> Tensor:
+    """Brows in a darkened hair colour, raised or lowered by `brow`."""
     lift = col(state.brow)
     color = torch.lerp(look.hair * 0.62, look.palette.brow, 0.35)
     arch = col(look.proportions["brow_arch"])
@@ -187,7 +193,18 @@ def draw_brows(canvas: Tensor, x: Tensor, y: Tensor, scale: float, look: Look, s
 
 @dataclass
 class MouthShape:
-    """The mouth's outline, each (B, 1, 1) in units: half width, height above and below the middle line, …"""
+    """The mouth's outline. Each value is (B, 1, 1) in units.
+
+    Attributes:
+        half_width: of the opening.
+        up: height of the opening above the middle line.
+        down: height of the opening below it.
+        bend: by how much a smile lifts the corners.
+        center: y of the middle line.
+        upper_lip: thickness.
+        lower_lip: thickness.
+        exponent: of the superellipse, without a unit.
+    """
 
     half_width: Tensor
     up: Tensor
@@ -199,7 +216,7 @@ class MouthShape:
     exponent: Tensor
 
 
-def mouth_shape(look: Look, state: FigureState) -> MouthShape:
+def mouth_shape(look: Appearance, state: FigureState) -> MouthShape:
     """Turn the articulation parameters into an outline."""
     pressed = state.lips_pressed.clamp(0.0, 1.0)
     round_ = state.mouth_round.clamp(0.0, 1.0)
@@ -236,7 +253,9 @@ def mouth_shape(look: Look, state: FigureState) -> MouthShape:
     )
 
 
-def draw_mouth(canvas: Tensor, x: Tensor, y: Tensor, scale: float, look: Look, state: FigureState) -> Tensor:
+def draw_mouth(
+    canvas: Tensor, x: Tensor, y: Tensor, scale: float, look: Appearance, state: FigureState
+) -> Tensor:
     """Lips, cavity, tongue, teeth and, when shut, the line between the lips."""
     shape = mouth_shape(look, state)
     mx = x - MOUTH_X

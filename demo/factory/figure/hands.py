@@ -23,7 +23,7 @@ OUTLINE_TINT = (1.0, 0.9, 0.87)
 
 @dataclass
 class HandColors:
-    """(B, 3) colours; `bare` (B,) is 1 where the forearm wears no sleeve."""
+    """Colours (B, 3) of hands and sleeves. `bare` (B,) is 1 where the forearm wears no sleeve."""
 
     skin: Tensor
     outline: Tensor
@@ -33,7 +33,14 @@ class HandColors:
 
 
 def hand_colors(skin: Tensor, sleeve: Tensor, bare: Tensor, tint: Tensor) -> HandColors:
-    """Skin and sleeve (B, 3), bare (B,); tint is `OUTLINE_TINT` on their device."""
+    """Derive the outlines' colours.
+
+    Args:
+        skin: colours (B, 3) in 0..1.
+        sleeve: colours (B, 3) of the clothes.
+        bare: 1 where the forearm wears no sleeve (B,).
+        tint: `OUTLINE_TINT` on their device.
+    """
     # Dark skin needs a stronger step for its fingers to read.
     dark = (0.50 + 0.29 * skin.mean(1, keepdim=True)) * tint
     # Darkened, and on black clothes lightened, so that an arm shows before the chest.
@@ -44,7 +51,12 @@ def hand_colors(skin: Tensor, sleeve: Tensor, bare: Tensor, tint: Tensor) -> Han
 
 
 def hand_length(points: Tensor, size: int) -> Tensor:
-    """(B,) length in pixels that sets the fingers' thickness, steady under foreshortening: (B, 21, 2) in."""
+    """Length (B,) in pixels that sets the fingers' thickness. It is steady under foreshortening.
+
+    Args:
+        points: key points (B, 21, 2) in pixels.
+        size: side of the picture in pixels.
+    """
     knuckles = points[:, 5:18:4]  # by a slice: a list of indices would be copied to the device each time
     palm = (knuckles - points[:, :1]).norm(dim=2).amax(1)
     measured = palm / 0.51
@@ -59,9 +71,13 @@ def draw_arm(
     """Forearm and sleeve, from below the picture to the wrist.
 
     Args:
-        canvas: (B, 3, h, w); px, py: (h, w) pixel centres; points: (B, 21, 2) pixels.
+        canvas: pictures (B, 3, h, w).
+        px: x of the pixels' centres (h, w).
+        py: y of the pixels' centres (h, w).
+        points: key points (B, 21, 2) in pixels.
         side: 1 for the hand on the right of the picture, -1 for the left.
-        seen: (B,) opacity.
+        seen: opacity (B,).
+        colors: of hands and sleeves.
     """
     size = canvas.shape[-1]
     length = hand_length(points, size)
@@ -96,7 +112,17 @@ def draw_arm(
 def draw_hand(
     canvas: Tensor, px: Tensor, py: Tensor, points: Tensor, seen: Tensor, colors: HandColors, size: int
 ) -> Tensor:
-    """Palm and fingers on a patch: px, py (B, h, w) in pixels; canvas (B, 3, h, w); points (B, 21, 2)."""
+    """Palm and fingers on a patch of each picture.
+
+    Args:
+        canvas: patches (B, 3, h, w).
+        px: x of the pixels' centres (B, h, w).
+        py: y of the pixels' centres (B, h, w).
+        points: key points (B, 21, 2) in pixels.
+        seen: opacity (B,).
+        colors: of hands and sleeves.
+        size: side of the whole picture in pixels.
+    """
     length = hand_length(points, size)
     outline = 0.0042 * size
     xs, ys = points[..., 0], points[..., 1]

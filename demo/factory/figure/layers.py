@@ -39,9 +39,9 @@ def split_layers(svg: str, skin: str) -> dict[str, str]:
         skin: skin colour, hex without #.
 
     Returns:
-        `body`: neck, shoulders and clothes, lengthened downwards. `front`: hair or hat, facial hair and
-        glasses, all that lies over the drawn face. `hair`: hair or hat alone. Each an SVG of the renderer's
-        view.
+        Three SVGs of the renderer's view. `body` has neck, shoulders and clothes, lengthened downwards.
+        `front` has all that lies over the drawn face: hair or hat, facial hair and glasses. `hair` has hair
+        or hat alone.
 
     Raises:
         ValueError: the SVG does not have the nine groups of the part set's base figure.
@@ -84,7 +84,7 @@ def premultiplied_average(rgba: np.ndarray, factor: int) -> np.ndarray:
 
 
 def hair_behind(hair: np.ndarray) -> np.ndarray:
-    """What of long hair lies behind neck and shoulders, so that a moving head opens no gap.
+    """The part of long hair behind neck and shoulders, so that a moving head opens no gap.
 
     Args:
         hair: (S, S, 4) premultiplied uint8 layer of the hair alone.

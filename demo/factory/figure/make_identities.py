@@ -1,7 +1,7 @@
 """Build the identities: `python -m demo.factory.figure.make_identities`.
 
-Needs Node and npm once (the avatar parts and a rasteriser come from the npm registry); the result,
-`demo/factory/figure/build/identities.npz`, is all that the renderer reads.
+It needs Node and npm once, because the avatar parts and a rasteriser come from the npm registry. The renderer
+reads only the result, `demo/factory/figure/build/identities.npz`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ HERE = Path(__file__).resolve().parent
 BUILD = HERE / "build"
 AVATARS = HERE.parents[1] / "bundled/avatars"
 SPLIT_FILE = HERE / "split.json"
-BATCH = 500  # people drawn in one go: what draws them keeps the memory of all that it drew
+#: People drawn by one process, which keeps the memory of all that it drew.
+BATCH = 500
 PROPORTIONS = [
     "eye_white", "eye_size", "brow_thickness", "brow_arch", "lip_fullness", "lip_rose", "mouth_width",
     "smile", "blush", "lashes", "bare_arms",
@@ -87,8 +88,12 @@ def _colors(people: list[Person], attribute: str) -> np.ndarray:
 
 
 def build(target: Path, size: int, extra: int = 0) -> None:
-    """Write every identity's layers, colours and proportions to one compressed file; `extra` more than are
-    named in the split, all to train on.
+    """Write every identity's layers, colours and proportions to one compressed file.
+
+    Args:
+        target: the file.
+        size: side of the stored layers in pixels.
+        extra: number of people beyond those of the split, all to train on.
     """
     people = all_people(extra)
     arrays = _rasterise(_prepare_node(target.parent), people, size)

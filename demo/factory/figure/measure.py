@@ -1,4 +1,4 @@
-"""Where the mouth is, and how far it is open, measured on any picture of a known identity."""
+"""Place and opening of the mouth, measured on any picture of a known identity."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LIGHT = 0.25
 
 
 def mouth_center(renderer: Renderer, head: Tensor) -> Tensor:
-    """(B, 2) pixel position (x, y) of the mouth for head motions (B, 3)."""
+    """Position (x, y) of the mouth, (B, 2) in pixels, for head motions (B, 3)."""
     dx, dy = MOUTH_X - PIVOT[0], MOUTH_Y - PIVOT[1]
     cos, sin = torch.cos(head[:, 2]), torch.sin(head[:, 2])
     x = cos * dx - sin * dy + PIVOT[0] + head[:, 0] * renderer.view
@@ -37,7 +37,7 @@ def mouth_center(renderer: Renderer, head: Tensor) -> Tensor:
 
 
 def mouth_box(renderer: Renderer, state: FigureState) -> Tensor:
-    """(B, 4) int64 pixel boxes x0, y0, x1, y1 (end exclusive) around the mouth, all of one size."""
+    """Boxes around the mouth, int64 (B, 4) pixels x0, y0, x1, y1, end exclusive, all of one size."""
     center = mouth_center(renderer, state.head.cpu())
     width = round(2 * BOX_HALF_WIDTH * renderer.scale)
     height = round((BOX_UP + BOX_DOWN) * renderer.scale)
@@ -47,7 +47,10 @@ def mouth_box(renderer: Renderer, state: FigureState) -> Tensor:
 
 
 def hand_boxes(renderer: Renderer, state: FigureState) -> Tensor:
-    """(B, 2, 4) int64 pixel boxes x0, y0, x1, y1 of both hands, end exclusive; empty where not seen."""
+    """Boxes around both hands, int64 (B, 2, 4) pixels x0, y0, x1, y1, end exclusive.
+
+    The box of a hand that is not seen is empty.
+    """
     points = state.hands.cpu() * renderer.size
     low, high = points.amin(2) - HAND_MARGIN * renderer.size, points.amax(2) + HAND_MARGIN * renderer.size
     seen = (state.hands_visible.cpu() > 0)[..., None]
@@ -56,19 +59,19 @@ def hand_boxes(renderer: Renderer, state: FigureState) -> Tensor:
 
 
 def crop_mouth(pictures: Tensor, boxes: Tensor) -> Tensor:
-    """(B, 3, h, w) cut-outs of pictures (B, 3, H, W) by the boxes of `mouth_box`."""
+    """Cut-outs (B, 3, h, w) of pictures (B, 3, H, W) by the boxes of `mouth_box`."""
     return torch.stack(
         [picture[:, y0:y1, x0:x1] for picture, (x0, y0, x1, y1) in zip(pictures, boxes.tolist(), strict=True)]
     )
 
 
 def true_opening(renderer: Renderer, identity: Tensor, state: FigureState) -> Tensor:
-    """(B,) the area between the lips as a share of the aperture's rectangle: 0 shut, about 0.5 at the widest.
+    """Area between the lips (B,) as a share of the aperture's rectangle: 0 shut, about 0.5 at the widest.
 
-    Of the outline that `face.mouth_shape` draws, a superellipse |x/a|ⁿ + |y/b|ⁿ = 1 whose quarters have the
-    area a·b·Γ(1 + 1/n)² / Γ(1 + 2/n).
+    The outline that `face.mouth_shape` draws is a superellipse |x/a|ⁿ + |y/b|ⁿ = 1. Each of its quarters has
+    the area a·b·Γ(1 + 1/n)² / Γ(1 + 2/n).
     """
-    shape = mouth_shape(renderer.look(identity.to(renderer.device)), state.to(renderer.device))
+    shape = mouth_shape(renderer.appearance(identity.to(renderer.device)), state.to(renderer.device))
     turn = 1.0 / shape.exponent
     part = torch.exp(2.0 * torch.lgamma(1.0 + turn) - torch.lgamma(1.0 + 2.0 * turn))
     area = 2.0 * part * shape.half_width * (shape.up + shape.down)
@@ -78,10 +81,11 @@ def true_opening(renderer: Renderer, identity: Tensor, state: FigureState) -> Te
 class MouthMeter:
     """Reads the opening of mouths in drawn or generated pictures, in the unit of `true_opening`.
 
-    For each identity a linear reading of the aperture's cells, sampled upright in head coordinates, is fitted
-    to drawings of it with `MOUTHS` different mouths by ridge regression. On other drawings it follows the
-    true opening with a correlation of over 0.99, whatever colours lips, beard and skin have. Being linear,
-    it reads a blurred mouth between open and shut as between them. It knows no output of any model.
+    For each identity, ridge regression fits a linear reading of the aperture's cells to drawings of that
+    identity with `MOUTHS` different mouths. The cells are sampled upright, in head coordinates. On other
+    drawings the reading follows the true opening with a correlation of over 0.99, for all colours of lips,
+    beard and skin. Because it is linear, it reads a blurred mouth between open and shut as between them. It
+    knows no output of any model.
     """
 
     def __init__(self, renderer: Renderer) -> None:
@@ -90,7 +94,7 @@ class MouthMeter:
         self._readings: dict[int, tuple[Tensor, Tensor]] = {}
 
     def opening(self, pictures: Tensor, identity: Tensor, head: Tensor) -> Tensor:
-        """(B,) opening: about 0 shut, 0.02 to 0.05 barely open, 0.4 to 0.6 at the widest.
+        """Openings (B,): about 0 shut, 0.02 to 0.05 barely open, 0.4 to 0.6 at the widest.
 
         Args:
             pictures: (B, 3, size, size) in 0..1.
@@ -129,11 +133,11 @@ class MouthMeter:
         return weights.float(), (constant - mean @ weights).float()
 
     def _cells(self, pictures: Tensor, head: Tensor) -> Tensor:
-        """(B, cells) mean colours of the aperture's cells, channel by channel."""
+        """Mean colours (B, cells) of the aperture's cells, channel by channel."""
         return F.avg_pool2d(self._patch(pictures, head), CELL).flatten(1)
 
     def _patch(self, pictures: Tensor, head: Tensor) -> Tensor:
-        """(B, 3, ROWS, COLUMNS) the aperture, upright."""
+        """The aperture (B, 3, ROWS, COLUMNS), upright."""
         renderer = self.renderer
         device = pictures.device
         y = torch.linspace(-APERTURE_UP, APERTURE_DOWN, ROWS, device=device) + MOUTH_Y - PIVOT[1]

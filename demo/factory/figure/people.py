@@ -1,6 +1,6 @@
-"""The people of the training set: which parts and colours each one is drawn with.
+"""The people of the training set, with the parts and colours of each.
 
-Everything follows from `SEED`; the first entries are the bundled avatars, chosen by hand.
+Everything follows from `SEED`. The first entries are the bundled avatars, chosen by hand.
 """
 
 from __future__ import annotations
@@ -278,13 +278,13 @@ def _random_person(rng: random.Random, index: int) -> Person:
 
 
 def all_people(extra: int = 0) -> list[Person]:
-    """The bundled avatars followed by the random people, always the same; `extra` more to train on."""
+    """The bundled avatars followed by the random people, always the same, and `extra` more to train on."""
     rng = random.Random(SEED)
     return [*BUNDLED, *(_random_person(rng, index) for index in range(RANDOM_PEOPLE + extra))]
 
 
 def split() -> dict[str, list[str]]:
-    """Names by use: `held_out` is never trained on; the bundled avatars are always in `train`."""
+    """Names by use. `held_out` is never trained on. The bundled avatars are always in `train`."""
     rng = random.Random(SEED + 1)
     people = all_people()
     names = [person.name for person in people[len(BUNDLED) :]]

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from demo.factory.figure import face, hands
-from demo.factory.figure.face import Look, Palette, make_look
+from demo.factory.figure.face import Appearance, Palette, make_appearance
 from demo.factory.figure.sdf import col, smoothstep
 from demo.factory.figure.state import FigureState
 
@@ -33,7 +33,7 @@ class Renderer:
         assets: file made by `python -m demo.factory.figure.make_identities`.
         size: side of the pictures in pixels.
         device: where to keep the layers and draw.
-        identities: names or indices to keep (None: all); their order gives the new indices.
+        identities: names or indices to keep, in the order of their new indices. None: all.
 
     Raises:
         FileNotFoundError: the assets have not been built.
@@ -99,9 +99,9 @@ class Renderer:
         self.face_columns = slice(int((x0 - self.view_x) * self.scale), int((x1 - self.view_x) * self.scale))
         self.face_rows = slice(int((y0 - self.view_y) * self.scale), int((y1 - self.view_y) * self.scale))
 
-    def look(self, identity: Tensor) -> Look:
+    def appearance(self, identity: Tensor) -> Appearance:
         """Colours and proportions of identities (B,)."""
-        return make_look(
+        return make_appearance(
             self.palette,
             self.colors["skin"][identity],
             self.colors["hair"][identity],
@@ -120,8 +120,8 @@ class Renderer:
         Returns:
             (B, 3, size, size) float32 in 0..1.
 
-        On a GPU nothing here waits for it: no constant is copied there and no value read back, so that calls
-        of one batch size can be captured in a CUDA graph (`demo.factory.figure.captured`).
+        On a GPU nothing here waits for it: no constant is copied there and no value is read back. So a CUDA
+        graph can capture calls of one batch size (`demo.factory.figure.captured`).
         """
         identity = identity.to(self.device)
         state = state.to(self.device)
@@ -139,13 +139,16 @@ class Renderer:
         return self._hands(canvas, identity, state).clamp_(0.0, 1.0)
 
     def _hair_behind(self, rows: Tensor) -> bool:
-        """Whether to draw hair behind; on a GPU wherever an identity has some, since asking would wait."""
+        """Whether to draw hair behind.
+
+        On a GPU it is drawn wherever a loaded identity has some, because asking for this batch would wait.
+        """
         if len(self.behind) == 0:
             return False
         return self.device.type != "cpu" or bool((rows >= 0).any())
 
     def reference(self, identity: Tensor) -> Tensor:
-        """(B, 3, size, size): the reference pictures, in the neutral state."""
+        """The reference pictures (B, 3, size, size) in 0..1, in the neutral state."""
         return self.render(identity, FigureState.neutral(len(identity), self.device))
 
     def _background(self, identity: Tensor) -> Tensor:
@@ -166,7 +169,7 @@ class Renderer:
         return torch.stack(((x - self.view_x), (y - self.view_y)), dim=-1) * (2.0 / self.view) - 1.0
 
     def _front_grid(self, x: Tensor, y: Tensor, state: FigureState) -> Tensor:
-        """Hair and glasses follow the head; a beard follows the chin as well."""
+        """Hair and glasses follow the head. A beard follows the chin as well."""
         reach = 1.0 - smoothstep(48.0, 60.0, (x - PIVOT[0]).abs())
         ramp = smoothstep(146.0, 178.0, y) * (1.0 - smoothstep(192.0, 220.0, y))
         return self._normalized(x, y - col(face.jaw_drop(state)) * ramp * reach)
@@ -185,7 +188,7 @@ class Renderer:
 
     def _face(self, canvas: Tensor, identity: Tensor, state: FigureState) -> Tensor:
         x, y = self._face_points(state)
-        look = self.look(identity)
+        look = self.appearance(identity)
         window = canvas[:, :, self.face_rows, self.face_columns]
         window = face.draw_skin(window, x, y, self.scale, look, state)
         window = face.draw_eyes(window, x, y, self.scale, look, state)
@@ -199,7 +202,9 @@ class Renderer:
         columns = slice(int((90.0 - self.view_x) * self.scale), int((174.0 - self.view_x) * self.scale))
         x, y = self._head_points(self.ux[rows, columns], self.uy[rows, columns], state.head)
         window = canvas[:, :, rows, columns]
-        canvas[:, :, rows, columns] = face.draw_mouth(window, x, y, self.scale, self.look(identity), state)
+        canvas[:, :, rows, columns] = face.draw_mouth(
+            window, x, y, self.scale, self.appearance(identity), state
+        )
         return canvas
 
     def _hands(self, canvas: Tensor, identity: Tensor, state: FigureState) -> Tensor:
@@ -221,7 +226,7 @@ class Renderer:
         return canvas
 
     def _hand_patch(self, canvas: Tensor, points: Tensor, seen: Tensor, colors: hands.HandColors) -> Tensor:
-        """Draw one hand on a square cut out around it; what lies outside the picture is dropped."""
+        """Draw one hand on a square cut out around it. Pixels outside the picture are dropped."""
         patch = int(hands.PATCH * self.size)
         batch = canvas.shape[0]
         middle = (points.amax(1) + points.amin(1)) / 2.0

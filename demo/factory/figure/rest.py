@@ -62,7 +62,7 @@ def place_hand(
 
 
 def rest_hands() -> np.ndarray:
-    """(2, 21, 2) float32: both hands at rest before the lower chest, fingers up and inwards, thumbs up."""
+    """Both hands at rest, float32 (2, 21, 2): before the lower chest, fingers up and inwards, thumbs up."""
     x, y = REST_WRIST
     return np.stack(
         [

@@ -1,6 +1,6 @@
 """Signed distances and antialiased painting, batched in torch.
 
-Distances are negative inside. Pixel tensors are (B, h, w); parameters (B,) are reshaped by `col`.
+Distances are negative inside. Pixel tensors are (B, h, w). `col` reshapes parameters (B,) to meet them.
 """
 
 from __future__ import annotations
@@ -10,22 +10,23 @@ from torch import Tensor
 
 
 def col(value: Tensor) -> Tensor:
-    """(B,) → (B, 1, 1), to meet pixel tensors."""
+    """Reshape (B,) to (B, 1, 1), to meet pixel tensors."""
     return value[:, None, None]
 
 
 def smoothstep(low: float, high: float, x: Tensor) -> Tensor:
+    """Smooth step of x, from 0 at `low` to 1 at `high`."""
     t = ((x - low) / (high - low)).clamp(0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
 
 
 def coverage(distance: Tensor) -> Tensor:
-    """How much of a pixel lies inside, from its centre's distance in pixels."""
+    """Share of a pixel that lies inside, from its centre's distance in pixels."""
     return (0.5 - distance).clamp(0.0, 1.0)
 
 
 def paint(canvas: Tensor, color: Tensor, alpha: Tensor) -> Tensor:
-    """Lay a colour over a (B, 3, h, w) canvas; color (B, 3) or (3,), alpha (B, h, w)."""
+    """Lay a colour (B, 3) or (3,) with opacities `alpha` (B, h, w) over a canvas (B, 3, h, w)."""
     return torch.lerp(canvas, color.reshape(-1, 3, 1, 1).expand_as(canvas), alpha[:, None])
 
 

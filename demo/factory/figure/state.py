@@ -1,4 +1,4 @@
-"""What the figure does at one moment: the renderer's input beside the identity."""
+"""The figure's state at one moment: the renderer's input beside the identity."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from demo.factory.figure.rest import rest_hands
 
 @lru_cache(maxsize=8)
 def _rest_hands(device: str) -> Tensor:
-    """(2, 21, 2) on the device, copied there once: the host waits for each copy."""
+    """Resting hands (2, 21, 2) on the device, copied there once because the host waits for each copy."""
     with torch.inference_mode(False):
         return torch.from_numpy(rest_hands()).to(device)
 
@@ -27,7 +27,7 @@ class FigureState:
         mouth_width: (B,) -1 narrow … 1 spread.
         mouth_round: (B,) 0 … 1 rounded lips (o, u).
         teeth: (B,) 0 … 1 upper teeth on the lower lip (f, v).
-        lips_pressed: (B,) 0 … 1 lips pressed together (m, b, p); closes the mouth.
+        lips_pressed: (B,) 0 … 1 lips pressed together (m, b, p), which closes the mouth.
         tongue: (B,) 0 … 1 raised tongue (l, th, d, n).
         eyelid: (B,) 0 open … 1 shut.
         brow: (B,) -1 lowered … 1 raised.

@@ -132,7 +132,8 @@ def visemes(phone: str) -> list[Viseme]:
 def blended(count: int, seed: int = 0) -> NDArray[np.float32]:
     """Mouths (count, 6), each between two visemes, as coarticulation has it.
 
-    Some are nearly at rest, some louder.     One in five is open by any amount, beyond the range of speech. The first is at rest, the second pressed.
+    Some are nearly at rest, some louder. One in five is open by any amount, beyond the range of speech. The
+    first is at rest, the second pressed.
     """
     random = np.random.default_rng(seed)
     targets = np.array([[getattr(v, name) for name in _TARGETS] for v in dict.fromkeys(TABLE.values())])

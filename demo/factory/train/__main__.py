@@ -1,10 +1,11 @@
 """Train the bundled model: `python -m demo.factory.train STAGE --state DIR [--minutes M]`.
 
-Each call works for its minutes, writes its state into DIR and can be continued by the next; `export` writes
-the averaged weights in half precision into `demo/bundled/model/`. `scripts/train_bundled.sh` runs the whole
-order.
-Several GPUs train together where one call for each has its own --rank, all the same --processes and one
-visible GPU.
+Each call works for its minutes and writes its state into DIR, from which the next call continues. `export`
+writes the averaged weights in half precision into `demo/bundled/model/`. `scripts/train_bundled.sh` runs all
+stages in order.
+
+Several GPUs train together with one call for each GPU. Each call has its own --rank, sees one GPU, and has
+the same --processes as the others.
 """
 
 from __future__ import annotations

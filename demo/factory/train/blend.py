@@ -2,9 +2,8 @@
 
 Run it as `python -m demo.factory.train blend --state A --other B --share S`.
 
-A stage that went on from A to B and gained in one figure what it lost in another can be taken a part of the
-way: the weights in between, of networks that began as one, do better than the figures in between (WiSE-FT,
-Wortsman et al. 2022).
+A stage that went on from A to B may gain in one figure and lose in another. Weights between A and B can do
+better than the mean of both figures, because both networks began as one (WiSE-FT, Wortsman et al. 2022).
 """
 
 from __future__ import annotations
@@ -15,10 +14,12 @@ from safetensors.torch import load_file, save_file
 
 
 def blend_vae(state: Path, other: Path, share: float) -> None:
-    """The VAE in `state`, weights and running average, moves by `share` towards that in `other`.
+    """Move the VAE in `state`, weights and running average, by `share` towards that in `other`.
 
-    Its optimiser's moments are dropped: they belong to neither any more. Raises ValueError for a share
-    outside 0 to 1, or where the two hold different tensors.
+    The optimiser's moments are dropped, because they fit neither any more.
+
+    Raises:
+        ValueError: the share is outside 0 to 1, or the two states hold different tensors.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"--share {share}: choose from 0 (as it is) to 1 (the other state's)")

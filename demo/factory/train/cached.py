@@ -1,12 +1,11 @@
 """Training without a GPU: clips are drawn and encoded once, then only the denoiser is trained on them.
 
-    python -m demo.factory.train cache --state DIR --minutes 10     # any number of these, with seeds of their
-    own
+    python -m demo.factory.train cache --state DIR --minutes 10     # several times, with seeds of their own
     python -m demo.factory.train tune --state DIR --minutes 60
 
 Reference UNet, pose encoder and VAE stay as they are, so their outputs are computed once per picture, pose
-frame and avatar. What is left, a forward and a backward pass of the denoiser, takes about a second a clip
-on one core. The loss looks mainly at the face, where speech and blinks happen.
+frame and avatar. A forward and a backward pass of the denoiser remain. They take about a second a clip on one
+core. The loss looks mainly at the face, where speech and blinks happen.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from demo.factory.train.checkpoint import Averaged, load_training, save_training
 from demo.factory.train.config import CLIP_FRAMES, FPS
 from demo.factory.train.data import BUNDLED, Material, Poses
-from demo.factory.train.denoiser import LAST_TIMESTEP, Batch, Conditions, starting_latents
+from demo.factory.train.denoiser import LAST_TIMESTEP, ConditionEncoder, TrainingBatch, starting_latents
 from demo.factory.train.listen import ADAPTER, load_ears
 from demo.factory.train.models import Networks, build_networks
 from demo.factory.train.step import warm_cosine
@@ -37,7 +36,7 @@ MOUTH_ROWS, MOUTH_COLUMNS, MOUTH_WEIGHT = slice(7, 9), slice(6, 10), 20.0
 
 
 def cached_identities(material: Material) -> Tensor:
-    """Six of ten clips show a bundled avatar; the rest keep the model able to show others."""
+    """Identities of the cached clips. Six of ten are bundled avatars. The rest keeps the others known."""
     others = material.identities[material.identities >= BUNDLED][:OTHERS]
     repeat = round(1.5 * OTHERS / BUNDLED)
     return torch.cat([torch.arange(BUNDLED, device=others.device).repeat(repeat), others])
@@ -50,7 +49,7 @@ def write_cache(figure: Path, speech: Path, whisper: Path, state: Path, *, minut
     material.identities = cached_identities(material)
     vae = AutoencoderLite()
     vae.load_state_dict(load_file(state / "vae.average.safetensors"))
-    conditions = Conditions(vae, load_ears(whisper, state / ADAPTER), device)
+    conditions = ConditionEncoder(vae, load_ears(whisper, state / ADAPTER), device)
     folder = state / "cache"
     folder.mkdir(exist_ok=True)
     began, number = time.monotonic(), 0
@@ -108,16 +107,17 @@ class FrozenParts:
             self.bank = {name: torch.cat([b[name] for b in banks]) for name in banks[0]}
 
     def pose_features(self, track: Tensor, frame: Tensor) -> Tensor:
-        """(B, c0, F, h, w)."""
+        """Pose features (B, c0, F, h, w) of tracks (B,) and frames (B, F)."""
         return torch.stack([self.pose[t][:, f] for t, f in zip(track.tolist(), frame, strict=True)])
 
     def reference_bank(self, identity: Tensor) -> dict[str, Tensor]:
+        """Reference features of identities (B,), by layer."""
         row = torch.searchsorted(self.identities, identity)
         return {name: features[row] for name, features in self.bank.items()}
 
 
 def audio_parameters(networks: Networks) -> list[nn.Parameter]:
-    """Of the denoiser's audio cross-attentions and the norms before them."""
+    """Parameters of the denoiser's audio cross-attentions and of the norms before them."""
     blocks = networks.denoiser.transformer_blocks.values()
     return [p for block in blocks for part in (block.attn2, block.norm2) for p in part.parameters()]
 
@@ -133,8 +133,17 @@ def tune(
     seed: int,
     audio_only: bool = False,
 ) -> None:
-    """Train the denoiser, or with `audio_only` what hears in it, on the cached clips; shards that appear
-    meanwhile join in.
+    """Train the denoiser on the cached clips. Shards that appear meanwhile join in.
+
+    Args:
+        figure: file of identities.
+        state: folder of the training state, with the cache.
+        minutes: time to train.
+        batch: clips a step.
+        peak: highest learning rate.
+        final: last learning rate.
+        seed: seed of the choice of clips.
+        audio_only: train the audio cross-attentions alone.
     """
     vae = AutoencoderLite().eval()
     vae.load_state_dict(load_file(state / "vae.average.safetensors"))
@@ -163,7 +172,9 @@ def tune(
         order = shard.pop("order")
         rows = torch.randperm(len(shard["identity"]), generator=generator)[:batch]
         part = {k: v[rows] if v.dtype == torch.int64 else v[rows].float() for k, v in shard.items()}
-        inputs = Batch(part["clean"], part["carried"], part["carried"], part["tokens"], part["tokens"])
+        inputs = TrainingBatch(
+            part["clean"], part["carried"], part["carried"], part["tokens"], part["tokens"]
+        )
         start = starting_latents(inputs, (torch.rand(len(rows)) < 0.85) & (order[0] == 0))
         with torch.autocast("cpu", torch.bfloat16):
             reference = networks.denoiser.project_reference(frozen.reference_bank(part["identity"]))

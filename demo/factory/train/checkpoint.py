@@ -1,4 +1,4 @@
-"""Training that can stop and go on: everything a run needs is in one folder of safetensors files.
+"""Training that can stop and go on: one folder of safetensors files has everything a run needs.
 
 GPU time comes in pieces, so each stage writes its weights, their running average and the optimiser's
 moments, and the next call continues from there.
@@ -16,7 +16,7 @@ from torch import nn
 
 
 class Averaged:
-    """An exponential moving average of a module's parameters; what is exported and evaluated."""
+    """An exponential moving average of a module's parameters, which is exported and evaluated."""
 
     def __init__(self, module: nn.Module, decay: float = 0.999) -> None:
         self.module = copy.deepcopy(module).requires_grad_(False).eval()
@@ -25,10 +25,12 @@ class Averaged:
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
+        """Take the module's present parameters into the average."""
         # A young average would otherwise remember its random start for a thousand updates.
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        ours, theirs = list(self.module.parameters()), list(module.parameters())
+        ours: list[torch.Tensor] = list(self.module.parameters())
+        theirs = list(module.parameters())
         torch._foreach_lerp_(ours, [p.detach() for p in theirs], 1 - decay)
 
 
@@ -66,7 +68,7 @@ def load_training(
     averaged: Averaged | None = None,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> int:
-    """Continue from what `save_training` wrote; returns the step count, 0 where nothing was written."""
+    """Continue from the files of `save_training`. Returns the step count, 0 where there are no files."""
     record = folder / f"{name}.json"
     if not record.exists():
         return 0

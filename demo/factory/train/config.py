@@ -1,11 +1,13 @@
 """The bundled model's shape: EchoMimic-v2's own configuration, smaller.
 
-A 16×16 latent of 32 channels holds as many numbers as the official 32×32×4 of a 256² picture holds twice
-over, and sixteen times fewer positions than 64×64 make attention and motion modules cheap enough for a
-CPU. Widths are bounded by the 40 MB that all weights may take; `docs/guide/bundled-model.md` has the budget.
+A latent of a 256² picture is 16×16 with 32 channels, twice as many numbers as the official 32×32×4. Sixteen
+times fewer positions than 64×64 make attention and motion modules cheap enough for a CPU. The 40 MB that all
+weights may take bound the widths. `docs/guide/bundled-model.md` has the budget.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from protocol.wire.clock import SAMPLE_RATE
 
@@ -80,7 +82,7 @@ INFERENCE = {
     },
 }
 
-POSE_ENCODER = {
+POSE_ENCODER: dict[str, Any] = {
     "conditioning_embedding_channels": 128,
     "conditioning_channels": 3,
     "block_out_channels": [16, 24, 32, 48, 96],

@@ -1,7 +1,7 @@
 """Endless training material: pictures, clips and their conditions, made on the training device.
 
-Everything is drawn anew for each batch: identities × speech × gestures × life never repeat, and nothing has
-to be read from a disk. Speech, identities and gestures of the held-out split never appear here.
+Everything is drawn anew for each batch. Identities × speech × gestures × life never repeat, and nothing is
+read from a disk. Speech, identities and gestures of the held-out split never appear here.
 """
 
 from __future__ import annotations
@@ -9,19 +9,21 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from demo.factory.figure.captured import CapturedRenderer
+from demo.factory.figure.make_identities import SPLIT_FILE
 from demo.factory.figure.renderer import Renderer
 from demo.factory.figure.state import FigureState
 from demo.factory.motion.hands import hand_track
 from demo.factory.motion.life import life_track
 from demo.factory.motion.marks import life_to_marks
-from demo.factory.motion.mouth import CHANNELS as MOUTH_COLUMNS
 from demo.factory.motion.pose_map import draw_pose_maps
+from demo.factory.motion.visemes import CHANNELS as MOUTH_COLUMNS
 from demo.factory.poses.make_poses import load_split, pose_arrays
 from demo.factory.train.config import FIRST_TRACK_SEED, FPS, SIZE
 from demo.factory.train.variety import RECOLORED, color_matrices, recolor
@@ -34,7 +36,13 @@ BUNDLED, BUNDLED_AGAIN = 6, 8  # the first identities of the renderer are the bu
 
 
 def figure_state(mouth: Tensor, life: Tensor, hands: Tensor) -> FigureState:
-    """States from mouth (N, columns), life (N, 8: see demo.factory.motion.life) and hands (N, 2, 21, 2)."""
+    """The figure's states at N moments.
+
+    Args:
+        mouth: values (N, 6) of `visemes.CHANNELS`.
+        life: signs of life (N, 8) of `motion.life`.
+        hands: key points (N, 2, 21, 2) in fractions of the picture.
+    """
     values = {name: mouth[:, i] for i, name in enumerate(MOUTH_COLUMNS)}
     return FigureState(
         **values,
@@ -64,7 +72,7 @@ def rarity(hands: Tensor) -> Tensor:
 
 @dataclass
 class Poses:
-    """A bank of pose tracks: gestures combined with life, maps drawn once (they are the costly part)."""
+    """A bank of pose tracks: gestures combined with life. Maps cost most, so they are drawn once."""
 
     hands: Tensor  # (tracks, LOOP, 2, 21, 2)
     life: Tensor  # (tracks, LOOP, 8)
@@ -73,7 +81,7 @@ class Poses:
 
     @classmethod
     def draw(cls, tracks: int, device: torch.device) -> Poses:
-        """Each track has gestures and life of its own seeds, all above those of the written split."""
+        """Draw tracks with seeds of their own, all above those of the written split."""
         hands, life = [], []
         for track in range(tracks):
             gesture = hand_track(FIRST_TRACK_SEED + track, LOOP, FPS)
@@ -94,7 +102,7 @@ class Poses:
 
     @classmethod
     def from_arrays(cls, hands: np.ndarray, life: np.ndarray, device: torch.device) -> Poses:
-        """hands (tracks, LOOP, 2, 21, 2), life (tracks, LOOP, 8)."""
+        """Tracks from hands (tracks, LOOP, 2, 21, 2) and life (tracks, LOOP, 8)."""
         points = torch.from_numpy(hands).float().to(device)
         marks = torch.from_numpy(life_to_marks(life)).float().to(device)
         score = torch.ones(points.shape[1:-1], device=device)
@@ -107,7 +115,7 @@ class Poses:
 
 @dataclass
 class ClipBatch:
-    """Conditions and truth of B clips; the first frame of `pictures` is the one before the clip."""
+    """Conditions and truth of B clips. The first frame of `pictures` is the one before the clip."""
 
     pictures: Tensor  # (B, 1 + F, 3, SIZE, SIZE) 0..1
     reference: Tensor  # (B, 3, SIZE, SIZE) 0..1
@@ -120,9 +128,12 @@ class ClipBatch:
 
 
 def split_names(assets: Path, names: list[str], split: str) -> list[int]:
-    """Indices of the identities of a split ("train" or "held_out"), from `split.json` beside the package."""
-    told = json.loads((Path(__file__).resolve().parent.parent / "figure" / "split.json").read_text())
-    held_out = set(told["held_out"])
+    """Indices of the identities of a split ("train" or "held_out") in `figure/split.json`.
+
+    Raises:
+        ValueError: there is none.
+    """
+    held_out = set(json.loads(SPLIT_FILE.read_text(encoding="utf-8"))["held_out"])
     wanted = [i for i, name in enumerate(names) if (name in held_out) == (split == "held_out")]
     if not wanted:
         raise ValueError(f"{assets}: no identity of the split {split!r}")
@@ -135,9 +146,12 @@ class Material:
     Args:
         figure: `identities.npz` of `demo.factory.figure.make_identities`.
         speech: `speech.npz` of `demo.factory.speech.make_speech`, or None where only pictures are wanted.
-        poses: the pose tracks to use; None draws new ones.
-        tracks: pose tracks to draw at the start; each takes 57 MB of the device's memory.
-        unknown_people, unknown_voices: those of the held-out split instead, to measure with, never to train.
+        device: where everything is made.
+        seed: of the generator.
+        tracks: number of pose tracks to draw at the start. Each takes 57 MB of the device's memory.
+        poses: the pose tracks to use. None: new ones are drawn.
+        unknown_people: take identities of the held-out split, to measure with and never to train.
+        unknown_voices: take voices of the held-out split, likewise.
     """
 
     def __init__(
@@ -161,24 +175,26 @@ class Material:
             people += list(range(BUNDLED)) * BUNDLED_AGAIN
         self.identities = torch.tensor(people, device=device)
         self._recordings: dict[int, CapturedRenderer] = {}
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None
         self.poses = poses or Poses.draw(tracks, device)
         self.voices = None if speech is None else Voices(speech, self.generator, held_out=unknown_voices)
 
     def integers(self, high: int, *shape: int) -> Tensor:
+        """Random whole numbers from 0 to `high` - 1."""
         return torch.randint(high, shape, device=self.device, generator=self.generator)
 
     def uniform(self, *shape: int) -> Tensor:
+        """Random numbers in 0..1."""
         return torch.rand(shape, device=self.device, generator=self.generator)
 
     def moments(self, count: int) -> tuple[Tensor, Tensor]:
-        """Tracks and frames (count,) of the pose bank, those with rare hands more often."""
+        """Tracks and frames (count,) of the pose bank. Those with rare hands are drawn more often."""
         weights = self.poses.weights
         drawn = torch.multinomial(weights.flatten(), count, replacement=True, generator=self.generator)
         return drawn // weights.shape[1], drawn % weights.shape[1]
 
     def random_mouths(self, count: int) -> Tensor:
-        """(count, columns): every shape the mouth can take, also those that are rare in speech."""
+        """Mouths (count, 6) of every shape that a mouth can take, also those that are rare in speech."""
         values = self.uniform(count, len(MOUTH_COLUMNS))
         values[:, MOUTH_COLUMNS.index("mouth_width")] = values[:, MOUTH_COLUMNS.index("mouth_width")] * 2 - 1
         # Most shapes use few parameters at once; a fifth of the mouths are shut.
@@ -186,9 +202,7 @@ class Material:
 
     @torch.no_grad()
     def pictures(self, count: int) -> Tensor:
-        """(count, 3, SIZE, SIZE) in 0..1 of unrelated moments, some in other colours: what the VAE learns
-        from.
-        """
+        """Pictures (count, 3, SIZE, SIZE) in 0..1 of unrelated moments, some recoloured, for the VAE."""
         identity = self.identities[self.integers(len(self.identities), count)]
         track, frame = self.integers(len(self.poses.life), count), self.integers(LOOP, count)
         life, hands = self.poses.life[track, frame], self.poses.hands[self.moments(count)]
@@ -196,7 +210,7 @@ class Material:
         return recolor(drawn, *color_matrices(count, self.generator))
 
     def _draw(self, identity: Tensor, state: FigureState) -> Tensor:
-        """Pictures; on CUDA from a recording of each batch size, and overwritten by the next call."""
+        """Pictures of states. On CUDA a recording draws them, and the next call overwrites them."""
         if self.device.type != "cuda":
             return self.renderer.render(identity, state)
         count = len(identity)
@@ -216,9 +230,18 @@ class Material:
         only: range | None = None,
         plain: bool = False,
     ) -> ClipBatch:
-        """`count` clips of `frames` frames at `fps` (or the frames `only` of them), and the frame
-        before each. plain: as spoken and drawn, without silence, other sounds, paces and colours, and rare
-        hands no more often than they are.
+        """Clips, and the frame before each.
+
+        Args:
+            count: number of clips.
+            fps: frames a second.
+            frames: frames of a clip.
+            only: the frames of each clip to draw. None: all.
+            plain: draw clips as spoken and drawn, without silence, other sounds, paces and colours, and with
+                rare hands no more often than they are.
+
+        Raises:
+            ValueError: this material has no speech.
         """
         if self.voices is None:
             raise ValueError("clips need speech, and this material was made without")

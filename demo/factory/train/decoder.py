@@ -1,9 +1,9 @@
-"""The decoder alone, on what the trained networks predict: the last stage, and one that two cores can carry.
+"""The decoder alone, on latents that the trained networks predict: the last stage. Two cores can carry it.
 
     python -m demo.factory.train decoder --state DIR --minutes 50
 
-Latents stay as they are, so nothing else has to be trained again. The decoder learns from the drawn pictures
-what the predicted latents of the same moments stand for, and keeps decoding true ones.
+Latents stay as they are, so nothing else has to be trained again. The decoder learns to turn predicted
+latents into the drawn pictures of the same moments, and keeps decoding true latents.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch import Tensor
 
 from demo.factory.train.checkpoint import Averaged, load_training
 from demo.factory.train.data import Material
-from demo.factory.train.denoiser import CARRIED, Conditions, pick_rate, predicted_latents
+from demo.factory.train.denoiser import CARRIED, ConditionEncoder, pick_rate, predicted_latents
 from demo.factory.train.listen import ADAPTER, load_ears
 from demo.factory.train.models import build_networks
 from demo.factory.train.replay import Replay
-from demo.factory.train.step import Gradients, GraphedLoss, Run, make_optimizer
+from demo.factory.train.step import Gradients, GraphedLoss, TrainingRun, make_optimizer
 from demo.factory.train.vae import (
     LATENT_NOISE,
     AutoencoderLite,
@@ -44,7 +44,7 @@ class Predictor:
 
     def __init__(self, material: Material, state: Path, whisper: Path, vae: AutoencoderLite) -> None:
         self._material = material
-        self._conditions = Conditions(vae, load_ears(whisper, state / ADAPTER), material.device)
+        self._conditions = ConditionEncoder(vae, load_ears(whisper, state / ADAPTER), material.device)
         networks = build_networks().to(material.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         networks.load_state_dict(load_file(state / "networks.average.safetensors"))
         self._networks = networks.eval().requires_grad_(False)
@@ -52,7 +52,11 @@ class Predictor:
 
     @torch.no_grad()
     def frames(self) -> dict[str, Tensor]:
-        """Of `CLIPS` clips, frames first: `predicted` and `true` latents (n, C, h, w), `pictures` uint8."""
+        """The frames of `CLIPS` clips.
+
+        Returns:
+            `predicted` and `true` latents (n, C, h, w) and `pictures` (n, 3, H, W), uint8.
+        """
         fps, frames = pick_rate(self._turn)
         self._turn += 1
         clips = self._material.clips(CLIPS, fps=fps, frames=frames)
@@ -80,7 +84,7 @@ def train_decoder(
     final: float,
     memory: int = MEMORY,
 ) -> None:
-    """Trains the VAE's decoder for `minutes`, the time that the first frames take not counted."""
+    """Train the VAE's decoder for `minutes`. The time for the first frames does not count."""
     vae = AutoencoderLite().to(material.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     averaged = Averaged(vae, DECAY)
     optimizer = make_optimizer(list(vae.parameters()), weight_decay=1e-4)
@@ -110,7 +114,7 @@ def train_decoder(
         made += _remember(replay, predictor)
     graphed = GraphedLoss(loss_of, replay.blank(batch), gradients)
     parts, optimizers = {"vae": (vae, averaged)}, {"vae": optimizer}
-    loop = Run(
+    loop = TrainingRun(
         "decoder", state, parts, optimizers, gradients, step=step, minutes=minutes, peak=peak, final=final
     )
     used = 0
@@ -123,7 +127,7 @@ def train_decoder(
 
 
 def _remember(replay: Replay, predictor: Predictor) -> int:
-    """Adds frames to the memory; how many."""
+    """Add frames to the memory. Returns their number."""
     frames = predictor.frames()
     replay.add(frames)
     return len(frames["pictures"])

@@ -2,11 +2,12 @@
 
     python -m demo.factory.train denoiser --minutes 9 --state DIR
 
-Given identity, pose and sound there is one right picture, so the conditional distribution is nearly a point
+Given identity, pose and sound there is one right picture. So the conditional distribution is nearly a point,
 and a single step from pure noise can be enough. Most samples therefore train timestep 999, where zero
-terminal SNR makes the v-prediction exactly minus the clean latent; the rest keep longer schedules usable.
-Latents are compared with latents, and some frames are decoded and compared with the drawn pictures, first a
-little and at the end mainly, so that decoder and denoiser grow together.
+terminal SNR makes the v-prediction exactly minus the clean latent. The rest keep longer schedules usable.
+
+Latents are compared with latents. Some frames are also decoded and compared with the drawn pictures, first
+with little weight and at the end with most of it, so that decoder and denoiser grow together.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from demo.factory.train.data import ClipBatch, Material
 from demo.factory.train.listen import ADAPTER, load_ears
 from demo.factory.train.models import Networks, build_networks
 from demo.factory.train.replay import Replay
-from demo.factory.train.step import Gradients, GraphedLoss, Run, make_optimizer, share_weights
+from demo.factory.train.step import Gradients, GraphedLoss, TrainingRun, make_optimizer, share_weights
 from demo.factory.train.vae import LATENT_NOISE, AutoencoderLite, picture_loss, picture_weights, to_bytes
 from gpu_worker.denoiser.sampler import NOISE_LIMIT, SchedulerConfig, alphas_cumprod, preserve_latent
 from protocol.model.audio_tokens import audio_token_positions
@@ -47,8 +48,8 @@ HAND_MARGIN, HAND_WEIGHT = 0.03, 2.0  # of the picture's side around a hand's po
 
 
 @dataclass
-class Batch:
-    """What the denoiser sees: latents (B, C, F, h, w) and conditions."""
+class TrainingBatch:
+    """The denoiser's inputs: latents (B, C, F, h, w) and conditions."""
 
     clean: Tensor
     carried: Tensor  # (B, C, h, w): the latent of the frame before the clip
@@ -57,7 +58,7 @@ class Batch:
     poses: Tensor  # (B, 3, F, H, W) 0..1
 
 
-class Conditions:
+class ConditionEncoder:
     """Turns drawn clips into the denoiser's inputs with the frozen VAE encoder and `whisper`."""
 
     def __init__(
@@ -70,7 +71,7 @@ class Conditions:
 
     @torch.no_grad()
     def encode(self, clips: ClipBatch) -> dict[str, Tensor]:
-        """What of drawn clips is kept, batch first: latents, features and places in the pose bank."""
+        """Latents, features and places in the pose bank of drawn clips, batch first. These are kept."""
         count, frames = clips.pictures.shape[:2]
         with torch.autocast(self.device.type, torch.bfloat16):
             pictures = clips.pictures.flatten(0, 1).contiguous(memory_format=torch.channels_last)
@@ -87,16 +88,22 @@ class Conditions:
         }
 
     def positions(self, fps: int, only: range) -> Tensor:
-        """(F, n) feature positions of the tokens of each of the clip's frames `only`."""
+        """Feature positions (F, n) of the tokens of the clip's frames `only`."""
         positions = audio_token_positions(
             only.stop, fps, 75, margin=self.margin, offset=HISTORY_SAMPLES * 50 // SAMPLE_RATE
         )
         return torch.as_tensor(positions[only.start :], device=self.device)
 
-    def batch(self, kept: Mapping[str, Tensor], positions: Tensor, maps: Tensor) -> Batch:
-        """The denoiser's inputs of what `encode` made; maps: the pose bank (tracks, LOOP, 3, H, W) uint8."""
+    def batch(self, kept: Mapping[str, Tensor], positions: Tensor, maps: Tensor) -> TrainingBatch:
+        """The denoiser's inputs.
+
+        Args:
+            kept: values of `encode`.
+            positions: feature positions (F, n) of `positions`.
+            maps: the pose bank, uint8 (tracks, LOOP, 3, H, W).
+        """
         poses = maps[kept["track"][:, None], kept["frame"]]
-        return Batch(
+        return TrainingBatch(
             clean=kept["clean"].float(),
             carried=kept["carried"].float(),
             reference=kept["reference"].float(),
@@ -105,7 +112,7 @@ class Conditions:
         )
 
 
-def starting_latents(batch: Batch, carry: Tensor) -> Tensor:
+def starting_latents(batch: TrainingBatch, carry: Tensor) -> Tensor:
     """Clamped noise, whose first frame keeps the carried latent where `carry` (B,) is true."""
     noise = torch.randn_like(batch.clean).clamp_(-NOISE_LIMIT, NOISE_LIMIT)
     amount = CARRIED_NOISE * torch.rand(len(carry), 1, 1, 1, device=noise.device)
@@ -115,8 +122,11 @@ def starting_latents(batch: Batch, carry: Tensor) -> Tensor:
     return noise
 
 
-def predicted_latents(networks: Networks, batch: Batch, carry: Tensor) -> Tensor:
-    """Clean latents (B, C, F, h, w) by one step from noise, as serving makes them; carry: see above."""
+def predicted_latents(networks: Networks, batch: TrainingBatch, carry: Tensor) -> Tensor:
+    """Clean latents (B, C, F, h, w) by one step from noise, as serving makes them.
+
+    `carry` (B,) says which clips keep the carried latent, as in `starting_latents`.
+    """
     start = starting_latents(batch, carry)
     timestep = torch.full((len(carry),), LAST_TIMESTEP, device=start.device)
     with torch.autocast(start.device.type, torch.bfloat16):
@@ -125,7 +135,7 @@ def predicted_latents(networks: Networks, batch: Batch, carry: Tensor) -> Tensor
 
 
 def latent_weights(device: torch.device) -> Tensor:
-    """(16, 16) weights of a latent's places, mean 1: face and mouth count more, as eyes go there first."""
+    """Weights (16, 16) of a latent's places, mean 1. Face and mouth count more: eyes go there first."""
     weights = torch.ones(16, 16, device=device)
     weights[FACE_ROWS, FACE_COLUMNS] = FACE_WEIGHT
     weights[MOUTH_ROWS, MOUTH_COLUMNS] = MOUTH_WEIGHT
@@ -138,8 +148,8 @@ def signal_shares(device: torch.device) -> Tensor:
     return alphas_cumprod(scheduler).float().to(device)
 
 
-def noised(batch: Batch, alphas: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Latents at random timesteps: noisy ones, their velocity, the timesteps (B,) and the signal's share."""
+def noised(batch: TrainingBatch, alphas: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Noisy latents at random timesteps, their velocity, the timesteps (B,) and the signal's share."""
     count = len(batch.clean)
     device = batch.clean.device
     anywhere = torch.randint(0, LAST_TIMESTEP, (count,), device=device)
@@ -152,7 +162,7 @@ def noised(batch: Batch, alphas: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor
 
 
 def hand_weights(hands: Tensor, size: int) -> Tensor:
-    """(n, 1, size, size): `HAND_WEIGHT` in the boxes around hands (n, 2, 21, 2), 1 elsewhere."""
+    """Weights (n, 1, size, size): `HAND_WEIGHT` in the boxes around hands (n, 2, 21, 2), 1 elsewhere."""
     low, high = hands.amin(2) - HAND_MARGIN, hands.amax(2) + HAND_MARGIN
     boxes = torch.cat([low, high], 2) * size - 0.5  # of pixels' centres
     return 1 + (HAND_WEIGHT - 1) * inside(boxes, size)[:, None].float()
@@ -168,8 +178,13 @@ def pictures_loss(
 ) -> tuple[Tensor, Tensor]:
     """Loss of decoded frames against drawn ones, and the squared error of the predicted ones.
 
-    clean, predicted (B, C, F, h, w); truth (B, F, 3, H, W) uint8; hands (B, F, 2, 21, 2) as shares of the
-    picture's sides.
+    Args:
+        decode: the VAE's decoder.
+        clean: true latents (B, C, F, h, w).
+        predicted: predicted latents (B, C, F, h, w).
+        truth: drawn pictures, uint8 (B, F, 3, H, W).
+        weights: weights (1, 1, H, W) of the pixels.
+        hands: key points (B, F, 2, 21, 2) in fractions of the picture.
     """
     count, _, frames = clean.shape[:3]
     device = clean.device
@@ -192,7 +207,7 @@ def pictures_loss(
 
 
 def pick_rate(step: int) -> tuple[int, int]:
-    """(fps, frames) of a step: every eighth batch is one of the slower rates a weak machine falls back to."""
+    """Rate and frames of a step. Every eighth batch has one of the slower rates that a weak machine gets."""
     if step % 16 == 7:
         return 12, CLIP_FRAMES // 2
     if step % 16 == 15:
@@ -200,8 +215,8 @@ def pick_rate(step: int) -> tuple[int, int]:
     return FPS, CLIP_FRAMES
 
 
-class Course:
-    """Everything that a step at one frame rate needs: a memory of clips and a recorded loss."""
+class RateCourse:
+    """A memory of clips and a recorded loss, for the steps at one frame rate."""
 
     def __init__(
         self,
@@ -228,7 +243,7 @@ class Course:
         self._replay.add(kept)
 
     def step(self) -> tuple[Tensor, Tensor]:
-        """Loss and squared error; the gradients are in place."""
+        """Loss and squared error of a step. The gradients are in place afterwards."""
         if self._turn % USES == 0:
             self._remember()
         self._turn += 1
@@ -237,7 +252,7 @@ class Course:
 
 
 class Trainer:
-    """The networks, what they are trained with, and their loss."""
+    """The networks with their averages, optimisers and loss."""
 
     def __init__(self, material: Material, state: Path, whisper: Path, *, compile_model: bool) -> None:
         self.material = material
@@ -246,7 +261,7 @@ class Trainer:
         vae_average = Averaged(vae)
         load_training(state, "vae", vae, vae_average)
         vae.load_state_dict(vae_average.module.state_dict())
-        self.conditions = Conditions(vae, load_ears(whisper, state / ADAPTER), device)
+        self.conditions = ConditionEncoder(vae, load_ears(whisper, state / ADAPTER), device)
         vae.decoder.requires_grad_(True)
         self.networks: Networks = build_networks().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         averaged = Averaged(self.networks)
@@ -274,7 +289,7 @@ class Trainer:
         self.aim(0.0)
 
     def aim(self, progress: float) -> None:
-        """Moves the weight from latents to pictures."""
+        """Move the weight from latents to pictures. `progress` runs from 0 to 1."""
         shares = [a + (b - a) * progress for a, b in (LATENT_SHARE, PICTURE_SHARE)]
         self._shares.copy_(torch.tensor(shares))
 
@@ -315,16 +330,16 @@ def train_denoiser(
     compile_model: bool,
     memory: int = MEMORY,
 ) -> None:
-    """Trains for `minutes`, the time that building, drawing and compiling take at the start not counted."""
+    """Train for `minutes`. Building, drawing and compiling at the start do not count."""
     trainer = Trainer(material, state, whisper, compile_model=compile_model)
-    courses: dict[int, Course] = {}
+    courses: dict[int, RateCourse] = {}
     # The slower rates are rare: compiling for their lengths too would cost more than it saves.
     for turn, share in ((0, 1), (7, 8), (15, 8)):
         fps, frames = pick_rate(turn)
-        courses[fps] = Course(
+        courses[fps] = RateCourse(
             trainer, fps, frames, memory // share, batch // min(share, 2), trainer.gradients, fps == FPS
         )
-    loop = Run(
+    loop = TrainingRun(
         "denoiser",
         state,
         trainer.parts,

@@ -25,7 +25,7 @@ def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def export_model(state: Path, folder: Path) -> None:
-    """Read the averaged weights of a training state and write `infer_bundled.yaml` and its files to `folder`.
+    """Write the averaged weights of a training state, `infer_bundled.yaml` and its files to `folder`.
 
     The position tables of the motion modules are computed, not stored.
     """

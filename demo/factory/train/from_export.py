@@ -2,8 +2,8 @@
 
 Run it as `python -m demo.factory.train.from_export --state DIR`.
 
-Whoever has the repository and no state can go on training from what it ships. The optimiser's moments start
-anew, and the weights are those of half precision.
+With it, training can go on from a clone alone. The optimiser's moments start anew, and the weights have only
+half precision.
 """
 
 from __future__ import annotations
@@ -45,10 +45,11 @@ def _save(state: Path, name: str, module: nn.Module) -> None:
 
 
 def start(model: Path, state: Path) -> None:
-    """Writes `state` from the export in `model`.
+    """Write `state` from the export in `model`.
 
-    Raises FileExistsError if there is a state already; RuntimeError naming the keys where the export does not
-    fit the present configuration.
+    Raises:
+        FileExistsError: there is a state already.
+        RuntimeError: the export does not fit the present configuration. The text names the keys.
     """
     if (state / "networks.json").exists() or (state / "vae.json").exists():
         raise FileExistsError(f"{state} holds a training state already; choose another folder")

@@ -1,10 +1,11 @@
-"""Where quality is lost: `python -m demo.factory.train.gap --state DIR [--clips N]`.
+"""Find where quality is lost: `python -m demo.factory.train.gap --state DIR [--clips N]`.
 
-Single clips from trained and from held-out people and voices, without the streaming path: PSNR of the
-output, of its mouth's box and of the VAE alone, the edges kept in mouth and hands, and how the mouth's
-opening follows the truth. What differs between trained and held-out is what more people or voices could
-bring; what is lost on trained ones, more training. --held-out looks only at people and voices that training
-never saw.
+It measures single clips from trained and from held-out people and voices, without the streaming path. The
+figures are the PSNR of the output, of its mouth's box and of the VAE alone, the edges kept in mouth and
+hands, and how the mouth's opening follows the truth.
+
+More people or voices can close the gap between trained and held-out ones. More training can close the gap
+that remains on trained ones. --held-out looks only at people and voices that training never saw.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from demo.factory.figure.measure import MouthMeter, crop_mouth, hand_boxes, mout
 from demo.factory.figure.renderer import Renderer
 from demo.factory.train.config import CLIP_FRAMES, FPS
 from demo.factory.train.data import Material, Poses, figure_state
-from demo.factory.train.denoiser import Conditions, predicted_latents
+from demo.factory.train.denoiser import ConditionEncoder, predicted_latents
 from demo.factory.train.listen import ADAPTER, load_ears
 from demo.factory.train.models import Networks, build_networks
 from demo.factory.train.vae import AutoencoderLite
@@ -31,13 +32,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def psnr(output: Tensor, truth: Tensor) -> float:
-    """Mean over pictures (N, 3, H, W), in dB."""
+    """Mean PSNR of pictures (N, 3, H, W), in dB."""
     return float((-10 * torch.log10((output - truth).square().flatten(1).mean(1))).mean())
 
 
 @torch.inference_mode()
 def measure(
-    material: Material, conditions: Conditions, networks: Networks, meter: MouthMeter, clips: int
+    material: Material, conditions: ConditionEncoder, networks: Networks, meter: MouthMeter, clips: int
 ) -> dict[str, float]:
     """Figures of `clips` plain clips at 24 fps that begin from the true latent of the frame before."""
     drawn = material.clips(clips, plain=True)
@@ -88,7 +89,7 @@ def main() -> None:
     vae.load_state_dict(load_file(arguments.state / "vae.average.safetensors"))
     networks = build_networks().eval()
     networks.load_state_dict(load_file(arguments.state / "networks.average.safetensors"))
-    conditions = Conditions(
+    conditions = ConditionEncoder(
         vae, load_ears(ROOT.parent / "bundled/model" / "whisper", arguments.state / ADAPTER), device
     )
     poses = Poses.draw(4, device)

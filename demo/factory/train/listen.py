@@ -2,13 +2,14 @@
 
     python -m demo.factory.train listen --state DIR --minutes 5
 
-In a picture the mouth is a few of 65,536 pixels, so a denoiser takes thousands of batches before its audio
-cross-attention carries anything. The mouth's six parameters are known for every moment of the corpus,
-though, and Whisper costs little. So one attention of the very shape of `attn2` learns to read them from the
-audio tokens, and with it low-rank corrections of Whisper's linear layers, so that a window of 1.5 s says more
-about lips than Whisper needs for words. The corrections are part of the model. With `--start` the attention's
-weights start every audio cross-attention of the same width, its output laid along six directions of the
-hidden state; the denoiser still learns all of it afterwards.
+In a picture the mouth is a few of 65,536 pixels. So a denoiser takes thousands of batches before its audio
+cross-attention carries anything. But the corpus has the mouth's six parameters for every moment, and Whisper
+costs little. So one attention of the shape of `attn2` learns to read them from the audio tokens. Low-rank
+corrections of Whisper's linear layers learn with it, because a window of 1.5 s must say more about lips than
+Whisper needs for words. The corrections are part of the model.
+
+With `--start` the attention's weights start every audio cross-attention of the same width. Its output is laid
+along six directions of the hidden state. The denoiser still learns all of it afterwards.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from torch.nn.utils import parametrize
 
 from audio_worker.adapter import DOWN, UP, apply_adapter, linear_layers
 from audio_worker.whisper import SpeechEncoder, load_whisper
-from demo.factory.motion.mouth import CHANNELS
+from demo.factory.motion.visemes import CHANNELS
 from demo.factory.train.checkpoint import Averaged, load_training, save_training
 from demo.factory.train.config import CLIP_FRAMES, FPS, HISTORY_SAMPLES
 from demo.factory.train.models import build_networks
@@ -46,7 +47,7 @@ RATE, FINAL_RATE = 2e-3, 2e-5
 
 
 def load_ears(whisper: Path, adapter: Path) -> SpeechEncoder:
-    """Whisper with the corrections in `adapter`, where there is such a file."""
+    """Whisper with the corrections in the file `adapter`, if it exists."""
     encoder = load_whisper(whisper, "short")
     if adapter.is_file():
         apply_adapter(encoder, adapter)
@@ -54,7 +55,7 @@ def load_ears(whisper: Path, adapter: Path) -> SpeechEncoder:
 
 
 class LowRank(nn.Module):
-    """A correction up · down of a weight (out, in); nothing at first."""
+    """A correction up · down of a weight (out, in), zero at first."""
 
     def __init__(self, weight: Tensor, rank: int) -> None:
         super().__init__()
@@ -67,7 +68,7 @@ class LowRank(nn.Module):
 
 
 def correct(encoder: SpeechEncoder, adapter: Path) -> dict[str, LowRank]:
-    """Put a trainable correction on every linear layer, beginning as in the file `adapter` if that exists."""
+    """Put a trainable correction on every linear layer, starting from the file `adapter` if it exists."""
     known = load_file(adapter) if adapter.is_file() else {}
     made = {}
     for name, layer in linear_layers(encoder).items():
@@ -87,14 +88,14 @@ def save_corrections(corrections: dict[str, LowRank], path: Path) -> None:
     save_file({name: value.detach().cpu().contiguous() for name, value in parts}, path)
 
 
-class Reader(nn.Module):
-    """An attention with one constant query a head, over whitened tokens, and a linear reading of six
-    parameters.
-    """
+class MouthReader(nn.Module):
+    """An attention over whitened tokens, one constant query a head, and a linear reading of six values."""
 
     def __init__(self, width: int, heads: int, mean: Tensor, deviation: Tensor) -> None:
         super().__init__()
         self.heads = heads
+        self.mean: Tensor
+        self.deviation: Tensor
         self.register_buffer("mean", mean)
         self.register_buffer("deviation", deviation)
         self.query = nn.Parameter(0.1 * torch.randn(width))
@@ -103,7 +104,7 @@ class Reader(nn.Module):
         self.read = nn.Linear(width, len(CHANNELS))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """tokens (N, T, 384) → (N, 6)."""
+        """Mouths (N, 6) from tokens (N, T, 384)."""
         white = (tokens - self.mean) / self.deviation
         query = self.query.expand(len(tokens), 1, -1)
         return self.read(attend(query, self.to_k(white), self.to_v(white), self.heads)[:, 0])
@@ -112,8 +113,8 @@ class Reader(nn.Module):
     def start(self, attention: Attention, norm: nn.LayerNorm, generator: torch.Generator) -> None:
         """Write this reader into an audio cross-attention whose input is `norm`'s output.
 
-        The whitening is folded into the weights: a constant on the keys moves all logits alike, and one on
-        the values passes the attention unchanged, so it joins the output's bias.
+        The whitening is folded into the weights. A constant on the keys moves all logits alike, so it drops
+        out. A constant on the values passes the attention unchanged, so it joins the output's bias.
         """
         width = len(self.query)
         attention.to_k.weight.copy_(self.to_k.weight / self.deviation)
@@ -151,26 +152,28 @@ class Ears:
         with torch.no_grad():
             pcm, _ = voices.windows(64, self._when)
             sample = self.encoder.features(pcm).flatten(0, 2)
-        self.reader = Reader(width, heads, sample.mean(0), sample.std(0)).to(device)
+        self.reader = MouthReader(width, heads, sample.mean(0), sample.std(0)).to(device)
 
     def parameters(self) -> list[nn.Parameter]:
+        """The parameters of reader and corrections."""
         return [*self.reader.parameters(), *(p for c in self.corrections.values() for p in c.parameters())]
 
     def read(self, pcm: Tensor) -> Tensor:
-        """Windows (B, WINDOW_SAMPLES) → the mouths of their clips (B, CLIP_FRAMES, 6)."""
+        """Mouths (B, CLIP_FRAMES, 6) of the clips of windows (B, WINDOW_SAMPLES)."""
         with torch.autocast(pcm.device.type, torch.bfloat16):
             features = self.encoder.features(pcm)
             tokens = features[:, self._positions].flatten(0, 1).flatten(1, 2)
             return self.reader(tokens).float().unflatten(0, (len(pcm), -1))
 
     def loss(self, batch: int) -> Tensor:
+        """Mean squared error of the mouths of new windows, the opening weighed by `OPENING_WEIGHT`."""
         pcm, mouth = self.voices.windows(batch, self._when)
         error = (self.read(pcm) - mouth).square().mean(dim=(0, 1))
         return error.mean() + (OPENING_WEIGHT - 1) * error[CHANNELS.index("mouth_open")]
 
     @torch.no_grad()
     def correlation(self, voices: Voices, windows: int = 512) -> float:
-        """Of the opening read with the true one, over windows of `voices` as they were spoken."""
+        """Correlation of the opening read with the true one, over windows of `voices` as they were spoken."""
         read, truth = [], []
         for _ in range(0, windows, 64):
             pcm, mouth = voices.windows(64, self._when, plain=True)
@@ -180,7 +183,7 @@ class Ears:
 
 
 def train_ears(ears: Ears, held_out: Voices, *, minutes: float, batch: int) -> None:
-    """Fits reader and corrections, and logs how well the opening of unknown voices is read."""
+    """Fit reader and corrections, and log how well the opening of unknown voices is read."""
     parameters = ears.parameters()
     optimizer = torch.optim.AdamW(parameters, lr=RATE, betas=(0.9, 0.99), weight_decay=1e-2)
     began, step, told = time.monotonic(), 0, 0.0
@@ -215,7 +218,7 @@ def listen(
     start: bool,
     margin: int = 2,
 ) -> None:
-    """Trains the corrections of `state`; with `start`, its denoiser's audio cross-attentions too."""
+    """Train the corrections of `state`. With `start`, set its audio cross-attentions from them."""
     networks = build_networks()
     averaged = Averaged(networks)
     step = load_training(state, "networks", networks, averaged)

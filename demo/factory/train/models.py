@@ -28,14 +28,22 @@ class Networks(nn.Module):
     def forward(
         self, latents: Tensor, timestep: Tensor, tokens: Tensor, poses: Tensor, reference: Tensor
     ) -> Tensor:
-        """The v-prediction: latents (B, C, F, h, w), timestep (B,), tokens (B, F, T, 384), poses (B,
-        3, F, H, W), reference (B, C, h, w).
+        """The v-prediction (B, C, F, h, w).
+
+        Args:
+            latents: noisy latents (B, C, F, h, w).
+            timestep: (B,).
+            tokens: audio tokens (B, F, T, 384).
+            poses: pose maps (B, 3, F, H, W) in 0..1.
+            reference: latents (B, C, h, w) of the reference pictures.
         """
         cache = self.denoiser.project_reference(self.reference(reference))
-        return self.denoiser(latents, timestep, tokens, self.pose_encoder(poses), cache)
+        predicted: Tensor = self.denoiser(latents, timestep, tokens, self.pose_encoder(poses), cache)
+        return predicted
 
 
 def build_networks() -> Networks:
+    """New networks of the bundled shape, untrained."""
     return Networks()
 
 

@@ -1,4 +1,4 @@
-"""A memory of training examples on the device: what costs much to make is learned from more than once."""
+"""A memory of training examples on the device, so that costly examples are learned from more than once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Replay:
-    """The newest `capacity` examples; a full memory forgets the oldest.
+    """The newest `capacity` examples. A full memory forgets the oldest.
 
     Args:
         capacity: examples held.
@@ -26,7 +26,7 @@ class Replay:
         return min(self._written, self._capacity)
 
     def add(self, examples: Mapping[str, Tensor]) -> None:
-        """Examples, batch first; the first call sets names, shapes and types."""
+        """Add examples, batch first. The first call sets names, shapes and types."""
         if not self._held:
             self._held = {
                 name: torch.empty(self._capacity, *rows.shape[1:], dtype=rows.dtype, device=self._device)
@@ -39,7 +39,7 @@ class Replay:
         self._written += count
 
     def draw(self, into: Mapping[str, Tensor], generator: torch.Generator) -> None:
-        """Fills the tensors `into`, batch first, with examples chosen at random."""
+        """Fill the tensors `into`, batch first, with examples chosen at random."""
         count = len(next(iter(into.values())))
         index = torch.randint(len(self), (count,), device=self._device, generator=generator)
         for name, rows in into.items():

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -16,18 +17,22 @@ from demo.factory.train.checkpoint import Averaged, save_training
 
 logger = logging.getLogger(__name__)
 
+#: A function of examples. Its values are the loss, and a squared error to report.
 Loss = Callable[[Mapping[str, Tensor]], tuple[Tensor, Tensor]]
-"""Examples → the loss, and a squared error to report."""
-
-WARM_UP = 3  # calls before a capture: libraries choose and allocate what they need
+#: Calls before a capture, in which the libraries choose their kernels and allocate their memory.
+WARM_UP = 3
 SAVE_SECONDS = 90.0
 CLOCK_STEPS = 10  # steps between two looks at the leader's clock
 
 
 def join(rank: int, processes: int, meeting: str, device: torch.device) -> None:
-    """Joins the group of `processes` that train together, each with the one GPU it sees.
+    """Join the group of processes that train together, each with the one GPU it sees.
 
-    meeting: host:port where the first process waits for the others.
+    Args:
+        rank: number of this process.
+        processes: size of the group.
+        meeting: host:port where the first process waits for the others.
+        device: device of this process.
     """
     if processes > 1:
         backend = "nccl" if device.type == "cuda" else "gloo"
@@ -35,13 +40,12 @@ def join(rank: int, processes: int, meeting: str, device: torch.device) -> None:
 
 
 def make_optimizer(parameters: list[nn.Parameter], weight_decay: float) -> torch.optim.AdamW:
+    """The optimiser of every stage. The learning rate is set at each step."""
     return torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
 
 
 class Gradients:
-    """All gradients of some parameters as views of one tensor, so that they are zeroed, summed and clipped
-    at once.
-    """
+    """All gradients of some parameters as views of one tensor, to zero, sum and clip them at once."""
 
     def __init__(self, parameters: list[nn.Parameter]) -> None:
         self.flat = torch.zeros(sum(p.numel() for p in parameters), device=parameters[0].device)
@@ -53,27 +57,28 @@ class Gradients:
             first += parameter.numel()
 
     def settle(self, limit: float = 1.0) -> None:
-        """Mean over the processes, then clipped to a norm of `limit`."""
+        """Average the gradients over the processes, then clip them to a norm of `limit`."""
         if dist.is_initialized():
             dist.all_reduce(self.flat)
             self.flat.div_(dist.get_world_size())
         self.flat.mul_((limit / (self.flat.norm() + 1e-6)).clamp(max=1.0))
 
 
-_pool: list[tuple[int, int]] = []
+_pool: list[Any] = []
 
 
-def shared_pool() -> tuple[int, int]:
-    """One memory for all recordings: only one replays at a time, and nothing in it is used afterwards."""
+def shared_pool() -> Any:
+    """One memory for all recordings. Only one replays at a time, and nothing in it is used afterwards."""
     if not _pool:
         _pool.append(torch.cuda.graph_pool_handle())
     return _pool[0]
 
 
 class GraphedLoss:
-    """Loss and gradients of examples of one shape; on CUDA recorded once and replayed.
+    """Loss and gradients of examples of one shape. On CUDA they are recorded once and replayed.
 
-    inputs: the examples' tensors, filled anew before each call.
+    Attributes:
+        inputs: the examples' tensors, filled anew before each call.
     """
 
     def __init__(self, loss: Loss, inputs: Mapping[str, Tensor], gradients: Gradients) -> None:
@@ -109,29 +114,33 @@ class GraphedLoss:
 
 
 def warm_cosine(step: int, progress: float, peak: float, final: float) -> float:
-    """Learning rate: 200 steps of warm-up, then a cosine over the share of this call's time that has
-    passed.
-    """
+    """Learning rate: 200 steps of warm-up, then a cosine over `progress`, the share of time passed."""
     return min(1.0, (step + 1) / 200) * (
         final + (peak - final) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
     )
 
 
 def share_weights(modules: list[nn.Module]) -> None:
-    """Every process starts from the leader's weights."""
+    """Give every process the leader's weights."""
     if dist.is_initialized():
         for module in modules:
             for tensor in module.state_dict().values():
                 dist.broadcast(tensor, 0)
 
 
-class Run:
+class TrainingRun:
     """The loop of a call: its clock, learning rate, averages, reports and saves.
 
     Args:
-        name: for the log.
-        parts: what is trained, by the name of its files, with its running average.
-        optimizers: by the same names; the moments of each are saved with it.
+        name: name in the log.
+        state: folder of the training state.
+        parts: each trained module with its running average, by the name of its files.
+        optimizers: optimisers by the same names. The moments of each are saved with it.
+        gradients: gradients of all parts.
+        step: number of the first step.
+        minutes: time of this call.
+        peak: highest learning rate.
+        final: last learning rate.
     """
 
     def __init__(
@@ -156,7 +165,7 @@ class Run:
         self._began = self._saved = time.monotonic()
 
     def steps(self) -> Iterator[int]:
-        """Numbers of the steps, until the time is over; the leader's clock counts for all."""
+        """Numbers of the steps, until the time is over. The leader's clock counts for all."""
         while True:
             if (self.step - self._first) % CLOCK_STEPS == 0:
                 self.progress = self._look()
@@ -180,7 +189,7 @@ class Run:
         return float(passed)
 
     def learn(self, loss: Tensor, error: Tensor, every: int = 100) -> None:
-        """What follows the gradients of a step."""
+        """Take the step whose gradients are in place, and log the figures now and then."""
         self._gradients.settle()
         for name, optimizer in self._optimizers.items():
             optimizer.step()
@@ -193,6 +202,7 @@ class Run:
             logger.info("%s step %d loss %.4f error %.2f dB %.0f s", *figures)
 
     def save(self) -> None:
+        """Write the training state, in the leader alone."""
         self._saved = time.monotonic()
         if self._leads:
             for name, (module, averaged) in self._parts.items():

@@ -17,7 +17,7 @@ from demo.factory.train.checkpoint import Averaged, load_training
 from demo.factory.train.config import VAE
 from demo.factory.train.data import Material
 from demo.factory.train.replay import Replay
-from demo.factory.train.step import Gradients, GraphedLoss, Run, make_optimizer, share_weights
+from demo.factory.train.step import Gradients, GraphedLoss, TrainingRun, make_optimizer, share_weights
 from encoder_worker.vae.lite_decoder import LiteDecoder
 from gpu_worker.avatars.lite_encoder import LiteEncoder
 
@@ -30,7 +30,7 @@ LATENT_NOISE = 0.08  # the decoder later sees predicted latents, so it learns to
 
 
 class AutoencoderLite(nn.Module):
-    """Encoder and decoder together, as they are trained; serving loads one half in each process."""
+    """Encoder and decoder together, as they are trained. Serving loads one half in each process."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,16 +39,18 @@ class AutoencoderLite(nn.Module):
         self.decoder = LiteDecoder(VAE)
 
     def encode(self, pictures: Tensor) -> Tensor:
-        """(N, 3, H, W) in 0..1 → latents (N, C, h, w)."""
-        return self.encoder(pictures * 2 - 1)
+        """Latents (N, C, h, w) of pictures (N, 3, H, W) in 0..1."""
+        latents: Tensor = self.encoder(pictures * 2 - 1)
+        return latents
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents → (N, 3, H, W) nominally in 0..1."""
-        return self.decoder(latents) * 0.5 + 0.5
+        """Pictures (N, 3, H, W), nominally in 0..1, of latents (N, C, h, w)."""
+        output: Tensor = self.decoder(latents)
+        return output * 0.5 + 0.5
 
 
 def picture_weights(material: Material) -> Tensor:
-    """(1, 1, SIZE, SIZE) loss weights: the mouth counts four times, because eyes go there first."""
+    """Loss weights (1, 1, SIZE, SIZE). The mouth counts four times, because eyes go there first."""
     size = material.renderer.size
     weights = torch.ones(1, 1, size, size, device=material.device)
     middle = mouth_center(material.renderer, torch.zeros(1, 3, device=material.device))[0]
@@ -59,19 +61,20 @@ def picture_weights(material: Material) -> Tensor:
 
 
 def local_contrast(pictures: Tensor) -> Tensor:
-    """(N, 1, H, W) in 0..1: how much outline the 5×5 pixels around hold; `OUTLINE` and more is 1.
+    """Amount of outline (N, 1, H, W) in the 5×5 pixels around each pixel. `OUTLINE` and more is 1.
 
-    pictures: (N, 3, H, W) in 0..1.
+    Args:
+        pictures: (N, 3, H, W) in 0..1.
     """
     dx, dy = (pictures.diff(dim=axis).abs().mean(1, keepdim=True) for axis in (3, 2))
     return (_around(dx, dy) / OUTLINE).clamp(max=1.0)
 
 
 def picture_loss(output: Tensor, truth: Tensor, weights: Tensor, *, squared_share: float = 1.0) -> Tensor:
-    """Absolute, squared and edge differences: the first two set PSNR, the others keep outlines sharp.
+    """Absolute, squared and edge differences. The first two set PSNR, the others keep outlines sharp.
 
-    All are weighed by `weights` and by the drawing's local contrast: fingers and lips are a hundredth of a
-    picture that is mostly plain, and smear first.
+    All are weighed by `weights` and by the drawing's local contrast. Fingers and lips are a hundredth of a
+    picture that is mostly plain, and they smear first.
     """
     weights = weights * (1 + CONTRAST * local_contrast(truth))
     difference = (output - truth).float()
@@ -85,34 +88,38 @@ def picture_loss(output: Tensor, truth: Tensor, weights: Tensor, *, squared_shar
 
 
 def strength_loss(output: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
-    """How far the outlines' strength is from the drawing's, wherever within 5×5 pixels they lie.
+    """Difference of the outlines' strength from the drawing's, wherever within 5×5 pixels they lie.
 
-    Differences pixel by pixel are least where an outline that may lie here or there is drawn weakly in both
-    places; this is least where it is as strong as the drawing's. Weighed as `picture_loss` does.
+    If an outline may lie here or there, differences pixel by pixel are least where it is drawn weakly in both
+    places. This loss is least where it is as strong as the drawing's. It has the weights of `picture_loss`.
     """
     weights = weights * (1 + CONTRAST * local_contrast(truth))
     return ((_local_strength(output) - _local_strength(truth)).abs() * weights).mean()
 
 
 def _local_strength(pictures: Tensor) -> Tensor:
-    """(N, 3, H, W) → (N, 1, H, W): root mean square of the steps between pixels, of 5×5 of them."""
+    """Root mean square (N, 1, H, W) of the steps between pixels, over 5×5 of them."""
     dx, dy = (pictures.float().diff(dim=axis).square().mean(1, keepdim=True) for axis in (3, 2))
     return (_around(dx, dy) + FAINT**2).sqrt()
 
 
 def _around(dx: Tensor, dy: Tensor) -> Tensor:
-    """Of steps to the next pixel, (N, 1, H, W-1) across and (N, 1, H-1, W) down, those around each pixel:
-    (N, 1, H, W), both added, averaged over 5×5 pixels."""
+    """Steps around each pixel (N, 1, H, W): both directions added, averaged over 5×5 pixels.
+
+    Args:
+        dx: steps (N, 1, H, W-1) to the next pixel across.
+        dy: steps (N, 1, H-1, W) to the next pixel down.
+    """
     return F.avg_pool2d(F.pad(dx, (0, 1)) + F.pad(dy, (0, 0, 0, 1)), 5, stride=1, padding=2)
 
 
 def to_bytes(pictures: Tensor) -> Tensor:
-    """Pictures in 0..1 → uint8, as they are kept."""
+    """Pictures in 0..1 as uint8, which is how they are kept."""
     return (pictures * 255).round().to(torch.uint8)
 
 
 def latent_spread(latents: Tensor) -> Tensor:
-    """Pulls each channel to mean 0 and variance 1, which is what the sampler's noise schedule expects."""
+    """Loss that pulls each channel to mean 0 and variance 1, as the sampler's noise schedule expects."""
     values = latents.float().transpose(0, 1).flatten(1)
     return (values.mean(1).square() + (values.var(1) - 1).square()).mean()
 
@@ -128,7 +135,7 @@ def train_vae(
     compile_model: bool,
     memory: int = MEMORY,
 ) -> None:
-    """Trains encoder and decoder for `minutes`; `memory` pictures are kept and learned from again."""
+    """Train encoder and decoder for `minutes`. `memory` pictures are kept and learned from again."""
     device = material.device
     model = AutoencoderLite().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     averaged = Averaged(model)
@@ -164,7 +171,9 @@ def train_vae(
     gradients = Gradients(list(model.parameters()))
     graphed = GraphedLoss(run, replay.blank(batch), gradients)
     parts, optimizers = {"vae": (model, averaged)}, {"vae": optimizer}
-    loop = Run("vae", state, parts, optimizers, gradients, step=step, minutes=minutes, peak=peak, final=final)
+    loop = TrainingRun(
+        "vae", state, parts, optimizers, gradients, step=step, minutes=minutes, peak=peak, final=final
+    )
     for _ in loop.steps():
         draw()
         replay.draw(graphed.inputs, material.generator)

@@ -15,14 +15,14 @@ SLOWEST, FASTEST = 0.85, 1.18
 def color_matrices(count: int, generator: torch.Generator, share: float = RECOLORED) -> tuple[Tensor, Tensor]:
     """Matrices (count, 3, 3) and offsets (count, 3, 1) that turn hues and change saturation and light.
 
-    share: of those that change anything.
+    `share` of them change anything.
     """
     device = generator.device
 
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(count, 1, 1, device=device, generator=generator)
 
-    # A turn around the grey axis (Rodrigues), grey itself stays.
+    # A turn around the grey axis (Rodrigues). Grey itself stays.
     angle = uniform(-math.pi, math.pi)
     eye = torch.eye(3, device=device)
     grey = torch.full((3, 3), 1 / 3, device=device)
@@ -42,7 +42,7 @@ def recolor(pictures: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
 
 
 def paces(count: int, generator: torch.Generator, share: float = REPACED) -> Tensor:
-    """(count,) factors of playing speed; 1 for all but the `share` that changes."""
+    """Factors of playing speed (count,). All but a `share` of them are 1."""
     device = generator.device
     pace = SLOWEST + (FASTEST - SLOWEST) * torch.rand(count, device=device, generator=generator)
     changed = torch.rand(count, device=device, generator=generator) < share
@@ -50,7 +50,7 @@ def paces(count: int, generator: torch.Generator, share: float = REPACED) -> Ten
 
 
 def read_between(stream: Tensor, position: Tensor) -> Tensor:
-    """Samples of a long `stream` (n,) at fractional positions, by Catmull-Rom's cubic; float32."""
+    """Samples, float32, of a long `stream` (n,) at fractional positions, by Catmull-Rom's cubic."""
     whole = position.floor()
     t = (position - whole).float()
     index = whole.long()

@@ -20,8 +20,7 @@ TICK_SAMPLES = SAMPLE_RATE * 3 // TICKS  # 400 samples are 3 ticks: the finest c
 
 
 def speech_stream(corpus: Corpus, held_out: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """The training (or held-out) voices' utterances end to end: int16 audio and the mouth (ticks, columns)
-    beside it.
+    """The training (or held-out) voices' utterances end to end: int16 audio (n,) and the mouth (ticks, 6).
 
     Each utterance is cut to a multiple of 400 samples, which is 3 ticks, so that the two stay in step.
     """
@@ -41,7 +40,8 @@ class Voices:
 
     Args:
         speech: `speech.npz` of `demo.factory.speech.make_speech`.
-        generator: all randomness comes from it; windows are made on its device.
+        generator: source of all randomness. Windows are made on its device.
+        held_out: take the held-out voices.
     """
 
     def __init__(self, speech: Path, generator: torch.Generator, *, held_out: bool = False) -> None:
@@ -56,8 +56,11 @@ class Voices:
     ) -> tuple[Tensor, Tensor]:
         """Sound (count, WINDOW_SAMPLES), full scale ±1, and mouths (count, len(when), columns).
 
-        when: frames of the clip at `fps`; frame 0 is at the end of the window's history. plain: as spoken,
-        without silence, other sounds and paces.
+        Args:
+            count: number of windows.
+            when: frames of the clip. Frame 0 is at the end of the window's history.
+            fps: frames a second.
+            plain: take speech as spoken, without silence, other sounds and paces.
         """
         pcm, mouth = self._read(count, when, fps, 0.0 if plain else REPACED)
         if plain:
@@ -65,7 +68,7 @@ class Voices:
         return self._fall_silent(augment(pcm, self._generator), mouth, when, fps)
 
     def _read(self, count: int, when: Tensor, fps: int, repaced: float) -> tuple[Tensor, Tensor]:
-        """Windows, a share `repaced` of them faster or slower than spoken."""
+        """Windows. A share `repaced` of them is faster or slower than spoken."""
         pace = paces(count, self._generator, repaced)[:, None]
         slots = (len(self.audio) - 2 * WINDOW_SAMPLES) // TICK_SAMPLES
         drawn = torch.randint(slots, (count, 1), device=self._device, generator=self._generator)
@@ -79,7 +82,7 @@ class Voices:
         return pcm, torch.lerp(self.mouth[before], self.mouth[before + 1], share)
 
     def _fall_silent(self, pcm: Tensor, mouth: Tensor, when: Tensor, fps: int) -> tuple[Tensor, Tensor]:
-        """Some windows are noise throughout, some stop speaking at a random moment: the mouth rests."""
+        """Turn some windows into noise, and let some fall silent at a random moment. The mouth rests then."""
         count, samples = pcm.shape
         stop = (self._uniform(count) * samples).long()
         fate = self._uniform(count)
