@@ -1,4 +1,4 @@
-"""`python -m scripts.bench.host.features`: what Whisper costs on this machine.
+"""`python -m scripts.bench.host.features`: the cost of Whisper on this machine.
 
 It measures a clip's features, and the start of an audio worker: how long until it is warm, and its memory
 then. Processor time is printed beside the wall clock, because other processes disturb it less.
