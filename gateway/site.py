@@ -84,12 +84,16 @@ class Site:
     def respond(self, request: Request) -> Response | None:
         """The response to a request, or None for a websocket upgrade that may go on."""
         method = getattr(request, "method", "GET")  # older websockets read nothing but GET
-        target = urlsplit(request.path)
-        if (refusal := self._refuse(request, method, target.path)) is not None:
+        try:
+            path = urlsplit(request.path).path
+        except ValueError:  # such as the host of //[::1
+            answer = _plain(HTTPStatus.BAD_REQUEST, "The address cannot be read.")
+            return http_response(request, answer, method)
+        if (refusal := self._refuse(request, method, path)) is not None:
             return http_response(request, refusal, method)
         if is_upgrade(request):
             return None
-        return http_response(request, self._answer(target.path), method)
+        return http_response(request, self._answer(path), method)
 
     def _refuse(self, request: Request, method: str, path: str) -> HttpAnswer | None:
         hosts = request.headers.get_all("Host")
@@ -191,7 +195,8 @@ def http_response(request: Request, answer: HttpAnswer, method: str = "GET") -> 
         tag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
         headers["Cache-Control"] = "no-cache"
         headers["ETag"] = tag
-        if tag in request.headers.get("If-None-Match", ""):
+        # `get` raises an error where a client sends the header twice.
+        if any(tag in tags for tags in request.headers.get_all("If-None-Match")):
             status, body = HTTPStatus.NOT_MODIFIED, b""
     else:
         headers["Cache-Control"] = "no-store"

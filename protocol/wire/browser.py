@@ -267,8 +267,14 @@ def parse_options(fields: dict[str, str]) -> Options:
     Raises:
         BrowserError: "bad_option".
     """
-    numbers = {name: int(v) for name, v in fields.items() if name in ("fps", "sample_rate") and v.isdecimal()}
+    numbers = {name: _number(v) for name, v in fields.items() if name in ("fps", "sample_rate")}
     return _options({**fields, **numbers})
+
+
+def _number(text: str) -> int | str:
+    """The number that a text writes in decimal digits, else the text itself, which no option takes."""
+    # `int` refuses thousands of digits, and no option has more than these.
+    return int(text) if text.isdecimal() and len(text) <= 9 else text
 
 
 def _options(fields: dict[str, Any]) -> Options:
