@@ -97,7 +97,7 @@ def pose_svg(path: Path, keyframes: int = KEYFRAMES) -> bytes:
         hands = np.asarray(file["hands"], np.float64)
         score = np.asarray(file["hands_score"], np.float64)
         fps = int(file["fps"])
-    if hands.ndim != 4 or hands.shape[1:] != (2, 21, 2) or score.shape != hands.shape[:-1] or fps < 1:
+    if hands.ndim != 4 or hands.shape[2:] != (21, 2) or score.shape != hands.shape[:-1] or fps < 1:
         raise ValueError(f"{path}: hands of shape {hands.shape}")
     seen = (score >= MIN_SCORE) & np.isfinite(hands).all(axis=-1)
     if keyframes == 1:
@@ -109,7 +109,7 @@ def pose_svg(path: Path, keyframes: int = KEYFRAMES) -> bytes:
         moments = [k * len(hands) // keyframes for k in range(keyframes)] + [0]
     seconds = len(hands) / fps
     drawn = ""
-    for hand in range(2):
+    for hand in range(hands.shape[1]):
         values = [_hand_path(hands[moment, hand], seen[moment, hand]) for moment in moments]
         frames = ";".join(values)
         timing = f'dur="{seconds:.3f}s" repeatCount="indefinite"'

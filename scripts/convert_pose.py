@@ -71,26 +71,25 @@ def read_pose(path: Path) -> dict[str, Any]:
 def convert(folder: Path, fps: int) -> dict[str, np.ndarray]:
     """Arrays of the pose track of all frames 0.npy … N-1.npy in `folder`.
 
+    A frame has as many hands as the detector found: none, one, or those of several people, first all left
+    ones, then all right ones. `draw_pose_select_v2` of the official code draws every one of them in this
+    order, so the track keeps them all. Points of hands that a frame does not have are not finite.
+
     Raises:
         ConvertError: a file is missing or is no pose; the text names it.
     """
-    numbers = sorted(int(p.stem) for p in folder.glob("*.npy") if p.stem.isdecimal())
-    if not numbers:
-        raise ConvertError(f"{folder}: no files 0.npy, 1.npy, … there")
-    if numbers != list(range(len(numbers))):
-        gap = next(i for i, n in enumerate(numbers) if i != n)
-        raise ConvertError(f"{folder}: {gap}.npy is missing")
+    paths = numbered_files(folder)
     hands, scores, params = [], [], []
-    for number in numbers:
-        path = folder / f"{number}.npy"
+    for path in paths:
         pose = read_pose(path)
-        hands.append(_array(path, pose, "hands", (2, 21, 2)))
-        scores.append(_array(path, pose, "hands_score", (2, 21)))
+        hands.append(_array(path, pose, "hands", (None, 21, 2)))
+        scores.append(_array(path, pose, "hands_score", (len(hands[-1]), 21)))
         params.append(_array(path, pose, "draw_pose_params", (6,)))
     rectangles = np.array(params, np.int64)
+    places = max(2, *map(len, hands))
     return {
-        "hands": np.array(hands, np.float32),
-        "hands_score": np.array(scores, np.float32),
+        "hands": np.array([_padded(array, places, np.nan) for array in hands], np.float32),
+        "hands_score": np.array([_padded(array, places, 0) for array in scores], np.float32),
         "fps": np.int64(fps),
         "style": np.array("official"),
         "draw_params": rectangles,
@@ -98,13 +97,52 @@ def convert(folder: Path, fps: int) -> dict[str, np.ndarray]:
     }
 
 
-def _array(path: Path, pose: dict[str, Any], key: str, shape: tuple[int, ...]) -> np.ndarray:
+def numbered_files(folder: Path) -> list[Path]:
+    """The files 0.npy … N-1.npy of `folder` in the order of their numbers, which may have leading zeros.
+
+    The official program counts from 0 and stops at the first number that is missing. A gap is refused here
+    too: the frames after it would come too early.
+
+    Raises:
+        ConvertError: there is no such file, a number is missing, or two files have one number.
+    """
+    files: dict[int, Path] = {}
+    for path in sorted(folder.glob("*.npy")):
+        if not (path.stem.isascii() and path.stem.isdecimal()):
+            continue
+        other = files.setdefault(int(path.stem), path)
+        if other is not path:
+            raise ConvertError(f"{folder}: {other.name} and {path.name} have one number; remove one of them")
+    if not files:
+        raise ConvertError(f"{folder}: no files 0.npy, 1.npy, … there")
+    ordered = [files[number] for number in sorted(files)]
+    gap = next((i for i, path in enumerate(ordered) if int(path.stem) != i), None)
+    if gap is not None:
+        name = str(gap).zfill(len(ordered[gap].stem) if ordered[gap].stem.startswith("0") else 1)
+        raise ConvertError(
+            f"{folder}: {name}.npy is missing, and {ordered[gap].name} is there;"
+            " number the files from 0 without gaps"
+        )
+    return ordered
+
+
+def _padded(array: np.ndarray, length: int, value: float) -> np.ndarray:
+    missing = np.full((length - len(array), *array.shape[1:]), value)
+    return np.concatenate([array, missing])
+
+
+def _array(path: Path, pose: dict[str, Any], key: str, shape: tuple[int | None, ...]) -> np.ndarray:
+    """The numbers under `key`, of this shape. None in the shape stands for any length."""
     if key not in pose:
         raise ConvertError(f"{path}: {key} is missing")
     array = np.asarray(pose[key])
-    if array.shape != shape or array.dtype.kind not in "fiu":
+    fits = array.ndim == len(shape) and all(
+        wanted in (None, length) for wanted, length in zip(shape, array.shape, strict=True)
+    )
+    if not fits or array.dtype.kind not in "fiu":
+        wanted = str(shape).replace("None", "any")
         raise ConvertError(
-            f"{path}: {key} is {array.dtype} {array.shape}, it must be numbers of shape {shape}"
+            f"{path}: {key} is {array.dtype} {array.shape}, it must be numbers of shape {wanted}"
         )
     return array
 

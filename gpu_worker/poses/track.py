@@ -2,12 +2,13 @@
 
 A track is an `.npz` without pickles. It has the keys
 
-- `hands`: (N, 2, 21, 2), as fractions of width and height
-- `hands_score`: (N, 2, 21)
+- `hands`: (N, H, 21, 2), as fractions of width and height
+- `hands_score`: (N, H, 21)
 - `fps`: a whole number
 - `style`: `official` (the default) or `sdf`
 
-The official style is drawn as the official code does (`draw_pose_select_v2`). It may have `draw_params`
+The official style is drawn as the official code does (`draw_pose_select_v2`). It has the hands of everybody
+in the picture, H ≥ 2; points of hands that a frame does not have are not finite. It may have `draw_params`
 (N, 6) and `canvas`, as `scripts/convert_pose.py` makes them of DWPose files. The style `sdf` is drawn by
 `gpu_worker.poses.sdf`, with `marks` (N, M, 2), `marks_edges`, `marks_color` and `marks_radius`.
 """
@@ -112,8 +113,8 @@ class PoseTrack:
     """A loop of poses.
 
     Attributes:
-        hands: key points (N, 2, 21, 2), as fractions of width and height.
-        scores: of the detector, (N, 2, 21).
+        hands: key points (N, H, 21, 2), as fractions of width and height.
+        scores: of the detector, (N, H, 21).
         fps: frames per second.
         size: (height, width) of the maps drawn, in pixels.
         params: (N, 6), where the video's frame lies in the canvas, or None if it fills it.
@@ -140,15 +141,16 @@ class PoseTrack:
             PoseFileError: the file cannot be used.
         """
         arrays = _Arrays(path)
-        hands = arrays.take("hands", "f", (None, 2, 21, 2)).astype(np.float32)
-        count = len(hands)
+        style = str(arrays.take("style", "U", ())) if "style" in arrays else "official"
+        per_frame = None if style == "official" else 2
+        hands = arrays.take("hands", "f", (None, per_frame, 21, 2)).astype(np.float32)
+        count, per_frame = hands.shape[:2]
         if count < 1:
             raise PoseFileError(f"{path}: hands has no frames")
-        scores = arrays.take("hands_score", "f", (count, 2, 21)).astype(np.float32)
+        scores = arrays.take("hands_score", "f", (count, per_frame, 21)).astype(np.float32)
         fps = int(arrays.take("fps", "iu", ()))
         if not 1 <= fps <= 240:
             raise PoseFileError(f"{path}: fps is {fps}, it must be 1 to 240")
-        style = str(arrays.take("style", "U", ())) if "style" in arrays else "official"
         if style == "sdf":
             return cls(hands, scores, fps, size, marks=_read_marks(arrays, count))
         if style != "official":
