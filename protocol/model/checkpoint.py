@@ -140,7 +140,7 @@ def _put(owner: nn.Module, name: str, value: Tensor, dtype: torch.dtype | None) 
     if isinstance(target, nn.Parameter):
         setattr(owner, name, nn.Parameter(fresh, requires_grad=target.requires_grad))
     else:
-        owner.register_buffer(name, fresh, persistent=name not in owner._non_persistent_buffers_set)
+        owner.register_buffer(name, fresh, persistent=name in owner.state_dict())
 
 
 def _read_safetensors(path: Path) -> State:

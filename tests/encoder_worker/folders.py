@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
@@ -12,10 +13,10 @@ from safetensors.torch import save_file
 from encoder_worker.vae.lite_decoder import LiteDecoder
 
 
-def make_kl(folder: Path, channels: int = 4) -> AutoencoderKL:
+def make_kl(folder: Path, channels: int = 4) -> Any:
     torch.manual_seed(0)
     widths = (8, 16)
-    vae = AutoencoderKL(
+    vae: Any = AutoencoderKL(
         block_out_channels=widths, down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=4, latent_channels=channels, sample_size=32,
     )  # fmt: skip
@@ -23,9 +24,9 @@ def make_kl(folder: Path, channels: int = 4) -> AutoencoderKL:
     return vae.eval()
 
 
-def make_tiny(folder: Path) -> AutoencoderTiny:
+def make_tiny(folder: Path) -> Any:
     torch.manual_seed(0)
-    vae = AutoencoderTiny(
+    vae: Any = AutoencoderTiny(
         encoder_block_out_channels=(8, 8, 8), decoder_block_out_channels=(8, 8, 8),
         num_encoder_blocks=(1, 1, 1), num_decoder_blocks=(1, 1, 1), latent_channels=4,
     )  # fmt: skip

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import os
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -73,7 +75,7 @@ def test_every_doubling_of_a_decoder_is_folded(decoder: KLDecoder, latents: torc
 
 
 @pytest.fixture(scope="module")
-def fast_kl():
+def fast_kl() -> ModuleType:
     pytest.importorskip("triton", reason="the kernels need Triton, which is not installed here")
     if not CUDA and os.environ.get("TRITON_INTERPRET") != "1":
         pytest.skip("Triton's interpreter is not on")
@@ -85,7 +87,14 @@ def fast_kl():
 @torch.no_grad()
 @pytest.mark.parametrize("cudnn", [False, True])
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1), (torch.float16, 2)])
-def test_the_fast_decoder_makes_the_same_pictures(fast_kl, decoder, latents, dtype, limit, cudnn) -> None:
+def test_the_fast_decoder_makes_the_same_pictures(
+    fast_kl: ModuleType,
+    decoder: KLDecoder,
+    latents: torch.Tensor,
+    dtype: torch.dtype,
+    limit: int,
+    cudnn: bool,
+) -> None:
     assert fast_kl.is_usual(decoder)
     if (dtype == torch.float32) == CUDA:
         pytest.skip("on a GPU the tensor cores round float32; elsewhere one type is enough")
@@ -102,7 +111,9 @@ def test_the_fast_decoder_makes_the_same_pictures(fast_kl, decoder, latents, dty
 
 @torch.no_grad()
 @pytest.mark.parametrize("cudnn", [False, True])
-def test_frames_of_several_tiles_that_no_tile_fits(fast_kl, decoder, cudnn) -> None:
+def test_frames_of_several_tiles_that_no_tile_fits(
+    fast_kl: ModuleType, decoder: KLDecoder, cudnn: bool
+) -> None:
     """12 × 10: 143 rows a frame, doubled 525; tiles have 128 or 256."""
     latents = torch.randn(2, 4, 12, 10, generator=torch.Generator().manual_seed(2))
     fast = fast_kl.FastKL(decoder, DEVICE, torch.float16, 2, 12, 10, cudnn=cudnn, graph=CUDA)
@@ -114,7 +125,9 @@ def test_frames_of_several_tiles_that_no_tile_fits(fast_kl, decoder, cudnn) -> N
 
 @torch.no_grad()
 @pytest.mark.parametrize("cudnn", [False, True])
-def test_values_that_are_not_finite_are_told(fast_kl, decoder, latents, cudnn) -> None:
+def test_values_that_are_not_finite_are_told(
+    fast_kl: ModuleType, decoder: KLDecoder, latents: torch.Tensor, cudnn: bool
+) -> None:
     fast = fast_kl.FastKL(decoder, DEVICE, torch.float16, 1, H, W, cudnn=cudnn, graph=CUDA)
     fast.latents.copy_(latents[:1])
     fast.latents[0, 0, 0, 0] = float("inf")
@@ -143,7 +156,11 @@ def test_a_small_decoder_by_its_own_modules(tmp_path: Path, latents: torch.Tenso
     [((7, 5), "graphed"), ((8, 0), "cudnn"), ((8, 9), "cudnn"), ((9, 0), "own"), ((12, 0), "cudnn")],
 )
 def test_a_decoder_for_each_generation_of_gpus(
-    fast_kl, decoder, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], made: str
+    fast_kl: ModuleType,
+    decoder: KLDecoder,
+    monkeypatch: pytest.MonkeyPatch,
+    capability: tuple[int, int],
+    made: str,
 ) -> None:
     """Also: 8-bit convolutions only where they are, and networks of another build by their own modules."""
     from encoder_worker.fast import choice, graphed
@@ -155,16 +172,22 @@ def test_a_decoder_for_each_generation_of_gpus(
     monkeypatch.setattr(fast_kl, "FastKL", kl)
     monkeypatch.setattr(graphed, "GraphedDecoder", lambda *_: "graphed")
     device = torch.device("cuda:0")
-    assert choice.fast_decoder(decoder, device, torch.float16, 2, H, W, eight_bit=True) == made
+
+    def chosen(network: KLDecoder) -> object:
+        return choice.fast_decoder(network, device, torch.float16, 2, H, W, eight_bit=True)
+
+    assert chosen(decoder) == made
     odd = copy.deepcopy(decoder)
     odd.decoder.conv_norm_out.num_groups = 4
-    assert choice.fast_decoder(odd, device, torch.float16, 2, H, W, eight_bit=True) == "graphed"
+    assert chosen(odd) == "graphed"
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not CUDA, reason="no recent CUDA device here")
 @pytest.mark.parametrize("chunk", [2, 4])
-def test_clips_of_any_length_on_the_gpu(decoder, chunk: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_clips_of_any_length_on_the_gpu(
+    decoder: KLDecoder, chunk: int, caplog: pytest.LogCaptureFixture
+) -> None:
     """Whole chunks and a rest, a size nothing was made ready for, values too large for half precision."""
     on_gpu = ClipDecoder(decoder, DEVICE, "auto", chunk)
     on_gpu.warm_up(H, W)
@@ -214,15 +237,19 @@ def test_tiles_divide_the_widths_of_small_models(eight_bit: bool) -> None:
 
 
 @torch.no_grad()
-def test_tiles_are_chosen_once_for_a_shape(fast_kl, decoder, monkeypatch) -> None:
+def test_tiles_are_chosen_once_for_a_shape(
+    fast_kl: ModuleType, decoder: KLDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every candidate makes the same result; the one chosen serves from then on."""
     from encoder_worker.fast import convolutions
     from encoder_worker.fast.layout import Features, Plane, pack
 
     chosen: list[ConvTile] = []
 
-    def last(tiles, run, device) -> ConvTile:
-        tiles = list(tiles)
+    def last(
+        candidates: Iterable[ConvTile], run: Callable[[ConvTile], object], device: torch.device
+    ) -> ConvTile:
+        tiles = list(candidates)
         for tile in tiles:
             run(tile)
             made.append(out.clone())

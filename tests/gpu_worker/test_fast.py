@@ -141,7 +141,8 @@ def test_weights_are_shared(models: Models) -> None:
     assert network.conv_in[0] is models.denoiser.conv_in.weight
     layer = network.down[1].layers[0]
     assert layer.spatial is not None
-    faithful = models.denoiser.down_blocks[1].attentions[0].transformer_blocks[0]
+    blocks: Any = models.denoiser.down_blocks
+    faithful = blocks[1].attentions[0].transformer_blocks[0]
     assert layer.spatial.ff_in.weight is faithful.ff.net[0].proj.weight
     assert layer.spatial.ff_out.weight is faithful.ff.net[2].weight
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 
 import pytest
@@ -139,8 +140,9 @@ def test_group_norm(channels: int, silu: bool) -> None:
     x, weight, bias = rand(2, 100, channels) + 1, rand(channels), rand(channels)
     shift, correction = rand(channels), rand(channels)
     sums = group_norm.channel_sums(x, shift=shift)
-    options = {"groups": 32, "eps": 1e-6, "silu": silu, "shift": shift, "correction": correction}
-    made = group_norm.group_norm(x, None, sums, weight, bias, **options)
+    made = group_norm.group_norm(
+        x, None, sums, weight, bias, groups=32, eps=1e-6, silu=silu, shift=shift, correction=correction
+    )
     plain = (x + shift - correction).float().transpose(1, 2)
     wanted = F.group_norm(plain, 32, weight.float(), bias.float(), 1e-6).transpose(1, 2)
     close(made.float(), F.silu(wanted) if silu else wanted)
@@ -188,10 +190,10 @@ def test_layer_norm_in_parts(whole: bool, monkeypatch: pytest.MonkeyPatch) -> No
     x, weight, shift = rand(2 * frames * tokens, width) + 1, rand(width), rand(width)
     table = rand(width) if whole else rand(frames, width)
     room = torch.cat([x, rand(len(x), 24)], 1)  # strided rows
-    options = {"shift": None if whole else shift, "rows_per_bias": 1 if whole else tokens}
-    made = norms.layer_norm(room[:, :width], weight, table, **options)
+    norm = partial(norms.layer_norm, shift=None if whole else shift, rows_per_bias=1 if whole else tokens)
+    made = norm(room[:, :width], weight, table)
     monkeypatch.setattr(norms, "in_parts", lambda width: False)
-    close(made, norms.layer_norm(x, weight, table, **options))
+    close(made, norm(x, weight, table))
 
 
 @pytest.mark.parametrize(
@@ -267,10 +269,11 @@ def test_gated_products_that_fail(monkeypatch: pytest.MonkeyPatch, caplog: pytes
 
 @pytest.mark.skipif(not CUDA or find_spec("quack") is None, reason="needs a CUDA device and quack-kernels")
 def test_gated_products_by_quack() -> None:
-    x, layer = rand(1000, 320), Linear(rand(1280, 320) / 18, rand(1280))
+    x, bias = rand(1000, 320), rand(1280)
+    layer = Linear(rand(1280, 320) / 18, bias)
     products, room = GatedProducts(TILES), rand(1000, 1600)
     before = room.clone()
-    value, gate = F.linear(x.float(), layer.weight.float(), layer.bias.float()).chunk(2, 1)
+    value, gate = F.linear(x.float(), layer.weight.float(), bias.float()).chunk(2, 1)
     for config in (None, *products.configs):  # the fastest, and each
         if config is not None:
             products.configs, products._chosen = [config], {}

@@ -32,6 +32,7 @@ def write_stand_in(path: Path) -> None:
         behind_of=np.array([0]),
         proportions=np.array([[float(getattr(p, k)) for k in PROPORTIONS] for p in people], dtype=np.float32),
         proportion_names=np.array(PROPORTIONS),
+        allow_pickle=False,
         **{
             key: np.array([list(bytes.fromhex(getattr(p, key))) for p in people], dtype=np.uint8)
             for key in ("skin", "hair", "clothes", "background", "iris")
