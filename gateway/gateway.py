@@ -73,7 +73,8 @@ class Gateway:
         collector = GatewayCollector(
             self.totals, lambda: list(self.sessions.values()), self.pcm.stats, self.board
         )
-        self._site = Site(self.board, Thumbnails(settings), collector.text, self._catalogue)
+        self._thumbnails = Thumbnails(settings)
+        self._site = Site(self.board, self._thumbnails, collector.text, self._catalogue)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Listen, and serve until `stop` is set. Raises OSError when the port cannot be had."""
@@ -105,6 +106,8 @@ class Gateway:
                 logger.info("serving on http://%s:%d", self.settings.host, self.settings.port)
                 stopped = asyncio.ensure_future(stop.wait())
                 done, _ = await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+                # The server waits for its requests, and these may wait for many pictures.
+                self._thumbnails.close()
                 for connection in list(self.sessions.values()):
                     connection.end(BrowserError("shutdown", "the server is stopping"))
                 for future in done:
@@ -202,10 +205,10 @@ class Gateway:
 
     # ---- the websocket server
 
-    def _answer_http(self, ws: ServerConnection, request: Request) -> Response | None:
+    async def _answer_http(self, ws: ServerConnection, request: Request) -> Response | None:
         if is_upgrade(request) and self._open_connections >= self.settings.max_sessions + SPARE_CONNECTIONS:
             return http_response(request, HttpAnswer(b'{"error":"busy"}', JSON, 503))
-        return self._site.respond(request)
+        return await self._site.respond(request)
 
     async def _serve_client(self, ws: ServerConnection) -> None:
         version = 2 if ws.subprotocol == SUBPROTOCOL_V2 else 1

@@ -81,7 +81,7 @@ class Site:
         self._catalogue = catalogue
         self._files = _page_files(PAGE)
 
-    def respond(self, request: Request) -> Response | None:
+    async def respond(self, request: Request) -> Response | None:
         """The response to a request, or None for a websocket upgrade that may go on."""
         method = getattr(request, "method", "GET")  # older websockets read nothing but GET
         try:
@@ -93,7 +93,7 @@ class Site:
             return http_response(request, refusal, method)
         if is_upgrade(request):
             return None
-        return http_response(request, self._answer(path), method)
+        return http_response(request, await self._answer(path), method)
 
     def _refuse(self, request: Request, method: str, path: str) -> HttpAnswer | None:
         hosts = request.headers.get_all("Host")
@@ -110,7 +110,7 @@ class Site:
                 return _plain(HTTPStatus.FORBIDDEN, "Pages of other origins may not connect.")
         return None
 
-    def _answer(self, path: str) -> HttpAnswer:
+    async def _answer(self, path: str) -> HttpAnswer:
         if path == "/healthz":
             return _plain(HTTPStatus.OK, "ok")
         if path == "/readyz":
@@ -124,16 +124,18 @@ class Site:
             return _json(self._catalogue())
         if path in self._files:
             return self._files[path]
-        return self._thumbnail(path) or _plain(HTTPStatus.NOT_FOUND, "There is nothing at this address.")
+        return await self._thumbnail(path) or _plain(
+            HTTPStatus.NOT_FOUND, "There is nothing at this address."
+        )
 
-    def _thumbnail(self, path: str) -> HttpAnswer | None:
+    async def _thumbnail(self, path: str) -> HttpAnswer | None:
         folder, _, file = path.rpartition("/")
         name, dot, suffix = unquote(file).rpartition(".")
         if folder == "/avatars" and dot and suffix == "png":
-            body = self._thumbnails.avatar(name)
+            body = await self._thumbnails.avatar(name)
             return HttpAnswer(body, "image/png", cached=True) if body else None
         if folder in ("/poses", "/poses/live") and dot and suffix == "svg":
-            body = self._thumbnails.pose(name, live=folder == "/poses/live")
+            body = await self._thumbnails.pose(name, live=folder == "/poses/live")
             return HttpAnswer(body, "image/svg+xml", cached=True) if body else None
         return None
 

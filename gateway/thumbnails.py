@@ -1,10 +1,16 @@
-"""Small pictures of the avatars and poses for the page. Each is made when it is first asked for, and kept."""
+"""Small pictures of the avatars and poses for the page. Each is made when it is first asked for, and kept.
+
+They are made in a thread: a photo of 62 megapixels takes seconds, and the event loop serves everybody.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,30 +43,50 @@ class Thumbnails:
     def __init__(self, settings: Settings) -> None:
         self._avatars = _found(picture_files, avatar_paths(settings))
         self._poses = _found(pose_files, pose_paths(settings))
-        self._made: dict[tuple[str, str], bytes | None] = {}
+        #: What is made or being made, by kind and name. All who ask for one picture wait for one job.
+        self._jobs: dict[tuple[str, str], asyncio.Future[bytes | None]] = {}
+        # One thread: a large picture takes hundreds of megabytes while it is made.
+        self._maker = ThreadPoolExecutor(1, "thumbnails")
+        self._closed = False
 
-    def avatar(self, name: str) -> bytes | None:
+    async def avatar(self, name: str) -> bytes | None:
         """PNG of an avatar, at most 512 pixels wide and high. None when there is none to show."""
-        return self._made_once("avatar", name, self._avatars, avatar_png)
+        return await self._made_once("avatar", name, self._avatars, avatar_png)
 
-    def pose(self, name: str, live: bool) -> bytes | None:
+    async def pose(self, name: str, live: bool) -> bytes | None:
         """SVG of a pose's hands, moving if `live`. None when there is none to show."""
         if live:
-            return self._made_once("live pose", name, self._poses, pose_svg)
-        return self._made_once("pose", name, self._poses, lambda path: pose_svg(path, 1))
+            return await self._made_once("live pose", name, self._poses, pose_svg)
+        return await self._made_once("pose", name, self._poses, partial(pose_svg, keyframes=1))
 
-    def _made_once(
+    def close(self) -> None:
+        """Make nothing more. Those who wait are cancelled, unless their picture is being made already."""
+        self._closed = True
+        self._maker.shutdown(wait=False, cancel_futures=True)
+
+    async def _made_once(
         self, kind: str, name: str, files: Mapping[str, Path], make: Callable[[Path], bytes]
     ) -> bytes | None:
         if name not in files:
             return None
-        if (kind, name) not in self._made:
-            try:
-                self._made[kind, name] = make(files[name])
-            except Exception as error:  # decoders raise errors of many kinds for damaged files
-                logger.warning("no picture of %s %s: %s", kind, name, error)
-                self._made[kind, name] = None
-        return self._made[kind, name]
+        job = self._jobs.get((kind, name))
+        if job is None:
+            if self._closed:
+                return None
+            loop = asyncio.get_running_loop()
+            job = loop.run_in_executor(self._maker, _made, kind, name, files[name], make)
+            self._jobs[kind, name] = job
+        # A client that leaves does not end the job for the others.
+        return await asyncio.shield(job)
+
+
+def _made(kind: str, name: str, path: Path, make: Callable[[Path], bytes]) -> bytes | None:
+    """The picture, or None where its file is damaged."""
+    try:
+        return make(path)
+    except Exception as error:  # decoders raise errors of many kinds for damaged files
+        logger.warning("no picture of %s %s: %s", kind, name, error)
+        return None
 
 
 def _found(find: Callable[[Sequence[Path]], Mapping[str, Path]], paths: Sequence[Path]) -> Mapping[str, Path]:

@@ -46,21 +46,21 @@ def settings(tmp_path: Path) -> Settings:
     return replace(Settings(), reference_image=(faces, more), pose_dir=(poses,))
 
 
-def test_both_know_the_same_names(settings: Settings) -> None:
+async def test_both_know_the_same_names(settings: Settings) -> None:
     pictures, info = Thumbnails(settings), PassthroughEngine(settings).info()
     assert info["avatars"] == ["b", "c", "my_face__2_"]
     assert info["poses"] == ["rest", "wave_1"]
     store = AvatarStore(avatar_paths(settings), 8, 8, lambda p: p, size_of=lambda _: 1, budget=10)
     assert store.names == info["avatars"]
     for name in store.names:
-        assert pictures.avatar(name) is not None
+        assert await pictures.avatar(name) is not None
         assert (store.get(name)[0, 0] > (250, 0, 0)).any()  # of two files named b the first, which is red
     for pose in ("rest", "wave_1"):
-        assert pictures.pose(pose, live=False) is not None
-    assert pictures.avatar("notes") is None
+        assert await pictures.pose(pose, live=False) is not None
+    assert await pictures.avatar("notes") is None
 
 
-def test_both_find_and_read_by_this_module(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_both_find_and_read_by_this_module(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Names and formats changed here change in both."""
     monkeypatch.setattr(assets, "PICTURE_SUFFIXES", (".webp",))
     monkeypatch.setattr(assets, "POSE_SUFFIXES", (".none",))
@@ -68,9 +68,9 @@ def test_both_find_and_read_by_this_module(settings: Settings, monkeypatch: pyte
     store = AvatarStore(avatar_paths(settings), 8, 8, lambda p: p, size_of=lambda _: 1, budget=10)
     assert store.names == ["named c"]
     pictures = Thumbnails(settings)
-    assert pictures.avatar("named c") is not None
-    assert pictures.avatar("c") is None
-    assert pictures.pose("named rest", live=False) is None
+    assert await pictures.avatar("named c") is not None
+    assert await pictures.avatar("c") is None
+    assert await pictures.pose("named rest", live=False) is None
     monkeypatch.setattr(assets, "PICTURE_FORMATS", ("PNG",))
     path = avatar_paths(settings)[0] / "c.webp"
     for read in (avatar_png, lambda file: fitted_picture(file, 8, 8)):
@@ -113,9 +113,9 @@ def test_a_picture_that_is_an_lfs_pointer(tmp_path: Path) -> None:
         read_picture(tmp_path / "face.png")
 
 
-def test_a_gateway_without_pictures_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_gateway_without_pictures_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     settings = replace(Settings(), reference_image=(tmp_path / "gone.png",))
-    assert Thumbnails(settings).avatar("gone") is None
+    assert await Thumbnails(settings).avatar("gone") is None
     assert "gone.png: no such picture" in caplog.text
     assert pose_paths(settings)
 
