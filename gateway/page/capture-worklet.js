@@ -1,14 +1,14 @@
 // Runs in the audio thread: turns whatever plays into its node into 16 kHz mono, in chunks of 20 ms.
 
+import { SAMPLE_RATE } from "./clock.js";
 import { Resampler } from "./resampler.js";
 
-const RATE = 16000;
 const CHUNK = 320;
 
 class CaptureProcessor extends AudioWorkletProcessor {
   constructor() {
     super();
-    this.resampler = new Resampler(sampleRate, RATE);
+    this.resampler = new Resampler(sampleRate, SAMPLE_RATE);
     this.chunk = new Float32Array(CHUNK);
     this.filled = 0;
     this.running = true;

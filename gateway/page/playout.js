@@ -3,6 +3,8 @@
 // A clip's sound comes first and gets its place on the clock. Its pictures follow it there. The place is as soon
 // as possible plus a small buffer. The buffer grows when clips come late and shrinks again in quiet moments.
 
+import { SAMPLE_RATE } from "./clock.js";
+
 /**
  * @import { FramePlace, Stats } from "./stats.js"
  * @import { AudioMessage, FrameMessage } from "./wire.js"
@@ -10,7 +12,6 @@
  * @typedef {{node: AudioBufferSourceNode, seq: number, start: number, end: number}} ScheduledSound
  */
 
-const RATE = 16000;
 const LEAST_LEAD = 0.04; // seconds of buffer to begin with: from a clip's arrival to its first sample
 const MOST_LEAD = 0.4;
 const MOST_AHEAD = 1.5; // seconds of sound in hand beyond which the oldest is left out: a live face stays live
@@ -65,7 +66,7 @@ export class Playout {
   // Must be called from a click or key press.
   async open() {
     try {
-      this.context = new AudioContext({ sampleRate: RATE, latencyHint: "interactive" });
+      this.context = new AudioContext({ sampleRate: SAMPLE_RATE, latencyHint: "interactive" });
     } catch {
       this.context = new AudioContext({ latencyHint: "interactive" });
     }
@@ -111,11 +112,11 @@ export class Playout {
     if (message.epoch !== this.epoch || !context) return;
     const now = context.currentTime;
     const joined = message.pts === this.next;
-    let wanted = this.anchor === null ? -1 : this.anchor + message.pts / RATE;
+    let wanted = this.anchor === null ? -1 : this.anchor + message.pts / SAMPLE_RATE;
     if (wanted - now > MOST_AHEAD) {
       this.leaveOut(now);
       wanted = this.end;
-      this.anchor = wanted - message.pts / RATE;
+      this.anchor = wanted - message.pts / SAMPLE_RATE;
     }
     let start = Math.max(wanted, this.end);
     let skip = 0;
@@ -127,9 +128,9 @@ export class Playout {
       if (this.early.length > REMEMBERED) this.early.shift();
       skip = this.shorten(message.samples);
     }
-    start = Math.ceil(start * RATE) / RATE;
-    const origin = start - skip / RATE;
-    this.anchor = origin - message.pts / RATE;
+    start = Math.ceil(start * SAMPLE_RATE) / SAMPLE_RATE;
+    const origin = start - skip / SAMPLE_RATE;
+    this.anchor = origin - message.pts / SAMPLE_RATE;
     this.next = message.pts + message.samples.length;
     this.clips.set(message.seq, { start: origin, pts: message.pts });
     this.clips.delete(message.seq - 16);
@@ -157,11 +158,11 @@ export class Playout {
     if (this.early.length < REMEMBERED) return 0;
     const excess = Math.min(...this.early) - this.lead;
     if (excess < SPARE) return 0;
-    const most = Math.min(Math.floor(excess * RATE), samples.length >> 1);
+    const most = Math.min(Math.floor(excess * SAMPLE_RATE), samples.length >> 1);
     let skip = 0;
     while (skip + STEP <= most && loudness(samples.subarray(skip, skip + STEP)) < QUIET) skip += STEP;
     if (skip === 0) return 0;
-    this.early = this.early.map((seconds) => seconds - skip / RATE);
+    this.early = this.early.map((seconds) => seconds - skip / SAMPLE_RATE);
     this.lead = Math.max(LEAST_LEAD, this.lead * 0.95);
     return skip;
   }
@@ -193,13 +194,13 @@ export class Playout {
    * @param {number} skip samples to leave out
    */
   play(context, { samples, seq }, start, skip) {
-    this.end = start + (samples.length - skip) / RATE;
+    this.end = start + (samples.length - skip) / SAMPLE_RATE;
     if (!samples.length || !this.gain) return;
-    const buffer = context.createBuffer(1, samples.length, RATE);
+    const buffer = context.createBuffer(1, samples.length, SAMPLE_RATE);
     buffer.copyToChannel(samples, 0);
     const node = new AudioBufferSourceNode(context, { buffer });
     node.connect(this.gain);
-    node.start(start, skip / RATE);
+    node.start(start, skip / SAMPLE_RATE);
     this.sources = this.sources.filter(({ end }) => end > context.currentTime);
     this.sources.push({ node, seq, start, end: this.end });
   }
@@ -208,7 +209,7 @@ export class Playout {
   async picture(message) {
     const clip = this.clips.get(message.seq);
     if (message.epoch !== this.epoch || !clip || !this.context) return;
-    const due = clip.start + (message.pts - clip.pts) / RATE;
+    const due = clip.start + (message.pts - clip.pts) / SAMPLE_RATE;
     const { epoch, seq, index } = message;
     try {
       const bitmap = await createImageBitmap(new Blob([message.jpeg], { type: "image/jpeg" }));

@@ -1,5 +1,6 @@
 // The websocket: version 2 of the wire (protocol/SPEC.md). It connects again after a lost connection.
 
+import { SAMPLE_RATE } from "./clock.js";
 import { PageError, isPassing } from "./errors.js";
 
 const SUBPROTOCOL = "echomimic-live.v2";
@@ -9,7 +10,7 @@ const FRAME_HEADER = 24;
 const AUDIO_HEADER = 32;
 const RETRY_SECONDS = [0.5, 1, 2, 4, 8, 15];
 // Sound beyond this that the network has not taken is left out, so that the face stays live.
-const MAX_UNSENT_BYTES = 16000 * 4;
+const MAX_UNSENT_BYTES = SAMPLE_RATE * 4;
 
 /**
  * @typedef {{epoch: number, seq: number, pts: number}} Place
@@ -87,7 +88,7 @@ export class Wire {
     this.error = null;
     this.socket = new WebSocket(address, SUBPROTOCOL);
     this.socket.binaryType = "arraybuffer";
-    this.socket.onopen = () => this.send({ type: "hello", ...this.options, sample_rate: 16000 });
+    this.socket.onopen = () => this.send({ type: "hello", ...this.options, sample_rate: SAMPLE_RATE });
     this.socket.onmessage = ({ data }) => this.takeMessage(data);
     this.socket.onclose = (event) => this.connectionLost(event);
   }

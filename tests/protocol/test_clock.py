@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,3 +63,11 @@ def test_nothing_else_states_the_sample_rate_or_the_frame_rates(path: Path) -> N
         if isinstance(node, (ast.Tuple, ast.List)):
             stated = tuple(item.value for item in node.elts if isinstance(item, ast.Constant))
             assert stated != clock.FRAME_RATES, f"line {node.lineno} states the frame rates again"
+
+
+def test_the_page_states_the_sample_rate_once_and_alike() -> None:
+    stating = {
+        path.name: re.findall(r"\b16_?000\b", path.read_text(encoding="utf-8"))
+        for path in (ROOT / "gateway/page").glob("*.js")
+    }
+    assert {name: found for name, found in stating.items() if found} == {"clock.js": [str(clock.SAMPLE_RATE)]}
