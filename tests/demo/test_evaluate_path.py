@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from demo.factory.evaluate import command
+from demo.factory.evaluate import command, trial_size
 from demo.factory.evaluate.bench import FULL, QUICK, Bench, Scale
 from demo.factory.evaluate.path import StreamingPath
 from protocol.process.settings import Settings
@@ -37,7 +37,9 @@ def test_every_frame_of_the_speech_comes_once_and_in_order(bench: Bench) -> None
         assert clip.pictures is not None
         assert clip.pictures.shape == (4, 256, 256, 3) and clip.pictures.dtype == np.uint8
     reference = bench.judge.renderer.reference(torch.tensor([1]))[0]
-    first = bench.judge.tensor(made[0].pictures[:1])[0]  # type: ignore[index]
+    shown = made[0].pictures
+    assert shown is not None
+    first = bench.judge.tensor(shown[:1])[0]
     assert (first - reference).abs().mean() < 0.1, "it does not show the avatar asked for"
 
 
@@ -89,7 +91,7 @@ def test_the_command_prints_and_writes_its_table(
     assert "All weights, Whisper included" in printed and f"{met} of {met} targets are met" in printed
     assert met == numbers["targets"] >= 1
     assert set(numbers["sections"]["Size"]["numbers"]["files"]) >= {"denoising_unet.safetensors"}
-    monkeypatch.setattr(command.trial_size, "LIMIT_MB", 0.001)
+    monkeypatch.setattr(trial_size, "LIMIT_MB", 0.001)
     assert command.main(["--only", "size"]) == 0
     assert command.main(["--only", "size", "--strict"]) == 1
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ from demo.factory.evaluate.bench import QUICK, Bench
 from demo.factory.evaluate.command import SAMPLE
 from demo.factory.evaluate.judge import Judge
 from demo.factory.evaluate.material import HeldOut, Scene
-from demo.factory.evaluate.path import Made, Picture
+from demo.factory.evaluate.path import Made, Picture, StreamingPath
 from demo.factory.evaluate.scores import SHUT
 from demo.factory.evaluate.table import Section
 from scripts.talk.sound import write_wav
@@ -77,7 +77,8 @@ def bench() -> DrawnBench:
     torch.set_num_threads(1)
     files = SAMPLE / "identities.npz", SAMPLE / "speech.npz"
     material = HeldOut(*files, 2, 96, torch.device("cpu"))
-    return DrawnBench(DrawnPath(), material, Judge(material, FPS), SCALE)  # type: ignore[arg-type]
+    path = cast(StreamingPath, DrawnPath())
+    return DrawnBench(path, material, Judge(material, FPS), SCALE)
 
 
 @pytest.fixture
@@ -158,7 +159,8 @@ def test_recordings_are_played_at_their_own_rate(bench: DrawnBench, tmp_path: Pa
 def test_the_report_has_tables_pictures_and_numbers(
     bench: DrawnBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_kind: None
 ) -> None:
-    monkeypatch.setattr(report, "describe", lambda bench: defaultdict(str, fps=FPS))
+    facts: defaultdict[str, Any] = defaultdict(str, fps=FPS)
+    monkeypatch.setattr(report, "describe", lambda bench: facts)
     small = replace(bench, scale=replace(SCALE, seconds=1.0, silence_seconds=1.0, condition_seconds=1.0))
     sections = [trial_truth.run(small), trial_silence.run(small), trial_conditions.run(small)]
     path = report.write(tmp_path, sections, small, "python -m demo.factory.evaluate")

@@ -75,7 +75,9 @@ def test_drawing_is_deterministic_and_independent_of_the_batch(renderer: Rendere
 @pytest.mark.parametrize(
     "shape", [{}, {"mouth_open": 1.0}, {"teeth": 1.0}, {"mouth_round": 1.0, "mouth_open": 0.5}]
 )
-def test_the_mouth_moves_nothing_above_the_nose_and_below_the_neck(renderer: Renderer, shape: dict) -> None:
+def test_the_mouth_moves_nothing_above_the_nose_and_below_the_neck(
+    renderer: Renderer, shape: dict[str, float]
+) -> None:
     rest = renderer.reference(torch.arange(3))
     pictures = renderer.render(torch.arange(3), _state(3, lips_pressed=0.0, **shape))
     rows = torch.nonzero(_changed(rest, pictures).any(0).any(1)).flatten()

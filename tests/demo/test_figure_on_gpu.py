@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from demo.factory.figure import face, hands
 from demo.factory.figure.captured import CapturedRenderer
 from demo.factory.figure.renderer import Renderer
-from demo.factory.figure.rest import rest_hands
+from demo.factory.figure.rest import HAND_LENGTH, rest_hands
 from demo.factory.figure.state import FigureState
 from tests.helpers.figure import write_stand_in
 
@@ -54,7 +54,7 @@ def test_drawing_touches_nothing_but_the_device(assets: Path) -> None:
     state = FigureState.neutral(2).to("meta")
     FigureState.neutral(2, "meta")  # the hands at rest are copied once for each device
     identity = torch.zeros(2, dtype=torch.long, device="meta")
-    with _OnlyMeta():
+    with _OnlyMeta():  # type: ignore[no-untyped-call]  # torch does not annotate its modes' `__init__`
         assert renderer.render(identity, state).shape == (2, 3, 256, 256)
         assert renderer.reference(identity).shape == (2, 3, 256, 256)
 
@@ -75,7 +75,7 @@ def test_what_is_kept_on_the_device_is_what_was_written(assets: Path) -> None:
     assert torch.equal(FigureState.neutral(1).hands[0], torch.from_numpy(rest_hands()))
     points = torch.rand(3, 21, 2) * 256
     palm = (points[:, [5, 9, 13, 17]] - points[:, :1]).norm(dim=2).amax(1)
-    nominal = hands.HAND_LENGTH * 256
+    nominal = HAND_LENGTH * 256
     expected = (0.55 * nominal + 0.45 * (palm / 0.51)).clamp(0.6 * nominal, 1.8 * nominal)
     assert torch.equal(hands.hand_length(points, 256), expected)
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from demo.factory.figure.rest import rest_hands
 from demo.factory.motion import pose_map
@@ -15,7 +16,7 @@ from gpu_worker.poses import sdf as pose_sdf
 SPLIT = load_split()
 
 
-def test_split_keeps_training_and_held_out_apart():
+def test_split_keeps_training_and_held_out_apart() -> None:
     assert len(SPLIT["train"]) >= 12 and len(SPLIT["held_out"]) >= 3
     seeds = [*SPLIT["train"].values(), *SPLIT["held_out"].values()]
     assert len(set(seeds)) == len(seeds)
@@ -23,7 +24,7 @@ def test_split_keeps_training_and_held_out_apart():
 
 
 @pytest.mark.parametrize("name", [*SPLIT["train"], *SPLIT["held_out"]])
-def test_hand_loops_start_at_rest_move_stay_inside_and_close(name):
+def test_hand_loops_start_at_rest_move_stay_inside_and_close(name: str) -> None:
     hands = pose_arrays(name)["hands"]
     assert hands.shape == (288, 2, 21, 2) and hands.dtype == np.float32
     np.testing.assert_allclose(hands[0], rest_hands(), atol=2e-3)
@@ -33,13 +34,13 @@ def test_hand_loops_start_at_rest_move_stay_inside_and_close(name):
     assert (hands.max(axis=0) - hands.min(axis=0)).max() > 0.05
 
 
-def test_hands_have_their_size():
+def test_hands_have_their_size() -> None:
     hands = hand_track(5)
     size = np.linalg.norm(hands[:, :, 12] - hands[:, :, 0], axis=-1)
     assert 0.10 < np.percentile(size, 50) < 0.2 and size.max() < 0.2
 
 
-def test_shipped_loops_are_what_the_script_makes():
+def test_shipped_loops_are_what_the_script_makes() -> None:
     for name in SPLIT["bundled"]:
         expected = pose_arrays(name)
         with np.load(BUNDLED / f"{name}.npz", allow_pickle=False) as file:
@@ -53,7 +54,7 @@ def test_shipped_loops_are_what_the_script_makes():
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_life_blinks_breathes_and_closes(seed):
+def test_life_blinks_breathes_and_closes(seed: int) -> None:
     life = life_track(LOOP_FRAMES, seed)
     closed = life[:, 0]
     starts = np.flatnonzero((closed[1:] > 0.5) & (closed[:-1] <= 0.5)) / 24
@@ -71,7 +72,7 @@ def test_life_blinks_breathes_and_closes(seed):
     assert int(spectrum.argmax()) == 3  # three breaths in 12 s
 
 
-def test_marks_tell_every_motion():
+def test_marks_tell_every_motion() -> None:
     still = np.zeros(len(LIFE_COLUMNS), dtype=np.float32)
     base = life_to_marks(still)
     assert base.shape == (MARKS_COUNT, 2) and MARKS_EDGES.max() == MARKS_COUNT - 1
@@ -83,30 +84,35 @@ def test_marks_tell_every_motion():
         life_to_marks(np.zeros((3, 4), np.float32))
 
 
-def _draw(name: str, frames: slice, size=64):
+def _draw(
+    name: str, frames: slice, size: int | tuple[int, int] = 64
+) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
     arrays = pose_arrays(name)
-    pick = [torch.from_numpy(arrays[key][frames]) for key in ("hands", "hands_score", "marks")]
-    return pick, pose_map.draw_pose_maps(*pick, size)
+    hands, score, marks = (torch.from_numpy(arrays[key][frames]) for key in ("hands", "hands_score", "marks"))
+    return (hands, score, marks), pose_map.draw_pose_maps(hands, score, marks, size)
 
 
-def test_pose_maps_are_bounded_and_independent_of_batching():
-    pick, together = _draw("talk", slice(40, 44), (64, 96))
+def test_pose_maps_are_bounded_and_independent_of_batching() -> None:
+    (hands, score, marks), together = _draw("talk", slice(40, 44), (64, 96))
     assert together.shape == (4, 3, 64, 96) and together.dtype == torch.float32
     assert together.min() >= 0 and together.max() <= 1 and together.max() > 0.9
     alone = torch.cat(
-        [pose_map.draw_pose_maps(*(part[i : i + 1] for part in pick), (64, 96)) for i in range(4)]
+        [
+            pose_map.draw_pose_maps(hands[i : i + 1], score[i : i + 1], marks[i : i + 1], (64, 96))
+            for i in range(4)
+        ]
     )
     assert torch.equal(alone, together)
 
 
-def test_pose_maps_do_not_depend_on_cropping(monkeypatch):
+def test_pose_maps_do_not_depend_on_cropping(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU draws each capsule over the whole map, the CPU over its extent: the same picture."""
-    pick, cropped = _draw("lively", slice(100, 102))
+    (hands, score, marks), cropped = _draw("lively", slice(100, 102))
     monkeypatch.setattr(pose_sdf, "_extent", lambda start, stop, radius, h, w: (slice(0, h), slice(0, w)))
-    assert torch.equal(pose_map.draw_pose_maps(*pick, 64), cropped)
+    assert torch.equal(pose_map.draw_pose_maps(hands, score, marks, 64), cropped)
 
 
-def test_unseen_points_are_left_out_and_wrong_shapes_named():
+def test_unseen_points_are_left_out_and_wrong_shapes_named() -> None:
     (hands, score, marks), full = _draw("talk", slice(0, 1))
     gone = pose_map.draw_pose_maps(hands, torch.zeros_like(score), torch.full_like(marks, torch.nan), 64)
     assert gone.abs().max() == 0 and full.abs().max() > 0

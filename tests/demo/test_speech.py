@@ -1,8 +1,10 @@
 """Training speech: texts, split, closures, corpus file, augmentation; engines where they are installed."""
 
+import ctypes
 import itertools
 import random
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,14 +22,14 @@ needs_flite = pytest.mark.skipif(shutil.which("flite") is None, reason="flite is
 
 
 @pytest.fixture(scope="module")
-def espeak():
+def espeak() -> engines.Espeak:
     try:
         return engines.Espeak()
     except engines.EngineError as error:
         pytest.skip(str(error))
 
 
-def test_english_is_varied_and_has_no_loose_ends():
+def test_english_is_varied_and_has_no_loose_ends() -> None:
     rng = random.Random(3)
     lines = [texts.english(rng) for _ in range(400)]
     assert len(set(lines)) > 390
@@ -35,7 +37,7 @@ def test_english_is_varied_and_has_no_loose_ends():
     assert any("?" in line for line in lines) and any(any(c.isdigit() for c in line) for line in lines)
 
 
-def test_split_holds_out_voices_of_several_engines_and_their_sentences():
+def test_split_holds_out_voices_of_several_engines_and_their_sentences() -> None:
     split = make_speech.load_split()
     held_out = set(split["held_out_voices"])
     assert len({voice.partition(":")[0] for voice in held_out}) >= 2
@@ -53,7 +55,7 @@ def _tone(seconds: float, level: float) -> np.ndarray:
     return (level * np.sin(2 * np.pi * 150 * np.arange(int(seconds * RATE)) / RATE)).astype(np.float32)
 
 
-def test_a_p_is_moved_onto_the_quiet_before_its_burst():
+def test_a_p_is_moved_onto_the_quiet_before_its_burst() -> None:
     audio = np.concatenate([_tone(0.30, 0.3), _tone(0.08, 0.001), _tone(0.02, 0.2), _tone(0.3, 0.3)])
     # As espeak-ng counts: the vowel lasts through the closure.
     spoken = [(0.0, 0.38, "a"), (0.38, 0.41, "p"), (0.41, 0.7, "a")]
@@ -83,7 +85,7 @@ def _small_corpus() -> corpus.Corpus:
     return corpus.build(made, {"b:two"})
 
 
-def test_corpus_survives_its_file_and_reports_damage(tmp_path):
+def test_corpus_survives_its_file_and_reports_damage(tmp_path: Path) -> None:
     before = _small_corpus()
     before.audio[:4] = (32767, -32768, 32767, -32768)  # residuals that wrap
     path = tmp_path / "speech.npz"
@@ -111,7 +113,7 @@ def test_corpus_survives_its_file_and_reports_damage(tmp_path):
         corpus.load(tmp_path / "other.npz")
 
 
-def test_stream_keeps_audio_and_mouth_together():
+def test_stream_keeps_audio_and_mouth_together() -> None:
     source = _small_corpus()
     tracks = corpus.mouth_tracks(source)
     stream = make_stream(source, tracks, held_out=False, seconds=10, seed=1)
@@ -130,7 +132,7 @@ def test_stream_keeps_audio_and_mouth_together():
         make_stream(source, tracks, held_out=True, voices=("a:one",))
 
 
-def test_augmentation_is_repeatable_keeps_time_and_leaves_level_within_bounds():
+def test_augmentation_is_repeatable_keeps_time_and_leaves_level_within_bounds() -> None:
     audio = torch.zeros(8, 24000)
     audio[:, 8000:16000] = 0.05 * torch.randn(8, 8000, generator=torch.Generator().manual_seed(1))
     one = augment.augment(audio, torch.Generator().manual_seed(2))
@@ -143,32 +145,32 @@ def test_augmentation_is_repeatable_keeps_time_and_leaves_level_within_bounds():
         assert torch.corrcoef(torch.stack([changed, original]))[0, 1] > 0.99
 
 
-def test_silence_is_quiet_and_varied():
+def test_silence_is_quiet_and_varied() -> None:
     quiet = augment.silence(64, 8000, "cpu", torch.Generator().manual_seed(0))
     level = 20 * torch.log10(quiet.square().mean(1).sqrt() + 1e-9)
     assert level.max() < -29 and level.min() < -80 and level.std() > 10
 
 
-def test_missing_engine_is_named(monkeypatch):
+def test_missing_engine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda program: None)
     with pytest.raises(engines.EngineError, match="apt-get install flite"):
         engines.flite("slt", "hello")
 
-    def no_library(name):
+    def no_library(name: str) -> None:
         raise OSError(name)
 
-    monkeypatch.setattr(engines.ctypes, "CDLL", no_library)
+    monkeypatch.setattr(ctypes, "CDLL", no_library)
     with pytest.raises(engines.EngineError, match="apt-get install espeak-ng"):
         engines.Espeak()
 
 
 @needs_flite
-def test_flite_times_fit_its_sound():
+def test_flite_times_fit_its_sound() -> None:
     spoken = engines.flite("rms", "Mother made a map.")
     _check_times(spoken)
 
 
-def test_espeak_times_fit_its_sound(espeak):
+def test_espeak_times_fit_its_sound(espeak: engines.Espeak) -> None:
     for voice, line in (
         ("en-US+f2", "Mother made a map."),
         ("de+m2", "Oma kocht Suppe."),
@@ -179,7 +181,7 @@ def test_espeak_times_fit_its_sound(espeak):
         espeak.speak("xx-none", "hello")
 
 
-def test_espeak_languages_have_visemes_for_all_they_say(espeak):
+def test_espeak_languages_have_visemes_for_all_they_say(espeak: engines.Espeak) -> None:
     for name, language, _, variants in make_speech._ESPEAK:
         lines = (
             texts.sentences(language)

@@ -17,7 +17,7 @@ def dry_run(state: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
-def test_a_folder_of_the_users_in_the_way_is_refused(tmp_path):
+def test_a_folder_of_the_users_in_the_way_is_refused(tmp_path: Path) -> None:
     (tmp_path / "sharpened").mkdir()
     done = dry_run(tmp_path)
     assert done.returncode == 2
@@ -25,7 +25,7 @@ def test_a_folder_of_the_users_in_the_way_is_refused(tmp_path):
     assert "rm -rf" not in done.stderr
 
 
-def test_its_own_copy_is_made_anew(tmp_path):
+def test_its_own_copy_is_made_anew(tmp_path: Path) -> None:
     (tmp_path / "sharpened").mkdir()
     (tmp_path / "sharpened" / ".echomimic-sharpened").touch()
     done = dry_run(tmp_path)

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from demo.factory.train.blend import blend_vae
+from demo.factory.train.models import channels_last
 from demo.factory.train.replay import Replay
 from demo.factory.train.step import Gradients, GraphedLoss, warm_cosine
 from demo.factory.train.variety import FASTEST, SLOWEST, color_matrices, paces, read_between, recolor
@@ -31,13 +32,14 @@ def test_replay_keeps_the_newest() -> None:
 
 def test_gradients_lie_in_one_tensor_and_are_clipped() -> None:
     torch.manual_seed(0)
-    model = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = channels_last(nn.Conv2d(3, 4, 3), torch.device("cpu"))
     other = nn.Conv2d(3, 4, 3)
     other.load_state_dict(model.state_dict())
     pictures = torch.randn(2, 3, 8, 8)
 
     def loss_of(net: nn.Module, x: Tensor) -> Tensor:
-        return 100 * net(x).square().mean()
+        made: Tensor = net(x)
+        return 100 * made.square().mean()
 
     gradients = Gradients(list(model.parameters()))
     graphed = GraphedLoss(

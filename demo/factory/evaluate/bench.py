@@ -1,4 +1,4 @@
-"""How much is played, and what every trial uses."""
+"""The scale of the trials, and the parts that all of them use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Scale:
-    """How much each trial plays; seconds are of speech."""
+    """The extent of each trial. Seconds are of speech."""
 
     identities: int = 8
     seconds: float = 10.0
@@ -53,12 +53,12 @@ class Bench:
     def play(
         self, scene: Scene, *, rate: int = SAMPLE_RATE, wanted: Callable[[int], bool] = lambda first: True
     ) -> Iterator[Made]:
-        """A session of the scene's identity, hands and speech; see `StreamingPath.play`."""
+        """Play a session of the scene's identity, hands and speech, as `StreamingPath.play` does."""
         avatar = self.material.names[scene.identity]
         return self.path.play(avatar, scene.pose, scene.speech.samples, rate=rate, wanted=wanted)
 
     def pictures(self, scene: Scene) -> Picture:
-        """Everything that a session shows, uint8 (frames, H, W, 3)."""
+        """All pictures of a session, uint8 (frames, H, W, 3)."""
         made = [clip.pictures for clip in self.play(scene)]
         return np.concatenate([pictures for pictures in made if pictures is not None])
 

@@ -51,7 +51,7 @@ POURED = 20.0
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse the flags of the command; `sys.argv` where none are given."""
+    """Parse the flags of the command, by default those of `sys.argv`."""
     parser = argparse.ArgumentParser(prog="python -m demo.factory.evaluate", description=__doc__)
     much = parser.add_mutually_exclusive_group()
     much.add_argument(
@@ -198,7 +198,7 @@ def evaluate(bench: Bench, arguments: argparse.Namespace, progress: Callable[[st
 def write_results(
     arguments: argparse.Namespace, sections: list[Section], bench: Bench, given: list[str]
 ) -> None:
-    """Write the numbers and the report where the flags ask for them; `given` are the words of the command."""
+    """Write the numbers and the report where the flags ask for them. `given` has the words of the command."""
     if arguments.json:
         numbers = report.as_json(sections, report.describe(bench))
         arguments.json.write_text(json.dumps(numbers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -210,7 +210,7 @@ def write_results(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit status."""
+    """Run the command. Returns the exit status."""
     arguments = parse(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     begin = time.monotonic()

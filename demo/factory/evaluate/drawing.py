@@ -21,7 +21,7 @@ def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
 
 
 def sheet(rows: Sequence[tuple[str, Sequence[Picture]]], columns: Sequence[str] = ()) -> Image.Image:
-    """Rows of equally large pictures uint8 (H, W, 3), each under its title, columns under theirs."""
+    """Rows of equally large pictures, uint8 (H, W, 3). Rows and columns have titles."""
     height, width = rows[0][1][0].shape[:2]
     across = max(len(pictures) for _, pictures in rows)
     top = MARGIN + (LABEL if columns else 0)
@@ -49,7 +49,7 @@ def curves(
     size: tuple[int, int] = (1100, 190),
     marks: float | None = None,
 ) -> Image.Image:
-    """A panel of curves over seconds for each title; `marks` draws a horizontal line at that value."""
+    """A panel of curves over seconds for each title. `marks` draws a horizontal line at that value."""
     image = Image.new("RGB", (size[0], size[1] * len(panels)), PAPER)
     draw = ImageDraw.Draw(image)
     for number, (title, series) in enumerate(panels):

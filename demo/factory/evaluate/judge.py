@@ -21,9 +21,19 @@ KEPT_BYTES = 400 * 2**20
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """One number a frame, (n,): squared errors of pictures in 0..1, SSIM, the meter's mouth openings in the
-    output and in the drawn truth, the opening that was drawn, the share of the truth's edges that mouth and
-    hands keep, and how strong theirs are beside the truth's.
+    """Scores of n frames, each (n,).
+
+    Attributes:
+        error: squared error of the picture in 0..1.
+        mouth_error: squared error of the mouth's box.
+        ssim: structural similarity.
+        opening: the meter's reading of the mouth in the output.
+        true_opening: the meter's reading of the drawn truth.
+        drawn_opening: the opening that was drawn.
+        mouth_edges: share of the truth's edges that the mouth keeps.
+        hand_edges: share of the truth's edges that the hands keep.
+        mouth_strength: strength of the mouth's edges over that of the truth's.
+        hand_strength: strength of the hands' edges over that of the truth's.
     """
 
     error: Curve
@@ -56,12 +66,12 @@ class Judge:
         self._drawn: OrderedDict[tuple[Scene, int, int], Tensor] = OrderedDict()
 
     def tensor(self, pictures: Picture) -> Tensor:
-        """uint8 (n, H, W, 3) → float32 (n, 3, H, W) in 0..1 on the device."""
+        """Pictures uint8 (n, H, W, 3) as float32 (n, 3, H, W) in 0..1 on the device."""
         moved = torch.from_numpy(np.ascontiguousarray(pictures)).to(self.renderer.device)
         return moved.permute(0, 3, 1, 2).float().div(255.0)
 
     def truth(self, scene: Scene, first: int, count: int) -> tuple[Tensor, FigureState]:
-        """The drawn pictures (count, 3, H, W) and their states. The latest are kept: trials ask again."""
+        """The drawn pictures (count, 3, H, W) and their states. The latest are kept for the next trial."""
         state = self.material.states(scene, first, count, self.fps)
         key = (scene, first, count)
         if key not in self._drawn:
@@ -74,7 +84,7 @@ class Judge:
     def opening(self, scene: Scene, pictures: Tensor, state: FigureState) -> Curve:
         """Mouth openings read from pictures (n, 3, H, W)."""
         who = self.material.identity(scene, len(pictures))
-        return self.meter.opening(pictures, who, state.head).double().cpu().numpy()
+        return _curve(self.meter.opening(pictures, who, state.head))
 
     def score(self, scene: Scene, first: int, pictures: Picture) -> Scores:
         """Scores of a session's pictures, the first of which is frame `first`."""
@@ -100,10 +110,18 @@ class Judge:
     def reading(
         self, scene: Scene, first: int, pictures: Tensor, name: str, low: float, high: float
     ) -> tuple[Curve, Curve]:
-        """What pictures show of one of the state's values, in that value's units: made, then drawn.
+        """Readings of one of the state's values in the made and in the drawn pictures, in the value's units.
 
-        pictures: (n, 3, H, W) made; the truth is read beside them. Each is projected on the difference of two
-        drawn pictures, true but for that value, which is `low` in the one and `high` in the other.
+        Each picture is projected on the difference of two drawn pictures. Both are true except for that
+        value, which is `low` in one and `high` in the other.
+
+        Args:
+            scene: the session.
+            first: number of the first frame.
+            pictures: made pictures (n, 3, H, W).
+            name: name of the value in `FigureState`.
+            low: the value in the first drawn picture.
+            high: the value in the second drawn picture.
         """
         truth, state = self.truth(scene, first, len(pictures))
         value = getattr(state, name)
@@ -119,11 +137,13 @@ class Judge:
 
 
 def mean_change(pictures: Picture, before: Picture | None) -> NDArray[np.float64]:
-    """Mean absolute change in 0..1 from each picture to the next; `before` (H, W, 3) stands before them."""
+    """Mean absolute change in 0..1 from each picture to the next. `before` (H, W, 3) stands before them."""
     every = pictures if before is None else np.concatenate((before[None], pictures))
     moved = np.abs(every[1:].astype(np.int16) - every[:-1].astype(np.int16))
-    return moved.mean((1, 2, 3), dtype=np.float64) / 255.0
+    changes: NDArray[np.float64] = moved.mean((1, 2, 3), dtype=np.float64) / 255.0
+    return changes
 
 
 def _curve(values: Tensor) -> Curve:
-    return values.double().cpu().numpy()
+    curve: Curve = values.double().cpu().numpy()
+    return curve

@@ -1,4 +1,4 @@
-"""The command `python -m demo.factory.evaluate.late_start`: what `trial_late` says."""
+"""The command `python -m demo.factory.evaluate.late_start`. `trial_late` has its help and its work."""
 
 from __future__ import annotations
 

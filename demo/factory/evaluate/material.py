@@ -1,10 +1,11 @@
-"""What is played: identities, voices and pose loops that training never saw, and the right pictures."""
+"""Identities, voices and pose loops that training never saw, and the right pictures."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,14 @@ LOOP_FPS = 24
 
 @dataclass(frozen=True, eq=False)
 class Speech:
-    """samples: float32 (n,), 16 kHz. mouth: float32 (rows, 6), 120 Hz. closures: float64 (k, 2) seconds."""
+    """Speech of one session.
+
+    Attributes:
+        samples: float32 (n,) at 16 kHz.
+        mouth: the true mouth, float32 (rows, 6) at 120 Hz.
+        closures: start and end of the lip closures, float64 (k, 2) in seconds.
+        voice: name of the voice.
+    """
 
     samples: NDArray[np.float32]
     mouth: NDArray[np.float32]
@@ -45,7 +53,13 @@ class Speech:
 
 @dataclass(frozen=True)
 class Scene:
-    """Who says what with which hands: one session. `identity` is the number in `HeldOut.names`."""
+    """One session: an identity, its speech and its hands.
+
+    Attributes:
+        identity: number in `HeldOut.names`.
+        pose: name of the pose loop.
+        speech: the sound and its mouth.
+    """
 
     identity: int
     pose: str
@@ -58,11 +72,13 @@ class HeldOut:
     Args:
         figure: `identities.npz`, see `demo.factory.figure.make_identities`.
         speech: `speech.npz`, see `demo.factory.speech.make_speech`.
-        count: identities to take, spread over the split; all if there are fewer.
+        count: number of identities to take, spread over the split, or all if there are fewer.
         size: side of the pictures.
         device: where the truth is drawn.
 
-    Raises FileNotFoundError for a file that is missing, naming the command that makes it.
+    Raises:
+        FileNotFoundError: a file is missing. The text names the command that makes it.
+        ValueError: the file has fewer than two held-out identities.
     """
 
     def __init__(self, figure: Path, speech: Path, count: int, size: int, device: torch.device) -> None:
@@ -90,7 +106,7 @@ class HeldOut:
         self.voices = sorted({self.corpus.voices[v] for v in self.corpus.voice_id[self.corpus.held_out]})
 
     def write(self, folder: Path) -> tuple[Path, Path]:
-        """Writes reference pictures and pose loops; the folders for `--reference-image` and `--pose-dir`."""
+        """Write reference pictures and pose loops. Returns their folders."""
         avatars, poses = folder / "avatars", folder / "poses"
         avatars.mkdir(parents=True)
         poses.mkdir(parents=True)
@@ -102,7 +118,8 @@ class HeldOut:
             for i, picture in zip(part.tolist(), pictures, strict=True):
                 Image.fromarray(picture).save(avatars / f"{self.names[i]}.png")
         for name, arrays in self._arrays.items():
-            np.savez(poses / f"{name}.npz", **arrays)  # type: ignore[arg-type]
+            contents: dict[str, Any] = arrays
+            np.savez(poses / f"{name}.npz", **contents)
         return avatars, poses
 
     def speech(self, voice: str, seconds: float, seed: int) -> Speech:
@@ -123,7 +140,7 @@ class HeldOut:
         return Speech(samples, mouth, closures[closures[:, 1] < seconds], voice)
 
     def scenes(self, count: int, seconds: float, seed: int = 0) -> list[Scene]:
-        """Scenes of different identities; voices and poses take turns, each pair of them in time."""
+        """Scenes of different identities. Voices and poses take turns, so that each pair comes in time."""
         voices, poses = len(self.voices), len(self.poses)
         return [
             Scene(
@@ -150,7 +167,7 @@ class HeldOut:
         return Speech(samples, mouth, np.array(lip_closures(phones)).reshape(-1, 2), voice), end
 
     def states(self, scene: Scene, first: int, count: int, fps: int) -> FigureState:
-        """The truth of `count` frames of a scene from frame `first`; the mouth rests after its end."""
+        """The true states of `count` frames of a scene from frame `first`. The mouth rests after its end."""
         frames = np.arange(first, first + count)
         rows = frames * TRACK_RATE // fps
         mouth = scene.speech.mouth[np.minimum(rows, len(scene.speech.mouth) - 1)]
@@ -166,10 +183,10 @@ class HeldOut:
         )
 
     def identity(self, scene: Scene, count: int) -> Tensor:
-        """(count,) the scene's identity, as the renderer takes it."""
+        """The scene's identity (count,), as the renderer takes it."""
         return torch.full((count,), scene.identity, dtype=torch.long, device=self.renderer.device)
 
 
-def _still(arrays: dict[str, NDArray]) -> dict[str, NDArray]:
+def _still(arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     hands = np.broadcast_to(rest_hands(), arrays["hands"].shape)
     return {**arrays, "hands": np.ascontiguousarray(hands, dtype=np.float32)}

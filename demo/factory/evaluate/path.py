@@ -1,8 +1,9 @@
 """The streaming path in one process: the workers' own classes one after another, without their sockets.
 
-Sound goes in by chunks as a browser sends it; the ring cuts it into clips, Whisper makes tokens, the GPU
-worker's engine denoises clip by clip from the end of the one before, the encoder worker's decoder and JPEG
-encoder make pictures, and what a browser would show comes out.
+1. Sound goes in by chunks, as a browser sends it, and the ring cuts it into clips.
+2. Whisper makes tokens.
+3. The GPU worker's engine denoises clip by clip from the end of the one before.
+4. The encoder worker's decoder and JPEG encoder make the pictures that a browser would show.
 """
 
 from __future__ import annotations
@@ -39,9 +40,12 @@ CHUNKS_PER_SECOND = 50  # browsers send 20 ms or less at a time
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Made:
-    """A clip as the browser shows it: `first` is its first frame's number in the session.
+    """A clip as the browser shows it.
 
-    pictures: uint8 RGB (frames, H, W, 3), or None where they were not asked for.
+    Attributes:
+        first: number of its first frame in the session.
+        count: number of frames.
+        pictures: uint8 RGB (frames, H, W, 3), or None where they were not wanted.
     """
 
     first: int
@@ -53,10 +57,10 @@ class StreamingPath:
     """Plays sessions one after another.
 
     Args:
-        settings: as the workers take them; `fps` must be given, `reference_image` and `pose_dir` name the
-            avatars and poses.
+        settings: as the workers take them. `reference_image` and `pose_dir` name the avatars and poses.
 
-    Raises SettingsError, as the workers do, for a configuration that cannot work.
+    Raises:
+        SettingsError: the configuration cannot work.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -73,8 +77,8 @@ class StreamingPath:
         self.engine.load()
         self._encoder: VaeEncoder | None = None
         self._played = 0
+        #: Seconds spent by stage since the start: processor time of all threads, or wall time on a GPU.
         self.seconds: defaultdict[str, float] = defaultdict(float)
-        """Spent by stage since the start: processor time of all threads, on a GPU what a clock shows."""
         self._clock = time.process_time if device.type == "cpu" else time.perf_counter
         self.clips = 0
 
@@ -83,7 +87,7 @@ class StreamingPath:
         self._played = 0
 
     def info(self) -> dict[str, InfoValue]:
-        """What the workers would say in their status."""
+        """The facts that the workers put in their status."""
         return {**self.engine.info(), "decoder": str(self._decoder.plan), "jpeg": self._jpeg.library}
 
     def play(
@@ -97,8 +101,13 @@ class StreamingPath:
     ) -> Iterator[Made]:
         """One session from its start to the end of the speech.
 
-        samples: mono float32 (n,) at `rate` Hz. wanted: whether the clip that starts at a frame is to be
-        decoded; all are denoised, since each starts from the one before.
+        Args:
+            avatar: name of the avatar.
+            pose: name of the pose loop.
+            samples: mono float32 (n,).
+            rate: of the samples, in Hz.
+            wanted: whether to decode the clip that starts at a frame. All clips are denoised, because each
+                starts from the one before.
         """
         self._played += 1
         name = f"evaluation-{self._played}"
@@ -115,14 +124,15 @@ class StreamingPath:
         self.engine.close(name, 0)
 
     def through_vae(self, picture: Picture) -> Picture:
-        """A picture (H, W, 3) encoded, decoded and sent as JPEG: what is lost without any denoising."""
+        """A picture (H, W, 3) encoded, decoded and sent as JPEG. It shows the loss without any denoising."""
         if self._encoder is None:
             self._encoder = load_vae_encoder(VaeFolder.of(self.config))
         with torch.inference_mode():
             latents = self._encoder(
                 torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
             )
-        return self._pictures(latents.half().numpy())[0]
+        through: Picture = self._pictures(latents.half().numpy())[0]
+        return through
 
     def _due(
         self, name: str, avatar: str, pose: str, samples: NDArray[np.float32], rate: int
@@ -154,6 +164,7 @@ class StreamingPath:
 
 
 def read_jpeg(jpeg: bytes) -> Picture:
-    """(H, W, 3) uint8 RGB."""
+    """Pixels, uint8 RGB (H, W, 3), of a JPEG."""
     with Image.open(io.BytesIO(jpeg)) as picture:
-        return np.asarray(picture.convert("RGB"))
+        pixels: Picture = np.asarray(picture.convert("RGB"))
+        return pixels

@@ -22,7 +22,7 @@ ANIMATED_SECONDS = 8
 
 
 def write(folder: Path, sections: list[Section], bench: Bench, command: str) -> Path:
-    """Writes `folder/bundled-model-evaluation.md` and `folder/media/evaluation-*`; the report's path."""
+    """Write the report and its pictures, `media/evaluation-*`, into `folder`. Returns the report's path."""
     media = folder / "media"
     media.mkdir(parents=True, exist_ok=True)
     facts = describe(bench)
@@ -53,7 +53,7 @@ def write(folder: Path, sections: list[Section], bench: Bench, command: str) -> 
 
 
 def describe(bench: Bench) -> dict[str, Any]:
-    """What was measured, on what."""
+    """The facts of this measurement: model, machine, scale and material."""
     info, path = bench.path.info(), bench.path
     spent = ", ".join(
         f"{stage} {seconds / max(path.clips, 1):.3f} s" for stage, seconds in path.seconds.items()
@@ -101,7 +101,7 @@ def as_json(sections: list[Section], facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers that JSON knows, rounded to what they mean."""
+    """Numbers that JSON knows, rounded to five places."""
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
@@ -112,7 +112,7 @@ def _plain(value: Any) -> Any:
 
 
 def _draw(section: Section, fps: int, media: Path) -> list[str]:
-    """Draws what a section has to show; the lines that show it."""
+    """Draw the pictures of a section. Returns the lines of the report that show them."""
     lines: list[str] = []
 
     def show(image: Any, name: str, text: str) -> None:

@@ -1,8 +1,7 @@
 """A small piece of the held-out split, kept in the repository: `python -m demo.factory.evaluate.sample`.
 
 With it `python -m demo.factory.evaluate --quick` runs in a fresh clone, where neither identities nor speech
-have been
-built. The larger files that it is cut from stay the ones to measure with.
+have been built. For measurements the larger files are built, from which the sample is cut.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ VOICES = ("flite:rms", "espeak:en-GB-x-rp+steph")
 
 
 def cut_identities(source: Path, target: Path, count: int = IDENTITIES) -> list[str]:
-    """Writes `count` held-out identities spread over the split; their names."""
+    """Write `count` held-out identities spread over the split. Returns their names."""
     held_out = json.loads(SPLIT_FILE.read_text(encoding="utf-8"))["held_out"]
     with np.load(source) as data:
         arrays = {name: data[name] for name in data.files}

@@ -20,21 +20,21 @@ MAX_LAG = 6
 
 
 def psnr(squared_error: NDArray[np.floating]) -> Curve:
-    """dB from mean squared errors of pictures in 0..1; identical pictures count as 100 dB."""
+    """PSNR in dB from mean squared errors of pictures in 0..1. Identical pictures count as 100 dB."""
     return -10.0 * np.log10(np.maximum(np.asarray(squared_error, np.float64), 1e-10))
 
 
 def luma(pictures: Tensor) -> Tensor:
-    """(n, 3, h, w) RGB → (n, 1, h, w), ITU-R BT.601 weights, which JPEG uses too."""
+    """Luma (n, 1, h, w) of RGB pictures (n, 3, h, w), by the weights of ITU-R BT.601, which JPEG uses too."""
     weights = pictures.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
     return (pictures * weights).sum(1, keepdim=True)
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Structural similarity of pictures (n, 3, h, w) in 0..1, one number each (n,).
+    """Structural similarity (n,) of pictures (n, 3, h, w) in 0..1 (Wang et al. 2004).
 
-    Wang et al. 2004: on luma, Gaussian window of 11×11 with σ = 1.5, K1 = 0.01, K2 = 0.03, averaged over the
-    places where the window lies inside the picture.
+    It is computed on luma with a Gaussian window of 11×11, σ = 1.5, K1 = 0.01 and K2 = 0.03.
+    It is averaged over the places where the window lies inside the picture.
     """
     reach = torch.arange(-5, 6, dtype=torch.float32, device=a.device)
     window = torch.exp(-reach.square() / (2 * 1.5**2))
@@ -52,7 +52,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def inside(boxes: Tensor, size: int) -> Tensor:
-    """(n, size, size) bool: pixels in any of the boxes (n, k, 4) x0, y0, x1, y1 of each picture."""
+    """Pixels, bool (n, size, size), in any of the boxes (n, k, 4) x0, y0, x1, y1 of each picture."""
     at = torch.arange(size, device=boxes.device)
     x = (at >= boxes[..., 0, None]) & (at < boxes[..., 2, None])
     y = (at >= boxes[..., 1, None]) & (at < boxes[..., 3, None])
@@ -60,27 +60,32 @@ def inside(boxes: Tensor, size: int) -> Tensor:
 
 
 def edges_kept(output: Tensor, truth: Tensor, where: Tensor) -> Tensor:
-    """How much of the truth's edges the output shows at their places, (n,): 1 all, 0 none.
+    """Share (n,) of the truth's edges that the output shows at their places, from 0 to 1.
 
-    The output's gradient of luma projected on the truth's, over the pixels `where` (n, h, w); a smear lowers
-    it, edges elsewhere and noise do not raise it. Pictures (n, 3, h, w) in 0..1.
+    The output's gradient of luma is projected on the truth's. A smear lowers the share. Edges elsewhere and
+    noise do not raise it.
+
+    Args:
+        output: pictures (n, 3, h, w) in 0..1.
+        truth: pictures (n, 3, h, w) in 0..1.
+        where: pixels (n, h, w) that count.
     """
     made, drawn = _gradients(output, where), _gradients(truth, where)
     return (made * drawn).sum(1) / drawn.square().sum(1).clamp_min(1e-9)
 
 
 def edge_strength(output: Tensor, truth: Tensor, where: Tensor) -> Tensor:
-    """How strong the output's edges are beside the truth's, wherever they lie, (n,): 1 as strong.
+    """Strength (n,) of the output's edges over that of the truth's, wherever they lie.
 
-    Root mean square of the gradients of luma over `where` (n, h, w). Beside `edges_kept` it tells a smear,
-    which lowers both, from an edge in another place, which lowers that one alone.
+    It is the root mean square of the gradients of luma over `where` (n, h, w). A smear lowers both this
+    figure and `edges_kept`. An edge in another place lowers `edges_kept` alone.
     """
     made, drawn = (_gradients(pictures, where).square().sum(1).sqrt() for pictures in (output, truth))
     return made / drawn.clamp_min(1e-9)
 
 
 def _gradients(pictures: Tensor, where: Tensor) -> Tensor:
-    """Both differences of luma of pictures (n, 3, h, w), 0 outside `where`: (n, values)."""
+    """Both differences (n, values) of luma of pictures (n, 3, h, w), 0 outside `where`."""
     plain = luma(pictures.float())[:, 0]
     return torch.cat(
         [(plain.diff(dim=axis) * where.narrow(axis, 1, where.shape[axis] - 1)).flatten(1) for axis in (1, 2)],
@@ -89,14 +94,14 @@ def _gradients(pictures: Tensor, where: Tensor) -> Tensor:
 
 
 def correlation(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
-    """Pearson's, 0 where a curve does not move."""
+    """Pearson's correlation of two curves, 0 where one does not move."""
     x, y = np.asarray(a, np.float64) - np.mean(a), np.asarray(b, np.float64) - np.mean(b)
     scale = float(np.sqrt((x * x).sum() * (y * y).sum()))
     return float((x * y).sum()) / scale if scale > 1e-9 else 0.0
 
 
 def lag_correlations(output: Curve, truth: Curve, limit: int = MAX_LAG) -> Curve:
-    """Correlation at lags −limit … limit frames, (2·limit + 1,); positive lag: the output is late."""
+    """Correlations (2·limit + 1,) at lags −limit … limit frames. At a positive lag the output is late."""
     length = len(output)
     out = []
     for lag in range(-limit, limit + 1):
@@ -111,9 +116,12 @@ def best_lag(correlations: Curve) -> int:
 
 
 def closures_shut(opening: Curve, closures: NDArray[np.floating], fps: int) -> tuple[int, int]:
-    """How many lip closures show a shut mouth on at least one of their frames, and how many have a frame.
+    """Number of lip closures that show a shut mouth on a frame, and number of those that have a frame.
 
-    opening: (n,) readings of frames at `fps` from time 0. closures: (k, 2) start and end in seconds.
+    Args:
+        opening: readings (n,) of frames from time 0.
+        closures: start and end (k, 2) in seconds.
+        fps: frames a second.
     """
     shut = total = 0
     for start, end in closures:
@@ -127,7 +135,10 @@ def closures_shut(opening: Curve, closures: NDArray[np.floating], fps: int) -> t
 
 
 def wrongly_shut(opening: Curve, truth: Curve) -> tuple[int, int]:
-    """Frames shut in the output of those plainly open in the truth: a mouth that never opens shows here."""
+    """Number of frames plainly open in the truth and shut in the output, and number of those plainly open.
+
+    A mouth that never opens shows here.
+    """
     plainly = truth > OPEN
     return int((opening[plainly] < SHUT).sum()), int(plainly.sum())
 
@@ -135,7 +146,12 @@ def wrongly_shut(opening: Curve, truth: Curve) -> tuple[int, int]:
 def seam_figure(changes: Curve, clip_frames: int) -> float:
     """Mean absolute change across clip boundaries over that within clips.
 
-    changes: (n,) mean absolute change from frame j to j + 1, frame 0 being the first of a clip.
+    Args:
+        changes: mean absolute changes (n,) from frame j to j + 1. Frame 0 is the first of a clip.
+        clip_frames: frames of a clip.
+
+    Raises:
+        ValueError: there is no boundary, or nothing else.
     """
     across = (np.arange(len(changes)) + 1) % clip_frames == 0
     if not across.any() or across.all():
@@ -146,24 +162,24 @@ def seam_figure(changes: Curve, clip_frames: int) -> float:
 
 
 def loudness(samples: NDArray[np.floating], rate: int, fps: int, frames: int) -> Curve:
-    """Loudness envelope at each frame's time, (frames,) in 0..1.
+    """Loudness (frames,) in 0..1 at each frame's time.
 
-    Level of 50 ms around the frame, in dB under the 95th percentile, from −30 dB (0) up to it (1).
+    It is the level of 50 ms around the frame: 0 at 30 dB under the 95th percentile, 1 at it.
     """
     squares = np.concatenate([[0.0], np.cumsum(np.asarray(samples, np.float64) ** 2)])
     centre = np.arange(frames) * rate // fps
     low = np.clip(centre - rate // 40, 0, len(samples))
     high = np.clip(centre + rate // 40, 0, len(samples))
     level = 10 * np.log10((squares[high] - squares[low]) / np.maximum(high - low, 1) + 1e-10)
-    return np.clip((level - np.percentile(level, 95) + 30.0) / 30.0, 0.0, 1.0)
+    return np.asarray(np.clip((level - np.percentile(level, 95) + 30.0) / 30.0, 0.0, 1.0), np.float64)
 
 
 def modulation_spectrum(curve: Curve, fps: int) -> tuple[Curve, Curve]:
     """Frequencies in Hz and power per octave of a curve's movement.
 
     Welch's average over Hann windows of 4 s that overlap by half (one window where the curve is shorter).
-    Power per octave is what shows speech's syllable rate as a peak near 5 Hz (Ding et al. 2017, "Temporal
-    modulations in speech and music").
+    Power per octave shows speech's syllable rate as a peak near 5 Hz (Ding et al. 2017, "Temporal modulations
+    in speech and music").
     """
     size = min(4 * fps, len(curve))
     window = np.hanning(size)
@@ -179,7 +195,8 @@ def syllables(curve: Curve, fps: int, low: float = 2.0, high: float = 8.0) -> Cu
     spectrum = np.fft.rfft(curve - np.mean(curve))
     frequencies = np.fft.rfftfreq(len(curve), 1.0 / fps)
     spectrum[(frequencies < low) | (frequencies > high)] = 0.0
-    return np.fft.irfft(spectrum, len(curve)).astype(np.float64)
+    movement: Curve = np.fft.irfft(spectrum, len(curve)).astype(np.float64)
+    return movement
 
 
 def peak_rate(curve: Curve, fps: int, low: float = 1.0, high: float = 9.0) -> float:

@@ -13,7 +13,15 @@ Curves = dict[str, NDArray[np.floating]]
 
 @dataclass(frozen=True)
 class Row:
-    """`met` is None for a figure without a target. `note` says how it is measured where the name does not."""
+    """One figure of the report.
+
+    Attributes:
+        name: name of the figure.
+        value: the measured value, as text.
+        target: its target, as text.
+        met: whether the target is met, or None for a figure without one.
+        note: how it is measured, where the name does not say it.
+    """
 
     name: str
     value: str

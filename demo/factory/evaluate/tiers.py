@@ -1,12 +1,14 @@
-"""What each approximation of the fast tier costs in quality.
+"""Measure the cost in quality of each approximation of the fast tier.
 
 Run it as `python -m demo.factory.evaluate.tiers [--quick]`.
 
-The bundled model plays held-out sessions through the streaming path, in float32 on the CPU, with each
-approximation by itself and together, and with fewer steps for comparison. Each row: relative error and cosine
-of all latents against the exact run's, where each run's clips start from their own predecessors as live; the
-pictures' PSNR against the exact run's and against the drawn truth; and how well the mouth's opening follows
-the truth's.
+The bundled model plays held-out sessions through the streaming path, in float32 on the CPU: with each
+approximation by itself, with all together, and with fewer steps for comparison. Each run's clips start from
+their own predecessors, as live. A row has:
+
+- relative error and cosine of all latents against the exact run's
+- the pictures' PSNR against the exact run's and against the drawn truth
+- how well the mouth's opening follows the truth's
 """
 
 from __future__ import annotations
@@ -49,14 +51,14 @@ TRIALS = [
 
 @dataclass
 class Outcome:
-    """What a run showed: pictures by scene, and every clip's latents."""
+    """The result of a run: pictures by scene, and every clip's latents."""
 
     pictures: list[Picture]
     latents: np.ndarray[Any, Any]
 
 
 class RecordingSampler(ClipSampler):
-    """Samples with this tier, or as the worker does for None, and keeps all latents."""
+    """Samples with a tier, or as the worker does for None, and keeps all latents."""
 
     def __init__(self, engine: DenoiserEngine, tier: Tier | None) -> None:
         plain = engine.model.denoiser
@@ -79,7 +81,7 @@ class RecordingSampler(ClipSampler):
 
 
 def run(bench: Bench, scenes: Sequence[Scene], tier: Tier | None) -> Outcome:
-    """Plays the scenes with this tier, or as they are for None."""
+    """Play the scenes with a tier, or as the worker does for None."""
     engine = bench.path.engine
     bench.path.name_sessions_anew()  # so that all runs have the same noise
     recording, served = RecordingSampler(engine, tier), engine.sampler

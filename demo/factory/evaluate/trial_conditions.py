@@ -1,4 +1,7 @@
-"""Is every condition used, and for its own part alone? Sound, reference and pose are exchanged one by one."""
+"""A trial that exchanges sound, reference and pose one by one.
+
+It shows whether the model uses every condition, and each for its own part alone.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +21,17 @@ from demo.factory.evaluate.table import Section
 
 #: By how much a picture must score better against its own truth than against the other condition's.
 PLAINLY = 6.0
-#: By how much what a condition must not change may change.
+#: Allowed change of the figures that a condition must not change.
 CORRELATION_SLACK, PSNR_SLACK = 0.05, 1.5
 #: Pictures that are alike to this many dB are the same to the eye.
 UNSEEN = 45.0
-#: Pixels around what differs between two truths that count as part of it: the decoder's reach.
+#: Pixels around the differences of two truths that count as part of them: the decoder's reach.
 REACH = 8
 
 
 @dataclass(frozen=True, eq=False)
 class Exchange:
-    """Figures of one scene; `own` and `other` are PSNR against the right truth and the exchanged one."""
+    """Figures of one scene. `own` and `other` are PSNR against the right truth and the exchanged one."""
 
     base_correlation: float
     shuffled: float
@@ -43,6 +46,7 @@ class Exchange:
 
 
 def run(bench: Bench) -> Section:
+    """Play scenes with each condition exchanged."""
     section = Section("Every condition is used")
     scenes = bench.material.scenes(bench.scale.condition_scenes, bench.scale.condition_seconds, seed=500)
     figures: list[Exchange] = []
@@ -89,8 +93,11 @@ def _exchange(bench: Bench, section: Section, scene: Scene, number: int) -> Exch
 def _hands(
     bench: Bench, scene: Scene, gesture: Scene, base: Picture, again: Picture, moved: Picture
 ) -> tuple[float, float, float, float]:
-    """PSNR where the hands differ, against the right hands and the wrong ones, and PSNR of the rest between
-    two outputs: of the two gestures, and of two noises."""
+    """Four figures of PSNR, two where the hands differ and two of the rest.
+
+    The first two compare with the right hands and with the wrong ones. The last two compare two outputs:
+    those of the two gestures, and those of two noises.
+    """
     errors: list[list[float]] = [[], [], [], []]
     for first in range(0, len(base), 12):
         part = slice(first, first + 12)
@@ -107,14 +114,14 @@ def _hands(
 
 
 def _error_where(a: torch.Tensor, b: torch.Tensor, where: torch.Tensor) -> list[float]:
-    """Mean squared errors of pictures (n, 3, h, w) inside masks (n, 1, h, w); empty masks are left out."""
+    """Mean squared errors of pictures (n, 3, h, w) inside masks (n, 1, h, w). Empty masks are left out."""
     pixels = where.sum((1, 2, 3))
     error = ((a - b).square() * where).sum((1, 2, 3)) / (3 * pixels.clamp_min(1))
     return [float(e) for e, p in zip(error, pixels, strict=True) if p > 50]
 
 
 def _db(errors: Sequence[float] | NDArray[np.floating]) -> float:
-    """Mean PSNR; NaN where nothing was compared."""
+    """Mean PSNR, or NaN where nothing was compared."""
     return float(psnr(np.asarray(errors)).mean()) if len(errors) else float("nan")
 
 

@@ -1,4 +1,4 @@
-"""Recorded human speech: nobody knows the right mouth, but it must move with the voice."""
+"""Recorded human speech. Nobody knows the right mouth, but it must move with the voice."""
 
 from __future__ import annotations
 
@@ -28,8 +28,13 @@ MAX_LAG = 3
 
 
 def run(bench: Bench, folder: Path, truth_follows: tuple[float, float]) -> Section:
-    """folder: of `.wav` files. truth_follows: the truth's correlation with synthetic speech's loudness, whole
-    and at the rates of syllables alone.
+    """Play the recordings and compare the mouth with their loudness.
+
+    Args:
+        bench: the path and its material.
+        folder: folder of `.wav` files.
+        truth_follows: the truth's correlation with synthetic speech's loudness, whole and at the rates of
+            syllables alone.
     """
     section = Section("Human speech")
     recordings = sorted(folder.glob("*.wav")) if folder.is_dir() else []
@@ -52,7 +57,11 @@ def run(bench: Bench, folder: Path, truth_follows: tuple[float, float]) -> Secti
 
 
 def read_wav(path: Path) -> tuple[NDArray[np.float32], int]:
-    """Mono float32 samples and the rate of a 16 bit PCM file. ValueError for another kind."""
+    """Mono float32 samples (n,) and the rate of a 16 bit PCM file.
+
+    Raises:
+        ValueError: the file is of another kind.
+    """
     with wave.open(str(path)) as file:
         if file.getsampwidth() != 2:
             raise ValueError(f"{path}: {8 * file.getsampwidth()} bit samples; 16 are read")
@@ -61,7 +70,7 @@ def read_wav(path: Path) -> tuple[NDArray[np.float32], int]:
 
 
 def _play(bench: Bench, number: int, samples: NDArray[np.float32], rate: int) -> tuple[Picture, Curve]:
-    """The recording at its own rate, as a browser may send it; the worker resamples."""
+    """Play a recording at its own rate, as a browser may send it. The worker resamples it."""
     material = bench.material
     rest = np.zeros((1, 6), np.float32)  # the truth is not known; head and hands are
     speech = Speech(samples, rest, np.zeros((0, 2)), "human")

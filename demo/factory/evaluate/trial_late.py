@@ -1,9 +1,9 @@
-"""What --late-start costs and brings: `python -m demo.factory.evaluate.late_start [--steps 6] [--quick]`.
+"""Measure --late-start: `python -m demo.factory.evaluate.late_start [--steps 6] [--quick]`.
 
-The bundled model plays held-out sessions through the streaming path with every late start there is. Each
-row: the pictures' PSNR against those of a start at step 0, the seam figure, and the denoiser's time a clip
-(on a CPU all threads' together); with --truth also PSNR and mouth correlation against the drawn truth, which
-takes longer.
+The bundled model plays held-out sessions through the streaming path with every possible late start. A row has
+the pictures' PSNR against those of a start at step 0, the seam figure, and the denoiser's time a clip. On a
+CPU that is the time of all threads together. With --truth a row also has PSNR and mouth correlation against
+the drawn truth, which takes longer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from demo.factory.evaluate.scores import correlation, psnr, seam_figure
 
 @dataclass(frozen=True)
 class LateStartRow:
-    """One late start's figures; PSNR in dB, seconds a clip as `StreamingPath` counts them."""
+    """One late start's figures: PSNR in dB, and seconds a clip as `StreamingPath` counts them."""
 
     late: int
     against_zero: float
@@ -39,7 +39,7 @@ class LateStartRow:
 def measure(
     bench: Bench, scenes: Sequence[Scene], late: int, zero: list[Picture] | None, *, truth: bool
 ) -> tuple[LateStartRow, list[Picture]]:
-    """Plays the scenes with this late start; `zero`: what they showed with none."""
+    """Play the scenes with this late start. `zero` has their pictures without one."""
     bench.path.seconds.clear()
     clips = bench.path.clips
     shown = [bench.pictures(scene) for scene in scenes]

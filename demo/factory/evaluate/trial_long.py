@@ -1,4 +1,4 @@
-"""One long session: are clip boundaries seen, and does the picture hold over minutes?"""
+"""One long session: whether clip boundaries are seen, and whether the picture holds over minutes."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ PSNR_SLACK, CORRELATION_SLACK = 0.3, 0.02
 
 
 def run(bench: Bench) -> Section:
+    """Play a session whose first words come again at its end."""
     section = Section("One long session")
     scale = bench.scale
     window = math.ceil(scale.drift_window / CLIP_SECONDS) * CLIP_SECONDS
@@ -60,7 +61,7 @@ def run(bench: Bench) -> Section:
 def _play(bench: Bench, scene: Scene, window: float, again: float) -> tuple[Picture, Picture, np.ndarray]:
     """Pictures of the first `window` seconds and of those from `again` on, and changes for the seam figure.
 
-    The rest is denoised like all, since every clip starts from the one before, but not decoded.
+    The rest is denoised too, because every clip starts from the one before, but it is not decoded.
     """
     shown = round(max(bench.scale.seam_seconds, window) * bench.fps)
     seams = round(bench.scale.seam_seconds * bench.fps)
@@ -82,7 +83,7 @@ def _play(bench: Bench, scene: Scene, window: float, again: float) -> tuple[Pict
 
 
 def _drawn_seams(bench: Bench, scene: Scene, frames: int) -> float:
-    """The seam figure of the truth: near 1, since it knows no clips."""
+    """The seam figure of the truth, which is near 1, because the truth has no clips."""
     changes, before = [], None
     for first in range(0, frames, 12):
         truth, _ = bench.judge.truth(scene, first, min(12, frames - first))

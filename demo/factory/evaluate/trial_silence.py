@@ -1,4 +1,4 @@
-"""What the face does when nobody speaks: the mouth rests, blinks and breathing go on."""
+"""The face when nobody speaks: the mouth rests, blinks and breathing go on."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ KINDS = ("digital silence", "white noise −50 dBFS", "room hum")
 
 
 def background(kind: str, count: int, seed: int) -> NDArray[np.float32]:
-    """(count,) float32 samples of one of `KINDS`.
+    """Samples float32 (count,) of one of `KINDS`.
 
-    Room hum: 50 Hz mains and its harmonics up to 400 Hz with low-passed noise 6 dB under them, as fans and
-    transformers make it, −45 dBFS in all.
+    Room hum is 50 Hz mains and its harmonics up to 400 Hz, with low-passed noise 6 dB under them, as fans and
+    transformers make it. It has −45 dBFS in all.
     """
     if kind == "digital silence":
         return np.zeros(count, np.float32)
@@ -49,6 +49,7 @@ def _unit(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def run(bench: Bench) -> Section:
+    """Play sentences that end in each kind of silence."""
     section = Section("Silence")
     spoken, quiet, curves = [], [], {}
     life: list[tuple[Curve, Curve, Curve, Curve]] = []
@@ -94,7 +95,7 @@ def run(bench: Bench) -> Section:
 
 
 def _scene(bench: Bench, kind: str, number: int) -> tuple[Scene, float]:
-    """A sentence, then `silence_seconds` of nothing; the background is there throughout."""
+    """A sentence, then `silence_seconds` without speech. The background goes on throughout."""
     material = bench.material
     speech, end = material.sentence(material.voices[number % len(material.voices)], number)
     count = round((end + bench.scale.silence_seconds) * 2) * SAMPLE_RATE // 2  # whole clips
@@ -114,7 +115,7 @@ def _openings(bench: Bench, scene: Scene, pictures: Picture) -> Curve:
 
 
 def _life(bench: Bench, scene: Scene, pictures: Picture, start: int) -> tuple[Curve, Curve, Curve, Curve]:
-    """Eyelid and breath from frame `start` on: of the output, of the truth, of the output, of the truth."""
+    """Curves from frame `start` on: eyelid of output and truth, then breath of output and truth."""
     judge = bench.judge
     lid: list[Curve] = []
     true_lid: list[Curve] = []
@@ -131,7 +132,7 @@ def _life(bench: Bench, scene: Scene, pictures: Picture, start: int) -> tuple[Cu
 
 
 def blinks(lid: Curve) -> int:
-    """How often the lid shuts: rises over one half."""
+    """Number of blinks: rises of the lid over one half."""
     shut = lid > EYELID_SHUT
     return int(np.sum(shut[1:] & ~shut[:-1])) + int(bool(shut[:1].any()))
 

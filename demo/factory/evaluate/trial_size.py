@@ -1,4 +1,4 @@
-"""What a newcomer gets: every file of the model's configuration, the repository, the picture, the avatars."""
+"""The sizes that a newcomer meets: the model's files, the repository, the picture, the avatars."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
 
 
 def run(config: ModelConfig) -> Section:
+    """Add up the sizes of this configuration and of the repository."""
     section = Section("Size")
     sizes = {path.name if path.parent == config.path.parent else f"{path.parent.name}/{path.name}": size
              for path, size in weight_files(config).items()}  # fmt: skip
@@ -37,7 +38,7 @@ def run(config: ModelConfig) -> Section:
 
 
 def repository_files(root: Path = ROOT) -> list[Path]:
-    """The tracked files that are there; none where this is no clone or git is absent."""
+    """The tracked files that exist. The list is empty outside a clone, or without git."""
     try:
         done = subprocess.run(
             ["git", "-C", str(root), "ls-files", "-z"], capture_output=True, timeout=30, check=True

@@ -66,7 +66,7 @@ def run_machines(wav: Path | None, flags: Sequence[str]) -> Section:
 
 
 def benchmark(part: str, wav: Path | None, flags: Sequence[str]) -> Any:
-    """Run one part of `python -m scripts.bench`; returns its figures.
+    """Run one part of `python -m scripts.bench`. Returns its figures.
 
     Nothing imports the benchmarks, so that they stay free to import everything.
 

@@ -22,7 +22,8 @@ from demo.factory.evaluate.scores import (
 )
 from demo.factory.evaluate.table import Section
 from demo.factory.figure.measure import crop_mouth, mouth_box
-from demo.factory.motion.mouth import CHANNELS, TRACK_RATE
+from demo.factory.motion.mouth import TRACK_RATE
+from demo.factory.motion.visemes import CHANNELS
 from protocol.wire.clock import SAMPLE_RATE
 
 SHOWN_SCENES = 4
@@ -42,6 +43,7 @@ class Moment:
 
 
 def run(bench: Bench) -> Section:
+    """Play held-out scenes and score their pictures and mouths against the truth."""
     section = Section("Held-out identities × voices × hands")
     scenes = bench.material.scenes(bench.scale.identities, bench.scale.seconds)
     scores, sheets = [], []
@@ -197,7 +199,7 @@ def _through_vae(bench: Bench, scenes: list[Scene]) -> Scores:
 
 
 def _moments(bench: Bench, scene: Scene, pictures: Picture) -> list[Moment]:
-    """Telling frames of a scene: each mouth shape where it is plainest, and a blink."""
+    """Frames of a scene that tell most: each mouth shape where it is plainest, and a blink."""
     frames = np.arange(len(pictures))
     mouth = scene.speech.mouth[np.minimum(frames * TRACK_RATE // bench.fps, len(scene.speech.mouth) - 1)]
     value = {name: mouth[:, i] for i, name in enumerate(CHANNELS)}

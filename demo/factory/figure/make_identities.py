@@ -11,6 +11,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -99,7 +100,7 @@ def build(target: Path, size: int, extra: int = 0) -> None:
     arrays = _rasterise(_prepare_node(target.parent), people, size)
     has_behind = arrays["behind"][..., 3].any(axis=(1, 2))
     arrays["behind"] = arrays["behind"][has_behind]
-    contents: dict[str, np.ndarray] = dict(
+    contents: dict[str, Any] = dict(
         names=np.array([person.name for person in people]),
         view=np.array([VIEW_X, VIEW_Y, VIEW], dtype=np.float32),
         behind_of=np.flatnonzero(has_behind).astype(np.int64),
@@ -111,7 +112,7 @@ def build(target: Path, size: int, extra: int = 0) -> None:
         **arrays,
     )
     part = target.with_suffix(".part.npz")  # a reader never meets half a file
-    np.savez_compressed(part, **contents)  # type: ignore[arg-type]
+    np.savez_compressed(part, **contents)
     part.replace(target)
     SPLIT_FILE.write_text(json.dumps(split(), indent=1) + "\n")
 

@@ -199,7 +199,8 @@ BUNDLED = [
 
 
 def _rgb(color: str) -> tuple[float, float, float]:
-    return tuple(int(color[i : i + 2], 16) / 255 for i in (0, 2, 4))  # type: ignore[return-value]
+    red, green, blue = (int(color[i : i + 2], 16) / 255 for i in (0, 2, 4))
+    return red, green, blue
 
 
 def _jitter(rng: random.Random, color: str, hue: float, saturation: float, value: float) -> str:

@@ -59,12 +59,13 @@ def _bend(curl: NDArray[np.float64], spread: float) -> NDArray[np.float32]:
         bones = np.diff(HAND_TEMPLATE[base : base + 4].astype(np.float64), axis=0)
         joint = points[base].copy()
         for number, bone in enumerate(bones):
-            # Each joint bends on; a bone past a right angle points back to the palm, hence the negative
+            # Each joint bends on. A bone past a right angle points back to the palm, hence the negative
             # cosine.
             bent = math.cos(min(1.0, max(0.0, float(curl[finger]))) * math.radians(62.0) * (number + 1))
             joint = joint + np.array([cos * bone[0] - sin * bone[1], sin * bone[0] + cos * bone[1]]) * bent
             points[base + 1 + number] = joint
-    return points.astype(np.float32)
+    bent_hand: NDArray[np.float32] = points.astype(np.float32)
+    return bent_hand
 
 
 # --- gestures: each gives the poses to pass through, with seconds from its start ----------------------------
@@ -209,7 +210,8 @@ def _interpolate(plan: list[Key], times: NDArray[np.float64]) -> NDArray[np.floa
     index = np.clip(np.searchsorted(at, times, side="right") - 1, 0, len(at) - 2)
     x = np.clip((times - at[index]) / np.maximum(at[index + 1] - at[index], 1e-6), 0, 1)[:, None]
     blend = x**3 * (10 - 15 * x + 6 * x * x)
-    return poses[index] * (1 - blend) + poses[index + 1] * blend
+    moved: NDArray[np.float64] = poses[index] * (1 - blend) + poses[index + 1] * blend
+    return moved
 
 
 def _tremble(rng: np.random.Generator, frames: int) -> NDArray[np.float64]:
@@ -229,4 +231,5 @@ def _keep_inside(points: NDArray[np.float32]) -> NDArray[np.float32]:
     """Shift a whole hand by as much as any of its key points leaves the picture."""
     low = np.maximum(0.0, MARGIN - points.min(axis=2, keepdims=True))
     high = np.minimum(0.0, 1.0 - MARGIN - points.max(axis=2, keepdims=True))
-    return (points + low + high).astype(np.float32)
+    shifted: NDArray[np.float32] = (points + low + high).astype(np.float32)
+    return shifted

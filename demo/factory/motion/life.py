@@ -42,7 +42,7 @@ def _wander(
     curve = np.zeros_like(phase)
     for harmonic in range(1, highest + 1):
         curve += rng.uniform(0.4, 1.0) / harmonic * np.sin(2 * np.pi * (harmonic * phase + rng.uniform()))
-    return curve / max(1e-6, np.abs(curve).max())
+    return curve / max(1e-6, float(np.abs(curve).max()))
 
 
 def _breath(phase: NDArray[np.float64], duration: float, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -66,7 +66,8 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name in names:
         path = arguments.out / f"{name}.npz"
-        np.savez_compressed(path, **pose_arrays(name, split))
+        arrays: dict[str, Any] = pose_arrays(name, split)
+        np.savez_compressed(path, **arrays)
         print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB")
 
 

@@ -87,7 +87,8 @@ def _normalise(audio: Tensor) -> Tensor:
 
 
 def _frequencies(samples: int, draw: _Draw) -> Tensor:
-    return torch.fft.rfftfreq(samples, 1.0 / SAMPLE_RATE, device=draw.device, dtype=draw.dtype)
+    hertz: Tensor = torch.fft.rfftfreq(samples, 1.0 / SAMPLE_RATE, device=draw.device, dtype=draw.dtype)
+    return hertz
 
 
 def _coloured_noise(batch: int, samples: int, draw: _Draw) -> Tensor:
@@ -137,7 +138,8 @@ def _equalise(audio: Tensor, draw: _Draw, chance: float) -> Tensor:
     phone = draw.uniform(0, 1, (batch, 1)) < 0.17
     response = 10 ** (decibel / 20) * torch.where(phone, band, torch.ones_like(band))
     response = torch.where(draw.uniform(0, 1, (batch, 1)) < chance, response, torch.ones_like(response))
-    return torch.fft.irfft(torch.fft.rfft(audio) * response, n=samples)
+    equalised: Tensor = torch.fft.irfft(torch.fft.rfft(audio) * response, n=samples)
+    return equalised
 
 
 def _reverberate(audio: Tensor, draw: _Draw, chance: float) -> Tensor:
@@ -154,5 +156,5 @@ def _reverberate(audio: Tensor, draw: _Draw, chance: float) -> Tensor:
     gain = 10 ** (draw.uniform(-20.0, -6.0, (batch, 1)) / 20)
     gain = torch.where(draw.uniform(0, 1, (batch, 1)) < chance, gain, torch.zeros_like(gain))
     size = samples + length
-    wet = torch.fft.irfft(torch.fft.rfft(audio, n=size) * torch.fft.rfft(tail, n=size), n=size)[:, :samples]
-    return audio + gain * wet
+    wet: Tensor = torch.fft.irfft(torch.fft.rfft(audio, n=size) * torch.fft.rfft(tail, n=size), n=size)
+    return audio + gain * wet[:, :samples]

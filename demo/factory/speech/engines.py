@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import wave
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soxr
@@ -120,12 +121,12 @@ class Espeak:
         self._callback = _CALLBACK(self._collect)
         self._library.espeak_SetSynthCallback(self._callback)
 
-    def _collect(self, wav: object, count: int, events: object) -> int:
+    def _collect(self, wav: Any, count: int, events: Any) -> int:
         if count > 0:
-            self._audio.extend(ctypes.string_at(wav, 2 * count))  # type: ignore[arg-type]
+            self._audio.extend(ctypes.string_at(wav, 2 * count))
         number = 0
-        while events[number].type != _EVENT_END:  # type: ignore[index]
-            event = events[number]  # type: ignore[index]
+        while events[number].type != _EVENT_END:
+            event = events[number]
             if event.type == _EVENT_PHONEME:
                 name = event.id.string.decode("utf-8", "ignore")
                 if not name.startswith("("):  # "(en)": the language changes, nothing sounds

@@ -1,10 +1,11 @@
 # ruff: noqa: E501  (lists of sentences)
-"""Sentences to speak. English comes from templates over word lists; other languages are short written lists.
+"""Sentences to speak. English has templates over word lists. Other languages have short written lists.
 
 All of it was written for this project. Held-out sentences stand in split.json and are never returned here.
 """
 
 import random
+from collections.abc import Callable
 
 _NAMES = [
     "Anna",
@@ -689,7 +690,7 @@ def english(rng: random.Random) -> str:
         "name": _NAMES, "place": _PLACES, "person": _PEOPLE, "when": _TIMES, "where": _WHERE, "month": _MONTHS,
         "filler": _FILLERS, "base": _BASES,
     }  # fmt: skip
-    makers = {
+    makers: dict[str, Callable[[], str]] = {
         "ordinal": ordinal,
         "number": lambda: str(
             rng.choice([rng.randint(2, 20), rng.randint(21, 999), rng.randint(1000, 9999)])

@@ -23,7 +23,7 @@ from demo.factory.train.config import CLIP_FRAMES, FPS
 from demo.factory.train.data import BUNDLED, Material, Poses
 from demo.factory.train.denoiser import LAST_TIMESTEP, ConditionEncoder, TrainingBatch, starting_latents
 from demo.factory.train.listen import ADAPTER, load_ears
-from demo.factory.train.models import Networks, build_networks
+from demo.factory.train.models import Networks, build_networks, channels_last
 from demo.factory.train.step import warm_cosine
 from demo.factory.train.vae import AutoencoderLite
 
@@ -147,7 +147,7 @@ def tune(
     """
     vae = AutoencoderLite().eval()
     vae.load_state_dict(load_file(state / "vae.average.safetensors"))
-    networks = build_networks().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    networks = channels_last(build_networks(), torch.device("cpu"))
     averaged = Averaged(networks, decay=0.995)
     networks.requires_grad_(False)
     parameters = audio_parameters(networks) if audio_only else list(networks.denoiser.parameters())

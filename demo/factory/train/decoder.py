@@ -19,7 +19,7 @@ from demo.factory.train.checkpoint import Averaged, load_training
 from demo.factory.train.data import Material
 from demo.factory.train.denoiser import CARRIED, ConditionEncoder, pick_rate, predicted_latents
 from demo.factory.train.listen import ADAPTER, load_ears
-from demo.factory.train.models import build_networks
+from demo.factory.train.models import build_networks, channels_last
 from demo.factory.train.replay import Replay
 from demo.factory.train.step import Gradients, GraphedLoss, TrainingRun, make_optimizer
 from demo.factory.train.vae import (
@@ -45,7 +45,7 @@ class Predictor:
     def __init__(self, material: Material, state: Path, whisper: Path, vae: AutoencoderLite) -> None:
         self._material = material
         self._conditions = ConditionEncoder(vae, load_ears(whisper, state / ADAPTER), material.device)
-        networks = build_networks().to(material.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        networks = channels_last(build_networks(), material.device)
         networks.load_state_dict(load_file(state / "networks.average.safetensors"))
         self._networks = networks.eval().requires_grad_(False)
         self._turn = 0
@@ -85,7 +85,7 @@ def train_decoder(
     memory: int = MEMORY,
 ) -> None:
     """Train the VAE's decoder for `minutes`. The time for the first frames does not count."""
-    vae = AutoencoderLite().to(material.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    vae = channels_last(AutoencoderLite(), material.device)
     averaged = Averaged(vae, DECAY)
     optimizer = make_optimizer(list(vae.parameters()), weight_decay=1e-4)
     step = load_training(state, "vae", vae, averaged, optimizer)

@@ -25,7 +25,7 @@ from demo.factory.train.checkpoint import Averaged, load_training
 from demo.factory.train.config import CLIP_FRAMES, FPS, HISTORY_SAMPLES, INFERENCE
 from demo.factory.train.data import ClipBatch, Material
 from demo.factory.train.listen import ADAPTER, load_ears
-from demo.factory.train.models import Networks, build_networks
+from demo.factory.train.models import Networks, build_networks, channels_last
 from demo.factory.train.replay import Replay
 from demo.factory.train.step import Gradients, GraphedLoss, TrainingRun, make_optimizer, share_weights
 from demo.factory.train.vae import LATENT_NOISE, AutoencoderLite, picture_loss, picture_weights, to_bytes
@@ -131,7 +131,8 @@ def predicted_latents(networks: Networks, batch: TrainingBatch, carry: Tensor) -
     timestep = torch.full((len(carry),), LAST_TIMESTEP, device=start.device)
     with torch.autocast(start.device.type, torch.bfloat16):
         # Zero terminal SNR: the v-prediction at the last timestep is minus the clean latent.
-        return -networks(start, timestep, batch.tokens, batch.poses, batch.reference)
+        velocity: Tensor = networks(start, timestep, batch.tokens, batch.poses, batch.reference)
+        return -velocity
 
 
 def latent_weights(device: torch.device) -> Tensor:
@@ -257,13 +258,13 @@ class Trainer:
     def __init__(self, material: Material, state: Path, whisper: Path, *, compile_model: bool) -> None:
         self.material = material
         device = material.device
-        vae = AutoencoderLite().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        vae = channels_last(AutoencoderLite(), device)
         vae_average = Averaged(vae)
         load_training(state, "vae", vae, vae_average)
         vae.load_state_dict(vae_average.module.state_dict())
         self.conditions = ConditionEncoder(vae, load_ears(whisper, state / ADAPTER), device)
         vae.decoder.requires_grad_(True)
-        self.networks: Networks = build_networks().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.networks = channels_last(build_networks(), device)
         averaged = Averaged(self.networks)
         self.parts: dict[str, tuple[nn.Module, Averaged]] = {
             "networks": (self.networks, averaged),

@@ -107,7 +107,8 @@ class MouthReader(nn.Module):
         """Mouths (N, 6) from tokens (N, T, 384)."""
         white = (tokens - self.mean) / self.deviation
         query = self.query.expand(len(tokens), 1, -1)
-        return self.read(attend(query, self.to_k(white), self.to_v(white), self.heads)[:, 0])
+        mouths: Tensor = self.read(attend(query, self.to_k(white), self.to_v(white), self.heads)[:, 0])
+        return mouths
 
     @torch.no_grad()
     def start(self, attention: Attention, norm: nn.LayerNorm, generator: torch.Generator) -> None:
@@ -130,6 +131,7 @@ class MouthReader(nn.Module):
         basis = torch.linalg.qr(torch.randn(width, len(CHANNELS), generator=generator)).Q * math.sqrt(width)
         basis *= DIRECTION_SIZE / AUDIO_GAIN
         output = attention.to_out[0]
+        assert isinstance(output, nn.Linear)
         output.weight.copy_(basis @ self.read.weight)
         constant = self.read.weight @ (-attention.to_v.weight @ self.mean) + self.read.bias
         output.bias.copy_(basis @ constant)
@@ -163,7 +165,9 @@ class Ears:
         with torch.autocast(pcm.device.type, torch.bfloat16):
             features = self.encoder.features(pcm)
             tokens = features[:, self._positions].flatten(0, 1).flatten(1, 2)
-            return self.reader(tokens).float().unflatten(0, (len(pcm), -1))
+            mouths: Tensor = self.reader(tokens)
+            by_clip: Tensor = mouths.float().unflatten(0, (len(pcm), -1))
+            return by_clip
 
     def loss(self, batch: int) -> Tensor:
         """Mean squared error of the mouths of new windows, the opening weighed by `OPENING_WEIGHT`."""

@@ -16,6 +16,7 @@ from demo.factory.figure.measure import mouth_center
 from demo.factory.train.checkpoint import Averaged, load_training
 from demo.factory.train.config import VAE
 from demo.factory.train.data import Material
+from demo.factory.train.models import channels_last
 from demo.factory.train.replay import Replay
 from demo.factory.train.step import Gradients, GraphedLoss, TrainingRun, make_optimizer, share_weights
 from encoder_worker.vae.lite_decoder import LiteDecoder
@@ -137,7 +138,7 @@ def train_vae(
 ) -> None:
     """Train encoder and decoder for `minutes`. `memory` pictures are kept and learned from again."""
     device = material.device
-    model = AutoencoderLite().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = channels_last(AutoencoderLite(), device)
     averaged = Averaged(model)
     optimizer = make_optimizer(list(model.parameters()), weight_decay=1e-4)
     step = load_training(state, "vae", model, averaged, optimizer)
