@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from _pytest.mark.structures import ParameterSet
 
 from scripts.bench.host.house.__main__ import PAGES, ROOT, SHIPPED, pages, python_files, tracked_files
 from scripts.bench.host.house.code import docstrings, quantile
@@ -15,15 +14,6 @@ from scripts.bench.host.house.english import habits, sentence_lengths
 MEDIAN, P95 = 18, 35
 #: "what" in 1,000 words of docstrings, for each package.
 WHAT = 2.0
-#: Pages and packages that do not keep the bounds yet.
-PENDING = {"demo"}
-
-
-def known(name: str) -> ParameterSet:
-    """A parameter that is expected to fail while it is pending."""
-    return pytest.param(
-        name, marks=pytest.mark.xfail(reason="pending", strict=False) if name in PENDING else ()
-    )
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +21,7 @@ def tracked() -> list[Path]:
     return tracked_files(ROOT)
 
 
-@pytest.mark.parametrize("group", list(map(known, PAGES)))
+@pytest.mark.parametrize("group", list(PAGES))
 def test_sentences_of_the_documentation_are_short(group: str, tracked: list[Path]) -> None:
     lengths = [
         length
@@ -42,7 +32,7 @@ def test_sentences_of_the_documentation_are_short(group: str, tracked: list[Path
     assert quantile(lengths, 0.95) <= P95
 
 
-@pytest.mark.parametrize("package", list(map(known, SHIPPED)))
+@pytest.mark.parametrize("package", SHIPPED)
 def test_docstrings_say_which_thing_and_not_what(package: str, tracked: list[Path]) -> None:
     counted = habits(text for file in python_files(ROOT, tracked, package) for text in docstrings(file.tree))
     assert counted.words > 0
