@@ -42,6 +42,12 @@ def test_functions_are_measured_with_nested_ones() -> None:
     assert (figures.annotated, figures.commented, figures.lines) == (1, 1, 5)
 
 
+def test_code_is_counted_without_comments_docstrings_and_blank_lines() -> None:
+    text = '"""Two\nlines."""\n\n# why\nx = """a\nstring"""\n'
+    figures = measure_code([_file(text)])
+    assert (figures.lines, figures.code) == (6, 2)
+
+
 def test_a_run_of_six_equal_lines_repeats_and_five_do_not() -> None:
     six = "\n".join(f"value_{i} = {i}" for i in range(6))
     five = "\n".join(f"value_{i} = {i}" for i in range(5))

@@ -86,7 +86,7 @@ def python_files(tree: Path, tracked: Iterable[Path], package: str) -> list[Pyth
 def code_table(tree: Path, tracked: Sequence[Path]) -> list[list[str]]:
     """One row a package: files, lines, function lengths, annotation, repeated lines."""
     rows = [
-        ["package", "files", "lines", "page's lines", "functions", "median", "p95", "max", "annotated",
+        ["package", "files", "lines", "code", "page's lines", "functions", "median", "p95", "max", "annotated",
          "comments in functions", "repeated lines"],
     ]  # fmt: skip
     total, everything, page_total = CodeFigures(), [], 0
@@ -115,6 +115,7 @@ def _code_row(name: str, figures: CodeFigures, page: int, repeated: int) -> list
         name,
         f"{figures.files:,}",
         f"{figures.lines:,}",
+        f"{figures.code:,}",
         f"{page:,}",
         f"{count:,}",
         *(str(quantile(figures.lengths, share)) for share in (0.5, 0.95, 1.0)),

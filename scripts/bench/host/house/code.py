@@ -32,6 +32,7 @@ class CodeFigures:
     Attributes:
         files: Number of Python files.
         lines: Lines of those files, blank ones and comments included.
+        code: Lines without blank ones, comments and docstrings.
         lengths: Lines of each function from `def` to its end, the docstring included.
         annotated: Number of functions whose arguments and result are all annotated.
         commented: Lines inside functions that are a comment.
@@ -39,6 +40,7 @@ class CodeFigures:
 
     files: int = 0
     lines: int = 0
+    code: int = 0
     lengths: list[int] = field(default_factory=list)
     annotated: int = 0
     commented: int = 0
@@ -47,6 +49,7 @@ class CodeFigures:
         """Add the figures of another package to these."""
         self.files += other.files
         self.lines += other.lines
+        self.code += other.code
         self.lengths += other.lengths
         self.annotated += other.annotated
         self.commented += other.commented
@@ -71,6 +74,7 @@ def measure_code(files: Sequence[PythonFile]) -> CodeFigures:
     for file in files:
         lines = file.text.splitlines()
         figures.lines += len(lines)
+        figures.code += _code_lines(file)
         inside: set[int] = set()
         for function in functions(file.tree):
             end = function.end_lineno or function.lineno
@@ -111,6 +115,20 @@ def _text_statement(node: ast.AST) -> str | None:
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return node.value.value if isinstance(node.value.value, str) else None
     return None
+
+
+def _code_lines(file: PythonFile) -> int:
+    """Count the lines that are not blank, not a comment and not in a docstring."""
+    texts = {
+        number
+        for node in ast.walk(file.tree)
+        if isinstance(node, ast.stmt) and _text_statement(node) is not None
+        for number in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    }
+    return sum(
+        number not in texts and line.strip() != "" and not line.lstrip().startswith("#")
+        for number, line in enumerate(file.text.splitlines(), 1)
+    )
 
 
 def repeated_lines(files: Sequence[PythonFile]) -> int:
