@@ -86,8 +86,8 @@ def python_files(tree: Path, tracked: Iterable[Path], package: str) -> list[Pyth
 def code_table(tree: Path, tracked: Sequence[Path]) -> list[list[str]]:
     """One row a package: files, lines, function lengths, annotation, repeated lines."""
     rows = [
-        ["package", "files", "lines", "code", "page's lines", "functions", "median", "p95", "max", "annotated",
-         "comments in functions", "repeated lines"],
+        ["package", "files", "lines", "code", "page's lines", "functions", "median", "p95", "max",
+         "annotated", "comments in functions", "repeated lines"],
     ]  # fmt: skip
     total, everything, page_total = CodeFigures(), [], 0
     for package in SHIPPED:
