@@ -13,7 +13,7 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import zmq
 from websockets.asyncio.server import ServerConnection, serve
@@ -258,6 +258,10 @@ class Gateway:
         return {
             "avatars": self.board.avatars,
             "poses": self.board.poses,
+            "names": {
+                "avatars": _names_of(self.board.avatars, self._thumbnails.avatar_names),
+                "poses": _names_of(self.board.poses, self._thumbnails.pose_names),
+            },
             "fps": self.board.fps,
             "width": width,
             "height": height,
@@ -266,6 +270,11 @@ class Gateway:
             "sample_rate": SAMPLE_RATE,
             "max_sessions": self.settings.max_sessions,
         }
+
+
+def _names_of(ids: Sequence[str], names: Mapping[str, str]) -> dict[str, str]:
+    """Display names by id. A worker with other files may have an id that is not known here."""
+    return {name: names.get(name, name) for name in ids}
 
 
 def _known_name(what: str, asked: str | None, known: list[str]) -> str:

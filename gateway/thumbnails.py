@@ -19,6 +19,7 @@ import numpy.typing as npt
 from protocol.model.assets import (
     AssetError,
     avatar_paths,
+    display_names,
     picture_files,
     pose_files,
     pose_paths,
@@ -38,11 +39,17 @@ KEYFRAMES = 36
 
 
 class Thumbnails:
-    """Thumbnails by name. The GPU worker names the same files alike."""
+    """Thumbnails by id. The GPU worker gives the same files the same ids."""
+
+    #: Display names of the avatars and of the poses, by id.
+    avatar_names: Mapping[str, str]
+    pose_names: Mapping[str, str]
 
     def __init__(self, settings: Settings) -> None:
         self._avatars = _found(picture_files, avatar_paths(settings))
         self._poses = _found(pose_files, pose_paths(settings))
+        self.avatar_names = display_names(self._avatars)
+        self.pose_names = display_names(self._poses)
         #: What is made or being made, by kind and name. All who ask for one picture wait for one job.
         self._jobs: dict[tuple[str, str], asyncio.Future[bytes | None]] = {}
         # One thread: a large picture takes hundreds of megabytes while it is made.

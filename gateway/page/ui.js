@@ -5,6 +5,9 @@
  * @typedef {"loading" | "idle" | "connecting" | "live" | "waiting"} PageState
  * @typedef {"avatar" | "pose"} Group
  * @typedef {{
+ *   avatars: string[], poses: string[], names: {avatars: Record<string, string>, poses: Record<string, string>},
+ * }} Catalogue
+ * @typedef {{
  *   startOrStop: () => void, choose: (group: Group, name: string) => void, sound: (on: boolean) => void,
  * }} UiHandlers
  * @typedef {{img: HTMLImageElement, move?: (live: boolean) => void}} CardPicture
@@ -36,31 +39,26 @@ function input(selector) {
   return found instanceof HTMLInputElement ? found : null;
 }
 
-/** @param {string} name */
-function titled(name) {
-  const words = name.replace(/[_-]+/g, " ").trim();
-  return words.charAt(0).toUpperCase() + words.slice(1);
-}
-
 /**
  * A radio button that looks like a card.
  *
  * @param {Group} group
  * @param {string} name
+ * @param {string} shown
  * @param {boolean} checked
  * @param {CardPicture} picture
  */
-function choiceCard(group, name, checked, { img, move }) {
+function choiceCard(group, name, shown, checked, { img, move }) {
   const label = document.createElement("label");
   const radio = Object.assign(document.createElement("input"), { type: "radio", name: group, value: name, checked });
   const card = document.createElement("span");
-  const text = Object.assign(document.createElement("b"), { textContent: titled(name) });
+  const text = Object.assign(document.createElement("b"), { textContent: shown, title: shown, dir: "auto" });
   if (move) {
     for (const event of ["pointerenter", "focusin"]) label.addEventListener(event, () => move(true));
     for (const event of ["pointerleave", "focusout"]) label.addEventListener(event, () => move(false));
   }
   img.addEventListener("error", () => card.classList.add("no-picture"));
-  card.dataset.initial = titled(name).charAt(0);
+  card.dataset.initial = [...shown][0] ?? "";
   card.append(img, text);
   label.append(radio, card);
   return label;
@@ -96,6 +94,8 @@ export class Ui {
   constructor(on) {
     this.canvas = typed("canvas", HTMLCanvasElement);
     this.on = on;
+    /** @type {Record<string, string>} */
+    this.avatarNames = {}; // display names by id
     this.loudest = 0; // level since the page last showed it
     this.levelAt = 0;
     $("panel").addEventListener("submit", (event) => {
@@ -153,10 +153,11 @@ export class Ui {
 
   // ---- the page's display
 
-  /** @param {{avatars: string[], poses: string[]}} catalogue */
-  fillChoices({ avatars, poses }) {
-    this.fillGroup("avatar", avatars, avatarPicture);
-    this.fillGroup("pose", poses, posePicture);
+  /** @param {Catalogue} catalogue */
+  fillChoices({ avatars, poses, names }) {
+    this.avatarNames = names.avatars;
+    this.fillGroup("avatar", avatars, names.avatars, avatarPicture);
+    this.fillGroup("pose", poses, names.poses, posePicture);
     const avatar = this.chosen("avatar");
     if (avatar !== undefined) this.showPortrait(avatar);
   }
@@ -164,12 +165,13 @@ export class Ui {
   /**
    * @param {Group} group
    * @param {string[]} names
+   * @param {Record<string, string>} shown
    * @param {(name: string) => CardPicture} picture
    */
-  fillGroup(group, names, picture) {
+  fillGroup(group, names, shown, picture) {
     const before = this.chosen(group);
     const first = before !== undefined && names.includes(before) ? before : names[0];
-    const cards = names.map((name) => choiceCard(group, name, name === first, picture(name)));
+    const cards = names.map((name) => choiceCard(group, name, shown[name] ?? name, name === first, picture(name)));
     const place = $(`${group}s`);
     place.replaceChildren(...cards);
     const fieldset = place.closest("fieldset");
@@ -191,7 +193,7 @@ export class Ui {
       $("placeholder").hidden = false;
     };
     portrait.src = src;
-    portrait.alt = `${titled(name)}, at rest`;
+    portrait.alt = `${this.avatarNames[name] ?? name}, at rest`;
   }
 
   showSource() {

@@ -1,15 +1,19 @@
 """Avatars and poses: their files, their names, and how a picture is read.
 
-The GPU worker serves them by these names, and the gateway shows them by the same names, so both must agree.
+Each has an id, which the wire carries, and a display name, which people see. The GPU worker serves them by
+these ids, and the gateway shows them by the same ids, so both must agree.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
 import re
+import unicodedata
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -21,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 #: The name that stands for the first avatar or pose.
 DEFAULT_NAME = "default"
+
+#: Longest id of an avatar or pose, in characters.
+MAX_ID_CHARS = 64
 
 #: Formats of pictures, by Pillow's names, and the endings of their files.
 PICTURE_FORMATS = ("PNG", "JPEG", "WEBP")
@@ -52,24 +59,39 @@ def pose_paths(settings: Settings) -> Sequence[Path]:
 
 
 def picture_files(paths: Iterable[Path]) -> OrderedDict[str, Path]:
-    """Avatars' names and files, in the order of `paths`. Raises AssetError as `named_files` does."""
+    """Avatars' ids and files, in the order of `paths`. Raises AssetError as `named_files` does."""
     return named_files(paths, PICTURE_SUFFIXES, "picture")
 
 
 def pose_files(paths: Iterable[Path]) -> OrderedDict[str, Path]:
-    """Poses' names and files, in the order of `paths`. Raises AssetError as `named_files` does."""
+    """Poses' ids and files, in the order of `paths`. Raises AssetError as `named_files` does."""
     return named_files(paths, POSE_SUFFIXES, "pose")
 
 
 def name_of(path: Path) -> str:
-    """The file's stem, with '_' for each character that an id may not hold."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", path.stem)[:64] or "_"
+    """An id (`[A-Za-z0-9_.-]`, 1 to 64 characters) from the name that people gave the file.
+
+    An ASCII name keeps its letters, with '_' for each character that an id may not hold. Other names, and
+    names too long for an id, end with a hash of the whole name, so that 张三 and 李四 have ids of their own
+    on every machine.
+    """
+    stem = unicodedata.normalize("NFC", path.stem)
+    if stem.isascii() and len(stem) <= MAX_ID_CHARS:
+        return _id_characters(stem) or "_"
+    mark = hashlib.sha256(stem.encode(errors="surrogateescape")).hexdigest()[:8]
+    plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
+    return f"{_id_characters(plain).strip('_')[: MAX_ID_CHARS - 9]}-{mark}".lstrip("-")
+
+
+def _id_characters(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", text)
 
 
 def named_files(paths: Iterable[Path], suffixes: Sequence[str], kind: str) -> OrderedDict[str, Path]:
-    """Names and files, in order.
+    """Ids and files, in order.
 
-    Of two files with one name the first is taken, and the log says so.
+    Of two files with one name, the second gets a number at its id's end. A file that is given twice is
+    taken once.
 
     Args:
         paths: files, taken whatever their ending, and folders, whose files are taken in the order of names.
@@ -80,29 +102,80 @@ def named_files(paths: Iterable[Path], suffixes: Sequence[str], kind: str) -> Or
         AssetError: a path does not exist, or there is no file at all.
     """
     paths = list(paths)
-    files: list[Path] = []
+    found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            files += sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and p.is_file())
+            found += sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and p.is_file())
         elif path.is_file():
-            files.append(path)
+            found.append(path)
         else:
             raise AssetError(f"{path}: no such {kind} or folder")
-    named: OrderedDict[str, Path] = OrderedDict()
-    for file in files:
-        other = named.setdefault(name_of(file), file)
-        if other is not file:
-            logger.warning("%s is left out: %s has the same name", file, other)
-    if len(named) > MAX_ASSETS:
-        logger.warning("%d %ss found, only the first %d are used", len(named), kind, MAX_ASSETS)
-    if not named:
+    files = list({os.path.abspath(file): file for file in found}.values())
+    if len(files) > MAX_ASSETS:
+        logger.warning("%d %ss found, only the first %d are used", len(files), kind, MAX_ASSETS)
+    if not files:
         where = ", ".join(str(path) for path in paths)
         raise AssetError(f"no {kind} ({', '.join(suffixes)}) in {where}")
-    return OrderedDict(list(named.items())[:MAX_ASSETS])
+    return _by_id(files[:MAX_ASSETS])
+
+
+def _by_id(files: Sequence[Path]) -> OrderedDict[str, Path]:
+    own = [name_of(file) for file in files]
+    named: OrderedDict[str, Path] = OrderedDict()
+    for name, file in zip(own, files, strict=True):
+        unique, number = name, 1
+        while unique in named or (number > 1 and unique in own):
+            number += 1
+            unique = f"{name[: MAX_ID_CHARS - 4]}-{number}"
+        named[unique] = file
+    return named
+
+
+def display_names(files: Mapping[str, Path]) -> dict[str, str]:
+    """Display names by id: the names that people gave the files, each different from every other.
+
+    A plain word such as `my_face` is shown as "My face". Files that would be shown alike get more of their
+    names: first as given, then with the suffix, with the folder, or with both. Files that even so are alike
+    get their id.
+
+    Args:
+        files: by id, as `picture_files` and `pose_files` give them.
+    """
+    alike: dict[str, list[str]] = {}
+    for name, file in files.items():
+        alike.setdefault(_titled(_shown(file.stem)), []).append(name)
+    shown: dict[str, str] = {}
+    for names in alike.values():
+        for ways in zip(*(_ways_to_show(name, files[name]) for name in names), strict=True):
+            # Another group may hold such a name already.
+            if len(set(ways)) == len(ways) and not set(ways) & set(shown.values()):
+                shown.update(zip(names, ways, strict=True))
+                break
+    return {name: shown.get(name, name) for name in files}
+
+
+def _ways_to_show(name: str, file: Path) -> tuple[str, ...]:
+    stem, whole, folder = (_shown(part) for part in (file.stem, file.name, file.absolute().parent.name))
+    return _titled(stem), stem, whole, f"{stem} ({folder})", f"{whole} ({folder})", f"{stem} · {name}"
+
+
+def _titled(text: str) -> str:
+    """A plain word in lower case with a capital letter, and spaces for '_' and '-'. Other names unchanged."""
+    if not re.fullmatch(r"[a-z0-9]+(?:[_-][a-z0-9]+)*", text):
+        return text
+    return text[0].upper() + re.sub("[_-]", " ", text[1:])
+
+
+def _shown(text: str) -> str:
+    """The text on one line, for names from any file system."""
+    text = unicodedata.normalize("NFC", text.encode(errors="surrogateescape").decode(errors="replace"))
+    return (
+        " ".join("".join(c if c.isprintable() or c in "\u200c\u200d" else " " for c in text).split()) or "_"
+    )
 
 
 def listed(names: Sequence[str]) -> str:
-    """The names, for an error's text."""
+    """The ids, for an error's text."""
     return ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
 
 

@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--size", type=int, default=512, metavar="PIXELS", help="width and height of frames")
     parser.add_argument(
-        "--portraits", type=Path, metavar="FOLDER", help="PNG portraits to speak with, instead of drawn faces"
+        "--portraits", type=Path, metavar="FOLDER", help="portraits to speak with, instead of drawn faces"
     )
     return parser
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from protocol.model.assets import picture_files
+
 #: The drawn people: name → background. The colour fills the picture's upper corners.
 PEOPLE = {"ada": (196, 92, 74), "bruno": (70, 120, 190), "chen": (90, 160, 110)}
 #: Root mean square of a sound that opens the mouth wholly: loud speech.
@@ -29,17 +31,13 @@ class FacePainter:
 
         Args:
             size: width and height of a frame in pixels.
-            portraits: a folder of PNG files, one for each person, instead of the drawn ones.
+            portraits: a folder of pictures, one for each person, instead of the drawn ones.
 
         Raises:
-            ValueError: the folder has no PNG file.
+            AssetError: the folder has no picture.
         """
         self.size = size
-        self._portraits: Mapping[str, Path] = (
-            {file.stem: file for file in sorted(portraits.glob("*.png"))} if portraits else {}
-        )
-        if portraits and not self._portraits:
-            raise ValueError(f"{portraits} has no PNG files")
+        self._portraits: Mapping[str, Path] = picture_files([portraits]) if portraits else {}
         self.names = list(self._portraits or PEOPLE)
         self._background = functools.cache(self._load_background)
 

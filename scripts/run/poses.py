@@ -38,8 +38,10 @@ def is_official(folder: Path) -> bool:
 
 
 def _convert(folder: Path, target: Path) -> Path:
-    target.mkdir()
-    file = target / f"{folder.resolve().name}.npz"
+    # The folder above gives its name too: of two poses with one name, people see it as well.
+    folder_above = target / (folder.resolve().parent.name or "root")
+    folder_above.mkdir(parents=True)
+    file = folder_above / f"{folder.resolve().name}.npz"
     command = command_of(sys.executable, "scripts.convert_pose", str(folder), str(file))
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:

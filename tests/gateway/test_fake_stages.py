@@ -90,7 +90,7 @@ async def test_it_serves_the_page_and_a_face_that_speaks(served: Address) -> Non
 @pytest.mark.process
 @pytest.mark.parametrize(
     ("flags", "words"),
-    [(["--fps", "x"], "--fps"), (["--portraits", "gateway"], "no PNG files"), (["--delay", "x"], "--delay")],
+    [(["--fps", "x"], "--fps"), (["--portraits", "gateway"], "no picture ("), (["--delay", "x"], "--delay")],
 )
 def test_bad_flags_end_with_status_2(flags: list[str], words: str) -> None:
     command = [sys.executable, "-m", "scripts.fake_stages", *flags]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from protocol.process.settings import ROOT
 from protocol.wire.browser import AudioMessage, VideoMessage, encode_audio, encode_video
@@ -219,3 +220,31 @@ async def test_the_page_waits_for_the_stages(speech: Path) -> None:
             assert await page.evaluate("document.querySelector('#start').disabled")
             run.stages.behaviour = FakeBehaviour()
             await page.until("window.echomimic.state === 'idle'")
+
+
+async def test_every_face_has_a_card_with_the_name_that_people_gave_it(tmp_path: Path) -> None:
+    long = "somebody with a name of more than a hundred characters " * 2
+    for number, name in enumerate(("anna", "Anna", "张三", "李四", "محمد", long.strip())):
+        Image.new("RGB", (64, 64), (40 * number, 0, 0)).save(tmp_path / f"{name}.png")
+    Image.new("RGB", (64, 64)).save(tmp_path / "李四.jpg")
+    with running(portraits=tmp_path, avatar_dir=tmp_path) as run:
+        catalogue = json.loads(run.get("/avatars.json")[1])
+        assert list(catalogue["names"]["avatars"]) == catalogue["avatars"]
+        async with opened(run) as page:
+            cards = "[...document.querySelectorAll('#avatars label')]"
+            shown = await page.evaluate(f"{cards}.map((card) => card.querySelector('b').textContent)")
+            assert shown == list(catalogue["names"]["avatars"].values())
+            assert set(shown) == {"anna", "Anna", "张三", "李四.png", "李四.jpg", "محمد", long.strip()}
+            await page.until(f"{cards}.every((card) => card.querySelector('img').naturalWidth === 64)")
+            # A long name makes no card wider than the others, and is whole in its tooltip.
+            widths = await page.evaluate(f"{cards}.map((card) => card.getBoundingClientRect().width)")
+            assert max(widths) - min(widths) < 1
+            assert long.strip() in await page.evaluate(
+                f"{cards}.map((card) => card.querySelector('b').title)"
+            )
+            for number, name in enumerate(catalogue["avatars"]):
+                await page.evaluate(f"{cards}[{number}].click()")
+                await page.until(f"document.querySelector('#portrait').src.endsWith('avatars/{name}.png')")
+                alt = await page.evaluate("document.querySelector('#portrait').alt")
+                assert alt == f"{catalogue['names']['avatars'][name]}, at rest"
+            assert page.problems == []

@@ -91,6 +91,8 @@ def test_health_and_catalogue(gateway: Running) -> None:
     assert status == 200 and json.loads(body)["ready"] is True
     catalogue = json.loads(gateway.get("/avatars.json")[1])
     assert catalogue["avatars"] == ["ada", "bruno", "chen"] and catalogue["fps"] == 24
+    assert list(catalogue["names"]["avatars"]) == catalogue["avatars"]
+    assert list(catalogue["names"]["poses"]) == catalogue["poses"]
 
 
 async def test_readiness_follows_the_stages() -> None:

@@ -101,8 +101,8 @@ def test_names_are_ids(tmp_path: Path) -> None:
     assert len(name_of(Path("a" * 200 + ".png"))) == 64
     for name in ("b.png", "a.jpg", "notes.txt", "a.png"):
         (tmp_path / name).touch()
-    assert list(named_files([tmp_path], PICTURE_SUFFIXES, "picture")) == ["a", "b"]
-    assert list(named_files([tmp_path / "b.png", tmp_path], PICTURE_SUFFIXES, "picture")) == ["b", "a"]
+    assert list(named_files([tmp_path], PICTURE_SUFFIXES, "picture")) == ["a", "a-2", "b"]
+    assert list(named_files([tmp_path / "b.png", tmp_path], PICTURE_SUFFIXES, "picture")) == ["b", "a", "a-2"]
     with pytest.raises(AssetError, match=r"none\.png: no such picture"):
         named_files([tmp_path / "none.png"], PICTURE_SUFFIXES, "picture")
     with pytest.raises(AssetError, match="no pose"):

@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from protocol.model.assets import display_names, pose_files
 from protocol.process.settings import load_settings
 from scripts.run import launch
 from scripts.run.poses import PoseError, convert_pose_folders
@@ -60,6 +61,13 @@ def test_official_pose_folders_are_converted_and_others_pass(tmp_path: Path) -> 
     assert made[0].is_relative_to(tmp_path / "run")
     with np.load(made[0], allow_pickle=False) as arrays:
         assert arrays["hands"].shape == (3, 2, 21, 2)
+
+
+def test_poses_of_one_name_are_shown_with_their_folders(tmp_path: Path) -> None:
+    folders = [write_official_pose(tmp_path / above / "01") for above in ("alice", "bob")]
+    (tmp_path / "run").mkdir()
+    files = pose_files(convert_pose_folders(folders, tmp_path / "run"))
+    assert display_names(files) == {"01": "01 (alice)", "01-2": "01 (bob)"}
 
 
 def test_a_damaged_pose_is_named(tmp_path: Path) -> None:
