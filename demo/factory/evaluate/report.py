@@ -13,6 +13,7 @@ import torch
 
 from demo.factory.evaluate import drawing
 from demo.factory.evaluate.bench import Bench
+from demo.factory.evaluate.path import Picture
 from demo.factory.evaluate.scores import SHUT
 from demo.factory.evaluate.table import Section, as_markdown, count_met
 
@@ -111,6 +112,22 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+def _truth_rows(scenes: list[tuple[str, list[Any]]]) -> list[tuple[str, list[Any]]]:
+    """Rows of a sheet: for each scene the drawn truth of its moments, and under it the output."""
+    rows: list[tuple[str, list[Any]]] = []
+    for title, moments in scenes:
+        rows.append((f"{title}: drawn truth", [m.truth for m in moments]))
+        rows.append(("output", [m.made for m in moments]))
+    return rows
+
+
+def _animate(pictures: Picture, fps: int, media: Path) -> list[str]:
+    """Save a moving picture. Returns the lines of the report that show it."""
+    path = media / f"{PREFIX}human.webp"
+    drawing.save_animation(pictures[: ANIMATED_SECONDS * fps], fps, path, every=max(1, fps // 12))
+    return [f"![A held-out figure speaking with a recorded voice](media/{path.name})", ""]
+
+
 def _draw(section: Section, fps: int, media: Path) -> list[str]:
     """Draw the pictures of a section. Returns the lines of the report that show them."""
     lines: list[str] = []
@@ -121,10 +138,7 @@ def _draw(section: Section, fps: int, media: Path) -> list[str]:
 
     sheets = section.sheets
     if "truth" in sheets:
-        rows = []
-        for title, moments in sheets["truth"]:
-            rows += [(f"{title}: drawn truth", [m.truth for m in moments])]
-            rows += [("output", [m.made for m in moments])]
+        rows = _truth_rows(sheets["truth"])
         labels = [m.label for m in sheets["truth"][0][1]]
         show(
             drawing.sheet(rows, labels),
@@ -161,9 +175,5 @@ def _draw(section: Section, fps: int, media: Path) -> list[str]:
             "human.png",
             "Loudness of the recording and opening of the mouth:",
         )
-        moving = media / f"{PREFIX}human.webp"
-        drawing.save_animation(
-            sheets["animation"][: ANIMATED_SECONDS * fps], fps, moving, every=max(1, fps // 12)
-        )
-        lines.extend([f"![A held-out figure speaking with a recorded voice](media/{moving.name})", ""])
+        lines.extend(_animate(sheets["animation"], fps, media))
     return lines

@@ -55,7 +55,8 @@ def run(bench: Bench) -> Section:
         if number == 0:
             section.sheets["strip"] = _strip(bench, scene, pictures)
     _picture_rows(bench, section, scenes, scores)
-    _mouth_rows(bench, section, scenes, scores)
+    _opening_rows(section, scores)
+    _closure_rows(bench, section, scenes, scores)
     section.sheets["truth"] = sheets
     section.sheets["curves"] = [
         (_title(bench, scene), {"truth": score.true_opening, "output": score.opening})
@@ -113,23 +114,12 @@ def _picture_rows(bench: Bench, section: Section, scenes: list[Scene], scores: l
     }  # fmt: skip
 
 
-def _mouth_rows(bench: Bench, section: Section, scenes: list[Scene], scores: list[Scores]) -> None:
+def _opening_rows(section: Section, scores: list[Scores]) -> None:
+    """Rows on how the mouth's opening follows the truth's."""
     by_scene = [correlation(score.opening, score.true_opening) for score in scores]
     lagged = [lag_correlations(score.opening, score.true_opening) for score in scores]
     lags = [best_lag(correlations) for correlations in lagged]
     lag = best_lag(np.mean(lagged, axis=0))
-    shut, total = np.sum(
-        [
-            closures_shut(s.opening, scene.speech.closures, bench.fps)
-            for scene, s in zip(scenes, scores, strict=True)
-        ],
-        axis=0,
-    ).tolist()
-    true_shut = sum(
-        closures_shut(s.true_opening, scene.speech.closures, bench.fps)[0]
-        for scene, s in zip(scenes, scores, strict=True)
-    )
-    wrong, plainly = np.sum([wrongly_shut(s.opening, s.true_opening) for s in scores], axis=0).tolist()
     section.at_least(
         "Mouth opening against truth: correlation",
         float(np.mean(by_scene)),
@@ -155,6 +145,26 @@ def _mouth_rows(bench: Bench, section: Section, scenes: list[Scene], scores: lis
     )
     size = float(np.mean([np.std(s.opening) / max(float(np.std(s.true_opening)), 1e-9) for s in scores]))
     section.told("… size of the movement", f"{size:.2f} of the truth's", "ratio of standard deviations")
+    section.numbers |= {
+        "mouth_correlation": float(np.mean(by_scene)), "mouth_correlation_by_scene": by_scene,
+        "movement_size": size, "lag_frames": lag, "lag_frames_by_scene": lags,
+    }  # fmt: skip
+
+
+def _closure_rows(bench: Bench, section: Section, scenes: list[Scene], scores: list[Scores]) -> None:
+    """Rows on closures, and the numbers of how the truth follows the sound."""
+    shut, total = np.sum(
+        [
+            closures_shut(s.opening, scene.speech.closures, bench.fps)
+            for scene, s in zip(scenes, scores, strict=True)
+        ],
+        axis=0,
+    ).tolist()
+    true_shut = sum(
+        closures_shut(s.true_opening, scene.speech.closures, bench.fps)[0]
+        for scene, s in zip(scenes, scores, strict=True)
+    )
+    wrong, plainly = np.sum([wrongly_shut(s.opening, s.true_opening) for s in scores], axis=0).tolist()
     section.at_least(
         "Closures (m, b, p) shut",
         100 * shut / max(total, 1),
@@ -178,8 +188,6 @@ def _mouth_rows(bench: Bench, section: Section, scenes: list[Scene], scores: lis
     spoken = [correlation(*pair) for pair in heard]
     spoken_fast = [correlation(*(syllables(curve, bench.fps) for curve in pair)) for pair in heard]
     section.numbers |= {
-        "mouth_correlation": float(np.mean(by_scene)), "mouth_correlation_by_scene": by_scene,
-        "movement_size": size, "lag_frames": lag, "lag_frames_by_scene": lags,
         "closures_shut": shut, "closures": total, "closures_shut_in_truth": true_shut,
         "open_frames_shut": wrong, "open_frames": plainly, "truth_follows_loudness": float(np.mean(spoken)),
         "truth_follows_syllables": float(np.mean(spoken_fast)),

@@ -5,6 +5,7 @@ Coordinates and lengths are in pixels of the picture that is drawn.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -109,6 +110,16 @@ def draw_arm(
     return paint(canvas, colors.sleeve_outline, coverage(torch.maximum(band, sleeve)) * worn)
 
 
+def _palm(bone: Callable[[int, int, float, float], Tensor]) -> Tensor:
+    """Distance to the palm, from the distances to its bones."""
+    palm = bone(0, 5, 0.17, 0.105)
+    for knuckle in (9, 13, 17):
+        palm = torch.minimum(palm, bone(0, knuckle, 0.17, 0.105 if knuckle < 17 else 0.095))
+    palm = torch.minimum(palm, bone(1, 5, 0.12, 0.09))
+    palm = torch.minimum(palm, bone(0, 1, 0.14, 0.11))
+    return torch.minimum(palm, bone(5, 17, 0.10, 0.09))
+
+
 def draw_hand(
     canvas: Tensor, px: Tensor, py: Tensor, points: Tensor, seen: Tensor, colors: HandColors, size: int
 ) -> Tensor:
@@ -131,12 +142,7 @@ def draw_hand(
         ends = (col(xs[:, a]), col(ys[:, a]), col(xs[:, b]), col(ys[:, b]))
         return tapered(px, py, *ends, col(ra * length), col(rb * length))
 
-    palm = bone(0, 5, 0.17, 0.105)
-    for knuckle in (9, 13, 17):
-        palm = torch.minimum(palm, bone(0, knuckle, 0.17, 0.105 if knuckle < 17 else 0.095))
-    palm = torch.minimum(palm, bone(1, 5, 0.12, 0.09))
-    palm = torch.minimum(palm, bone(0, 1, 0.14, 0.11))
-    palm = torch.minimum(palm, bone(5, 17, 0.10, 0.09))
+    palm = _palm(bone)
     seen_px = col(seen)
     # The wrist has no edge towards the forearm.
     from_wrist = torch.hypot(px - col(xs[:, 0]), py - col(ys[:, 0]))

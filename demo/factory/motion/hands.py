@@ -192,15 +192,25 @@ def hand_track(
                     plans[hand].append((back, REST))
         now = max(plan[-1][0] for plan in plans) + rng.uniform(0.1, 0.5)
     for plan in plans:
-        if plan[-1][1] is not REST:
-            plan.append((min(duration - 0.05, plan[-1][0] + 0.7), REST))
-        plan.append((duration, REST))
+        _end_at_rest(plan, duration)
+    return _points(plans, frames, fps, rng)
+
+
+def _points(plans: list[list[Key]], frames: int, fps: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Key points (frames, 2, 21, 2) of both hands' plans, with a slow unrest."""
     times = np.arange(frames) / fps
     tracks = [_interpolate(plan, times) + _tremble(rng, frames) for plan in plans]
     points = np.stack(
         [np.stack([hand_points(v, left=hand == 0) for v in tracks[hand]]) for hand in range(2)], axis=1
     )
     return _keep_inside(points)
+
+
+def _end_at_rest(plan: list[Key], duration: float) -> None:
+    """Lead a hand's plan back to rest before the loop ends."""
+    if plan[-1][1] is not REST:
+        plan.append((min(duration - 0.05, plan[-1][0] + 0.7), REST))
+    plan.append((duration, REST))
 
 
 def _interpolate(plan: list[Key], times: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -30,6 +30,17 @@ class Stream:
     closures: NDArray[np.float64]
 
 
+def _pool(corpus: Corpus, held_out: bool, voices: tuple[str, ...] | None) -> list[int]:
+    """Numbers of the utterances to choose from. Raises ValueError where there is none."""
+    wanted = {corpus.voices.index(voice) for voice in voices} if voices else set(range(len(corpus.voices)))
+    pool = [
+        u for u in range(len(corpus)) if corpus.held_out[u] == held_out and int(corpus.voice_id[u]) in wanted
+    ]
+    if not pool:
+        raise ValueError("the corpus has no such utterances: check held_out and voices")
+    return pool
+
+
 def make_stream(
     corpus: Corpus,
     tracks: MouthTracks,
@@ -55,23 +66,17 @@ def make_stream(
         ValueError: the corpus has no such sentence.
     """
     rng = np.random.default_rng(seed)
-    wanted = {corpus.voices.index(voice) for voice in voices} if voices else set(range(len(corpus.voices)))
-    pool = [
-        u for u in range(len(corpus)) if corpus.held_out[u] == held_out and int(corpus.voice_id[u]) in wanted
-    ]
-    if not pool:
-        raise ValueError("the corpus has no such utterances: check held_out and voices")
+    pool = _pool(corpus, held_out, voices)
     audio: list[NDArray[np.int16]] = []
     mouth: list[NDArray[np.float32]] = []
     placed: list[tuple[int, int]] = []
     closures: list[tuple[float, float]] = []
-    at = 0
-    queue: list[int] = []
+    at, queue = 0, list[int]()
     while (at < seconds * SAMPLE_RATE) if seconds else (not placed or queue):
         if not queue:
             queue = [int(u) for u in rng.permutation(pool)]
         number = queue.pop(0)
-        samples = corpus.samples(number)
+        samples, phones = corpus.samples(number), corpus.phones(number)
         rows = tracks.values[tracks.starts[number] : tracks.starts[number + 1]]
         # Short pauses are the usual ones: the square of a uniform number.
         pause = int(longest_pause * rng.uniform() ** 2 * SAMPLE_RATE)
@@ -80,9 +85,7 @@ def make_stream(
         count = length * TRACK_RATE // SAMPLE_RATE
         mouth.append(np.pad(rows[:count], ((0, max(0, count - len(rows))), (0, 0))))
         placed.append((number, at))
-        closures += [
-            (at / SAMPLE_RATE + a, at / SAMPLE_RATE + b) for a, b in lip_closures(corpus.phones(number))
-        ]
+        closures += [(at / SAMPLE_RATE + a, at / SAMPLE_RATE + b) for a, b in lip_closures(phones)]
         at += length
     return Stream(
         np.concatenate(audio), np.concatenate(mouth), np.array(placed, dtype=np.int64), np.array(closures)

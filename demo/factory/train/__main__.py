@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def parse() -> argparse.Namespace:
+    """Parse the flags of the command."""
     parser = argparse.ArgumentParser(prog="python -m demo.factory.train", description=__doc__)
     stages = ("vae", "denoiser", "decoder", "listen", "cache", "tune", "blend", "export")
     parser.add_argument("stage", choices=stages)
@@ -65,53 +66,55 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    arguments = parse()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    if arguments.stage == "export":
-        export_model(arguments.state, arguments.model)
-        return
-    if arguments.stage == "blend":
-        if arguments.other is None:
-            raise SystemExit("blend: name the state to move towards with --other")
-        blend_vae(arguments.state, arguments.other, arguments.share)
-        return
-    torch.manual_seed(arguments.seed)
-    if arguments.stage == "cache":
-        whisper = arguments.model / "whisper"
-        write_cache(
-            arguments.figure,
-            arguments.speech,
-            whisper,
-            arguments.state,
-            minutes=arguments.minutes,
-            seed=arguments.seed,
-        )
-        return
-    if arguments.stage == "listen":
-        listen(
-            arguments.speech,
-            arguments.model / "whisper",
-            arguments.state,
-            minutes=arguments.minutes,
-            batch=arguments.batch or 256,
-            seed=arguments.seed,
-            device=torch.device(arguments.device),
-            start=arguments.start,
-        )
-        return
-    if arguments.stage == "tune":
-        tune(
-            arguments.figure,
-            arguments.state,
-            minutes=arguments.minutes,
-            batch=arguments.batch or 4,
-            peak=arguments.lr,
-            final=arguments.final_lr,
-            seed=arguments.seed,
-            audio_only=arguments.audio_only,
-        )
-        return
+def run_blend(arguments: argparse.Namespace) -> None:
+    """Stage `blend`."""
+    if arguments.other is None:
+        raise SystemExit("blend: name the state to move towards with --other")
+    blend_vae(arguments.state, arguments.other, arguments.share)
+
+
+def run_cache(arguments: argparse.Namespace) -> None:
+    """Stage `cache`."""
+    write_cache(
+        arguments.figure,
+        arguments.speech,
+        arguments.model / "whisper",
+        arguments.state,
+        minutes=arguments.minutes,
+        seed=arguments.seed,
+    )
+
+
+def run_listen(arguments: argparse.Namespace) -> None:
+    """Stage `listen`."""
+    listen(
+        arguments.speech,
+        arguments.model / "whisper",
+        arguments.state,
+        minutes=arguments.minutes,
+        batch=arguments.batch or 256,
+        seed=arguments.seed,
+        device=torch.device(arguments.device),
+        start=arguments.start,
+    )
+
+
+def run_tune(arguments: argparse.Namespace) -> None:
+    """Stage `tune`."""
+    tune(
+        arguments.figure,
+        arguments.state,
+        minutes=arguments.minutes,
+        batch=arguments.batch or 4,
+        peak=arguments.lr,
+        final=arguments.final_lr,
+        seed=arguments.seed,
+        audio_only=arguments.audio_only,
+    )
+
+
+def run_on_drawn_material(arguments: argparse.Namespace) -> None:
+    """Stages `vae`, `denoiser` and `decoder`, which draw their material as they train."""
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
@@ -139,6 +142,21 @@ def main() -> None:
         )  # fmt: skip
     else:
         train_decoder(material, arguments.state, whisper, batch=arguments.batch or 24, **common)
+
+
+def main() -> None:
+    """Run the stage that the flags name."""
+    arguments = parse()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    stages = {
+        "export": lambda given: export_model(given.state, given.model),
+        "blend": run_blend,
+        "cache": run_cache,
+        "listen": run_listen,
+        "tune": run_tune,
+    }
+    torch.manual_seed(arguments.seed)
+    stages.get(arguments.stage, run_on_drawn_material)(arguments)
 
 
 if __name__ == "__main__":

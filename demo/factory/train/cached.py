@@ -21,10 +21,16 @@ from torch import Tensor, nn
 from demo.factory.train.checkpoint import Averaged, load_training, save_training
 from demo.factory.train.config import CLIP_FRAMES, FPS
 from demo.factory.train.data import BUNDLED, Material, Poses
-from demo.factory.train.denoiser import LAST_TIMESTEP, ConditionEncoder, TrainingBatch, starting_latents
+from demo.factory.train.denoiser import (
+    CARRIED,
+    LAST_TIMESTEP,
+    ConditionEncoder,
+    TrainingBatch,
+    starting_latents,
+)
 from demo.factory.train.listen import ADAPTER, load_ears
 from demo.factory.train.models import Networks, build_networks, channels_last
-from demo.factory.train.step import warm_cosine
+from demo.factory.train.step import set_rate, warm_cosine
 from demo.factory.train.vae import AutoencoderLite
 
 logger = logging.getLogger(__name__)
@@ -122,6 +128,64 @@ def audio_parameters(networks: Networks) -> list[nn.Parameter]:
     return [p for block in blocks for part in (block.attn2, block.norm2) for p in part.parameters()]
 
 
+def place_weights() -> Tensor:
+    """Weights (16, 16) of a latent's places, mean 1, for the loss of `tune`."""
+    weights = torch.ones(16, 16)
+    weights[FACE_ROWS, FACE_COLUMNS] = FACE_WEIGHT
+    weights[MOUTH_ROWS, MOUTH_COLUMNS] = MOUTH_WEIGHT
+    return weights / weights.mean()
+
+
+def squared_error(
+    networks: Networks, frozen: FrozenParts, shards: list[Path], batch: int, generator: torch.Generator
+) -> Tensor:
+    """Squared error (B, C, F, h, w) of the denoiser's clean latents on some clips of one shard.
+
+    Args:
+        networks: networks that learn.
+        frozen: features of the parts that do not.
+        shards: files of the cache.
+        batch: number of clips.
+        generator: source of the choice of shard and clips.
+    """
+    shard = load_file(shards[int(torch.randint(len(shards), (), generator=generator))])
+    order = shard.pop("order")
+    rows = torch.randperm(len(shard["identity"]), generator=generator)[:batch]
+    part = {k: v[rows] if v.dtype == torch.int64 else v[rows].float() for k, v in shard.items()}
+    inputs = TrainingBatch(part["clean"], part["carried"], part["carried"], part["tokens"], part["tokens"])
+    start = starting_latents(inputs, (torch.rand(len(rows)) < CARRIED) & (order[0] == 0))
+    with torch.autocast("cpu", torch.bfloat16):
+        reference = networks.denoiser.project_reference(frozen.reference_bank(part["identity"]))
+        pose = frozen.pose_features(part["track"], part["frame"])
+        timestep = torch.full((len(rows),), LAST_TIMESTEP)
+        velocity: Tensor = networks.denoiser(start, timestep, part["tokens"], pose, reference, order=order)
+    return (-velocity.float() - part["clean"]).square()
+
+
+def _trained_parameters(networks: Networks, audio_only: bool) -> list[nn.Parameter]:
+    """The parameters that `tune` trains. No others keep gradients."""
+    networks.requires_grad_(False)
+    parameters = audio_parameters(networks) if audio_only else list(networks.denoiser.parameters())
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    return parameters
+
+
+def _descend(loss: Tensor, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+    """Take one step of the optimiser, with gradients clipped to a norm of 1."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimizer.step()
+
+
+def _frozen_vae(state: Path) -> AutoencoderLite:
+    """The trained VAE's running average."""
+    vae = AutoencoderLite().eval()
+    vae.load_state_dict(load_file(state / "vae.average.safetensors"))
+    return vae
+
+
 def tune(
     figure: Path,
     state: Path,
@@ -135,67 +199,39 @@ def tune(
 ) -> None:
     """Train the denoiser on the cached clips. Shards that appear meanwhile join in.
 
+    The learning rate falls from `peak` to `final`. `seed` sets the choice of clips.
+
     Args:
         figure: file of identities.
         state: folder of the training state, with the cache.
         minutes: time to train.
         batch: clips a step.
-        peak: highest learning rate.
-        final: last learning rate.
-        seed: seed of the choice of clips.
         audio_only: train the audio cross-attentions alone.
     """
-    vae = AutoencoderLite().eval()
-    vae.load_state_dict(load_file(state / "vae.average.safetensors"))
+    vae = _frozen_vae(state)
     networks = channels_last(build_networks(), torch.device("cpu"))
     averaged = Averaged(networks, decay=0.995)
-    networks.requires_grad_(False)
-    parameters = audio_parameters(networks) if audio_only else list(networks.denoiser.parameters())
+    parameters = _trained_parameters(networks, audio_only)
     optimizer = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.99), weight_decay=1e-3)
     step = load_training(state, "networks", networks, averaged)
     averaged.updates = 0
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    frozen = FrozenParts(networks, figure, vae)
-    weights = torch.ones(16, 16)
-    weights[FACE_ROWS, FACE_COLUMNS] = FACE_WEIGHT
-    weights[MOUTH_ROWS, MOUTH_COLUMNS] = MOUTH_WEIGHT
-    weights /= weights.mean()
+    frozen, weights = FrozenParts(networks, figure, vae), place_weights()
     generator = torch.Generator().manual_seed(seed)
     began, first, saved = time.monotonic(), step, time.monotonic()
     running = None
     while (progress := (time.monotonic() - began) / (60 * minutes)) < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = warm_cosine(step - first, progress, peak, final)
+        set_rate(optimizer, warm_cosine(step - first, progress, peak, final))
         shards = sorted((state / "cache").glob("*.safetensors"))
-        shard = load_file(shards[int(torch.randint(len(shards), (), generator=generator))])
-        order = shard.pop("order")
-        rows = torch.randperm(len(shard["identity"]), generator=generator)[:batch]
-        part = {k: v[rows] if v.dtype == torch.int64 else v[rows].float() for k, v in shard.items()}
-        inputs = TrainingBatch(
-            part["clean"], part["carried"], part["carried"], part["tokens"], part["tokens"]
-        )
-        start = starting_latents(inputs, (torch.rand(len(rows)) < 0.85) & (order[0] == 0))
-        with torch.autocast("cpu", torch.bfloat16):
-            reference = networks.denoiser.project_reference(frozen.reference_bank(part["identity"]))
-            pose = frozen.pose_features(part["track"], part["frame"])
-            timestep = torch.full((len(rows),), LAST_TIMESTEP)
-            clean = -networks.denoiser(start, timestep, part["tokens"], pose, reference, order=order).float()
-        error = (clean - part["clean"]).square()
+        error = squared_error(networks, frozen, shards, batch, generator)
         loss = (error * weights).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        _descend(loss, parameters, optimizer)
         averaged.update(networks)
         step += 1
         mouth = float(error[..., MOUTH_ROWS, MOUTH_COLUMNS].detach().mean())
         running = mouth if running is None else 0.95 * running + 0.05 * mouth
         if step % 10 == 0:
-            logger.info(
-                "tune step %d loss %.4f mouth %.4f shards %d %.0f s",
-                step, float(loss.detach()), running, len(shards), time.monotonic() - began,
-            )  # fmt: skip
+            figures = step, float(loss.detach()), running, len(shards), time.monotonic() - began
+            logger.info("tune step %d loss %.4f mouth %.4f shards %d %.0f s", *figures)
         if time.monotonic() - saved > 300:
             save_training(state, "networks", networks, averaged, optimizer, step)
             saved = time.monotonic()

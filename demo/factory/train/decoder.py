@@ -109,9 +109,7 @@ def train_decoder(
         return loss + STRENGTH * strength_loss(output, pictures, weights), error
 
     replay = Replay(memory, material.device)
-    made = 0
-    while made < 4 * batch:
-        made += _remember(replay, predictor)
+    made = _fill(replay, predictor, 4 * batch)
     graphed = GraphedLoss(loss_of, replay.blank(batch), gradients)
     parts, optimizers = {"vae": (vae, averaged)}, {"vae": optimizer}
     loop = TrainingRun(
@@ -124,6 +122,14 @@ def train_decoder(
         used += batch
         replay.draw(graphed.inputs, material.generator)
         loop.learn(*graphed())
+
+
+def _fill(replay: Replay, predictor: Predictor, count: int) -> int:
+    """Add at least `count` frames to the memory. Returns their number."""
+    made = 0
+    while made < count:
+        made += _remember(replay, predictor)
+    return made
 
 
 def _remember(replay: Replay, predictor: Predictor) -> int:

@@ -120,6 +120,12 @@ def warm_cosine(step: int, progress: float, peak: float, final: float) -> float:
     )
 
 
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of all parameters."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
 def share_weights(modules: list[nn.Module]) -> None:
     """Give every process the leader's weights."""
     if dist.is_initialized():
@@ -173,8 +179,7 @@ class TrainingRun:
                 break
             rate = warm_cosine(self.step - self._first, self.progress, self._peak, self._final)
             for optimizer in self._optimizers.values():
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
+                set_rate(optimizer, rate)
             yield self.step
             self.step += 1
             if time.monotonic() - self._saved > SAVE_SECONDS:

@@ -125,6 +125,16 @@ def latent_spread(latents: Tensor) -> Tensor:
     return (values.mean(1).square() + (values.var(1) - 1).square()).mean()
 
 
+def vae_loss(model: AutoencoderLite, pictures: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss of pictures (N, 3, H, W) sent through both halves with noisy latents, and their squared error."""
+    with torch.autocast(pictures.device.type, torch.bfloat16):
+        latents = model.encode(pictures)
+        noisy = latents + LATENT_NOISE * torch.randn_like(latents)
+        output = model.decode(noisy)
+    loss = picture_loss(output, pictures, weights) + 0.01 * latent_spread(latents)
+    return loss, (output.float() - pictures).square().mean()
+
+
 def train_vae(
     material: Material,
     state: Path,
@@ -146,14 +156,7 @@ def train_vae(
     weights = picture_weights(material)
 
     def loss_of(pictures: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast(device.type, torch.bfloat16):
-            latents = model.encode(pictures)
-            noisy = latents + LATENT_NOISE * torch.randn_like(latents)
-            output = model.decode(noisy)
-        spread = latent_spread(latents)
-        return picture_loss(output, pictures, weights) + 0.01 * spread, (
-            output.float() - pictures
-        ).square().mean()
+        return vae_loss(model, pictures, weights)
 
     compiled = torch.compile(loss_of) if compile_model else loss_of
 
