@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from protocol.process.settings import Settings, SettingsError, flags_of, load_settings
+from scripts.run.logfile import LogLimits
 from scripts.run.poses import PoseError, convert_pose_folders
 from scripts.run.rundir import RunDir, RunDirError, check_port_free
 from scripts.run.runlog import RunLog
@@ -49,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_stages(settings: Settings) -> int:
     """Run the stages until a signal or a failure. Returns the exit status."""
     try:
-        log = RunLog(settings.log_dir)
+        limits = LogLimits(settings.log_max_mb * 10**6, settings.log_keep, settings.log_days)
+        log = RunLog(settings.log_dir, limits)
     except OSError as error:
         print(
             f"echomimic-live: --log-dir {settings.log_dir}: {error.strerror}; choose another", file=sys.stderr
@@ -60,7 +62,7 @@ def run_stages(settings: Settings) -> int:
 
     def on_ready() -> None:
         log.note("every worker is warm; stop with Ctrl-C")
-        print(f"ready: {url}", flush=True)
+        log.announce(f"ready: {url}")
 
     try:
         log.note(f"starting {', '.join(stage.name for stage in stages)}; log: {log.path}")

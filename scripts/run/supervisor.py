@@ -138,6 +138,7 @@ class Supervisor:
             pass
 
     def _read_outputs(self, timeout: float) -> None:
+        self.log.flush()
         for key, _ in self._selector.select(timeout):
             if isinstance(key.data, socket.socket):  # a signal woke us; its handler has run
                 key.data.recv(64)

@@ -18,12 +18,15 @@ def main() -> int:
     with RunDir(folder / "run", 1):
         log = RunLog(folder / "logs")
         stages = [StageProcess(name, command) for name, command in json.loads(sys.argv[2])]
-        return Supervisor(
-            stages,
-            log,
-            probe=lambda: Readiness(time.monotonic() > ready_after, "the clock"),
-            on_ready=lambda: print("ready: fake", flush=True),
-        ).run()
+        try:
+            return Supervisor(
+                stages,
+                log,
+                probe=lambda: Readiness(time.monotonic() > ready_after, "the clock"),
+                on_ready=lambda: log.announce("ready: fake"),
+            ).run()
+        finally:
+            log.close()
 
 
 if __name__ == "__main__":

@@ -109,9 +109,12 @@ class Settings:
     )
     log_dir: Path = setting(
         default_log_dir(os.environ),
-        "folder of the logs; its files stay as they are; logs/ beside the code if not given,"
+        "folder of the logs; other files in it stay as they are; logs/ beside the code if not given,"
         " for an installed copy ~/.local/state/echomimic-live/logs",
     )
+    log_max_mb: int = setting(20, "megabytes of a log file; a run goes on in a new one", low=1, high=10000)
+    log_keep: int = setting(40, "log files to keep, those of earlier runs too", low=1, high=10000)
+    log_days: int = setting(30, "days for which log files are kept", low=1, high=10000)
     log_level: str = setting("INFO", "least severe log line", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
     transport: str = setting("ipc", "sockets between the stages", choices=("ipc", "tcp"))
     tcp_base_port: int = setting(9000, "first port of --transport tcp", low=1024, high=65535 - 300)
