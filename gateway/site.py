@@ -132,7 +132,7 @@ class Site:
         folder, _, file = path.rpartition("/")
         name, dot, suffix = unquote(file).rpartition(".")
         if folder == "/avatars" and dot and suffix == "png":
-            body = await self._thumbnails.avatar(name)
+            body = await self._thumbnails.avatar(name, self._board.size)
             return HttpAnswer(body, "image/png", cached=True) if body else None
         if folder in ("/poses", "/poses/live") and dot and suffix == "svg":
             body = await self._thumbnails.pose(name, live=folder == "/poses/live")

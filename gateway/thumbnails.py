@@ -55,10 +55,25 @@ class Thumbnails:
         # One thread: a large picture takes hundreds of megabytes while it is made.
         self._maker = ThreadPoolExecutor(1, "thumbnails")
         self._closed = False
+        self._frame = (0, 0)
 
-    async def avatar(self, name: str) -> bytes | None:
-        """PNG of an avatar, at most 512 pixels wide and high. None when there is none to show."""
-        return await self._made_once("avatar", name, self._avatars, avatar_png)
+    async def avatar(self, name: str, frame: tuple[int, int]) -> bytes | None:
+        """PNG of the part of an avatar that is animated, at most 512 pixels wide and high.
+
+        Args:
+            name: id of the avatar.
+            frame: (width, height) of the frames in pixels. Where one is 0, the last known size holds.
+
+        Returns:
+            None when there is none to show, and while no size of frames has been known.
+        """
+        if 0 not in frame:
+            self._frame = frame
+        if 0 in self._frame:
+            return None
+        width, height = card_size(self._frame)
+        make = partial(avatar_png, size=(width, height))
+        return await self._made_once(f"avatar at {width}×{height}", name, self._avatars, make)
 
     async def pose(self, name: str, live: bool) -> bytes | None:
         """SVG of a pose's hands, moving if `live`. None when there is none to show."""
@@ -105,14 +120,20 @@ def _found(find: Callable[[Sequence[Path]], Mapping[str, Path]], paths: Sequence
         return {}
 
 
-def avatar_png(path: Path) -> bytes:
-    """The picture, upright and on white, made smaller if it is large.
+def card_size(frame: tuple[int, int]) -> tuple[int, int]:
+    """(width, height) in the shape of a frame, with no side longer than 512 pixels."""
+    scale = min(1.0, MAX_SIDE / max(frame))
+    return max(1, round(frame[0] * scale)), max(1, round(frame[1] * scale))
+
+
+def avatar_png(path: Path, size: tuple[int, int]) -> bytes:
+    """The part of the picture that is animated, at `size` = (width, height) in pixels.
 
     Raises:
         AssetError: it cannot be read; names the file.
     """
     out = io.BytesIO()
-    read_picture(path, MAX_SIDE).save(out, "PNG")
+    read_picture(path, size).save(out, "PNG")
     return out.getvalue()
 
 

@@ -10,7 +10,6 @@ from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
 
 from gpu_worker.engine_api import ClipError
 from protocol.model.assets import DEFAULT_NAME, AssetError, listed, picture_files, read_picture
@@ -22,13 +21,12 @@ R = TypeVar("R")
 
 
 def fitted_picture(path: Path, width: int, height: int) -> Picture:
-    """The middle of a picture in the asked-for shape, uint8 RGB (height, width, 3).
+    """A picture cropped and resized as `read_picture` does, uint8 RGB (height, width, 3).
 
     Raises:
         AssetError: the picture cannot be read. The message names the file.
     """
-    fitted = ImageOps.fit(read_picture(path), (width, height), Image.Resampling.LANCZOS)
-    return np.array(fitted, dtype=np.uint8)
+    return np.array(read_picture(path, (width, height)), dtype=np.uint8)
 
 
 class AvatarStore(Generic[R]):

@@ -179,14 +179,15 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
 
 
-def read_picture(path: Path, max_side: int | None = None) -> Image.Image:
+def read_picture(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
     """A picture as RGB, upright as its EXIF data says, transparency on white.
 
-    Format and size are checked before anything is decoded.
+    Format and pixels are checked before anything is decoded.
 
     Args:
         path: the file.
-        max_side: the longest side allowed, in pixels. A larger picture is made smaller and keeps its shape.
+        size: (width, height) of the frames to be made of it. The picture is cropped to their shape and
+            resized. A wide picture keeps its middle. A tall one keeps its top, where the head is.
 
     Raises:
         AssetError: the file is missing, too large, damaged or of another format. Names the file.
@@ -206,8 +207,8 @@ def read_picture(path: Path, max_side: int | None = None) -> Image.Image:
         raise AssetError(f"{path}: no such picture") from None
     except Exception as error:  # decoders raise all kinds of things for damaged files
         raise AssetError(_reason(path, error)) from error
-    if max_side is not None:
-        upright.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    if size is not None:
+        upright = ImageOps.fit(upright, size, Image.Resampling.LANCZOS, centering=(0.5, 0.0))
     return Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
 
 

@@ -235,7 +235,7 @@ async def test_every_face_has_a_card_with_the_name_that_people_gave_it(tmp_path:
             shown = await page.evaluate(f"{cards}.map((card) => card.querySelector('b').textContent)")
             assert shown == list(catalogue["names"]["avatars"].values())
             assert set(shown) == {"anna", "Anna", "张三", "李四.png", "李四.jpg", "محمد", long.strip()}
-            await page.until(f"{cards}.every((card) => card.querySelector('img').naturalWidth === 64)")
+            await page.until(f"{cards}.every((card) => card.querySelector('img').naturalWidth === 256)")
             # A long name makes no card wider than the others, and is whole in its tooltip.
             widths = await page.evaluate(f"{cards}.map((card) => card.getBoundingClientRect().width)")
             assert max(widths) - min(widths) < 1

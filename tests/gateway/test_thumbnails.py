@@ -20,6 +20,9 @@ from tests.gateway.test_site import ask
 #: Size in pixels of the largest photo that is read, 62 megapixels.
 LARGE = (7900, 7900)
 
+#: Size of the frames.
+FRAME = (256, 256)
+
 
 @pytest.fixture(scope="module")
 def large_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -83,18 +86,18 @@ async def test_all_who_ask_for_a_picture_wait_for_one_job(
     Image.new("RGB", (40, 20)).save(tmp_path / "a.png")
     calls = []
 
-    def make(path: Path) -> bytes:
+    def make(path: Path, size: tuple[int, int]) -> bytes:
         calls.append(path)
         time.sleep(0.1)
         return b"picture"
 
     monkeypatch.setattr(thumbnails, "avatar_png", make)
     pictures = Thumbnails(replace(Settings(), avatar_dir=tmp_path))
-    leaves, *stay = [asyncio.create_task(pictures.avatar("a")) for _ in range(5)]
+    leaves, *stay = [asyncio.create_task(pictures.avatar("a", FRAME)) for _ in range(5)]
     await asyncio.sleep(0)
     leaves.cancel()
     assert await asyncio.gather(*stay) == [b"picture"] * 4
-    assert await pictures.avatar("a") == b"picture"
+    assert await pictures.avatar("a", FRAME) == b"picture"
     assert len(calls) == 1
     pictures.close()
 
@@ -103,4 +106,4 @@ async def test_after_the_end_nothing_is_made(tmp_path: Path) -> None:
     Image.new("RGB", (40, 20)).save(tmp_path / "a.png")
     pictures = Thumbnails(replace(Settings(), avatar_dir=tmp_path))
     pictures.close()
-    assert await pictures.avatar("a") is None
+    assert await pictures.avatar("a", FRAME) is None

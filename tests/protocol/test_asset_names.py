@@ -93,7 +93,7 @@ async def test_both_processes_give_a_file_the_same_id(tmp_path: Path) -> None:
     assert list(pictures.avatar_names.values())[2:4] == ["张三", "李四"]
     for number, name in enumerate(store.names):
         assert store.get(name)[0, 0, 0] == 10 * number
-        assert await pictures.avatar(name) is not None
+        assert await pictures.avatar(name, (8, 8)) is not None
 
 
 def test_an_id_does_not_depend_on_other_files(tmp_path: Path) -> None:

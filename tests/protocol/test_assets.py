@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gateway.thumbnails import MAX_SIDE, Thumbnails, avatar_png
+from gateway.thumbnails import MAX_SIDE, Thumbnails, avatar_png, card_size
 from gpu_worker.avatars.store import AvatarStore, fitted_picture
 from gpu_worker.engine.passthrough import PassthroughEngine
 from protocol.model import assets
@@ -53,12 +53,12 @@ async def test_both_know_the_same_names(settings: Settings) -> None:
     store = AvatarStore(avatar_paths(settings), 8, 8, lambda p: p, size_of=lambda _: 1, budget=10)
     assert store.names == info["avatars"]
     for name in store.names:
-        assert await pictures.avatar(name) is not None
+        assert await pictures.avatar(name, (8, 8)) is not None
         red, _, blue = store.get(name)[0, 0]
         assert (red < blue) == (name == "b-2")
     for pose in ("rest", "wave_1"):
         assert await pictures.pose(pose, live=False) is not None
-    assert await pictures.avatar("notes") is None
+    assert await pictures.avatar("notes", (8, 8)) is None
 
 
 async def test_both_find_and_read_by_this_module(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,12 +69,12 @@ async def test_both_find_and_read_by_this_module(settings: Settings, monkeypatch
     store = AvatarStore(avatar_paths(settings), 8, 8, lambda p: p, size_of=lambda _: 1, budget=10)
     assert store.names == ["named c"]
     pictures = Thumbnails(settings)
-    assert await pictures.avatar("named c") is not None
-    assert await pictures.avatar("c") is None
+    assert await pictures.avatar("named c", (8, 8)) is not None
+    assert await pictures.avatar("c", (8, 8)) is None
     assert await pictures.pose("named rest", live=False) is None
     monkeypatch.setattr(assets, "PICTURE_FORMATS", ("PNG",))
     path = avatar_paths(settings)[0] / "c.webp"
-    for read in (avatar_png, lambda file: fitted_picture(file, 8, 8)):
+    for read in (lambda file: avatar_png(file, (8, 8)), lambda file: fitted_picture(file, 8, 8)):
         with pytest.raises(AssetError, match=r"c\.webp"):
             read(path)
 
@@ -92,7 +92,7 @@ def turned_and_clear(path: Path) -> Path:
 
 def test_both_show_a_picture_upright_and_on_white(tmp_path: Path) -> None:
     path = turned_and_clear(tmp_path / "p.png")
-    card = np.array(Image.open(io.BytesIO(avatar_png(path))))
+    card = np.array(Image.open(io.BytesIO(avatar_png(path, (80, 80)))))
     worker = fitted_picture(path, 80, 80)
     assert card.shape == worker.shape == (80, 80, 3)
     assert np.array_equal(card, worker)
@@ -101,11 +101,62 @@ def test_both_show_a_picture_upright_and_on_white(tmp_path: Path) -> None:
     assert (worker[40:, 20:] == (0, 255, 0)).all()
 
 
-def test_large_pictures_become_small_ones(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("frame", "card"),
+    [((768, 768), (512, 512)), ((256, 256), (256, 256)), ((512, 1024), (256, 512)), ((2048, 8), (512, 2))],
+)
+def test_a_card_has_the_shape_of_the_frames(
+    tmp_path: Path, frame: tuple[int, int], card: tuple[int, int]
+) -> None:
     path = save(tmp_path / "large.png", size=(4 * MAX_SIDE, MAX_SIDE))
+    assert card_size(frame) == card
+    assert Image.open(io.BytesIO(avatar_png(path, card))).size == card
     assert read_picture(path).size == (4 * MAX_SIDE, MAX_SIDE)
-    assert read_picture(path, MAX_SIDE).size == (MAX_SIDE, MAX_SIDE // 4)
-    assert read_picture(path, 10 * MAX_SIDE).size == (4 * MAX_SIDE, MAX_SIDE)
+
+
+def portrait_with_a_head(path: Path, size: tuple[int, int], head: tuple[int, int, int, int]) -> Path:
+    picture = Image.new("RGB", size, "white")
+    picture.paste((200, 0, 0), head)
+    picture.save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("size", "head", "frame"),
+    [
+        ((1080, 1920), (300, 60, 780, 640), (768, 768)),  # a phone's portrait, the face in the upper third
+        ((1080, 1920), (300, 0, 780, 640), (512, 512)),
+        ((900, 1200), (250, 20, 650, 400), (256, 256)),
+        ((600, 3000), (150, 30, 450, 500), (512, 512)),
+        ((800, 800), (200, 20, 600, 300), (768, 512)),  # square, for wide frames
+        ((1920, 1080), (700, 60, 1220, 640), (768, 768)),  # wide: the middle
+        ((1920, 1080), (700, 60, 1220, 640), (512, 768)),
+    ],
+)
+async def test_the_head_is_kept_and_the_card_shows_the_crop(
+    tmp_path: Path, size: tuple[int, int], head: tuple[int, int, int, int], frame: tuple[int, int]
+) -> None:
+    path = portrait_with_a_head(tmp_path / "p.png", size, head)
+    worker = fitted_picture(path, *frame)
+    scale = max(frame[0] / size[0], frame[1] / size[1])
+    wanted = (head[2] - head[0]) * (head[3] - head[1]) * scale**2
+    assert (worker[:, :, 1] < 128).sum() == pytest.approx(wanted, rel=0.03)
+    png = await Thumbnails(replace(Settings(), avatar_dir=tmp_path)).avatar("p", frame)
+    assert png is not None
+    card = Image.open(io.BytesIO(png))
+    assert card.size == card_size(frame)
+    seen = np.array(Image.fromarray(worker).resize(card.size, Image.Resampling.LANCZOS), np.int64)
+    assert np.abs(seen - np.array(card)).mean() < 1
+
+
+async def test_a_card_keeps_its_shape_while_no_worker_is_there(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    pictures = Thumbnails(replace(Settings(), avatar_dir=tmp_path))
+    assert await pictures.avatar("a", (0, 0)) is None
+    known = await pictures.avatar("a", (64, 32))
+    assert known is not None
+    assert await pictures.avatar("a", (0, 0)) == known
+    assert await pictures.avatar("a", (32, 64)) != known
 
 
 def test_a_picture_that_is_an_lfs_pointer(tmp_path: Path) -> None:
@@ -116,7 +167,7 @@ def test_a_picture_that_is_an_lfs_pointer(tmp_path: Path) -> None:
 
 async def test_a_gateway_without_pictures_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     settings = replace(Settings(), reference_image=(tmp_path / "gone.png",))
-    assert await Thumbnails(settings).avatar("gone") is None
+    assert await Thumbnails(settings).avatar("gone", (8, 8)) is None
     assert "gone.png: no such picture" in caplog.text
     assert pose_paths(settings)
 
