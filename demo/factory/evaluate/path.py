@@ -72,7 +72,7 @@ class StreamingPath:
         device = decoder_device(settings)
         self._decoder = ClipDecoder(load_decoder(VaeFolder.of(self.config)), device, settings.dtype)
         self._jpeg = JpegEncoder(settings.jpeg_quality)
-        # Last, because it sets the number of threads for what is heaviest.
+        # Last, because it sets the number of threads for the heaviest work.
         self.engine = DenoiserEngine(settings)
         self.engine.load()
         self._encoder: VaeEncoder | None = None

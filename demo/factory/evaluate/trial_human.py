@@ -22,7 +22,7 @@ from demo.factory.evaluate.scores import (
 )
 from demo.factory.evaluate.table import Section
 
-#: Of what the drawn truth reaches on synthetic speech, the share that counts as following the loudness.
+#: Share of the drawn truth's correlation on synthetic speech that counts as following the loudness.
 FOLLOWS = 0.7
 MAX_LAG = 3
 
@@ -110,7 +110,7 @@ def _rows(
         follows,
         round(FOLLOWS * truth_follows[0], 2),
         digits=3,
-        note=f"at lag {lag:+d} frames; the target is {FOLLOWS:g} of what the drawn truth reaches on "
+        note=f"at lag {lag:+d} frames; the target is {FOLLOWS:g} of the drawn truth's correlation on "
         f"synthetic speech ({truth_follows[0]:.2f}), since vowels and not loudness alone open a mouth",
     )
     section.at_least(

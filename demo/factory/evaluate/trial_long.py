@@ -47,7 +47,7 @@ def run(bench: Bench) -> Section:
     then, now = bench.judged(scene, early), bench.judged(scene, late, round(again * bench.fps))
     drawn = _drawn_seams(bench, scene, len(early))
     section.told(
-        f"… of the drawn truth, first {window:g} s", f"{drawn:.3f}", "what chance makes of so few seams"
+        f"… of the drawn truth, first {window:g} s", f"{drawn:.3f}", "chance alone moves it with so few seams"
     )
     _drift_rows(section, then, now, window, again)
     section.numbers |= {

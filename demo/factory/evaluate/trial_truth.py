@@ -84,7 +84,7 @@ def _picture_rows(bench: Bench, section: Section, scenes: list[Scene], scores: l
     section.told(
         "VAE and JPEG alone: whole frame, mouth box",
         f"{ceiling:.2f} dB, {mouth_ceiling:.2f} dB",
-        "the drawn picture encoded and decoded: what a perfect denoiser would reach",
+        "the drawn picture encoded and decoded, which a perfect denoiser would reach",
     )
     kept = {"mouth": (every.mouth_edges, through_vae.mouth_edges, every.mouth_strength),
             "hands": (every.hand_edges, through_vae.hand_edges, every.hand_strength)}  # fmt: skip
@@ -133,7 +133,7 @@ def _opening_rows(section: Section, scores: list[Scores]) -> None:
         float(np.mean(followed)),
         0.99,
         digits=3,
-        note=f"correlation, worst scene {min(followed):.3f}: what a reading is worth, with any model",
+        note=f"correlation, worst scene {min(followed):.3f}, the worth of a reading with any model",
     )
     section.judged(
         "… best lag",

@@ -42,7 +42,7 @@ AUDIO_GAIN = 3.0  # the official model multiplies the audio attention's output b
 DIRECTION_SIZE = 1.0  # of a fully opened mouth in the hidden state, whose own deviation is of that order
 RANK = 6  # of a layer's correction: a third of a megabyte in all
 ADAPTER = "whisper_adapter.safetensors"
-OPENING_WEIGHT = 2.0  # the opening is what is seen first
+OPENING_WEIGHT = 2.0  # the eye sees the opening first
 RATE, FINAL_RATE = 2e-3, 2e-5
 
 
