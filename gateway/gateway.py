@@ -231,6 +231,9 @@ class Gateway:
         while True:
             await asyncio.sleep(CHECK_EVERY)
             now = time.monotonic()
+            for stage, worker in self.results.lost_workers():
+                logger.warning("%s %s is gone", stage, worker)
+                self.board.forget_worker(stage, worker)
             self.board.forget_silent_workers(now)
             for connection in list(self.sessions.values()):
                 self._check_session(connection, now)

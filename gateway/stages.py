@@ -30,6 +30,10 @@ class StageBoard:
         """Keep a worker's newest Status."""
         self._seen[status.stage, status.worker] = _TimedStatus(status, now)
 
+    def forget_worker(self, stage: str, worker: str) -> None:
+        """Forget a worker whose connection has ended."""
+        self._seen.pop((stage, worker), None)
+
     def forget_silent_workers(self, now: float) -> None:
         """Forget the workers that have sent nothing for too long."""
         for key in [k for k, seen in self._seen.items() if now - seen.at > self._silent_after]:

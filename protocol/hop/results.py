@@ -14,7 +14,7 @@ from protocol.hop import sockets
 from protocol.hop.sockets import DRAIN, Context
 from protocol.wire.codec import decode, encode
 from protocol.wire.limits import MAX_HEADER_BYTES, MAX_JPEG_BYTES, MAX_PARTS, ProtocolError
-from protocol.wire.messages import ClipKey, Failed, Frame, Message, Received, Status, clip_key
+from protocol.wire.messages import ClipKey, Failed, Frame, Heartbeat, Message, Received, Status, clip_key
 
 logger = logging.getLogger(__name__)
 
@@ -22,20 +22,40 @@ logger = logging.getLogger(__name__)
 RESEND_LIMIT = 10.0
 #: Messages that wait for a gateway that is not there. Beyond it the oldest are lost.
 UNSENT_LIMIT = 4096
+#: Seconds of a worker's silence after which its connection is tried. Its Status comes as often.
+PROBE_AFTER = 0.5
+#: Most workers whose connections are watched.
+MAX_SENDERS = 1024
+
+
+@dataclass(slots=True)
+class _Sender:
+    """A worker that has sent a Status, and when anything of it came last."""
+
+    stage: str
+    worker: str
+    last_seen: float
 
 
 class ResultServer:
     """The gateway's side: a ROUTER that takes frames, failures and status. Not thread-safe.
 
+    Args:
+        ctx: makes the socket.
+        endpoint: address to bind.
+        clock: seconds that never run backwards.
+
     Raises:
         EndpointError: the address cannot be bound.
     """
 
-    def __init__(self, ctx: Context, endpoint: str) -> None:
+    def __init__(self, ctx: Context, endpoint: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._bound = sockets.BoundRouter(ctx, endpoint, max_part_bytes=MAX_JPEG_BYTES)
         self.socket = self._bound.socket
         self.wake: Callable[[], None] | None = None  # set by aio.pump: sending may hide a readable edge
         self.malformed = 0
+        self._clock = clock
+        self._senders: dict[bytes, _Sender] = {}
 
     def recv(self) -> list[tuple[bytes, Frame | Failed | Status]]:
         """At most `DRAIN` messages that have arrived, each after its sender. Malformed ones are logged."""
@@ -49,6 +69,7 @@ class ResultServer:
                 if not isinstance(message, (Frame, Failed, Status)):
                     raise ProtocolError(f"{type(message).__name__} is no result")
                 arrived.append((parts[0], message))
+                self._note_sender(parts[0], message)
             except ProtocolError as error:
                 self.malformed += 1
                 if self.malformed <= 10 or self.malformed % 1000 == 0:
@@ -60,6 +81,29 @@ class ResultServer:
     def tick(self) -> list[tuple[bytes, Frame | Failed | Status]]:
         """The same as `recv`: nothing here depends on the time."""
         return self.recv()
+
+    def lost_workers(self) -> list[tuple[str, str]]:
+        """Stage and name of the workers whose connection has ended since the last call.
+
+        Sending to a worker that was killed fails at once. One that stands still is not found here.
+        """
+        now = self._clock()
+        lost = []
+        for key, sender in list(self._senders.items()):
+            if now - sender.last_seen < PROBE_AFTER:
+                continue
+            if not sockets.send(self.socket, [key, *encode(Heartbeat())]):
+                del self._senders[key]
+                lost.append((sender.stage, sender.worker))
+            if self.wake is not None:
+                self.wake()
+        return lost
+
+    def _note_sender(self, key: bytes, message: Frame | Failed | Status) -> None:
+        if known := self._senders.get(key):
+            known.last_seen = self._clock()
+        elif isinstance(message, Status) and len(self._senders) < MAX_SENDERS:
+            self._senders[key] = _Sender(message.stage, message.worker, self._clock())
 
     def confirm_clip(self, sender: bytes, session: str, epoch: int, seq: int) -> None:
         """Tell `sender` that the clip is complete here, or is not wanted any more."""

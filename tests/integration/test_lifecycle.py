@@ -7,6 +7,9 @@ import re
 import signal
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -48,6 +51,28 @@ def test_a_killed_stage_comes_back(plain_run: ManagedRun) -> None:
     assert victim not in plain_run.pids()
     assert wait_for(lambda: len(re.findall(r"audio_worker 0-\d+ is warm", plain_run.log())) == 2, 60)
     assert warm(plain_run)
+
+
+@pytest.mark.parametrize("stage", ["audio_worker", "gpu_worker"])
+def test_readyz_is_false_within_a_second_after_a_death(plain_run: ManagedRun, stage: str) -> None:
+    assert wait_for(lambda: ready(plain_run), 60)
+    (victim, *_) = [pid for pid in processes_with(stage) if str(plain_run.port) in command_line(pid)]
+    killed = time.monotonic()
+    os.kill(victim, signal.SIGKILL)
+    assert wait_for(lambda: not ready(plain_run), 10)
+    took = time.monotonic() - killed
+    print(f"{stage}: /readyz was false {took:.2f} s after the kill")
+    assert took < 1
+    assert wait_for(lambda: ready(plain_run), 60)
+
+
+def ready(run: ManagedRun) -> bool:
+    try:
+        with urllib.request.urlopen(f"{run.url}/readyz", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return False
 
 
 def test_a_stop_takes_under_five_seconds_and_leaves_nothing(tmp_path: Path) -> None:

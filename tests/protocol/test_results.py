@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 import pytest
 import zmq
 
-from protocol.hop.results import ResultClient, ResultServer
+from protocol.hop.results import PROBE_AFTER, ResultClient, ResultServer
 from protocol.wire.codec import encode
 from protocol.wire.messages import Failed, Frame, Ready, Received, Status
 from tests.protocol.samples import one_frame, one_latents
@@ -148,3 +148,23 @@ def test_an_answer_that_is_garbage_is_ignored(ctx: Context, endpoint: str) -> No
         router.send_multipart([key, *frames])
     router.send_multipart([key, *encode(Received("s", 0, 0))])
     assert until(client.confirmed) == [("s", 0, 0)]
+
+
+def test_a_worker_whose_connection_ends_is_lost_and_one_that_is_quiet_is_not(
+    ctx: Context, endpoint: str
+) -> None:
+    now = 100.0
+    server = ResultServer(ctx, endpoint, clock=lambda: now)
+    ends, stays = (ResultClient(ctx, endpoint, stage="gpu_worker", worker=name) for name in "ab")
+    for name, client in (("a", ends), ("b", stays)):
+        client.send(Status("gpu_worker", name, True, {}, {}))
+    receive(server, 2, ends, stays)
+    now += PROBE_AFTER
+    assert server.lost_workers() == []
+    assert stays.confirmed() == []  # the probe says nothing to a worker
+    ends.close()
+    assert until(server.lost_workers) == [("gpu_worker", "a")]
+    now += 60
+    assert server.lost_workers() == []
+    stays.send(Failed("s", 0, 1, "gpu_worker", "why", False))
+    assert len(receive(server, 1, stays)) == 1
