@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,8 @@ import torch
 from encoder_worker.jpeg import Picture
 from encoder_worker.vae.decoders import Decoder
 from encoder_worker.vae.doubling import fold_doubling
+from encoder_worker.vae.openvino import LARGE_DECODER, OpenVinoDecoder
+from protocol.model.cpu_graph import CpuEngine, best_times, is_faster
 from protocol.model.hardware.dtypes import dtype_name, dtypes_to_try
 from protocol.process.logs import first_line
 
@@ -71,6 +74,7 @@ class ClipDecoder:
         dtype: "float32", "bfloat16", "float16" or "auto": float16 on CUDA; on a CPU the fastest there.
         chunk: frames decoded at once.
         fast: the decoder that `warm_up` builds for its size on a GPU: "exact", "eight_bit", or "" for none.
+        engine: how `warm_up` may use OpenVINO on a CPU, or None for torch alone.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class ClipDecoder:
         dtype: str = "auto",
         chunk: int = 2,
         fast: str = "exact",
+        engine: CpuEngine | None = None,
     ) -> None:
         if device.type == "cuda" and device.index is None:
             device = torch.device("cuda", torch.cuda.current_device())
@@ -87,6 +92,9 @@ class ClipDecoder:
         self._decoder = decoder
         self._fast_kind = fast
         self._fast: FixedSizeDecoder | None = None
+        self._dtype = dtype
+        self._engine = engine if device.type == "cpu" else None
+        self._openvino: OpenVinoDecoder | None = None
         self.chunk = chunk
         self.channels = decoder.channels
         self.factor = decoder.factor
@@ -118,6 +126,8 @@ class ClipDecoder:
         """Make ready for latents of this size and decode noise of it; seconds for a chunk once warm."""
         if self._fast_kind and self.device.type == "cuda":
             self._build_fast(h, w)
+        if self._engine is not None:
+            self._build_openvino(self._engine, h, w)
         noise = np.random.default_rng(0).standard_normal((self.chunk, self.channels, h, w))
         latents = noise.astype(np.float16)
         taken = 0.0
@@ -134,7 +144,33 @@ class ClipDecoder:
 
     def describe(self) -> str:
         """How it decodes, for people."""
+        if self._openvino is not None:
+            return f"{dtype_name(self._openvino.dtype)} by OpenVINO"
         return str(self.plan) if self._fast is None else f"{self._fast}"
+
+    # ------------------------------------------------------------------ OpenVINO
+
+    @torch.inference_mode()
+    def _build_openvino(self, engine: CpuEngine, h: int, w: int) -> None:
+        """OpenVINO for this size, if it is faster than torch. If anything fails there, torch decodes."""
+        if not engine.forced and sum(p.numel() for p in self._decoder.parameters()) > LARGE_DECODER:
+            return
+        dtype = dtypes_to_try(self._dtype, self.device)[-1]  # bfloat16 where the processor has it
+        noise = torch.randn(self.chunk, self.channels, h, w)
+        try:
+            made = OpenVinoDecoder(self._decoder, self.chunk, h, w, dtype, engine)
+            own = partial(self._by_torch, self._module, self.plan, noise)
+            openvino, by_torch = best_times([partial(made, noise), own])
+        except Exception as error:  # a library that is not there, a conversion that fails
+            logger.warning("decoding by torch, OpenVINO cannot serve: %s", first_line(error))
+            return
+        serves = engine.forced or is_faster(openvino, by_torch)
+        logger.info(
+            "decoding by %s: a frame takes torch %.1f ms, OpenVINO (%s) %.1f ms",
+            "OpenVINO" if serves else "torch", 1e3 * by_torch / self.chunk, dtype_name(dtype),
+            1e3 * openvino / self.chunk,
+        )  # fmt: skip
+        self._openvino = made if serves else None
 
     # ------------------------------------------------------------------ the fast decoder
 
@@ -209,15 +245,20 @@ class ClipDecoder:
     @torch.inference_mode()
     def _decode(self, latents: npt.NDArray[np.float16]) -> Picture:
         x = torch.from_numpy(np.array(latents)).to(self.device, torch.float32)
-        pictures = self._run(self._module, self.plan, x)
+        x = x / self._scaling + self._shift
+        if self._openvino is not None and x.shape[2:] == self._openvino.size:
+            pictures = self._openvino(x)
+        else:
+            pictures = self._by_torch(self._module, self.plan, x)
         if not bool(pictures.sum().isfinite()):
             raise DecodeError(f"the decoder's output is not finite in {self.plan.dtype}; try --dtype float32")
         pixels = pictures.mul(127.5).add_(127.5).round_().clamp_(0, 255).to(torch.uint8)
         array: Picture = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
         return array
 
-    def _run(self, module: Decoder, plan: DecoderPlan, latents: torch.Tensor) -> torch.Tensor:
-        x = (latents / self._scaling + self._shift).to(plan.dtype)
+    def _by_torch(self, module: Decoder, plan: DecoderPlan, latents: torch.Tensor) -> torch.Tensor:
+        """Unscaled latents → pictures, float32."""
+        x = latents.to(plan.dtype)
         pictures: torch.Tensor = module(x.contiguous(memory_format=_layout(plan)))
         return pictures.float()
 
@@ -230,7 +271,7 @@ class ClipDecoder:
             # in turns, so that other work at start-up slows each of them alike
             for plan, module in modules.items():
                 start = time.perf_counter()
-                self._run(module, plan, noise)
+                self._by_torch(module, plan, noise)
                 taken = time.perf_counter() - start
                 times[plan] = taken if turn <= 1 else min(times[plan], taken)
         best = next(iter(times))

@@ -16,6 +16,8 @@ from encoder_worker.jpeg_pool import JpegPool, threads_for
 from encoder_worker.vae.decoders import load_decoder, load_small_decoder
 from protocol.hop.client import Job
 from protocol.model.config import ModelConfig
+from protocol.model.cpu_graph import CpuEngine
+from protocol.model.hardware.c_allocator import return_freed_memory
 from protocol.model.hardware.devices import decoder_device
 from protocol.model.hardware.gpu_memory import device_memory
 from protocol.model.hardware.threads import thread_count
@@ -69,7 +71,7 @@ class EncoderWorker(Worker):
         vae = load_small_decoder(config) if small else load_decoder(VaeFolder.of(config))
         fast = "eight_bit" if settings.tier == "fast" else "exact"
         chunk = SMALL_CHUNK if small and device.type == "cuda" else CHUNK
-        decoder = ClipDecoder(vae, device, settings.dtype, chunk, fast)
+        decoder = ClipDecoder(vae, device, settings.dtype, chunk, fast, CpuEngine.of(settings))
         seconds = decoder.warm_up(height // vae.factor, width // vae.factor) / decoder.chunk
         self._facts |= {"vae": vae.kind, "device": str(device), "plan": decoder.describe()}
         logger.info(
@@ -77,6 +79,7 @@ class EncoderWorker(Worker):
             vae.kind, device, decoder.describe(), decoder.chunk, seconds * 1e3,
         )  # fmt: skip
         self._decoder = decoder
+        return_freed_memory()
 
     def info(self) -> dict[str, InfoValue]:
         return self._facts if self._stage.warm else {}

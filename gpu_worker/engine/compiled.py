@@ -1,7 +1,8 @@
-"""Three ways to sample a clip: the fast path, torch.compile, and plain torch where neither is ready.
+"""Ways to sample a clip: the fast path, torch.compile, OpenVINO, and plain torch where none is ready.
 
-The fast path needs CUDA, Triton and no guidance. Where it cannot serve, torch.compile may. Where compiling
-fails, plain torch always works, and it also makes the clips of shapes that nothing was compiled for.
+The fast path needs CUDA, Triton and no guidance. Where it cannot serve, torch.compile may. On a CPU, start-up
+has chosen between torch and OpenVINO. Plain torch always works, and it also makes the clips of shapes that
+nothing was compiled for.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,12 +20,15 @@ from gpu_worker.denoiser.model import ReferenceCache
 from gpu_worker.denoiser.pipeline import ClipDenoiser
 from gpu_worker.denoiser.sampler import preserve_in_clip
 from gpu_worker.engine.device import keep_compiled_code, release_memory
+from gpu_worker.engine.openvino import OpenVinoDenoiser
 from gpu_worker.fast import TIERS, FastDenoiser
 from protocol.process.logs import first_line
 from protocol.process.settings import Settings
 from protocol.wire.messages import Clip
 
 logger = logging.getLogger(__name__)
+
+AnyDenoiser: TypeAlias = ClipDenoiser | FastDenoiser | OpenVinoDenoiser
 
 #: Clips run after compiling: the first compiles, the second records CUDA graphs, the third replays them.
 RUNS_TO_COMPILE = 3
@@ -54,11 +59,15 @@ class ClipSampler:
     Args:
         settings: of this worker.
         plain: the model in plain torch.
+        openvino: the same model by OpenVINO where that serves.
     """
 
-    def __init__(self, settings: Settings, plain: ClipDenoiser) -> None:
+    def __init__(
+        self, settings: Settings, plain: ClipDenoiser, openvino: OpenVinoDenoiser | None = None
+    ) -> None:
         self._settings = settings
         self._plain = plain
+        self._openvino = openvino
         self._compiled: ClipDenoiser | None = None
         self._fast: FastDenoiser | None = None
         self._ready_frames: set[int] = set()
@@ -76,13 +85,17 @@ class ClipSampler:
         """
         denoiser = self._fastest_for(prepared)
         latents, start = self.starting_latents(denoiser, prepared.noise, before)
-        if isinstance(denoiser, FastDenoiser):
+        if isinstance(denoiser, FastDenoiser | OpenVinoDenoiser):
             return denoiser.sample(latents, prepared.tokens, prepared.pose, reference, start)
         audio = denoiser.project_audio(prepared.tokens)
         return denoiser.sample(latents, audio, prepared.pose, reference, start)
 
-    def _fastest_for(self, prepared: PreparedClip) -> ClipDenoiser | FastDenoiser:
+    def _fastest_for(self, prepared: PreparedClip) -> AnyDenoiser:
         frames, _, height, width = prepared.noise.shape
+        if self._openvino is not None and self._openvino.prepared(
+            frames, height, width, prepared.tokens.shape[1]
+        ):
+            return self._openvino
         if self._fast is not None and self._fast.prepared(frames, height, width, prepared.tokens.shape[1]):
             return self._fast
         if self._compiled is not None and frames in self._ready_frames:
@@ -90,7 +103,7 @@ class ClipSampler:
         return self._plain
 
     def starting_latents(
-        self, denoiser: ClipDenoiser | FastDenoiser, noise: Tensor, before: Tensor | None
+        self, denoiser: AnyDenoiser, noise: Tensor, before: Tensor | None
     ) -> tuple[Tensor, int]:
         """Where sampling begins: latents (F, C, h, w) and the number of the first step.
 
@@ -104,6 +117,23 @@ class ClipSampler:
         if late:
             return denoiser.steps[late].noised(before, noise), late
         return preserve_in_clip(noise, before), 0
+
+    # ------------------------------------------------------------------ OpenVINO
+
+    @property
+    def cpu_engine(self) -> str:
+        """The library that serves on a CPU, as --cpu-engine names it."""
+        return "torch" if self._openvino is None else "openvino"
+
+    def ready_on_cpu(self, prepared: PreparedClip, reference: ReferenceCache) -> None:
+        """Has OpenVINO, where it serves, compile for clips of this one's shape. A failure is logged."""
+        if self._openvino is None:
+            return
+        try:
+            self._openvino.prepare(prepared.noise, prepared.tokens, prepared.pose, reference)
+        except Exception as error:  # a conversion fails in any way; plain torch always works
+            frames = len(prepared.noise)
+            logger.warning("clips of %d frames by torch, OpenVINO fails: %s", frames, first_line(error))
 
     # ------------------------------------------------------------------ compiling
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from gpu_worker.engine_api import ClipError, DeviceLost
-from protocol.hop.run_folder import make_folder
+from protocol.model.kept_folder import kept_folder
 from protocol.process.settings import Settings
 
 
@@ -28,16 +28,7 @@ def keep_compiled_code(settings: Settings) -> Path:
     if named != Path(inductor.default_cache_dir()):
         return named
     # torch's own folder is among the temporary files, which many systems empty at each start.
-    try:
-        folder = Path.home() / ".cache" / "echomimic-live" / f"compiled-{torch.__version__}"
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError
-    except (OSError, RuntimeError):  # RuntimeError: the user has no home
-        folder = settings.run_dir / "compiled"
-        with suppress(OSError):  # then torch says so, or the first socket does
-            make_folder(settings.run_dir)
-            make_folder(folder)  # marked, so that the run's end removes it
+    folder = kept_folder(settings, f"compiled-{torch.__version__}")
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
     for name in ("triton", "quack"):
         os.environ.setdefault(f"{name.upper()}_CACHE_DIR", str(folder / name))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -22,6 +23,7 @@ from gpu_worker.engine.device import device_errors, device_name, release_memory,
 from gpu_worker.engine.load import LoadedModel, load_model
 from gpu_worker.engine_api import ClipError
 from gpu_worker.sessions import LatentTable, clip_seed
+from protocol.model.hardware.c_allocator import return_freed_memory
 from protocol.model.hardware.dtypes import dtype_name
 from protocol.model.hardware.gpu_memory import device_memory
 from protocol.process.settings import Settings
@@ -66,10 +68,11 @@ class DenoiserEngine:
     def load(self) -> None:
         """Loads the model, then makes a first clip of each shape that sessions may get."""
         self.model = load_model(self.settings)
-        self.sampler = ClipSampler(self.settings, self.model.denoiser)
+        self.sampler = ClipSampler(self.settings, self.model.denoiser, self.model.openvino)
         if self.device_type == "cuda":
             self._prefetch_stream = torch.cuda.Stream(self.model.device)
         self._warm()
+        return_freed_memory()
         self._info = self._describe()
 
     def _warm(self) -> None:
@@ -80,10 +83,16 @@ class DenoiserEngine:
         while poses.warm_some(poses.names[0]):
             if time.monotonic() - begin > POSE_WARM_SECONDS:
                 break
-        for fps in FRAME_RATES if self.settings.fps is None else (self.settings.fps,):
+        for fps in self._rates_to_warm():
             self._make_warm_up_clip(fps)
         wait_for_device(self.model.device)
         logger.info("warm-up took %.1f s", time.monotonic() - begin)
+
+    def _rates_to_warm(self) -> Sequence[int]:
+        """The rates whose clips torch makes, and OpenVINO's first. `make_ready_for` warms its others."""
+        if self.settings.fps is not None:
+            return (self.settings.fps,)
+        return FRAME_RATES[:1] if self.sampler.cpu_engine == "openvino" else FRAME_RATES
 
     def _make_warm_up_clip(self, fps: int) -> None:
         self.denoise(self.prepare(self.trial_clip(WARM_UP_SESSION, 0, fps)))
@@ -92,6 +101,8 @@ class DenoiserEngine:
     def make_ready_for(self, fps: int) -> None:
         """Compiles for clips of this rate. Other shapes run in plain torch: no clip waits for a compiler."""
         frames = frames_of_clip(fps, self.settings.clip_frames)
+        if self.sampler.cpu_engine == "openvino":
+            self.sampler.ready_on_cpu(*self._warm_up_inputs(fps))
         if self.sampler.can_compile_for(frames):
             self.sampler.compile_for(
                 frames, lambda: self._warm_up_inputs(fps), lambda: self._make_warm_up_clip(fps)
@@ -195,6 +206,7 @@ class DenoiserEngine:
             "device": device_name(model.device),
             "dtype": dtype_name(model.dtype),
             "attention": attention.describe(),
+            "cpu_engine": self.sampler.cpu_engine,
             "compiled": self.sampler.compiled,
             "tier": self.sampler.tier,
             "avatars": model.avatars.names,

@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-from gpu_worker.denoiser.pipeline import ClipDenoiser
 from gpu_worker.engine import compiled as compiling
 from gpu_worker.engine import load as loading
 from gpu_worker.engine.device import device_errors, keep_compiled_code
@@ -47,6 +46,7 @@ def write_world(folder: Path) -> list[str]:
     return [
         *("--config", str(config), "--avatar-dir", str(avatars), "--pose-dir", str(poses)),
         *("--dtype", "float32", "--gpu-devices", "cpu", "--threads", "1"),
+        *("--cpu-engine", "torch"),
     ]
 
 
@@ -344,12 +344,9 @@ def test_the_faster_arithmetic_is_taken(
     caplog.set_level("INFO")
     monkeypatch.setattr("protocol.model.hardware.dtypes.cpu_has_bfloat16", lambda: True)
     times = {torch.float32: 2.0, torch.bfloat16: 1.0}
-
-    def blank_clip(settings: Settings, config: object, denoiser: ClipDenoiser) -> float:
-        return times[denoiser.models.dtype]
-
-    monkeypatch.setattr(loading, "_blank_clip", blank_clip)
-    monkeypatch.setattr(loading, "_cpu_seconds", float)
+    monkeypatch.setattr(
+        loading, "best_times", lambda tasks: [times[x.__self__.denoiser.models.dtype] for x in tasks]
+    )
     monkeypatch.setattr(DenoiserEngine, "_warm", lambda self: None)
     for fastest in ("bfloat16", "float32"):
         other = DenoiserEngine(settings_for(world, "--dtype", "auto"))

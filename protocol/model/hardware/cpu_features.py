@@ -20,11 +20,21 @@ def cpu_has_bfloat16(cpuinfo: Path = CPUINFO) -> bool:
     Args:
         cpuinfo: the kernel's list of cores. One that cannot be read means no.
     """
+    cores = _cores(cpuinfo)
+    # Every core, since a thread may run on any of them and ARM mixes kinds of cores.
+    return bool(cores) and all(core & BFLOAT16_FEATURES for core in cores)
+
+
+def cpu_features(cpuinfo: Path = CPUINFO) -> frozenset[str]:
+    """Linux's names of the features that every core has. Empty where the list cannot be read."""
+    cores = _cores(cpuinfo)
+    return frozenset(set.intersection(*cores)) if cores else frozenset()
+
+
+def _cores(cpuinfo: Path) -> list[set[str]]:
     try:
         text = cpuinfo.read_text(encoding="ascii", errors="replace")
     except OSError:
-        return False
+        return []
     fields = (line.partition(":") for line in text.splitlines())
-    cores = [set(values.split()) for name, _, values in fields if name.strip() in _FEATURE_FIELDS]
-    # Every core, since a thread may run on any of them and ARM mixes kinds of cores.
-    return bool(cores) and all(core & BFLOAT16_FEATURES for core in cores)
+    return [set(values.split()) for name, _, values in fields if name.strip() in _FEATURE_FIELDS]

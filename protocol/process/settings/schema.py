@@ -99,6 +99,11 @@ class Settings:
     dtype: str = setting(
         "auto", "arithmetic of the models", choices=("auto", "float32", "bfloat16", "float16")
     )
+    cpu_engine: str = setting(
+        "auto",
+        "library that computes on a CPU: torch, openvino, or auto for the faster of both",
+        choices=("auto", "torch", "openvino"),
+    )
     threads: int = setting(0, "threads of each model process; 0 is half of the cores", low=0, high=1024)
 
     # The run: files, sockets and failures.

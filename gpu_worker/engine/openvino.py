@@ -1,0 +1,174 @@
+"""The denoiser by OpenVINO on a CPU, one compiled network for each shape of a clip.
+
+The avatar's keys and values are inputs of the network. As constants they would cost a compilation for each
+avatar. The sampler's arithmetic stays in torch, so one network serves every step.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gpu_worker.denoiser import model as networks
+from gpu_worker.denoiser.model import DenoisingUNet3D, ReferenceCache
+from gpu_worker.denoiser.model.transformer import BlockConditions
+from gpu_worker.denoiser.pipeline import ClipDenoiser, frame_orders
+from protocol.model.cpu_graph import CpuEngine, CpuGraph, GraphUnavailable, load_graph
+
+#: Frames, latent height, latent width, tokens of a frame.
+Shape = tuple[int, int, int, int]
+
+
+class TracedDenoiser(nn.Module):
+    """The denoiser as a function of tensors alone, for clips of one avatar.
+
+    Args:
+        network: in float32.
+        reference: gives the shapes of an avatar's keys and values.
+    """
+
+    def __init__(self, network: DenoisingUNet3D, reference: ReferenceCache) -> None:
+        super().__init__()
+        self.network = network
+        self._shapes = [x.shape for pair in reference.layers for x in pair]
+
+    def forward(
+        self, latents: Tensor, time: Tensor, tokens: Tensor, pose: Tensor, order: Tensor, reference: Tensor
+    ) -> Tensor:
+        """Predicts v for each frame, (F, C, h, w).
+
+        Args:
+            latents: (F, C, h, w).
+            time: embedding of the timestep after SiLU, (1, time width).
+            tokens: audio tokens (F, T, 384).
+            pose: pose features (F, c0, h, w).
+            order: positions (F,) of the frames in the motion modules.
+            reference: the avatar's keys and values, as `flat_reference` makes them.
+        """
+        network = self.network
+        parts = reference.split([shape.numel() for shape in self._shapes])
+        whole = [part.reshape(shape) for part, shape in zip(parts, self._shapes, strict=True)]
+        conditions = BlockConditions(
+            time=time,
+            frames=latents.shape[0],
+            audio=tuple(block.attn2.keys_values(tokens) for block in network.transformer_blocks.values()),
+            reference=tuple(zip(whole[::2], whole[1::2], strict=True)),
+            order=order,
+        )
+        x = network.run(network.conv_in(latents) + pose, conditions)
+        prediction: Tensor = network.conv_out(F.silu(network.conv_norm_out(x)))
+        return prediction
+
+
+def flat_reference(reference: ReferenceCache) -> Tensor:
+    """An avatar's keys and values, block after block, as one float32 tensor (N,)."""
+    return torch.cat([x.flatten() for pair in reference.layers for x in pair]).float()
+
+
+class OpenVinoDenoiser:
+    """Samples clips by OpenVINO. Belongs to the compute thread.
+
+    Args:
+        plain: the model in torch. Its dtype is that of the arithmetic.
+        engine: where compiled networks are kept, and how many threads they use.
+
+    Raises:
+        GraphUnavailable: guidance needs a second, unconditional half, which is not compiled.
+    """
+
+    def __init__(self, plain: ClipDenoiser, engine: CpuEngine) -> None:
+        if plain.guidance_scale > 1:
+            raise GraphUnavailable(f"guidance {plain.guidance_scale} needs an unconditional half")
+        if plain.models.denoiser.config.motion is None:
+            raise GraphUnavailable("a denoiser without motion modules")
+        self.steps = plain.steps
+        self._plain = plain
+        self._engine = engine
+        self._graphs: dict[Shape, CpuGraph] = {}
+        self._orders: dict[int, list[Tensor]] = {}
+        # In torch, which computes the sinusoids in float32. Bfloat16 cannot tell timesteps apart.
+        network = plain.models.denoiser
+        with torch.no_grad():
+            self._times = [
+                F.silu(network.time_embedding(torch.tensor([step.timestep]))).float() for step in plain.steps
+            ]
+
+    def prepare(self, latents: Tensor, tokens: Tensor, pose: Tensor, reference: ReferenceCache) -> None:
+        """Compiles for clips of this one's shape. Arguments as for `sample`.
+
+        Raises:
+            Exception: whatever fails in OpenVINO. torch can serve instead.
+        """
+        shape = _shape(latents, tokens)
+        if shape in self._graphs:
+            return
+        models = self._plain.models
+        with torch.no_grad():
+            module = TracedDenoiser(copy.deepcopy(models.denoiser).float(), reference).eval()
+            inputs = self._inputs(latents, tokens, pose, reference, 0)
+            # Inference tensors cannot be traced, their copies can.
+            inputs = tuple(x.clone() for x in inputs)
+        self._graphs[shape] = load_graph(
+            module,
+            inputs,
+            models.dtype,
+            self._engine,
+            name=f"denoiser-{'x'.join(map(str, shape))}",
+            sources=Path(networks.__file__).parents[1],
+        )
+
+    def prepared(self, frames: int, height: int, width: int, tokens: int) -> bool:
+        """Whether `sample` can make clips of this shape."""
+        return (frames, height, width, tokens) in self._graphs
+
+    @torch.inference_mode()
+    def sample(
+        self, latents: Tensor, tokens: Tensor, pose: Tensor, reference: ReferenceCache, start: int = 0
+    ) -> Tensor:
+        """The sampling loop of one clip.
+
+        Args:
+            latents: starting latents (F, C, h, w), float32.
+            tokens: audio tokens (F, T, 384).
+            pose: pose features (F, c0, h, w).
+            reference: the avatar's keys and values.
+            start: number of the first step.
+
+        Returns:
+            Scaled latents (F, C, h, w), float32.
+        """
+        graph = self._graphs[_shape(latents, tokens)]
+        _, *conditions = self._inputs(latents, tokens, pose, reference, start)
+        for index in range(start, len(self.steps)):
+            conditions[0], conditions[3] = self._times[index], self._order(len(latents))[index]
+            latents = self.steps[index](latents, graph(latents, *conditions))
+        return latents
+
+    def _inputs(
+        self, latents: Tensor, tokens: Tensor, pose: Tensor, reference: ReferenceCache, index: int
+    ) -> tuple[Tensor, ...]:
+        order = self._order(len(latents))[index]
+        return (
+            latents.float().contiguous(),
+            self._times[index],
+            tokens.float().contiguous(),
+            pose.float().contiguous(),
+            order,
+            flat_reference(reference),
+        )
+
+    def _order(self, frames: int) -> list[Tensor]:
+        if frames not in self._orders:
+            shift = self._plain.window_shift
+            device = self._plain.models.device
+            self._orders[frames] = frame_orders(frames, len(self.steps), shift, device)
+        return self._orders[frames]
+
+
+def _shape(latents: Tensor, tokens: Tensor) -> Shape:
+    frames, _, height, width = latents.shape
+    return frames, height, width, tokens.shape[1]

@@ -1,0 +1,28 @@
+"""The folder of files that a start makes and the next one uses, such as compiled code."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from protocol.hop.run_folder import make_folder
+from protocol.process.settings import Settings
+
+
+def kept_folder(settings: Settings, name: str) -> Path:
+    """The folder `name` in the user's cache or, where that cannot be written, in the run's folder.
+
+    It is made if it is not there. Whoever writes to it notices if that failed.
+    """
+    try:
+        folder = Path.home() / ".cache" / "echomimic-live" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError
+    except (OSError, RuntimeError):  # RuntimeError: the user has no home
+        folder = settings.run_dir / "compiled"
+        with suppress(OSError):
+            make_folder(settings.run_dir)
+            make_folder(folder)  # marked, so that the run's end removes it
+    return folder

@@ -1,0 +1,168 @@
+"""The denoiser by OpenVINO: its latents, the choice between it and torch, and the fall-back."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gpu_worker.denoiser.pipeline import ClipDenoiser
+from gpu_worker.engine import load as loading
+from gpu_worker.engine.openvino import OpenVinoDenoiser
+from gpu_worker.engine.serve import DenoiserEngine
+from protocol.model.cpu_graph import CpuEngine, GraphUnavailable
+from protocol.process.settings import load_settings
+from tests.gpu_worker.test_clip_denoiser import FRAMES, conditions, difference, small_models
+
+
+def noise(side: int = 8, seed: int = 5) -> torch.Tensor:
+    return torch.randn(FRAMES, 8, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("shift", [0, 3])
+def test_every_start_and_every_reference_give_torchs_latents(tmp_path: Path, shift: int) -> None:
+    pytest.importorskip("openvino")
+    plain = ClipDenoiser(small_models(window_shift=shift))
+    given = conditions(plain)
+    tokens, pose, reference = given["tokens"], given["pose_features"], given["reference"]
+    other = plain.prepare_reference(np.zeros((16, 16, 3), np.uint8)).reference
+    by_openvino = OpenVinoDenoiser(plain, CpuEngine(True, tmp_path, 1))
+    by_openvino.prepare(noise(), tokens, pose, reference)
+    assert by_openvino.prepared(FRAMES, 8, 8, tokens.shape[1])
+    assert not by_openvino.prepared(FRAMES - 1, 8, 8, tokens.shape[1])
+    audio = plain.project_audio(tokens)
+    made = {}
+    for name, ref in {"first": reference, "other": other}.items():
+        for start in (0, 2):
+            made[name, start] = by_openvino.sample(noise(), tokens, pose, ref, start)
+            wanted = plain.sample(noise(), audio, pose, ref, start)
+            assert difference(made[name, start], wanted) <= 1e-5
+    assert difference(made["first", 0], made["other", 0]) > 1e-3
+
+
+def test_a_kept_network_serves_the_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    openvino = pytest.importorskip("openvino")
+    plain = ClipDenoiser(small_models())
+    given = conditions(plain)
+    inputs = (given["tokens"], given["pose_features"], given["reference"])
+    first = OpenVinoDenoiser(plain, CpuEngine(True, tmp_path, 1))
+    first.prepare(noise(), *inputs)
+    monkeypatch.setattr(openvino, "convert_model", lambda *args, **kwargs: pytest.fail("converted again"))
+    second = OpenVinoDenoiser(plain, CpuEngine(True, tmp_path, 1))
+    second.prepare(noise(), *inputs)
+    assert torch.equal(first.sample(noise(), *inputs), second.sample(noise(), *inputs))
+    monkeypatch.undo()
+    (kept,) = tmp_path.glob("*.blob")
+    kept.write_bytes(b"damaged")
+    third = OpenVinoDenoiser(plain, CpuEngine(True, tmp_path, 1))
+    third.prepare(noise(), *inputs)
+    assert torch.equal(first.sample(noise(), *inputs), third.sample(noise(), *inputs))
+
+
+def test_guidance_is_left_to_torch(tmp_path: Path) -> None:
+    with pytest.raises(GraphUnavailable, match="unconditional half"):
+        OpenVinoDenoiser(ClipDenoiser(small_models(), guidance_scale=2.0), CpuEngine(True, tmp_path, 1))
+
+
+# ------------------------------------------------------------------ the engine, with the bundled model
+
+BUNDLED = (
+    "--gpu-devices",
+    "cpu",
+    "--threads",
+    "1",
+    "--dtype",
+    "float32",
+    "--fps",
+    "24",
+    "--clip-frames",
+    "4",
+)
+
+
+@pytest.fixture
+def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., DenoiserEngine]:
+    """A function that loads the bundled model with further flags. What it keeps is removed with the test."""
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.setattr("gpu_worker.engine.serve.POSE_WARM_SECONDS", 0.0)
+
+    def load(*argv: str) -> DenoiserEngine:
+        made = DenoiserEngine(load_settings([*BUNDLED, *argv], env={}))
+        made.load()
+        return made
+
+    return load
+
+
+def clips(engine: DenoiserEngine) -> np.ndarray:
+    """The latents of two clips, of which the second follows the first."""
+    made = [engine.denoise(engine.prepare(engine.trial_clip("one", seq, 24))) for seq in range(2)]
+    return np.stack(made).astype(np.float32)
+
+
+@pytest.mark.slow
+def test_the_bundled_model_gives_the_same_latents(bundled: Callable[..., DenoiserEngine]) -> None:
+    pytest.importorskip("openvino")
+    by_torch = bundled("--cpu-engine", "torch")
+    by_openvino = bundled("--cpu-engine", "openvino")
+    assert (by_torch.info()["cpu_engine"], by_openvino.info()["cpu_engine"]) == ("torch", "openvino")
+    by_openvino.make_ready_for(24)
+    wanted, made = clips(by_torch), clips(by_openvino)
+    # The worker's latents are float16, so most are equal and the others differ by their last bit.
+    assert np.linalg.norm(made - wanted) / np.linalg.norm(wanted) <= 1e-4
+    openvino = by_openvino.model.openvino
+    assert openvino is not None
+    prepared = by_openvino.prepare(by_openvino.trial_clip("two", 0, 24))
+    reference = by_openvino.model.avatars.get("default").reference
+    inputs = (prepared.noise, prepared.tokens.float(), prepared.pose, reference)
+    plain = by_openvino.model.denoiser
+    exact = plain.sample(prepared.noise, plain.project_audio(prepared.tokens), prepared.pose, reference)
+    assert difference(openvino.sample(*inputs), exact) <= 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("by_torch", "by_openvino", "engine"), [(2.0, 1.0, "openvino"), (1.0, 1.0, "torch")])
+def test_the_faster_library_denoises(
+    bundled: Callable[..., DenoiserEngine],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    by_torch: float,
+    by_openvino: float,
+    engine: str,
+) -> None:
+    pytest.importorskip("openvino")
+    caplog.set_level("INFO")
+    monkeypatch.setattr(loading, "best_times", lambda tasks: [by_torch, by_openvino])
+    assert bundled().info()["cpu_engine"] == engine
+    assert "a clip takes torch" in caplog.text
+
+
+@pytest.mark.slow
+def test_torch_denoises_where_openvino_cannot_be_imported(
+    bundled: Callable[..., DenoiserEngine], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    made = bundled("--cpu-engine", "openvino")
+    assert made.info()["cpu_engine"] == "torch"
+    assert caplog.text.count("denoising by torch, OpenVINO cannot serve: OpenVINO cannot be imported") == 1
+    assert np.isfinite(clips(made)).all()
+
+
+@pytest.mark.slow
+def test_torch_denoises_shapes_that_openvino_fails_for(
+    bundled: Callable[..., DenoiserEngine], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    openvino = pytest.importorskip("openvino")
+    made = bundled("--cpu-engine", "openvino", "--clip-frames", "6")
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("no such operation")
+
+    monkeypatch.setattr(openvino, "convert_model", fail)
+    made.make_ready_for(8)
+    assert "clips of 2 frames by torch, OpenVINO fails: no such operation" in caplog.text
+    assert len(made.denoise(made.prepare(made.trial_clip("one", 0, 8)))) == 2
