@@ -11,6 +11,7 @@ import importlib
 import logging
 import os
 import platform
+import sys
 import tempfile
 import time
 import warnings
@@ -142,10 +143,7 @@ def load_graph(
     """
     if dtype not in PRECISIONS:
         raise GraphUnavailable(f"OpenVINO does not compute in {dtype} here")
-    try:
-        openvino = importlib.import_module("openvino")
-    except Exception as error:  # a library that is not there, or one that this system cannot load
-        raise GraphUnavailable(f"OpenVINO cannot be imported: {first_line(error)}") from error
+    openvino = _import_openvino()
     core = openvino.Core()
     properties = _properties(dtype, engine.threads)
     key = _key(module, inputs, dtype, sources, openvino.__version__)
@@ -159,6 +157,21 @@ def load_graph(
         how = "converted and compiled"
     logger.info("%s for OpenVINO: %s in %.1f s (%s)", name, how, time.monotonic() - begin, file)
     return CpuGraph(compiled)
+
+
+def _import_openvino() -> Any:
+    """The library, which sends nothing to its makers.
+
+    Raises:
+        GraphUnavailable: it is not there, or this system cannot load it.
+    """
+    # Its converter reports every conversion through this package, and does without where it is missing.
+    modules: dict[str, Any] = sys.modules
+    modules.setdefault("openvino_telemetry", None)
+    try:
+        return importlib.import_module("openvino")
+    except Exception as error:  # a shared library that does not load raises anything
+        raise GraphUnavailable(f"OpenVINO cannot be imported: {first_line(error)}") from error
 
 
 def _properties(dtype: torch.dtype, threads: int) -> Mapping[str, Any]:
@@ -223,5 +236,5 @@ def _key(module: nn.Module, inputs: Sequence[Tensor], dtype: torch.dtype, source
 
 def _shared(tensor: Tensor) -> Any:
     """An OpenVINO tensor over the same memory."""
-    openvino = importlib.import_module("openvino")
+    openvino = _import_openvino()
     return openvino.Tensor(tensor.contiguous().numpy(), shared_memory=True)

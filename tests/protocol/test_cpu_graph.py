@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,3 +54,15 @@ def test_features_are_those_of_every_core(tmp_path: Path) -> None:
     cpuinfo.write_text("flags\t: avx2 fma bf16\n\nflags\t: avx2 fma\n")
     assert cpu_features(cpuinfo) == {"avx2", "fma"}
     assert cpu_features(tmp_path / "none") == frozenset()
+
+
+def test_openvino_reports_to_nobody() -> None:
+    pytest.importorskip("openvino")
+    code = (
+        "from protocol.model import cpu_graph; cpu_graph._import_openvino();"
+        "from openvino.tools.ovc import convert_impl, telemetry_utils;"
+        "print(convert_impl.tm.__name__, telemetry_utils.tm.__name__)"
+    )
+    command = [sys.executable, "-c", code]
+    made = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert made.stdout.split() == ["openvino.tools.ovc.telemetry_stub"] * 2

@@ -1,0 +1,167 @@
+"""`python -m scripts.bench.host.engines`: denoiser and decoder by torch and by OpenVINO on this CPU.
+
+A row for each engine: processor time of a clip of 12 frames (median, engines in turn), the ratio to torch in
+the same arithmetic, and the distance from torch in float32. `taskset -c 0` takes cores away, and
+`ONEDNN_MAX_CPU_ISA=AVX2` takes bfloat16 away from torch.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from protocol.model.hardware.c_allocator import keep_freed_memory
+from protocol.model.hardware.cpu_features import cpu_has_bfloat16
+from protocol.model.hardware.threads import let_waiting_threads_sleep, thread_count
+from protocol.process.settings import Settings, settings_from_command_line
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from gpu_worker.denoiser.model import ReferenceCache
+    from gpu_worker.denoiser.pipeline import ClipDenoiser
+    from protocol.model.cpu_graph import CpuEngine
+
+FRAMES = 12
+ROUNDS = 7
+#: Frames that the encoder worker decodes at once.
+CHUNK = 2
+
+
+def medians(tasks: dict[str, Callable[[], Tensor]]) -> dict[str, float]:
+    """Median seconds of processor time of each task, all of them in turn, after a first run."""
+    spent: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in range(1 + ROUNDS):
+        for name, task in tasks.items():
+            begin = time.process_time()
+            task()
+            spent[name].append(time.process_time() - begin)
+    return {name: statistics.median(times[1:]) for name, times in spent.items()}
+
+
+def denoisers(
+    settings: Settings, engine: CpuEngine, dtypes: Sequence[torch.dtype]
+) -> dict[str, Callable[[], Tensor]]:
+    """Functions that denoise one clip, by library and arithmetic. The clip is the same for all."""
+    import numpy as np
+    import torch
+
+    from gpu_worker.denoiser.loading import load_models
+    from gpu_worker.denoiser.pipeline import ClipDenoiser
+    from gpu_worker.engine.openvino import OpenVinoDenoiser
+    from protocol.model.audio_tokens import tokens_per_frame
+    from protocol.model.config import ModelConfig
+    from protocol.wire.limits import TOKEN_WIDTH
+
+    config = ModelConfig.load(settings.config)
+    width, height = config.picture_size(settings)
+    draw = torch.Generator().manual_seed(0)
+    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    maps = torch.rand(FRAMES, 3, height, width, generator=draw)
+    tokens = torch.randn(FRAMES, tokens_per_frame(settings.audio_margin), TOKEN_WIDTH, generator=draw)
+    tasks: dict[str, Callable[[], Tensor]] = {}
+    noise: Tensor | None = None
+    for dtype in dtypes:
+        plain = ClipDenoiser(load_models(config, torch.device("cpu"), dtype))
+        reference, pose = plain.prepare_reference(picture).reference, plain.encode_pose(maps)
+        if noise is None:
+            noise = torch.randn(FRAMES, plain.latent_channels, *pose.shape[2:], generator=draw)
+        by_openvino = OpenVinoDenoiser(plain, engine)
+        by_openvino.prepare(noise, tokens, pose, reference)
+        name = _named(dtype)
+        tasks[f"torch {name}"] = partial(_by_torch, plain, noise, tokens, pose, reference)
+        tasks[f"OpenVINO {name}"] = partial(by_openvino.sample, noise, tokens, pose, reference)
+    return tasks
+
+
+def _by_torch(
+    plain: ClipDenoiser, noise: Tensor, tokens: Tensor, pose: Tensor, reference: ReferenceCache
+) -> Tensor:
+    return plain.sample(noise, plain.project_audio(tokens), pose, reference)
+
+
+def decoders(
+    settings: Settings, engine: CpuEngine, dtypes: Sequence[torch.dtype]
+) -> dict[str, Callable[[], Tensor]]:
+    """Functions that decode one clip, by library and arithmetic, each to pictures in 0..255 as float32."""
+    import numpy as np
+    import torch
+
+    from encoder_worker.decode import ClipDecoder
+    from encoder_worker.vae.decoders import load_decoder
+    from protocol.model.config import ModelConfig
+    from protocol.model.vae_folder import VaeFolder
+
+    config = ModelConfig.load(settings.config)
+    vae = load_decoder(VaeFolder.of(config))
+    width, height = config.picture_size(settings)
+    h, w = height // vae.factor, width // vae.factor
+    latents = np.random.default_rng(0).standard_normal((FRAMES, vae.channels, h, w)).astype(np.float16)
+
+    def decode(decoder: ClipDecoder) -> Tensor:
+        return torch.from_numpy(np.concatenate(list(decoder.decode(latents)))).float()
+
+    tasks: dict[str, Callable[[], Tensor]] = {}
+    for dtype in dtypes:
+        for library, used in (("torch", None), ("OpenVINO", engine)):
+            decoder = ClipDecoder(vae, torch.device("cpu"), _named(dtype), CHUNK, "", used)
+            decoder.warm_up(h, w)
+            tasks[f"{library} {_named(dtype)}"] = partial(decode, decoder)
+    return tasks
+
+
+def rows(tasks: dict[str, Callable[[], Tensor]], *, pictures: bool) -> list[str]:
+    """A line for each task; the first one is torch in float32.
+
+    Args:
+        tasks: by library and arithmetic.
+        pictures: whether the results are pictures, compared by PSNR, or latents, by the relative error.
+    """
+    results = {name: task().clone() for name, task in tasks.items()}
+    exact = next(iter(results.values()))
+    lines = []
+    times = medians(tasks)
+    for name, seconds in times.items():
+        ratio = seconds / times[f"torch {name.split()[1]}"]
+        square = float((results[name] - exact).square().mean())
+        if pictures:
+            distance = f"{10 * math.log10(255**2 / square):.1f} dB" if square else "equal"
+        else:
+            distance = f"{math.sqrt(square / float(exact.square().mean())):.1e}"
+        lines.append(f"  {name:<18} {1e3 * seconds:6.0f} ms   {ratio:.2f}   {distance}")
+    return lines
+
+
+def main() -> None:
+    """Prints the rows of both networks."""
+    settings = settings_from_command_line()
+    let_waiting_threads_sleep()
+    keep_freed_memory()
+    import torch
+
+    from protocol.model.cpu_graph import CpuEngine
+
+    torch.set_num_threads(thread_count(settings))
+    dtypes = [torch.float32, torch.bfloat16] if cpu_has_bfloat16() else [torch.float32]
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        engine = CpuEngine(True, Path(folder), torch.get_num_threads())
+        print(f"{torch.get_num_threads()} threads, torch {torch.__version__}: ms a clip, ratio, distance")
+        print("denoiser", *rows(denoisers(settings, engine, dtypes), pictures=False), sep="\n", flush=True)
+        print("decoder", *rows(decoders(settings, engine, dtypes), pictures=True), sep="\n")
+
+
+def _named(dtype: torch.dtype) -> str:
+    from protocol.model.hardware.dtypes import dtype_name
+
+    return dtype_name(dtype)
+
+
+if __name__ == "__main__":
+    main()
