@@ -30,7 +30,7 @@ def apply_adapter(whisper: SpeechEncoder, path: Path) -> None:
     """Add up · down to the weight (out, in) of each layer that the file names.
 
     Args:
-        whisper: the encoder; unchanged if the file does not fit.
+        whisper: the encoder, unchanged if the file does not fit.
         path: safetensors with `<layer>.down` (rank, in) and `<layer>.up` (out, rank).
 
     Raises:

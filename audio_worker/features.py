@@ -36,7 +36,7 @@ class FeatureExtractor:
         adapter: corrections to the weights, see `adapter.apply_adapter`.
 
     Raises:
-        CheckpointError: weights or corrections cannot be used; names file and key.
+        CheckpointError: weights or corrections cannot be used. The text names file and key.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class FeatureExtractor:
         """Load what configuration and settings name, and set the number of torch's threads.
 
         Raises:
-            CheckpointError: weights or corrections cannot be used; names file and key.
+            CheckpointError: weights or corrections cannot be used. The text names file and key.
         """
         window = window_of(config)
         device = whisper_device(settings, window)

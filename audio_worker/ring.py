@@ -45,7 +45,7 @@ class ClipRing:
 
     Args:
         fps: frames per second.
-        clip_frames: frames of a clip; a clip lasts 1.5 s at most.
+        clip_frames: frames of a clip. A clip lasts 1.5 s at most.
 
     Raises:
         SpeechError: a clip would be longer than the window.
@@ -65,7 +65,7 @@ class ClipRing:
 
     @property
     def position(self) -> int | None:
-        """pts of the next expected sample; None before the first."""
+        """pts of the next expected sample, None before the first."""
         return self._position
 
     def clip_start(self, seq: int) -> int:

@@ -65,7 +65,7 @@ class Sessions:
         return len(self._due)
 
     def add_speech(self, pcm: Pcm, now: float) -> list[Failed]:
-        """Add a message's samples to its session; the clips they complete join the queue.
+        """Add a message's samples to its session. The clips they complete join the queue.
 
         Returns:
             One message for each clip that is given up, and one if the session cannot go on.
@@ -145,7 +145,7 @@ class Sessions:
 
 
 def _changed(stream: SpeechStream, pcm: Pcm) -> str:
-    """Name the parameter of the stream that a message contradicts; '' if there is none."""
+    """Name the parameter of the stream that a message contradicts, or ''."""
     if stream.sample_rate != pcm.sample_rate:
         return "sample rate"
     if stream.clip_frames * pcm.fps != pcm.clip_frames * stream.fps:

@@ -56,7 +56,7 @@ _OPENAI_BLOCK = (
 
 
 class SpeechEncoder(nn.Module):
-    """From 1.5 s of sound to Whisper's hidden states; training and serving use the same one.
+    """From 1.5 s of sound to Whisper's hidden states. Training and serving use the same one.
 
     Args:
         window: "padded" does what Whisper and the official pipeline do: the encoder sees the spectrogram
@@ -182,7 +182,7 @@ def _contiguous_input(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any,
 
 
 def _stated_heads(file: Path) -> int | None:
-    """Attention heads according to the `config.json` beside the weights; None without one."""
+    """Attention heads according to the `config.json` beside the weights, None without one."""
     config = file.parent / "config.json"
     if file.suffix == ".pt" or not config.is_file():
         return None  # OpenAI's file stands alone

@@ -100,7 +100,7 @@ class AudioWorker(Worker):
         self._stage.out.broadcast(message)
 
     def _start_batch(self) -> None:
-        """Give the clips that are due to the encoder, if it is free; later ones make the next batch."""
+        """Give the clips that are due to the encoder, if it is free. Later ones make the next batch."""
         if self._stage.compute.waiting or not self._sessions.due or self._features is None:
             return
         batch = FeatureBatch(tuple(self._sessions.take_due(MAX_BATCH)))

@@ -36,7 +36,7 @@ CLEARLY = 0.85
 
 
 class DecodeError(ValueError):
-    """Latents that cannot become pictures; the text says why. `fatal`: so it will be with the next ones."""
+    """Latents that cannot become pictures. The text says why. `fatal`: the next ones will fail likewise."""
 
     def __init__(self, text: str, *, fatal: bool = False) -> None:
         super().__init__(text)
@@ -56,7 +56,7 @@ class DecoderPlan:
 
 
 def plans_for(device: torch.device, dtype: str) -> list[DecoderPlan]:
-    """The plans worth timing on `device`; `dtype` "auto" leaves the arithmetic open."""
+    """The plans worth timing on `device`. `dtype` "auto" leaves the arithmetic open."""
     dtypes = dtypes_to_try(dtype, device)
     if device.type != "cpu":
         return [DecoderPlan(dtypes[0], True)]
@@ -71,7 +71,7 @@ class ClipDecoder:
     Args:
         decoder: from `vae.load_decoder`.
         device: where it runs.
-        dtype: "float32", "bfloat16", "float16" or "auto": float16 on CUDA; on a CPU the fastest there.
+        dtype: "float32", "bfloat16", "float16" or "auto": float16 on CUDA, and the fastest on a CPU.
         chunk: frames decoded at once.
         fast: the decoder that `warm_up` builds for its size on a GPU: "exact", "eight_bit", or "" for none.
         engine: how `warm_up` may use OpenVINO on a CPU, or None for torch alone.
@@ -123,7 +123,7 @@ class ClipDecoder:
             yield self._decode(latents[start : start + self.chunk])
 
     def warm_up(self, h: int, w: int) -> float:
-        """Make ready for latents of this size and decode noise of it; seconds for a chunk once warm."""
+        """Make ready for latents of this size by decoding noise. Returns seconds for a chunk once warm."""
         if self._fast_kind and self.device.type == "cuda":
             self._build_fast(h, w)
         if self._engine is not None:
@@ -175,7 +175,7 @@ class ClipDecoder:
     # ------------------------------------------------------------------ the fast decoder
 
     def _build_fast(self, h: int, w: int) -> None:
-        """A CUDA graph for this size; whatever fails there leaves the decoder as it was."""
+        """Build a CUDA graph for this size. A failure leaves the decoder as it was."""
         begin = time.perf_counter()
         try:
             from encoder_worker.fast.choice import fast_decoder
@@ -264,7 +264,7 @@ class ClipDecoder:
 
     @torch.inference_mode()
     def _fastest(self, modules: dict[DecoderPlan, Decoder]) -> DecoderPlan:
-        """The plan that takes least time here; among near equals the first."""
+        """The plan that takes least time here. Among near equals it is the first."""
         noise = torch.randn(1, self.channels, TUNING_SIDE, TUNING_SIDE)
         times: dict[DecoderPlan, float] = {}
         for turn in range(1 + TUNING_ROUNDS):

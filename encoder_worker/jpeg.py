@@ -37,7 +37,7 @@ class JpegEncoder:
         library: "turbojpeg", "simplejpeg", or "auto" for the first of them that works.
 
     Raises:
-        RuntimeError: no library, or not the one asked for, works; the text has the reason of each.
+        RuntimeError: no library, or not the one asked for, works. The text has the reason of each.
         ValueError: there is no such subsampling.
     """
 

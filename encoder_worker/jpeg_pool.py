@@ -13,7 +13,7 @@ class JpegPool:
     """Encodes the pictures that a decoder made at once.
 
     Args:
-        encode: for one picture; any thread may call it.
+        encode: for one picture. Any thread may call it.
         threads: that work side by side.
     """
 

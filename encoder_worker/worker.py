@@ -40,7 +40,7 @@ SMALL_CHUNK = 6
 
 
 class EncoderWorker(Worker):
-    """Decodes clips one after the other; a clip is acknowledged when the gateway has all its frames."""
+    """Decodes clips one after the other. A clip is acknowledged when the gateway has all its frames."""
 
     def __init__(self, settings: Settings, stage: Stage) -> None:
         self._settings = settings
@@ -129,7 +129,7 @@ class EncoderWorker(Worker):
     # ------------------------------------------------------------------ in the compute thread
 
     def _pictures(self, job: Job, since: float) -> Iterator[list[Frame]]:
-        """The frames of a clip, a chunk at a time; nothing for a clip that was taken back meanwhile."""
+        """The frames of a clip, a chunk at a time. None for a clip that was taken back meanwhile."""
         msg = job.msg
         assert isinstance(msg, Latents)
         if clip_key(msg) not in self._ledger:

@@ -94,7 +94,7 @@ class ClipOutcome:
     Attributes:
         clip: the clip.
         latents: float16 (frames, channels, h, w), or None where there are none.
-        error: why there are none; None too where the clip's session is gone.
+        error: why there are none. It is None too where the clip's session is gone.
     """
 
     clip: Clip

@@ -47,7 +47,7 @@ class Convolutions:
             out: rows of `weights.outputs` channels of `out_plane`, or (frames, H, W, 3) uint8 pixels.
             sums: whether to return the result's sums by group (frames, slots, groups, 2).
             residual: rows to add to the result.
-            out_plane: where the result lies; None for x's own plane.
+            out_plane: where the result lies, None for x's own plane.
         """
         key = (x.plane, weights.inputs, weights.outputs, weights.taps, residual is None, out.dtype, sums)
         if key not in self.tiles:

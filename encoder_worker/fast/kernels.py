@@ -2,10 +2,10 @@
 
 A picture's features lie as rows of channels, every line of w followed by a zero and every frame by a line of
 zeros: row y·(w+1) + x of a frame holds position (y, x). A 3×3 convolution is then nine matrix products of the
-same matrix, its rows shifted by dy·(w+1) + dx, which the chip's tensor copy engine fetches whole (and which
-gives zeros before the first row and after the last); no gather is needed, and results for the border
-(0.4 % at 512²) is stored as zeros again. Every frame has its own tiles, the last of which stores no further
-than the frame goes; a tile of border alone multiplies nothing.
+same matrix, its rows shifted by dy·(w+1) + dx. The chip's tensor copy engine fetches the shifted rows whole,
+and gives zeros before the first row and after the last, so no gather is needed. Results for the border (0.4 %
+at 512²) are stored as zeros again. Every frame has its own tiles. The last of them stores nothing beyond the
+frame. A tile that holds only border multiplies nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _place(tile, frame_rows, BM: tl.constexpr):
 
 @triton.jit
 def _store_pixels(values, cols, inside, at, out_ptr, bad_ptr):
-    """Columns 0 to 2 of values in -1..1 to 8 bits at `at`; one that is not finite counts in `bad`."""
+    """Store columns 0 to 2 of values in -1..1 as 8 bits at `at`. `bad` counts those that are not finite."""
     mask = inside[:, None] & (cols < 3)[None, :]
     finite = tl.abs(values) < 1e30  # false for NaN too
     bad = tl.sum(tl.where(mask & (finite == 0), 1, 0))
@@ -54,7 +54,7 @@ def conv_kernel(
 
     a: (rows, K) features. b: (PHASES·n_out, TAPS·K) weights. PHASES 4: the nearest-neighbour doubling and the
     3×3 convolution after it as four 2×2 convolutions, each of which makes every fourth pixel of the result.
-    GROUP: channels of a GroupNorm group of the result; its sums go to partial (frame, slot, GROUPS, 2).
+    GROUP: channels of a GroupNorm group of the result. Its sums go to partial (frame, slot, GROUPS, 2).
     PIXELS: the result is 8-bit RGB (frame, h, w, 3), and `bad` counts tiles with values that are not finite.
     """
     pid = tl.program_id(0)
@@ -145,7 +145,7 @@ def affine_kernel(
     partial_ptr, gamma_ptr, beta_ptr, affine_ptr, slots, count, eps,
     GROUP: tl.constexpr, GROUPS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Partial sums of a (frame, group) → GroupNorm as x·a + b for its channels; affine (frame, 2, C)."""
+    """Partial sums of a (frame, group) → GroupNorm as x·a + b for its channels. affine: (frame, 2, C)."""
     frame = tl.program_id(0)
     group = tl.program_id(1)
     total = tl.zeros((BLOCK,), tl.float32)
@@ -170,7 +170,7 @@ def norm_kernel(
     x_ptr, affine_ptr, out_ptr, h, w, frame_rows, factor, largest,
     CHANNELS: tl.constexpr, SILU: tl.constexpr, SCALED: tl.constexpr, BM: tl.constexpr,
 ):  # fmt: skip
-    """GroupNorm and SiLU of BM rows, zeros on the border; SCALED: times `factor`, for 8-bit arithmetic."""
+    """GroupNorm and SiLU of BM rows, zeros on the border. SCALED: times `factor`, for 8-bit arithmetic."""
     frame, row, at, own = _rows_of(frame_rows, BM)
     cols = tl.arange(0, CHANNELS)
     at = at[:, None] * CHANNELS + cols[None, :]
@@ -195,7 +195,7 @@ def finish_kernel(
 ):  # fmt: skip
     """Products of cuDNN's + bias [+ residual] → BM rows of the result, zeros on the border.
 
-    made: rows as those of the result; with PHASES 4 it is (frame, h/2 + 2, w/2 + 2, 4, CHANNELS), the four
+    made: rows as those of the result. With PHASES 4 it is (frame, h/2 + 2, w/2 + 2, 4, CHANNELS), the four
     2×2 convolutions of a doubling, whose phase 2a + b at (y + a, x + b) belongs at (2y + a, 2x + b).
     SUMS: the result's sums by group go to partial, as `stats_kernel` leaves them.
     """

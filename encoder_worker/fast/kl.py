@@ -102,7 +102,7 @@ class FastKL(FixedSizeDecoder):
         self._leave(self._normed(x, net.conv_norm_out), net.conv_out, self.pixels)
 
     def _enter(self, latents: Tensor) -> Features:
-        """The first two convolutions, whose inputs are too narrow for the kernel; float32."""
+        """The first two convolutions, whose inputs are too narrow for the kernel. In float32."""
         made = self._first(latents)
         plane = Plane(len(latents), *self._size)
         rows = torch.zeros(plane.rows, made.shape[1], dtype=self.dtype, device=self.device)
@@ -118,8 +118,10 @@ class FastKL(FixedSizeDecoder):
         return self._conv(hidden, block.conv2, self._eight_bit, residual=shortcut, sums=sums)
 
     def _attend(self, x: Features, attention: Any) -> Features:
-        """One head over all positions; scores a frame at a time, since they are the largest tensor here and
-        those of one fit in the GPU's cache. Adds to `x` in place, which nothing else holds."""
+        """One head over all positions. Adds to `x` in place, which nothing else holds.
+
+        Scores are made a frame at a time: they are the largest tensor here, and one frame's fit in the GPU's
+        cache."""
         plane, width = x.plane, x.rows.shape[1]
         normed = plane.inner(self._normed(x, attention.group_norm, silu=False).rows)
         tokens = normed.reshape(plane.count, plane.h * plane.w, width)
@@ -165,7 +167,7 @@ class FastKL(FixedSizeDecoder):
         return Features(x.plane, rows, self._convolve(x, weights, rows, sums=sums, residual=residual))
 
     def _leave(self, x: Features, conv: nn.Conv2d, pixels: Tensor) -> None:
-        """The last convolution makes pixels; its three outputs are filled up to a tile's columns."""
+        """The last convolution makes pixels. Its three outputs are filled up to a tile's columns."""
         if id(conv) not in self._packed:
             wide = nn.Conv2d(conv.in_channels, LEAST_WIDTH, 3, padding=1)
             for name, value in wide.named_parameters():

@@ -44,7 +44,7 @@ class Plane:
         return Plane(self.count, 2 * self.h, 2 * self.w)
 
     def tiles(self, size: int) -> int:
-        """Tiles of `size` rows that hold all of a frame's rows; no tile spans two frames."""
+        """Tiles of `size` rows that hold all of a frame's rows. No tile spans two frames."""
         return -(-self.frame_rows // size)
 
     def framed(self, x: Tensor) -> Tensor:

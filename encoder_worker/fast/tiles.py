@@ -56,7 +56,7 @@ def candidates(inputs: int, outputs: int, size: int, *, eight_bit: bool) -> list
 
 
 def fastest(tiles: Iterable[ConvTile], run: Callable[[ConvTile], object], device: torch.device) -> ConvTile:
-    """The tile with which `run` takes least time; the first of those that tie.
+    """The tile with which `run` takes least time, the first of those that tie.
 
     Raises the last error if all of them fail.
     """

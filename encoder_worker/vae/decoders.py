@@ -102,7 +102,7 @@ def load_decoder(folder: VaeFolder) -> Decoder:
     """The decoder of a VAE folder, float32 on the CPU, in evaluation mode.
 
     Raises:
-        ConfigError, CheckpointError: a file does not fit; names the file and the key.
+        ConfigError, CheckpointError: a file does not fit. The text names the file and the key.
     """
     return load_half(folder, "decoder", DECODERS)
 

@@ -1,9 +1,9 @@
 """Doubling a picture by nearest neighbour and a 3×3 convolution after it, as one operation on the small one.
 
-Of a doubled picture's row 2y+a, the 3×3 window's rows 2y+a-1 … 2y+a+1 are copies of only two rows of the
-small picture: y-1 and y, y for a = 0; y and y, y+1 for a = 1. Columns likewise. So each of the four kinds of
-pixels is a 2×2 convolution of the small picture whose weights are sums of the given ones: 16 products a small
-pixel instead of 36, and the same result but for rounding.
+A 3×3 window around row 2y+a of the doubled picture takes three of its rows. For a = 0 they are copies of the
+small picture's rows y-1, y and y. For a = 1 they are copies of y, y and y+1. Columns likewise. So each of the
+four kinds of pixels is a 2×2 convolution of the small picture whose weights are sums of the given ones. That
+is 16 products a small pixel instead of 36, and the same result but for rounding.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class DoublingConv(nn.Module):
 
 
 def fold_doubling(decoder: nn.Module) -> int:
-    """Puts a DoublingConv in the place of each of diffusers' nearest-neighbour upsamplers; how many."""
+    """Replace each of diffusers' nearest-neighbour upsamplers by a DoublingConv. Returns how many."""
     count = 0
     blocks: list[Any] = list(decoder.modules())
     for block in blocks:

@@ -46,7 +46,7 @@ class LiteDecoder(nn.Module):
     """Latents to pictures.
 
     Args:
-        config: the `config.json` of the VAE folder; read are `latent_channels`, `decoder_widths` (one per
+        config: the `config.json` of the VAE folder. Its keys are `latent_channels`, `decoder_widths` (one per
             level, coarse to fine) and `decoder_blocks` (residual blocks per level). The picture is
             2**len(decoder_widths) times the latent's size.
     """

@@ -2,14 +2,14 @@
 
 All changes are exact in real numbers:
 
-- query, key and value projections are one matrix each; heads are padded to columns that suit the attention
-  kernel (`kernels.attention`), the softmax's scale is folded into the queries;
-- time embeddings are constants of the sampler's steps, so each resnet keeps one channel vector a step;
-- the gain of the audio attention is folded into its output projection;
-- without float8, a transformer's last feed-forward and its projection back to the image are one product,
-  since nothing but an addition lies between them;
-- branches are added to the residual stream in place, by the matrix product itself, and their biases wait:
-  each norm adds those that its input still lacks (`shift`), and a transformer's last projection carries
+- Query, key and value projections are one matrix each. Heads are padded to columns that suit the attention
+  kernel (`kernels.attention`). The softmax's scale is folded into the queries.
+- Time embeddings are constants of the sampler's steps, so each resnet keeps one channel vector a step.
+- The gain of the audio attention is folded into its output projection.
+- Without float8, a transformer's last feed-forward and its projection back to the image are one product,
+  since nothing but an addition lies between them.
+- Branches are added to the residual stream in place, by the matrix product itself, and their biases wait.
+  Each norm adds those that its input still lacks (`shift`), and a transformer's last projection carries
   them through. A transformer's own biases are added to the image before it begins, by the resnet that ends
   just before, and its norm takes it off again (`correction`).
 """
@@ -270,7 +270,7 @@ def upsampling_phases(weight: Tensor) -> Tensor:
     """A 3×3 convolution after nearest-neighbour doubling, as four 2×2 ones before it: 4/9 of the products.
 
     Rows 2y and 2y + 1 of the larger image are row y of the smaller. Output row 2y (a = 0) so reads rows y − 1
-    and y, with the kernel's first row and the sum of its others; row 2y + 1 (a = 1) reads y and y + 1.
+    and y, with the kernel's first row and the sum of its others. Row 2y + 1 (a = 1) reads y and y + 1.
     weight (out, in, 3, 3) → (4·out, in, 2, 2), phase 2a + b first, channels_last.
     """
     first, middle, last = weight.float().unbind(2)
@@ -283,7 +283,7 @@ def upsampling_phases(weight: Tensor) -> Tensor:
 
 
 def _kernel(conv: Any) -> Tensor:
-    """A convolution's weight as cuDNN reads it beside rows of channels; any other is copied at each call."""
+    """A convolution's weight as cuDNN reads it beside rows of channels. Any other is copied at each call."""
     weight: Tensor = conv.weight
     return weight.contiguous(memory_format=torch.channels_last)
 

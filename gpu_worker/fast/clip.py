@@ -28,7 +28,7 @@ Shape = tuple[int, int, int, int]
 
 
 class FastUnavailable(RuntimeError):
-    """The fast path does not serve this model or these settings; the text says why."""
+    """The fast path does not serve this model or these settings. The text says why."""
 
 
 @dataclass(eq=False)
@@ -48,13 +48,13 @@ class FastDenoiser:
     """Makes clips of latents as `ClipDenoiser` does, without guidance.
 
     Args:
-        models: from `load_models`; weights are shared with them where they are the same.
+        models: from `load_models`. Weights are shared with them where they are the same.
         steps: sampling steps, None for the configuration's.
         tier: which approximations to make.
-        ops: how to compute; None for Triton on CUDA and plain torch elsewhere.
-        graphs: record CUDA graphs; False runs each kernel by itself, for comparison.
+        ops: how to compute, None for Triton on CUDA and plain torch elsewhere.
+        graphs: record CUDA graphs. False runs each kernel by itself, for comparison.
 
-    `prepare` makes a shape ready; `sample` takes prepared shapes alone. Both from one thread.
+    `prepare` makes a shape ready. `sample` takes prepared shapes alone. Both from one thread.
     Raises FastUnavailable where the model has guidance or Triton is absent.
     """
 
@@ -102,7 +102,7 @@ class FastDenoiser:
     ) -> None:
         """Makes ready for clips of this one's shape: compiles, chooses convolutions, records the graphs.
 
-        Arguments as for `sample`; with float8 the first such clip is also where its scales are taken from.
+        Arguments as for `sample`. With float8, the first such clip gives the scales too.
         starts: the steps that clips may start at.
         """
         shape = _shape(latents, tokens)
@@ -257,7 +257,7 @@ def supported(tier: Tier, device: torch.device) -> Tier:
 
 
 def choose_ops(device: torch.device, dtype: torch.dtype) -> TorchOps:
-    """Kernels on CUDA, plain torch elsewhere; GEGLU by QuACK where that is installed on a Hopper GPU.
+    """Kernels on CUDA, plain torch elsewhere. GEGLU is QuACK's where that is installed on a Hopper GPU.
 
     Raises:
         FastUnavailable: Triton is absent, or the arithmetic is float32.

@@ -1,7 +1,7 @@
 """Linear layers in float8 (e4m3), with one scale a tensor, taken from activations of a real clip.
 
 float8's rounding does not depend on the scale as long as nothing overflows or vanishes, so one scale a tensor
-serves; twice the largest value seen still fits.
+serves. Twice the largest value seen still fits.
 """
 
 from __future__ import annotations

@@ -172,8 +172,10 @@ class StepRunner:
         self._back(image, x, room, block)
 
     def _stream(self, rows: Tensor, block: Spatial | Motion) -> tuple[Tensor, Tensor | None]:
-        """A transformer's residual stream, (rows, width); where its end is folded, the left part of a room
-        (rows, width + inner) whose right part is for the last feed-forward's inner values.
+        """A transformer's residual stream, (rows, width), and the wide rows that it is part of.
+
+        Where the transformer's end is folded, the stream is the left part of the wide rows, (rows, width +
+        inner). Their right part takes the last feed-forward's inner values. Elsewhere there are none.
         """
         if block.folded is None:
             return self.ops.linear(rows, block.proj_in), None
@@ -227,7 +229,7 @@ class StepRunner:
         return made
 
     def _attend_in_place(self, block: Spatial, x: Tensor, image: Image, joined: Tensor) -> Tensor:
-        """joined (frames, positions + tokens, 2 · columns) in `StepInputs`; the frame's own go there."""
+        """joined (frames, positions + tokens, 2 · columns) in `StepInputs`. The frame's own go there."""
         ops, columns = self.ops, joined.shape[2] // 2
         frames, positions = image.data.shape[:2]
         normed = ops.layer_norm(x, block.norm1)

@@ -21,7 +21,7 @@ FLOAT8_MAX = 448.0
 
 @dataclass(slots=True, eq=False)
 class Image:
-    """data (N, height·width, channels); sums: of its channels where a norm needs them and they are known."""
+    """data (N, height·width, channels). sums: of its channels where a norm needs them and they are known."""
 
     data: Tensor
     height: int
@@ -35,7 +35,7 @@ class Image:
 
 
 class TorchOps:
-    """Each method is one stage of the network; shapes as in `kernels`. split: how heads are stored."""
+    """Each method is one stage of the network. Shapes as in `kernels`. split: how heads are stored."""
 
     def __init__(self, split: SplitRule | None = None) -> None:
         self.split = split or SplitRule()
@@ -171,6 +171,6 @@ def rounded(x: Tensor, scale: float) -> Tensor:
 
 
 def _image(x: Tensor) -> Image:
-    """x (N, channels, height, width) → image; no copy where x is channels_last, as convolutions make it."""
+    """x (N, channels, height, width) → image. No copy where x is channels_last, as convolutions make it."""
     data = x.permute(0, 2, 3, 1).contiguous()
     return Image(data.flatten(1, 2), x.shape[2], x.shape[3])

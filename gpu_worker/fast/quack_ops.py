@@ -4,7 +4,7 @@ Values are multiplied by their gates while the next tile's product runs, so that
 to memory: 5 % of a clip on an H200. Its GELU is the one with tanh,
 within 5e-4 of the one with erf that models are trained with: less than float16's rounding of values around 1.
 
-QuACK is optional (`quack-kernels` of PyPI, the extra `hopper`); its tiles here were chosen for compute
+QuACK is optional (`quack-kernels` of PyPI, the extra `hopper`). Its tiles here were chosen for compute
 capability 9.0. Its kernels are compiled when first used, 2 to 3 s each, and kept in its own cache
 (QUACK_CACHE_DIR). Its other products were no faster than cuBLAS's (docs/lab/gpu-denoiser.md).
 """
@@ -102,11 +102,11 @@ class GatedProducts:
         run(self._best((len(x), *weight.shape, x.stride(0), out.stride(0)), run))
 
     def run(self, config: object, x: Tensor, weight: Tensor, out: Tensor, **more: Any) -> None:
-        """out = x · weightᵀ by one of `configs`; more: further arguments of `gemm_act`."""
+        """out = x · weightᵀ by one of `configs`. more: further arguments of `gemm_act`."""
         self._product(x, weight.t(), postact_out=out, store_preact=False, config=config, **more)
 
     def _best(self, shape: tuple[int, ...], run: Callable[[Any], None]) -> Any:
-        """The configuration with which `run` takes least time; found once for each shape."""
+        """The configuration with which `run` takes least time, found once for each shape."""
         if shape not in self._chosen:
             times = [_milliseconds(lambda config=config: run(config)) for config in self.configs]  # type: ignore[misc]
             best = min(range(len(times)), key=times.__getitem__)

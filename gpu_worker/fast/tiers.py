@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Tier:
-    """A choice of approximations; the default has none.
+    """A choice of approximations. The default has none.
 
     merge_frame: at the highest resolution the frame's keys and values are merged 2×2 (keys averaged, values
         weighted by their number): a quarter of the keys to attend to. Nothing is merged where heads have no

@@ -32,7 +32,7 @@ _SDPA = [
 
 
 class PaddedHeads(SplitRule):
-    """Heads of the kernel here get columns to spare; larger ones are stored as they are."""
+    """Heads of the kernel here get columns to spare. Larger ones are stored as they are."""
 
     def __call__(self, size: int) -> tuple[int, int]:
         return attention_split(size) if size <= OWN_ATTENTION else (size, 0)

@@ -1,4 +1,4 @@
-"""The denoiser's weights as the fast path computes from them; `build` makes them."""
+"""The denoiser's weights as the fast path computes from them. `build` makes them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Float8:
 
 @dataclass(slots=True, eq=False)
 class Linear:
-    """weight (out, in), bias (out,) or None where it is added elsewhere; float8: where a tier uses it."""
+    """weight (out, in), bias (out,) or None where it is added elsewhere. float8: where a tier uses it."""
 
     weight: Tensor
     bias: Tensor | None = None
@@ -156,7 +156,7 @@ class Network:
 
 
 class SplitRule:
-    """How a head of `size` is stored; plain torch takes it as it is."""
+    """How a head of `size` is stored. Plain torch takes it as it is."""
 
     def __call__(self, size: int) -> tuple[int, int]:
         return size, 0

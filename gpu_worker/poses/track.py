@@ -8,7 +8,7 @@ A track is an `.npz` without pickles. It has the keys
 - `style`: `official` (the default) or `sdf`
 
 The official style is drawn as the official code does (`draw_pose_select_v2`). It has the hands of everybody
-in the picture, H ≥ 2; points of hands that a frame does not have are not finite. It may have `draw_params`
+in the picture, H ≥ 2. Points of hands that a frame does not have are not finite. It may have `draw_params`
 (N, 6) and `canvas`, as `scripts/convert_pose.py` makes them of DWPose files. The style `sdf` is drawn by
 `gpu_worker.poses.sdf`, with `marks` (N, M, 2), `marks_edges`, `marks_color` and `marks_radius`.
 """

@@ -6,7 +6,7 @@ suit no matrix unit, so:
 - A head of 40 is stored with columns to spare, as 64 or as 48 = 32 + 16, so that nothing is masked.
 - The first spare column of the values is 1, so that the sum of the probabilities comes out of the same
   product as the output.
-- Keys and values of the reference are read where they lie; nothing is concatenated or repeated per frame.
+- Keys and values of the reference are read where they lie. Nothing is concatenated or repeated per frame.
 - Softmax does not change when one number is taken off all of a query's logits. `_sampled_attention` takes off
   the largest over a sample of the keys, within the product that makes the logits: the first spare column of
   the keys is 1 and that of the queries is the negated maximum. There is no running maximum to find and no
@@ -196,7 +196,7 @@ def _sampled_attention(
     QUERIES: tl.constexpr, KEYS: tl.constexpr, HEADS: tl.constexpr,
     SAMPLE: tl.constexpr, HEADROOM: tl.constexpr,
 ):  # fmt: skip
-    """Both sources' keys without a running maximum; again: 1 where that did not do, by block of queries."""
+    """Both sources' keys without a running maximum. again: 1 where a block of queries needs `_attention`."""
     head = tl.program_id(1) % HEADS
     batch = (tl.program_id(1) // HEADS).to(tl.int64)
     rows = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)

@@ -1,8 +1,8 @@
 """Group normalisation of channels-last data, and the sums and additions just before it.
 
 Layouts: images are (N, positions, channels), rows of channels. Group statistics are made in two steps: sums
-of each channel over a share of the positions, then of each group over its channels and shares; float32
-throughout.
+of each channel over a share of the positions, then of each group over its channels and shares. All of it
+is in float32.
 """
 
 from __future__ import annotations
