@@ -50,8 +50,8 @@ class Player(Protocol):
     def push(self, item: Playable, now: float) -> None:
         """Take the next item of the stream."""
 
-    def pull(self, now: float, room: bool) -> list[OutgoingMessage]:
-        """The messages to send now. `room` is False while the connection's buffer is full."""
+    def pull(self, now: float, writable: bool) -> list[OutgoingMessage]:
+        """The messages to send now. `writable` is False while the connection's buffer is full."""
 
     def wait(self, now: float) -> float | None:
         """Seconds until `pull` may give more by itself. None: only an event can change that."""
@@ -99,8 +99,8 @@ class PacedPlayer:
             self.clock.arrived(item.pts, now)
             self._queue.append((self.clock.due(item.pts), item))
 
-    def pull(self, now: float, room: bool) -> list[OutgoingMessage]:
-        if room:
+    def pull(self, now: float, writable: bool) -> list[OutgoingMessage]:
+        if writable:
             self._full_since = None
         elif self._full_since is None:
             self._full_since = now
@@ -109,7 +109,7 @@ class PacedPlayer:
             item = self._queue.popleft()[1]
             if isinstance(item, ClipSound):
                 out.append(OutgoingMessage(encode_audio(item.message, 1)))
-            elif room:
+            elif writable:
                 out.append(_frame_message(item, 1))
             else:
                 self.dropped += 1
@@ -151,10 +151,6 @@ class AckedPlayer:
         self._flight_frames = 0
         self._progress = 0.0
 
-    @property
-    def in_flight_bytes(self) -> int:
-        return self._flight_bytes
-
     def push(self, item: Playable, now: float) -> None:
         if isinstance(item, ClipSound):
             self.clock.begin(item.audio, now)
@@ -164,13 +160,13 @@ class AckedPlayer:
         self._frames.append(item)
         self._keep_newest(BURST)  # several clips may arrive at once without the client being slow
 
-    def pull(self, now: float, room: bool) -> list[OutgoingMessage]:
+    def pull(self, now: float, writable: bool) -> list[OutgoingMessage]:
         out = []
         while self._sounds:
             message = self._sounds.popleft().message
             out.append(OutgoingMessage(encode_audio(message, 2)))
             self._count_in_flight((message.epoch, message.seq, -1), out[-1], now)
-        while self._frames and room and self._window_open():
+        while self._frames and writable and self._window_open():
             frame = self._frames.popleft()
             out.append(_frame_message(frame, 2))
             self._count_in_flight((frame.epoch, frame.seq, frame.index), out[-1], now)

@@ -308,9 +308,9 @@ class SessionCore:
 
     # ---- to the client
 
-    def next_messages(self, now: float, room: bool) -> list[OutgoingMessage]:
-        """The messages to send now. `room` is False while the connection's buffer is full."""
-        out = self._player.pull(now, room)
+    def next_messages(self, now: float, writable: bool) -> list[OutgoingMessage]:
+        """The messages to send now. `writable` is False while the connection's buffer is full."""
+        out = self._player.pull(now, writable)
         for message in out:
             if message.first_frame_of is not None and message.first_frame_of in self._unanswered:
                 delay = now - self._unanswered.pop(message.first_frame_of)

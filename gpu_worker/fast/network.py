@@ -31,7 +31,7 @@ class StepInputs:
 
     pose: (frames, positions, channels). audio: keys and values by slot, (frames, tokens, columns) each.
     reference: by slot, keys and values side by side, (1, tokens, 2 · columns), or, for the slots in `joined`,
-    (frames, positions + tokens, 2 · columns) with room for the frame's own before them.
+    (frames, positions + tokens, 2 · columns) with space for the frame's own before them.
     """
 
     pose: Tensor
@@ -162,14 +162,14 @@ class StepRunner:
     def _spatial(self, block: Spatial, image: Image, index: int, inputs: StepInputs) -> None:
         ops, heads = self.ops, block.heads
         frames, positions, _ = image.data.shape
-        x, room = self._stream(ops.group_norm(image, block.norm, silu=False).rows, block)
+        x, wide = self._stream(ops.group_norm(image, block.norm, silu=False).rows, block)
         made = self._self_attention(block, x, image, index, inputs)
         ops.add_linear(x, made.flatten(0, 1), block.out1)
         q = ops.norm_linear(x, block.norm2, block.audio_q).view(frames, positions, -1)
         made = ops.attention(q, *inputs.audio[block.slot], heads)
         ops.add_linear(x, made.flatten(0, 1), block.out2)
-        self._feed_forward(x, room, block.norm3, block.ff_in, block.ff_out)
-        self._back(image, x, room, block)
+        self._feed_forward(x, wide, block.norm3, block.ff_in, block.ff_out)
+        self._add_to_image(image, x, wide, block)
 
     def _stream(self, rows: Tensor, block: Spatial | Motion) -> tuple[Tensor, Tensor | None]:
         """A transformer's residual stream, (rows, width), and the wide rows that it is part of.
@@ -179,26 +179,26 @@ class StepRunner:
         """
         if block.folded is None:
             return self.ops.linear(rows, block.proj_in), None
-        room = rows.new_empty(len(rows), block.folded.weight.shape[1])
-        x = room[:, : len(block.folded.weight)]
+        wide = rows.new_empty(len(rows), block.folded.weight.shape[1])
+        x = wide[:, : len(block.folded.weight)]
         self.ops.project(x, rows, block.proj_in.weight)
-        return x, room
+        return x, wide
 
     def _feed_forward(
-        self, x: Tensor, room: Tensor | None, norm: Norm, first: Linear, second: Linear
+        self, x: Tensor, wide: Tensor | None, norm: Norm, first: Linear, second: Linear
     ) -> None:
-        """Added to x, or, with a room, left there half done for `_back`."""
-        if room is None:
+        """Added to x. With wide rows it is left there half done, for `_add_to_image`."""
+        if wide is None:
             self.ops.feed_forward(x, norm, first, second)
         else:
-            self.ops.geglu_into(room[:, x.shape[1] :], self.ops.layer_norm(x, norm), first)
+            self.ops.geglu_into(wide[:, x.shape[1] :], self.ops.layer_norm(x, norm), first)
 
-    def _back(self, image: Image, x: Tensor, room: Tensor | None, block: Spatial | Motion) -> None:
+    def _add_to_image(self, image: Image, x: Tensor, wide: Tensor | None, block: Spatial | Motion) -> None:
         """Adds a transformer's result to the image."""
-        if room is None or block.folded is None:
+        if wide is None or block.folded is None:
             self.ops.add_linear(image.rows, x, block.proj_out)
         else:
-            self.ops.add_linear(image.rows, room, block.folded)
+            self.ops.add_linear(image.rows, wide, block.folded)
         image.sums = None
 
     def _self_attention(
@@ -242,7 +242,7 @@ class StepRunner:
     def _motion(self, motion: Motion, image: Image, index: int) -> None:
         ops = self.ops
         frames, positions, _ = image.data.shape
-        x, room = self._stream(ops.group_norm(image, motion.norm, silu=False).rows, motion)
+        x, wide = self._stream(ops.group_norm(image, motion.norm, silu=False).rows, motion)
         for block in motion.blocks:
             for attention in block.attentions:
                 bias = self.positions.at(attention, index)
@@ -251,8 +251,8 @@ class StepRunner:
                 made = ops.temporal(qkv, frames, attention.heads)
                 ops.add_linear(x, made.flatten(0, 1), attention.out)
             last = block is motion.blocks[-1]
-            self._feed_forward(x, room if last else None, block.ff_norm, block.ff_in, block.ff_out)
-        self._back(image, x, room, motion)
+            self._feed_forward(x, wide if last else None, block.ff_norm, block.ff_in, block.ff_out)
+        self._add_to_image(image, x, wide, motion)
 
 
 def mergeable(level: int, heads: Heads, height: int, width: int) -> bool:
