@@ -41,7 +41,6 @@ class Piece:
     clip: int
     pts: int
     samples: Samples
-    ends_clip: bool
     flush: bool = False
 
 
@@ -103,15 +102,14 @@ class AudioLog:
         start = 0
         self._held_back = self.rate != SAMPLE_RATE and (self._held_back or len(samples) > 0)
         while start < len(samples):
-            room = self.missing
-            part = samples[start : start + room]
+            missing = self.missing
+            part = samples[start : start + missing]
             start += len(part)
-            ends = len(part) == room
-            pieces.append(Piece(self.clip, self._next_pts(), part, ends))
+            pieces.append(Piece(self.clip, self._next_pts(), part))
             self._parts.append(part)
             self._filled += len(part)
             self.position += len(part)
-            if ends:
+            if len(part) == missing:
                 self._finish(now, joined=True)
         return pieces
 
@@ -122,10 +120,10 @@ class AudioLog:
         resampler, so a pause is flushed there too.
         """
         if self._filled:
-            piece = Piece(self.clip, self._next_pts(), np.empty(0, np.float32), True, flush=True)
+            piece = Piece(self.clip, self._next_pts(), np.empty(0, np.float32), flush=True)
             self._finish(now, joined=False)
         elif self._held_back:
-            piece = Piece(self.clip - 1, self._next_pts(), np.empty(0, np.float32), True, flush=True)
+            piece = Piece(self.clip - 1, self._next_pts(), np.empty(0, np.float32), flush=True)
         else:
             return None
         self._held_back = self._joined = False

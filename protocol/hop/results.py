@@ -197,11 +197,6 @@ class ResultClient:
         """Do not wait for this clip's confirmation any more."""
         self._clips.pop((session, epoch, seq), None)
 
-    @property
-    def unconfirmed(self) -> int:
-        """How many clips the gateway has not confirmed."""
-        return len(self._clips)
-
     def flush(self) -> None:
         """Send the messages that wait, as `confirmed` does too."""
         while self._unsent and sockets.send(self.socket, self._unsent[0]):

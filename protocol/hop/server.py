@@ -47,11 +47,10 @@ class WorkerLost:
 
 @dataclass(frozen=True, slots=True)
 class Acked:
-    """A worker has acknowledged `msg`, `waited_s` seconds after it was dispatched."""
+    """A worker has acknowledged `msg`."""
 
     msg: Work
     worker: str
-    waited_s: float
 
 
 #: What happens at a hop's server, for the stage that owns it.
@@ -232,7 +231,7 @@ class HopServer:
             return
         self._counts["acked"] += 1
         self._work_s.add(now - job.sent_at)
-        self._events.append(Acked(job.payload.message, peer.name, now - job.queued_at))
+        self._events.append(Acked(job.payload.message, peer.name))
 
     def _greet(self, key: bytes, now: float) -> None:
         """Ask an unknown sender for READY, not more often than it can answer."""

@@ -29,6 +29,7 @@ from demo.factory.evaluate.path import Made, Picture, StreamingPath
 from demo.factory.evaluate.scores import SHUT
 from demo.factory.evaluate.table import Section
 from scripts.talk.sound import write_wav
+from tests.helpers.figure import with_mouth_shut
 
 pytestmark = pytest.mark.slow
 
@@ -100,7 +101,7 @@ def test_the_truth_is_like_itself(bench: DrawnBench) -> None:
 
 
 def test_a_shut_mouth_misses_what_it_must(bench: DrawnBench, one_kind: None) -> None:
-    shut = replace(bench, spoil=lambda state: state.with_mouth_shut())
+    shut = replace(bench, spoil=with_mouth_shut)
     missed = _missed(trial_truth.run(shut))
     assert "Mouth opening against truth: correlation" in missed
     assert "… best lag" in missed

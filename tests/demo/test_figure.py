@@ -21,7 +21,7 @@ from demo.factory.figure.renderer import DEFAULT_ASSETS, Renderer
 from demo.factory.figure.rest import rest_hands
 from demo.factory.figure.state import FigureState
 from demo.factory.motion.visemes import CHANNELS, blended
-from tests.helpers.figure import write_stand_in
+from tests.helpers.figure import with_mouth_shut, write_stand_in
 
 pytestmark = pytest.mark.slow
 
@@ -166,7 +166,7 @@ def test_mouth_boxes_hold_the_mouth_and_follow_the_head(renderer: Renderer) -> N
     state.head[1] = torch.tensor([0.03, -0.02, 0.05])
     boxes = mouth_box(renderer, state)
     pictures = renderer.render(torch.ones(2, dtype=torch.long), state)
-    shut = renderer.render(torch.ones(2, dtype=torch.long), state.with_mouth_shut())
+    shut = renderer.render(torch.ones(2, dtype=torch.long), with_mouth_shut(state))
     changed = _changed(pictures, shut, over=0.25)  # the chin's shadow changes less
     for picture, (x0, y0, x1, y1) in zip(changed, boxes.tolist(), strict=True):
         assert picture[y0:y1, x0:x1].sum() > 0.9 * picture.sum()

@@ -128,9 +128,9 @@ def test_bytes_in_flight_are_bounded() -> None:
     player = AckedPlayer(SHAPE, max_bytes=100_000)
     push_clip(player, 0, 0.0, size=50_000)
     assert sum(o.is_frame for o in player.pull(0.0, True)) == 2
-    assert player.in_flight_bytes < 100_000 + 50_000
+    assert player._flight_bytes < 100_000 + 50_000
     player.frame_shown(Shown(0, 0, 1), 0.1)
-    assert player.in_flight_bytes == 0
+    assert player._flight_bytes == 0
     assert sum(o.is_frame for o in player.pull(0.1, True)) == 2
 
 
@@ -140,11 +140,11 @@ def test_sound_that_overtook_pictures_does_not_hide_their_acknowledgement() -> N
     player.push(sound(1), 0.0)  # its pictures failed
     player.pull(0.0, True)
     player.frame_shown(Shown(0, 0, 11), 1.0)
-    assert player.stalled(100.0) == 0.0 and player.in_flight_bytes == 32032
+    assert player.stalled(100.0) == 0.0 and player._flight_bytes == 32032
     push_clip(player, 2, 1.0)
     player.pull(1.0, True)
     player.frame_shown(Shown(0, 2, 11), 1.5)
-    assert player.in_flight_bytes == 0
+    assert player._flight_bytes == 0
 
 
 def test_a_client_that_shows_nothing_is_stalled_and_an_idle_one_is_not() -> None:

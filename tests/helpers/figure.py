@@ -5,12 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from demo.factory.figure.layers import VIEW, VIEW_X, VIEW_Y
 from demo.factory.figure.make_identities import PROPORTIONS
 from demo.factory.figure.people import all_people
+from demo.factory.figure.state import FigureState
 
 SIDE = 96
+
+
+def with_mouth_shut(state: FigureState) -> FigureState:
+    """The same moment with the mouth in its neutral, shut shape."""
+    zero = torch.zeros_like(state.mouth_open)
+    return state.replace(
+        mouth_open=zero, mouth_width=zero, mouth_round=zero, teeth=zero, lips_pressed=zero, tongue=zero
+    )
 
 
 def write_stand_in(path: Path) -> None:

@@ -38,7 +38,7 @@ RUN = DefaultRun(
     proportional={"gpu_worker": 800 << 20, "gateway": 30 << 20, "encoder_worker": 170 << 20},
     others=0.1,
     ready_in=20.0,
-    poured=Poured(24, 40, 0.75, 1.3, 0.02),
+    poured=Poured(24, 40, 0.75, 1.3),
 )
 
 

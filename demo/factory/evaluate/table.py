@@ -5,11 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-Curves = dict[str, NDArray[np.floating]]
-
 
 @dataclass(frozen=True)
 class Row:

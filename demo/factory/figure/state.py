@@ -92,10 +92,3 @@ class FigureState:
     @classmethod
     def cat(cls, states: list[FigureState]) -> FigureState:
         return cls(**{f.name: torch.cat([getattr(s, f.name) for s in states]) for f in fields(cls)})
-
-    def with_mouth_shut(self) -> FigureState:
-        """The same moment with the mouth in its neutral, shut shape."""
-        zero = torch.zeros_like(self.mouth_open)
-        return self.replace(
-            mouth_open=zero, mouth_width=zero, mouth_round=zero, teeth=zero, lips_pressed=zero, tongue=zero
-        )

@@ -54,8 +54,6 @@ class Poured:
     wall: float
     #: Processor time of the stages.
     processor: float
-    #: Processor time of this program in the gateway's place.
-    stand_in: float
 
 
 def pour(wav: Path, seconds: float, flags: Sequence[str]) -> Poured:
@@ -72,14 +70,12 @@ def pour(wav: Path, seconds: float, flags: Sequence[str]) -> Poured:
         wanted = gate.clip_samples * (FIRST + clips)
         speech = np.tile(speech, -(-wanted // len(speech)))[:wanted]
         begun = usage(gate.pids)
-        own = time.process_time()
         done = gate.pour(speech)
         spent = sum(usage(gate.pids).spent_since(begun).values())
-        own = time.process_time() - own
     clip = gate.clip_samples / SAMPLE_RATE
     wall = (done[-1] - done[FIRST - 1]) / (clips * clip)
     every = clip * (FIRST + clips)  # of processor time there is no part that only fills
-    return Poured(gate.fps, clips, wall, spent / every, own / every)
+    return Poured(gate.fps, clips, wall, spent / every)
 
 
 class Gate:
