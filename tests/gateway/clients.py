@@ -117,9 +117,18 @@ class Client:
 
 
 class StallWatch:
-    """`longest`: seconds for which this process was kept from running, at most, inside the `async with`."""
+    """Notes how long this process was kept from running, inside the `async with`.
 
-    longest = 0.0
+    Attributes:
+        pauses: each such pause, in seconds. The first is 0.
+    """
+
+    def __init__(self) -> None:
+        self.pauses = [0.0]
+
+    @property
+    def longest(self) -> float:
+        return max(self.pauses)
 
     async def __aenter__(self) -> StallWatch:
         self._watching = asyncio.create_task(self._watch())
@@ -133,7 +142,8 @@ class StallWatch:
         while True:
             await asyncio.sleep(0.02)
             now = asyncio.get_running_loop().time()
-            self.longest = max(self.longest, now - before)
+            if now - before > 0.05:
+                self.pauses.append(now - before)
             before = now
 
 

@@ -16,6 +16,7 @@ from scripts.bench.gpu.ladder import __main__ as ladder
 from scripts.bench.gpu.ladder.__main__ import main
 from scripts.bench.gpu.ladder.model import FULL, MOTION, ClipInputs
 from scripts.bench.gpu.ladder.profile import MATRIX_RATE, class_of, step_floors
+from tests.helpers.parity import golden_json
 
 pytestmark = pytest.mark.slow
 
@@ -62,10 +63,12 @@ def test_an_unknown_row() -> None:
         main(["--quick", "--cpu", "--rows", "fastest"])
 
 
-def test_the_model_is_full_size() -> None:
-    """Of the official configuration; the widths are those that a configuration without them has."""
-    assert FULL == {"cross_attention_dim": 384}
-    assert MOTION["motion_module_resolutions"] == [1, 2, 4, 8]
+def test_the_model_is_the_official_one() -> None:
+    """Every weight of the ladder's network has the name and the shape that it has in the official code."""
+    with torch.device("meta"):
+        denoiser = DenoisingUNet3D(UNetConfig.denoiser(FULL, MOTION))
+    made = {key: list(value.shape) for key, value in denoiser.state_dict().items()}
+    assert made == golden_json("state_dict_keys.json")["denoising_unet"]
 
 
 @pytest.mark.parametrize(
