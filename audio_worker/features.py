@@ -58,7 +58,7 @@ class FeatureExtractor:
 
     @classmethod
     def load(cls, config: ModelConfig, settings: Settings) -> FeatureExtractor:
-        """Load what configuration and settings name, and set the number of torch's threads.
+        """Load the model that configuration and settings name, and set the number of torch's threads.
 
         Raises:
             CheckpointError: weights or corrections cannot be used. The text names file and key.

@@ -50,7 +50,7 @@ class Thumbnails:
         self._poses = _found(pose_files, pose_paths(settings))
         self.avatar_names = display_names(self._avatars)
         self.pose_names = display_names(self._poses)
-        #: What is made or being made, by kind and name. All who ask for one picture wait for one job.
+        #: Pictures, made or being made, by kind and name. All who ask for one picture wait for one job.
         self._jobs: dict[tuple[str, str], asyncio.Future[bytes | None]] = {}
         # One thread: a large picture takes hundreds of megabytes while it is made.
         self._maker = ThreadPoolExecutor(1, "thumbnails")

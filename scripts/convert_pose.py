@@ -30,7 +30,7 @@ _ALLOWED = {
 
 
 class ConvertError(ValueError):
-    """A file or folder cannot be converted; the text names it."""
+    """A file or folder cannot be converted. The text names it."""
 
 
 class RestrictedUnpickler(pickle.Unpickler):
@@ -46,7 +46,7 @@ def read_pose(path: Path) -> dict[str, Any]:
     """The dictionary in one DWPose `.npy`.
 
     Raises:
-        ConvertError: it is no such file; the text names it.
+        ConvertError: it is no such file. The text names it.
     """
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
@@ -76,7 +76,7 @@ def convert(folder: Path, fps: int) -> dict[str, np.ndarray]:
     order, so the track keeps them all. Points of hands that a frame does not have are not finite.
 
     Raises:
-        ConvertError: a file is missing or is no pose; the text names it.
+        ConvertError: a file is missing or is no pose. The text names it.
     """
     paths = numbered_files(folder)
     hands, scores, params = [], [], []

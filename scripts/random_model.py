@@ -131,7 +131,7 @@ def write_official_layout(
 
     suffix: `.pth` as in the release, or `.safetensors` for the same keys. model: `tiny`, or `full` for the
     official shapes, in half precision and drawn on `device`. extra: further keys of the yaml, such as
-    `width=64, height=64, steps=2`; the official one has none of them.
+    `width=64, height=64, steps=2`. The official one has none of them.
     """
     torch.manual_seed(0)
     full = model == "full"
@@ -169,7 +169,7 @@ def write_official_layout(
 
 
 def _state(module: nn.Module) -> dict[str, Tensor]:
-    """Random weights; also where training starts from zero, so that every condition has an effect."""
+    """Random weights, also where training starts from zero, so that every condition has an effect."""
     for parameter in module.parameters():
         if parameter.ndim > 1 and not parameter.detach().any():
             nn.init.normal_(parameter, std=0.05)
@@ -215,7 +215,7 @@ def _write_vae(folder: Path, config: dict[str, Any], weights: dict[str, Tensor])
 
 
 def _write_whisper(path: Path) -> None:
-    """OpenAI's file layout of Whisper tiny's size; of the decoder just one tensor, which nobody needs."""
+    """OpenAI's file layout of Whisper tiny's size, and of the decoder just one tensor, which nobody needs."""
     width, layers = 384, 4
     shapes: dict[str, tuple[int, ...]] = {
         "encoder.positional_embedding": (1500, width),

@@ -64,5 +64,5 @@ say "== pytest"
 if [ "$fast" = yes ]; then
   exec "$bin/python" -m pytest -m "$pure" "$@"
 fi
-# Coverage counts this process alone: measuring the stages too would slow down what the tests of times judge.
+# Coverage counts this process alone: measuring the stages too would slow them down, and tests judge their times.
 exec "$bin/python" -m pytest --cov --cov-report=term:skip-covered "$@"

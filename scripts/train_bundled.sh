@@ -64,7 +64,7 @@ python=${PYTHON:-$root/.venv/bin/python}
 [ -n "${PYTHON:-}" ] || [ -x "$python" ] || python=python3
 run() { echo "+ $*" >&2; [ -n "$dry" ] || "$@"; }
 
-# What is trained on: both are built once, from fixed seeds.
+# The training data. Both files are built once, from fixed seeds.
 [ -f demo/factory/figure/build/identities.npz ] || run "$python" -m demo.factory.figure.make_identities
 [ -f demo/factory/speech/build/speech.npz ] || run "$python" -m demo.factory.speech.make_speech
 
@@ -75,7 +75,7 @@ if [ "$plan" != scratch ] && [ ! -f "$state/networks.json" ]; then
 fi
 
 export OMP_WAIT_POLICY=PASSIVE
-# One process a GPU; each sees its own alone, so that what is compiled for one serves all.
+# One process a GPU. Each sees its own alone, so that code compiled for one serves all.
 train() {
   local rank
   case $1 in
@@ -92,7 +92,7 @@ train() {
     wait -n || { kill "${pids[@]}" 2>/dev/null || true; die "a training process failed"; }
   done
 }
-# All of the way outlines are as strong as drawn ones, and what should stay as it is differs more; see docs/lab/bundled-model.md.
+# With all of it, outlines are as strong as drawn ones, but parts that should stay differ more (docs/lab/bundled-model.md).
 sharpen() {
   local mark=$state/sharpened/.echomimic-sharpened
   if [ -e "$state/sharpened" ] && { [ -L "$state/sharpened" ] || [ ! -f "$mark" ]; }; then

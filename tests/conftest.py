@@ -1,4 +1,4 @@
-"""What all tests share: the folder of golden data and recordings, which may be absent."""
+"""Fixtures of all tests: the folder of golden data and recordings, which may be absent."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The page on smaller machines, in a real browser: `python -m tests.measure_page [--seconds 20]`.
 
-The run has cores and bfloat16 taken away as `python -m scripts.bench --only machines` does; Chromium, with a
-recording as its microphone, has all cores. What counts is what a person sees and hears: the rate on the page,
-how far sound and picture are apart, and how often the sound had to wait for a clip.
+The run has cores and bfloat16 taken away as `python -m scripts.bench --only machines` does. Chromium, with a
+recording as its microphone, has all cores. The figures are those that a person notices: the rate on the
+page, how far sound and picture are apart, and how often the sound had to wait for a clip.
 """
 
 from __future__ import annotations

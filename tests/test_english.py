@@ -12,8 +12,8 @@ from scripts.bench.host.house.english import habits, sentence_lengths
 
 #: Words in a sentence of the documentation, at the median and at the 95th percentile.
 MEDIAN, P95 = 18, 35
-#: "what" in 1,000 words of docstrings, for each package.
-WHAT = 2.0
+#: "what" and semicolons in 1,000 words of docstrings, for each package.
+WHAT, SEMICOLONS = 2.0, 3.0
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,14 @@ def test_sentences_of_the_documentation_are_short(group: str, tracked: list[Path
     assert quantile(lengths, 0.95) <= P95
 
 
-@pytest.mark.parametrize("package", SHIPPED)
+@pytest.mark.parametrize("package", [*SHIPPED, "tests"])
 def test_docstrings_say_which_thing_and_not_what(package: str, tracked: list[Path]) -> None:
     counted = habits(text for file in python_files(ROOT, tracked, package) for text in docstrings(file.tree))
     assert counted.words > 0
     assert counted.what_per_1000 <= WHAT, f"{counted.what} in {counted.words} words"
+
+
+@pytest.mark.parametrize("package", SHIPPED)
+def test_docstrings_end_their_sentences(package: str, tracked: list[Path]) -> None:
+    counted = habits(text for file in python_files(ROOT, tracked, package) for text in docstrings(file.tree))
+    assert counted.semicolons_per_1000 <= SEMICOLONS, f"{counted.semicolons} in {counted.words} words"

@@ -74,7 +74,8 @@ function avatarPicture(name) {
 }
 
 /**
- * It moves only while it is pointed at or has the focus: moving all the time would cost what the model needs.
+ * It moves only while it is pointed at or has the focus. To move all the time would take processor time from
+ * the model.
  *
  * @param {string} name
  * @returns {CardPicture}

@@ -76,7 +76,7 @@ class DenoiserEngine:
         self._info = self._describe()
 
     def _warm(self) -> None:
-        """Makes what a first clip would wait for: its avatar, its pose, one run of each shape."""
+        """Prepares what a first clip would wait for: its avatar, its pose, one run of each shape."""
         begin = time.monotonic()
         avatars, poses = self.model.avatars, self.model.poses
         avatars.get(avatars.names[0])

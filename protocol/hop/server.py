@@ -53,7 +53,7 @@ class Acked:
     worker: str
 
 
-#: What happens at a hop's server, for the stage that owns it.
+#: The events at a hop's server, for the stage that owns it.
 HopEvent = WorkerJoined | WorkerLost | Acked
 
 

@@ -68,7 +68,7 @@ class CpuEngine:
 
     @classmethod
     def of(cls, settings: Settings) -> CpuEngine | None:
-        """What `--cpu-engine` asks for, or None for torch alone."""
+        """The wish of `--cpu-engine`, or None for torch alone."""
         if settings.cpu_engine == "torch":
             return None
         folder = kept_folder(settings, "openvino")

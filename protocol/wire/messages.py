@@ -277,7 +277,7 @@ Work = Pcm | Clip | Latents
 Message = Work | Frame | Close | Failed | Status | Ready | Ack | Heartbeat | Bye | Hello | Received
 
 
-#: Session, epoch and seq: what names a clip in every process.
+#: Session, epoch and seq. They name a clip in every process.
 ClipKey = tuple[str, int, int]
 
 

@@ -22,7 +22,7 @@ Samples = dict[str, list[tuple[dict[str, str], float]]]
 
 
 class RunError(RuntimeError):
-    """The run did not come up, or a part of it failed; the text says why."""
+    """The run did not come up, or a part of it failed. The text says why."""
 
 
 class ManagedRun:

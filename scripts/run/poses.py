@@ -12,7 +12,7 @@ from scripts.run.start import command_of
 
 
 class PoseError(ValueError):
-    """A pose folder cannot be used; the text names it."""
+    """A pose folder cannot be used. The text names it."""
 
 
 def convert_pose_folders(folders: Sequence[Path], run_dir: Path) -> tuple[Path, ...]:
@@ -21,7 +21,7 @@ def convert_pose_folders(folders: Sequence[Path], run_dir: Path) -> tuple[Path, 
     The results lie in the run folder and go with it.
 
     Raises:
-        PoseError: a folder cannot be converted; the text has the converter's own words.
+        PoseError: a folder cannot be converted. The text has the converter's own words.
     """
     if not any(is_official(folder) for folder in folders):
         return tuple(folders)

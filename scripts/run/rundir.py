@@ -39,7 +39,7 @@ _ADVICE = "choose another with --run-dir"
 
 
 class RunDirError(RuntimeError):
-    """The run cannot have its folder or its port; the text says why and gives a remedy."""
+    """The run cannot have its folder or its port. The text says why and gives a remedy."""
 
 
 class RunDir:

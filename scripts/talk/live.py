@@ -31,7 +31,7 @@ TIMEOUTS = (TimeoutError, asyncio.TimeoutError)  # two classes before Python 3.1
 
 
 class ClientError(RuntimeError):
-    """The session could not be held; the text says why."""
+    """The session could not be held. The text says why."""
 
 
 @dataclass(frozen=True)

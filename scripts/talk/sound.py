@@ -14,7 +14,7 @@ Samples = npt.NDArray[np.float32]
 
 
 class SoundError(ValueError):
-    """A sound file cannot be used; the text names it and says why."""
+    """A sound file cannot be used. The text names it and says why."""
 
 
 def read_sound(path: Path, rate: int = SAMPLE_RATE) -> Samples:

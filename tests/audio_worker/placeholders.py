@@ -9,7 +9,7 @@ INFERENCE = "inference_config: {unet_additional_kwargs: {}, noise_scheduler_kwar
 
 
 def write_config(folder: Path, **given: object) -> Path:
-    """Write `config.yaml` and what it needs into `folder`; `given` replaces or adds keys."""
+    """Write `config.yaml` and the files that it needs into `folder`. `given` replaces or adds keys."""
     for name in ("vae", "base"):
         (folder / name).mkdir(exist_ok=True)
         if not (folder / name / "config.json").exists():

@@ -1,4 +1,4 @@
-"""Corrections of Whisper's weights: what they do, and what is said of files that do not fit."""
+"""Corrections of Whisper's weights: their effect, and the errors for files that do not fit."""
 
 from __future__ import annotations
 

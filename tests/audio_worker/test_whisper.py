@@ -154,7 +154,7 @@ def small(window: WindowKind = "short") -> SpeechEncoder:
 
 
 def stored(encoder: SpeechEncoder) -> dict[str, torch.Tensor]:
-    """What a file holds: the weights, and a table of 1,500 positions that the formula does not give."""
+    """A file's content: the weights, and a table of 1,500 positions that the formula does not give."""
     state = {key: value.contiguous() for key, value in encoder.encoder.state_dict().items()}
     more = torch.randn(1500 - len(state["embed_positions.weight"]), 64)
     encoder.encoder.embed_positions.weight += 0.1

@@ -1,4 +1,4 @@
-"""What --late-start costs, for a moment of one session."""
+"""The cost of --late-start, for a moment of one session."""
 
 from __future__ import annotations
 

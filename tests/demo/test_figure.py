@@ -1,6 +1,6 @@
-"""The drawn figure: determinism, shapes, what each parameter moves, and the mouth's meter.
+"""The drawn figure: determinism, shapes, the effect of each parameter, and the mouth's meter.
 
-The identities are a build product; without them a small stand-in with the same layout is drawn.
+The identities are a build product. Without them a small stand-in with the same layout is drawn.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What lets a GPU draw without waiting for the host, checked without one where that is possible."""
+"""A GPU draws without waiting for the host. Most of that is checked without a GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training goes on from what the repository ships."""
+"""Training goes on from the weights that the repository ships."""
 
 from __future__ import annotations
 

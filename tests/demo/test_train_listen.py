@@ -1,4 +1,4 @@
-"""What listening learns: corrections that are nothing at first, and a start for the denoiser's attention."""
+"""The stage `listen`: corrections that are nothing at first, and a start for the denoiser's attention."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the VAE's decoder learns from: the loss of pictures, and the last stage as a whole."""
+"""Training of the VAE's decoder: the loss of pictures, and the last stage as a whole."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def material() -> Material:
 
 
 def test_the_last_stage_changes_the_decoder_alone(material: Material, tmp_path: Path) -> None:
-    """The sample in the repository is of the held-out split; what is learned here is thrown away."""
+    """The sample in the repository is of the held-out split, so the weights learned here are thrown away."""
     torch.set_num_threads(2)
     start(MODEL, tmp_path)
     names = ("vae.average", "vae.weights", "networks.average", "networks.weights")

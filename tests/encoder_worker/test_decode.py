@@ -1,4 +1,4 @@
-"""VAE folders of all three kinds, the clip decoder, and what it refuses."""
+"""VAE folders of all three kinds, the clip decoder, and its refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JPEG round trips, and what happens where a library does not load."""
+"""JPEG round trips, and the choice where a library does not load."""
 
 from __future__ import annotations
 

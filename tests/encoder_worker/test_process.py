@@ -84,7 +84,7 @@ class Upstream:
                     self.results.confirm_clip(sender, message.session, message.epoch, message.seq)
 
     def close(self) -> None:
-        """Stop everything; what the workers said stands in a failed test's report."""
+        """Stop everything. The workers' lines stand in a failed test's report."""
         for process in self.processes:
             process.kill()
             process.wait()

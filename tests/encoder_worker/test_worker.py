@@ -18,7 +18,7 @@ from protocol.wire.messages import Frame, Latents
 
 
 class FakeStage:
-    """Records what a worker asks of its stage; it is its own hop, results and compute."""
+    """Records a worker's calls to its stage. It is its own hop, results and compute."""
 
     def __init__(self) -> None:
         self.jobs = self.results = self.compute = self

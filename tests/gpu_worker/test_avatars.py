@@ -251,21 +251,14 @@ def test_frame_indices_follow_the_clock(tmp_path: Path) -> None:
     assert poses.frame_indices("wave", 0, 24, 9) == [0, 1, 2, 3, 4, 5, 6, 0, 1]
 
 
+@pytest.fixture(scope="module")
+def poses(tmp_path_factory: pytest.TempPathFactory) -> PoseStore:
+    return pose_store(tmp_path_factory.mktemp("poses"))[0]
+
+
 @given(st.integers(0, 2**40), st.integers(1, 60), st.integers(1, 32))
-def test_frame_indices_never_drift(
-    tmp_path_factory: pytest.TempPathFactory, pts: int, fps: int, count: int
-) -> None:
-    poses = _POSES or _remember(pose_store(tmp_path_factory.mktemp("poses"))[0])
+def test_frame_indices_never_drift(poses: PoseStore, pts: int, fps: int, count: int) -> None:
     for i, index in enumerate(poses.frame_indices("talk", pts, fps, count)):
         exact = pts * 24 / 16000 + i * 24 / fps
         error = (index - exact + 15) % 30 - 15
         assert abs(error) <= 0.5 + 1e-3
-
-
-_POSES: PoseStore | None = None
-
-
-def _remember(poses: PoseStore) -> PoseStore:
-    global _POSES
-    _POSES = poses
-    return poses

@@ -68,7 +68,7 @@ def test_the_same_clip(models: Models, ops: TorchOps, frames: int) -> None:
 
 
 def test_the_last_products_apart(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As float8 leaves them: what it rounds is nothing here, so the clip is the same."""
+    """As float8 leaves them. It rounds nothing away here, so the clip is the same."""
     monkeypatch.setattr("gpu_worker.fast.clip.layers_of", lambda network: [])
     made, wanted = both(models, conditions(ClipDenoiser(models)), TorchOps(SpareColumn()), Tier(fp8=True))
     assert difference(made, wanted) <= LIMIT
@@ -135,7 +135,7 @@ def test_no_guidance(models: Models) -> None:
 
 
 def test_weights_are_shared(models: Models) -> None:
-    """Only what is fused is held twice; convolutions are as loading leaves them."""
+    """Only fused weights are held twice. Convolutions are as loading leaves them."""
     channels_last(models.denoiser)
     network = FastDenoiser(models).network
     assert network.conv_in[0] is models.denoiser.conv_in.weight

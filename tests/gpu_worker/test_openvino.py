@@ -86,7 +86,7 @@ BUNDLED = (
 
 @pytest.fixture
 def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., DenoiserEngine]:
-    """A function that loads the bundled model with further flags. What it keeps is removed with the test."""
+    """A function that loads the bundled model with further flags. Its cache is removed with the test."""
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
     monkeypatch.setattr("gpu_worker.engine.serve.POSE_WARM_SECONDS", 0.0)
 

@@ -1,4 +1,4 @@
-"""The worker as a process over ipc, with an engine whose latents tell what they were made of."""
+"""The worker as a process over ipc, with an engine whose latents tell their inputs."""
 
 from __future__ import annotations
 

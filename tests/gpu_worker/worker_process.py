@@ -1,6 +1,6 @@
 """A GPU worker as a real process, and the upstream, encoder and gateway that a test plays for it.
 
-Run as a module it is the worker with `ToyEngine`, whose latents tell what they were made of.
+Run as a module it is the worker with `ToyEngine`, whose latents tell their inputs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[2]
 class ToyEngine:
     """Latents (frames, 1, 1, 4) hold [seq, seq of the clip they follow or -1, tokens' first value, 0].
 
-    What a clip costs and how it fails is written in its first token: [value, seconds, kind of failure].
+    A clip's first token holds its duration and its failure: [value, seconds, kind of failure].
     """
 
     def __init__(self, settings: Settings, cost: float = 0.0) -> None:

@@ -36,7 +36,7 @@ def default_run() -> Iterator[ManagedRun]:
 
 @pytest.fixture(scope="session")
 def plain_run() -> Iterator[ManagedRun]:
-    """All stages with nothing computed, so that what they do to each other shows on any machine.
+    """All stages with nothing computed, so that their effect on each other shows on any machine.
 
     A clip is flushed late, so that a machine that stops the speaking test for a moment makes no pause.
     """

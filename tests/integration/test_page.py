@@ -55,7 +55,7 @@ async def test_the_face_speaks_in_step_with_the_microphone(
 
 
 async def canvas(page: Page) -> np.ndarray:
-    """What the page's canvas shows, as grey levels."""
+    """The picture on the page's canvas, as grey levels."""
     data = await page.evaluate("document.querySelector('#canvas').toDataURL('image/png')")
     await asyncio.sleep(0.15)
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data.split(",")[1]))).convert("L"), np.float32)

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.process, pytest.mark.timing]
 
 
 def hold(run: ManagedRun, *plans: Plan, fps: int | None = None) -> list[Report]:
-    """Hold sessions at once; their reports. `fps`: what version 1 sessions run with, if not the default."""
+    """Hold sessions at once. Returns their reports. `fps`: rate of version 1 sessions, if not the default."""
     fps = fps or int(server_info(run.url)["fps"])
 
     async def all_of_them() -> list[Report]:
@@ -43,8 +43,8 @@ def test_every_frame_and_sample_comes_back(default_run: ManagedRun, speech: Soun
 
 
 def test_sessions_have_their_own_face_and_sound(default_run: ManagedRun, speech: Sound) -> None:
-    """Two at once, at the lowest rate. A small machine may have to leave pictures out even then; what comes
-    must be the session's own, and its sound whole."""
+    """Two at once, at the lowest rate. A small machine may have to leave pictures out even then. Those that
+    come must be the session's own, and its sound whole."""
     names = server_info(default_run.url)["avatars"]
     assert len(names) >= 2, "the bundled model has several avatars"
     pictures = {name: small(fetch(f"{default_run.url}/avatars/{name}.png")) for name in names}

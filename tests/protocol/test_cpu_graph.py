@@ -1,4 +1,4 @@
-"""The choice between OpenVINO and torch, by an injected clock, and what `--cpu-engine` asks for."""
+"""The choice between OpenVINO and torch, by an injected clock, and the values of `--cpu-engine`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What torch's allocator is told, and that the user's word stands."""
+"""Settings of torch's allocator, where the user's word stands."""
 
 import os
 

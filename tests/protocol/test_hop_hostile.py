@@ -149,7 +149,7 @@ def test_too_many_workers_are_refused(ctx: Context, endpoint: str, monkeypatch: 
 
 
 class FakeServer:
-    """A ROUTER that says what a test wants."""
+    """A ROUTER that sends the messages of a test."""
 
     def __init__(self, ctx: Context, endpoint: str, client: HopClient) -> None:
         self.socket = ctx.socket(zmq.ROUTER)

@@ -1,4 +1,4 @@
-"""Every stage tells a file that Git LFS has not fetched as what it is, whichever file of a model it is."""
+"""Every stage says that Git LFS has not fetched a file, whichever file of a model it is."""
 
 from __future__ import annotations
 

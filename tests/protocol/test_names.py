@@ -12,7 +12,7 @@ SHIPPED = ("protocol", "gateway", "audio_worker", "gpu_worker", "encoder_worker"
 
 
 def shipped_trees() -> Iterator[tuple[str, ast.Module]]:
-    """Each Python file of what ships: its path from the root, and its syntax tree."""
+    """Each Python file that ships: its path from the root, and its syntax tree."""
     for package in SHIPPED:
         for path in sorted((ROOT / package).rglob("*.py")):
             yield str(path.relative_to(ROOT)), ast.parse(path.read_text(encoding="utf-8"))

@@ -218,7 +218,7 @@ def test_a_type_that_no_setting_can_have(annotation: object) -> None:
 
 
 def test_only_the_settings_read_the_projects_variables() -> None:
-    """Other code may set variables of libraries; what a user sets for this project has one reader."""
+    """Other code may set variables of libraries. The variables of this project have one reader."""
     for package in ("protocol", "gateway", "audio_worker", "gpu_worker", "encoder_worker"):
         for path in sorted((ROOT / package).rglob("*.py")):
             if path.parent.name != "settings":

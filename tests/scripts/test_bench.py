@@ -1,4 +1,4 @@
-"""The benchmark: how it counts processor time and memory, what its tables say, and a short run of it."""
+"""The benchmark: its count of processor time and memory, its tables, and a short run of it."""
 
 from __future__ import annotations
 

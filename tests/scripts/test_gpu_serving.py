@@ -1,4 +1,4 @@
-"""The list of what a GPU is asked, and one part of it run small."""
+"""The parts of the measurement of serving on a GPU, and one of them run small."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_what_does_not_fit_the_budget_is_left_out(tmp_path: Path, capfd: pytest.
 
 
 def test_live_parts_are_flags_that_the_live_benchmark_takes(tmp_path: Path) -> None:
-    """What it does not know itself goes to the run, whose settings must take it."""
+    """Flags that it does not know itself go to the run, whose settings must take them."""
     from protocol.process.settings import load_settings
 
     for part in gpu_serving.parts(tmp_path, tmp_path / "model", tmp_path / "caches"):

@@ -1,4 +1,4 @@
-"""What `run_all.sh` executes: the processes of a run, its flags, poses converted before anything starts."""
+"""The work of `run_all.sh`: the processes of a run, its flags, poses converted before anything starts."""
 
 from __future__ import annotations
 

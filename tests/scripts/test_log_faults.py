@@ -1,4 +1,4 @@
-"""A run whose disk is full or whose console nobody reads: it goes on, and says later what is missing."""
+"""A run with a full disk or a console that nobody reads goes on, and later tells how many lines are gone."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def last_tick(run: Run) -> int:
 
 
 def check_the_run_went_on(run: Run, reason: str, free: Callable[[], None]) -> None:
-    """The log is stuck now. Free its place, and check what the run says of it."""
+    """The log is stuck now. Free its place, and check the lines of the run about it."""
     stuck = last_tick(run)
     time.sleep(0.5)
     assert last_tick(run) == stuck and run.process.poll() is None
@@ -148,7 +148,7 @@ def test_a_reader_that_comes_back_is_told_how_much_it_missed(start: Callable[[di
 
 @pytest.mark.parametrize("kind", ["pipe", "terminal", "socket"])
 def test_no_line_waits_for_a_reader(kind: str) -> None:
-    """Twenty times what any of them holds is written in the time of a few calls."""
+    """Twenty times the capacity of any of them is written in the time of a few calls."""
     ends = [socket.socketpair(), None][kind != "socket"]
     if ends is not None:
         reader, writer = (end.detach() for end in ends)

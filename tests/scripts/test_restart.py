@@ -1,4 +1,4 @@
-"""The restart policy, by property: what is retried, how long it waits, when it ends."""
+"""The restart policy, by property: which ends are retried, how long it waits, when it gives up."""
 
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ def test_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
 
 
 def leave_as_before_the_mark(path: Path) -> None:
-    """What a killed run of a version without the mark leaves."""
+    """The leftovers of a killed run of a version without the mark."""
     path.mkdir(mode=0o700)
     (path / "run.lock").write_text("4711\n")
     (path / "pcm.lock").touch()

@@ -41,7 +41,7 @@ Halves = npt.NDArray[np.float16]
 
 
 class Decode(Protocol):
-    """Latents of a clip to pixels, a chunk at a time; without `keep` they may be given back at once."""
+    """Latents of a clip to pixels, a chunk at a time. Without `keep` they may be given back at once."""
 
     def __call__(self, latents: Halves, /, keep: bool = True) -> list[Pixels]: ...
 
@@ -56,7 +56,7 @@ class DecoderRow:
 
 
 def random_decoder(config: dict[str, Any], seed: int = 0) -> Decoder:
-    """A decoder with random weights, float32 on the CPU; its pictures have contrast."""
+    """A decoder with random weights, float32 on the CPU. Its pictures have contrast."""
     torch.manual_seed(seed)
     if config["_class_name"] == "AutoencoderTiny":
         tiny = TinyDecoder(config).to_empty(device="cpu")
@@ -82,7 +82,7 @@ def random_decoder(config: dict[str, Any], seed: int = 0) -> Decoder:
 def plain(
     device: torch.device, dtype: torch.dtype, *, batch: int, channels_last: bool, **options: Any
 ) -> Callable[[Decoder, Halves], Decode]:
-    """diffusers' module; options: fold (the doublings), compiled, benchmark (cuDNN times its algorithms)."""
+    """diffusers' module. options: fold (the doublings), compiled, benchmark (cuDNN times its algorithms)."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     benchmark = bool(options.get("benchmark"))
 
@@ -118,7 +118,7 @@ def served(
     jpeg: bool,
     dtype: str = "auto",
 ) -> Callable[[Decoder, Halves], Decode]:
-    """The encoder worker's own decoder; `jpeg`: pictures are encoded as they come."""
+    """The encoder worker's own decoder. `jpeg`: pictures are encoded as they come."""
 
     def make(decoder: Decoder, latents: Halves) -> Decode:
         clip_decoder = ClipDecoder(decoder, device, dtype, chunk, fast)

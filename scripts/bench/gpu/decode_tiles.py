@@ -126,7 +126,7 @@ def milliseconds(run: Callable[[], object], rounds: int = 9) -> float:
 
 
 def compiled(every: Sequence[ConvCase], device: torch.device) -> dict[ConvCase, str]:
-    """Compiles everything at once, since compilers wait for each other's programs; why some failed."""
+    """Compiles everything at once, since compilers wait for each other's programs. Returns the failures."""
 
     def one(case: ConvCase) -> str:
         try:

@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measure(args: argparse.Namespace, flags: list[str], wav: Path) -> dict[str, Any]:
-    """Every start of the run, and in the last one the sessions; prints as it goes."""
+    """Every start of the run, and in the last one the sessions. Prints as it goes."""
     starts: list[float] = []
     while True:
         with ManagedRun(*flags, timeout=args.timeout) as run:

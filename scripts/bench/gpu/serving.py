@@ -1,11 +1,11 @@
-"""Measures all of serving on a GPU by one command; `docs/lab/gpu-serving.md` has the results.
+"""Measures all of serving on a GPU by one command. `docs/lab/gpu-serving.md` has the results.
 
     python -m scripts.bench.gpu.serving --out measured                 all of it, about 20 minutes on an H200
     python -m scripts.bench.gpu.serving --out measured --budget 300    as much as fits into five minutes
     python -m scripts.bench.gpu.serving --list
     python -m scripts.bench.gpu.serving --quick --only decode          small, on a CPU as well
 
-Each part is a process of its own with a bound on its time; one that fails or hangs leaves the others alone.
+Each part is a process of its own with a bound on its time. One that fails or hangs leaves the others alone.
 Its output is shown as it comes and kept in the folder, with the live runs' JSON.
 """
 
@@ -31,7 +31,7 @@ CUDA_TESTS = ("tests/gpu_worker/test_engine_on_gpu.py", "tests/encoder_worker/te
 class Part:
     """A command (words after the interpreter's) and the seconds it takes, as a rule and at most.
 
-    `gpus` it needs; `quick` are its words on a small machine, none if there is nothing to see there.
+    `gpus`: how many it needs. `quick`: its words on a small machine, none if it shows nothing there.
     """
 
     name: str
@@ -88,7 +88,7 @@ def parts(out: Path, model: Path, caches: Path) -> list[Part]:
 
 
 def run(part: Part, words: Sequence[str], out: Path) -> str:
-    """Runs a part; its output is shown and kept. Returns how it ended."""
+    """Runs a part. Its output is shown and kept. Returns how it ended."""
     begin = time.monotonic()
     print(f"\n== {part.name}: {part.text}", flush=True)
     with (out / f"{part.name}.txt").open("w") as kept:

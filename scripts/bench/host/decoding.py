@@ -23,7 +23,7 @@ ROUNDS = 5
 
 @dataclass(frozen=True)
 class ClipCost:
-    """Medians of a clip; times are in seconds."""
+    """Medians of a clip. Times are in seconds."""
 
     #: Wall time of all of it.
     whole: float

@@ -74,7 +74,7 @@ class DefaultRun:
 
 
 def measure_default(wav: Path, flags: Sequence[str], *, poured_seconds: float = 0.0) -> DefaultRun:
-    """Start the run with `flags` and speak `wav` to it; then pour in `poured_seconds` of speech, if any."""
+    """Start the run with `flags` and speak `wav` to it. Then pour in `poured_seconds` of speech, if any."""
     with ManagedRun(*flags, timeout=600) as run:
         warm_up(run, wav, bound=60.0)
         pids = [run.process.pid]

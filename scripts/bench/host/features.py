@@ -51,7 +51,7 @@ def start_worker(flags: list[str]) -> str:
         One line with seconds, processor seconds and memory.
 
     Raises:
-        RuntimeError: the worker ended before it was warm; the text is its log.
+        RuntimeError: the worker ended before it was warm. The text is its log.
     """
     with tempfile.TemporaryDirectory(prefix="features-", dir="/tmp") as run_dir:
         command = [sys.executable, "-m", "audio_worker", *flags, "--run-dir", run_dir]

@@ -46,7 +46,7 @@ Samples = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Poured:
-    """Figures of poured sound; times are seconds for a second of speech."""
+    """Figures of poured sound. Times are seconds for a second of speech."""
 
     fps: int
     clips: int

@@ -55,7 +55,7 @@ def bench_linear(rows: int, width: int) -> None:
 
 
 def bench_libraries(rows: int, width: int) -> None:
-    """The linear layers by cuBLAS and by cuBLASLt; a bias takes torch to the latter in any case."""
+    """The linear layers by cuBLAS and by cuBLASLt. A bias takes torch to the latter in any case."""
     say(f"libraries: {rows} rows, width {width}")
     x, wide = rand(rows, width), rand(rows, 4 * width)
     before = torch.backends.cuda.preferred_blas_library()

@@ -55,7 +55,7 @@ def show(
     name: str, call: Callable[..., Tensor], flop: float = 0.0, moved: float = 0.0,
     wanted: Tensor | None = None, part: Callable[..., Tensor] = lambda x: x,
 ) -> None:  # fmt: skip
-    """One line; a variant that fails says why and the others go on."""
+    """Print one line. A variant that fails says why, and the others go on."""
     try:
         made = call()
         error = ""

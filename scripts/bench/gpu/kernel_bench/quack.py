@@ -1,6 +1,6 @@
 """Matrix products by QuACK's kernels, tile by tile, beside cuBLAS: for Hopper, with `quack-kernels`.
 
-Of these the fast path has those with a gate; the others are no faster than cuBLAS's.
+Of these the fast path has those with a gate. The others are no faster than cuBLAS's.
 """
 
 from __future__ import annotations

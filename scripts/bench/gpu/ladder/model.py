@@ -61,7 +61,7 @@ def draw(module: nn.Module, seed: int) -> None:
 
 
 def make_models(device: torch.device, steps: int, tiny: bool) -> Models:
-    """float32 models on `device`; the VAE is none that decodes, its place is only kept."""
+    """float32 models on `device`. The VAE only fills its place and decodes nothing."""
     base: dict[str, Any] = TINY if tiny else FULL
     motion = {**MOTION, "motion_module_kwargs": {**MOTION["motion_module_kwargs"], "num_attention_heads": 2}}
     with torch.device("meta"):
@@ -106,7 +106,7 @@ def make_clip(models: Models, side: int, frames: int, seed: int = 5) -> ClipInpu
 
 
 def as_type(clip: ClipInputs, dtype: torch.dtype) -> ClipInputs:
-    """The inputs as a model of `dtype` takes them; noise stays float32."""
+    """The inputs as a model of `dtype` takes them. Noise stays float32."""
     return ClipInputs(
         clip.noise, clip.tokens.to(dtype), clip.pose.to(dtype),
         {name: x.to(dtype) for name, x in clip.bank.items()}, clip.reference.to(clip.noise.device, dtype),
@@ -114,7 +114,7 @@ def as_type(clip: ClipInputs, dtype: torch.dtype) -> ClipInputs:
 
 
 def to_half(models: Models, dtype: torch.dtype) -> Models:
-    """The denoiser in `dtype`, in its place; the reference UNet goes."""
+    """The denoiser in `dtype`, in its place. The reference UNet goes."""
     models.denoiser.to(dtype)
     models.dtype = dtype
     models.reference = None  # type: ignore[assignment]

@@ -78,7 +78,7 @@ def profile_step(
 
 
 class CountingOps(TorchOps):
-    """Counts each stage's operations and the fewest bytes it moves; meant for tensors without data."""
+    """Counts each stage's operations and the fewest bytes it moves. Meant for tensors without data."""
 
     def __init__(self) -> None:
         super().__init__()

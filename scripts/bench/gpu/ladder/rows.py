@@ -29,7 +29,7 @@ Maker = Callable[[Models, ClipInputs], AbstractContextManager[Sample]]
 
 @dataclass(frozen=True)
 class Rung:
-    """A way to make a clip. cuda: it needs a GPU. slow: it takes long to get ready; only where asked for."""
+    """A way to make a clip. cuda: it needs a GPU. slow: its start takes long, so it runs only on demand."""
 
     key: str
     text: str
@@ -69,7 +69,7 @@ def _eager(audio_each_step: bool, compiled: str = "") -> Maker:
 
 @torch.inference_mode()
 def _sample_with_tokens(denoiser: ClipDenoiser, clip: ClipInputs, reference: ReferenceCache) -> Tensor:
-    """A clip whose audio is projected at every step; latents (F, C, h, w)."""
+    """A clip whose audio is projected at every step. Returns latents (F, C, h, w)."""
     models = denoiser.models
     latents, pose = clip.noise.transpose(0, 1)[None], clip.pose.transpose(0, 1)[None]
     orders = frame_orders(len(clip.noise), len(denoiser.steps), denoiser.window_shift, models.device)

@@ -134,7 +134,7 @@ def _code_lines(file: PythonFile) -> int:
 def repeated_lines(files: Sequence[PythonFile]) -> int:
     """Count the lines that lie in a run of `RUN` equal lines which stands in a second place.
 
-    Blank lines, comments, docstrings, imports and lines of punctuation alone are passed over; white space
+    Blank lines, comments, docstrings, imports and lines of punctuation alone are passed over. White space
     at both ends of a line does not count.
     """
     places: dict[bytes, list[tuple[int, int]]] = defaultdict(list)

@@ -37,7 +37,7 @@ class Habits:
 
 
 def habits(docstrings: Iterable[str]) -> Habits:
-    """Count words, `what` and semicolons; code in back-ticks is left out."""
+    """Count words, `what` and semicolons. Code in back-ticks is left out."""
     words = what = semicolons = 0
     for docstring in docstrings:
         text = CODE.sub("code", docstring)
