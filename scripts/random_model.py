@@ -208,7 +208,7 @@ def _write_vae(folder: Path, config: dict[str, Any], weights: dict[str, Tensor])
     state = {}
     for key, value in weights.items():
         for new, old in old_names.items():
-            key = key.replace(new, old) if ".attentions." in key else key  # noqa: PLW2901
+            key = key.replace(new, old) if ".attentions." in key else key  # noqa: PLW2901 - the old name
         state[key] = value
     _write_json(folder / "config.json", config)
     _write_weights(folder / "diffusion_pytorch_model.safetensors", state)

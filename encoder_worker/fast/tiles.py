@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -67,7 +68,7 @@ def fastest(tiles: Iterable[ConvTile], run: Callable[[ConvTile], object], device
     error: Exception | None = None
     for tile in tiles:
         try:
-            seconds = _seconds(lambda tile=tile: run(tile), device)  # type: ignore[misc]
+            seconds = _seconds(partial(run, tile), device)
         except Exception as failed:  # out of resources, or a compiler's failure
             error = failed
             logger.debug("tile %s is passed over: %s", tile, failed)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -108,7 +109,7 @@ class GatedProducts:
     def _best(self, shape: tuple[int, ...], run: Callable[[Any], None]) -> Any:
         """The configuration with which `run` takes least time, found once for each shape."""
         if shape not in self._chosen:
-            times = [_milliseconds(lambda config=config: run(config)) for config in self.configs]  # type: ignore[misc]
+            times = [_milliseconds(partial(run, config)) for config in self.configs]
             best = min(range(len(times)), key=times.__getitem__)
             self._chosen[shape] = self.configs[best]
             shown = [f"{time:.3f}" for time in times]

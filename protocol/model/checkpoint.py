@@ -122,7 +122,7 @@ def modern_vae_keys(state: Mapping[str, Tensor]) -> State:
         if ".attentions." in key:
             for old, new in _OLD_ATTENTION:
                 if old in key:
-                    key = key.replace(old, new)  # noqa: PLW2901
+                    key = key.replace(old, new)  # noqa: PLW2901 - the new name
                     # Projections were 1×1 convolutions in some files.
                     tensor = value[:, :, 0, 0] if value.ndim == 4 else value
         renamed[key] = tensor

@@ -14,7 +14,7 @@ import dataclasses
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from protocol.wire.clock import FULL_RATE, SAMPLE_RATE
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 avatars[number % len(avatars)],
                 args.pose,
                 args.fps,
-                on_frame=lambda _number, jpeg, into=frames[number]: into.append(jpeg),  # type: ignore[misc]
+                on_frame=_collector(frames[number]),
             )
             for number in range(args.sessions)
         ]
@@ -56,6 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     _show(reports, as_json=args.json)
     _save(frames, args, fps)
     return 1 if any(report.problems for report in reports) else 0
+
+
+def _collector(jpegs: list[bytes]) -> Callable[[int, bytes], None]:
+    """An `on_frame` that keeps each picture in `jpegs`."""
+    return lambda _number, jpeg: jpegs.append(jpeg)
 
 
 async def _speak_all(url: str, plans: list[Plan], fps: int, clip_frames: int) -> list[Report]:

@@ -106,7 +106,7 @@ def _attention(
     EVEN_Q: tl.constexpr, EVEN_K: tl.constexpr, EVEN_R: tl.constexpr, AGAIN: tl.constexpr,
 ):  # fmt: skip
     """AGAIN: only the blocks of queries that `_sampled_attention` left."""
-    if AGAIN:  # noqa: SIM102
+    if AGAIN:  # noqa: SIM102 - a constant first: without it, nothing is loaded
         if tl.load(again_ptr + tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)) == 0:
             return
     WIDE: tl.constexpr = A + B

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -105,6 +106,7 @@ class Launcher:
 def cudnn(case: ConvCase, count: int, device: torch.device) -> Callable[[], Tensor]:
     """The same convolution by cuDNN, after a doubling by torch where there is one."""
     conv = nn.Conv2d(case.inputs, case.outputs, 3, padding=1, device=device).half()
+    # torch's annotation of `to` knows `memory_format` only together with a tensor.
     conv = conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     x = torch.randn(count, case.inputs, case.side, case.side, device=device).half()
     x = x.contiguous(memory_format=torch.channels_last)
@@ -174,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if reasons[case]:
                 print(f"    {name:<36} {reasons[case]}")
                 continue
-            taken = milliseconds(lambda case=case: launch(case))  # type: ignore[misc]
+            taken = milliseconds(partial(launch, case))
             print(
                 f"    {name:<36}{taken:>8.3f} ms{case.flop(args.count) / taken / 1e9:>8.0f} TFLOP/s",
                 flush=True,

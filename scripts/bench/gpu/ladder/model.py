@@ -117,5 +117,6 @@ def to_half(models: Models, dtype: torch.dtype) -> Models:
     """The denoiser in `dtype`, in its place. The reference UNet goes."""
     models.denoiser.to(dtype)
     models.dtype = dtype
+    # The models of a worker always have one. The ladder's clips bring their reference along.
     models.reference = None  # type: ignore[assignment]
     return models

@@ -38,6 +38,7 @@ def projecting_everything() -> Iterator[None]:
         k, v = attn.keys_values(torch.cat([x, features], 1))
         return attn.project_out(attend(attn.to_q(x), k, v, attn.heads))
 
+    # mypy allows nobody to exchange a method. It is put back at the end.
     before = TransformerBlock.self_attention
     TransformerBlock.self_attention = projecting  # type: ignore[assignment,method-assign]
     try:
