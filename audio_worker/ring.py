@@ -11,17 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import soxr
 
 from protocol.wire.clock import SAMPLE_RATE, clip_at, pts_after, pts_of_clip
+from protocol.wire.messages import Samples
 
 #: Samples of a clip's window: 1.5 s.
 WINDOW = 24_000
 #: A hole of up to 2 s in a stream is filled with silence. After a longer one the stream begins anew.
 MAX_GAP = 2 * SAMPLE_RATE
-
-Samples = npt.NDArray[np.float32]
 
 
 class SpeechError(ValueError):

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from audio_worker.ring import Samples, SpeechError, SpeechStream
-from protocol.wire.messages import Close, Failed, Pcm
+from audio_worker.ring import SpeechError, SpeechStream
+from protocol.wire.messages import Close, Failed, Pcm, Samples
 
 STAGE = "audio_worker"
 

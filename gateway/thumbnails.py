@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from protocol.model.assets import (
+    HAND_BONES,
+    MIN_POINT_SCORE,
     AssetError,
     avatar_paths,
     display_names,
@@ -32,9 +34,6 @@ logger = logging.getLogger(__name__)
 #: Longest side of an avatar's small picture, in pixels.
 MAX_SIDE = 512
 
-# OpenPose's 21 points of a hand: the wrist, then four joints for each finger from the thumb on.
-BONES = tuple((0 if joint == 0 else 4 * f + joint, 4 * f + joint + 1) for f in range(5) for joint in range(4))
-MIN_SCORE = 0.3
 KEYFRAMES = 36
 
 
@@ -153,7 +152,7 @@ def pose_svg(path: Path, keyframes: int = KEYFRAMES) -> bytes:
         fps = int(file["fps"])
     if hands.ndim != 4 or hands.shape[2:] != (21, 2) or score.shape != hands.shape[:-1] or fps < 1:
         raise ValueError(f"{path}: hands of shape {hands.shape}")
-    seen = (score >= MIN_SCORE) & np.isfinite(hands).all(axis=-1)
+    seen = (score >= MIN_POINT_SCORE) & np.isfinite(hands).all(axis=-1)
     if keyframes == 1:
         x, y = hands[..., 0], hands[..., 1]
         inside = (~seen | ((x > 0.12) & (x < 0.88))).all(axis=(1, 2))
@@ -181,7 +180,7 @@ def _hand_path(points: npt.NDArray[np.float64], seen: npt.NDArray[np.bool_]) -> 
     """All bones of a hand. A bone that is not seen has no length: an animated path must keep its parts."""
     place = np.clip(np.nan_to_num(points), -1, 2) * 100
     parts = []
-    for a, b in BONES:
+    for a, b in HAND_BONES:
         (x, y), (u, v) = place[a], place[b] if seen[a] and seen[b] else place[a]
         parts.append(f"M{x:.1f} {y:.1f}L{u:.1f} {v:.1f}")
     return "".join(parts)

@@ -11,11 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from protocol.wire.clock import SAMPLE_RATE, pts_after, pts_of_clip, samples_until
-
-Samples = npt.NDArray[np.float32]
+from protocol.wire.messages import Samples
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
-import numpy.typing as npt
 
 from protocol.wire.browser import BrowserError
-
-Samples = npt.NDArray[np.float32]
+from protocol.wire.messages import Samples
 
 #: A client's clock may run this much fast without being slowed.
 TOLERANCE = 1.02

@@ -11,9 +11,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from gateway.core.audio_log import AudioLog, ClipShape, Piece
 from gateway.core.event_rate import EventRate
 from gateway.core.pace import PacedInput
@@ -21,11 +18,10 @@ from gateway.core.players import AckedPlayer, ClipSound, OutgoingMessage, PacedP
 from gateway.core.reorder import ClipBegins, ClipEnds, NextFrame, Reorderer
 from protocol.wire.browser import AudioMessage, BrowserError, Shown, VideoMessage
 from protocol.wire.figures import CLIP_TIME_BOUNDS_MS, Histogram, Summary
-from protocol.wire.messages import Failed, Frame, Pcm
+from protocol.wire.messages import Failed, Frame, Pcm, Samples
 
 logger = logging.getLogger(__name__)
 
-Samples = npt.NDArray[np.float32]
 
 #: A Pcm message has at least this many seconds, unless a clip ends or as much time has passed.
 LEAST_PCM_SECONDS = 0.01

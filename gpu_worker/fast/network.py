@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gpu_worker.denoiser.model.transformer import KeysValues
 from gpu_worker.fast.ops import Image, TorchOps
 from gpu_worker.fast.tiers import Tier
 from gpu_worker.fast.weights import (
@@ -21,8 +22,6 @@ from gpu_worker.fast.weights import (
     Spatial,
     TemporalWeights,
 )
-
-KeysValues = tuple[Tensor, Tensor]
 
 
 @dataclass(slots=True, eq=False)

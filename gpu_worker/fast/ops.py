@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gpu_worker.fast.weights import Heads, Linear, Norm, SplitRule
 
-FLOAT8_MAX = 448.0
+FLOAT8_MAX = torch.finfo(torch.float8_e4m3fn).max
 """The largest value of float8 (e4m3)."""
 
 

@@ -12,18 +12,14 @@ import functools
 import torch
 from torch import Tensor
 
-#: Bones between OpenPose's 21 points: the wrist, then four joints for each finger from the thumb on.
-HAND_EDGES = tuple(
-    (0 if j == 0 else 4 * finger + j, 4 * finger + j + 1) for finger in range(5) for j in range(4)
-)
+from protocol.model.assets import HAND_BONES, MIN_POINT_SCORE
+
 #: The points at the fingers' tips.
 HAND_TIPS = (4, 8, 12, 16, 20)
 #: Radius of a bone, as a fraction of the height.
 BONE_RADIUS = 0.0070
 #: Radius of the disc at a finger's tip, as a fraction of the height.
 TIP_RADIUS = 0.0100
-#: Points of a lower score are left out.
-MIN_SCORE = 0.3
 #: Saturation of the person's left and right hand.
 _SATURATION = (0.55, 1.0)
 
@@ -35,9 +31,9 @@ def _hand_capsules() -> tuple[list[tuple[int, int]], list[tuple[float, float, fl
     colours: list[tuple[float, float, float]] = []
     radii: list[float] = []
     for hand, saturation in enumerate(_SATURATION):
-        for number, (a, b) in enumerate(HAND_EDGES):
+        for number, (a, b) in enumerate(HAND_BONES):
             edges.append((21 * hand + a, 21 * hand + b))
-            colours.append(colorsys.hsv_to_rgb(number / len(HAND_EDGES), saturation, 1.0))
+            colours.append(colorsys.hsv_to_rgb(number / len(HAND_BONES), saturation, 1.0))
             radii.append(BONE_RADIUS)
         for tip in HAND_TIPS:
             edges.append((21 * hand + tip, 21 * hand + tip))
@@ -105,7 +101,7 @@ def _pixels(
     batch = len(hands)
     points = torch.cat([hands.reshape(batch, 42, 2), marks], dim=1).float()
     seen = torch.cat(
-        [hands_score.reshape(batch, 42) >= MIN_SCORE, marks.new_ones(marks.shape[:2]) > 0], dim=1
+        [hands_score.reshape(batch, 42) >= MIN_POINT_SCORE, marks.new_ones(marks.shape[:2]) > 0], dim=1
     )
     seen &= torch.isfinite(points).all(dim=-1)
     return torch.nan_to_num(points) * points.new_tensor([width, height]), seen

@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gpu_worker.poses.raster import draw_disc, draw_line, resize_bilinear
-from gpu_worker.poses.sdf import HAND_EDGES, draw_pose_maps
+from gpu_worker.poses.sdf import draw_pose_maps
+from protocol.model.assets import HAND_BONES
 
 #: The shorter side of the canvas on which the official code draws hands, for pictures of any size.
 REFERENCE_SIDE = 800
@@ -70,7 +71,7 @@ def draw_hands(
         pixels = [(int(x * canvas.shape[1]), int(y * canvas.shape[0])) for x, y in finite]
         visible &= np.array([x > 0 and y > 0 for x, y in pixels])
         confidence = np.where(visible, score, 0)
-        for (a, b), hue in zip(HAND_EDGES, _hues(), strict=True):
+        for (a, b), hue in zip(HAND_BONES, _hues(), strict=True):
             if visible[a] and visible[b]:
                 level = int(confidence[a] * confidence[b] * 255)
                 draw_line(canvas, pixels[a], pixels[b], 2, tuple(_byte(part * level) for part in hue))
@@ -83,7 +84,7 @@ def draw_hands(
 @lru_cache(maxsize=1)
 def _hues() -> tuple[tuple[float, ...], ...]:
     # Reversed, because the official code takes its RGB hues for OpenCV's BGR.
-    count = len(HAND_EDGES)
+    count = len(HAND_BONES)
     return tuple(tuple(reversed(colorsys.hsv_to_rgb(i / count, 1.0, 1.0))) for i in range(count))
 
 

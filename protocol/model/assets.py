@@ -36,6 +36,16 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 #: Endings of pose files.
 POSE_SUFFIXES = (".npz",)
 
+#: Bones between a hand's 21 points in OpenPose: the wrist, then four joints a finger from the thumb on.
+HAND_BONES = tuple(
+    (0 if joint == 0 else 4 * finger + joint, 4 * finger + joint + 1)
+    for finger in range(5)
+    for joint in range(4)
+)
+
+#: Least score of a hand's point that is drawn, in the model's pose maps and on the page's cards.
+MIN_POINT_SCORE = 0.3
+
 #: Avatars, and poses, that are used at most: the status message that lists them is bounded.
 MAX_ASSETS = 256
 

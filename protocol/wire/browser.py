@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from protocol.wire.clock import SAMPLE_RATE
+from protocol.wire.messages import Samples
 
 #: Name of the websocket subprotocol of version 2.
 SUBPROTOCOL_V2 = "echomimic-live.v2"
@@ -56,8 +56,6 @@ CLOSE_CODES = {
     "failed": 1011,
     "shutdown": 1012,
 }
-
-Samples = npt.NDArray[np.float32]
 
 
 class BrowserError(ValueError):

@@ -37,7 +37,8 @@ from protocol.wire.limits import (
     check_text,
 )
 
-Array32 = npt.NDArray[np.float32]
+#: Mono sound, float32 in -1..1.
+Samples = npt.NDArray[np.float32]
 Array16 = npt.NDArray[np.float16]
 InfoValue = str | int | float | bool | list[str]
 
@@ -61,7 +62,7 @@ class Pcm:
     #: Pad the begun clip with silence up to its end.
     flush: bool
     #: float32 (n,), finite, nominally in [-1, 1]. n may be 0 when `flush` is set.
-    samples: Array32 = field(repr=False)
+    samples: Samples = field(repr=False)
 
     def __post_init__(self) -> None:
         _unit(self)

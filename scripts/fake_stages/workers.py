@@ -18,6 +18,7 @@ import zmq
 from protocol.hop.client import HopClient, Job
 from protocol.hop.results import ResultClient
 from protocol.hop.server import HopServer
+from protocol.hop.sockets import Context
 from protocol.process.metrics import Metrics
 from protocol.process.settings import Settings
 from protocol.wire import clock
@@ -31,8 +32,6 @@ CREDIT = 8
 _WAIT_MS = 20
 #: Messages that the stand-ins remember for a test to look at.
 _REMEMBERED = 4096
-
-Context = zmq.Context[zmq.Socket[bytes]]
 
 
 @dataclass

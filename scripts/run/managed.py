@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 ROOT = Path(__file__).resolve().parents[2]
 
 #: name → [(labels, value), …]
-Samples = dict[str, list[tuple[dict[str, str], float]]]
+MetricSamples = dict[str, list[tuple[dict[str, str], float]]]
 
 
 class RunError(RuntimeError):
@@ -97,7 +97,7 @@ class ManagedRun:
         """The run's log file so far."""
         return "".join(path.read_text(errors="replace") for path in sorted(self.log_dir.glob("run_*.log")))
 
-    def metrics(self) -> Samples:
+    def metrics(self) -> MetricSamples:
         """The gateway's /metrics now."""
         with urllib.request.urlopen(f"{self.url}/metrics", timeout=5) as answer:
             return parse_metrics(answer.read().decode())
@@ -128,9 +128,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def parse_metrics(text: str) -> Samples:
-    """Samples of a Prometheus text, by name."""
-    found: Samples = {}
+def parse_metrics(text: str) -> MetricSamples:
+    """MetricSamples of a Prometheus text, by name."""
+    found: MetricSamples = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             found.setdefault(sample.name, []).append((sample.labels, sample.value))

@@ -14,16 +14,15 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import numpy as np
-import numpy.typing as npt
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
 
 from protocol.wire.browser import SUBPROTOCOL_V2, BrowserError, VideoMessage
 from protocol.wire.clock import SAMPLE_RATE
+from protocol.wire.messages import Samples
 from scripts.talk.stream_check import Report, StreamCheck
 
-Samples = npt.NDArray[np.float32]
 #: Seconds of sound in a message, as a browser sends it.
 CHUNK = 0.02
 MAX_MESSAGE = 8 << 20

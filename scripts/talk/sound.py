@@ -6,11 +6,9 @@ import wave
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from protocol.wire.clock import SAMPLE_RATE
-
-Samples = npt.NDArray[np.float32]
+from protocol.wire.messages import Samples
 
 
 class SoundError(ValueError):

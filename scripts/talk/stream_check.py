@@ -9,16 +9,14 @@ import re
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from protocol.wire.browser import VideoMessage, decode_down
 from protocol.wire.clock import SAMPLE_RATE, first_frame_from, pts_of_clip, pts_of_frame, samples_until
+from protocol.wire.messages import Samples
 
 #: Jitter buffer of the play-out that decides which frames are late, in seconds.
 JITTER = 0.15
 _PTS_COMMENT = re.compile(rb"\xff\xfe..echomimic pts=(\d+)", re.DOTALL)
-
-Samples = npt.NDArray[np.float32]
 
 
 @dataclass(slots=True)

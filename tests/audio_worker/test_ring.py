@@ -8,8 +8,9 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audio_worker.ring import WINDOW, ClipRing, ClipWindow, Samples, SpeechError, SpeechStream
+from audio_worker.ring import WINDOW, ClipRing, ClipWindow, SpeechError, SpeechStream
 from protocol.wire.clock import SAMPLE_RATE
+from protocol.wire.messages import Samples
 
 SPEECH = np.random.default_rng(3).uniform(-1, 1, 5 * SAMPLE_RATE).astype(np.float32)
 

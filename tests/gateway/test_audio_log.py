@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.audio_log import AudioLog, ClipShape, Samples
+from gateway.core.audio_log import AudioLog, ClipShape
+from protocol.wire.messages import Samples
 
 SHAPES = st.sampled_from([ClipShape(24, 12), ClipShape(12, 6), ClipShape(8, 4), ClipShape(25, 12)])
 RATES = st.sampled_from([8000, 11025, 16000, 44100, 48000])

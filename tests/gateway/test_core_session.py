@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.audio_log import ClipShape
-from gateway.core.session import Samples, SessionCore, SessionLimits, SessionOptions
+from gateway.core.session import SessionCore, SessionLimits, SessionOptions
 from protocol.wire.browser import AudioMessage, BrowserError, Shown, VideoMessage, decode_down
-from protocol.wire.messages import Failed, Frame, Pcm
+from protocol.wire.messages import Failed, Frame, Pcm, Samples
 from tests.gateway.clients import sound_of
 
 #: Time, and the message that went to the client.

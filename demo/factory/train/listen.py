@@ -33,12 +33,12 @@ from demo.factory.train.config import CLIP_FRAMES, FPS, HISTORY_SAMPLES
 from demo.factory.train.models import build_networks
 from demo.factory.train.voices import Voices
 from gpu_worker.denoiser.model.attention import Attention, attend
+from gpu_worker.denoiser.model.transformer import AUDIO_GAIN
 from protocol.model.audio_tokens import audio_token_positions
 from protocol.wire.clock import SAMPLE_RATE
 
 logger = logging.getLogger(__name__)
 
-AUDIO_GAIN = 3.0  # the official model multiplies the audio attention's output by this
 DIRECTION_SIZE = 1.0  # of a fully opened mouth in the hidden state, whose own deviation is of that order
 RANK = 6  # of a layer's correction: a third of a megabyte in all
 ADAPTER = "whisper_adapter.safetensors"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scripts.run.managed import Samples
+from scripts.run.managed import MetricSamples
 from scripts.run.start import module_of
 
 PREFIX = "echomimic_stage_"
@@ -53,7 +53,7 @@ class RunFigures:
     late: float = field(default=float("nan"))
 
     @classmethod
-    def of(cls, samples: Samples) -> RunFigures:
+    def of(cls, samples: MetricSamples) -> RunFigures:
         work = {}
         for stage, metrics in WORK.items():
             for metric in metrics:
@@ -138,7 +138,9 @@ def _module(pid: int) -> str:
     return module_of(words) or "other"
 
 
-def _by_worker(samples: Samples, metric: str, stage: str, quantile: str | None = None) -> dict[str, float]:
+def _by_worker(
+    samples: MetricSamples, metric: str, stage: str, quantile: str | None = None
+) -> dict[str, float]:
     return {
         f"{stage}/{labels['worker']}": value
         for labels, value in samples.get(PREFIX + metric, [])

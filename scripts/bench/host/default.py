@@ -10,7 +10,7 @@ from typing import Any
 
 from scripts.bench.common.tools import NOISY, UsageMeter, cores, ms, speak, table, warm_up
 from scripts.bench.host.pour import Poured, pour
-from scripts.run.managed import ManagedRun, Samples
+from scripts.run.managed import ManagedRun, MetricSamples
 
 #: Each stage's work on a clip, and the metric that times it.
 WORK = {
@@ -91,7 +91,7 @@ def measure_default(wav: Path, flags: Sequence[str], *, poured_seconds: float = 
     )  # fmt: skip
 
 
-def _work(before: Samples, after: Samples, stage: str, what: str, metric: str) -> StageTimes:
+def _work(before: MetricSamples, after: MetricSamples, stage: str, what: str, metric: str) -> StageTimes:
     name = f"echomimic_stage_{metric}"
     median, p99 = (_quantile(after, name, stage, quantile) for quantile in ("0.5", "0.99"))
     return StageTimes(stage, what, median, p99, _mean(before, after, name, stage))
@@ -155,7 +155,7 @@ def _mib(size: float) -> str:
     return f"{size / 2**20:.0f} MiB"
 
 
-def _quantile(samples: Samples, name: str, stage: str, quantile: str) -> float:
+def _quantile(samples: MetricSamples, name: str, stage: str, quantile: str) -> float:
     values = [
         v
         for labels, v in samples.get(name, [])
@@ -164,8 +164,8 @@ def _quantile(samples: Samples, name: str, stage: str, quantile: str) -> float:
     return max(values, default=float("nan"))
 
 
-def _mean(before: Samples, after: Samples, name: str, stage: str) -> float:
-    def total(samples: Samples, what: str) -> float:
+def _mean(before: MetricSamples, after: MetricSamples, name: str, stage: str) -> float:
+    def total(samples: MetricSamples, what: str) -> float:
         return sum(v for labels, v in samples.get(f"{name}_{what}", []) if labels["stage"] == stage)
 
     count = total(after, "count") - total(before, "count")

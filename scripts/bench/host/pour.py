@@ -18,14 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import zmq
 
 from protocol.hop.results import ResultServer
 from protocol.hop.server import HopServer
 from protocol.process.settings import Settings, load_settings
 from protocol.wire.clock import FULL_RATE, SAMPLE_RATE, frames_of_clip, pts_of_clip
-from protocol.wire.messages import ClipKey, Close, Failed, Frame, Pcm, Status
+from protocol.wire.messages import ClipKey, Close, Failed, Frame, Pcm, Samples, Status
 from scripts.bench.common.processes import usage
 from scripts.run.child import die_with_parent
 from scripts.run.launch import stage_list
@@ -40,8 +39,6 @@ FIRST = 8
 CHUNK = 320  # samples: 20 ms, as a browser sends it
 GREETING = 1.0
 PATIENCE = 60.0
-
-Samples = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
