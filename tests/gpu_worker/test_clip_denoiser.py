@@ -19,6 +19,8 @@ from tests.gpu_worker.test_model import MOTION, SMALL
 from tests.helpers.official_layout import INFERENCE
 from tests.helpers.official_sequence import denoise_sequence
 
+pytestmark = pytest.mark.slow
+
 FRAMES, SIDE = 4, 16
 BASE = {**SMALL, "out_channels": 8}
 VAE = {"latent_channels": 8, "scaling_factor": 0.5}

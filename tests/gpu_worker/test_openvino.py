@@ -18,6 +18,8 @@ from protocol.model.cpu_graph import CpuEngine, GraphUnavailable
 from protocol.process.settings import load_settings
 from tests.gpu_worker.test_clip_denoiser import FRAMES, conditions, difference, small_models
 
+pytestmark = pytest.mark.slow
+
 
 def noise(side: int = 8, seed: int = 5) -> torch.Tensor:
     return torch.randn(FRAMES, 8, side, side, generator=torch.Generator().manual_seed(seed))

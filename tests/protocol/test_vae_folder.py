@@ -22,6 +22,8 @@ from protocol.process.stage import Stage
 from tests.encoder_worker.test_worker import FakeStage
 from tests.helpers.official_layout import write_official_layout
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 SIDE = 64
 

@@ -12,6 +12,8 @@ from protocol.process.settings import ROOT
 from scripts.bench.gpu import as_if
 from tests.helpers.compile_kernels import SHARED_MEMORY
 
+pytestmark = pytest.mark.slow
+
 PRETENDING = """
 import os, torch
 from triton.compiler import compiler

@@ -24,6 +24,8 @@ from scripts.talk.live import Plan, speak
 from scripts.talk.sound import write_wav
 from tests.helpers.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 JPEG = b"\xff\xd8picture\xff\xd9"
 FPS, CLIP_FRAMES, CLIP = 24, 12, 8000
 

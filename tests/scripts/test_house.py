@@ -9,6 +9,8 @@ from scripts.bench.host.house.__main__ import main, pages
 from scripts.bench.host.house.code import PythonFile, measure_code, quantile, repeated_lines
 from scripts.bench.host.house.english import habits, sentence_lengths
 
+pytestmark = pytest.mark.slow
+
 PAGE = """# A heading is no sentence
 
 One two three four. Five `six seven` eight [nine ten](a.md)! It rose to 3.5 dB

@@ -15,6 +15,8 @@ from protocol.process.settings.places import default_log_dir, state_dir
 from scripts.run.managed import ROOT, ManagedRun
 from scripts.run.start import START
 
+pytestmark = pytest.mark.process
+
 HOSTILE = ("torch.py", "numpy.py", "zmq.py", "yaml.py", "pip.py", "venv.py", "scripts", "protocol", "gateway")
 
 
