@@ -252,7 +252,7 @@ def two_source_attention(
     split: tuple[int, int],
     tile: AttentionTile,
 ) -> Tensor:
-    """softmax(q · [k ; ref_k]ᵀ) · [v ; ref_v] with base-2 logits; → (N, queries, heads · size).
+    """softmax(q · [k ; ref_k]ᵀ) · [v ; ref_v] with base-2 logits, (N, queries, heads · size).
 
     q (N, queries, heads · P), k and v (N, keys, heads · P) with P = sum(split) columns a head, of which the
     first `size` count and the others are 0, except that column `size` of keys and values is 1 where P > size.
@@ -262,11 +262,10 @@ def two_source_attention(
     batch, queries, _ = q.shape
     a, b = split
     logit_a, logit_b = narrow_split(size) if tile.narrow else split
-    assert logit_a + logit_b <= a + b
     out = torch.empty(batch, queries, heads * size, dtype=q.dtype, device=q.device)
     two = ref_k is not None
     rk, rv = (ref_k, ref_v) if ref_k is not None and ref_v is not None else (k, v)
-    assert k.stride() == v.stride() and rk.stride() == rv.stride()
+    assert logit_a + logit_b <= a + b and k.stride() == v.stride() and rk.stride() == rv.stride()
     grid = (triton.cdiv(queries, tile.queries), batch * heads)
     sources = (
         q, q.stride(1), q.stride(0), k, v, k.stride(1), k.stride(0), k.shape[1],

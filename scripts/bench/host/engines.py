@@ -118,7 +118,7 @@ def decoders(
 
 
 def rows(tasks: dict[str, Callable[[], Tensor]], *, pictures: bool) -> list[str]:
-    """A line for each task; the first one is torch in float32.
+    """A line for each task. The first one is torch in float32.
 
     Args:
         tasks: by library and arithmetic.

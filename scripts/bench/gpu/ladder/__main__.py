@@ -3,10 +3,10 @@
 Run it as `python -m scripts.bench.gpu.ladder`.
 
 Errors are those of the latents after all steps against the faithful denoiser, eager, in float32 (TF32 off),
-with the same random weights before they are rounded; the larger of the first and the last clip.
+with the same random weights before they are rounded. A row has the larger of the first and the last clip's.
 `--quick` runs a tiny model, as on a CPU.
-Clips are timed back to back; `--paced` also times some as live serving makes them, one each half second with
-the GPU idle between, where its clock is not lowered by lasting load.
+Clips are timed back to back. `--paced` also times some as live serving makes them: one each half second. The
+GPU is idle between them, and no lasting load lowers its clock.
 """
 
 from __future__ import annotations
