@@ -58,9 +58,9 @@ def garbage(rng: random.Random) -> list[bytes]:
     if kind == 1:
         return [b""] * rng.randrange(1, 2000)
     if kind == 2:
-        frames = [bytearray(bytes(f)) for f in encode(rng.choice(EXAMPLES)) if len(f) < 4000]
-        frames[0][rng.randrange(len(frames[0]))] ^= 1 << rng.randrange(8)
-        return [bytes(f) for f in frames]
+        parts = [bytearray(bytes(part)) for part in encode(rng.choice(EXAMPLES)) if len(part) < 4000]
+        parts[0][rng.randrange(len(parts[0]))] ^= 1 << rng.randrange(8)
+        return [bytes(part) for part in parts]
     if kind == 3:
         return [b"\x91" * 4000]
     if kind == 4:
@@ -94,7 +94,7 @@ def test_garbage_from_peers_does_no_harm(ctx: Context, endpoint: str) -> None:
     server.close()
 
 
-def test_frames_too_large_end_the_connection_only(ctx: Context, endpoint: str) -> None:
+def test_parts_too_large_end_the_connection_only(ctx: Context, endpoint: str) -> None:
     server = HopServer(ctx, endpoint, sticky=False, dead_after=5)
     client = client_of(ctx, endpoint)
     stranger = ctx.socket(zmq.DEALER)
@@ -164,14 +164,14 @@ class FakeServer:
         while time.monotonic() < end:
             self.client.heartbeat()
             if self.socket.poll(10):
-                self.key, *frames = self.socket.recv_multipart()
-                message = decode(frames)
+                self.key, *parts = self.socket.recv_multipart()
+                message = decode(parts)
                 if isinstance(message, kind):
                     return message
         pytest.fail(f"no {kind.__name__}")
 
-    def send(self, number: int, frames: list[bytes]) -> None:
-        self.socket.send_multipart([self.key, number.to_bytes(8, "big"), *frames])
+    def send(self, number: int, parts: list[bytes]) -> None:
+        self.socket.send_multipart([self.key, number.to_bytes(8, "big"), *parts])
 
     def jobs(self) -> list[Job]:
         end = time.monotonic() + 3
@@ -187,38 +187,38 @@ def pair(ctx: Context, endpoint: str) -> FakeServer:
     return FakeServer(ctx, endpoint, client_of(ctx, endpoint))
 
 
-def frames_of(message: object) -> list[bytes]:
+def parts_of(message: object) -> list[bytes]:
     return [bytes(part) for part in encode(message)]  # type: ignore[arg-type]
 
 
 def test_a_malformed_job_is_skipped_and_acknowledged(pair: FakeServer) -> None:
-    header, buffer = frames_of(one_pcm())
+    header, buffer = parts_of(one_pcm())
     broken = [
         [header, buffer[:-1]],
         [header],
         [b"\x91" * 60000],
         [msgpack.packb(msgpack.unpackb(header) | {"pts": -1}), buffer],
-        frames_of(Ready("a", "b", 1)),
+        parts_of(Ready("a", "b", 1)),
         [b""] * 1000,
     ]
-    for number, frames in enumerate(broken, start=1):
-        pair.send(number, frames)
-    pair.send(99, frames_of(one_pcm("good")))
+    for number, parts in enumerate(broken, start=1):
+        pair.send(number, parts)
+    pair.send(99, parts_of(one_pcm("good")))
     assert [job.msg.session for job in pair.jobs()] == ["good"]
     assert [pair.expect(Ack) for _ in broken] == [Ack(n) for n in range(1, len(broken) + 1)]
     assert pair.client.malformed == len(broken) and pair.client.held == 1
 
 
 def test_what_is_not_even_an_envelope_is_ignored(pair: FakeServer) -> None:
-    for frames in ([b""], [b"short", *frames_of(one_pcm())], [b"x" * 8], [b""] * 5):
-        pair.socket.send_multipart([pair.key, *frames])
-    pair.send(7, frames_of(one_pcm("good")))
+    for parts in ([b""], [b"short", *parts_of(one_pcm())], [b"x" * 8], [b""] * 5):
+        pair.socket.send_multipart([pair.key, *parts])
+    pair.send(7, parts_of(one_pcm("good")))
     assert [job.msg.session for job in pair.jobs()] == ["good"]
 
 
 def test_a_job_sent_twice_is_one_job(pair: FakeServer) -> None:
     for _ in range(3):
-        pair.send(5, frames_of(one_pcm()))
+        pair.send(5, parts_of(one_pcm()))
     jobs = pair.jobs()
     time.sleep(0.05)
     jobs += pair.client.recv()
@@ -232,11 +232,11 @@ def test_a_job_sent_twice_is_one_job(pair: FakeServer) -> None:
 def test_hello_voids_what_is_in_hand(pair: FakeServer) -> None:
     resets: list[int] = []
     pair.client.on_reset = resets.append
-    pair.send(5, frames_of(one_pcm("old")))
+    pair.send(5, parts_of(one_pcm("old")))
     (old,) = pair.jobs()
-    pair.send(6, frames_of(one_pcm("unread")))
-    pair.send(0, frames_of(Hello(3)))
-    pair.send(6, frames_of(one_pcm("new")))
+    pair.send(6, parts_of(one_pcm("unread")))
+    pair.send(0, parts_of(Hello(3)))
+    pair.send(6, parts_of(one_pcm("new")))
     time.sleep(0.2)  # all three are there: read before the hello comes, the unread one would be a job
     assert [job.msg.session for job in pair.jobs()] == ["new"]
     assert resets == [0]
@@ -249,7 +249,7 @@ def test_hello_voids_what_is_in_hand(pair: FakeServer) -> None:
 
 
 def test_close_comes_as_a_job_that_needs_no_ack(pair: FakeServer) -> None:
-    pair.send(0, frames_of(Close("s", 4)))
+    pair.send(0, parts_of(Close("s", 4)))
     (job,) = pair.jobs()
     assert job.msg == Close("s", 4)
     pair.client.ack(job)
@@ -262,7 +262,7 @@ def test_close_comes_as_a_job_that_needs_no_ack(pair: FakeServer) -> None:
 def raw_worker(ctx: Context, endpoint: str, server: HopServer) -> zmq.Socket[bytes]:
     worker = ctx.socket(zmq.DEALER)
     worker.connect(endpoint)
-    worker.send_multipart(frames_of(Ready("worker", "raw", 2)))
+    worker.send_multipart(parts_of(Ready("worker", "raw", 2)))
     drive(server, lambda _: server.workers == 1)
     return worker
 
@@ -275,7 +275,7 @@ def test_a_job_that_was_lost_on_the_way_is_given_again(ctx: Context, endpoint: s
     assert server.in_flight == 1
     for _ in range(30):
         clock.now += 0.1
-        worker.send_multipart(frames_of(Heartbeat()))
+        worker.send_multipart(parts_of(Heartbeat()))
         worker.poll(20)
         time.sleep(0.005)
         server.tick()
@@ -306,11 +306,11 @@ def test_a_stranger_is_asked_who_it_is(ctx: Context, endpoint: str) -> None:
     stranger = ctx.socket(zmq.DEALER)
     stranger.connect(endpoint)
     for _ in range(20):
-        stranger.send_multipart(frames_of(Heartbeat()))
+        stranger.send_multipart(parts_of(Heartbeat()))
     drive(server, lambda _: stranger.poll(0) != 0)
     assert isinstance(decode(stranger.recv_multipart()[1:]), Hello)
     assert stranger.poll(50) == 0  # once, not twenty times
-    stranger.send_multipart(frames_of(Bye()))
+    stranger.send_multipart(parts_of(Bye()))
     time.sleep(0.02)
     assert server.tick() == []
     server.close()
@@ -390,7 +390,7 @@ def test_an_ack_of_an_earlier_servers_job_is_not_taken_for_this_ones(ctx: Contex
         server.dispatch(one_latents())
         assert worker.poll(1000)
         numbers.append(int.from_bytes(worker.recv_multipart()[0], "big"))
-        worker.send_multipart(frames_of(Ack(numbers[0])))
+        worker.send_multipart(parts_of(Ack(numbers[0])))
         drive(server, functools.partial(in_flight_is, server, len(numbers) - 1))
         worker.close()
         server.close()

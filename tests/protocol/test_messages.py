@@ -50,8 +50,8 @@ def test_every_kind_has_an_example() -> None:
 
 
 def test_decoded_arrays_are_read_only_views() -> None:
-    frames = [bytes(part) for part in encode(one_latents())]
-    back = decode(frames)
+    parts = [bytes(part) for part in encode(one_latents())]
+    back = decode(parts)
     assert isinstance(back, Latents)
     assert not back.latents.flags.writeable and not back.latents.flags.owndata
 
@@ -65,22 +65,22 @@ def test_strided_arrays_are_sent_as_they_read() -> None:
 # ------------------------------------------------------------------ hostile bytes
 
 
-def rejects(frames: list[bytes]) -> None:
+def rejects(parts: list[bytes]) -> None:
     with pytest.raises(ProtocolError):
-        decode(frames)
+        decode(parts)
 
 
 @given(st.lists(st.binary(max_size=300), max_size=4))
-def test_random_bytes_raise_protocol_error_only(frames: list[bytes]) -> None:
-    rejects(frames)
+def test_random_bytes_raise_protocol_error_only(parts: list[bytes]) -> None:
+    rejects(parts)
 
 
 @settings(max_examples=150)
 @given(messages, st.data())
 def test_mutated_messages_decode_or_raise_protocol_error(message: Message, data: st.DataObject) -> None:
-    frames = [bytearray(part) for part in encode(message)]
+    parts = [bytearray(part) for part in encode(message)]
     for _ in range(data.draw(st.integers(1, 4))):
-        part = frames[data.draw(st.integers(0, len(frames) - 1))]
+        part = parts[data.draw(st.integers(0, len(parts) - 1))]
         action = data.draw(st.sampled_from(["flip", "cut", "insert", "drop", "twice"]))
         at = data.draw(st.integers(0, max(0, len(part) - 1)))
         if action == "flip" and part:
@@ -89,12 +89,12 @@ def test_mutated_messages_decode_or_raise_protocol_error(message: Message, data:
             del part[at:]
         elif action == "insert":
             part[at:at] = data.draw(st.binary(min_size=1, max_size=9))
-        elif action == "drop" and len(frames) > 1:
-            frames.pop()
+        elif action == "drop" and len(parts) > 1:
+            parts.pop()
         else:
-            frames.append(bytearray(part))
+            parts.append(bytearray(part))
     try:
-        back = decode([bytes(part) for part in frames])
+        back = decode([bytes(part) for part in parts])
     except ProtocolError:
         return
     assert same(decode([bytes(p) for p in encode(back)]), back)  # what it accepts is a real message
@@ -115,12 +115,12 @@ json_like = st.recursive(
 @settings(max_examples=150)
 @given(st.sampled_from(EXAMPLES), st.data())
 def test_wrong_values_in_headers_raise_protocol_error_only(message: Message, data: st.DataObject) -> None:
-    frames = [bytes(part) for part in encode(message)]
-    header: dict[str, Any] = msgpack.unpackb(frames[0])
+    parts = [bytes(part) for part in encode(message)]
+    header: dict[str, Any] = msgpack.unpackb(parts[0])
     key = data.draw(st.sampled_from([*header, "surplus"]))
     header[key] = data.draw(json_like)
     try:
-        back = decode([msgpack.packb(header), *frames[1:]])
+        back = decode([msgpack.packb(header), *parts[1:]])
     except ProtocolError:
         return
     assert type(back) is type(message) or key == "kind"
@@ -170,16 +170,16 @@ def test_bombs_cost_little_memory_and_time(bomb: bytes) -> None:
     assert time.perf_counter() - begin < 0.5
 
 
-def test_huge_frames_are_refused_unread() -> None:
+def test_huge_parts_are_refused_unread() -> None:
     rejects([b"\x80" + bytes(64 * 2**20)])
-    frames = [bytes(part) for part in encode(one_latents())]
-    rejects([frames[0], bytes(64 * 2**20)])
+    parts = [bytes(part) for part in encode(one_latents())]
+    rejects([parts[0], bytes(64 * 2**20)])
     rejects([bytes(encode(one_frame())[0]), bytes(limits.MAX_JPEG_BYTES + 1)])
 
 
 def header_of(message: Message, **changes: Any) -> list[bytes]:
-    frames = [bytes(part) for part in encode(message)]
-    return [msgpack.packb(msgpack.unpackb(frames[0]) | changes), *frames[1:]]
+    parts = [bytes(part) for part in encode(message)]
+    return [msgpack.packb(msgpack.unpackb(parts[0]) | changes), *parts[1:]]
 
 
 @pytest.mark.parametrize(
@@ -222,13 +222,13 @@ def test_errors_name_the_field(message: Message, changes: dict[str, Any], named:
         decode(header_of(message, **changes))
 
 
-def test_missing_field_and_wrong_number_of_frames() -> None:
-    frames = [bytes(part) for part in encode(one_frame())]
-    header = msgpack.unpackb(frames[0])
+def test_missing_field_and_wrong_number_of_parts() -> None:
+    parts = [bytes(part) for part in encode(one_frame())]
+    header = msgpack.unpackb(parts[0])
     del header["pts"]
-    rejects([msgpack.packb(header), frames[1]])
-    rejects([frames[0]])
-    rejects([frames[0], frames[1], b""])
+    rejects([msgpack.packb(header), parts[1]])
+    rejects([parts[0]])
+    rejects([parts[0], parts[1], b""])
     rejects([])
     rejects([bytes(encode(Ack(1))[0]), b""])
 
