@@ -3,9 +3,14 @@
     python -m scripts.bench.gpu.decode --sizes 512,768      on a GPU
     python -m scripts.bench.gpu.decode --quick              small and fast, on a CPU as well
 
-Random weights of sd-vae-ft-mse's shapes, or with `--decoder tiny` of TAESD's. Each row: median and spread of
-the time for a clip, pixels on the host included; the ratio to the first row; peak memory; the pixels' error
-against the same decoder in float32. The rows named so encode JPEG too, as the encoder worker does.
+The weights are random, in the shapes of sd-vae-ft-mse, or of TAESD with `--decoder tiny`. Each row has:
+
+- median and spread of the time for a clip, pixels on the host included
+- the ratio to the first row
+- peak memory
+- the pixels' error against the same decoder in float32
+
+Rows with JPEG in their name encode too, as the encoder worker does.
 """
 
 from __future__ import annotations

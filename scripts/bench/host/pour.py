@@ -60,22 +60,22 @@ def pour(wav: Path, seconds: float, flags: Sequence[str]) -> Poured:
         RunError: a stage does not start, or gives a clip up.
     """
     flags = [*flags, *([] if any(flag.startswith("--fps") for flag in flags) else ["--fps", "24"])]
-    with stages(flags) as gate:
-        gate.wait_warm()
+    with stages(flags) as stand_in:
+        stand_in.wait_warm()
         speech = read_sound(wav)
-        clips = max(1, round(seconds * SAMPLE_RATE) // gate.clip_samples)
-        wanted = gate.clip_samples * (FIRST + clips)
+        clips = max(1, round(seconds * SAMPLE_RATE) // stand_in.clip_samples)
+        wanted = stand_in.clip_samples * (FIRST + clips)
         speech = np.tile(speech, -(-wanted // len(speech)))[:wanted]
-        begun = usage(gate.pids)
-        done = gate.pour(speech)
-        spent = sum(usage(gate.pids).spent_since(begun).values())
-    clip = gate.clip_samples / SAMPLE_RATE
+        begun = usage(stand_in.pids)
+        done = stand_in.pour(speech)
+        spent = sum(usage(stand_in.pids).spent_since(begun).values())
+    clip = stand_in.clip_samples / SAMPLE_RATE
     wall = (done[-1] - done[FIRST - 1]) / (clips * clip)
-    every = clip * (FIRST + clips)  # of processor time there is no part that only fills
-    return Poured(gate.fps, clips, wall, spent / every)
+    every = clip * (FIRST + clips)  # the clips that only fill the stages take processor time too
+    return Poured(stand_in.fps, clips, wall, spent / every)
 
 
-class Gate:
+class GatewayStandIn:
     """The gateway's place: its two sockets, and one session."""
 
     def __init__(self, settings: Settings, processes: list[subprocess.Popen[bytes]], log: Path) -> None:
@@ -183,7 +183,7 @@ class Gate:
 
 
 @contextmanager
-def stages(flags: Sequence[str]) -> Iterator[Gate]:
+def stages(flags: Sequence[str]) -> Iterator[GatewayStandIn]:
     """Every stage but the gateway, started with `flags` and gone after the block."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="echomimic-pour-")))
@@ -193,8 +193,8 @@ def stages(flags: Sequence[str]) -> Iterator[Gate]:
         output = stack.enter_context(log.open("wb"))
         processes: list[subprocess.Popen[bytes]] = []
         stack.callback(_stop, processes)
-        gate = Gate(settings, processes, log)
-        stack.callback(gate.close)
+        stand_in = GatewayStandIn(settings, processes, log)
+        stack.callback(stand_in.close)
         for stage in stage_list(settings):
             if stage.name != "gateway":
                 started = subprocess.Popen(
@@ -205,7 +205,7 @@ def stages(flags: Sequence[str]) -> Iterator[Gate]:
                     preexec_fn=die_with_parent(os.getpid()),  # noqa: PLW1509 - as the supervisor does
                 )
                 processes.append(started)
-        yield gate
+        yield stand_in
 
 
 def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
