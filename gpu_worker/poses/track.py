@@ -40,7 +40,7 @@ OFFICIAL_SIDE = 768
 
 #: Most bytes of a file's arrays.
 MAX_BYTES = 256 * 2**20
-Shape = tuple[int | None, ...]
+ArrayShape = tuple[int | None, ...]
 
 
 class PoseFileError(ValueError):
@@ -217,7 +217,7 @@ class _Arrays:
     def __contains__(self, key: str) -> bool:
         return key in self._arrays
 
-    def take(self, key: str, kinds: str, shape: Shape) -> NDArray[Any]:
+    def take(self, key: str, kinds: str, shape: ArrayShape) -> NDArray[Any]:
         array: NDArray[Any] | None = self._arrays.get(key)
         if array is None:
             raise PoseFileError(f"{self.path}: {key} is missing")

@@ -34,9 +34,22 @@ def test_no_two_classes_share_a_name() -> None:
     for file, tree in shipped_trees():
         for node in ast.walk(tree):
             if (name := _names_a_type(node)) is not None:
-                places[name.lstrip("_")].append(f"{file}:{node.lineno}")  # type: ignore[attr-defined]
+                places[name.lstrip("_")].append(f"{file}:{getattr(node, 'lineno', 0)}")
     doubled = {name: where for name, where in places.items() if len(where) > 1}
     assert doubled == {}
+
+
+def test_no_name_stands_for_two_types() -> None:
+    """A short name of a type (`Samples = NDArray[np.float32]`) means the same wherever it is made."""
+    meanings: dict[str, set[str]] = defaultdict(set)
+    for _, tree in shipped_trees():
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript):
+                target = node.targets[0]
+                if isinstance(target, ast.Name) and target.id[0].isupper() and not target.id.isupper():
+                    meanings[target.id].add(ast.unparse(node.value).replace("npt.", ""))
+    assert "Samples" in meanings
+    assert {name: types for name, types in meanings.items() if len(types) > 1} == {}
 
 
 def test_nothing_is_named_submit() -> None:

@@ -15,7 +15,7 @@ from protocol.wire.clock import SAMPLE_RATE
 
 #: Start and end in seconds, and the phone in IPA. "_" is a pause.
 Phone = tuple[float, float, str]
-Floats = NDArray[np.float64]
+Doubles = NDArray[np.float64]
 
 TRACK_RATE = 120  # Hz; 24, 12 and 8 divide it
 ANTICIPATION, ANTICIPATION_DECAY = 0.060, 0.022  # seconds
@@ -61,7 +61,7 @@ def mouth_track(
     return {name: mixed[:, number].astype(np.float32) for number, name in enumerate(CHANNELS)}
 
 
-def _segments(phones: Sequence[Phone]) -> tuple[Floats, Floats, Floats, Floats, NDArray[np.bool_]]:
+def _segments(phones: Sequence[Phone]) -> tuple[Doubles, Doubles, Doubles, Doubles, NDArray[np.bool_]]:
     """Starts and ends (S,), targets (S, 6), weights (S, 2) of hold and shape, and closed (S,).
 
     Gaps are filled with pauses.
@@ -88,7 +88,7 @@ def _segments(phones: Sequence[Phone]) -> tuple[Floats, Floats, Floats, Floats, 
     return starts, ends, targets, weights, np.array([v.closed for v in parts])
 
 
-def _dominance(times: Floats, starts: Floats, ends: Floats) -> Floats:
+def _dominance(times: Doubles, starts: Doubles, ends: Doubles) -> Doubles:
     """Dominance (T, S): 1 within a segment, falling off before (anticipation) and after it (carry-over)."""
     before = np.maximum(0.0, starts[None] - times[:, None])
     after = np.maximum(0.0, times[:, None] - ends[None])
@@ -97,7 +97,7 @@ def _dominance(times: Floats, starts: Floats, ends: Floats) -> Floats:
     return np.where(before > 0, early, late)
 
 
-def _closure_gate(times: Floats, starts: Floats, ends: Floats) -> tuple[Floats, Floats]:
+def _closure_gate(times: Doubles, starts: Doubles, ends: Doubles) -> tuple[Doubles, Doubles]:
     """How far the lips may part (T,), 0 in a closure, and how sealed they are (T,), 1 in a closure."""
     apart = np.ones(len(times))
     if len(starts) == 0:
@@ -108,7 +108,7 @@ def _closure_gate(times: Floats, starts: Floats, ends: Floats) -> tuple[Floats, 
     return apart, 1.0 - _ease(np.clip(away.min(axis=1) / (0.5 * CLOSURE_RAMP), 0.0, 1.0))
 
 
-def _speech_gate(times: Floats, phones: Sequence[Phone]) -> Floats:
+def _speech_gate(times: Doubles, phones: Sequence[Phone]) -> Doubles:
     """Gate (T,): 1 in speech and 0 in pauses.
 
     It eases to 0 within `REST_WITHIN` of the end of speech, and opens shortly before its start.
@@ -151,10 +151,10 @@ def loudness_track(
     padded = np.concatenate([np.full(TRACK_RATE, level.min()), level])
     loudest = np.lib.stride_tricks.sliding_window_view(padded, TRACK_RATE + 1).max(axis=1)
     relative = np.clip((level - loudest + 6.0) / 6.0, -1.0, 1.0)
-    at_times: Floats = np.interp(times, centres / sample_rate, relative)
+    at_times: Doubles = np.interp(times, centres / sample_rate, relative)
     return at_times
 
 
-def _ease(x: Floats) -> Floats:
+def _ease(x: Doubles) -> Doubles:
     """Smooth step of x in 0..1."""
     return x * x * (3 - 2 * x)
