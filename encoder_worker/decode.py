@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: Latent side of the timing run: the bundled model's, and small enough that a large VAE times quickly.
 TUNING_SIDE = 16
-"""Latent side of the timing run: the bundled model's, and small enough that a large VAE times quickly."""
 TUNING_ROUNDS = 3
+#: A plan replaces the one before it only if it takes less than this part of its time.
 CLEARLY = 0.85
-"""A plan replaces the one before it only if it takes less than this part of its time."""
 
 
 class DecodeError(ValueError):

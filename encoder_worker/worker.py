@@ -33,10 +33,10 @@ logger = logging.getLogger(__name__)
 
 STAGE = "encoder_worker"
 FIGURES_EVERY = 0.5
+#: Frames decoded at once. More gain nothing, neither on a CPU nor on a GPU, and the first ones come later.
 CHUNK = 2
-"""Frames decoded at once. More gain nothing, neither on a CPU nor on a GPU, and the first ones come later."""
+#: The same for a small decoder on a GPU: JPEG takes longer there, and as many threads work on it.
 SMALL_CHUNK = 6
-"""The same for a small decoder on a GPU: JPEG takes longer there, and as many threads work on it."""
 
 
 class EncoderWorker(Worker):

@@ -7,11 +7,11 @@ import torch
 from encoder_worker.fast.fixed_size import FixedSizeDecoder
 from encoder_worker.vae.decoders import Decoder, KLDecoder
 
+#: Generations (compute capability's first number) for which the kernels' convolutions were written: they load
+#: by the tensor copy engine. Elsewhere cuDNN convolves.
 TENSOR_COPIES = (9, 10)
-"""Generations (compute capability's first number) for which the kernels' convolutions were written: they load
-by the tensor copy engine. Elsewhere cuDNN convolves."""
+#: The least compute capability of `FastKL`: half precision on tensor cores at bfloat16's generation.
 OLDEST = (8, 0)
-"""The least compute capability of `FastKL`: half precision on tensor cores at bfloat16's generation."""
 
 
 def fast_decoder(

@@ -10,10 +10,10 @@ from encoder_worker.fast import kernels
 from encoder_worker.fast.layout import Features, Plane, Weights
 from encoder_worker.fast.tiles import ConvTile, candidates, fastest
 
+#: Taps of a convolution → taps in a line of it.
 KERNEL_WIDTH = {1: 1, 4: 2, 9: 3}
-"""Taps of a convolution → taps in a line of it."""
+#: Rows of one program of the kernels after cuDNN's convolutions.
 FINISH_ROWS, PIXEL_ROWS = 16, 256
-"""Rows of one program of the kernels after cuDNN's convolutions."""
 
 
 class Convolutions:

@@ -20,12 +20,12 @@ class FixedSizeDecoder(ABC):
         dtype: float16 or bfloat16, of features and weights.
     """
 
+    #: (count, C, h, w) float32: unscaled latents to decode.
     latents: Tensor
-    """(count, C, h, w) float32: unscaled latents to decode."""
+    #: (count, H, W, 3) uint8 RGB.
     pixels: Tensor
-    """(count, H, W, 3) uint8 RGB."""
+    #: int32 (1,): above 0 if a decoded value is not finite.
     bad: Tensor
-    """int32 (1,): above 0 if a decoded value is not finite."""
 
     def __init__(
         self, decoder: Decoder, device: torch.device, dtype: torch.dtype, count: int, h: int, w: int

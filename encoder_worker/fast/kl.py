@@ -31,10 +31,10 @@ from encoder_worker.fast.layout import (
 from encoder_worker.vae.decoders import Decoder, KLDecoder
 
 L = TypeVar("L", bound=nn.Module)
+#: Rows of one program of the normalisation kernels.
 NORM_ROWS = 16
-"""Rows of one program of the normalisation kernels."""
+#: The fewest channels that a matrix product on the tensor cores takes.
 LEAST_WIDTH = 16
-"""The fewest channels that a matrix product on the tensor cores takes."""
 
 
 class FastKL(FixedSizeDecoder):

@@ -12,9 +12,9 @@ from encoder_worker.vae.doubling import merged_weights
 
 FLOAT8 = torch.float8_e4m3fn
 FLOAT8_MAX = torch.finfo(FLOAT8).max
+#: Normalised activations are multiplied by this before they become 8-bit: values from 0.002 to 56 keep all
+#: their digits.
 ACTIVATION_FACTOR = 8.0
-"""Normalised activations are multiplied by this before they become 8-bit: values from 0.002 to 56 keep all
-their digits."""
 
 
 @dataclass(frozen=True)

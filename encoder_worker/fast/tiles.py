@@ -17,8 +17,8 @@ import torch
 
 logger = logging.getLogger(__name__)
 
+#: Results with fewer values than this take a smaller tile untimed, so that all of the chip has some.
 SMALL = 16 * 2**20
-"""Results with fewer values than this take a smaller tile untimed, so that all of the chip has some."""
 ROUNDS = 5
 
 
@@ -41,8 +41,8 @@ class ConvTile:
 
 TALL, WIDE = ConvTile(256, 128, 64, 3, 8), ConvTile(128, 256, 64, 3, 8)
 SQUARE = ConvTile(128, 128, 64, 4, 4)
+#: Two of these fit on a multiprocessor at once: one stores its results while the other multiplies.
 LIGHT = ConvTile(128, 128, 64, 3, 4)
-"""Two of these fit on a multiprocessor at once: one stores its results while the other multiplies."""
 HALF = (TALL, WIDE, SQUARE, LIGHT)
 EIGHT_BIT = (ConvTile(128, 128, 128, 4, 4), ConvTile(128, 128, 128, 3, 4), ConvTile(256, 128, 128, 3, 8))
 

@@ -21,14 +21,14 @@ class Decoder(nn.Module):
     """Unscaled latents (N, C, h, w) → pictures (N, 3, H, W), nominally in -1..1."""
 
     kind: str
+    #: Latent channels.
     channels: int
-    """Latent channels."""
+    #: Picture side over latent side.
     factor: int
-    """Picture side over latent side."""
+    #: The encoder's factor. Latents are divided by it first.
     scaling: float
-    """The encoder's factor; latents are divided by it first."""
+    #: Added after the division.
     shift: float
-    """Added after the division."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -88,8 +88,8 @@ class LiteVaeDecoder(Decoder):
         return pictures
 
 
+#: Folder of a small decoder beside the model's VAE, as `huggingface-cli download madebyollin/taesd` makes it.
 SMALL_FOLDER = "taesd"
-"""Of a small decoder, beside the model's VAE; as `huggingface-cli download madebyollin/taesd` makes it."""
 
 DECODERS: dict[str, Callable[[Mapping[str, Any]], Decoder]] = {
     "AutoencoderKL": KLDecoder,

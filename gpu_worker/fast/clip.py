@@ -23,8 +23,8 @@ from protocol.process.logs import first_line
 
 logger = logging.getLogger(__name__)
 
+#: frames, latent height and width, audio tokens a frame
 Shape = tuple[int, int, int, int]
-"""frames, latent height and width, audio tokens a frame"""
 
 
 class FastUnavailable(RuntimeError):

@@ -13,8 +13,8 @@ from gpu_worker.fast.ops import FLOAT8_MAX, TorchOps
 from gpu_worker.fast.weights import Float8, Linear, Network, SplitRule
 
 MARGIN = 2.0
+#: The feed-forward's second layer stays as it is below this width, where adding its result costs the gain.
 NARROW = 640
-"""The feed-forward's second layer stays as it is below this width, where adding its result costs the gain."""
 
 
 def layers_of(network: Network) -> list[Linear]:

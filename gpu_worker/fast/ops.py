@@ -15,8 +15,8 @@ from torch import Tensor
 
 from gpu_worker.fast.weights import Heads, Linear, Norm, SplitRule
 
+#: The largest value of float8 (e4m3).
 FLOAT8_MAX = torch.finfo(torch.float8_e4m3fn).max
-"""The largest value of float8 (e4m3)."""
 
 
 @dataclass(slots=True, eq=False)

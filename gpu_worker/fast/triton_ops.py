@@ -20,8 +20,8 @@ from gpu_worker.fast.kernels.temporal import temporal_attention
 from gpu_worker.fast.ops import Image, TorchOps
 from gpu_worker.fast.weights import Float8, Heads, Linear, Norm, SplitRule
 
+#: Heads up to this size go through the kernel here, larger ones through cuDNN.
 OWN_ATTENTION = 64
-"""Heads up to this size go through the kernel here, larger ones through cuDNN."""
 
 _SDPA = [
     SDPBackend.CUDNN_ATTENTION,

@@ -22,8 +22,8 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
 ]
 
+#: At 64² the deepest level has one position and two channels a group; normalising them enlarges rounding.
 LARGER = ("--width", "128", "--height", "128")
-"""At 64² the deepest level has one position and two channels a group; normalising them enlarges rounding."""
 
 
 @pytest.fixture(scope="module")

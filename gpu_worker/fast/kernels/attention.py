@@ -41,10 +41,10 @@ class AttentionTile:
     sampled: bool = False
 
 
+#: Keys of each source in the sample.
 SAMPLE = 64
-"""Keys of each source in the sample."""
+#: Powers of two between the sample's largest probability and 1. float16 overflows at 16 more.
 HEADROOM = 4.0
-"""Powers of two between the sample's largest probability and 1; float16 overflows at 16 more."""
 
 
 @triton.jit

@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+#: Channels of one program: 128 bytes of a row, one memory transaction.
 CHANNELS = 64
-"""Channels of one program: 128 bytes of a row, one memory transaction."""
 
 
 @triton.jit

@@ -12,10 +12,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+#: Tiles of a row.
 PARTS = 5
-"""Tiles of a row."""
+#: About how many values one program holds.
 VALUES = 4096
-"""About how many values one program holds."""
 
 
 @triton.jit

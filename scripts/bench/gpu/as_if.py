@@ -21,12 +21,12 @@ from typing import Any
 #: Compute capability → bytes of shared memory that a block may have (CUDA C++ Programming Guide, "Technical
 #: Specifications per Compute Capability").
 SHARED_MEMORY = {"8.0": 163 << 10, "8.6": 99 << 10, "8.9": 99 << 10, "12.0": 99 << 10}
+#: Modules that are run where none is named, with their words.
 BY_DEFAULT: tuple[tuple[str, ...], ...] = (
     ("scripts.bench.gpu.decode", "--chunks", "2", "--only", "served"),
     ("scripts.bench.gpu.decode", "--chunks", "2", "--only", "served", "--decoder", "tiny"),
     ("scripts.bench.gpu.ladder", "--rows", "exact,tier-fast"),
 )
-"""Modules that are run where none is named, with their words."""
 
 
 def pretend(capability: str) -> None:

@@ -33,12 +33,12 @@ from scripts.talk.packed_pcm import unpack_pcm
 from scripts.talk.sound import SoundError, read_sound, synthetic_voice, write_wav
 
 SAMPLE = ROOT / "demo/factory/evaluate/sample/speech.npz"
+#: Variables that name the folders of compiled code.
 CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "QUACK_CACHE_DIR")
-"""Variables that name the folders of compiled code."""
+#: Seconds of speech before the measurement: the first clips of a process are not typical.
 WARM_UP = 2.0
-"""Seconds of speech before the measurement: the first clips of a process are not typical."""
+#: Stages tell their figures twice a second.
 STATUS_LAG = 1.0
-"""Stages tell their figures twice a second."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

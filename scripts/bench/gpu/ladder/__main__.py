@@ -34,8 +34,8 @@ from scripts.bench.gpu.ladder.rows import ROWS, Rung
 
 FRAMES, STEPS = 12, 6
 PACED = 12
+#: Seconds between the beginnings of paced clips: 12 frames at 24 a second.
 PERIOD = 0.5
-"""Seconds between the beginnings of paced clips: 12 frames at 24 a second."""
 
 
 def say(text: str) -> None:

@@ -23,8 +23,8 @@ from scripts.bench.gpu.ladder.model import ClipInputs
 from scripts.bench.gpu.ladder.official import features_cache, projecting_everything
 
 Sample = Callable[[], Tensor]
+#: Entered as a context, it gives the function that makes the clip.
 Maker = Callable[[Models, ClipInputs], AbstractContextManager[Sample]]
-"""Entered as a context, it gives the function that makes the clip."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,7 @@ def _plain(models: Models) -> TorchOps:
     return TorchOps()
 
 
+#: The methods of the operations that make each stage.
 STAGES: dict[str, tuple[str, ...]] = {
     "norms": ("add", "group_norm", "layer_norm"),
     "double": ("double",),
@@ -138,7 +139,6 @@ STAGES: dict[str, tuple[str, ...]] = {
     "gate": ("geglu", "geglu_into"),
     "attention": ("attention",),
 }
-"""The methods of the operations that make each stage."""
 
 
 def _without(*stages: str) -> Callable[[Models], TorchOps]:
