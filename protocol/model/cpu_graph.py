@@ -11,6 +11,7 @@ import importlib
 import logging
 import os
 import platform
+import re
 import sys
 import tempfile
 import time
@@ -38,6 +39,9 @@ PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
 #: Most networks kept in the folder. The oldest are removed.
 MOST_KEPT = 24
+
+#: Names of kept networks: only such files are ever removed.
+KEPT_NAME = re.compile(r"[\w-]+-[0-9a-f]{24}\.blob")
 
 #: OpenVINO serves where a clip takes it less than this share of torch's time: it also takes memory.
 CLEARLY = 0.95
@@ -212,9 +216,15 @@ def _keep(compiled: Any, file: Path) -> None:
     try:
         exported = compiled.export_model()
         with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".", delete=False) as new:
-            new.write(exported.getvalue() if hasattr(exported, "getvalue") else exported)
-        os.replace(new.name, file)
-        by_age = sorted(file.parent.glob("*.blob"), key=lambda path: path.stat().st_mtime)
+            try:
+                new.write(exported.getvalue() if hasattr(exported, "getvalue") else exported)
+                new.flush()
+                os.replace(new.name, file)
+            except OSError:  # a full disk, say, where half a network would stay for ever
+                Path(new.name).unlink(missing_ok=True)
+                raise
+        made_here = (path for path in file.parent.iterdir() if KEPT_NAME.fullmatch(path.name))
+        by_age = sorted(made_here, key=lambda path: path.stat().st_mtime)
         for old in by_age[:-MOST_KEPT]:
             old.unlink(missing_ok=True)
     except OSError as error:

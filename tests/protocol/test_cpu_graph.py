@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from protocol.model.cpu_graph import TIMED_RUNS, CpuEngine, best_times, is_faster
+from protocol.model import cpu_graph
+from protocol.model.cpu_graph import TIMED_RUNS, CpuEngine, best_times, is_faster, load_graph
 from protocol.model.hardware.cpu_features import cpu_features
 from protocol.process.settings import SettingsError, load_settings
 
@@ -66,3 +69,36 @@ def test_openvino_reports_to_nobody() -> None:
     command = [sys.executable, "-c", code]
     made = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert made.stdout.split() == ["openvino.tools.ovc.telemetry_stub"] * 2
+
+
+def keep_one(folder: Path, width: int) -> None:
+    """Converts a small network for inputs of this width, and keeps it."""
+    engine = CpuEngine(forced=True, folder=folder, threads=1)
+    network = torch.nn.Linear(width, 1).eval()
+    load_graph(network, [torch.zeros(1, width)], torch.float32, engine, name="small", sources=folder)
+
+
+def test_only_kept_networks_make_room_for_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is not installed here")
+    monkeypatch.setattr(cpu_graph, "MOST_KEPT", 1)
+    theirs = tmp_path / "holiday.blob"
+    theirs.write_text("mine")
+    os.utime(theirs, (0, 0))
+    for width in (2, 3):
+        keep_one(tmp_path, width)
+    assert theirs.read_text() == "mine"
+    assert len(list(tmp_path.glob("small-*.blob"))) == 1
+
+
+def test_a_network_that_cannot_be_kept_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is not installed here")
+
+    def full(source: str, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    keep_one(tmp_path, 2)
+    assert "not kept for the next start" in caplog.text
+    assert list(tmp_path.iterdir()) == []
