@@ -57,6 +57,7 @@ class Gateway:
         self.board = StageBoard(settings.dead_after)
         self.sessions: dict[str, Connection] = {}
         self.totals = SessionTotals()
+        key = settings.hop_key()
         self.pcm = HopServer(
             context,
             settings.endpoint("pcm"),
@@ -64,8 +65,9 @@ class Gateway:
             dead_after=settings.dead_after,
             name="pcm",
             max_pending_per_session=PENDING_PCM,
+            key=key,
         )
-        self.results = ResultServer(context, settings.endpoint("results"))
+        self.results = ResultServer(context, settings.endpoint("results"), key=key)
         self._limits = SessionLimits(
             idle=settings.idle_flush, clip=2 * settings.dead_after + 5, overtaken=settings.dead_after + 2
         )

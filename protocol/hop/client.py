@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import zmq
 
 from protocol.hop import sockets
+from protocol.hop.keys import RunKey
 from protocol.hop.sockets import DRAIN, Context
 from protocol.wire.codec import decode, encode
 from protocol.wire.limits import MAX_BUFFER_BYTES, MAX_HELD_JOBS, MAX_PARTS, ProtocolError
@@ -81,6 +82,7 @@ class HopClient:
         clock: seconds that never run backwards.
         on_reset: is called with an upstream's index when it restarted or had given this worker up. Its jobs
             are void, and the state of its sessions should be dropped.
+        key: the run's, needed for TCP.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class HopClient:
         heartbeat_every: float = 0.2,
         clock: Callable[[], float] = time.monotonic,
         on_reset: Callable[[int], None] | None = None,
+        key: RunKey | None = None,
     ) -> None:
         self._ready = Ready(stage, worker, credit)
         self._every = heartbeat_every
@@ -104,7 +107,7 @@ class HopClient:
         self.malformed = 0
         name, most = f"{stage}.{worker}", MAX_BUFFER_BYTES
         self._upstreams = [
-            _Upstream(sockets.dealer(ctx, url, name=name, max_part_bytes=most)) for url in endpoints
+            _Upstream(sockets.dealer(ctx, url, name=name, max_part_bytes=most, key=key)) for url in endpoints
         ]
         self.sockets = [upstream.socket for upstream in self._upstreams]
 

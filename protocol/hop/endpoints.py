@@ -14,6 +14,11 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 #: Longest path of an ipc socket, in bytes: `sun_path` of `sockaddr_un`, less its closing NUL.
 IPC_PATH_BYTES = 107
 
+#: Name of the file in the run folder that holds the key of a run over TCP.
+KEY_FILE = "hop.key"
+#: Bytes of that file: both halves as Z85 text and a newline.
+MAX_KEY_BYTES = 81
+
 
 class EndpointError(RuntimeError):
     """A socket cannot be had at this endpoint. The text says why and what to do."""

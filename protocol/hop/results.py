@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import zmq
 
 from protocol.hop import sockets
+from protocol.hop.keys import RunKey
 from protocol.hop.sockets import DRAIN, Context
 from protocol.wire.codec import decode, encode
 from protocol.wire.limits import MAX_HEADER_BYTES, MAX_JPEG_BYTES, MAX_PARTS, ProtocolError
@@ -44,13 +45,21 @@ class ResultServer:
         ctx: makes the socket.
         endpoint: address to bind.
         clock: seconds that never run backwards.
+        key: the run's, needed for TCP.
 
     Raises:
         EndpointError: the address cannot be bound.
     """
 
-    def __init__(self, ctx: Context, endpoint: str, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._bound = sockets.BoundRouter(ctx, endpoint, max_part_bytes=MAX_JPEG_BYTES)
+    def __init__(
+        self,
+        ctx: Context,
+        endpoint: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        key: RunKey | None = None,
+    ) -> None:
+        self._bound = sockets.BoundRouter(ctx, endpoint, max_part_bytes=MAX_JPEG_BYTES, key=key)
         self.socket = self._bound.socket
         self.wake: Callable[[], None] | None = None  # set by aio.pump: sending may hide a readable edge
         self.malformed = 0
@@ -139,6 +148,7 @@ class ResultClient:
         worker: name of this worker.
         resend_after: seconds until the frames of an unconfirmed clip are sent again. It doubles each time.
         clock: seconds that never run backwards.
+        key: the run's, needed for TCP.
     """
 
     def __init__(
@@ -150,9 +160,10 @@ class ResultClient:
         worker: str,
         resend_after: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
+        key: RunKey | None = None,
     ) -> None:
         self.socket: zmq.Socket[bytes] = sockets.dealer(
-            ctx, endpoint, name=f"{stage}.{worker}", max_part_bytes=MAX_HEADER_BYTES
+            ctx, endpoint, name=f"{stage}.{worker}", max_part_bytes=MAX_HEADER_BYTES, key=key
         )
         self._resend_after = resend_after
         self._clock = clock

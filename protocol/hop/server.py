@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from protocol.hop import sockets
 from protocol.hop.dispatch import Dispatcher
+from protocol.hop.keys import RunKey
 from protocol.hop.sockets import DRAIN, Context
 from protocol.wire.codec import decode, encode
 from protocol.wire.figures import QUEUE_WAIT_BOUNDS_MS, Histogram, Summary
@@ -74,6 +75,7 @@ class HopServer:
         name: of the hop, for logs and figures.
         max_pending_per_session: messages of a session that may wait for credit.
         clock: seconds that never run backwards.
+        key: the run's, needed for TCP.
 
     Raises:
         EndpointError: the address cannot be bound.
@@ -89,8 +91,9 @@ class HopServer:
         name: str = "hop",
         max_pending_per_session: int | None = None,
         clock: Callable[[], float] = time.monotonic,
+        key: RunKey | None = None,
     ) -> None:
-        self._bound = sockets.BoundRouter(ctx, endpoint, max_part_bytes=MAX_HEADER_BYTES)
+        self._bound = sockets.BoundRouter(ctx, endpoint, max_part_bytes=MAX_HEADER_BYTES, key=key)
         self.socket = self._bound.socket
         self.wake: Callable[[], None] | None = None  # set by aio.pump: sending may hide a readable edge
         self._name = name

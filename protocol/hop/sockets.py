@@ -11,6 +11,7 @@ from pathlib import Path
 import zmq
 
 from protocol.hop.endpoints import EndpointError, check_endpoint, prepare_run_dir
+from protocol.hop.keys import RunKey
 
 #: Messages that a peer's queue holds. Credit keeps real queues far below.
 QUEUED = 1000
@@ -28,16 +29,26 @@ class BoundRouter:
     libzmq removes a socket file that stands in its way. Without the lock a second server would cut the first
     off from new workers, and neither would notice.
 
+    Args:
+        ctx: makes the socket.
+        endpoint: address to bind.
+        max_part_bytes: largest part of a message.
+        key: the run's, needed for TCP.
+
     Raises:
-        EndpointError: the address is not allowed, is in use, or its folder is open to others.
+        EndpointError: the address is not allowed, is in use, has no key, or its folder is open to others.
     """
 
-    def __init__(self, ctx: Context, endpoint: str, *, max_part_bytes: int) -> None:
-        path = check_endpoint(endpoint)
+    def __init__(
+        self, ctx: Context, endpoint: str, *, max_part_bytes: int, key: RunKey | None = None
+    ) -> None:
+        path = _checked(endpoint, key)
         self._lock = -1 if path is None else _lock(path, endpoint)
         self.socket = _socket(ctx, zmq.ROUTER, max_part_bytes)
         # without it a ROUTER drops a message to a peer that left, and says nothing
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        if key is not None:
+            key.protect_server(self.socket)
         try:
             self.socket.bind(endpoint)
         except zmq.ZMQError as error:
@@ -49,6 +60,14 @@ class BoundRouter:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def _checked(endpoint: str, key: RunKey | None) -> Path | None:
+    """`check_endpoint`, and a TCP address must have a key, since every local user can connect to it."""
+    path = check_endpoint(endpoint)
+    if path is None and key is None:
+        raise EndpointError(f"{endpoint}: TCP between stages needs the run's key")
+    return path
 
 
 def _lock(path: Path, endpoint: str) -> int:
@@ -74,15 +93,17 @@ def _is_no_socket(path: Path) -> bool:
         return False
 
 
-def dealer(ctx: Context, endpoint: str, *, name: str, max_part_bytes: int) -> zmq.Socket[bytes]:
+def dealer(
+    ctx: Context, endpoint: str, *, name: str, max_part_bytes: int, key: RunKey | None = None
+) -> zmq.Socket[bytes]:
     """A DEALER connected to `endpoint`, now or as soon as somebody binds there.
 
     Its identity is drawn anew for each process, so a restarted worker is never taken for the one before it.
 
     Raises:
-        EndpointError: the address is not allowed, or its folder is open to others.
+        EndpointError: the address is not allowed, has no key, or its folder is open to others.
     """
-    path = check_endpoint(endpoint)
+    path = _checked(endpoint, key)
     if path is not None:
         prepare_run_dir(path.parent)
     socket = _socket(ctx, zmq.DEALER, max_part_bytes)
@@ -90,6 +111,8 @@ def dealer(ctx: Context, endpoint: str, *, name: str, max_part_bytes: int) -> zm
     # without it libzmq queues messages for a server that is not there, and nobody learns of it
     socket.setsockopt(zmq.IMMEDIATE, 1)
     socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+    if key is not None:
+        key.protect_client(socket)
     socket.connect(endpoint)
     return socket
 

@@ -150,6 +150,7 @@ class Stage:
         self._poller = zmq.Poller()
         self._poller.register(self._woken, zmq.POLLIN)
         self.compute = Compute(self.wake)
+        key = settings.hop_key()
         if self._gives is not None:
             self.out = HopServer(
                 ctx,
@@ -158,12 +159,20 @@ class Stage:
                 dead_after=settings.dead_after,
                 name=self._gives,
                 max_pending_per_session=self._max_pending,
+                key=key,
             )
             self._poller.register(self.out.socket, zmq.POLLIN)
         self.jobs = HopClient(
-            ctx, settings.endpoints(self._takes), stage=self.name, worker=self.worker, credit=self._credit
+            ctx,
+            settings.endpoints(self._takes),
+            stage=self.name,
+            worker=self.worker,
+            credit=self._credit,
+            key=key,
         )
-        self.results = ResultClient(ctx, settings.endpoint("results"), stage=self.name, worker=self.worker)
+        self.results = ResultClient(
+            ctx, settings.endpoint("results"), stage=self.name, worker=self.worker, key=key
+        )
         for sock in (*self.jobs.sockets, self.results.socket):
             self._poller.register(sock, zmq.POLLIN)
 

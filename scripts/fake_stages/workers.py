@@ -62,8 +62,11 @@ class FakeWorker:
         self.stage = stage
         self.behaviour = behaviour
         self.metrics = Metrics()
-        self.jobs = HopClient(context, [takes], stage=stage, worker="fake", credit=CREDIT)
-        self.results = ResultClient(context, settings.endpoint("results"), stage=stage, worker="fake")
+        self.key = settings.hop_key()
+        self.jobs = HopClient(context, [takes], stage=stage, worker="fake", credit=CREDIT, key=self.key)
+        self.results = ResultClient(
+            context, settings.endpoint("results"), stage=stage, worker="fake", key=self.key
+        )
         self.out: HopServer | None = None
         self._status_at = 0.0
 
@@ -125,8 +128,9 @@ class FakeAudioWorker(FakeWorker):
     def __init__(self, context: Context, settings: Settings, behaviour: FakeBehaviour) -> None:
         super().__init__("audio_worker", context, settings, behaviour, settings.endpoint("pcm"))
         self.out = HopServer(
-            context, settings.endpoint("clips", 0), sticky=True, dead_after=settings.dead_after, name="clips"
-        )
+            context, settings.endpoint("clips", 0), sticky=True, dead_after=settings.dead_after,
+            name="clips", key=self.key,
+        )  # fmt: skip
         self.received: deque[Pcm] = deque(maxlen=_REMEMBERED)
         #: Samples of the clips that are not complete, by session and epoch, then by clip.
         self._sound: dict[tuple[str, int], dict[int, list[npt.NDArray[np.float32]]]] = defaultdict(dict)
@@ -175,7 +179,7 @@ class FakeGpuWorker(FakeWorker):
         super().__init__("gpu_worker", context, settings, behaviour, settings.endpoint("clips", 0))
         self.out = HopServer(
             context, settings.endpoint("latents", 0), sticky=False, dead_after=settings.dead_after,
-            name="latents",
+            name="latents", key=self.key,
         )  # fmt: skip
         self.closed: deque[Close] = deque(maxlen=_REMEMBERED)
         self._painter = painter

@@ -24,6 +24,7 @@ import socket
 import stat
 from pathlib import Path
 
+from protocol.hop.endpoints import KEY_FILE, MAX_KEY_BYTES
 from protocol.hop.run_folder import MARK, Origin, make_folder, open_folder, read_mark, write_mark
 from protocol.process.settings import default_run_dir
 
@@ -31,6 +32,8 @@ LOCK = "run.lock"
 POSES = "poses"
 _SOCKET = re.compile(r"pcm|results|(clips|latents)\.\d+")
 _SOCKET_LOCK = re.compile(rf"({_SOCKET.pattern})\.lock")
+# The key of a run over TCP, and one whose process was killed as it wrote it.
+_KEY = re.compile(rf"{re.escape(KEY_FILE)}(\.[0-9a-f]{{8}})?")
 # Converted poses, and compiled code where there is no home.
 _SUBFOLDER = re.compile(rf"({POSES}|compiled)(-\d+)?")
 _MAX_PID_BYTES = 32
@@ -159,6 +162,11 @@ class RunDir:
             return stat.S_ISSOCK(info.st_mode)
         return bool(_SOCKET_LOCK.fullmatch(name)) and stat.S_ISREG(info.st_mode) and info.st_size == 0
 
+    def _is_key(self, name: str) -> bool:
+        info = self._info(name)
+        small = info is not None and stat.S_ISREG(info.st_mode) and info.st_size <= MAX_KEY_BYTES
+        return small and bool(_KEY.fullmatch(name))
+
     def _info(self, name: str) -> os.stat_result | None:
         try:
             return os.stat(name, dir_fd=self._dir, follow_symlinks=False)
@@ -187,9 +195,9 @@ class RunDir:
             os.close(fd)
 
     def _clear(self) -> None:
-        """Remove sockets, their locks and marked subfolders, which runs put here, and nothing else."""
+        """Remove sockets, locks, keys and marked subfolders, which runs put here, and nothing else."""
         for name in os.listdir(self._dir):
-            if self._is_socket_or_lock(name):
+            if self._is_socket_or_lock(name) or self._is_key(name):
                 self._remove(name)
             elif _SUBFOLDER.fullmatch(name):
                 _remove_if_marked(self.path / name)

@@ -6,10 +6,12 @@ import argparse
 import signal
 import time
 from collections import deque
+from pathlib import Path
 
 import zmq
 
 from protocol.hop.client import HopClient, Job
+from protocol.hop.keys import load_key
 from protocol.wire.messages import Close
 
 
@@ -19,11 +21,15 @@ def main() -> None:
     parser.add_argument("--name", default="0")
     parser.add_argument("--credit", type=int, default=2)
     parser.add_argument("--work", type=float, default=0.0, help="seconds a job takes")
+    parser.add_argument("--run-dir", type=Path, help="folder of the run's key")
     parser.add_argument("--hang-at", type=int, default=0, help="spin for ever on the n-th job")
     args = parser.parse_args()
     stop: list[int] = []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
-    client = HopClient(zmq.Context(), args.endpoints, stage="worker", worker=args.name, credit=args.credit)
+    key = load_key(args.run_dir) if args.run_dir else None
+    client = HopClient(
+        zmq.Context(), args.endpoints, stage="worker", worker=args.name, credit=args.credit, key=key
+    )
     poller = zmq.Poller()
     for socket in client.sockets:
         poller.register(socket, zmq.POLLIN)

@@ -15,6 +15,7 @@ import zmq
 
 from protocol.hop import endpoints, sockets
 from protocol.hop.client import HopClient, Job
+from protocol.hop.keys import load_key
 from protocol.hop.server import Acked, HopEvent, HopServer
 from protocol.wire.codec import decode, encode
 from protocol.wire.messages import Ack, Bye, Close, Heartbeat, Hello, Ready
@@ -370,12 +371,18 @@ def test_a_file_where_the_socket_belongs_is_kept(ctx: Context, run_dir: Path) ->
     assert (run_dir / "results").read_text() == "mine"
 
 
-def test_a_tcp_port_in_use_is_an_error(ctx: Context) -> None:
+def test_a_tcp_port_in_use_is_an_error(ctx: Context, run_dir: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(endpoints.EndpointError, match="another run"):
-            HopServer(ctx, f"tcp://127.0.0.1:{taken.getsockname()[1]}", sticky=False, dead_after=2)
+            HopServer(
+                ctx,
+                f"tcp://127.0.0.1:{taken.getsockname()[1]}",
+                sticky=False,
+                dead_after=2,
+                key=load_key(run_dir),
+            )
 
 
 def in_flight_is(server: HopServer, count: int, _events: list[HopEvent]) -> bool:

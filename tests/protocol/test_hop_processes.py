@@ -7,10 +7,12 @@ import itertools
 import signal
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import zmq
 
+from protocol.hop.keys import RunKey, load_key
 from protocol.hop.server import Acked, HopEvent, HopServer, WorkerJoined, WorkerLost
 from protocol.wire.messages import Close, Work
 from tests.protocol.conftest import Start, drive
@@ -37,14 +39,18 @@ def joined(server: HopServer, n: int) -> None:
     drive(server, lambda _: server.workers == n)
 
 
-def make(ctx: Context, endpoint: str, *, sticky: bool = False, dead_after: float = 1.5) -> HopServer:
-    return HopServer(ctx, endpoint, sticky=sticky, dead_after=dead_after, name="hop")
+def make(
+    ctx: Context, endpoint: str, *, sticky: bool = False, dead_after: float = 1.5, key: RunKey | None = None
+) -> HopServer:
+    return HopServer(ctx, endpoint, sticky=sticky, dead_after=dead_after, name="hop", key=key)
 
 
-def test_kill_of_one_of_two_workers_loses_nothing(ctx: Context, any_endpoint: str, start: Start) -> None:
-    server = make(ctx, any_endpoint, dead_after=5.0)
-    a = start(any_endpoint, "--name", "a", "--credit", "8", "--work", "0.004")
-    start(any_endpoint, "--name", "b", "--credit", "8", "--work", "0.004")
+def test_kill_of_one_of_two_workers_loses_nothing(
+    ctx: Context, any_endpoint: str, run_dir: Path, start: Start
+) -> None:
+    server = make(ctx, any_endpoint, dead_after=5.0, key=load_key(run_dir))
+    a = start(any_endpoint, "--run-dir", run_dir, "--name", "a", "--credit", "8", "--work", "0.004")
+    start(any_endpoint, "--run-dir", run_dir, "--name", "b", "--credit", "8", "--work", "0.004")
     joined(server, 2)
     for i in range(200):
         server.dispatch(one_latents("s", i))
@@ -150,16 +156,19 @@ def test_sticky_sessions_stay_and_move_when_their_worker_dies(
     server.close()
 
 
-def test_workers_come_back_to_a_restarted_upstream(ctx: Context, any_endpoint: str, start: Start) -> None:
-    server = make(ctx, any_endpoint)
+def test_workers_come_back_to_a_restarted_upstream(
+    ctx: Context, any_endpoint: str, run_dir: Path, start: Start
+) -> None:
+    key = load_key(run_dir)
+    server = make(ctx, any_endpoint, key=key)
     for name in "ab":
-        start(any_endpoint, "--name", name, "--work", "0.2")
+        start(any_endpoint, "--run-dir", run_dir, "--name", name, "--work", "0.2")
     joined(server, 2)
     for i in range(10):
         server.dispatch(one_latents("old", i))
     server.close()
     time.sleep(0.3)
-    server = make(ctx, any_endpoint)
+    server = make(ctx, any_endpoint, key=key)
     for i in range(8):
         server.dispatch(one_latents("new", i))
     events, took = drive(server, lambda _: server.workers == 2)

@@ -11,12 +11,15 @@ import os
 import typing
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from protocol.hop.endpoints import IPC_PATH_BYTES, LOOPBACK
 from protocol.process.settings.places import ROOT, default_log_dir
 from protocol.process.settings.values import MAX_WORKERS, SettingsError, ValueKind, check_limits, kind_of
 from protocol.wire.clock import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from protocol.hop.keys import RunKey
 
 T = TypeVar("T")
 
@@ -152,6 +155,18 @@ class Settings:
         if self.transport == "tcp":
             return f"tcp://127.0.0.1:{self.tcp_base_port + offsets[name] + (index or 0)}"
         return f"ipc://{self.run_dir / (name if index is None else f'{name}.{index}')}"
+
+    def hop_key(self) -> RunKey | None:
+        """The key for every socket of the run. None with ipc, which the run folder's mode protects.
+
+        Raises:
+            EndpointError: the key cannot be read or made.
+        """
+        if self.transport == "ipc":
+            return None
+        from protocol.hop.keys import load_key  # here, so that reading settings loads no ZeroMQ
+
+        return load_key(self.run_dir)
 
     def endpoints(self, name: str) -> list[str]:
         """Every URL that a worker fed by hop `name` connects to."""

@@ -83,10 +83,16 @@ class GatewayStandIn:
         self._processes = processes
         self._log = log
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        key = settings.hop_key()
         self._hop = HopServer(
-            self._context, settings.endpoint("pcm"), sticky=True, dead_after=settings.dead_after, name="pcm"
+            self._context,
+            settings.endpoint("pcm"),
+            sticky=True,
+            dead_after=settings.dead_after,
+            name="pcm",
+            key=key,
         )
-        self._results = ResultServer(self._context, settings.endpoint("results"))
+        self._results = ResultServer(self._context, settings.endpoint("results"), key=key)
         self._poller = zmq.Poller()
         for sock in (self._hop.socket, self._results.socket):
             self._poller.register(sock, zmq.POLLIN)
