@@ -31,6 +31,7 @@ from gateway.thumbnails import Thumbnails
 from protocol.hop.aio import pump
 from protocol.hop.results import ResultServer
 from protocol.hop.server import HopServer
+from protocol.process.ready import tell_ready
 from protocol.process.settings import Settings
 from protocol.wire.browser import MAX_MESSAGE_BYTES, SUBPROTOCOL_V2, BrowserError, Options
 from protocol.wire.clock import FRAME_RATES, FULL_RATE, SAMPLE_RATE, frames_of_clip
@@ -105,6 +106,7 @@ class Gateway:
         )
         try:
             async with server:
+                tell_ready()
                 logger.info("serving on http://%s:%d", self.settings.host, self.settings.port)
                 stopped = asyncio.ensure_future(stop.wait())
                 done, _ = await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)

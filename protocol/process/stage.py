@@ -29,6 +29,7 @@ from protocol.hop.server import HopEvent, HopServer
 from protocol.process.compute import Compute, Output
 from protocol.process.logs import set_up_logging
 from protocol.process.metrics import Metrics
+from protocol.process.ready import tell_ready
 from protocol.process.settings import Settings, SettingsError
 from protocol.wire.limits import ProtocolError, shorten
 from protocol.wire.messages import ClipKey, Close, Failed, InfoValue, Pcm, Status, Work
@@ -273,6 +274,7 @@ class Stage:
         if output.error is not None:
             raise output.error
         self.warm = True
+        tell_ready()
         logger.info("%s %s is warm", self.name, self.worker)
 
     def _hand_over(self, worker: Worker, job: Job) -> None:

@@ -8,6 +8,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from protocol.process.ready import READY_FD
+from scripts.run.cause import count_oom_kills
 
 _PR_SET_PDEATHSIG = 1
 _MAX_LINE = 64 * 1024
@@ -32,7 +36,7 @@ def die_with_parent(parent: int) -> Callable[[], None] | None:
 
 
 class Child:
-    """A started stage: its process group, and its output as lines.
+    """A started stage: its process group, its output as lines, and the moment when it said that it works.
 
     Must be made in the supervisor's main thread: PR_SET_PDEATHSIG follows the thread that forked.
     """
@@ -40,17 +44,31 @@ class Child:
     def __init__(self, name: str, command: Sequence[str], started_at: float) -> None:
         self.name = name
         self.started_at = started_at
+        #: When it said that it works, None until then.
+        self.ready_at: float | None = None
+        #: The kernel's count when it started.
+        self.oom_kills_before = count_oom_kills()
         self.ended = False  # its output did: nothing more will come
         self._partial = b""
-        self._process = subprocess.Popen(
-            list(command),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            bufsize=0,
-            start_new_session=True,  # its own group: Ctrl-C reaches the supervisor only
-            preexec_fn=die_with_parent(os.getpid()),  # noqa: PLW1509 - the supervisor has one thread
-        )
+        self._ready, told = os.pipe()
+        try:
+            self._process = subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                bufsize=0,
+                pass_fds=(told,),
+                env={**os.environ, READY_FD: str(told)},
+                start_new_session=True,  # its own group: Ctrl-C reaches the supervisor only
+                preexec_fn=die_with_parent(os.getpid()),  # noqa: PLW1509 - the supervisor has one thread
+            )
+        except BaseException:
+            os.close(self._ready)
+            raise
+        finally:
+            os.close(told)
+        os.set_blocking(self._ready, False)
         assert self._process.stdout is not None
         self.output = self._process.stdout
         os.set_blocking(self.output.fileno(), False)
@@ -71,6 +89,19 @@ class Child:
                 return None
             self.signal_group(signal.SIGKILL)
         return self._process.poll()
+
+    def note_ready(self, now: float) -> None:
+        """Look whether it has said that it works, `now` for the first time."""
+        if self.ready_at is not None:
+            return
+        with suppress(BlockingIOError):
+            if os.read(self._ready, 1):  # without a byte it closed the pipe and said nothing
+                self.ready_at = now
+
+    def oom_kills(self) -> int | None:
+        """Processes that the kernel has killed for want of memory since this one started. None: not known."""
+        now = count_oom_kills()
+        return None if now is None or self.oom_kills_before is None else now - self.oom_kills_before
 
     def read_lines(self, *, last: bool = False) -> list[str]:
         """Whole lines that have arrived, and with `last` the unfinished one too."""
@@ -100,5 +131,6 @@ class Child:
             pass
 
     def close(self) -> None:
-        """Close the pipe of the output."""
+        """Close the pipes."""
         self.output.close()
+        os.close(self._ready)

@@ -11,7 +11,7 @@ import dataclasses
 import http.client
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from protocol.process.settings import Settings, SettingsError, flags_of, load_settings
@@ -66,7 +66,10 @@ def run_stages(settings: Settings) -> int:
 
     try:
         log.note(f"starting {', '.join(stage.name for stage in stages)}; log: {log.path}")
-        return Supervisor(stages, log, probe=lambda: ask_ready(settings), on_ready=on_ready).run()
+        supervisor = Supervisor(
+            stages, log, probe=lambda: ask_ready(settings, supervisor.workers_left()), on_ready=on_ready
+        )
+        return supervisor.run()
     finally:
         log.close()
 
@@ -98,11 +101,15 @@ def base_url(settings: Settings) -> str:
     return f"http://{host}:{settings.port}"
 
 
-def ask_ready(settings: Settings) -> Readiness:
+def ask_ready(settings: Settings, workers: Mapping[str, int]) -> Readiness:
     """Ask the gateway's `/readyz` once. No answer means that it is not ready.
 
     Ready is when all the run's workers are warm. The gateway serves as soon as every stage has one, but the
     first sessions would then share the first GPU while the second one still compiles.
+
+    Args:
+        settings: of the run.
+        workers: how many workers of each stage are to be warm. Those that were given up do not count.
     """
     connection = http.client.HTTPConnection(settings.host, settings.port, timeout=0.5)
     try:
@@ -113,13 +120,13 @@ def ask_ready(settings: Settings) -> Readiness:
     finally:
         connection.close()
     try:
-        waiting = _waiting_for(json.loads(body), worker_counts(settings))
+        waiting = _waiting_for(json.loads(body), workers)
     except (ValueError, KeyError, TypeError, AttributeError):
         return Readiness(False, "the stages to warm up")
     return Readiness(not waiting, ", ".join(waiting))
 
 
-def _waiting_for(told: dict[str, dict[str, Any]], counts: dict[str, int]) -> list[str]:
+def _waiting_for(told: dict[str, dict[str, Any]], counts: Mapping[str, int]) -> list[str]:
     """The stages of a `/readyz` answer that have not all their workers warm, each with why."""
     waiting = []
     for stage, state in told["stages"].items():

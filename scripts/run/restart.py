@@ -1,4 +1,9 @@
-"""Decides whether a stage that ended is started again. It takes times and keeps no clock."""
+"""Decides whether a stage that ended is started again. It takes times and keeps no clock.
+
+The rule: a start counts as good when the process worked for `proven` seconds after it said that it works
+(`protocol.process.ready`). How long it lived does not count, so that a model that takes 40 s to run out of
+memory is given up like one that fails at once.
+"""
 
 from __future__ import annotations
 
@@ -18,48 +23,49 @@ class Restart:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Do not start the stage again. `reason` completes the sentence "<stage> …"."""
+    """Do not start the stage again."""
 
+    #: Completes the sentence "<stage> …".
     reason: str
+    #: Whether the configuration is to blame, so that every other start would end like this one.
+    misconfigured: bool = False
 
 
 @dataclass(slots=True)
 class RestartPolicy:
     """Back-off between restarts of one stage.
 
-    A run shorter than `quick` seconds is a quick failure. The n-th quick failure in a row waits
-    `base * 2**(n-1)` seconds, and the `limit`-th ends the attempts. A run that lasted longer starts
-    the count anew.
+    A start that did not work for `proven` seconds is a failed one. After the n-th failed start in a row the
+    next one waits `base * 2**(n-1)` seconds, and the `limit`-th ends the attempts. A start that did work that
+    long begins the count anew.
     """
 
     limit: int = 3
-    quick: float = 30.0
+    proven: float = 30.0
     base: float = 0.5
     failures: int = field(default=0, init=False)
+    #: How many of the failed starts in a row ended before the process said that it works.
+    _never_ready: int = field(default=0, init=False)
 
-    def ended(self, ran_for: float, status: int) -> Restart | GiveUp:
-        """Decide about a stage that ran for `ran_for` seconds and ended with `status` (−n: by signal n)."""
-        how = describe_status(status)
+    def ended(self, worked_for: float | None, status: int, how: str) -> Restart | GiveUp:
+        """Decide about a process that ended.
+
+        Args:
+            worked_for: seconds since it said that it works. None: it never said so.
+            status: its exit status, −n for signal n.
+            how: the end in words, for the reason.
+        """
         if status == EXIT_CONFIGURATION:
-            return GiveUp(f"ended with {how}: it cannot work with this configuration")
-        if ran_for >= self.quick:
-            self.failures = 0
+            return GiveUp(f"cannot work with this configuration ({how})", misconfigured=True)
+        if worked_for is not None and worked_for >= self.proven:
+            self.failures = self._never_ready = 0
             return Restart(self.base)
         self.failures += 1
-        if self.failures >= self.limit:
-            return GiveUp(
-                f"ended {self.failures} times within {self.quick:g} s of its start, last with {how}"
-            )
-        return Restart(self.base * 2 ** (self.failures - 1))
-
-
-def describe_status(status: int) -> str:
-    """Say a process's exit status in words: `status 1` or `signal 9 (SIGKILL)`."""
-    if status >= 0:
-        return f"status {status}"
-    import signal
-
-    try:
-        return f"signal {-status} ({signal.Signals(-status).name})"
-    except ValueError:
-        return f"signal {-status}"
+        self._never_ready += worked_for is None
+        if self.failures < self.limit:
+            return Restart(self.base * 2 ** (self.failures - 1))
+        if self._never_ready == self.failures:
+            when = "before it was ready"
+        else:
+            when = f"before it had worked for {self.proven:g} s"
+        return GiveUp(f"ended {self.failures} times in a row {when}, last with {how}")

@@ -9,13 +9,15 @@ from __future__ import annotations
 import selectors
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from scripts.run.cause import describe_end
 from scripts.run.child import Child
-from scripts.run.restart import GiveUp, RestartPolicy, describe_status
+from scripts.run.restart import GiveUp, RestartPolicy
 from scripts.run.runlog import RunLog
 
 TICK = 0.1
@@ -26,13 +28,19 @@ WAITING_EVERY = 10.0
 
 @dataclass(slots=True)
 class StageProcess:
-    """A process to keep running. The log and the messages call it `name`."""
+    """A process to keep running. The log and the messages call it `name`: `stage`, or `stage.number`."""
 
     name: str
     command: Sequence[str]
     policy: RestartPolicy = field(default_factory=RestartPolicy)
     child: Child | None = None
     restart_at: float | None = None
+    given_up: bool = False
+
+    @property
+    def stage(self) -> str:
+        """The stage of which this is a worker."""
+        return self.name.partition(".")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +52,10 @@ class Readiness:
 
 
 class Supervisor:
-    """Starts the stages, restarts those that end, stops all on a signal or when one gave up.
+    """Starts the workers of the stages, restarts those that end, stops all on a signal.
+
+    A worker that fails again and again is given up. The others go on, and all are stopped when a stage has no
+    worker left. A worker that cannot work with its configuration stops all too, unless the run was ready.
 
     `probe` is asked until it says ready, then `on_ready` is called, once.
     """
@@ -62,13 +73,14 @@ class Supervisor:
         self.failed = False
         self._probe = probe
         self._on_ready = on_ready
+        self._was_ready = False
         self._next_probe = 0.0
         self._next_waiting = 0.0
         self._stop_reason = ""
         self._selector = selectors.DefaultSelector()
 
     def run(self) -> int:
-        """Run until told to stop or a stage gives up. Exit status: 0 if told to, 1 if given up."""
+        """Run until told to stop or a stage has no worker left. Exit status: 0 if told to, 1 otherwise."""
         with self._signals():
             try:
                 now = time.monotonic()
@@ -83,6 +95,13 @@ class Supervisor:
                 self._stop_all()
         return 1 if self.failed else 0
 
+    def workers_left(self) -> dict[str, int]:
+        """How many workers of each stage are not given up."""
+        counts = dict.fromkeys((worker.stage for worker in self.stages), 0)
+        for worker in self.stages:
+            counts[worker.stage] += not worker.given_up
+        return counts
+
     def _turn(self) -> None:
         self._read_outputs(TICK)
         now = time.monotonic()
@@ -96,31 +115,52 @@ class Supervisor:
 
     def _start(self, stage: StageProcess, now: float) -> None:
         stage.restart_at = None
-        stage.child = Child(stage.name, stage.command, now)
+        try:
+            stage.child = Child(stage.name, stage.command, now)
+        except (OSError, subprocess.SubprocessError) as error:  # no memory or no processes left, for a moment
+            self._decide(stage, None, 1, f"no process: {error}", f"could not be started ({error})")
+            return
         self._selector.register(stage.child.output, selectors.EVENT_READ, stage)
         self.log.stage_started(stage.name, stage.child.pid)
 
     def _watch(self, stage: StageProcess, child: Child, now: float) -> None:
+        child.note_ready(now)
         status = child.status()
         if status is None or self._stop_reason:
             return
+        child.note_ready(now)  # it may have said so just before it ended
         self._forget(stage, child)
-        decision = stage.policy.ended(now - child.started_at, status)
+        worked_for = None if child.ready_at is None else now - child.ready_at
+        how = describe_end(status, self.log.tail(stage.name), child.oom_kills())
+        what = f"ended with {how}, {now - child.started_at:.1f} s after its start"
+        self._decide(stage, worked_for, status, how, what)
+
+    def _decide(
+        self, stage: StageProcess, worked_for: float | None, status: int, how: str, what: str
+    ) -> None:
+        """Start the stage again later, or give it up. `what` happened, and `how`, are for the log."""
+        decision = stage.policy.ended(worked_for, status, how)
         if isinstance(decision, GiveUp):
             self._give_up(stage, decision)
         else:
-            stage.restart_at = now + decision.delay
-            self.log.note(
-                f"{stage.name} ended with {describe_status(status)} after {now - child.started_at:.1f} s;"
-                f" starting it again in {decision.delay:g} s"
-            )
+            stage.restart_at = time.monotonic() + decision.delay
+            self.log.note(f"{stage.name} {what}; starting it again in {decision.delay:g} s")
 
-    def _give_up(self, stage: StageProcess, decision: GiveUp) -> None:
-        self.failed = True
-        self._stop_reason = f"{stage.name} gave up"
-        lines = [f"{stage.name} {decision.reason}. Its last lines:"]
-        lines += [f"    {line}" for line in self.log.tail(stage.name)] or ["    (it printed nothing)"]
-        for line in [*lines, f"Everything is stopped. The whole log: {self.log.path}"]:
+    def _give_up(self, worker: StageProcess, decision: GiveUp) -> None:
+        worker.given_up = True
+        left = self.workers_left()[worker.stage]
+        lines = [f"{worker.name} {decision.reason}. Its last lines:"]
+        lines += [f"    {line}" for line in self.log.tail(worker.name)] or ["    (it printed nothing)"]
+        if left and (self._was_ready or not decision.misconfigured):
+            total = sum(other.stage == worker.stage for other in self.stages)
+            lines.append(
+                f"{worker.name} is not started again; the run goes on with {left} of {total} {worker.stage}s"
+            )
+        else:
+            self.failed = True
+            self._stop_reason = f"{worker.name} gave up"
+            lines.append(f"Everything is stopped. The whole log: {self.log.path}")
+        for line in lines:
             self.log.note(line)
 
     def _forget(self, stage: StageProcess, child: Child) -> None:
@@ -156,6 +196,7 @@ class Supervisor:
         self._next_probe = now + READY_EVERY
         if state.ready:
             self._probe = None
+            self._was_ready = True
             self._on_ready()
         elif now >= self._next_waiting:
             self._next_waiting = now + WAITING_EVERY

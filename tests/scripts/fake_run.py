@@ -1,4 +1,7 @@
-"""Runs the supervisor over stages given as JSON: [[name, [command…]], …]; for the tests."""
+"""Runs the supervisor over stages given as JSON, [[name, [command…]], …], for the tests.
+
+A third argument is the number of seconds that a worker must work for, so that its failures are forgotten.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from scripts.run.restart import RestartPolicy
 from scripts.run.rundir import RunDir
 from scripts.run.runlog import RunLog
 from scripts.run.supervisor import Readiness, StageProcess, Supervisor
@@ -17,7 +21,11 @@ def main() -> int:
     ready_after = time.monotonic() + 0.2
     with RunDir(folder / "run", 1):
         log = RunLog(folder / "logs")
-        stages = [StageProcess(name, command) for name, command in json.loads(sys.argv[2])]
+        proven = float(sys.argv[3]) if len(sys.argv) > 3 else RestartPolicy().proven
+        stages = [
+            StageProcess(name, command, RestartPolicy(proven=proven))
+            for name, command in json.loads(sys.argv[2])
+        ]
         try:
             return Supervisor(
                 stages,

@@ -110,13 +110,13 @@ def test_readiness_says_what_is_waited_for() -> None:
         for counts, waiting in expected.items():
             stages = ("audio_worker", "gpu_worker", "encoder_worker")
             Readyz.warm = dict(zip(stages, counts, strict=True))
-            answer = launch.ask_ready(settings)
+            answer = launch.ask_ready(settings, launch.worker_counts(settings))
             assert (answer.ready, answer.waiting_for) == (not waiting, waiting)
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
-    assert launch.ask_ready(settings).waiting_for == "the gateway to answer"
+    assert launch.ask_ready(settings, {}).waiting_for == "the gateway to answer"
 
 
 def test_a_log_folder_that_cannot_be_made_is_named(

@@ -21,18 +21,22 @@ ROOT = Path(__file__).resolve().parents[2]
 
 LOOP = "import time\nwhile True: time.sleep(1)"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True)\n{LOOP}"
+READY = (
+    f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+    "from protocol.process.ready import tell_ready; tell_ready()\n"
+)
 CRASH = "print('loading weights'); raise SystemExit('no such file: unet.pth')"
 
 
 class Run:
     """A supervisor process over fake stages; `marker` is in every stage's command line, to find them by."""
 
-    def __init__(self, folder: Path, stages: dict[str, str]) -> None:
+    def __init__(self, folder: Path, stages: dict[str, str], *more: str) -> None:
         self.folder = folder
         self.marker = f"marker-{folder.name}-{os.getpid()}"
         commands = [[name, [sys.executable, "-c", code, self.marker]] for name, code in stages.items()]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.scripts.fake_run", str(folder), json.dumps(commands)],
+            [sys.executable, "-m", "tests.scripts.fake_run", str(folder), json.dumps(commands), *more],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -62,16 +66,16 @@ class Run:
         return path.read_text()
 
 
-#: Starts a supervisor over stages, given as name → Python code.
-Start = Callable[[dict[str, str]], Run]
+#: Starts a supervisor over stages, given as name → Python code, with further arguments of `fake_run`.
+Start = Callable[..., Run]
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     runs: list[Run] = []
 
-    def make(stages: dict[str, str]) -> Run:
-        runs.append(Run(tmp_path, stages))
+    def make(stages: dict[str, str], *more: str) -> Run:
+        runs.append(Run(tmp_path, stages, *more))
         return runs[-1]
 
     yield make
@@ -133,11 +137,79 @@ def test_three_quick_failures_end_the_run_and_say_why(start: Start) -> None:
     run = start({"gateway": LOOP, "gpu_worker": CRASH})
     _, console = run.process.communicate(timeout=15)
     assert run.process.returncode == 1
-    assert "gpu_worker ended 3 times within 30 s of its start, last with status 1" in console
+    assert "gpu_worker ended 3 times in a row before it was ready, last with status 1" in console
     assert "no such file: unet.pth" in console
     assert console.count("starting it again") == 2
     assert run.pids() == []
     assert not (run.folder / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("last", "told"),
+    [
+        ("raise MemoryError('no room for 3 GB')", "status 1, out of memory: MemoryError: no room for 3 GB"),
+        ("import os; os.kill(os.getpid(), 9)", "signal 9 (SIGKILL): killed"),
+        (
+            "print('12:00:00.001 CRITICAL gpu_worker.0 x: it ends | Traceback | OutOfMemoryError: CUDA out of"
+            " memory. Tried 2 GiB'); raise SystemExit(1)",
+            "status 1, out of GPU memory: OutOfMemoryError: CUDA out of memory. Tried 2 GiB",
+        ),
+    ],
+)
+def test_a_stage_that_fails_slowly_is_given_up_with_its_reason(start: Start, last: str, told: str) -> None:
+    """It lives longer each time than a worker has to work for; it never says that it works."""
+    run = start({"gateway": LOOP, "gpu_worker": f"import time; time.sleep(0.4)\n{last}"}, "0.1")
+    _, console = run.process.communicate(timeout=20)
+    assert run.process.returncode == 1
+    assert "gpu_worker ended 3 times in a row before it was ready, last with " + told in console
+    assert console.count("starting it again") == 2
+
+
+def test_a_stage_that_works_and_dies_is_started_for_ever(start: Start) -> None:
+    run = start({"worker": f"{READY}import time; time.sleep(0.4); raise SystemExit(1)"}, "0.1")
+    run.wait_ready()
+    assert wait_for(lambda: run.log().count("starting it again") >= 5, 20)
+    run.process.send_signal(signal.SIGTERM)
+    run.process.communicate(timeout=5)
+    assert run.process.returncode == 0
+
+
+def test_a_stage_that_dies_at_its_first_job_is_given_up(start: Start) -> None:
+    """To be ready is not enough: it must have worked."""
+    run = start({"gpu_worker": f"{READY}raise SystemExit(1)"})
+    _, console = run.process.communicate(timeout=15)
+    assert "ended 3 times in a row before it had worked for 30 s" in console
+
+
+def test_one_worker_of_four_that_is_given_up_leaves_the_run_going(start: Start) -> None:
+    workers = {f"encoder_worker.{k}": READY + LOOP for k in range(3)}
+    run = start({"gateway": LOOP, "encoder_worker.3": f"{READY}{CRASH}", **workers})
+    run.wait_ready()
+    told = "encoder_worker.3 is not started again; the run goes on with 3 of 4 encoder_workers"
+    assert wait_for(lambda: told in run.log(), 15)
+    assert "no such file: unet.pth" in run.log()
+    assert run.process.poll() is None and len(run.pids()) == 4
+    run.process.send_signal(signal.SIGTERM)
+    assert run.process.wait(5) == 0
+
+
+def test_the_run_ends_when_a_stage_has_no_worker_left(start: Start) -> None:
+    run = start({"gateway": LOOP, "encoder_worker.0": CRASH, "encoder_worker.1": CRASH})
+    _, console = run.process.communicate(timeout=20)
+    assert run.process.returncode == 1
+    assert console.count("the run goes on with 1 of 2 encoder_workers") == 1
+    assert console.count("Everything is stopped.") == 1
+    assert run.pids() == []
+
+
+def test_a_program_that_cannot_be_started_is_given_up_like_one_that_fails(tmp_path: Path) -> None:
+    commands = json.dumps([["gateway", ["/nowhere/python"]]])
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.scripts.fake_run", str(tmp_path), commands],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=20,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "gateway could not be started" in done.stderr and "/nowhere/python" in done.stderr
 
 
 def test_a_stage_that_cannot_work_is_not_tried_again(start: Start) -> None:
