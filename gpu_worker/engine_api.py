@@ -26,6 +26,10 @@ class ClipError(Exception):
         self.fatal = fatal
 
 
+class LatentsNotFiniteError(ClipError):
+    """The denoiser's latents hold NaN or infinity."""
+
+
 class DeviceLost(Exception):
     """The device answers every call with an error from now on. Only a new process can use it again."""
 

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from protocol.model.file_damage import stand_in_error
+
 MAX_FILE_BYTES = 16 * 2**20
 # numpy 2 moved the module, so files of either version name it differently.
 _ALLOWED = {
@@ -62,7 +64,7 @@ def read_pose(path: Path) -> dict[str, Any]:
         value = RestrictedUnpickler(stream).load()
         pose = value.item() if isinstance(value, np.ndarray) else value
     except Exception as error:  # a damaged pickle raises all kinds of things
-        raise ConvertError(f"{path}: not a DWPose file: {error}") from error
+        raise ConvertError(stand_in_error(path) or f"{path}: not a DWPose file: {error}") from error
     if not isinstance(pose, dict):
         raise ConvertError(f"{path}: not a DWPose file: it holds no dictionary")
     return pose

@@ -93,6 +93,7 @@ def load_model(settings: Settings) -> LoadedModel:
     denoiser, openvino = _load_fastest(settings, config, device)
     _check_size(denoiser, width, height)
     _check_late_start(settings, len(denoiser.steps))
+    _tell_sampling(config, denoiser)
     avatars = AvatarStore(
         avatar_paths(settings),
         width,
@@ -215,6 +216,19 @@ def _check_size(denoiser: ClipDenoiser, width: int, height: int) -> None:
     for flag, side in (("--width", width), ("--height", height)):
         if side % multiple:
             raise SettingsError(f"{flag} {side}: this model's pictures have multiples of {multiple}")
+
+
+def _tell_sampling(config: ModelConfig, denoiser: ClipDenoiser) -> None:
+    steps, scale = len(denoiser.steps), denoiser.guidance_scale
+    logger.info(
+        "denoiser %s (%s model): %d steps, guidance %.1f",
+        config.denoising_unet_path.name, "accelerated" if config.is_accelerated else "plain", steps, scale,
+    )  # fmt: skip
+    if scale > 1 and denoiser.models.device.type == "cuda":
+        logger.warning(
+            "guidance %.1f runs the denoiser twice a step, and the fast path of --compile-unet does not take"
+            " it; --cfg 1 does without", scale,
+        )  # fmt: skip
 
 
 def _check_late_start(settings: Settings, steps: int) -> None:

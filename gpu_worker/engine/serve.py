@@ -21,12 +21,12 @@ from gpu_worker.denoiser.sampler import draw_noise
 from gpu_worker.engine.compiled import ClipSampler, PreparedClip
 from gpu_worker.engine.device import device_errors, device_name, release_memory, wait_for_device
 from gpu_worker.engine.load import LoadedModel, load_model
-from gpu_worker.engine_api import ClipError
+from gpu_worker.engine_api import ClipError, LatentsNotFiniteError
 from gpu_worker.sessions import LatentTable, clip_seed
 from protocol.model.hardware.c_allocator import return_freed_memory
 from protocol.model.hardware.dtypes import dtype_name
 from protocol.model.hardware.gpu_memory import device_memory
-from protocol.process.settings import Settings
+from protocol.process.settings import Settings, SettingsError
 from protocol.wire.clock import FRAME_RATES, frames_of_clip, pts_of_clip
 from protocol.wire.limits import TOKEN_WIDTH
 from protocol.wire.messages import Array16, Clip, InfoValue
@@ -95,7 +95,15 @@ class DenoiserEngine:
         return FRAME_RATES[:1] if self.sampler.cpu_engine == "openvino" else FRAME_RATES
 
     def _make_warm_up_clip(self, fps: int) -> None:
-        self.denoise(self.prepare(self.trial_clip(WARM_UP_SESSION, 0, fps)))
+        try:
+            self.denoise(self.prepare(self.trial_clip(WARM_UP_SESSION, 0, fps)))
+        except LatentsNotFiniteError as error:
+            if self.model.dtype != torch.float16:
+                raise
+            raise SettingsError(
+                f"half precision gives values that are not finite on {device_name(self.model.device)};"
+                " give --dtype float32"
+            ) from error
         self.close(WARM_UP_SESSION, 0)
 
     def make_ready_for(self, fps: int) -> None:
@@ -163,7 +171,7 @@ class DenoiserEngine:
             latents = self.sampler.sample(inputs, reference, before)
             made: Array16 = latents.to(torch.float16).cpu().numpy()
         if not np.isfinite(made).all():
-            raise ClipError("the denoiser's latents are not all finite")
+            raise LatentsNotFiniteError("the denoiser's latents are not all finite")
         # Only now: latents that are not finite would spoil every clip that follows.
         self._last_latents.store(clip.session, clip.epoch, clip.seq, latents[-1].clone())
         return made

@@ -31,6 +31,7 @@ from torch import Tensor
 from gpu_worker.poses.raster import draw_disc, draw_line, resize_bilinear
 from gpu_worker.poses.sdf import draw_pose_maps
 from protocol.model.assets import HAND_BONES
+from protocol.model.file_damage import damage_error
 
 #: The shorter side of the canvas on which the official code draws hands, for pictures of any size.
 REFERENCE_SIDE = 800
@@ -210,8 +211,9 @@ class _Arrays:
         except PoseFileError:
             raise
         except Exception as error:  # for damaged files, zip and npy readers raise errors of any kind
+            advice = "DWPose folders are converted by scripts/convert_pose.py"
             raise PoseFileError(
-                f"{path}: not a pose file ({error}); DWPose folders are converted by scripts/convert_pose.py"
+                damage_error(path) or f"{path}: not a pose file ({error}); {advice}"
             ) from error
 
     def __contains__(self, key: str) -> bool:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from protocol.model.lfs_pointer import lfs_pointer_error
+from protocol.model.file_damage import stand_in_error
 from protocol.process.settings import ROOT, Settings, SettingsError
 
 logger = logging.getLogger(__name__)
@@ -233,4 +233,4 @@ def _check_pixels(path: Path, picture: Image.Image) -> None:
 def _reason(path: Path, error: Exception) -> str:
     if not isinstance(error, UnidentifiedImageError):
         return f"{path}: cannot be read as a picture: {error}"
-    return lfs_pointer_error(path) or f"{path}: cannot be read as a picture: it is no PNG, JPEG or WebP"
+    return stand_in_error(path) or f"{path}: cannot be read as a picture: it is no PNG, JPEG or WebP"

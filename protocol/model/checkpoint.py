@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from protocol.model.lfs_pointer import lfs_pointer_error
+from protocol.model.file_damage import damage_error
 from protocol.process.settings import SettingsError
 
 State = dict[str, Tensor]
@@ -52,14 +52,15 @@ def read_state_dict(path: Path | str) -> State:
     is taken off.
 
     Raises:
-        CheckpointError: the file is missing, damaged or a Git LFS pointer, or holds more than tensors.
+        CheckpointError: the file is missing, cut off, damaged, a Git LFS pointer or a web page, or holds more
+            than tensors.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such weights file")
-    pointer = lfs_pointer_error(path)
-    if pointer is not None:
-        raise CheckpointError(pointer)
+    damage = damage_error(path)
+    if damage is not None:
+        raise CheckpointError(damage)
     loaded = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     for wrapper in _WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):

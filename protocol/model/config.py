@@ -13,15 +13,17 @@ from typing import Any
 
 import yaml
 
-from protocol.model.lfs_pointer import lfs_pointer_error
+from protocol.model.file_damage import stand_in_error
 from protocol.process.settings import Settings, SettingsError
 
 #: Short names of dtypes in `weight_dtype`, and the names that settings and torch use.
 DTYPE_NAMES = {"fp16": "float16", "fp32": "float32", "bf16": "bfloat16"}
 #: Values of `whisper_window`: audio padded to Whisper's 30 s, or encoded alone.
 WHISPER_WINDOWS = ("padded", "short")
-#: Sampling steps of the official accelerated pipeline.
-OFFICIAL_STEPS = 6
+#: Sampling steps and guidance of the official accelerated model (`infer_acc.py`).
+ACCELERATED_SAMPLING = (6, 1.0)
+#: The same of the plain model (`infer.py`).
+PLAIN_SAMPLING = (30, 2.5)
 #: Width and height of official pictures, in pixels.
 OFFICIAL_SIZE = 768
 #: Frames by which the official pipeline rotates its windows at each sampling step.
@@ -49,8 +51,8 @@ class ModelConfig:
         inference_config: `unet_additional_kwargs`, `noise_scheduler_kwargs` and, optionally,
             `pose_encoder_kwargs`.
         weight_dtype: float16, bfloat16 or float32.
-        steps: sampling steps.
-        cfg: guidance scale, 1.0 for no guidance.
+        steps: sampling steps. Where the file names none, those of the official model (see `is_accelerated`).
+        cfg: guidance scale, 1.0 for no guidance. Where the file names none, that of the official model.
         width: of the pictures, in pixels, a multiple of 8.
         height: of the pictures, in pixels, a multiple of 8.
         whisper_window: one of `WHISPER_WINDOWS`. Official weights expect "padded".
@@ -70,8 +72,8 @@ class ModelConfig:
     audio_model_path: Path
     inference_config: Mapping[str, Any] = field(repr=False)
     weight_dtype: str = "float16"
-    steps: int = OFFICIAL_STEPS
-    cfg: float = 1.0
+    steps: int = ACCELERATED_SAMPLING[0]
+    cfg: float = ACCELERATED_SAMPLING[1]
     width: int = OFFICIAL_SIZE
     height: int = OFFICIAL_SIZE
     whisper_window: str = "padded"
@@ -87,6 +89,11 @@ class ModelConfig:
             ConfigError: a value or a file is missing or wrong. Names the file and the key.
         """
         return _ConfigReader(Path(path).absolute()).read()
+
+    @property
+    def is_accelerated(self) -> bool:
+        """Whether the denoiser is the accelerated one, by its file's name: `denoising_unet_acc.pth`."""
+        return _is_accelerated(self.denoising_unet_path)
 
     def picture_size(self, settings: Settings) -> tuple[int, int]:
         """(width, height) of the pictures, in pixels: those of the settings, else the model's."""
@@ -111,7 +118,7 @@ class ModelConfig:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises ConfigError naming it."""
-    _refuse_lfs_pointer(path)
+    _refuse_stand_in(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -123,7 +130,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping from a file. Raises ConfigError naming it."""
-    _refuse_lfs_pointer(path)
+    _refuse_stand_in(path)
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
@@ -133,10 +140,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
-def _refuse_lfs_pointer(path: Path) -> None:
-    pointer = lfs_pointer_error(path)
-    if pointer is not None:
-        raise ConfigError(pointer)
+def _refuse_stand_in(path: Path) -> None:
+    stand_in = stand_in_error(path)
+    if stand_in is not None:
+        raise ConfigError(stand_in)
+
+
+def _is_accelerated(denoiser: Path) -> bool:
+    return "acc" in denoiser.stem.split("_")
 
 
 def _base_unet_file(base: Path) -> Path:
@@ -153,20 +164,22 @@ class _ConfigReader:
         self.values = read_yaml(path)
 
     def read(self) -> ModelConfig:
+        denoiser = self._existing("denoising_unet_path")
+        steps, cfg = ACCELERATED_SAMPLING if _is_accelerated(denoiser) else PLAIN_SAMPLING
         config = ModelConfig(
             path=self.path,
             name=self._text("name", self.path.stem),
             pretrained_base_model_path=self._existing("pretrained_base_model_path"),
             pretrained_vae_path=self._existing("pretrained_vae_path"),
-            denoising_unet_path=self._existing("denoising_unet_path"),
+            denoising_unet_path=denoiser,
             motion_module_path=self._optional("motion_module_path"),
             reference_unet_path=self._existing("reference_unet_path"),
             pose_encoder_path=self._existing("pose_encoder_path"),
             audio_model_path=self._existing("audio_model_path"),
             inference_config=self._inference(),
             weight_dtype=self._dtype(),
-            steps=int(self._number("steps", OFFICIAL_STEPS, 1, 1000, whole=True)),
-            cfg=self._number("cfg", 1.0, 1, 100),
+            steps=int(self._number("steps", steps, 1, 1000, whole=True)),
+            cfg=self._number("cfg", cfg, 1, 100),
             width=self._side("width"),
             height=self._side("height"),
             whisper_window=self._choice("whisper_window", "padded", WHISPER_WINDOWS),

@@ -64,6 +64,27 @@ def test_official_file_wherever_it_lies(tmp_path: Path, where: str) -> None:
     assert config.vae_class is None
 
 
+@pytest.mark.parametrize(
+    ("denoiser", "given", "expected"),
+    [
+        ("denoising_unet_acc.pth", {}, (6, 1.0, True)),
+        ("denoising_unet_acc.safetensors", {}, (6, 1.0, True)),
+        ("denoising_unet.pth", {}, (30, 2.5, False)),
+        ("denoising_unet_accurate.pth", {}, (30, 2.5, False)),
+        ("denoising_unet.pth", {"steps": 6}, (6, 2.5, False)),
+        ("denoising_unet.pth", {"steps": 6, "cfg": 1.0}, (6, 1.0, False)),
+    ],
+)
+def test_sampling_follows_the_denoiser(
+    tmp_path: Path, denoiser: str, given: dict[str, Any], expected: tuple[int, float, bool]
+) -> None:
+    """infer.yaml and infer_acc.yaml name no sampling: it is in the official programs' flags."""
+    path = layout(tmp_path, {**OFFICIAL, **given, "denoising_unet_path": f"./pretrained_weights/{denoiser}"})
+    (tmp_path / "pretrained_weights" / denoiser).touch()
+    config = ModelConfig.load(path)
+    assert (config.steps, config.cfg, config.is_accelerated) == expected
+
+
 def test_current_folder_is_searched_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = layout(tmp_path / "a")
     elsewhere = tmp_path / "b" / "one" / "two" / "infer.yaml"

@@ -6,6 +6,7 @@ Set before torch is imported (these modules do not import it):
     c_allocator    the C library's allocator
     cpu_features   whether the CPU multiplies bfloat16
 After that:
+    gpu_fitness    whether torch can compute on this machine's GPUs, and why not
     devices        which process computes on which device
     dtypes         torch's dtypes by their names in settings, and those worth trying on a device
     gpu_memory     how much of its GPU's memory a process holds

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 
+from protocol.model.hardware.gpu_fitness import usable_gpus, why_cpu, why_no_gpu, why_unfit
 from protocol.process.settings import Settings, SettingsError
+
+logger = logging.getLogger(__name__)
 
 CPU = torch.device("cpu")
 
@@ -18,7 +23,8 @@ def device_named(name: str, flag: str) -> torch.device:
     """The device that a flag names: "cpu", "cuda" (the first GPU) or "cuda:N".
 
     Raises:
-        SettingsError: not such a name, or no such GPU here. Names the flag.
+        SettingsError: not such a name, no such GPU here, or one that this torch cannot compute on. Names
+            the flag, the reason and a remedy.
     """
     try:
         device = torch.device(name)
@@ -30,27 +36,41 @@ def device_named(name: str, flag: str) -> torch.device:
         return CPU
     index = device.index or 0
     if index >= gpu_count():
-        raise SettingsError(f"{flag} {name}: this machine has {gpu_count()} CUDA devices")
+        reason = why_no_gpu()
+        raise SettingsError(
+            f"{flag} {name}: this machine has {gpu_count()} CUDA devices" + (f": {reason}" if reason else "")
+        )
+    unfit = why_unfit(index)
+    if unfit is not None:
+        raise SettingsError(f"{flag} {name}: {unfit}")
     return torch.device("cuda", index)
 
 
 def denoiser_device(settings: Settings) -> torch.device:
-    """The device of a GPU worker: its place in `--gpu-devices`. `auto` is the first GPU, else the CPU.
+    """The device of a GPU worker: its place in `--gpu-devices`. `auto` is the first usable GPU, else the CPU.
+
+    A warning says why the CPU computes although NVIDIA's driver is there.
 
     Raises:
         SettingsError: no such device here.
     """
     name = settings.gpu_devices[settings.worker_index]
-    if name == "auto":
-        return torch.device("cuda", 0) if gpu_count() else CPU
-    return device_named(name, "--gpu-devices")
+    if name != "auto":
+        return device_named(name, "--gpu-devices")
+    gpus = usable_gpus()
+    if gpus:
+        return torch.device("cuda", gpus[0])
+    reason = why_cpu()
+    if reason is not None:
+        logger.warning("the CPU computes, although NVIDIA's driver is there: %s", reason)
+    return CPU
 
 
 def decoder_device(settings: Settings) -> torch.device:
     """The device of an encoder worker. Workers take those of `--encoder-devices` in turn.
 
-    `auto` is the first GPU that no GPU worker denoises on, else the GPUs in turn, else the CPU. It is also
-    the CPU where `--gpu-devices` names nothing but `cpu`.
+    `auto` is the first usable GPU that no GPU worker denoises on, else those in turn, else the CPU. It is
+    also the CPU where `--gpu-devices` names nothing but `cpu`.
 
     Raises:
         SettingsError: no such device here.
@@ -58,10 +78,10 @@ def decoder_device(settings: Settings) -> torch.device:
     name = settings.encoder_devices[settings.worker_index % len(settings.encoder_devices)]
     if name != "auto":
         return device_named(name, "--encoder-devices")
-    gpus = gpu_count()
-    if gpus == 0 or set(settings.gpu_devices) == {"cpu"}:
+    gpus = usable_gpus()
+    if not gpus or set(settings.gpu_devices) == {"cpu"}:
         return CPU
-    return torch.device("cuda", (len(settings.gpu_devices) + settings.worker_index) % gpus)
+    return torch.device("cuda", gpus[(len(settings.gpu_devices) + settings.worker_index) % len(gpus)])
 
 
 def whisper_device(settings: Settings, window: str) -> torch.device:
@@ -75,6 +95,7 @@ def whisper_device(settings: Settings, window: str) -> torch.device:
         SettingsError: no such device here.
     """
     wanted = next((name for name in settings.gpu_devices if name != "cpu"), None)
-    if window == "short" or wanted is None or not gpu_count():
+    gpus = usable_gpus()
+    if window == "short" or wanted is None or not gpus:
         return CPU
-    return torch.device("cuda", 0) if wanted == "auto" else device_named(wanted, "--gpu-devices")
+    return torch.device("cuda", gpus[0]) if wanted == "auto" else device_named(wanted, "--gpu-devices")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from protocol.model.hardware.cpu_features import cpu_has_bfloat16
+from protocol.model.hardware.gpu_fitness import has_poor_float16
 
 #: The dtypes of models by their names in settings and configurations.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -19,8 +20,9 @@ def dtypes_to_try(name: str, device: torch.device) -> list[torch.dtype]:
     """The dtypes that `--dtype` leaves open on a device, the most exact first.
 
     Args:
-        name: a name of `DTYPES`, or "auto": float16 on a GPU, float32 on a CPU, and bfloat16 too on a CPU
-            that multiplies it. Which of the two is faster depends on the model, so the caller times both.
+        name: a name of `DTYPES`, or "auto": float16 on a GPU (float32 where that gives NaN), float32 on a
+            CPU, and bfloat16 too on a CPU that multiplies it. Which of the two is faster depends on the
+            model, so the caller times both.
         device: where the model computes.
 
     Raises:
@@ -29,5 +31,5 @@ def dtypes_to_try(name: str, device: torch.device) -> list[torch.dtype]:
     if name != "auto":
         return [DTYPES[name]]
     if device.type != "cpu":
-        return [torch.float16]
+        return [torch.float32 if has_poor_float16(device) else torch.float16]
     return [torch.float32, torch.bfloat16] if cpu_has_bfloat16() else [torch.float32]
