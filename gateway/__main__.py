@@ -10,6 +10,7 @@ import zmq
 
 from gateway.gateway import Gateway
 from protocol.hop.endpoints import EndpointError
+from protocol.process.addresses import bracketed
 from protocol.process.logs import set_up_logging
 from protocol.process.settings import Settings, settings_from_command_line
 
@@ -28,8 +29,8 @@ def main() -> int:
         return 2
     except OSError as error:
         logger.critical(
-            "cannot listen on %s:%d (%s): is another run using it? choose another --port",
-            settings.host,
+            "cannot listen on %s:%d (%s): is another run using it? choose another --port, or --host",
+            bracketed(settings.host),
             settings.port,
             error.strerror,
         )

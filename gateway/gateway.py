@@ -24,15 +24,17 @@ from websockets.typing import Subprotocol
 from gateway.connection import Connection, cancel_tasks
 from gateway.core.audio_log import ClipShape
 from gateway.core.session import SessionLimits, SessionOptions
+from gateway.door.rules import Door
 from gateway.metrics import GatewayCollector, SessionTotals
-from gateway.site import JSON, HttpAnswer, Site, http_response, is_upgrade
+from gateway.site import Peer, Site
 from gateway.stages import StageBoard
 from gateway.thumbnails import Thumbnails
 from protocol.hop.aio import pump
 from protocol.hop.results import ResultServer
 from protocol.hop.server import HopServer
+from protocol.process.addresses import bind_socket, bracketed
 from protocol.process.ready import tell_ready
-from protocol.process.settings import Settings
+from protocol.process.settings import NO_AUTH_WARNING, Settings, is_open_to_all
 from protocol.wire.browser import MAX_MESSAGE_BYTES, SUBPROTOCOL_V2, BrowserError, Options
 from protocol.wire.clock import FRAME_RATES, FULL_RATE, SAMPLE_RATE, frames_of_clip
 from protocol.wire.messages import Close, Failed, Frame, Pcm, Status
@@ -77,11 +79,16 @@ class Gateway:
             self.totals, lambda: list(self.sessions.values()), self.pcm.stats, self.board
         )
         self._thumbnails = Thumbnails(settings)
-        self._site = Site(self.board, self._thumbnails, collector.text, self._catalogue)
+        self._site = Site(
+            Door(settings), self.board, self._thumbnails, collector.text, self._catalogue, self._is_full
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Listen, and serve until `stop` is set. Raises OSError when the port cannot be had."""
-        listener = _listener(self.settings.host, self.settings.port)
+        listener = bind_socket(self.settings.host, self.settings.port)
+        # The sockets that it accepts inherit it.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        listener.setblocking(False)
         tasks = [
             asyncio.create_task(pump(self.pcm, lambda event: None)),
             asyncio.create_task(pump(self.results, self._take_result)),
@@ -107,7 +114,7 @@ class Gateway:
         try:
             async with server:
                 tell_ready()
-                logger.info("serving on http://%s:%d", self.settings.host, self.settings.port)
+                self._log_address()
                 stopped = asyncio.ensure_future(stop.wait())
                 done, _ = await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
                 # The server waits for its requests, and these may wait for many pictures.
@@ -123,6 +130,14 @@ class Gateway:
         """Close the stages' sockets."""
         self.pcm.close()
         self.results.close()
+
+    def _log_address(self) -> None:
+        settings = self.settings
+        logger.info("serving on http://%s:%d", bracketed(settings.host), settings.port)
+        if is_open_to_all(settings):
+            logger.warning(NO_AUTH_WARNING)
+        elif settings.token_file is None:
+            logger.info("every user of this machine may open the page; --token-file would ask for a token")
 
     # ---- from the stages
 
@@ -210,9 +225,10 @@ class Gateway:
     # ---- the websocket server
 
     async def _answer_http(self, ws: ServerConnection, request: Request) -> Response | None:
-        if is_upgrade(request) and self._open_connections >= self.settings.max_sessions + SPARE_CONNECTIONS:
-            return http_response(request, HttpAnswer(b'{"error":"busy"}', JSON, 503))
-        return await self._site.respond(request)
+        return await self._site.respond(request, _peer_of(ws))
+
+    def _is_full(self) -> bool:
+        return self._open_connections >= self.settings.max_sessions + SPARE_CONNECTIONS
 
     async def _serve_client(self, ws: ServerConnection) -> None:
         version = 2 if ws.subprotocol == SUBPROTOCOL_V2 else 1
@@ -302,17 +318,15 @@ def _select_subprotocol(ws: ServerConnection, offered: Sequence[Subprotocol]) ->
     raise NegotiationError(f"expected no subprotocol or {SUBPROTOCOL_V2}")
 
 
+def _peer_of(ws: ServerConnection) -> Peer:
+    """The ends of a connection. The library says None for those of a connection that is gone."""
+    ends = [str(end[0]) if end else "" for end in (ws.remote_address, ws.local_address)]
+    return Peer(ends[0], ends[1], tls=ws.transport.get_extra_info("ssl_object") is not None)
+
+
 def _websockets_logger() -> logging.Logger:
     """The library's logger, without its line for every connection: the gateway logs every session."""
     library = logging.getLogger("websockets.server")
     if not logger.isEnabledFor(logging.DEBUG):
         library.setLevel(logging.WARNING)
     return library
-
-
-def _listener(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=128)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-    listener.setblocking(False)
-    return listener

@@ -1,20 +1,29 @@
-"""The answers to plain HTTP requests, and the check of websocket upgrades."""
+"""The addresses that the gateway answers by plain HTTP, and the admission of websocket upgrades."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from email.utils import formatdate
 from http import HTTPStatus
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
 from prometheus_client import CONTENT_TYPE_LATEST
-from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
+from gateway.answers import (
+    HttpAnswer,
+    http_response,
+    is_upgrade,
+    json_answer,
+    method_of,
+    plain,
+    security_headers,
+    sharing_headers,
+)
+from gateway.door.refusals import Refusal, RefusalLog, Refused
+from gateway.door.rules import Door, Visitor
 from gateway.stages import StageBoard
 from gateway.thumbnails import Thumbnails
 
@@ -27,34 +36,22 @@ TYPES = {
     ".png": "image/png",
     ".webmanifest": "application/manifest+json",
 }
-JSON = "application/json"
 SOCKET_PATHS = ("/", "/ws")
-LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+#: Where a page learns whether it may connect. It is answered whatever the Host and the Origin are.
+DOOR_PATH = "/door.json"
+BUSY = Refusal("busy", "Too many connections are open. Try again soon.")
 
-#: Headers of every answer. The page may use its own files alone: no inline code, no other host.
-SECURITY_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; "
-        "img-src 'self' blob: data:; media-src 'self' blob:; connect-src 'self'; manifest-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
+#: Answers a POST.
+PostHandler = Callable[[Visitor, Request], Awaitable[HttpAnswer]]
 
 
-@dataclass(frozen=True)
-class HttpAnswer:
-    """An answer's body and type. `cached`: the browser may keep it, and asks whether it is still the same."""
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The ends of a connection: numeric addresses, empty where the connection is gone."""
 
-    body: bytes
-    kind: str = "text/plain; charset=utf-8"
-    status: int = HTTPStatus.OK
-    cached: bool = False
+    address: str
+    local: str
+    tls: bool = False
 
 
 class Site:
@@ -62,71 +59,135 @@ class Site:
 
     def __init__(
         self,
+        door: Door,
         board: StageBoard,
         thumbnails: Thumbnails,
         metrics: Callable[[], bytes],
         catalogue: Callable[[], dict[str, object]],
+        is_busy: Callable[[], bool],
     ) -> None:
         """Read the page's files.
 
         Args:
+            door: judges each request.
             board: the stages' state, for /readyz.
             thumbnails: pictures of avatars and poses.
             metrics: makes the text of /metrics.
             catalogue: makes the object of /avatars.json.
+            is_busy: whether there is no room for another websocket.
         """
+        self._door = door
         self._board = board
         self._thumbnails = thumbnails
         self._metrics = metrics
         self._catalogue = catalogue
+        self._is_busy = is_busy
         self._files = _page_files(PAGE)
+        self._headers = security_headers(door.embedders)
+        self._refusals = RefusalLog(time.monotonic)
+        #: Addresses that take a POST.
+        self._posts: dict[str, PostHandler] = {}
 
-    async def respond(self, request: Request) -> Response | None:
+    async def respond(self, request: Request, peer: Peer) -> Response | None:
         """The response to a request, or None for a websocket upgrade that may go on."""
-        method = getattr(request, "method", "GET")  # older websockets read nothing but GET
+        shared_with = None
         try:
-            path = urlsplit(request.path).path
-        except ValueError:  # such as the host of //[::1
-            answer = _plain(HTTPStatus.BAD_REQUEST, "The address cannot be read.")
-            return http_response(request, answer, method)
-        if (refusal := self._refuse(request, method, path)) is not None:
-            return http_response(request, refusal, method)
-        if is_upgrade(request):
-            return None
-        return http_response(request, await self._answer(path), method)
+            visitor = self._door.visitor(request, peer.address, peer.local, peer.tls)
+            shared_with = self._door.shared_with(visitor)
+            if visitor.path == DOOR_PATH and not is_upgrade(request):
+                answer = self._tell_door(visitor)
+            else:
+                if (refusal := self._door.host_refusal(visitor)) is not None:
+                    raise Refused(refusal)
+                if not is_upgrade(request):
+                    answer = await self._answer(visitor, request)
+                elif (problem := self._refuse_upgrade(visitor, request)) is not None:
+                    answer = problem
+                else:
+                    return None
+        except Refused as refused:
+            self._refusals.add(refused.refusal)
+            answer = plain(refused.refusal.status, refused.refusal.message, refused.refusal.headers)
+        headers = {**self._headers, **sharing_headers(answer, shared_with)}
+        return http_response(request, answer, headers)
 
-    def _refuse(self, request: Request, method: str, path: str) -> HttpAnswer | None:
-        hosts = request.headers.get_all("Host")
-        if len(hosts) != 1 or not is_local(hosts[0]):
-            # DNS rebinding: a hostile page whose name resolves to 127.0.0.1 would pass the Origin check, so
-            # the Host header is checked too.
-            return _plain(HTTPStatus.MISDIRECTED_REQUEST, "This server answers to localhost only.")
-        if method not in ("GET", "HEAD"):
-            return _plain(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET and HEAD are answered.")
-        if is_upgrade(request):
-            if path not in SOCKET_PATHS:
-                return _plain(HTTPStatus.NOT_FOUND, "The websocket is at /ws.")
-            if not same_origin(request.headers.get_all("Origin"), hosts[0]):
-                return _plain(HTTPStatus.FORBIDDEN, "Pages of other origins may not connect.")
+    def _refuse_upgrade(self, visitor: Visitor, request: Request) -> HttpAnswer | None:
+        """The answer to an upgrade that may not go on.
+
+        Raises:
+            Refused: the visitor may not connect.
+        """
+        if method_of(request) != "GET":
+            return _wrong_method(["GET"])
+        if visitor.path not in SOCKET_PATHS:
+            return plain(HTTPStatus.NOT_FOUND, "The websocket is at /ws.")
+        if (refusal := self._socket_refusal(visitor, visitor.origins)) is not None:
+            raise Refused(refusal)
         return None
 
-    async def _answer(self, path: str) -> HttpAnswer:
+    def _socket_refusal(self, visitor: Visitor, origins: tuple[str, ...]) -> Refusal | None:
+        """Why a websocket of a page of these origins is refused; None where it may be opened."""
+        return self._door.origin_refusal(visitor, origins) or (BUSY if self._is_busy() else None)
+
+    def _tell_door(self, visitor: Visitor) -> HttpAnswer:
+        """Whether the page that asks may connect, and if not, why.
+
+        A page cannot read the answer to a refused upgrade, and a browser sends no Origin with a request of a
+        page to its own server. So the page names its origin in the query.
+        """
+        named = tuple(parse_qs(visitor.query).get("origin", visitor.origins))
+        refusal = self._door.host_refusal(visitor) or self._socket_refusal(visitor, named)
+        if refusal is not None:
+            self._refusals.add(refusal)
+        told = {
+            "open": refusal is None,
+            "code": refusal.code if refusal else "",
+            "message": refusal.message if refusal else "",
+        }
+        return json_answer(told, public=True)
+
+    async def _answer(self, visitor: Visitor, request: Request) -> HttpAnswer:
+        method, path = method_of(request), visitor.path
+        allowed = ["GET", "HEAD", "OPTIONS", *(["POST"] if path in self._posts else [])]
+        if method not in allowed:
+            return _wrong_method(allowed)
+        if method == "OPTIONS":
+            return self._options(visitor, ", ".join(allowed))
+        if method == "POST":
+            return await self._posts[path](visitor, request)
+        if path == self._door.prefix and path:
+            # Relative addresses on the page need the slash.
+            query = f"?{visitor.query}" if visitor.query else ""
+            where = [("Location", f"{path}/{query}")]
+            return plain(HTTPStatus.PERMANENT_REDIRECT, "The page is one slash further.", where)
+        return await self._get(path)
+
+    def _options(self, visitor: Visitor, allowed: str) -> HttpAnswer:
+        """The methods of an address. A page of `--allowed-origins` asks before it sends a token (CORS)."""
+        headers = [("Allow", allowed)]
+        if self._door.shared_with(visitor) is not None:
+            headers += [
+                ("Access-Control-Allow-Methods", allowed),
+                ("Access-Control-Allow-Headers", "Authorization, Content-Type"),
+                ("Access-Control-Max-Age", "600"),
+            ]
+        return HttpAnswer(b"", status=HTTPStatus.NO_CONTENT, headers=tuple(headers))
+
+    async def _get(self, path: str) -> HttpAnswer:
         if path == "/healthz":
-            return _plain(HTTPStatus.OK, "ok")
+            return plain(HTTPStatus.OK, "ok")
         if path == "/readyz":
             ready = self._board.ready
             status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
             report = {"ready": ready, "stages": self._board.states(), "warm": self._board.warm_workers()}
-            return _json(report, status)
+            return json_answer(report, status)
         if path == "/metrics":
             return HttpAnswer(self._metrics(), CONTENT_TYPE_LATEST)
         if path == "/avatars.json":
-            return _json(self._catalogue())
+            return json_answer(self._catalogue())
         if path in self._files:
             return self._files[path]
-        return await self._thumbnail(path) or _plain(
-            HTTPStatus.NOT_FOUND, "There is nothing at this address."
-        )
+        return await self._thumbnail(path) or plain(HTTPStatus.NOT_FOUND, "There is nothing at this address.")
 
     async def _thumbnail(self, path: str) -> HttpAnswer | None:
         folder, _, file = path.rpartition("/")
@@ -140,25 +201,9 @@ class Site:
         return None
 
 
-def is_upgrade(request: Request) -> bool:
-    """Whether a request asks for a websocket."""
-    return any("websocket" in value.lower() for value in request.headers.get_all("Upgrade"))
-
-
-def is_local(host: str) -> bool:
-    """Whether a Host header names this machine."""
-    try:
-        parts = urlsplit(f"//{host}")
-        return parts.hostname in LOCAL_NAMES and parts.netloc == host and parts.username is None
-    except ValueError:
-        return False
-
-
-def same_origin(origins: list[str], host: str) -> bool:
-    """Whether an upgrade comes from a page of this server, or has no Origin and so comes from no browser."""
-    if not origins:
-        return True
-    return len(origins) == 1 and origins[0].lower() in (f"http://{host}".lower(), f"https://{host}".lower())
+def _wrong_method(allowed: list[str]) -> HttpAnswer:
+    listed = ", ".join(allowed)
+    return plain(HTTPStatus.METHOD_NOT_ALLOWED, f"This address answers to {listed}.", [("Allow", listed)])
 
 
 def _page_files(folder: Path) -> dict[str, HttpAnswer]:
@@ -174,37 +219,3 @@ def _page_files(folder: Path) -> dict[str, HttpAnswer]:
     if "/icon.svg" in files:
         files["/favicon.ico"] = files["/icon.svg"]
     return files
-
-
-def _plain(status: int, text: str) -> HttpAnswer:
-    return HttpAnswer(f"{text}\n".encode(), status=status)
-
-
-def _json(value: object, status: int = HTTPStatus.OK) -> HttpAnswer:
-    return HttpAnswer(json.dumps(value).encode(), JSON, status)
-
-
-def http_response(request: Request, answer: HttpAnswer, method: str = "GET") -> Response:
-    """`answer` with its headers. The body is left out for HEAD, and when the client has it already."""
-    status, body = answer.status, answer.body
-    headers = Headers()
-    headers["Date"] = formatdate(usegmt=True)
-    headers["Connection"] = "close"
-    for name, value in SECURITY_HEADERS.items():
-        headers[name] = value
-    if answer.cached:
-        # The browser asks every time and gets the body only when it changed: a new page is seen at once.
-        tag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
-        headers["Cache-Control"] = "no-cache"
-        headers["ETag"] = tag
-        # `get` raises an error where a client sends the header twice.
-        if any(tag in tags for tags in request.headers.get_all("If-None-Match")):
-            status, body = HTTPStatus.NOT_MODIFIED, b""
-    else:
-        headers["Cache-Control"] = "no-store"
-    if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        headers["Allow"] = "GET, HEAD"
-    if status != HTTPStatus.NOT_MODIFIED:
-        headers["Content-Type"] = answer.kind
-        headers["Content-Length"] = str(len(body))
-    return Response(int(status), HTTPStatus(status).phrase, headers, b"" if method == "HEAD" else body)

@@ -24,8 +24,8 @@ from pathlib import Path
 from protocol.process.settings import Settings, flags_of, load_settings
 from scripts.fake_stages.face import FacePainter
 from scripts.fake_stages.workers import FakeBehaviour, FakeStages
+from scripts.run.address import base_url, connect_gateway
 from scripts.run.child import die_with_parent
-from scripts.run.launch import base_url
 from scripts.run.rundir import RunDir, RunDirError, check_port_free
 from scripts.run.start import command_of
 
@@ -91,7 +91,7 @@ def _serve(settings: Settings, painter: FacePainter, behaviour: FakeBehaviour) -
 def _wait_ready(settings: Settings, gateway: subprocess.Popen[bytes], stopped: threading.Event) -> bool:
     end = time.monotonic() + READY_WITHIN
     while time.monotonic() < end and gateway.poll() is None and not stopped.wait(0.1):
-        connection = http.client.HTTPConnection(settings.host, settings.port, timeout=1)
+        connection = connect_gateway(settings, 1)
         try:
             connection.request("GET", "/readyz")
             if connection.getresponse().status == http.client.OK:

@@ -14,7 +14,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from protocol.process.settings import Settings, SettingsError, flags_of, load_settings
+from protocol.process.settings import (
+    NO_AUTH_WARNING,
+    Settings,
+    SettingsError,
+    flags_of,
+    is_open_to_all,
+    load_settings,
+)
+from scripts.run.address import connect_gateway, page_urls
 from scripts.run.logfile import LogLimits
 from scripts.run.poses import PoseError, convert_pose_folders
 from scripts.run.rundir import RunDir, RunDirError, check_port_free
@@ -58,11 +66,16 @@ def run_stages(settings: Settings) -> int:
         )
         return 1
     stages = stage_list(settings)
-    url = base_url(settings)
+    here, *elsewhere = page_urls(settings)
 
     def on_ready() -> None:
         log.note("every worker is warm; stop with Ctrl-C")
-        log.announce(f"ready: {url}")
+        log.announce(f"ready: {here}")
+        if elsewhere:
+            log.note(f"from other machines: {' '.join(elsewhere)}")
+        # The last line, so that it stays in sight.
+        if is_open_to_all(settings):
+            log.note(f"WARNING {NO_AUTH_WARNING}")
 
     try:
         log.note(f"starting {', '.join(stage.name for stage in stages)}; log: {log.path}")
@@ -95,12 +108,6 @@ def worker_counts(settings: Settings) -> dict[str, int]:
     }
 
 
-def base_url(settings: Settings) -> str:
-    """Where a browser on this machine finds the page."""
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"http://{host}:{settings.port}"
-
-
 def ask_ready(settings: Settings, workers: Mapping[str, int]) -> Readiness:
     """Ask the gateway's `/readyz` once. No answer means that it is not ready.
 
@@ -111,7 +118,7 @@ def ask_ready(settings: Settings, workers: Mapping[str, int]) -> Readiness:
         settings: of the run.
         workers: how many workers of each stage are to be warm. Those that were given up do not count.
     """
-    connection = http.client.HTTPConnection(settings.host, settings.port, timeout=0.5)
+    connection = connect_gateway(settings, 0.5)
     try:
         connection.request("GET", "/readyz")
         body = connection.getresponse().read(65536)

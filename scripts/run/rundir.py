@@ -20,12 +20,12 @@ import fcntl
 import os
 import re
 import shutil
-import socket
 import stat
 from pathlib import Path
 
 from protocol.hop.endpoints import KEY_FILE, MAX_KEY_BYTES
 from protocol.hop.run_folder import MARK, Origin, make_folder, open_folder, read_mark, write_mark
+from protocol.process.addresses import bind_socket, bracketed
 from protocol.process.settings import default_run_dir
 
 LOCK = "run.lock"
@@ -257,18 +257,15 @@ def _remove_if_marked(path: Path) -> None:
 
 
 def check_port_free(host: str, port: int) -> None:
-    """Raise `RunDirError` naming `port` when another program listens there."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise RunDirError(
-                    f"port {port} is in use on {host}: is echomimic-live running already?"
-                    " Stop it with Ctrl-C, or choose another port with --port"
-                ) from error
+    """Raise `RunDirError` naming `port` when another program listens there, or the address cannot be had."""
+    try:
+        bind_socket(host, port).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
             raise RunDirError(
-                f"cannot listen on {host}:{port}: {error.strerror}; choose --host and --port"
+                f"port {port} is in use on {host}: is echomimic-live running already?"
+                " Stop it with Ctrl-C, or choose another port with --port"
             ) from error
+        raise RunDirError(
+            f"cannot listen on {bracketed(host)}:{port}: {error.strerror}; choose --host and --port"
+        ) from error

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from protocol.hop.endpoints import IPC_PATH_BYTES, LOOPBACK
+from protocol.hop.endpoints import IPC_PATH_BYTES
+from protocol.process.addresses import is_loopback
+from protocol.process.settings import door
 from protocol.process.settings.places import ROOT, default_log_dir
 from protocol.process.settings.values import MAX_WORKERS, SettingsError, ValueKind, check_limits, kind_of
 from protocol.wire.clock import SAMPLE_RATE
@@ -40,8 +42,39 @@ class Settings:
         SettingsError: a value breaks its limits.
     """
 
-    host: str = setting("127.0.0.1", "address of the page; loopback only", choices=LOOPBACK)
+    host: str = setting(
+        "127.0.0.1",
+        "address of the page; 0.0.0.0 or :: for all of this machine's; beyond loopback it needs"
+        " --token-file or --no-auth",
+        check=door.check_host,
+    )
     port: int = setting(8080, "port of the page", low=1, high=65535)
+
+    # Who may come in, and from where.
+    token_file: Path | None = setting(None, "file of the tokens that open the page; none asks for no token")
+    auth: bool = setting(
+        True, "beyond loopback let nobody in without a token; --no-auth lets in everyone who reaches the port"
+    )
+    allowed_hosts: tuple[str, ...] = setting(
+        (),
+        "names under which the page may be opened, besides this machine's own: face.example,"
+        " .example (and all below it), with or without a port",
+        check=door.check_allowed_host,
+    )
+    allowed_origins: tuple[str, ...] = setting(
+        (), "other sites whose pages may connect, such as https://app.example", check=door.check_origin
+    )
+    embed_origins: tuple[str, ...] = setting(
+        (), "other sites whose pages may hold the page in a frame", check=door.check_origin
+    )
+    root_path: str | None = setting(
+        None, "path below which a proxy shows the page, such as /face", check=door.check_root_path
+    )
+    trusted_proxies: tuple[str, ...] = setting(
+        (),
+        "addresses or networks of proxies whose forwarded address, scheme and host are believed",
+        check=door.check_network,
+    )
 
     # Sessions: sound in, frames out.
     audio_margin: int = setting(2, "video frames of audio context on each side", low=0, high=8)
@@ -137,6 +170,7 @@ class Settings:
         object.__setattr__(self, "run_dir", run_dir)  # the class is frozen
         for f in fields(self):
             check_limits(flag(f.name), getattr(self, f.name), f.metadata)
+        door.check_admission(self.host, self.auth, self.token_file is not None)
         if self.transport == "ipc":
             longest = len(os.fsencode(self.run_dir / f"latents.{MAX_WORKERS - 1}"))
             if longest > IPC_PATH_BYTES:
@@ -174,6 +208,11 @@ class Settings:
         if name not in counts:
             return [self.endpoint(name)]
         return [self.endpoint(name, index) for index in range(counts[name])]
+
+
+def is_open_to_all(settings: Settings) -> bool:
+    """Whether everyone who reaches the port may use the page, beyond this machine."""
+    return settings.token_file is None and not is_loopback(settings.host)
 
 
 def kinds() -> dict[str, ValueKind]:

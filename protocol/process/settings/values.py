@@ -67,7 +67,8 @@ def check_limits(where: str, value: Any, limits: Mapping[str, Any]) -> None:
 
     Args:
         where: begins the error's text.
-        limits: may have `choices`; `low` and `high`, both included; `multiple`; `most` items, at least one.
+        limits: may have `choices`; `low` and `high`, both included; `multiple`; `most` items, at least one;
+            `check`, a function of place and value that raises the error, called for each item of a tuple.
 
     Raises:
         SettingsError: the value breaks a limit.
@@ -80,6 +81,9 @@ def check_limits(where: str, value: Any, limits: Mapping[str, Any]) -> None:
         raise SettingsError(f"{where} {value}: choose from {limits['low']} to {limits['high']}")
     if "multiple" in limits and value % limits["multiple"]:
         raise SettingsError(f"{where} {value}: choose a multiple of {limits['multiple']}")
+    if "check" in limits:
+        for item in value if isinstance(value, tuple) else (value,):
+            limits["check"](where, item)
     if "most" in limits and not 1 <= len(value) <= limits["most"]:
         raise SettingsError(f"{where}: give 1 to {limits['most']} names")
 

@@ -1,0 +1,18 @@
+"""The door: who may talk to the gateway, and from where.
+
+`target` reads a request's address. `forwarded` reads a proxy's headers. `rules` makes a `Visitor` of both and
+judges its Host and Origin. `refusals` has the answer for a visitor who may not come in, and its line in the
+log. A request goes through them in `gateway.site.Site.respond`, in this order:
+
+1. `Door.visitor(request, peer, local, tls)` → `Visitor`, or raises `Refused`.
+2. `Door.judge(visitor)` raises `Refused` for a Host or, on upgrades, for an Origin.
+3. The guard asks for a token, where one is needed.
+
+Two decisions that a reader may not expect:
+
+- Beyond loopback and without `--allowed-hosts`, any numeric Host is taken, not only those of this machine's
+  interfaces. DNS rebinding needs a name: a browser that sends a numeric Host was told to open that address.
+  Behind NAT or in a container the address that a person opens is none of ours.
+- The forwarded host and the Host header must both be allowed. A page on the proxy's own machine could
+  otherwise forward a host of its choice.
+"""

@@ -1,0 +1,102 @@
+"""Checks of the settings that say where the page is reached, and from where.
+
+Each check takes the place where a value stood, for the error, and the value. It raises SettingsError.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from protocol.process.addresses import is_loopback, parse_ip
+from protocol.process.settings.values import SettingsError
+
+#: Said where a run lets everyone in who reaches its port.
+NO_AUTH_WARNING = (
+    "--no-auth: everyone who reaches this port can use the page, this machine's GPU and its pictures"
+)
+
+#: A DNS name in lower or upper case, without a dot at its end.
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_NAME = rf"{_LABEL}(?:\.{_LABEL})*"
+_HOST = re.compile(rf"\.?{_NAME}|\[[0-9A-Fa-f:.]+\]|[0-9A-Fa-f]*:[0-9A-Fa-f:.]+")
+_PORT = re.compile(r":([0-9]{1,5})$")
+_ORIGIN = re.compile(
+    rf"([A-Za-z][A-Za-z0-9+.-]*)://((?:\*\.)?{_NAME}|\[[0-9A-Fa-f:.]+\])(?::([0-9]{{1,5}}))?"
+)
+_PREFIX = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
+
+
+def check_host(where: str, value: str) -> None:
+    """`--host`: a numeric address, with a zone where it needs one, or a name."""
+    if parse_ip(value) is None and (not re.fullmatch(_NAME, value) or _looks_numeric(value)):
+        raise SettingsError(
+            f"{where} {value}: give an address of this machine, such as 127.0.0.1, 192.168.1.5 or ::1;"
+            " 0.0.0.0 and :: stand for all of them"
+        )
+
+
+def check_allowed_host(where: str, value: str) -> None:
+    """One of `--allowed-hosts`: a name, a `.domain` or an address, with or without a port."""
+    if value == "*":
+        raise SettingsError(
+            f"{where} *: name the hosts; with any name, a page whose name is made to point here could come in"
+        )
+    host = value if _is_bare_ipv6(value) else _PORT.sub("", value)
+    if not _HOST.fullmatch(host) or (":" in host and parse_ip(host.strip("[]")) is None):
+        raise SettingsError(
+            f"{where} {value}: give names such as face.example, .example (and all below it) or 10.0.0.7:8080,"
+            " without a scheme and without a path"
+        )
+
+
+def check_origin(where: str, value: str) -> None:
+    """One of `--allowed-origins` or `--embed-origins`: scheme, host and port as a browser writes them."""
+    if not _ORIGIN.fullmatch(value):
+        raise SettingsError(
+            f"{where} {value}: give origins such as https://app.example, https://app.example:8443 or"
+            " https://*.example, without a path"
+        )
+
+
+def check_root_path(where: str, value: str) -> None:
+    """`--root-path`: a path that begins with a slash and does not end with one."""
+    if not _PREFIX.fullmatch(value):
+        raise SettingsError(f"{where} {value}: give a path such as /face, without a slash at its end")
+
+
+def check_network(where: str, value: str) -> None:
+    """One of `--trusted-proxies`: an address or a network."""
+    try:
+        ipaddress.ip_network(value)
+    except ValueError:
+        raise SettingsError(
+            f"{where} {value}: give addresses such as 127.0.0.1 or networks such as 10.0.0.0/8"
+        ) from None
+
+
+def check_admission(host: str, auth: bool, has_tokens: bool) -> None:
+    """Beyond loopback someone must have said who may come in.
+
+    Args:
+        host: `--host`.
+        auth: False for `--no-auth`.
+        has_tokens: whether there is a `--token-file`.
+    """
+    if not auth and has_tokens:
+        raise SettingsError("--no-auth and --token-file exclude each other: give one of them")
+    if auth and not has_tokens and not is_loopback(host):
+        raise SettingsError(
+            f"--host {host}: other machines could open the page, so say who may:"
+            " --token-file FILE lets in who has a token, --no-auth lets in everyone who reaches the port;"
+            " without --host only this machine can open it"
+        )
+
+
+def _is_bare_ipv6(value: str) -> bool:
+    return ":" in value and not value.startswith("[") and parse_ip(value) is not None
+
+
+def _looks_numeric(value: str) -> bool:
+    """Whether a name is one that some resolvers read as a number, such as 0x7f.1 or 127.1."""
+    return bool(re.fullmatch(r"(?:0[xX][0-9A-Fa-f]*|[0-9]+)", value.rpartition(".")[2]))
