@@ -93,7 +93,7 @@ class HopClient:
         stage: str,
         worker: str,
         credit: int,
-        heartbeat_every: float = 0.2,
+        heartbeat_every: float = 0.1,
         clock: Callable[[], float] = time.monotonic,
         on_reset: Callable[[int], None] | None = None,
         key: RunKey | None = None,

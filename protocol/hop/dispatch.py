@@ -14,8 +14,11 @@ P = TypeVar("P")
 
 #: Sessions without a job whose worker a sticky dispatcher remembers.
 MAX_HOMES = 4096
-#: Seconds of silence after which a worker is given no new jobs: five heartbeats.
+#: Seconds of silence after which a worker is given no new jobs.
 QUIET_AFTER = 1.0
+#: Seconds of silence after which another worker gets a silent one's jobs as well: three heartbeats. The gap
+#: on the screen is this long, and the time of the work itself.
+SILENT_AFTER = 0.3
 
 
 @dataclass(slots=True)
@@ -57,7 +60,8 @@ class Dispatcher(Generic[P]):
 
     Args:
         sticky: a session's jobs go to one worker, in order, for as long as that worker lives. Otherwise each
-            job goes to the worker with the most spare credit.
+            job goes to the worker with the most spare credit, and the jobs of a worker that falls silent go
+            to a second one as well. The first acknowledgement of a job counts.
         dead_after: seconds of silence after which the caller gives a worker up.
         max_pending_per_session: jobs of a session that may wait. One more pushes the oldest out.
         first_job: number of the first job.
@@ -76,6 +80,9 @@ class Dispatcher(Generic[P]):
         self.sticky = sticky
         self.dead_after = dead_after
         self.max_pending = max_pending_per_session
+        #: Jobs that a second worker got as well.
+        self.handed_over = 0
+        self._awake_at = float("-inf")
         self._next_job = first_job
         self._turns = 0
         self._peers: dict[bytes, Peer[P]] = {}
@@ -127,7 +134,7 @@ class Dispatcher(Generic[P]):
         # its sessions find a new worker, which starts their state anew
         for session in [s for s, home in self._homes.items() if home == key]:
             del self._homes[session]
-        back = [job for job in peer.held.values() if job is not None]
+        back = [job for job in peer.held.values() if job is not None and not self._holders(job.number)]
         # a session's jobs have to be in the order in which they were added, whoever had them
         for session in {job.session for job in back}:
             jobs = [*self._queues.get(session, ()), *(job for job in back if job.session == session)]
@@ -142,6 +149,10 @@ class Dispatcher(Generic[P]):
         """Count every worker as just seen, because the server itself was away and read no messages."""
         for peer in self._peers.values():
             peer.last_seen = now
+
+    def note_pause(self, now: float) -> None:
+        """The server read no messages for a while, so nobody's jobs are handed over because of that time."""
+        self._awake_at = now
 
     def find_worker(self, key: bytes) -> Peer[P] | None:
         return self._peers.get(key)
@@ -169,18 +180,22 @@ class Dispatcher(Generic[P]):
         """
         queue = self._queues.pop(session, deque())
         kept = deque(job for job in queue if job.epoch > epoch)
-        cancelled = len(queue) - len(kept)
         if kept:
             self._queues[session] = kept
+        in_hand = set()
         for peer in self._peers.values():
             for number, job in peer.held.items():
                 if job is not None and job.session == session and job.epoch <= epoch:
                     peer.held[number] = None  # the worker still has it, so it goes on using credit
-                    cancelled += 1
+                    in_hand.add(number)
         # the session may move to another worker once nothing of it is left at this one
         if not kept and not any(job is not None and job.session == session for job in self._held()):
             self._homes.pop(session, None)
-        return cancelled
+        return len(queue) - len(kept) + len(in_hand)
+
+    def _holders(self, number: int) -> list[Peer[P]]:
+        """The workers that hold a job which somebody still waits for."""
+        return [peer for peer in self._peers.values() if peer.held.get(number) is not None]
 
     def _held(self) -> Iterator[TrackedJob[P] | None]:
         return (job for peer in self._peers.values() for job in peer.held.values())
@@ -188,8 +203,8 @@ class Dispatcher(Generic[P]):
     def ack(self, key: bytes, number: int) -> TrackedJob[P] | None:
         """The worker is done with a job.
 
-        Only the present holder's word counts. On a sticky hop an earlier holder's state is not the session's
-        any more. Elsewhere the stage downstream recognises a second result.
+        Only a present holder's word counts. On a sticky hop an earlier holder's state is not the session's
+        any more. Elsewhere the stage downstream recognises a second result. Of two holders the first counts.
 
         Returns:
             The job, or None if this worker does not hold it or it was cancelled.
@@ -198,10 +213,17 @@ class Dispatcher(Generic[P]):
         if peer is None:
             return None
         peer.held_since.pop(number, None)
-        return peer.held.pop(number, None)
+        job = peer.held.pop(number, None)
+        if job is not None:
+            for other in self._holders(number):
+                other.held[number] = None  # it still has the job, so it goes on using credit
+        return job
 
     def assign(self, now: float) -> tuple[Peer[P], TrackedJob[P]] | None:
         """Give the next job to a worker with credit. Returns both, or None if no job can be given."""
+        handed_over = None if self.sticky else self._hand_over(now)
+        if handed_over is not None:
+            return handed_over
         # the session whose first job has waited longest comes first
         for session in sorted(self._queues, key=lambda s: self._queues[s][0].number):
             peer = self._worker_for(session, now)
@@ -213,20 +235,59 @@ class Dispatcher(Generic[P]):
             job = queue.popleft()
             if not queue:
                 del self._queues[session]
-            job.sent_at, job.times_sent = now, job.times_sent + 1
-            peer.held[job.number] = job
-            peer.held_since[job.number] = now
-            self._turns += 1
-            peer.last_turn = self._turns
+            self._give(peer, job, now)
             return peer, job
         return None
+
+    def _give(self, peer: Peer[P], job: TrackedJob[P], now: float) -> None:
+        job.sent_at, job.times_sent = now, job.times_sent + 1
+        peer.held[job.number] = job
+        peer.held_since[job.number] = now
+        self._turns += 1
+        peer.last_turn = self._turns
+
+    def _hand_over(self, now: float) -> tuple[Peer[P], TrackedJob[P]] | None:
+        """Give the oldest job that only silent workers hold to one that is heard. None if there is none."""
+        silent = [peer for peer in self._peers.values() if self._is_silent(peer, now)]
+        if not silent:
+            return None
+        keys = {peer.key for peer in silent}
+        stuck = [
+            job
+            for peer in silent
+            for number, job in peer.held.items()
+            if job is not None
+            and now - peer.held_since[number] > SILENT_AFTER
+            and all(holder.key in keys for holder in self._holders(number))
+        ]
+        if not stuck:
+            return None
+        job = min(stuck, key=lambda job: job.number)
+        # One that holds it, or did before the job was cancelled, is silent too.
+        ready = [p for p in self._ready(now) if p.key not in keys and job.number not in p.held]
+        peer = max(ready, key=lambda peer: (peer.spare_credit, -peer.last_turn), default=None)
+        if peer is None:
+            return None
+        self._give(peer, job, now)
+        self.handed_over += 1
+        return peer, job
+
+    def _is_silent(self, peer: Peer[P], now: float) -> bool:
+        return now - max(peer.last_seen, self._awake_at) > SILENT_AFTER
+
+    def _ready(self, now: float) -> list[Peer[P]]:
+        return [peer for peer in self._peers.values() if self._may_take(peer, now)]
 
     def _worker_for(self, session: str, now: float) -> Peer[P] | None:
         if self.sticky:
             peer = self._home_worker(session, now)
             return peer if peer is not None and self._may_take(peer, now) else None
-        ready = [peer for peer in self._peers.values() if self._may_take(peer, now)]
-        return max(ready, key=lambda peer: (peer.spare_credit, -peer.last_turn), default=None)
+        # One that is silent for a moment may be stopped: it comes after the others, whatever its credit.
+        return max(
+            self._ready(now),
+            key=lambda peer: (not self._is_silent(peer, now), peer.spare_credit, -peer.last_turn),
+            default=None,
+        )
 
     def _may_take(self, peer: Peer[P], now: float) -> bool:
         return peer.spare_credit > 0 and now - peer.last_seen <= min(QUIET_AFTER, self.dead_after)
@@ -259,7 +320,7 @@ class Dispatcher(Generic[P]):
 
     @property
     def in_flight(self) -> int:
-        return sum(job is not None for job in self._held())
+        return len({job.number for job in self._held() if job is not None})
 
     def pending_of(self, session: str) -> int:
         return len(self._queues.get(session, ()))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from protocol.hop import sockets
-from protocol.hop.dispatch import Dispatcher
+from protocol.hop.dispatch import SILENT_AFTER, Dispatcher, Peer, TrackedJob
 from protocol.hop.keys import RunKey
 from protocol.hop.sockets import DRAIN, Context
 from protocol.wire.codec import decode, encode
@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds of silence after which a worker's connection is tried.
 PROBE_AFTER = 0.5
+#: Seconds without a hand-over after which the next one is logged.
+HAND_OVER_LOG_EVERY = 5.0
 #: Most workers of one server.
 MAX_PEERS = 256
 #: Most unknown senders whose last Hello is remembered.
@@ -109,9 +111,10 @@ class HopServer:
         self._events: list[HopEvent] = []
         self._greeted: dict[bytes, float] = {}
         self._last_tick = clock()
+        self._handed_over_at = float("-inf")
         self._last_probe = clock()
         self._counts = dict.fromkeys(
-            ("sent", "acked", "redispatched", "dropped", "lost_workers", "malformed"), 0
+            ("sent", "acked", "redispatched", "handed_over", "dropped", "lost_workers", "malformed"), 0
         )
         self._queued_s = Histogram(QUEUE_WAIT_BOUNDS_MS)
         self._work_s = Summary()
@@ -154,6 +157,8 @@ class HopServer:
         now = self._clock()
         if now - self._last_tick > self._jobs.dead_after / 2:
             self._jobs.forgive_silence(now)  # this side was away and read nothing, so silence proves nothing
+        elif now - self._last_tick > SILENT_AFTER / 2:
+            self._jobs.note_pause(now)
         self._last_tick = now
         for peer in self._jobs.silent_workers(now, self._jobs.dead_after):
             self._give_up(peer.key, f"silent for {now - peer.last_seen:.1f} s")
@@ -229,11 +234,12 @@ class HopServer:
 
     def _finish(self, key: bytes, number: int, now: float) -> None:
         peer = self._jobs.find_worker(key)
+        given_at = now if peer is None else peer.held_since.get(number, now)
         job = self._jobs.ack(key, number)
         if peer is None or job is None:
             return
         self._counts["acked"] += 1
-        self._work_s.add(now - job.sent_at)
+        self._work_s.add(now - given_at)
         self._events.append(Acked(job.payload.message, peer.name))
 
     def _greet(self, key: bytes, now: float) -> None:
@@ -264,8 +270,22 @@ class HopServer:
                 self._give_up(peer.key, "its connection is gone")
                 continue
             self._counts["sent"] += 1
+            self._note_hand_over(peer, job)
             if job.times_sent == 1:  # later on it would count a lost worker's time as a wait
                 self._queued_s.add(job.sent_at - job.queued_at)
+
+    def _note_hand_over(self, peer: Peer[_EncodedWork], job: TrackedJob[_EncodedWork]) -> None:
+        """Log the first of a row of jobs that a second worker got as well."""
+        if self._jobs.handed_over == self._counts["handed_over"]:
+            return
+        now = self._clock()
+        if now - self._handed_over_at > HAND_OVER_LOG_EVERY:
+            logger.warning(
+                "%s: a worker is silent, so %s gets clip %d of session %s as well, and perhaps more",
+                self._name, peer.name, job.payload.message.seq, job.session,
+            )  # fmt: skip
+        self._handed_over_at = now
+        self._counts["handed_over"] = self._jobs.handed_over
 
     def _send(self, key: bytes, number: int, parts: list[bytes | memoryview]) -> bool:
         sent = sockets.send(self.socket, [key, number.to_bytes(8, "big"), *parts])

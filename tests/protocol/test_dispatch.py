@@ -7,7 +7,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from protocol.hop.dispatch import MAX_HOMES, Dispatcher
+from protocol.hop.dispatch import MAX_HOMES, SILENT_AFTER, Dispatcher
 
 SESSIONS = ["ann", "ben", "cleo"]
 
@@ -16,6 +16,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     """Random joins, deaths, acknowledgements and closings against a plain account of every job."""
 
     workers = Bundle("workers")
+    silent: set[bytes]
 
     @initialize(sticky=st.booleans(), bound=st.none() | st.integers(1, 4))
     def start(self, sticky: bool, bound: int | None) -> None:
@@ -29,6 +30,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         self.times_given: Counter[int] = Counter()
         self.times_returned: Counter[int] = Counter()
         self.next_worker = 0
+        self.silent = set()
 
     @rule(target=workers, credit=st.integers(1, 3))
     def add_worker(self, credit: int) -> bytes:
@@ -41,7 +43,9 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     @rule(worker=consumes(workers))
     def die(self, worker: bytes) -> None:
-        lost = [p for p in self.given.pop(worker).values() if p in self.waiting]
+        self.silent.discard(worker)
+        held = self.given.pop(worker).values()
+        lost = [p for p in held if p in self.waiting and not self._in_hand(p)]
         assert self.jobs.remove_worker(worker) == len(lost)
         self.times_returned.update(lost)
         assert not self.jobs.note_alive(worker, self.now)
@@ -85,12 +89,17 @@ class DispatcherMachine(RuleBasedStateMachine):
     def ack_of_anothers_job_is_ignored(self, worker: bytes, other: bytes) -> None:
         if worker != other:
             for number in self.given[other]:
-                assert self.jobs.ack(worker, number) is None
+                if number not in self.given[worker]:
+                    assert self.jobs.ack(worker, number) is None
 
     @rule()
     def give(self) -> None:
         while (assigned := self.jobs.assign(self.now)) is not None:
             peer, job = assigned
+            if self._in_hand(job.payload):
+                assert not self.sticky and peer.key not in self.silent
+                assert all(key in self.silent for key, held in self.given.items() if job.number in held)
+                self.times_returned[job.payload] += 1
             assert self.waiting[job.payload] == job.session
             assert job.number not in self.given[peer.key]
             self.given[peer.key][job.number] = job.payload
@@ -100,7 +109,11 @@ class DispatcherMachine(RuleBasedStateMachine):
                 p < job.payload and owner == job.session and not self._in_hand(p)
                 for p, owner in self.waiting.items()
             )
-        spare = any(len(held) < self.jobs.find_worker(key).credit for key, held in self.given.items())  # type: ignore[union-attr]
+        spare = any(
+            len(held) < self.jobs.find_worker(key).credit  # type: ignore[union-attr]
+            for key, held in self.given.items()
+            if key not in self.silent
+        )
         if spare and not self.sticky:
             assert self.jobs.pending == 0
 
@@ -111,13 +124,23 @@ class DispatcherMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
         for worker, held in self.given.items():
-            assert self.jobs.note_alive(worker, self.now)
-            assert self.jobs.check_held(worker, tuple(held), self.now)
+            if worker not in self.silent:
+                assert self.jobs.note_alive(worker, self.now)
+                assert self.jobs.check_held(worker, tuple(held), self.now)
+
+    @rule(worker=workers)
+    def fall_silent(self, worker: bytes) -> None:
+        self.silent.add(worker)
+
+    @rule(worker=workers)
+    def be_heard_again(self, worker: bytes) -> None:
+        self.silent.discard(worker)
+        assert self.jobs.note_alive(worker, self.now)
 
     @invariant()
     def every_job_is_accounted_for(self) -> None:
-        in_hand = [p for held in self.given.values() for p in held.values() if p in self.waiting]
-        assert len(in_hand) == len(set(in_hand)) == self.jobs.in_flight
+        in_hand = {p for held in self.given.values() for p in held.values() if p in self.waiting}
+        assert len(in_hand) == self.jobs.in_flight
         assert self.jobs.pending == len(self.waiting) - len(in_hand)
 
     @invariant()
@@ -127,7 +150,7 @@ class DispatcherMachine(RuleBasedStateMachine):
             assert peer is not None and len(peer.held) == len(held) <= peer.credit
 
     @invariant()
-    def a_job_is_given_again_only_after_a_death(self) -> None:
+    def a_job_is_given_again_only_after_a_death_or_a_silence(self) -> None:
         for payload, times in self.times_given.items():
             assert times <= 1 + self.times_returned[payload]
 
@@ -228,6 +251,68 @@ def test_a_quiet_worker_gets_nothing_new_and_a_silent_one_is_named() -> None:
     assert [peer.key for peer in jobs.silent_workers(10.0, jobs.dead_after)] == [b"a"]
     jobs.forgive_silence(10.0)
     assert jobs.silent_workers(10.0, jobs.dead_after) == []
+
+
+def silent_with_jobs() -> Dispatcher[str]:
+    """Worker a holds the jobs 0 and 1 and is silent since 0.0. Worker b comes at 1.0."""
+    jobs = made()
+    jobs.add_worker(b"a", "s", "a", 2, 0)
+    for i in range(2):
+        jobs.add_job("x", 0, str(i), 0)
+    drain(jobs)
+    return jobs
+
+
+def test_the_jobs_of_a_silent_worker_go_to_another_as_well_and_the_first_answer_counts() -> None:
+    jobs = silent_with_jobs()
+    assert drain(jobs, SILENT_AFTER) == []
+    jobs.add_worker(b"b", "s", "b", 2, 0.35)
+    assert drain(jobs, 0.35) == [(b"b", "0"), (b"b", "1")]
+    assert drain(jobs, 0.6) == []  # not a third time
+    assert jobs.in_flight == 2 and jobs.handed_over == 2
+    first, second = sorted(jobs.find_worker(b"b").held)  # type: ignore[union-attr]
+    assert jobs.ack(b"b", first) is not None
+    assert jobs.ack(b"a", first) is None
+    assert jobs.ack(b"a", second) is not None
+    assert jobs.ack(b"b", second) is None
+    assert jobs.in_flight == 0
+
+
+def test_a_silent_workers_death_brings_back_only_jobs_that_nobody_else_has() -> None:
+    jobs = silent_with_jobs()
+    jobs.add_worker(b"b", "s", "b", 1, 0.4)
+    assert drain(jobs, 0.4) == [(b"b", "0")]
+    assert jobs.remove_worker(b"a") == 1
+    assert jobs.remove_worker(b"b") == 1
+    jobs.add_worker(b"c", "s", "c", 2, 0.5)
+    assert drain(jobs, 0.5) == [(b"c", "0"), (b"c", "1")]
+
+
+def test_a_job_whose_second_worker_falls_silent_too_goes_to_a_third() -> None:
+    jobs = silent_with_jobs()
+    jobs.add_worker(b"b", "s", "b", 2, 0.4)
+    drain(jobs, 0.4)
+    jobs.add_worker(b"c", "s", "c", 2, 0.8)
+    assert drain(jobs, 0.8) == [(b"c", "0"), (b"c", "1")]
+    assert jobs.in_flight == 2
+
+
+def test_a_server_that_was_away_hands_nothing_over_for_that_time() -> None:
+    jobs = silent_with_jobs()
+    jobs.add_worker(b"b", "s", "b", 2, 0.5)
+    jobs.note_pause(0.5)
+    assert drain(jobs, 0.5) == []
+    jobs.note_alive(b"b", 0.9)
+    assert drain(jobs, 0.9) == [(b"b", "0"), (b"b", "1")]
+
+
+def test_a_sessions_state_is_not_split_over_two_workers() -> None:
+    jobs = made(sticky=True)
+    jobs.add_worker(b"a", "s", "a", 2, 0)
+    jobs.add_job("x", 0, "0", 0)
+    drain(jobs)
+    jobs.add_worker(b"b", "s", "b", 2, 0.5)
+    assert drain(jobs, 0.5) == []
 
 
 def test_a_job_that_its_worker_does_not_know_of_is_noticed() -> None:
