@@ -6,11 +6,14 @@ import logging
 import sys
 import time
 
+from protocol.process.redact import redact
+
 
 class _OneLine(logging.Formatter):
     """`HH:MM:SS.mmm LEVEL stage.worker logger: text`. The lines of a traceback are joined by ` | `.
 
-    Control characters are escaped, so that a client's text cannot forge a line or steer a terminal.
+    Control characters are escaped, so that a client's text cannot forge a line or steer a terminal. Tokens
+    are blotted out.
     """
 
     def __init__(self, who: str) -> None:
@@ -21,7 +24,9 @@ class _OneLine(logging.Formatter):
         text = record.getMessage()
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        # The websocket library logs addresses. Their queries may carry tokens in any spelling.
+        queries = record.name.startswith("websockets")
+        lines = [redact(line.strip(), queries=queries) for line in text.splitlines() if line.strip()]
         text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " | ".join(lines))
         stamp = time.strftime("%H:%M:%S", time.localtime(record.created))
         return f"{stamp}.{int(record.msecs):03d} {record.levelname} {self._who} {record.name}: {text}"
