@@ -6,8 +6,8 @@ log. A request goes through them in `gateway.site.Site.respond`, in this order:
 
 1. `Door.visitor(request, peer, local, tls)` → `Visitor`, or raises `Refused`.
 2. `Door.judge(visitor)` raises `Refused` for a Host or, on upgrades, for an Origin.
-3. `Guard.check(token, address, scope)` gives the rights of the request's token (`credentials` finds it), or raises
-   `Refused`. `token_file`, `signed_tokens`, `minting` and `throttle` are its parts.
+3. `Guard.check(token, address, scope)` gives the rights of the request's token, which `credentials` finds, or
+   raises `Refused`. `token_watch`, `token_file`, `signed_tokens`, `minting` and `throttle` are its parts.
 
 Two decisions that a reader may not expect:
 

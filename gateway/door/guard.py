@@ -1,16 +1,7 @@
 """Asks for tokens: turns a request's token into a grant, or says why not.
 
-A refusal has a code for programs and a sentence for people. The codes are:
-
-| code | status | meaning |
-|---|---|---|
-| `token_missing` | 401 | the request carries no token |
-| `token_wrong` | 401 | the token is none of this server's |
-| `token_expired` | 401 | its time is over, or not yet come |
-| `token_revoked` | 401 | the token, or the one that it was minted with, was revoked |
-| `scope` | 403 | the token is right, but not for this |
-| `slow_down` | 429 | too many wrong tokens came from this address; Retry-After says when to come again |
-| `token_file` | 503 | the token file cannot be used; the log says why |
+A refusal's code is `token_missing`, `token_wrong`, `token_expired` (or not valid yet), `token_revoked`,
+`token_scope`, `throttled` or `token_file`. `protocol/SPEC.md` has the meaning of each.
 """
 
 from __future__ import annotations
@@ -18,11 +9,12 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from http import HTTPStatus
 
 from gateway.door.minting import MintError, claims_for
+from gateway.door.refusals import Refusal, Refused
 from gateway.door.signed_tokens import (
     MAX_CHARS,
     BrowserClaims,
@@ -38,16 +30,17 @@ from gateway.door.token_watch import TokenWatch
 logger = logging.getLogger(__name__)
 
 
-class TokenRefused(Exception):
-    """A request may not do what it asks for. `code` is for programs, the text for people."""
+#: Asks a client for a token in the header, and says that the one which came is no good.
+CHALLENGE = ("WWW-Authenticate", 'Bearer realm="echomimic-live"')
+CHALLENGE_AGAIN = ("WWW-Authenticate", 'Bearer realm="echomimic-live", error="invalid_token"')
 
-    def __init__(self, code: str, status: int, message: str, retry_after: int | None = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.status = status
-        self.message = message
-        #: Seconds until it is worth trying again.
-        self.retry_after = retry_after
+MISSING = Refusal(
+    "token_missing", "A token is needed here. Ask the operator for an address with one.", headers=(CHALLENGE,)
+)
+EXPIRED = Refusal("token_expired", "This token has expired. Ask for a new one.", headers=(CHALLENGE_AGAIN,))
+EARLY = Refusal("token_expired", "This token is not valid yet.", headers=(CHALLENGE_AGAIN,))
+REVOKED = Refusal("token_revoked", "This token was revoked. Ask for a new one.", headers=(CHALLENGE_AGAIN,))
+BAD_FILE = Refusal("token_file", "The server's token file cannot be used. Its log says why.")
 
 
 @dataclass(frozen=True)
@@ -80,6 +73,8 @@ class Grant:
         return self.avatars is None or avatar in self.avatars
 
 
+#: Stands for whichever scope a token has.
+ANY = "any"
 #: The grant of everybody where no token is asked for.
 EVERYBODY = Grant()
 
@@ -99,7 +94,7 @@ class Guard:
         self._wall_clock = wall_clock
         self.throttle = Throttle()
         #: Refusals by code, for /metrics.
-        self.refused: dict[str, int] = {}
+        self.refused: Counter[str] = Counter()
 
     @property
     def asks(self) -> bool:
@@ -112,34 +107,38 @@ class Guard:
         Args:
             token: the token that it carries.
             address: of the client, behind trusted proxies too.
-            scope: the scope that the request needs.
+            scope: the scope that the request needs. `ANY`: one, whichever it is.
 
         Raises:
-            TokenRefused: it may not come in.
+            Refused: it may not come in.
         """
         if self._watch is None:
             return EVERYBODY
         try:
             grant = self._grant(self._watch, token, address)
-            if scope not in grant.scopes:
-                raise TokenRefused("scope", HTTPStatus.FORBIDDEN, f"This token has not the scope {scope}.")
-        except TokenRefused as refusal:
-            self.refused[refusal.code] = self.refused.get(refusal.code, 0) + 1
+            if scope not in grant.scopes and scope != ANY:
+                raise Refused(
+                    Refusal(
+                        "token_scope",
+                        f"This token is not for that: it has not the scope {scope}.",
+                        f"refused the token {grant.name}: it has not the scope {scope}",
+                    )
+                )
+        except Refused as refused:
+            self.refused[refused.refusal.code] += 1
             raise
         return grant
 
-    def lost(self, grant: Grant) -> TokenRefused | None:
+    def lost(self, grant: Grant) -> Refusal | None:
         """Why a grant that was given earlier holds no more. None while it holds."""
         if self._watch is None:
             return None
         book = self._watch.last_good()
         try:
             self._program(book, grant.token_id)
-        except TokenRefused as refusal:
-            return refusal
-        if grant.key_id and grant.key_id != book.key.id:
-            return _revoked()
-        return None
+        except Refused as refused:
+            return refused.refusal
+        return REVOKED if grant.key_id and grant.key_id != book.key.id else None
 
     def mint(self, grant: Grant, fields: dict[str, str]) -> dict[str, object]:
         """Mint a browser's token for the holder of `grant`, which has the scope `mint`.
@@ -169,20 +168,18 @@ class Guard:
         try:
             book = watch.book()
         except TokenFileError:
-            raise TokenRefused(
-                "token_file",
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "The server's token file cannot be used; its log says why.",
-            ) from None
+            raise Refused(BAD_FILE) from None
         if token is None:
-            raise TokenRefused("token_missing", HTTPStatus.UNAUTHORIZED, "A token is needed here.")
+            raise Refused(MISSING)
         if wait := self.throttle.wait(address, token, self._clock()):
             seconds = math.ceil(wait)
-            raise TokenRefused(
-                "slow_down",
-                HTTPStatus.TOO_MANY_REQUESTS,
-                f"Too many wrong tokens came from this address. Try again in {seconds} s.",
-                seconds,
+            raise Refused(
+                Refusal(
+                    "throttled",
+                    f"Too many wrong tokens came from your address. Try again in {seconds} s.",
+                    f"too many wrong tokens from {address}: most of its requests wait",
+                    (("Retry-After", str(seconds)),),
+                )
             )
         if len(token) <= MAX_CHARS:
             if looks_signed(token):
@@ -197,24 +194,33 @@ class Guard:
             claims = verify(book.key, book.retired, token, self._wall_clock())
         except SignedTokenError as error:
             if error.expired or error.early:
-                why = "has expired" if error.expired else "is not valid yet"
-                raise TokenRefused("token_expired", HTTPStatus.UNAUTHORIZED, f"This token {why}.") from None
-            wrong = self._wrong(address)  # also counts it: nothing says that the signature was ever right
-            raise (_revoked() if error.retired else wrong) from None
+                raise Refused(EXPIRED if error.expired else EARLY) from None
+            wrong = self._wrong(
+                address
+            )  # a retired key's too: nothing says that its signature was ever right
+            raise (Refused(REVOKED) if error.retired else wrong) from None
         return _grant_of(self._program(book, claims.token_id), claims, book.key.id)
 
     def _program(self, book: TokenBook, token_id: str) -> ProgramToken:
         """The program's token with this id, which must hold."""
         entry = book.by_id(token_id)
         if entry is None or entry.revoked is not None:
-            raise _revoked()
+            raise Refused(REVOKED)
         if entry.expires is not None and self._wall_clock() >= entry.expires:
-            raise TokenRefused("token_expired", HTTPStatus.UNAUTHORIZED, "This token has expired.")
+            raise Refused(EXPIRED)
         return entry
 
-    def _wrong(self, address: str) -> TokenRefused:
+    def _wrong(self, address: str) -> Refused:
+        """Count a wrong token of this address."""
         self.throttle.count_wrong(address, self._clock())
-        return TokenRefused("token_wrong", HTTPStatus.UNAUTHORIZED, "This token is none of this server's.")
+        return Refused(
+            Refusal(
+                "token_wrong",
+                "This token is none of this server's.",
+                f"refused a wrong token from {address}",
+                (CHALLENGE_AGAIN,),
+            )
+        )
 
 
 def _grant_of(entry: ProgramToken, claims: BrowserClaims | None = None, key_id: str = "") -> Grant:
@@ -236,7 +242,3 @@ def _grant_of(entry: ProgramToken, claims: BrowserClaims | None = None, key_id: 
         quotas=(*quotas, Quota(f"browser {claims.jti}", claims.sessions)),
         session_seconds=claims.session_seconds,
     )
-
-
-def _revoked() -> TokenRefused:
-    return TokenRefused("token_revoked", HTTPStatus.UNAUTHORIZED, "This token was revoked.")

@@ -18,7 +18,9 @@ STATUSES = {
     "token_missing": HTTPStatus.UNAUTHORIZED,
     "token_wrong": HTTPStatus.UNAUTHORIZED,
     "token_expired": HTTPStatus.UNAUTHORIZED,
+    "token_revoked": HTTPStatus.UNAUTHORIZED,
     "token_scope": HTTPStatus.FORBIDDEN,
+    "token_file": HTTPStatus.SERVICE_UNAVAILABLE,
     "throttled": HTTPStatus.TOO_MANY_REQUESTS,
     "busy": HTTPStatus.SERVICE_UNAVAILABLE,
 }
