@@ -1,23 +1,35 @@
 // The page: it waits until the server is ready, and holds one Session between Start and Stop.
 
-import { PageError, describe } from "./errors.js";
+import { Access } from "./access.js";
+import { AudioFile, Microphone } from "./capture.js";
+import { PageError, describe, needsToken } from "./errors.js";
+import { ServerWatch } from "./server-watch.js";
 import { Session } from "./session.js";
 import { Ui } from "./ui.js";
 
 /**
- * @import { Group } from "./ui.js"
+ * @import { Catalogue, Group } from "./ui.js"
  * @import { StateDetails, WireState } from "./wire.js"
  */
 
-const POLL = 1500; // milliseconds between questions whether the server is ready
 /** @type {Record<string, string>} */
 const STAGES = { audio_worker: "hearing", gpu_worker: "the face model", encoder_worker: "the picture encoder" };
 
 /** @type {Session | null} */
 let session = null;
-let poll = 0;
 let framesLostBefore = 0; // in this session, when the page last looked
-const ui = new Ui({ startOrStop, choose: changeChoice, sound: hearVoice });
+const access = new Access();
+const ui = new Ui(access, { startOrStop, choose: changeChoice, sound: hearVoice, token: useToken });
+// A session ends the asking.
+const watch = new ServerWatch(access, {
+  ready: serverReady,
+  loading: (stages) => {
+    const cold = Object.keys(stages).filter((name) => stages[name] !== "warm");
+    ui.showState("loading", `Loading ${STAGES[cold[0]] ?? "the model"}…`);
+  },
+  refused: showRefusal,
+  lost: () => ui.showState("loading", "Server not reached, trying again…"),
+});
 
 // For tests and for a curious person's console.
 Object.defineProperty(window, "echomimic", {
@@ -35,45 +47,31 @@ function isSupported() {
   return "AudioWorkletNode" in window && "createImageBitmap" in window && "getBigUint64" in DataView.prototype;
 }
 
-/** @param {string} path */
-async function fetchJson(path) {
-  const answer = await fetch(path, { cache: "no-store" });
-  return answer.json();
-}
-
-// Asks the server again and again, and shows its choices as soon as it is ready. A session ends the asking.
-async function watchServer() {
-  clearTimeout(poll);
-  if (session) return;
-  let again = POLL;
-  try {
-    const { ready, stages } = await fetchJson("readyz");
-    if (session) return;
-    if (ready) {
-      const catalogue = await fetchJson("avatars.json");
-      if (session) return;
-      if (document.body.dataset.state === "loading") {
-        ui.fillChoices(catalogue);
-        ui.showRatio(catalogue.width, catalogue.height);
-        ui.showState("idle", "Ready");
-      }
-      ui.showNotice(catalogue.notice);
-      again = 4 * POLL;
-    } else {
-      const cold = Object.keys(stages).filter((name) => stages[name] !== "warm");
-      ui.showState("loading", `Loading ${STAGES[cold[0]] ?? "the model"}…`);
-    }
-  } catch {
-    ui.showState("loading", "Server not reached, trying again…");
+/** @param {Catalogue} catalogue */
+function serverReady(catalogue) {
+  if (document.body.dataset.state === "loading") {
+    ui.showToken("");
+    ui.showError("");
+    ui.fillChoices(catalogue);
+    ui.showRatio(catalogue.width, catalogue.height);
+    ui.showState("idle", "Ready");
   }
-  askAgain(again);
+  ui.showNotice(catalogue.notice);
 }
 
-/** @param {number} milliseconds */
-function askAgain(milliseconds) {
-  // A second round may have begun while this one waited for its answers: only one timer is left.
-  clearTimeout(poll);
-  poll = setTimeout(watchServer, milliseconds);
+/** @param {PageError} error why the server does not let the page in */
+function showRefusal(error) {
+  const { code, text } = describe(error);
+  const asks = needsToken(code);
+  ui.showState("loading", asks ? "Token needed" : code === "throttled" ? "Waiting…" : "Not let in");
+  ui.showToken(asks ? text : "");
+  ui.showError(asks ? "" : text);
+}
+
+/** @param {string} token */
+function useToken(token) {
+  if (access.set(token)) watch.start();
+  else showRefusal(new PageError("token_wrong"));
 }
 
 function startOrStop() {
@@ -92,7 +90,7 @@ async function start() {
   framesLostBefore = 0;
   const options = { avatar: ui.chosen("avatar"), pose: ui.chosen("pose") };
   /** @type {Session} */
-  const mine = new Session(ui.canvas, options, {
+  const mine = new Session(ui.canvas, file ? new AudioFile(file) : new Microphone(), access, options, {
     state: (name, details) => {
       if (session === mine) stateChanged(name, details);
     },
@@ -101,8 +99,9 @@ async function start() {
     level: (level) => ui.showLevel(level),
   });
   session = mine;
+  watch.stop();
   try {
-    await mine.start(file, !ui.sound);
+    await mine.start(!ui.sound);
   } catch (error) {
     if (session === mine) stateChanged("ended", { error });
   }
@@ -112,7 +111,7 @@ function stop() {
   session?.stop();
   session = null;
   ui.showState("idle", "Ready");
-  watchServer();
+  watch.start();
 }
 
 /**
@@ -125,6 +124,10 @@ function stateChanged(name, details) {
     if (details.error) ui.showError(describe(details.error).text);
   } else if (name === "waiting") {
     const { code, text } = describe(details.error);
+    if (needsToken(code)) {
+      stop();
+      return;
+    }
     ui.showError(code === "lost" || code === "shutdown" ? "" : text);
     ui.showState("waiting", code === "busy" ? "Waiting for a place…" : "Reconnecting…");
   } else if (name === "connecting") {
@@ -152,7 +155,7 @@ function hearVoice(on) {
 function refresh() {
   ui.showFigures(session?.stats ?? null);
   if (!session) return;
-  if (session.file) ui.showProgress(session.capture.progress);
+  if (session.source instanceof AudioFile) ui.showProgress(session.source.progress);
   const server = session.stats.server;
   if (!server) return;
   const behind = server.frames_lost > framesLostBefore ? "The machine is behind: some pictures are left out." : "";
@@ -163,7 +166,7 @@ function refresh() {
 if (isSupported()) {
   setInterval(refresh, 500);
   ui.showSource();
-  watchServer();
+  watch.start();
 } else {
   ui.showState("loading", "Not supported");
   ui.showError(describe(new PageError("old_browser")).text);

@@ -1,30 +1,39 @@
 // Sound from the microphone or a file. Both pass the same worklet, which makes 16 kHz mono chunks of 20 ms.
 
 import { PageError } from "./errors.js";
+import { settledWithin } from "./waiting.js";
 
 // A chunk that waited longer than this for a busy page is left out: a live face must not fall behind.
 const STALE_SECONDS = 1;
+const SOUND_WITHIN = 2500; // milliseconds that the browser's sound may take to start
 
-/** @typedef {"unplugged" | "finished"} EndReason why no more sound comes */
+/**
+ * @typedef {"unplugged" | "finished"} EndReason why no more sound comes
+ *
+ * A source of speech. A Session opens it from a click, begins it once the server takes speech, and closes it.
+ * @typedef {{
+ *   onChunk: (samples: Float32Array<ArrayBuffer>) => void,
+ *   onEnd: (why: EndReason) => void,
+ *   readonly stale: number,
+ *   open: () => Promise<void>,
+ *   begin: () => Promise<void>,
+ *   pause: () => void,
+ *   resume: () => void,
+ *   close: () => void,
+ * }} Source `onChunk` takes mono speech at 16 kHz, `stale` counts chunks left out
+ */
 
-export class Capture {
-  /**
-   * @param {(samples: Float32Array<ArrayBuffer>) => void} onChunk gets 320 samples at a time
-   * @param {(why: EndReason) => void} onEnd
-   */
-  constructor(onChunk, onEnd) {
-    this.onChunk = onChunk;
-    this.onEnd = onEnd;
+class Capture {
+  constructor() {
+    /** @type {(samples: Float32Array<ArrayBuffer>) => void} */
+    this.onChunk = () => {};
+    /** @type {(why: EndReason) => void} */
+    this.onEnd = () => {};
     /** @type {AudioContext | null} */
     this.context = null;
-    /** @type {MediaStream | null} */
-    this.stream = null;
     /** @type {AudioWorkletNode | null} */
     this.node = null;
-    this.live = false; // whether the sound comes from the microphone
-    this.stale = 0; // chunks left out
-    this.startedAt = 0;
-    this.duration = 0; // of a file, in seconds
+    this.stale = 0;
   }
 
   // Must be called from a click or key press, or browsers keep the context silent.
@@ -42,16 +51,53 @@ export class Capture {
     node.port.onmessage = ({ data }) => this.takeChunk(data);
     // The node's output is silence, but browsers may not run a node that leads nowhere.
     node.connect(context.destination);
-    await context.resume();
+    // Without a sound device, or without a click, the browser never starts the context.
+    if (!(await settledWithin(context.resume(), SOUND_WITHIN))) throw new PageError("no_sound");
   }
 
-  async startMicrophone() {
+  /** @param {{samples: Float32Array<ArrayBuffer>, time: number}} chunk */
+  takeChunk({ samples }) {
+    if (this.context) this.onChunk(samples);
+  }
+
+  async begin() {}
+
+  pause() {}
+
+  resume() {
+    this.context?.resume();
+  }
+
+  close() {
+    if (this.node) {
+      this.node.port.onmessage = null;
+      this.node.port.postMessage("stop");
+      this.node.disconnect();
+    }
+    this.context?.close();
+    this.context = null;
+    this.node = null;
+  }
+}
+
+export class Microphone extends Capture {
+  constructor() {
+    super();
+    /** @type {MediaStream | null} */
+    this.stream = null;
+  }
+
+  async open() {
     if (!navigator.mediaDevices?.getUserMedia) throw new PageError("insecure");
-    this.live = true;
+    await Promise.all([super.open(), this.ask()]);
+    if (this.stream && this.node) this.context?.createMediaStreamSource(this.stream).connect(this.node);
+  }
+
+  async ask() {
     const stream = await navigator.mediaDevices.getUserMedia({
       audio: { channelCount: 1, echoCancellation: true, noiseSuppression: true, autoGainControl: true },
     });
-    if (!this.context || !this.node) {
+    if (!this.context) {
       // The person pressed Stop while the browser asked: the microphone must not stay on.
       stream.getTracks().forEach((track) => track.stop());
       return;
@@ -59,16 +105,37 @@ export class Capture {
     this.stream = stream;
     const [track] = stream.getAudioTracks();
     track.addEventListener("ended", () => this.onEnd("unplugged"));
-    this.context.createMediaStreamSource(stream).connect(this.node);
   }
 
+  /** @param {{samples: Float32Array<ArrayBuffer>, time: number}} chunk */
+  takeChunk(chunk) {
+    if (this.context && this.context.currentTime - chunk.time > STALE_SECONDS) this.stale += 1;
+    else super.takeChunk(chunk);
+  }
+
+  close() {
+    super.close();
+    this.stream?.getTracks().forEach((track) => track.stop());
+    this.stream = null;
+  }
+}
+
+export class AudioFile extends Capture {
   /** @param {File} file */
-  async startFile(file) {
-    this.live = false;
-    const decoded = await this.decode(file);
+  constructor(file) {
+    super();
+    this.file = file;
+    this.startedAt = 0;
+    this.duration = 0; // seconds
+  }
+
+  // Plays the file into the worklet, once: after a lost connection it goes on where it stood.
+  async begin() {
+    if (this.duration) return;
+    const decoded = await this.decode();
     // The person pressed Stop while the file was decoded.
     if (!this.context || !this.node) return;
-    if (decoded.duration < 0.05) throw new PageError("bad_file", file.name);
+    if (decoded.duration < 0.05) throw new PageError("bad_file", this.file.name);
     const source = new AudioBufferSourceNode(this.context, { buffer: decoded });
     source.connect(this.node);
     source.addEventListener("ended", () => this.onEnd("finished"));
@@ -77,52 +144,24 @@ export class Capture {
     source.start();
   }
 
-  /** @param {File} file */
-  async decode(file) {
+  async decode() {
     try {
-      const data = await file.arrayBuffer();
+      const data = await this.file.arrayBuffer();
       if (!this.context) throw new Error("closed");
       return await this.context.decodeAudioData(data);
     } catch {
-      throw new PageError("bad_file", file.name);
+      throw new PageError("bad_file", this.file.name);
     }
   }
 
-  // How much of a file has been sent, from 0 to 1.
+  // How much of the file has been sent, from 0 to 1.
   get progress() {
     if (!this.duration || !this.context) return 0;
     return Math.min(1, (this.context.currentTime - this.startedAt) / this.duration);
   }
 
-  // A file stands still until resume(). The microphone's chunks are dropped elsewhere meanwhile.
+  // The file stands still until resume().
   pause() {
-    if (!this.live) this.context?.suspend();
-  }
-
-  resume() {
-    this.context?.resume();
-  }
-
-  /** @param {{samples: Float32Array<ArrayBuffer>, time: number}} chunk */
-  takeChunk({ samples, time }) {
-    if (!this.context) return;
-    if (this.live && this.context.currentTime - time > STALE_SECONDS) {
-      this.stale += 1;
-      return;
-    }
-    this.onChunk(samples);
-  }
-
-  close() {
-    this.stream?.getTracks().forEach((track) => track.stop());
-    if (this.node) {
-      this.node.port.onmessage = null;
-      this.node.port.postMessage("stop");
-      this.node.disconnect();
-    }
-    this.context?.close();
-    this.context = null;
-    this.stream = null;
-    this.node = null;
+    this.context?.suspend();
   }
 }

@@ -19,6 +19,7 @@ const TEXTS = {
   in_use: "The microphone is used by another program. Close that one and try again.",
   unplugged: "The microphone went away. Plug it in and press Start.",
   insecure: "Browsers give the microphone only to https or localhost. Open this page there, or use an audio file.",
+  no_sound: "The browser's sound does not start. Connect speakers or headphones, and press Start again.",
   bad_file: "This file could not be read as audio. Try WAV, MP3, M4A or Ogg.",
   no_file: "Choose an audio file first.",
   old_browser: "This browser is too old for this page. A current Chrome, Edge, Firefox or Safari works.",
@@ -27,6 +28,12 @@ const TEXTS = {
   not_ready: "The model is still loading.",
   slow_client: "This device or its network is too slow to keep up, so the session ended.",
   too_fast: "Sound arrived faster than it can be spoken, so the session ended.",
+  token_missing: "This server asks for a token. Paste yours, or open the link that came with it.",
+  token_wrong: "The server does not know this token. Check that it was copied whole, or ask for a new one.",
+  token_expired: "This token has expired. Ask for a new one.",
+  token_revoked: "This token was withdrawn. Ask for a new one.",
+  token_scope: "This token does not open this page. Ask for one that is made for sessions.",
+  throttled: "Too many wrong tokens came from this network. The page tries again by itself in a few seconds.",
   failed: "The server could not go on with this session.",
   unknown: "Something unexpected happened.",
 };
@@ -61,5 +68,14 @@ export function describe(thrown) {
  * @param {string} code
  */
 export function isPassing(code) {
-  return code === "lost" || code === "busy" || code === "not_ready" || code === "shutdown";
+  return ["lost", "busy", "not_ready", "shutdown", "throttled"].includes(code);
+}
+
+/**
+ * Whether another token would help.
+ *
+ * @param {string} code
+ */
+export function needsToken(code) {
+  return code.startsWith("token_");
 }

@@ -1,15 +1,16 @@
-// Sound and pictures in step: both are placed on the AudioContext's clock by their pts.
+// Sound and pictures in step: both are placed on one timeline by their pts.
 //
-// A clip's sound comes first and gets its place on the clock. Its pictures follow it there. The place is as soon
+// A clip's sound comes first and gets its place on the timeline. Its pictures follow it there. The place is as soon
 // as possible plus a small buffer. The buffer grows when clips come late and shrinks again in quiet moments.
 
 import { SAMPLE_RATE } from "./clock.js";
+import { Timeline } from "./timeline.js";
 
 /**
  * @import { FramePlace, Stats } from "./stats.js"
  * @import { AudioMessage, FrameMessage } from "./wire.js"
- * @typedef {FramePlace & {due: number, bitmap: ImageBitmap}} DecodedFrame `due` in context time
- * @typedef {{node: AudioBufferSourceNode, seq: number, start: number, end: number}} ScheduledSound
+ * @typedef {FramePlace & {due: number, bitmap: ImageBitmap}} DecodedFrame `due` in time of the timeline
+ * @typedef {{node: AudioBufferSourceNode | null, seq: number, start: number, end: number}} ScheduledSound
  */
 
 const LEAST_LEAD = 0.04; // seconds of buffer to begin with: from a clip's arrival to its first sample
@@ -40,52 +41,50 @@ export class Playout {
     this.pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d", { alpha: false }));
     this.stats = stats;
     this.onShown = onShown;
-    /** @type {AudioContext | null} */
-    this.context = null;
-    /** @type {GainNode | null} */
-    this.gain = null;
+    this.timeline = new Timeline();
+    this.closed = false;
     this.muted = false;
     this.loop = 0;
     this.timer = 0;
     /** @type {DecodedFrame[]} */
     this.frames = []; // in the order of their due times
-    this.end = 0; // context time at which the last clip's sound ends
+    this.end = 0; // time at which the last clip's sound ends
     this.lead = LEAST_LEAD;
     /** @type {ScheduledSound[]} */
     this.sources = [];
     this.epoch = 0;
     /** @type {Map<number, {start: number, pts: number}>} */
-    this.clips = new Map(); // seq → the clip's start in context time, and its pts
+    this.clips = new Map(); // seq → the clip's start, and its pts
     /** @type {number | null} */
-    this.anchor = null; // context time of pts 0
+    this.anchor = null; // time of pts 0
     this.next = -1; // pts that would follow the last clip without a pause
     /** @type {number[]} */
     this.early = []; // of the latest clips: how long before their time they came, in seconds
   }
 
-  // Must be called from a click or key press.
+  /**
+   * Begins to paint, and asks for sound unless it is muted. Without sound the pictures go on by themselves.
+   *
+   * @returns {Promise<boolean>} whether sound is as wanted
+   */
   async open() {
-    try {
-      this.context = new AudioContext({ sampleRate: SAMPLE_RATE, latencyHint: "interactive" });
-    } catch {
-      this.context = new AudioContext({ latencyHint: "interactive" });
-    }
-    this.gain = new GainNode(this.context, { gain: this.muted ? 0 : 1 });
-    this.gain.connect(this.context.destination);
-    const step = () => {
-      this.paint();
+    if (!this.loop) {
+      const step = () => {
+        this.paint();
+        this.loop = requestAnimationFrame(step);
+      };
       this.loop = requestAnimationFrame(step);
-    };
-    this.loop = requestAnimationFrame(step);
-    // Browsers do not ask a hidden page to paint. Its pictures are passed over, so that the server keeps sending.
-    this.timer = setInterval(() => document.hidden && this.paint(), 200);
-    await this.context.resume();
+      // Browsers do not ask a hidden page to paint. Its pictures are passed over, so that the server keeps sending.
+      this.timer = setInterval(() => document.hidden && this.paint(), 200);
+    }
+    return this.muted || this.timeline.open(this.muted);
   }
 
   /** @param {boolean} muted */
   mute(muted) {
     this.muted = muted;
-    if (this.context) this.gain?.gain.setTargetAtTime(muted ? 0 : 1, this.context.currentTime, 0.02);
+    this.timeline.mute(muted);
+    if (!muted && !this.timeline.context && !this.closed) this.timeline.open(muted);
   }
 
   /**
@@ -103,14 +102,13 @@ export class Playout {
 
   // Whether everything that came has been played.
   get idle() {
-    return !this.context || this.context.currentTime > this.end + 0.05;
+    return this.closed || this.timeline.now > this.end + 0.05;
   }
 
   /** @param {AudioMessage} message */
   audio(message) {
-    const context = this.context;
-    if (message.epoch !== this.epoch || !context) return;
-    const now = context.currentTime;
+    if (message.epoch !== this.epoch || this.closed) return;
+    const now = this.timeline.now;
     const joined = message.pts === this.next;
     let wanted = this.anchor === null ? -1 : this.anchor + message.pts / SAMPLE_RATE;
     if (wanted - now > MOST_AHEAD) {
@@ -134,7 +132,7 @@ export class Playout {
     this.next = message.pts + message.samples.length;
     this.clips.set(message.seq, { start: origin, pts: message.pts });
     this.clips.delete(message.seq - 16);
-    this.play(context, message, start, skip);
+    this.play(message, start, skip);
     this.stats.clip(message, this.early.at(-1) ?? this.lead);
   }
 
@@ -175,7 +173,7 @@ export class Playout {
   leaveOut(now) {
     const begun = this.sources.filter(({ start }) => start <= now + 0.01);
     for (const { node, seq } of this.sources.filter((sound) => !begun.includes(sound))) {
-      node.stop();
+      node?.stop();
       this.clips.delete(seq);
     }
     this.sources = begun;
@@ -188,27 +186,23 @@ export class Playout {
   }
 
   /**
-   * @param {AudioContext} context
    * @param {AudioMessage} message
-   * @param {number} start in context time
+   * @param {number} start
    * @param {number} skip samples to leave out
    */
-  play(context, { samples, seq }, start, skip) {
+  play({ samples, seq }, start, skip) {
     this.end = start + (samples.length - skip) / SAMPLE_RATE;
-    if (!samples.length || !this.gain) return;
-    const buffer = context.createBuffer(1, samples.length, SAMPLE_RATE);
-    buffer.copyToChannel(samples, 0);
-    const node = new AudioBufferSourceNode(context, { buffer });
-    node.connect(this.gain);
-    node.start(start, skip / SAMPLE_RATE);
-    this.sources = this.sources.filter(({ end }) => end > context.currentTime);
+    if (!samples.length) return;
+    const node = this.timeline.play(samples, start, skip);
+    const now = this.timeline.now;
+    this.sources = this.sources.filter(({ end }) => end > now);
     this.sources.push({ node, seq, start, end: this.end });
   }
 
   /** @param {FrameMessage} message */
   async picture(message) {
     const clip = this.clips.get(message.seq);
-    if (message.epoch !== this.epoch || !clip || !this.context) return;
+    if (message.epoch !== this.epoch || !clip || this.closed) return;
     const due = clip.start + (message.pts - clip.pts) / SAMPLE_RATE;
     const { epoch, seq, index } = message;
     try {
@@ -221,27 +215,19 @@ export class Playout {
 
   /** @param {DecodedFrame} frame */
   add(frame) {
+    if (this.closed) {
+      frame.bitmap.close();
+      return;
+    }
     // Decoding may finish out of order.
     let place = this.frames.length;
     while (place > 0 && this.frames[place - 1].due > frame.due) place -= 1;
     this.frames.splice(place, 0, frame);
   }
 
-  /**
-   * Context time of the sample that is heard at `when`.
-   *
-   * @param {AudioContext} context
-   * @param {number} when on the clock of performance.now()
-   */
-  heard(context, when) {
-    const { contextTime = 0, performanceTime = 0 } = context.getOutputTimestamp?.() ?? {};
-    if (performanceTime > 0) return contextTime + (when - performanceTime) / 1000;
-    return context.currentTime - (context.outputLatency || context.baseLatency || 0);
-  }
-
   paint() {
-    if (!this.context || !this.frames.length) return;
-    const limit = this.heard(this.context, performance.now() + HALF_REFRESH);
+    if (!this.frames.length) return;
+    const limit = this.timeline.heard(performance.now() + HALF_REFRESH);
     if (this.frames[0].due > limit) return;
     // After a hitch, pictures that are a little late are shown at successive refreshes rather than left out.
     const late = document.hidden ? limit : limit - TOO_LATE;
@@ -251,16 +237,13 @@ export class Playout {
     }
     const frame = this.frames.shift();
     if (!frame) return;
-    if (!document.hidden) this.draw(this.context, frame);
+    if (!document.hidden) this.draw(frame);
     frame.bitmap.close();
     this.onShown(frame);
   }
 
-  /**
-   * @param {AudioContext} context
-   * @param {DecodedFrame} frame
-   */
-  draw(context, frame) {
+  /** @param {DecodedFrame} frame */
+  draw(frame) {
     const { width, height } = frame.bitmap;
     if (this.canvas.width !== width || this.canvas.height !== height) {
       this.canvas.width = width;
@@ -268,7 +251,7 @@ export class Playout {
     }
     this.pen.drawImage(frame.bitmap, 0, 0);
     const now = performance.now();
-    this.stats.painted(frame, now, (this.heard(context, now) - frame.due) * 1000);
+    this.stats.painted(frame, now, (this.timeline.heard(now) - frame.due) * 1000);
   }
 
   close() {
@@ -278,7 +261,7 @@ export class Playout {
     this.frames = [];
     this.sources = [];
     this.end = 0;
-    this.context?.close();
-    this.context = null;
+    this.closed = true;
+    this.timeline.close();
   }
 }

@@ -1,44 +1,45 @@
 // One press of Start: capture, wire and play-out together, until Stop or the end of the file.
 
-import { Capture } from "./capture.js";
 import { PageError } from "./errors.js";
 import { Playout } from "./playout.js";
 import { Stats } from "./stats.js";
 import { Wire } from "./wire.js";
 
 /**
- * @import { EndReason } from "./capture.js"
+ * @import { Access } from "./access.js"
+ * @import { EndReason, Source } from "./capture.js"
  * @import { FramePlace } from "./stats.js"
  * @import { Options, ReadyFields, StateDetails, WireState } from "./wire.js"
  * @typedef {{
  *   state: (name: WireState, details: StateDetails) => void,
  *   ready: (fields: ReadyFields) => void,
- *   picture: () => void,
+ *   picture: (place: FramePlace) => void,
  *   level: (level: number) => void,
- * }} SessionHandlers `picture` is called once, with the first frame; `level` is the voice's, from 0 to 1
+ * }} SessionHandlers `picture` is called for every frame; `level` is the voice's, from 0 to 1
  */
 
-const DRAINED_AFTER = 6000; // milliseconds after which a file that ended is over in any case
+const DRAINED_AFTER = 6000; // milliseconds after which speech that ended is over in any case
 
 export class Session {
   /**
    * @param {HTMLCanvasElement} canvas
+   * @param {Source} source of the speech
+   * @param {Access} access
    * @param {Options} options
    * @param {SessionHandlers} on
    */
-  constructor(canvas, options, on) {
+  constructor(canvas, source, access, options, on) {
     this.on = on;
     this.stats = new Stats();
     this.position = 0; // samples sent on this connection
-    this.firstPicture = true;
     this.over = false;
-    /** @type {File | null} */
-    this.file = null;
     /** @type {WakeLockSentinel | null | undefined} */
     this.lock = null;
     this.playout = new Playout(canvas, this.stats, (frame) => this.frameShown(frame));
-    this.capture = new Capture((samples) => this.sendChunk(samples), (why) => this.captureEnded(why));
-    this.wire = new Wire(options, {
+    this.source = source;
+    source.onChunk = (samples) => this.sendChunk(samples);
+    source.onEnd = (why) => this.sourceEnded(why);
+    this.wire = new Wire(access, options, {
       ready: (fields) => this.serverReady(fields),
       status: (fields) => {
         this.stats.server = fields;
@@ -52,22 +53,23 @@ export class Session {
   /**
    * Rejects with an error that describe() understands.
    *
-   * @param {File | null} file null for the microphone
    * @param {boolean} muted
+   * @returns {Promise<boolean>} whether sound is as wanted: without, the pictures come alone
    */
-  async start(file, muted) {
+  async start(muted) {
     this.playout.muted = muted;
-    this.file = file;
+    let heard = true;
     try {
-      await Promise.all([this.playout.open(), this.capture.open()]);
-      if (!file) await this.capture.startMicrophone();
+      [heard] = await Promise.all([this.playout.open(), this.source.open()]);
     } catch (error) {
       this.stop();
       throw error;
     }
-    if (this.over) return;
-    this.wire.connect();
-    this.stayAwake();
+    if (!this.over) {
+      this.wire.connect();
+      this.stayAwake();
+    }
+    return heard;
   }
 
   // Keeps a phone's screen on while a face speaks.
@@ -89,13 +91,12 @@ export class Session {
       // A new connection counts anew.
       this.position = 0;
       this.stats.sent = [];
+      this.stats.answered = 0;
     }
-    if (this.file && !this.capture.duration) {
-      try {
-        await this.capture.startFile(this.file);
-      } catch (error) {
-        this.end(error);
-      }
+    try {
+      await this.source.begin();
+    } catch (error) {
+      this.end(error);
     }
   }
 
@@ -104,8 +105,8 @@ export class Session {
    * @param {StateDetails} details
    */
   wireChanged(name, details) {
-    if (name === "live") this.capture.resume();
-    if (name === "waiting") this.capture.pause();
+    if (name === "live") this.source.resume();
+    if (name === "waiting") this.source.pause();
     if (name === "ended") {
       this.end(details.error);
       return;
@@ -122,40 +123,53 @@ export class Session {
       this.position += samples.length;
       this.stats.sentAudio(this.position, performance.now());
     }
-    this.stats.unsent = this.wire.unsent + this.capture.stale;
+    this.stats.unsent = this.wire.unsent + this.source.stale;
   }
 
   /** @param {FramePlace} place */
   frameShown({ epoch, seq, index }) {
     this.wire.send({ type: "shown", epoch, seq, index });
-    if (this.firstPicture) {
-      this.firstPicture = false;
-      this.on.picture();
-    }
+    this.on.picture({ epoch, seq, index });
   }
 
   /** @param {EndReason} why */
-  captureEnded(why) {
+  sourceEnded(why) {
     if (this.over) return;
     if (why !== "finished") {
       this.end(new PageError(why));
       return;
     }
-    this.wire.send({ type: "flush" });
+    this.flush();
     const ended = performance.now();
     const wait = setInterval(() => {
-      const server = this.stats.server;
-      const waits = !server || server.clips_waiting > 0 || server.seconds_waiting > 0;
-      const passed = performance.now() - ended;
-      if (!this.over && (passed < 1200 || waits || !this.playout.idle) && passed < DRAINED_AFTER) return;
+      if (!this.over && !this.drained(performance.now() - ended)) return;
       clearInterval(wait);
       this.end(null);
     }, 100);
   }
 
+  // Speech has ended for now: the begun clip needs no more of it.
+  flush() {
+    this.wire.send({ type: "flush" });
+  }
+
+  /**
+   * Whether all speech has been shown and heard.
+   *
+   * @param {number} passed milliseconds since its end was sent
+   */
+  drained(passed) {
+    return passed >= DRAINED_AFTER || (this.stats.answered >= this.position && this.playout.idle);
+  }
+
   /** @param {Options} options other ones for the running session */
   change(options) {
     this.wire.change(options);
+  }
+
+  // Connects at once if it waits to: there is a new token.
+  retry() {
+    this.wire.retry();
   }
 
   /** @param {boolean} muted */
@@ -174,7 +188,7 @@ export class Session {
     this.over = true;
     this.lock?.release();
     this.wire.close();
-    this.capture.close();
+    this.source.close();
     this.playout.close();
   }
 }

@@ -22,6 +22,7 @@ export class Stats {
     this.passedOver = 0; // frames that came too late to be painted
     this.underruns = 0; // times at which the sound ran dry
     this.clips = 0;
+    this.answered = 0; // samples of this connection whose clips came back
     this.unsent = 0; // chunks of speech left out because the page or the network was too slow
     /** @type {StatusFields | null} */
     this.server = null; // the latest status text
@@ -57,6 +58,7 @@ export class Stats {
     this.clips += 1;
     this.buffer = buffer;
     const end = message.position + message.samples.length;
+    this.answered = end;
     const last = this.sent.find(({ position }) => position >= end);
     if (last && message.pictures) this.waiting.set(`${message.epoch}/${message.seq}`, last.time);
     if (this.waiting.size > 32) {

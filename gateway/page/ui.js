@@ -1,31 +1,22 @@
 // The page's elements: they show the session's state and tell of a person's choices.
 
+import { typed } from "./elements.js";
+
 /**
+ * @import { Access } from "./access.js"
  * @import { Stats } from "./stats.js"
  * @typedef {"loading" | "idle" | "connecting" | "live" | "waiting"} PageState
  * @typedef {"avatar" | "pose"} Group
  * @typedef {{
  *   avatars: string[], poses: string[], names: {avatars: Record<string, string>, poses: Record<string, string>},
- * }} Catalogue
+ *   width: number, height: number, notice: string,
+ * }} Catalogue the used fields of avatars.json
  * @typedef {{
  *   startOrStop: () => void, choose: (group: Group, name: string) => void, sound: (on: boolean) => void,
+ *   token: (token: string) => void,
  * }} UiHandlers
  * @typedef {{img: HTMLImageElement, move?: (live: boolean) => void}} CardPicture
  */
-
-/**
- * An element of the page. It throws where index.html has no such element, so that a typing mistake shows at once.
- *
- * @template {HTMLElement} T
- * @param {string} id
- * @param {new () => T} kind
- * @returns {T}
- */
-function typed(id, kind) {
-  const found = document.getElementById(id);
-  if (!(found instanceof kind)) throw new TypeError(`index.html has no ${kind.name} with the id ${id}`);
-  return found;
-}
 
 /** @param {string} id */
 const $ = (id) => typed(id, HTMLElement);
@@ -64,35 +55,48 @@ function choiceCard(group, name, shown, checked, { img, move }) {
   return label;
 }
 
+/** @param {string} name */
+function avatarPath(name) {
+  return `avatars/${encodeURIComponent(name)}.png`;
+}
+
 /**
+ * @param {Access} access
  * @param {string} name
  * @returns {CardPicture}
  */
-function avatarPicture(name) {
-  const src = `avatars/${encodeURIComponent(name)}.png`;
-  return { img: Object.assign(new Image(), { src, alt: "", decoding: "async" }) };
+function avatarPicture(access, name) {
+  const img = Object.assign(new Image(), { alt: "", decoding: "async" });
+  access.show(img, avatarPath(name));
+  return { img };
 }
 
 /**
  * It moves only while it is pointed at or has the focus. To move all the time would take processor time from
  * the model.
  *
+ * @param {Access} access
  * @param {string} name
  * @returns {CardPicture}
  */
-function posePicture(name) {
+function posePicture(access, name) {
   const file = `${encodeURIComponent(name)}.svg`;
-  const img = Object.assign(new Image(), { src: `poses/${file}`, alt: "", decoding: "async" });
+  const img = Object.assign(new Image(), { alt: "", decoding: "async" });
   const calm = matchMedia("(prefers-reduced-motion: reduce)");
   const move = (/** @type {boolean} */ live) => {
-    img.src = live && !calm.matches ? `poses/live/${file}` : `poses/${file}`;
+    access.show(img, live && !calm.matches ? `poses/live/${file}` : `poses/${file}`);
   };
+  move(false);
   return { img, move };
 }
 
 export class Ui {
-  /** @param {UiHandlers} on */
-  constructor(on) {
+  /**
+   * @param {Access} access
+   * @param {UiHandlers} on
+   */
+  constructor(access, on) {
+    this.access = access;
     this.canvas = typed("canvas", HTMLCanvasElement);
     this.on = on;
     /** @type {Record<string, string>} */
@@ -102,6 +106,10 @@ export class Ui {
     $("panel").addEventListener("submit", (event) => {
       event.preventDefault();
       on.startOrStop();
+    });
+    $("token").addEventListener("submit", (event) => {
+      event.preventDefault();
+      on.token(typed("token-field", HTMLInputElement).value);
     });
     $("panel").addEventListener("change", (event) => this.changed(event.target));
     for (const name of ["dragover", "drop"]) {
@@ -167,12 +175,14 @@ export class Ui {
    * @param {Group} group
    * @param {string[]} names
    * @param {Record<string, string>} shown
-   * @param {(name: string) => CardPicture} picture
+   * @param {(access: Access, name: string) => CardPicture} picture
    */
   fillGroup(group, names, shown, picture) {
     const before = this.chosen(group);
     const first = before !== undefined && names.includes(before) ? before : names[0];
-    const cards = names.map((name) => choiceCard(group, name, shown[name] ?? name, name === first, picture(name)));
+    const cards = names.map((name) =>
+      choiceCard(group, name, shown[name] ?? name, name === first, picture(this.access, name)),
+    );
     const place = $(`${group}s`);
     place.replaceChildren(...cards);
     const fieldset = place.closest("fieldset");
@@ -182,8 +192,8 @@ export class Ui {
   /** @param {string} name */
   showPortrait(name) {
     const portrait = typed("portrait", HTMLImageElement);
-    const src = `avatars/${encodeURIComponent(name)}.png`;
-    if (portrait.getAttribute("src") === src) return;
+    const path = avatarPath(name);
+    if (portrait.dataset.path === path) return;
     portrait.onload = () => {
       portrait.hidden = false;
       $("placeholder").hidden = true;
@@ -193,7 +203,7 @@ export class Ui {
       portrait.hidden = true;
       $("placeholder").hidden = false;
     };
-    portrait.src = src;
+    this.access.show(portrait, path);
     portrait.alt = `${this.avatarNames[name] ?? name}, at rest`;
   }
 
@@ -240,6 +250,20 @@ export class Ui {
   showError(text) {
     $("error").textContent = text;
     $("error").hidden = !text;
+  }
+
+  /**
+   * Asks for a token in place of the choices.
+   *
+   * @param {string} text why; empty when none is needed
+   */
+  showToken(text) {
+    const shown = !$("token").hidden;
+    $("token").hidden = !text;
+    $("panel").hidden = Boolean(text);
+    $("token-reason").textContent = text;
+    if (text && !shown) $("token-field").focus();
+    if (!text) typed("token-field", HTMLInputElement).value = "";
   }
 
   /** @param {string} text empty for none */

@@ -1,7 +1,8 @@
 // The websocket: version 2 of the wire (protocol/SPEC.md). It connects again after a lost connection.
 
 import { SAMPLE_RATE } from "./clock.js";
-import { PageError, isPassing } from "./errors.js";
+import { PageError, isPassing, needsToken } from "./errors.js";
+import { askReason } from "./server-watch.js";
 
 const SUBPROTOCOL = "echomimic-live.v2";
 const FRAME = 1;
@@ -13,6 +14,7 @@ const RETRY_SECONDS = [0.5, 1, 2, 4, 8, 15];
 const MAX_UNSENT_BYTES = SAMPLE_RATE * 4;
 
 /**
+ * @import { Access } from "./access.js"
  * @typedef {{epoch: number, seq: number, pts: number}} Place
  * @typedef {Place & {kind: "frame", index: number, count: number, jpeg: Uint8Array<ArrayBuffer>}} FrameMessage
  * @typedef {Place & {
@@ -62,12 +64,20 @@ export function decode(buffer) {
   return null;
 }
 
+/** @param {CloseEvent} event */
+function closeError({ reason }) {
+  const [code] = reason.split(":");
+  return new PageError(/^[a-z_]+$/.test(code) ? code : "lost", reason);
+}
+
 export class Wire {
   /**
+   * @param {Access} access
    * @param {Options} options
    * @param {WireHandlers} on
    */
-  constructor(options, on) {
+  constructor(access, options, on) {
+    this.access = access;
     this.options = options;
     this.on = on;
     /** @type {WebSocket | null} */
@@ -86,11 +96,16 @@ export class Wire {
     const address = new URL("ws", document.baseURI);
     address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
     this.error = null;
-    this.socket = new WebSocket(address, SUBPROTOCOL);
-    this.socket.binaryType = "arraybuffer";
-    this.socket.onopen = () => this.send({ type: "hello", ...this.options, sample_rate: SAMPLE_RATE });
-    this.socket.onmessage = ({ data }) => this.takeMessage(data);
-    this.socket.onclose = (event) => this.connectionLost(event);
+    const socket = new WebSocket(address, this.access.subprotocols(SUBPROTOCOL));
+    this.socket = socket;
+    socket.binaryType = "arraybuffer";
+    let opened = false;
+    socket.onopen = () => {
+      opened = true;
+      this.send({ type: "hello", ...this.options, sample_rate: SAMPLE_RATE });
+    };
+    socket.onmessage = ({ data }) => this.takeMessage(data);
+    socket.onclose = (event) => this.connectionLost(event, opened);
   }
 
   /** @param {string | ArrayBuffer} data */
@@ -114,15 +129,22 @@ export class Wire {
     }
   }
 
-  /** @param {CloseEvent} event */
-  connectionLost(event) {
+  /**
+   * @param {CloseEvent} event
+   * @param {boolean} opened whether the server had let the page in
+   */
+  async connectionLost(event, opened) {
     this.live = false;
     this.socket = null;
     if (this.closed) return;
-    let error = this.error;
-    if (!error) {
-      const [code] = event.reason.split(":");
-      error = new PageError(/^[a-z_]+$/.test(code) ? code : "lost", event.reason);
+    let error = this.error ?? closeError(event);
+    // A browser does not tell a page why a websocket was refused, but the server does.
+    if (!opened) error = (await askReason(this.access)) ?? error;
+    if (this.closed) return;
+    if (needsToken(error.code)) {
+      // retry() goes on with another one.
+      this.on.state("waiting", { error });
+      return;
     }
     if (!isPassing(error.code)) {
       this.close();
@@ -133,6 +155,13 @@ export class Wire {
     this.attempt += 1;
     this.timer = setTimeout(() => this.connect(), seconds * 1000);
     this.on.state("waiting", { seconds, error });
+  }
+
+  // Connects at once if it waits to.
+  retry() {
+    if (this.closed || this.socket) return;
+    clearTimeout(this.timer);
+    this.connect();
   }
 
   /** @param {Record<string, unknown>} fields of a JSON text */

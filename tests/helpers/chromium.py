@@ -212,20 +212,38 @@ class Chromium:
 
     async def open(self, url: str) -> Page:
         """A new tab with this page, loaded."""
+        created = await self._command("Target.createTarget", url="about:blank")
+        page = await self._attach(created["targetId"])
+        await page.go(url)
+        return page
+
+    async def frame(self, part: str, seconds: float = 15.0) -> Page:
+        """A frame of another site inside a tab, by a part of its address. It has a process of its own."""
+        end = asyncio.get_running_loop().time() + seconds
+        while asyncio.get_running_loop().time() < end:
+            listed = await self._command("Target.getTargets")
+            for target in listed["targetInfos"]:
+                if target["type"] == "iframe" and part in target["url"]:
+                    return await self._attach(target["targetId"])
+            await asyncio.sleep(0.05)
+        raise BrowserFault(f"no frame of another site has {part} in its address")
+
+    async def _command(self, method: str, **params: Any) -> dict[str, Any]:
+        """One command to the browser itself, and its result."""
         browser = (Path(self._profile) / "DevToolsActivePort").read_text().splitlines()[1]
-        async with connect(self._address + browser) as ws:
-            await ws.send(
-                json.dumps({"id": 1, "method": "Target.createTarget", "params": {"url": "about:blank"}})
-            )
+        async with connect(self._address + browser, max_size=64 << 20) as ws:
+            await ws.send(json.dumps({"id": 1, "method": method, "params": params}))
             while (answer := json.loads(await ws.recv())).get("id") != 1:
                 pass
-        target = answer["result"]["targetId"]
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    async def _attach(self, target: str) -> Page:
         ws = await connect(f"{self._address}/devtools/page/{target}", max_size=64 << 20)
         page = Page(ws)
         self._pages.append(page)
         for domain in ("Page", "Runtime", "Log", "DOM"):
             await page.command(f"{domain}.enable")
-        await page.go(url)
         return page
 
     async def __aexit__(self, *_: object) -> None:

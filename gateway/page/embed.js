@@ -1,0 +1,279 @@
+// /embed: the face alone, for a frame in another page, a browser source of OBS, or a kiosk. It speaks what the
+// holding page hands over (holder.js), or what the microphone hears.
+
+import { Access } from "./access.js";
+import { Microphone } from "./capture.js";
+import { readOptions } from "./embed-options.js";
+import { EmbedUi } from "./embed-ui.js";
+import { describe } from "./errors.js";
+import { Holder } from "./holder.js";
+import { PostedSpeech } from "./posted-speech.js";
+import { ServerWatch } from "./server-watch.js";
+import { Session } from "./session.js";
+
+/**
+ * @import { Message } from "./holder.js"
+ * @import { Catalogue } from "./ui.js"
+ * @import { StateDetails, WireState } from "./wire.js"
+ */
+
+const LOOK = 100; // milliseconds between two looks at the session
+const FIRST_WORDS = 1000; // milliseconds that a holding page may take to speak
+const KEEP = 30000; // milliseconds that a session is kept after its last speech
+
+class EmbeddedFace {
+  constructor() {
+    this.options = readOptions(new URLSearchParams(window.location.search));
+    this.access = new Access();
+    this.ui = new EmbedUi(this.options, () => this.tapped());
+    /** @type {Session | null} */
+    this.session = null;
+    /** @type {PostedSpeech | null} */
+    this.speech = null; // what the holding page hands over
+    this.expected = false; // speech was handed over, and its first picture has not come
+    this.speaking = false;
+    this.quietSince = 0;
+    /** @type {Catalogue | null} */
+    this.catalogue = null;
+    this.holder = new Holder((kind, message) => this.takeMessage(kind, message));
+    this.watch = new ServerWatch(this.access, {
+      ready: (catalogue) => this.serverReady(catalogue),
+      loading: () => this.ui.showState("loading"),
+      refused: (error) => this.failed(error),
+      lost: () => this.ui.showState("loading"),
+    });
+    // A holding page gives its token with its first words. Without them the face goes on after a moment.
+    setTimeout(() => this.watch.round || this.watch.start(), this.holder.held ? FIRST_WORDS : 0);
+    setInterval(() => this.look(), LOOK);
+  }
+
+  get wanted() {
+    return { avatar: this.options.avatar, pose: this.options.pose };
+  }
+
+  // ---- from the server
+
+  /** @param {Catalogue} catalogue */
+  serverReady(catalogue) {
+    const first = !this.catalogue;
+    this.catalogue = catalogue;
+    this.showPortrait();
+    this.ui.showError("");
+    if (!this.session) this.ui.showState("idle");
+    this.tellReady();
+    if (first && this.options.mic) this.useMicrophone();
+  }
+
+  greet() {
+    this.holder.tell("hello");
+    if (!this.watch.round) this.watch.start();
+    this.tellReady();
+  }
+
+  tellReady() {
+    if (!this.catalogue) return;
+    const { avatars, poses, names, width, height } = this.catalogue;
+    this.holder.tell("ready", { avatars, poses, names, width, height });
+  }
+
+  showPortrait() {
+    const name = this.options.avatar ?? this.catalogue?.avatars[0];
+    if (name && this.catalogue?.avatars.includes(name)) this.ui.showPortrait(this.access, name);
+  }
+
+  /** @param {unknown} error */
+  failed(error) {
+    const { code, text } = describe(error);
+    this.ui.showError(text);
+    this.holder.tell("error", { code, text });
+  }
+
+  // ---- from the holding page
+
+  /**
+   * @param {string} kind
+   * @param {Message} message
+   */
+  takeMessage(kind, message) {
+    if (kind === "hello") this.greet();
+    else if (kind === "token") this.changeToken(String(message.token ?? ""));
+    else if (kind === "options") this.changeOptions(message);
+    else if (kind === "speak") this.speak(message.samples, Number(message.rate));
+    else if (kind === "flush") this.speech?.flush();
+    else if (kind === "stop") this.stop();
+    else if (kind === "mute") this.mute(Boolean(message.muted));
+    else if (kind === "microphone") this.switchMicrophone(Boolean(message.on));
+  }
+
+  /** @param {string} token */
+  changeToken(token) {
+    if (token === this.access.token) return;
+    this.access.set(token);
+    this.watch.start();
+    this.session?.retry();
+  }
+
+  /** @param {Message} message */
+  changeOptions({ avatar, pose }) {
+    if (typeof avatar === "string") this.options.avatar = avatar || undefined;
+    if (typeof pose === "string") this.options.pose = pose || undefined;
+    this.showPortrait();
+    this.session?.change(this.wanted);
+  }
+
+  /**
+   * @param {unknown} samples
+   * @param {number} rate
+   */
+  speak(samples, rate) {
+    if (!(samples instanceof Float32Array)) {
+      this.holder.tell("error", { code: "bad_audio", text: "speak takes a Float32Array." });
+      return;
+    }
+    if (this.session && !this.speech) this.stop(); // the microphone gives way
+    this.speech ??= new PostedSpeech();
+    const refusal = this.speech.add(samples, rate);
+    if (refusal) {
+      this.holder.tell("error", { code: "bad_audio", text: refusal });
+      return;
+    }
+    this.expected ||= !this.speaking;
+    if (!this.session) this.begin(this.speech);
+  }
+
+  /** @param {boolean} muted */
+  mute(muted) {
+    this.options.muted = muted;
+    this.session?.mute(muted);
+    if (muted) this.ui.showTap("");
+  }
+
+  /** @param {boolean} on */
+  switchMicrophone(on) {
+    this.options.mic = on;
+    if (on) this.useMicrophone();
+    else if (!this.speech) this.stop();
+  }
+
+  // ---- the session
+
+  useMicrophone() {
+    if (this.session && !this.speech) return;
+    this.stop();
+    this.expected = true;
+    this.begin(new Microphone());
+  }
+
+  /** @param {Microphone | PostedSpeech} source */
+  async begin(source) {
+    /** @type {Session} */
+    const mine = new Session(this.ui.canvas, source, this.access, this.wanted, {
+      state: (name, details) => {
+        if (this.session === mine) this.stateChanged(name, details);
+      },
+      ready: () => {},
+      picture: (place) => this.pictureShown(place),
+      level: () => {},
+    });
+    this.session = mine;
+    this.ui.showState("connecting");
+    if (source instanceof PostedSpeech) source.onFlush = () => mine.flush();
+    try {
+      const heard = await mine.start(this.options.muted);
+      if (this.session === mine && !heard) this.askForTap("Tap for sound");
+    } catch (error) {
+      if (this.session !== mine) return;
+      this.stop();
+      // The microphone needs the browser's sound, and that may need a tap.
+      if (describe(error).code === "no_sound") this.askForTap("Tap to speak");
+      else this.failed(error);
+    }
+  }
+
+  /** @param {import("./stats.js").FramePlace} place */
+  pictureShown(place) {
+    this.ui.showFace(true);
+    this.holder.tell("frame", place);
+    if (!this.expected) return;
+    this.expected = false;
+    this.speaking = true;
+    this.holder.tell("speechstart");
+  }
+
+  /**
+   * @param {WireState} name
+   * @param {StateDetails} details
+   */
+  stateChanged(name, details) {
+    if (name === "ended") {
+      this.stop();
+      if (details.error) this.failed(details.error);
+    } else if (name === "waiting") {
+      this.ui.showState("waiting");
+      const { code } = describe(details.error);
+      if (code !== "lost" && code !== "shutdown") this.failed(details.error);
+    } else {
+      this.ui.showState(name);
+      if (name === "live") this.ui.showError("");
+    }
+  }
+
+  // Whether all speech was shown and heard, and whether the session is still needed.
+  look() {
+    const { session, speech } = this;
+    if (!session) return;
+    if (session.playout.timeline.audible) this.ui.showTap("");
+    if (!speech) return;
+    const now = performance.now();
+    const quiet = speech.empty && session.drained(now - speech.sentAt);
+    if (!quiet) this.quietSince = now;
+    else if (this.speaking) this.ended();
+    if (quiet && now - this.quietSince > KEEP) this.stop();
+  }
+
+  ended() {
+    this.speaking = false;
+    this.holder.tell("speechend");
+  }
+
+  stop() {
+    this.session?.stop();
+    this.session = null;
+    this.speech = null;
+    this.expected = false;
+    if (this.speaking) this.ended();
+    this.ui.showFace(false);
+    this.ui.showState("idle");
+  }
+
+  // ---- sound that the browser holds back
+
+  /** @param {string} text */
+  askForTap(text) {
+    this.ui.showTap(text);
+    this.holder.tell("tap", { text });
+  }
+
+  tapped() {
+    this.ui.showTap("");
+    if (this.session) this.session.playout.open();
+    else if (this.options.mic) this.useMicrophone();
+  }
+}
+
+const face = new EmbeddedFace();
+
+// For tests and for a curious person's console.
+Object.defineProperty(window, "echomimic", {
+  value: {
+    get stats() {
+      return face.session?.stats ?? null;
+    },
+    get state() {
+      return document.body.dataset.state;
+    },
+    get audible() {
+      return face.session?.playout.timeline.audible ?? false;
+    },
+  },
+});

@@ -1,0 +1,105 @@
+// The clock of the play-out, in seconds. It is the sound's while the browser lets sound out, and the computer's
+// otherwise: without a sound device, before the first tap, or where nobody wants to hear anything. It never jumps.
+
+import { SAMPLE_RATE } from "./clock.js";
+import { settledWithin } from "./waiting.js";
+
+const PATIENCE = 1000; // milliseconds that sound may take to start before the pictures go on without it
+
+export class Timeline {
+  constructor() {
+    /** @type {AudioContext | null} */
+    this.context = null;
+    /** @type {GainNode | null} */
+    this.gain = null;
+    this.audible = false; // whether the sound's clock runs
+    this.shift = 0; // audible: from the context's time to this clock's
+    this.base = -performance.now() / 1000; // otherwise: from the computer's time to this clock's
+  }
+
+  /**
+   * Asks the browser for sound. Some give it only within a click, a tap or a key press.
+   *
+   * @param {boolean} muted
+   * @returns {Promise<boolean>} whether sound runs
+   */
+  async open(muted) {
+    const context = this.context ?? this.newContext(muted);
+    await settledWithin(context.resume(), PATIENCE);
+    this.followState();
+    return this.audible;
+  }
+
+  /** @param {boolean} muted */
+  newContext(muted) {
+    let context;
+    try {
+      context = new AudioContext({ sampleRate: SAMPLE_RATE, latencyHint: "interactive" });
+    } catch {
+      context = new AudioContext({ latencyHint: "interactive" });
+    }
+    context.addEventListener("statechange", () => this.followState());
+    this.gain = new GainNode(context, { gain: muted ? 0 : 1 });
+    this.gain.connect(context.destination);
+    this.context = context;
+    return context;
+  }
+
+  followState() {
+    const context = this.context;
+    const audible = context?.state === "running";
+    if (!context || audible === this.audible) return;
+    const now = this.now;
+    this.audible = audible;
+    // Whole samples: clips that follow each other meet at a sample.
+    if (audible) this.shift = Math.round((now - context.currentTime) * SAMPLE_RATE) / SAMPLE_RATE;
+    else this.base = now - performance.now() / 1000;
+  }
+
+  get now() {
+    if (this.audible && this.context) return this.context.currentTime + this.shift;
+    return performance.now() / 1000 + this.base;
+  }
+
+  /**
+   * This clock's time of the sample that is heard at `when`.
+   *
+   * @param {number} when on the clock of performance.now()
+   */
+  heard(when) {
+    const context = this.context;
+    if (!this.audible || !context) return when / 1000 + this.base;
+    const { contextTime = 0, performanceTime = 0 } = context.getOutputTimestamp?.() ?? {};
+    if (performanceTime > 0) return contextTime + (when - performanceTime) / 1000 + this.shift;
+    return context.currentTime - (context.outputLatency || context.baseLatency || 0) + this.shift;
+  }
+
+  /**
+   * Plays samples at a time of this clock.
+   *
+   * @param {Float32Array<ArrayBuffer>} samples
+   * @param {number} start
+   * @param {number} skip samples to leave out at the beginning
+   * @returns {AudioBufferSourceNode | null} null while there is no sound
+   */
+  play(samples, start, skip) {
+    if (!this.audible || !this.context || !this.gain) return null;
+    const buffer = this.context.createBuffer(1, samples.length, SAMPLE_RATE);
+    buffer.copyToChannel(samples, 0);
+    const node = new AudioBufferSourceNode(this.context, { buffer });
+    node.connect(this.gain);
+    node.start(Math.max(0, start - this.shift), skip / SAMPLE_RATE);
+    return node;
+  }
+
+  /** @param {boolean} muted */
+  mute(muted) {
+    if (this.context) this.gain?.gain.setTargetAtTime(muted ? 0 : 1, this.context.currentTime, 0.02);
+  }
+
+  close() {
+    this.context?.close();
+    this.context = null;
+    this.audible = false;
+  }
+}
