@@ -37,6 +37,9 @@ TYPES = {
     ".webmanifest": "application/manifest+json",
 }
 SOCKET_PATHS = ("/", "/ws")
+#: Files that pages of other sites load: the web component, the worklet that reads streams for it, and the face
+#: alone, which `frame-ancestors` guards.
+PUBLIC_FILES = ("/echomimic-face.js", "/capture-worklet.js", "/resampler.js", "/clock.js", "/embed.html")
 #: Where a page learns whether it may connect. It is answered whatever the Host and the Origin are.
 DOOR_PATH = "/door.json"
 BUSY = Refusal("busy", "Too many connections are open. Try again soon.")
@@ -208,14 +211,14 @@ def _wrong_method(allowed: list[str]) -> HttpAnswer:
 
 def _page_files(folder: Path) -> dict[str, HttpAnswer]:
     """Every file of the page by its path. No other file can be asked for."""
-    files = {
-        "/" + file.relative_to(folder).as_posix(): HttpAnswer(
-            file.read_bytes(), TYPES[file.suffix], cached=True
-        )
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.suffix in TYPES
-    }
+    files = {}
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and file.suffix in TYPES:
+            path = "/" + file.relative_to(folder).as_posix()
+            public = path in PUBLIC_FILES
+            files[path] = HttpAnswer(file.read_bytes(), TYPES[file.suffix], cached=True, public=public)
     files["/"] = files["/index.html"]
+    files["/embed"] = files["/embed.html"]
     if "/icon.svg" in files:
         files["/favicon.ico"] = files["/icon.svg"]
     return files

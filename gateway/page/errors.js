@@ -68,7 +68,7 @@ export function describe(thrown) {
  * @param {string} code
  */
 export function isPassing(code) {
-  return ["lost", "busy", "not_ready", "shutdown", "throttled"].includes(code);
+  return ["lost", "busy", "not_ready", "shutdown", "throttled", "token_file"].includes(code);
 }
 
 /**
@@ -77,5 +77,5 @@ export function isPassing(code) {
  * @param {string} code
  */
 export function needsToken(code) {
-  return code.startsWith("token_");
+  return ["token_missing", "token_wrong", "token_expired", "token_revoked", "token_scope"].includes(code);
 }

@@ -1,6 +1,6 @@
 // Asks the server again and again whether it is ready, and why not.
 
-import { PageError, isPassing } from "./errors.js";
+import { PageError, isPassing, needsToken } from "./errors.js";
 
 /**
  * @import { Access } from "./access.js"
@@ -17,31 +17,18 @@ const POLL = 1500; // milliseconds between two questions while the server is not
 const CALM = 6000; // and while it is
 
 /**
- * Why the server does not let this page in. Null where it does, or is not reached.
+ * Why the server does not let this page's websocket in. Null where it does, or is not reached.
  *
  * @param {Access} access
  * @returns {Promise<PageError | null>}
  */
 export async function askReason(access) {
   try {
-    const answer = await access.fetch("admission.json");
-    return await refusalOf(answer);
+    const answer = await access.fetch(`door.json?origin=${encodeURIComponent(window.location.origin)}`);
+    const { open, code, message } = await answer.json();
+    return open ? null : new PageError(String(code), String(message));
   } catch {
     return null;
-  }
-}
-
-/**
- * @param {Response} answer
- * @returns {Promise<PageError | null>} null where the answer is no refusal
- */
-async function refusalOf(answer) {
-  const text = await answer.text();
-  try {
-    const { code, message } = JSON.parse(text);
-    return typeof code === "string" && code !== "ok" ? new PageError(code, String(message ?? "")) : null;
-  } catch {
-    return answer.status >= 400 && answer.status < 500 ? new PageError("refused", text.trim()) : null;
   }
 }
 
@@ -70,36 +57,33 @@ export class ServerWatch {
   /** @param {number} round */
   async look(round) {
     let again = POLL;
-    try {
-      const { ready, stages } = await (await this.access.fetch("readyz")).json();
-      if (round !== this.round) return;
-      if (ready) {
-        const answer = await this.access.fetch("avatars.json");
-        const refusal = answer.ok ? null : await refusalOf(answer);
-        const catalogue = answer.ok ? await answer.json() : null;
-        if (round !== this.round) return;
-        again = this.tell(catalogue, refusal);
-      } else {
-        this.on.loading(stages);
-      }
-    } catch {
-      const reason = await askReason(this.access);
-      if (round !== this.round) return;
-      if (reason) again = this.tell(null, reason);
-      else this.on.lost();
+    const refusal = await askReason(this.access);
+    if (round !== this.round) return;
+    if (refusal && refusal.code !== "busy") {
+      this.on.refused(refusal);
+      if (needsToken(refusal.code) && refusal.code !== "token_missing") return; // asking again would be guessing
+      again = isPassing(refusal.code) ? POLL : CALM;
+    } else {
+      again = await this.askReady(round);
     }
-    this.timer = setTimeout(() => this.look(round), again);
+    if (round === this.round) this.timer = setTimeout(() => this.look(round), again);
   }
 
   /**
-   * @param {Catalogue | null} catalogue
-   * @param {PageError | null} refusal
-   * @returns {number} milliseconds until the next question
+   * @param {number} round
+   * @returns {Promise<number>} milliseconds until the next question
    */
-  tell(catalogue, refusal) {
-    if (catalogue) this.on.ready(catalogue);
-    else if (refusal) this.on.refused(refusal);
-    else this.on.lost();
-    return catalogue || (refusal && !isPassing(refusal.code)) ? CALM : POLL;
+  async askReady(round) {
+    try {
+      const { ready, stages } = await (await this.access.fetch("readyz")).json();
+      const catalogue = ready ? await (await this.access.fetch("avatars.json")).json() : null;
+      if (round !== this.round) return POLL;
+      if (catalogue) this.on.ready(catalogue);
+      else this.on.loading(stages);
+      return catalogue ? CALM : POLL;
+    } catch {
+      if (round === this.round) this.on.lost();
+      return POLL;
+    }
   }
 }
