@@ -1,6 +1,6 @@
 // <echomimic-face>: a face that speaks, in a page of any site that the server names in --embed-origins.
 //
-//   <script type="module" src="https://SERVER/echomimic-face.js"></script>
+//   <script type="module" src="SERVER/echomimic-face.js"></script>
 //   <echomimic-face avatar="maya"></echomimic-face>
 //   document.querySelector("echomimic-face").speak(samples, 24000);
 //
