@@ -37,8 +37,8 @@ TYPES = {
     ".webmanifest": "application/manifest+json",
 }
 SOCKET_PATHS = ("/", "/ws")
-#: Files that pages of other sites load: the web component, the worklet that reads streams for it, and the face
-#: alone, which `frame-ancestors` guards.
+#: Files that pages of other sites load: the web component, the worklet that reads streams for it, and the
+#: face alone, which `frame-ancestors` guards.
 PUBLIC_FILES = ("/echomimic-face.js", "/capture-worklet.js", "/resampler.js", "/clock.js", "/embed.html")
 #: Where a page learns whether it may connect. It is answered whatever the Host and the Origin are.
 DOOR_PATH = "/door.json"
