@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed
 
 from gateway.core.event_rate import EventRate
 from gateway.core.session import SessionCore, SessionLimits, SessionOptions
+from gateway.door.guard import Grant
 from protocol.wire.browser import (
     BrowserError,
     Change,
@@ -53,7 +54,7 @@ ERROR_WITHIN = 2.0
 class SessionHost(Protocol):
     """The gateway as a connection sees it."""
 
-    def resolve_options(self, options: Options) -> SessionOptions:
+    def resolve_options(self, options: Options, grant: Grant) -> SessionOptions:
         """Fill in the options that the client left open. Raises BrowserError if they cannot be had."""
 
     def rate_notice(self) -> str:
@@ -79,6 +80,7 @@ class Connection:
         self,
         host: SessionHost,
         ws: ServerConnection,
+        grant: Grant,
         name: str,
         version: int,
         limits: SessionLimits,
@@ -89,6 +91,7 @@ class Connection:
         Args:
             host: the gateway.
             ws: the websocket, open.
+            grant: the client's rights.
             name: the session's id.
             version: of the wire, 1 or 2.
             limits: the session's.
@@ -96,6 +99,7 @@ class Connection:
         """
         self.name = name
         self.version = version
+        self.grant = grant
         self.options = Options()
         #: None until the client's options are known.
         self.core: SessionCore | None = None
@@ -119,7 +123,7 @@ class Connection:
         """Serve the client until it leaves. Returns the error that it was told, if one ended it."""
         try:
             self.options = await self._receive_options()
-            chosen = self._host.resolve_options(self.options)
+            chosen = self._host.resolve_options(self.options, self.grant)
             self.core = SessionCore(
                 self.name, self.version, chosen, self._limits, time.monotonic(), self._first_frames
             )
@@ -146,7 +150,7 @@ class Connection:
         """Go on with other options in a new epoch. Raises BrowserError for options that cannot be had."""
         assert self.core is not None
         merged = self.options.merged(options)
-        chosen = self._host.resolve_options(merged)
+        chosen = self._host.resolve_options(merged, self.grant)
         self.options = merged
         if chosen != self.core.options:
             self._host.close_epoch(self.name, self.core.epoch)

@@ -14,6 +14,7 @@ import secrets
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from weakref import WeakKeyDictionary
 
 import zmq
 from websockets.asyncio.server import ServerConnection, serve
@@ -24,7 +25,10 @@ from websockets.typing import Subprotocol
 from gateway.connection import Connection, cancel_tasks
 from gateway.core.audio_log import ClipShape
 from gateway.core.session import SessionLimits, SessionOptions
+from gateway.door.credentials import SUBPROTOCOL_PREFIX
+from gateway.door.guard import Grant, Guard
 from gateway.door.rules import Door
+from gateway.door.token_watch import TokenWatch
 from gateway.metrics import GatewayCollector, SessionTotals
 from gateway.site import Peer, Site
 from gateway.stages import StageBoard
@@ -55,8 +59,16 @@ class Gateway:
     """Serves until it is told to stop. It has one event loop, which waits for sockets alone."""
 
     def __init__(self, settings: Settings, context: zmq.Context[zmq.Socket[bytes]]) -> None:
-        """Bind the stages' sockets. Raises EndpointError when they cannot be had."""
+        """Read the token file and bind the stages' sockets.
+
+        Raises:
+            TokenFileError: the token file cannot be used.
+            EndpointError: the sockets cannot be had.
+        """
         self.settings = settings
+        self.guard = Guard(TokenWatch(settings.token_file) if settings.token_file else None)
+        #: Rights of the websockets that are being opened.
+        self._grants: WeakKeyDictionary[ServerConnection, Grant] = WeakKeyDictionary()
         self.board = StageBoard(settings.dead_after)
         self.sessions: dict[str, Connection] = {}
         self.totals = SessionTotals()
@@ -80,7 +92,13 @@ class Gateway:
         )
         self._thumbnails = Thumbnails(settings)
         self._site = Site(
-            Door(settings), self.board, self._thumbnails, collector.text, self._catalogue, self._is_full
+            Door(settings),
+            self.guard,
+            self.board,
+            self._thumbnails,
+            collector.text,
+            self._catalogue,
+            self._is_full,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -171,7 +189,7 @@ class Gateway:
 
     # ---- for the connections
 
-    def resolve_options(self, options: Options) -> SessionOptions:
+    def resolve_options(self, options: Options, grant: Grant) -> SessionOptions:
         """Fill in the options that the client left open. Raises BrowserError if they cannot be had."""
         if not self.board.ready:
             why = ", ".join(f"{stage} is {state}" for stage, state in self.board.states().items())
@@ -183,7 +201,7 @@ class Gateway:
             raise BrowserError("bad_option", f"fps {options.fps}: give one of {known}")
         width, height = self.board.size
         return SessionOptions(
-            avatar=_known_name("avatar", options.avatar, self.board.avatars),
+            avatar=_known_avatar(options.avatar, self.board.avatars, grant),
             pose=_known_name("pose", options.pose, self.board.poses),
             shape=ClipShape(fps, frames_of_clip(fps, self.settings.clip_frames)),
             sample_rate=options.sample_rate or self.settings.sample_rate,
@@ -201,9 +219,19 @@ class Gateway:
             raise BrowserError(
                 "busy", f"{len(self.sessions)} of {self.settings.max_sessions} sessions run; try again soon"
             )
+        full = connection.grant.full_quota(other.grant for other in self.sessions.values())
+        if full is not None:
+            raise BrowserError("busy", f"{full.most} sessions of this token run, and it is for no more")
         self.sessions[connection.name] = connection
         self.totals.begun[connection.version] += 1
-        logger.info("session %s begins: version %d, %s", connection.name, connection.version, connection.core)
+        owner = f", token {connection.grant.name}" if connection.grant.name else ""
+        logger.info(
+            "session %s begins: version %d, %s%s",
+            connection.name,
+            connection.version,
+            connection.core,
+            owner,
+        )
 
     def pcm_waiting(self, session: str) -> int:
         """How many Pcm messages of this session wait for an audio worker."""
@@ -225,7 +253,11 @@ class Gateway:
     # ---- the websocket server
 
     async def _answer_http(self, ws: ServerConnection, request: Request) -> Response | None:
-        return await self._site.respond(request, _peer_of(ws))
+        outcome = await self._site.respond(request, _peer_of(ws))
+        if isinstance(outcome, Response):
+            return outcome
+        self._grants[ws] = outcome
+        return None
 
     def _is_full(self) -> bool:
         return self._open_connections >= self.settings.max_sessions + SPARE_CONNECTIONS
@@ -233,7 +265,13 @@ class Gateway:
     async def _serve_client(self, ws: ServerConnection) -> None:
         version = 2 if ws.subprotocol == SUBPROTOCOL_V2 else 1
         connection = Connection(
-            self, ws, secrets.token_hex(8), version, self._limits, self.totals.first_frames
+            self,
+            ws,
+            self._grants.pop(ws),
+            secrets.token_hex(8),
+            version,
+            self._limits,
+            self.totals.first_frames,
         )
         self._open_connections += 1
         try:
@@ -262,6 +300,8 @@ class Gateway:
         core = connection.core
         assert core is not None
         try:
+            if (refusal := self.guard.lost(connection.grant, now - core.began_at)) is not None:
+                raise BrowserError(refusal.code, refusal.message)
             core.check_limits(now)
             if core.fatal:
                 raise core.fatal
@@ -276,13 +316,14 @@ class Gateway:
 
     # ---- for the page
 
-    def _catalogue(self) -> dict[str, object]:
+    def _catalogue(self, grant: Grant) -> dict[str, object]:
         width, height = self.board.size
+        avatars = [name for name in self.board.avatars if grant.may_use(name)]
         return {
-            "avatars": self.board.avatars,
+            "avatars": avatars,
             "poses": self.board.poses,
             "names": {
-                "avatars": _names_of(self.board.avatars, self._thumbnails.avatar_names),
+                "avatars": _names_of(avatars, self._thumbnails.avatar_names),
                 "poses": _names_of(self.board.poses, self._thumbnails.pose_names),
             },
             "fps": self.board.fps,
@@ -300,6 +341,16 @@ def _names_of(ids: Sequence[str], names: Mapping[str, str]) -> dict[str, str]:
     return {name: names.get(name, name) for name in ids}
 
 
+def _known_avatar(asked: str | None, known: list[str], grant: Grant) -> str:
+    """The avatar of a session. The first one that the token may use, where the client names none."""
+    mine = [name for name in known if grant.may_use(name)]
+    if asked in known and asked not in mine:
+        raise BrowserError("forbidden", f"this token may not use the avatar {asked!r}")
+    if known and not mine:
+        raise BrowserError("forbidden", "this server has none of the avatars that this token may use")
+    return _known_name("avatar", asked, mine)
+
+
 def _known_name(what: str, asked: str | None, known: list[str]) -> str:
     if asked is None:
         return known[0] if known else "default"
@@ -310,10 +361,11 @@ def _known_name(what: str, asked: str | None, known: list[str]) -> str:
 
 
 def _select_subprotocol(ws: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """Version 2 where it is offered, version 1 where nothing is."""
-    if not offered:
+    """Version 2 where it is offered, version 1 where nothing but a token is. A token is never echoed."""
+    versions = [name for name in offered if not name.startswith(SUBPROTOCOL_PREFIX)]
+    if not versions:
         return None
-    if SUBPROTOCOL_V2 in offered:
+    if SUBPROTOCOL_V2 in versions:
         return Subprotocol(SUBPROTOCOL_V2)
     raise NegotiationError(f"expected no subprotocol or {SUBPROTOCOL_V2}")
 

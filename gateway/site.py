@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs, parse_qsl, unquote
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from websockets.http11 import Request, Response
@@ -22,6 +22,9 @@ from gateway.answers import (
     security_headers,
     sharing_headers,
 )
+from gateway.door.credentials import QUERY_NAME, token_of
+from gateway.door.guard import ANY, Grant, Guard
+from gateway.door.minting import MintError
 from gateway.door.refusals import Refusal, RefusalLog, Refused
 from gateway.door.rules import Door, Visitor
 from gateway.stages import StageBoard
@@ -42,6 +45,12 @@ SOCKET_PATHS = ("/", "/ws")
 PUBLIC_FILES = ("/echomimic-face.js", "/capture-worklet.js", "/resampler.js", "/clock.js", "/embed.html")
 #: Where a page learns whether it may connect. It is answered whatever the Host and the Origin are.
 DOOR_PATH = "/door.json"
+#: Where a program mints tokens for browsers.
+MINT_PATH = "/tokens"
+#: Folders of the pictures of avatars and poses.
+PICTURES = ("/avatars/", "/poses/")
+#: Most fields of a query that is read.
+MAX_FIELDS = 32
 BUSY = Refusal("busy", "Too many connections are open. Try again soon.")
 
 #: Answers a POST.
@@ -63,23 +72,26 @@ class Site:
     def __init__(
         self,
         door: Door,
+        guard: Guard,
         board: StageBoard,
         thumbnails: Thumbnails,
         metrics: Callable[[], bytes],
-        catalogue: Callable[[], dict[str, object]],
+        catalogue: Callable[[Grant], dict[str, object]],
         is_busy: Callable[[], bool],
     ) -> None:
         """Read the page's files.
 
         Args:
-            door: judges each request.
+            door: judges each request by where it comes from.
+            guard: judges the token of each request.
             board: the stages' state, for /readyz.
             thumbnails: pictures of avatars and poses.
             metrics: makes the text of /metrics.
-            catalogue: makes the object of /avatars.json.
+            catalogue: makes the object of /avatars.json for a visitor with these rights.
             is_busy: whether there is no room for another websocket.
         """
         self._door = door
+        self._guard = guard
         self._board = board
         self._thumbnails = thumbnails
         self._metrics = metrics
@@ -89,57 +101,61 @@ class Site:
         self._headers = security_headers(door.embedders)
         self._refusals = RefusalLog(time.monotonic)
         #: Addresses that take a POST.
-        self._posts: dict[str, PostHandler] = {}
+        self._posts: dict[str, PostHandler] = {MINT_PATH: self._mint}
 
-    async def respond(self, request: Request, peer: Peer) -> Response | None:
-        """The response to a request, or None for a websocket upgrade that may go on."""
+    async def respond(self, request: Request, peer: Peer) -> Response | Grant:
+        """The response to a request, or the rights of a websocket upgrade that may go on."""
         shared_with = None
         try:
             visitor = self._door.visitor(request, peer.address, peer.local, peer.tls)
             shared_with = self._door.shared_with(visitor)
             if visitor.path == DOOR_PATH and not is_upgrade(request):
-                answer = self._tell_door(visitor)
+                answer = self._tell_door(visitor, request)
             else:
                 if (refusal := self._door.host_refusal(visitor)) is not None:
                     raise Refused(refusal)
                 if not is_upgrade(request):
                     answer = await self._answer(visitor, request)
-                elif (problem := self._refuse_upgrade(visitor, request)) is not None:
+                elif (problem := _misplaced_upgrade(visitor, request)) is not None:
                     answer = problem
                 else:
-                    return None
+                    return self._admit_socket(visitor, request, visitor.origins)
         except Refused as refused:
             self._refusals.add(refused.refusal)
             answer = plain(refused.refusal.status, refused.refusal.message, refused.refusal.headers)
         headers = {**self._headers, **sharing_headers(answer, shared_with)}
         return http_response(request, answer, headers)
 
-    def _refuse_upgrade(self, visitor: Visitor, request: Request) -> HttpAnswer | None:
-        """The answer to an upgrade that may not go on.
+    def _admit_socket(self, visitor: Visitor, request: Request, origins: tuple[str, ...]) -> Grant:
+        """The rights of a websocket that a page of these origins opens.
 
         Raises:
-            Refused: the visitor may not connect.
+            Refused: it may not be opened.
         """
-        if method_of(request) != "GET":
-            return _wrong_method(["GET"])
-        if visitor.path not in SOCKET_PATHS:
-            return plain(HTTPStatus.NOT_FOUND, "The websocket is at /ws.")
-        if (refusal := self._socket_refusal(visitor, visitor.origins)) is not None:
+        if (refusal := self._door.origin_refusal(visitor, origins)) is not None:
             raise Refused(refusal)
-        return None
+        grant = self._rights(visitor, request, "session")
+        if self._is_busy():
+            raise Refused(BUSY)
+        return grant
 
-    def _socket_refusal(self, visitor: Visitor, origins: tuple[str, ...]) -> Refusal | None:
-        """Why a websocket of a page of these origins is refused; None where it may be opened."""
-        return self._door.origin_refusal(visitor, origins) or (BUSY if self._is_busy() else None)
+    def _rights(self, visitor: Visitor, request: Request, scope: str) -> Grant:
+        """The rights of the request's token. Raises Refused where it may not do what needs the scope."""
+        return self._guard.check(token_of(request.headers, visitor.query), visitor.address, scope)
 
-    def _tell_door(self, visitor: Visitor) -> HttpAnswer:
+    def _tell_door(self, visitor: Visitor, request: Request) -> HttpAnswer:
         """Whether the page that asks may connect, and if not, why.
 
         A page cannot read the answer to a refused upgrade, and a browser sends no Origin with a request of a
         page to its own server. So the page names its origin in the query.
         """
         named = tuple(parse_qs(visitor.query).get("origin", visitor.origins))
-        refusal = self._door.host_refusal(visitor) or self._socket_refusal(visitor, named)
+        refusal = self._door.host_refusal(visitor)
+        if refusal is None:
+            try:
+                self._admit_socket(visitor, request, named)
+            except Refused as refused:
+                refusal = refused.refusal
         if refusal is not None:
             self._refusals.add(refusal)
         told = {
@@ -163,7 +179,7 @@ class Site:
             query = f"?{visitor.query}" if visitor.query else ""
             where = [("Location", f"{path}/{query}")]
             return plain(HTTPStatus.PERMANENT_REDIRECT, "The page is one slash further.", where)
-        return await self._get(path)
+        return await self._get(visitor, request)
 
     def _options(self, visitor: Visitor, allowed: str) -> HttpAnswer:
         """The methods of an address. A page of `--allowed-origins` asks before it sends a token (CORS)."""
@@ -176,32 +192,76 @@ class Site:
             ]
         return HttpAnswer(b"", status=HTTPStatus.NO_CONTENT, headers=tuple(headers))
 
-    async def _get(self, path: str) -> HttpAnswer:
+    async def _get(self, visitor: Visitor, request: Request) -> HttpAnswer:
+        path = visitor.path
+        if path in self._files:  # they hold nothing secret, and a page must be there to ask for a token
+            return self._files[path]
         if path == "/healthz":
             return plain(HTTPStatus.OK, "ok")
         if path == "/readyz":
-            ready = self._board.ready
-            status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
-            report = {"ready": ready, "stages": self._board.states(), "warm": self._board.warm_workers()}
-            return json_answer(report, status)
+            return self._readiness(visitor, request)
         if path == "/metrics":
+            self._rights(visitor, request, "metrics")
             return HttpAnswer(self._metrics(), CONTENT_TYPE_LATEST)
         if path == "/avatars.json":
-            return json_answer(self._catalogue())
-        if path in self._files:
-            return self._files[path]
-        return await self._thumbnail(path) or plain(HTTPStatus.NOT_FOUND, "There is nothing at this address.")
+            return json_answer(self._catalogue(self._rights(visitor, request, "session")))
+        if path == MINT_PATH:
+            return await self._mint(visitor, request)
+        grant = self._rights(visitor, request, "session") if path.startswith(PICTURES) else None
+        answer = await self._thumbnail(path, grant) if grant else None
+        return answer or plain(HTTPStatus.NOT_FOUND, "There is nothing at this address.")
 
-    async def _thumbnail(self, path: str) -> HttpAnswer | None:
+    def _readiness(self, visitor: Visitor, request: Request) -> HttpAnswer:
+        """Whether sessions can be served. Only this machine and holders of a token learn about the stages."""
+        ready = self._board.ready
+        report: dict[str, object] = {"ready": ready}
+        carried = token_of(request.headers, visitor.query) is not None
+        local = visitor.loopback or (bool(visitor.address) and visitor.address == str(visitor.local))
+        if carried and not local:
+            self._rights(visitor, request, ANY)
+        if carried or local or not self._guard.asks:
+            report |= {"stages": self._board.states(), "warm": self._board.warm_workers()}
+        return json_answer(report, HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE)
+
+    async def _mint(self, visitor: Visitor, request: Request) -> HttpAnswer:
+        """A browser's token for a program. Its own token comes in the header: addresses get into logs."""
+        token = token_of(request.headers, "")
+        fields = _fields(visitor.query)
+        if QUERY_NAME in fields:
+            return plain(HTTPStatus.BAD_REQUEST, "Send the token in the header: Authorization: Bearer TOKEN.")
+        grant = self._guard.check(token, visitor.address, "mint")
+        try:
+            return json_answer(self._guard.mint(grant, fields))
+        except MintError as error:
+            return plain(HTTPStatus.BAD_REQUEST, str(error))
+
+    async def _thumbnail(self, path: str, grant: Grant) -> HttpAnswer | None:
         folder, _, file = path.rpartition("/")
         name, dot, suffix = unquote(file).rpartition(".")
-        if folder == "/avatars" and dot and suffix == "png":
+        if folder == "/avatars" and dot and suffix == "png" and grant.may_use(name):
             body = await self._thumbnails.avatar(name, self._board.size)
             return HttpAnswer(body, "image/png", cached=True) if body else None
         if folder in ("/poses", "/poses/live") and dot and suffix == "svg":
             body = await self._thumbnails.pose(name, live=folder == "/poses/live")
             return HttpAnswer(body, "image/svg+xml", cached=True) if body else None
         return None
+
+
+def _misplaced_upgrade(visitor: Visitor, request: Request) -> HttpAnswer | None:
+    """The answer to an upgrade at a place where no websocket is. None at a right one."""
+    if method_of(request) != "GET":
+        return _wrong_method(["GET"])
+    if visitor.path not in SOCKET_PATHS:
+        return plain(HTTPStatus.NOT_FOUND, "The websocket is at /ws.")
+    return None
+
+
+def _fields(query: str) -> dict[str, str]:
+    """The fields of a query. Of several with one name the last one counts."""
+    try:
+        return dict(parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_FIELDS))
+    except ValueError:
+        raise Refused(Refusal("bad_request", f"The query has more than {MAX_FIELDS} fields.")) from None
 
 
 def _wrong_method(allowed: list[str]) -> HttpAnswer:

@@ -3,8 +3,8 @@
 Three places are looked at, in this order:
 
 1. `Authorization: Bearer TOKEN`, for programs.
-2. The websocket subprotocol `bearer.TOKEN`, for pages: a browser's websocket takes no headers. The answer
-   never names it.
+2. The websocket subprotocol `echomimic-live.token.TOKEN`, offered beside the version's, for pages: a
+   browser's websocket takes no headers. The answer never names it.
 3. The query `?token=TOKEN`, for `<iframe>` and OBS, which take an address alone. Addresses come into the logs
    of proxies and into histories, so the other two are better where they can be had.
 """
@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 from websockets.datastructures import Headers
 
 #: A subprotocol that begins with this carries a token.
-SUBPROTOCOL_PREFIX = "bearer."
+SUBPROTOCOL_PREFIX = "echomimic-live.token."
 #: Name of the query's field.
 QUERY_NAME = "token"
 #: Stands for a request that carries two different tokens in one place. No token is empty, so it is wrong.

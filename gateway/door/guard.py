@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from gateway.door.minting import MintError, claims_for
@@ -72,6 +72,11 @@ class Grant:
         """Whether this avatar is among those that it may use."""
         return self.avatars is None or avatar in self.avatars
 
+    def full_quota(self, others: Iterable[Grant]) -> Quota | None:
+        """A quota that leaves no room beside the sessions with these rights. None where there is room."""
+        taken = Counter(quota.key for other in others for quota in other.quotas)
+        return next((quota for quota in self.quotas if taken[quota.key] >= quota.most), None)
+
 
 #: Stands for whichever scope a token has.
 ANY = "any"
@@ -129,8 +134,13 @@ class Guard:
             raise
         return grant
 
-    def lost(self, grant: Grant) -> Refusal | None:
-        """Why a grant that was given earlier holds no more. None while it holds."""
+    def lost(self, grant: Grant, seconds: float = 0.0) -> Refusal | None:
+        """Why a session may not go on. None while it may.
+
+        Args:
+            grant: with which it began.
+            seconds: for which it has lasted.
+        """
         if self._watch is None:
             return None
         book = self._watch.last_good()
@@ -138,7 +148,11 @@ class Guard:
             self._program(book, grant.token_id)
         except Refused as refused:
             return refused.refusal
-        return REVOKED if grant.key_id and grant.key_id != book.key.id else None
+        if grant.key_id and grant.key_id != book.key.id:
+            return REVOKED
+        if grant.session_seconds is not None and seconds >= grant.session_seconds:
+            return Refusal("token_expired", f"This token's sessions last {grant.session_seconds} s.")
+        return None
 
     def mint(self, grant: Grant, fields: dict[str, str]) -> dict[str, object]:
         """Mint a browser's token for the holder of `grant`, which has the scope `mint`.

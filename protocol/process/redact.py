@@ -14,7 +14,7 @@ BLOT = "…"
 _RULES = (
     # Whole headers: they may carry secrets of other programs too.
     (re.compile(r"((?:proxy-)?authorization|cookie)(['\"]?: ?).*", re.IGNORECASE), rf"\1\2{BLOT}"),
-    (re.compile(r"\b(bearer)([ .]|%20|%2e)[^\s,'\"&]+", re.IGNORECASE), rf"\1\2{BLOT}"),
+    (re.compile(r"\b(bearer|live\.token)([ .]|%20|%2e)[^\s,'\"&]+", re.IGNORECASE), rf"\1\2{BLOT}"),
     (re.compile(r"\b(token)(=|%3d)[^\s&'\"]+", re.IGNORECASE), rf"\1\2{BLOT}"),
     # A program's token, and a JSON Web Token.
     (re.compile(r"\beml(_|%5f)[\w%-]{8,}", re.IGNORECASE), rf"eml_{BLOT}"),

@@ -243,9 +243,13 @@ def test_quotas_tell_tokens_apart(door: Door) -> None:
         ([("Authorization", "Basic dXNlcjpw")], "", None),
         ([("Authorization", "Basic dXNlcjpw")], "token=abc", "abc"),
         ([("Authorization", "Bearer")], "", AMBIGUOUS),
-        ([("Sec-WebSocket-Protocol", "echomimic-live.v2, bearer.abc.d-e_f")], "", "abc.d-e_f"),
-        ([("Sec-WebSocket-Protocol", "a"), ("Sec-WebSocket-Protocol", "bearer.abc")], "", "abc"),
-        ([("Sec-WebSocket-Protocol", "Bearer.abc")], "", None),
+        ([("Sec-WebSocket-Protocol", "echomimic-live.v2, echomimic-live.token.abc.d-e_f")], "", "abc.d-e_f"),
+        (
+            [("Sec-WebSocket-Protocol", "a"), ("Sec-WebSocket-Protocol", "echomimic-live.token.abc")],
+            "",
+            "abc",
+        ),
+        ([("Sec-WebSocket-Protocol", "Echomimic-live.token.abc")], "", None),
         ([], "avatar=ada&token=abc", "abc"),
         ([], "t%6fken=%61bc", "abc"),
         ([], "token=", AMBIGUOUS),
@@ -253,7 +257,11 @@ def test_quotas_tell_tokens_apart(door: Door) -> None:
         ([], "token=a&token=a", "a"),
         ([], "&".join(["token=a"] * 100), AMBIGUOUS),
         ([("Authorization", "Bearer a"), ("Authorization", "Bearer b")], "", AMBIGUOUS),
-        ([("Authorization", "Bearer a"), ("Sec-WebSocket-Protocol", "bearer.b")], "token=c", "a"),
+        (
+            [("Authorization", "Bearer a"), ("Sec-WebSocket-Protocol", "echomimic-live.token.b")],
+            "token=c",
+            "a",
+        ),
     ],
 )
 def test_where_a_token_may_stand(headers: list[tuple[str, str]], query: str, found: str | None) -> None:

@@ -20,7 +20,8 @@ SIGNED = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJlLXNpZ25hdHVyZQ"
         "< GET /ws?token={} HTTP/1.1", "< GET /ws?avatar=ada&token={}&fps=24 HTTP/1.1", "/?TOKEN%3D{}",
         "< Authorization: Bearer {}", "< authorization: Basic {}", "< Cookie: a=b; session={}",
         "Headers([('Authorization', 'x'), 'Authorization': 'Bearer {}'])", "bearer {}",
-        "< Sec-WebSocket-Protocol: echomimic-live.v2, bearer.{}", "bearer.{}, echomimic-live.v2",
+        "< Sec-WebSocket-Protocol: echomimic-live.v2, echomimic-live.token.{}",
+        "echomimic-live.token.{}, echomimic-live.v2",
         "invalid HTTP request line: GET /?token={}",
     ],
 )  # fmt: skip
