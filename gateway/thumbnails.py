@@ -25,8 +25,8 @@ from protocol.model.assets import (
     picture_files,
     pose_files,
     pose_paths,
-    read_picture,
 )
+from protocol.model.pictures import read_picture
 from protocol.process.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ def _made(kind: str, name: str, path: Path, make: Callable[[Path], bytes]) -> by
 
 
 def _found(find: Callable[[Sequence[Path]], Mapping[str, Path]], paths: Sequence[Path]) -> Mapping[str, Path]:
-    """The files by name. None where the GPU worker cannot use them either: that worker tells the user."""
+    """The files by name. The GPU worker tells the user which are left out, so that it is told once."""
     try:
         return find(paths)
     except AssetError as error:

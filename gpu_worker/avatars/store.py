@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gpu_worker.engine_api import ClipError
-from protocol.model.assets import DEFAULT_NAME, AssetError, listed, picture_files, read_picture
+from protocol.model.assets import DEFAULT_NAME, AssetError, listed, picture_files
+from protocol.model.pictures import read_picture
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +36,8 @@ class AvatarStore(Generic[R]):
     References are made in the compute thread alone. `names` and the counters may be read from any thread.
 
     Args:
-        paths: pictures and folders of them. A picture that cannot be read is left out, with an error in the
-            log.
+        paths: pictures and folders of them. One that is not there or cannot be read is left out, with an
+            error in the log.
         width: of the pictures, in pixels.
         height: of the pictures, in pixels.
         prepare: makes the reference features of a picture (height, width, 3), uint8 RGB.
@@ -45,7 +46,7 @@ class AvatarStore(Generic[R]):
             use stays.
 
     Raises:
-        AssetError: a path does not exist, or no picture can be read.
+        AssetError: no picture can be read.
     """
 
     #: The avatars, in the order of their files; the first is the default.
@@ -72,21 +73,24 @@ class AvatarStore(Generic[R]):
         self._size_of = size_of
         self._budget = budget
         self._references: OrderedDict[str, R] = OrderedDict()
-        self._files = self._readable(picture_files(paths))
+        self._files = self._readable(paths)
         self.names = list(self._files)
         self.bytes = 0
         self.hits = 0
         self.misses = 0
 
-    def _readable(self, files: OrderedDict[str, Path]) -> OrderedDict[str, Path]:
-        readable, errors = OrderedDict[str, Path](), []
+    def _readable(self, paths: Sequence[Path]) -> OrderedDict[str, Path]:
+        readable, errors = OrderedDict[str, Path](), list[str]()
+        files = picture_files(paths, errors)
+        for error in errors:
+            logger.error("left out: %s", error)
         for name, file in files.items():
             try:
                 fitted_picture(file, *self._size)
                 readable[name] = file
-            except AssetError as error:
-                errors.append(str(error))
-                logger.error("avatar %s is left out: %s", name, error)
+            except AssetError as fault:
+                errors.append(str(fault))
+                logger.error("avatar %s is left out: %s", name, fault)
         if not readable:
             raise AssetError("; ".join(errors[:3]))
         return readable

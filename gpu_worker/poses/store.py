@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -35,7 +34,8 @@ class PoseStore:
     Thread-safe: the prefetch thread gathers while the compute thread warms.
 
     Args:
-        paths: `.npz` pose files and folders of them. A damaged file is left out, with an error in the log.
+        paths: `.npz` pose files and folders of them. One that is not there or damaged is left
+            out, with an error in the log.
         load: reads one.
         encode: float32 maps (n, 3, H, W) in 0..1 → features (n, c, h, w) on the device.
         budget: bytes of features kept. When they are used up, further frames are encoded at each use. To
@@ -43,7 +43,7 @@ class PoseStore:
         batch: frames encoded at a time.
 
     Raises:
-        AssetError: a path does not exist, or no file can be used.
+        AssetError: no file can be used.
     """
 
     #: The poses, in the order of their files; the first is the default.
@@ -67,7 +67,7 @@ class PoseStore:
         self._encode = encode
         self._budget = budget
         self._batch = batch
-        self._tracks = _load_tracks(pose_files(paths), load)
+        self._tracks = _load_tracks(paths, load)
         self.names = list(self._tracks)
         self._features: dict[tuple[str, int], torch.Tensor] = {}
         self._lock = threading.Lock()
@@ -148,9 +148,12 @@ class PoseStore:
         return made
 
 
-def _load_tracks(files: OrderedDict[str, Path], load: Callable[[Path], Track]) -> dict[str, Track]:
+def _load_tracks(paths: Sequence[Path], load: Callable[[Path], Track]) -> dict[str, Track]:
     tracks: dict[str, Track] = {}
     errors: list[str] = []
+    files = pose_files(paths, errors)
+    for text in errors:
+        logger.error("left out: %s", text)
     for name, file in files.items():
         try:
             track = load(file)

@@ -1,4 +1,4 @@
-"""Avatars and poses: their files, their names, and how a picture is read.
+"""Avatars and poses: their files and their names.
 
 Each has an id, which the wire carries, and a display name, which people see. The GPU worker serves them by
 these ids, and the gateway shows them by the same ids, so both must agree.
@@ -6,22 +6,17 @@ these ids, and the gateway shows them by the same ids, so both must agree.
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import logging
 import os
 import re
+import stat
 import unicodedata
-import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
-
-from protocol.model.file_damage import stand_in_error
 from protocol.process.settings import ROOT, Settings, SettingsError
-
-logger = logging.getLogger(__name__)
 
 #: The name that stands for the first avatar or pose.
 DEFAULT_NAME = "default"
@@ -29,12 +24,33 @@ DEFAULT_NAME = "default"
 #: Longest id of an avatar or pose, in characters.
 MAX_ID_CHARS = 64
 
-#: Formats of pictures, by Pillow's names, and the endings of their files.
-PICTURE_FORMATS = ("PNG", "JPEG", "WEBP")
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+#: Endings of pictures. Those of the last line are not read. They stand here so that such a file is named.
+PICTURE_SUFFIXES = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff"),
+    *(
+        ".jp2",
+        ".j2k",
+        ".jpx",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".ico",
+        ".icns",
+        ".psd",
+        ".qoi",
+        ".dds",
+        ".pcx",
+    ),
+    *(".sgi", ".tga"),
+    *(".heic", ".heif", ".jxl"),
+)
 
 #: Endings of pose files.
 POSE_SUFFIXES = (".npz",)
+
+# They join letters, and the parts of an emoji.
+_JOINERS = "\u200c\u200d"
 
 #: Bones between a hand's 21 points in OpenPose: the wrist, then four joints a finger from the thumb on.
 HAND_BONES = tuple(
@@ -48,10 +64,6 @@ MIN_POINT_SCORE = 0.3
 
 #: Avatars, and poses, that are used at most: the status message that lists them is bounded.
 MAX_ASSETS = 256
-
-#: Bytes of a picture's file, and pixels of a picture, that are read at most.
-MAX_PICTURE_BYTES = 64 * 2**20
-MAX_PICTURE_PIXELS = 64_000_000
 
 
 class AssetError(SettingsError):
@@ -68,14 +80,14 @@ def pose_paths(settings: Settings) -> Sequence[Path]:
     return settings.pose_dir or (ROOT / "demo/bundled/poses",)
 
 
-def picture_files(paths: Iterable[Path]) -> OrderedDict[str, Path]:
+def picture_files(paths: Iterable[Path], faults: list[str] | None = None) -> OrderedDict[str, Path]:
     """Avatars' ids and files, in the order of `paths`. Raises AssetError as `named_files` does."""
-    return named_files(paths, PICTURE_SUFFIXES, "picture")
+    return named_files(paths, PICTURE_SUFFIXES, "picture", faults)
 
 
-def pose_files(paths: Iterable[Path]) -> OrderedDict[str, Path]:
+def pose_files(paths: Iterable[Path], faults: list[str] | None = None) -> OrderedDict[str, Path]:
     """Poses' ids and files, in the order of `paths`. Raises AssetError as `named_files` does."""
-    return named_files(paths, POSE_SUFFIXES, "pose")
+    return named_files(paths, POSE_SUFFIXES, "pose", faults)
 
 
 def name_of(path: Path) -> str:
@@ -97,36 +109,62 @@ def _id_characters(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", text)
 
 
-def named_files(paths: Iterable[Path], suffixes: Sequence[str], kind: str) -> OrderedDict[str, Path]:
-    """Ids and files, in order.
+def named_files(
+    paths: Iterable[Path], suffixes: Sequence[str], kind: str, faults: list[str] | None = None
+) -> OrderedDict[str, Path]:
+    """Ids and files, in order. Whether a file can be read is not looked at.
 
     Of two files with one name, the second gets a number at its id's end. A file that is given twice is
     taken once.
 
     Args:
         paths: files, taken whatever their ending, and folders, whose files are taken in the order of names.
-        suffixes: endings of the files that are taken from folders.
+        suffixes: endings of the files that are taken from folders. Hidden files are not taken.
         kind: the word for such a file in messages.
+        faults: takes a sentence for each path that gives no file. It names the path.
 
     Raises:
-        AssetError: a path does not exist, or there is no file at all.
+        AssetError: no path gives a file.
     """
-    paths = list(paths)
+    faults = [] if faults is None else faults
     found: list[Path] = []
     for path in paths:
-        if path.is_dir():
-            found += sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and p.is_file())
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise AssetError(f"{path}: no such {kind} or folder")
+        try:
+            found += _files_at(path, suffixes, kind)
+        except AssetError as error:
+            faults.append(str(error))
+        except OSError as error:
+            faults.append(f"{path}: {access_fault(error, f'{kind} or folder')}")
     files = list({os.path.abspath(file): file for file in found}.values())
     if len(files) > MAX_ASSETS:
-        logger.warning("%d %ss found, only the first %d are used", len(files), kind, MAX_ASSETS)
+        faults.append(f"{len(files)} {kind}s found, only the first {MAX_ASSETS} are used")
     if not files:
-        where = ", ".join(str(path) for path in paths)
-        raise AssetError(f"no {kind} ({', '.join(suffixes)}) in {where}")
+        raise AssetError("; ".join(faults[:3]) or f"no {kind} is named")
     return _by_id(files[:MAX_ASSETS])
+
+
+def _files_at(path: Path, suffixes: Sequence[str], kind: str) -> list[Path]:
+    """The file at `path`, or the folder's files with these endings: at least one."""
+    if not stat.S_ISDIR(path.stat().st_mode):
+        if not path.is_file():  # to open a pipe would wait for its writer
+            raise AssetError(f"{path}: is not a file")
+        return [path]
+    names = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and p.name[0] != ".")
+    # A link to nothing is taken here, so that whoever reads it says so.
+    files = [p for p in names if p.is_file() or not p.exists()]
+    if not files:
+        endings = ", ".join([*suffixes[:4], *("…" for _ in suffixes[4:5])])
+        raise AssetError(f"{path}: holds no {kind} ({endings})")
+    return files
+
+
+def access_fault(error: OSError, kind: str) -> str:
+    """Why the file system does not give a file or folder, and what to do."""
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return f"no such {kind}"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "this user may not read it; give the right with chmod a+rX, or copy it"
+    return error.strerror or str(error)
 
 
 def _by_id(files: Sequence[Path]) -> OrderedDict[str, Path]:
@@ -177,60 +215,20 @@ def _titled(text: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """The text on one line, for names from any file system."""
+    """The text on one line, for names from any file system.
+
+    Marks that turn the direction of writing would disorder the text around the name, so they are left out.
+    """
     text = unicodedata.normalize("NFC", text.encode(errors="surrogateescape").decode(errors="replace"))
-    return (
-        " ".join("".join(c if c.isprintable() or c in "\u200c\u200d" else " " for c in text).split()) or "_"
-    )
+    return " ".join("".join(map(_shown_character, text)).split()) or "_"
+
+
+def _shown_character(character: str) -> str:
+    if character.isprintable() or character in _JOINERS:
+        return character
+    return "" if unicodedata.category(character) == "Cf" else " "
 
 
 def listed(names: Sequence[str]) -> str:
     """The ids, for an error's text."""
     return ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
-
-
-def read_picture(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
-    """A picture as RGB, upright as its EXIF data says, transparency on white.
-
-    Format and pixels are checked before anything is decoded.
-
-    Args:
-        path: the file.
-        size: (width, height) of the frames to be made of it. The picture is cropped to their shape and
-            resized. A wide picture keeps its middle. A tall one keeps its top, where the head is.
-
-    Raises:
-        AssetError: the file is missing, too large, damaged or of another format. Names the file.
-    """
-    try:
-        if path.stat().st_size > MAX_PICTURE_BYTES:
-            raise AssetError(f"{path}: larger than {MAX_PICTURE_BYTES >> 20} MiB; give a smaller picture")
-        with warnings.catch_warnings():
-            # Pillow's limit is another one; MAX_PICTURE_PIXELS is the limit here.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=PICTURE_FORMATS) as picture:
-                _check_pixels(path, picture)
-                upright = ImageOps.exif_transpose(picture).convert("RGBA")
-    except AssetError:
-        raise
-    except FileNotFoundError:
-        raise AssetError(f"{path}: no such picture") from None
-    except Exception as error:  # decoders raise all kinds of things for damaged files
-        raise AssetError(_reason(path, error)) from error
-    if size is not None:
-        upright = ImageOps.fit(upright, size, Image.Resampling.LANCZOS, centering=(0.5, 0.0))
-    return Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
-
-
-def _check_pixels(path: Path, picture: Image.Image) -> None:
-    if picture.width * picture.height > MAX_PICTURE_PIXELS:
-        raise AssetError(
-            f"{path}: {picture.width}×{picture.height} pixels are more than"
-            f" {MAX_PICTURE_PIXELS // 10**6} million; give a smaller picture"
-        )
-
-
-def _reason(path: Path, error: Exception) -> str:
-    if not isinstance(error, UnidentifiedImageError):
-        return f"{path}: cannot be read as a picture: {error}"
-    return stand_in_error(path) or f"{path}: cannot be read as a picture: it is no PNG, JPEG or WebP"

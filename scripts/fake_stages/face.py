@@ -14,6 +14,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from protocol.model.assets import picture_files
+from protocol.model.pictures import read_picture
 
 #: The drawn people: name → background. The colour fills the picture's upper corners.
 PEOPLE = {"ada": (196, 92, 74), "bruno": (70, 120, 190), "chen": (90, 160, 110)}
@@ -78,9 +79,7 @@ class FacePainter:
     def _load_background(self, name: str) -> Image.Image:
         if name not in self._portraits:
             return Image.new("RGB", (self.size, self.size), PEOPLE[name])
-        with Image.open(self._portraits[name]) as file:
-            portrait: Image.Image = file.convert("RGB").resize((self.size, self.size))
-        return portrait
+        return read_picture(self._portraits[name], (self.size, self.size))
 
     def _around(self, x: float, y: float, half_width: float, half_height: float) -> Box:
         box = (x - half_width, y - half_height, x + half_width, y + half_height)

@@ -41,11 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         check_port_free(settings.host, settings.port)
         with RunDir(settings.run_dir, settings.port) as run_dir:
-            settings = dataclasses.replace(
-                settings, pose_dir=convert_pose_folders(settings.pose_dir, run_dir.path)
-            )
-            return run_stages(settings)
-    except PoseError as error:
+            left_out: list[str] = []
+            poses = convert_pose_folders(settings.pose_dir, run_dir.path, left_out)
+            settings = dataclasses.replace(settings, pose_dir=poses)
+            require_assets(settings)
+            return run_stages(settings, left_out)
+    except (PoseError, SettingsError) as error:
         print(f"echomimic-live: {error}", file=sys.stderr)
         return 2
     except RunDirError as error:
@@ -55,8 +56,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-def run_stages(settings: Settings) -> int:
-    """Run the stages until a signal or a failure. Returns the exit status."""
+def require_assets(settings: Settings) -> None:
+    """Make sure that there is a picture and a pose. Otherwise the stages would only fail later.
+
+    Raises:
+        AssetError: there is none. The message says why.
+    """
+    # Not at the top: the flags' help must work before any package is installed.
+    from protocol.model.assets import avatar_paths, pose_files, pose_paths
+    from protocol.model.pictures import require_picture
+
+    require_picture(avatar_paths(settings))
+    pose_files(pose_paths(settings))
+
+
+def run_stages(settings: Settings, notes: Sequence[str] = ()) -> int:
+    """Run the stages until a signal or a failure. Returns the exit status.
+
+    Args:
+        settings: of the run.
+        notes: lines for the log and the console, before the first stage starts.
+    """
     try:
         limits = LogLimits(settings.log_max_mb * 10**6, settings.log_keep, settings.log_days)
         log = RunLog(settings.log_dir, limits)
@@ -78,6 +98,8 @@ def run_stages(settings: Settings) -> int:
             log.note(f"WARNING {NO_AUTH_WARNING}")
 
     try:
+        for note in notes:
+            log.note(note)
         log.note(f"starting {', '.join(stage.name for stage in stages)}; log: {log.path}")
         supervisor = Supervisor(
             stages, log, probe=lambda: ask_ready(settings, supervisor.workers_left()), on_ready=on_ready

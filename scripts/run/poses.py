@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,26 +11,45 @@ from pathlib import Path
 from scripts.run.rundir import POSES, make_subfolder
 from scripts.run.start import command_of
 
+#: Most bytes of a file's name.
+MAX_NAME_BYTES = 255
+
+#: Ending of a converted pose.
+SUFFIX = ".npz"
+
 
 class PoseError(ValueError):
     """A pose folder cannot be used. The text names it."""
 
 
-def convert_pose_folders(folders: Sequence[Path], run_dir: Path) -> tuple[Path, ...]:
+def convert_pose_folders(
+    folders: Sequence[Path], run_dir: Path, left_out: list[str] | None = None
+) -> tuple[Path, ...]:
     """Replace each folder of official pickled `.npy` by the `.npz` made from it. Others pass unchanged.
 
     The results lie in the run folder and go with it.
 
+    Args:
+        folders: those of `--pose-dir`.
+        run_dir: the run folder.
+        left_out: takes a sentence for each folder that cannot be converted, in the converter's own words.
+
     Raises:
-        PoseError: a folder cannot be converted. The text has the converter's own words.
+        PoseError: a folder cannot be converted, and no other is there.
     """
     if not any(is_official(folder) for folder in folders):
         return tuple(folders)
+    left_out = [] if left_out is None else left_out
     made = make_subfolder(run_dir, POSES)
-    return tuple(
-        _convert(folder, made / f"{number}") if is_official(folder) else folder
-        for number, folder in enumerate(folders)
-    )
+    usable: list[Path] = []
+    for number, folder in enumerate(folders):
+        try:
+            usable.append(_convert(folder, made / f"{number}") if is_official(folder) else folder)
+        except PoseError as error:
+            left_out.append(f"left out: {error}")
+    if not usable:
+        raise PoseError("; ".join(text.removeprefix("left out: ") for text in left_out[:3]))
+    return tuple(usable)
 
 
 def is_official(folder: Path) -> bool:
@@ -38,12 +58,22 @@ def is_official(folder: Path) -> bool:
 
 
 def _convert(folder: Path, target: Path) -> Path:
+    # Resolved: the folder may be named `.`, and a name may begin with the sign of a flag.
+    source = folder.resolve()
     # The folder above gives its name too: of two poses with one name, people see it as well.
-    folder_above = target / (folder.resolve().parent.name or "root")
+    folder_above = target / (source.parent.name or "root")
     folder_above.mkdir(parents=True)
-    file = folder_above / f"{folder.resolve().name}.npz"
-    command = command_of(sys.executable, "scripts.convert_pose", str(folder), str(file))
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    file = folder_above / f"{_cut(source.name, MAX_NAME_BYTES - len(SUFFIX))}{SUFFIX}"
+    command = command_of(sys.executable, "scripts.convert_pose", str(source), str(file))
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode != 0:
-        raise PoseError(f"--pose-dir {folder}: {done.stderr.strip() or 'conversion failed'}")
+        words = done.stderr.strip().removeprefix("convert_pose: ")
+        raise PoseError(f"--pose-dir {folder}: {words or 'conversion failed'}")
     return file
+
+
+def _cut(name: str, most: int) -> str:
+    """The name in at most this many bytes of the file system, with whole characters."""
+    while len(os.fsencode(name)) > most:
+        name = name[:-1]
+    return name

@@ -73,12 +73,11 @@ def _damage(path: Path, data: bytes) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda p: _damage(p, b""), "no PNG, JPEG or WebP"),
-        (lambda p: _damage(p, b"hello world" * 100), "no PNG, JPEG or WebP"),
-        (lambda p: save(p, format="BMP"), "no PNG, JPEG or WebP"),
+        (lambda p: _damage(p, b""), "is empty"),
+        (lambda p: _damage(p, b"hello world" * 100), "its format is unknown"),
         (lambda p: _damage(p, save(p, size=(200, 200), color=(1, 2, 3)).read_bytes()[:90]), "cannot be read"),
         (_bomb, "more than 64 million"),
-        (lambda p: p.mkdir(), "cannot be read"),
+        (lambda p: p.mkdir(), "is a folder"),
         (lambda p: None, "no such picture"),
     ],
 )
@@ -91,7 +90,7 @@ def test_a_bad_picture_is_an_error_that_names_it(tmp_path: Path, make: object, w
 
 
 def test_a_large_file_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("protocol.model.assets.MAX_PICTURE_BYTES", 10)
+    monkeypatch.setattr("protocol.model.pictures.MAX_PICTURE_BYTES", 10)
     with pytest.raises(AssetError, match="smaller"):
         fitted_picture(save(tmp_path / "a.png"), 16, 16)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,13 +17,17 @@ from gpu_worker.avatars.store import AvatarStore
 from protocol.model.assets import (
     MAX_ID_CHARS,
     PICTURE_SUFFIXES,
+    AssetError,
     display_names,
     name_of,
     named_files,
     picture_files,
+    pose_files,
 )
 from protocol.process.settings import Settings
 from protocol.wire.limits import check_id
+from scripts.run.poses import convert_pose_folders
+from tests.helpers.official_pose import write_official_pose
 
 LONG = "a portrait of somebody whose name is longer than an id may be, and then somewhat longer, number "
 
@@ -37,9 +41,9 @@ def made(root: Path, names: Sequence[str]) -> list[Path]:
     return [root / name for name in names]
 
 
-def shown(files: Sequence[Path]) -> list[str]:
-    """Display names in the order of the files, which are given one by one."""
-    return list(display_names(picture_files(files)).values())
+#: The ids of José, which is the same in both ways to write it, and of Bea with a mark of direction.
+JOSE = name_of(Path("Jos\u00e9"))
+BEA = name_of(Path("bea\u200e"))
 
 
 @pytest.mark.parametrize(
@@ -68,6 +72,20 @@ def shown(files: Sequence[Path]) -> list[str]:
         (["ann.PNG", "ann.png"], ["ann.PNG", "ann.png"]),
         # plain words, as before
         (["ada.png", "my_face-2.png"], ["Ada", "My face 2"]),
+        # one name in the two ways that Unicode writes é, as a copy from a Mac beside one from elsewhere
+        (["Jos\u00e9.png", "Jose\u0301.png"], [f"José · {JOSE}", f"José · {JOSE}-2"]),
+        (["Jos\u00e9/p.png", "Jose\u0301/p.png"], ["p · p", "p · p-2"]),
+        # emoji of several characters, and words with joiners
+        (["👩\u200d💻.png", "❤️.png", "می\u200cخواهم.png"], ["👩\u200d💻", "❤️", "می\u200cخواهم"]),
+        # marks of direction are left out, and control characters end a word
+        (["\u202egnp.ann.png", "שלום\u200f.png", "a\u2066b\u2069.png"], ["gnp.ann", "שלום", "Ab"]),
+        (["bea\u200e.png", "bea.png"], [f"bea · {BEA}", "bea · bea"]),
+        (["a\tb.png", "a\nb\x7f.png", "\x01.png"], ["a b.png", "a b .png", "_"]),
+        # 255 bytes, as long as a file's name may be
+        (
+            [f"{'b' * 251}.png", f"{'張' * 83}x.png", f"{'張' * 83}y.png"],
+            [f"B{'b' * 250}", f"{'張' * 83}x", f"{'張' * 83}y"],
+        ),
         # folders of one name too: the id is what is left
         (["a/x/ann.png", "b/x/ann.png"], ["ann · ann", "ann · ann-2"]),
         # a name that another file would get
@@ -76,11 +94,11 @@ def shown(files: Sequence[Path]) -> list[str]:
 )
 def test_every_file_is_shown_with_its_name(tmp_path: Path, names: list[str], wanted: list[str]) -> None:
     files = made(tmp_path / "f", names)
-    assert shown(files) == wanted
-    ids = list(picture_files(files))
-    assert len(ids) == len(files)
-    for name in ids:
-        check_id("avatar", name)
+    for find in (picture_files, pose_files):  # files that are named are taken whatever their ending
+        found = find(files)
+        assert list(display_names(found).values()) == wanted
+        for name in found:
+            check_id("avatar", name)
 
 
 async def test_both_processes_give_a_file_the_same_id(tmp_path: Path) -> None:
@@ -132,3 +150,51 @@ def test_names_that_are_no_text_are_shown_on_one_line(tmp_path: Path) -> None:
     json.dumps(names, ensure_ascii=False).encode()
     for name in names:
         check_id("avatar", name)
+
+
+def test_official_pose_folders_of_any_name_appear(tmp_path: Path) -> None:
+    """They are converted into files of their names. A name of 255 bytes has no room for the ending."""
+    names = ["张三", "a b\nc", "-x", "José", "w" * 255, "v.1", "." + "h" * 20]
+    folders = [write_official_pose(tmp_path / "in" / name, 1) for name in names]
+    (tmp_path / "run").mkdir()
+    left_out: list[str] = []
+    found = pose_files(convert_pose_folders(folders, tmp_path / "run", left_out))
+    assert not left_out
+    wanted = ["张三", "a b c", "-x", "José", "W" + "w" * 250, "v.1", "." + "h" * 20]
+    assert list(display_names(found).values()) == wanted
+
+
+@pytest.mark.parametrize(
+    "fault", ["missing", "no picture in it", "may not be entered", "pipe", "cut", "heic"]
+)
+async def test_one_that_cannot_be_used_is_left_out_and_named(
+    tmp_path: Path, fault: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others work: both processes have them, under the ids that they would have had."""
+    bad = tmp_path / "bad.png"
+    if fault in ("no picture in it", "may not be entered"):
+        bad.mkdir()
+    elif fault == "pipe":
+        os.mkfifo(bad)
+    elif fault in ("cut", "heic"):
+        bad.write_bytes(b"\x89PNG\r\n\x1a\n" if fault == "cut" else b"\0\0\0\x18ftypheic")
+    if fault == "may not be entered":
+        entries = Path.iterdir
+
+        def iterdir(path: Path) -> Iterator[Path]:
+            if path == bad:
+                raise PermissionError(13, "Permission denied", str(path))
+            return entries(path)
+
+        monkeypatch.setattr(Path, "iterdir", iterdir)
+    good = made(tmp_path, ["ann.png", "eve.png"])
+    paths = (good[0], bad, good[1])
+    store = AvatarStore(paths, 8, 8, lambda p: p, size_of=lambda _: 1, budget=10)
+    assert store.names == ["ann", "eve"]
+    cards = Thumbnails(replace(Settings(), reference_image=paths))
+    assert [await cards.avatar(name, (8, 8)) is not None for name in store.names] == [True, True]
+    told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(told) == 1
+    assert "left out: " in told[0] and str(bad) in told[0]
+    with pytest.raises(AssetError, match=r"bad\.png"):
+        AvatarStore([bad], 8, 8, lambda p: p, size_of=lambda _: 1, budget=10)

@@ -15,8 +15,9 @@ from PIL import Image
 from gateway.thumbnails import MAX_SIDE, Thumbnails, avatar_png, card_size
 from gpu_worker.avatars.store import AvatarStore, fitted_picture
 from gpu_worker.engine.passthrough import PassthroughEngine
-from protocol.model import assets
-from protocol.model.assets import AssetError, avatar_paths, pose_paths, read_picture
+from protocol.model import assets, pictures
+from protocol.model.assets import AssetError, avatar_paths, pose_paths
+from protocol.model.pictures import read_picture
 from protocol.process.settings import Settings
 
 LFS_POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12\n"
@@ -47,18 +48,18 @@ def settings(tmp_path: Path) -> Settings:
 
 
 async def test_both_know_the_same_names(settings: Settings) -> None:
-    pictures, info = Thumbnails(settings), PassthroughEngine(settings).info()
+    cards, info = Thumbnails(settings), PassthroughEngine(settings).info()
     assert info["avatars"] == ["b", "c", "my_face__2_", "b-2"]
     assert info["poses"] == ["rest", "wave_1"]
     store = AvatarStore(avatar_paths(settings), 8, 8, lambda p: p, size_of=lambda _: 1, budget=10)
     assert store.names == info["avatars"]
     for name in store.names:
-        assert await pictures.avatar(name, (8, 8)) is not None
+        assert await cards.avatar(name, (8, 8)) is not None
         red, _, blue = store.get(name)[0, 0]
         assert (red < blue) == (name == "b-2")
     for pose in ("rest", "wave_1"):
-        assert await pictures.pose(pose, live=False) is not None
-    assert await pictures.avatar("notes", (8, 8)) is None
+        assert await cards.pose(pose, live=False) is not None
+    assert await cards.avatar("notes", (8, 8)) is None
 
 
 async def test_both_find_and_read_by_this_module(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,11 +69,11 @@ async def test_both_find_and_read_by_this_module(settings: Settings, monkeypatch
     monkeypatch.setattr(assets, "name_of", lambda path: f"named {path.stem}")
     store = AvatarStore(avatar_paths(settings), 8, 8, lambda p: p, size_of=lambda _: 1, budget=10)
     assert store.names == ["named c"]
-    pictures = Thumbnails(settings)
-    assert await pictures.avatar("named c", (8, 8)) is not None
-    assert await pictures.avatar("c", (8, 8)) is None
-    assert await pictures.pose("named rest", live=False) is None
-    monkeypatch.setattr(assets, "PICTURE_FORMATS", ("PNG",))
+    cards = Thumbnails(settings)
+    assert await cards.avatar("named c", (8, 8)) is not None
+    assert await cards.avatar("c", (8, 8)) is None
+    assert await cards.pose("named rest", live=False) is None
+    monkeypatch.setattr(pictures, "PICTURE_FORMATS", ("PNG",))
     path = avatar_paths(settings)[0] / "c.webp"
     for read in (lambda file: avatar_png(file, (8, 8)), lambda file: fitted_picture(file, 8, 8)):
         with pytest.raises(AssetError, match=r"c\.webp"):
@@ -151,12 +152,12 @@ async def test_the_head_is_kept_and_the_card_shows_the_crop(
 
 async def test_a_card_keeps_its_shape_while_no_worker_is_there(tmp_path: Path) -> None:
     save(tmp_path / "a.png")
-    pictures = Thumbnails(replace(Settings(), avatar_dir=tmp_path))
-    assert await pictures.avatar("a", (0, 0)) is None
-    known = await pictures.avatar("a", (64, 32))
+    cards = Thumbnails(replace(Settings(), avatar_dir=tmp_path))
+    assert await cards.avatar("a", (0, 0)) is None
+    known = await cards.avatar("a", (64, 32))
     assert known is not None
-    assert await pictures.avatar("a", (0, 0)) == known
-    assert await pictures.avatar("a", (32, 64)) != known
+    assert await cards.avatar("a", (0, 0)) == known
+    assert await cards.avatar("a", (32, 64)) != known
 
 
 def test_a_picture_that_is_an_lfs_pointer(tmp_path: Path) -> None:

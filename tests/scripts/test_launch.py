@@ -78,6 +78,37 @@ def test_a_damaged_pose_is_named(tmp_path: Path) -> None:
         convert_pose_folders((official,), tmp_path / "run")
 
 
+def test_a_damaged_pose_is_left_out_where_others_are(tmp_path: Path) -> None:
+    good, bad = write_official_pose(tmp_path / "01"), write_official_pose(tmp_path / "02")
+    (bad / "1.npy").unlink()
+    (tmp_path / "run").mkdir()
+    left_out: list[str] = []
+    made = convert_pose_folders((bad, good), tmp_path / "run", left_out)
+    assert [path.name for path in made] == ["01.npz"]
+    assert len(left_out) == 1
+    assert left_out[0].startswith(f"left out: --pose-dir {bad}: ") and "1.npy is missing" in left_out[0]
+
+
+@pytest.mark.parametrize("flag", ["--reference-image", "--pose-dir"])
+@pytest.mark.parametrize("fault", ["missing", "empty folder", "no picture"])
+def test_a_run_without_any_picture_or_pose_does_not_start(
+    tmp_path: Path, flag: str, fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "face.png"
+    if fault == "empty folder":
+        path.mkdir()
+    elif fault == "no picture":
+        if flag == "--pose-dir":
+            pytest.skip("the GPU worker reads poses, and ends the run with the reason")
+        path.write_text("hello")
+    flags = [flag, str(path), "--run-dir", str(tmp_path / "run"), "--log-dir", str(tmp_path / "logs")]
+    assert launch.main([*flags, "--port", "18347"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"echomimic-live: {path}: ") and told.count("\n") == 1
+    assert not (tmp_path / "logs").exists()
+    assert not (tmp_path / "run").exists()
+
+
 class Readyz(http.server.BaseHTTPRequestHandler):
     """A gateway with two workers in each stage but the first, of which `warm` are warm."""
 
