@@ -56,8 +56,6 @@ _FOREIGN = (
     (0, b"<?xml", "an XML file"),
     (0, b"%PDF", "a PDF file"),
     (0, b"%!PS", "a PostScript file"),
-    (0, b"<!DOCTYPE", "a web page"),
-    (0, b"<html", "a web page"),
     (0, b"PK\x03\x04", "a ZIP archive"),
 )
 

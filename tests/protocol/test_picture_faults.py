@@ -57,7 +57,7 @@ def test_a_file_that_ends_too_early_is_named(tmp_path: Path, kind: str) -> None:
         (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "it is an SVG drawing"),
         (b"%PDF-1.7\n", "it is a PDF file"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "it is a PostScript file"),
-        (b"<!DOCTYPE html><html>", "it is a web page"),
+        (b"<!DOCTYPE html><html>", "is a web page and not the file"),
         (b"\0\0\0\x20ftypisom\0\0\2\0", "it is a video"),
         (b"\x1aE\xdf\xa3\x01\0\0\0", "it is a video"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n", "run git lfs pull"),
