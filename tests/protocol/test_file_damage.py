@@ -13,9 +13,10 @@ from audio_worker.whisper import load_whisper
 from encoder_worker.vae.decoders import load_decoder
 from gpu_worker.denoiser.loading import load_models
 from gpu_worker.poses.track import PoseFileError, PoseTrack
-from protocol.model.assets import AssetError, read_picture
+from protocol.model.assets import AssetError
 from protocol.model.config import ModelConfig
 from protocol.model.file_damage import damage_error, stand_in_error
+from protocol.model.pictures import read_picture
 from protocol.model.vae_folder import VaeFolder
 from protocol.process.settings import SettingsError
 from tests.helpers.official_layout import write_official_layout
