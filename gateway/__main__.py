@@ -8,6 +8,7 @@ import signal
 
 import zmq
 
+from gateway.door.certificates import CertificateError
 from gateway.door.token_file import TokenFileError
 from gateway.gateway import Gateway
 from protocol.hop.endpoints import EndpointError
@@ -19,13 +20,13 @@ logger = logging.getLogger(__name__)
 
 
 def main() -> int:
-    """Exit status: 0 after SIGTERM or SIGINT, 2 when address, sockets or token file cannot be had."""
+    """Exit status: 0 after SIGTERM or SIGINT, 2 when the address or a file that it needs cannot be had."""
     settings = settings_from_command_line()
     set_up_logging("gateway", level=settings.log_level)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     try:
         asyncio.run(_run(settings, context))
-    except (EndpointError, TokenFileError) as error:
+    except (EndpointError, TokenFileError, CertificateError) as error:
         logger.critical("the gateway cannot work: %s", error)
         return 2
     except OSError as error:

@@ -28,6 +28,7 @@ from gateway.core.session import SessionLimits, SessionOptions
 from gateway.door.credentials import SUBPROTOCOL_PREFIX
 from gateway.door.guard import Grant, Guard
 from gateway.door.rules import Door
+from gateway.door.tls import TlsGate
 from gateway.door.token_watch import TokenWatch
 from gateway.metrics import GatewayCollector, SessionTotals
 from gateway.site import Peer, Site
@@ -59,16 +60,18 @@ class Gateway:
     """Serves until it is told to stop. It has one event loop, which waits for sockets alone."""
 
     def __init__(self, settings: Settings, context: zmq.Context[zmq.Socket[bytes]]) -> None:
-        """Read the token file and bind the stages' sockets.
+        """Read the token file and the certificate, and bind the stages' sockets.
 
         Raises:
             TokenFileError: the token file cannot be used.
+            CertificateError: there is no certificate that can serve.
             EndpointError: the sockets cannot be had.
         """
         self.settings = settings
         self.guard = Guard(TokenWatch(settings.token_file) if settings.token_file else None)
         #: Rights of the websockets that are being opened.
         self._grants: WeakKeyDictionary[ServerConnection, Grant] = WeakKeyDictionary()
+        self._tls = TlsGate(settings) if settings.serves_tls else None
         self.board = StageBoard(settings.dead_after)
         self.sessions: dict[str, Connection] = {}
         self.totals = SessionTotals()
@@ -112,9 +115,12 @@ class Gateway:
             asyncio.create_task(pump(self.results, self._take_result)),
             asyncio.create_task(self._check_loop()),
         ]
+        if self._tls is not None:
+            tasks.append(asyncio.create_task(self._tls.watch()))
         server = serve(
             self._serve_client,
             sock=listener,
+            ssl=self._tls.context if self._tls else None,
             process_request=self._answer_http,
             select_subprotocol=_select_subprotocol,
             subprotocols=[Subprotocol(SUBPROTOCOL_V2)],
@@ -151,7 +157,8 @@ class Gateway:
 
     def _log_address(self) -> None:
         settings = self.settings
-        logger.info("serving on http://%s:%d", bracketed(settings.host), settings.port)
+        scheme = "https" if self._tls else "http"
+        logger.info("serving on %s://%s:%d", scheme, bracketed(settings.host), settings.port)
         if is_open_to_all(settings):
             logger.warning(NO_AUTH_WARNING)
         elif settings.token_file is None:

@@ -26,6 +26,7 @@ from scripts.fake_stages.face import FacePainter
 from scripts.fake_stages.workers import FakeBehaviour, FakeStages
 from scripts.run.address import base_url, connect_gateway
 from scripts.run.child import die_with_parent
+from scripts.run.launch import check_certificate
 from scripts.run.rundir import RunDir, RunDirError, check_port_free
 from scripts.run.start import command_of
 
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         painter = FacePainter(own.size, own.portraits)
         settings = load_settings(others)
+        check_certificate(settings)
         check_port_free(settings.host, settings.port)
         with RunDir(settings.run_dir, settings.port):
             return _serve(settings, painter, FakeBehaviour(delay=own.delay))

@@ -22,13 +22,14 @@ from protocol.process.settings import (
     is_open_to_all,
     load_settings,
 )
-from scripts.run.address import connect_gateway, page_urls
+from scripts.run.address import base_url, connect_gateway
 from scripts.run.logfile import LogLimits
 from scripts.run.poses import PoseError, convert_pose_folders
 from scripts.run.rundir import RunDir, RunDirError, check_port_free
 from scripts.run.runlog import RunLog
 from scripts.run.start import command_of
 from scripts.run.supervisor import Readiness, StageProcess, Supervisor
+from scripts.run.welcome import network_lines, phone_lines
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"echomimic-live: {error}", file=sys.stderr)
         return 2
     try:
+        check_certificate(settings)
         check_port_free(settings.host, settings.port)
         with RunDir(settings.run_dir, settings.port) as run_dir:
             left_out: list[str] = []
@@ -86,13 +88,14 @@ def run_stages(settings: Settings, notes: Sequence[str] = ()) -> int:
         )
         return 1
     stages = stage_list(settings)
-    here, *elsewhere = page_urls(settings)
 
     def on_ready() -> None:
         log.note("every worker is warm; stop with Ctrl-C")
-        log.announce(f"ready: {here}")
-        if elsewhere:
-            log.note(f"from other machines: {' '.join(elsewhere)}")
+        log.announce(f"ready: {base_url(settings)}")
+        for line in network_lines(settings):
+            log.note(line)
+        for line in phone_lines(settings, sys.stdout):
+            log.announce(line)
         # The last line, so that it stays in sight.
         if is_open_to_all(settings):
             log.note(f"WARNING {NO_AUTH_WARNING}")
@@ -107,6 +110,24 @@ def run_stages(settings: Settings, notes: Sequence[str] = ()) -> int:
         return supervisor.run()
     finally:
         log.close()
+
+
+def check_certificate(settings: Settings) -> None:
+    """Read the certificate, or make the self-signed one, so that a wrong one is told before anything starts.
+
+    Raises:
+        SettingsError: it cannot serve.
+    """
+    if not settings.serves_tls:
+        return
+    # They take a moment to import.
+    from gateway.door.certificates import CertificateError
+    from gateway.door.tls import TlsGate
+
+    try:
+        TlsGate(settings)
+    except CertificateError as error:
+        raise SettingsError(str(error)) from None
 
 
 def stage_list(settings: Settings) -> list[StageProcess]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from protocol.process.settings import ROOT, Settings
+from protocol.process.settings import ROOT, Settings, flags_of
 from scripts.fake_stages.face import FacePainter
 from scripts.fake_stages.workers import FakeBehaviour, FakeStages
 
@@ -34,6 +35,8 @@ class Running:
         self.settings = settings
         self.stages = stages
         self._flags = flags
+        #: Whose certificates this client takes, for a gateway with TLS.
+        self.trust: ssl.SSLContext | None = None
         self.start()
 
     def start(self) -> None:
@@ -64,11 +67,12 @@ class Running:
         return self.stages.behaviour
 
     def url(self, path: str = "/", scheme: str = "http") -> str:
-        return f"{scheme}://127.0.0.1:{self.settings.port}{path}"
+        secure = "s" if self.settings.serves_tls else ""
+        return f"{scheme}{secure}://127.0.0.1:{self.settings.port}{path}"
 
     def get(self, path: str) -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(self.url(path), timeout=5) as answer:
+            with urllib.request.urlopen(self.url(path), timeout=5, context=self.trust) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as err:
             return err.code, err.read().decode()
@@ -90,15 +94,16 @@ class Running:
 
 
 @contextmanager
-def running(portraits: Path | None = None, **settings: Any) -> Iterator[Running]:
+def running(
+    portraits: Path | None = None, trust: ssl.SSLContext | None = None, **settings: Any
+) -> Iterator[Running]:
     """A gateway with these settings; stopped, and its exit status checked, at the end."""
     with tempfile.TemporaryDirectory(prefix="eml-") as folder:
         made = Settings(port=free_port(), run_dir=Path(folder) / "run", **settings)
-        flags = ["--port", str(made.port), "--run-dir", str(made.run_dir)]
-        for name, value in settings.items():
-            flags += [f"--{name.replace('_', '-')}", str(value)]
+        flags = flags_of(made)
         with FakeStages(made, FacePainter(256, portraits)) as stages:
             run = Running(made, flags, stages)
+            run.trust = trust
             try:
                 run.wait_ready()
                 yield run

@@ -93,6 +93,21 @@ def check_admission(host: str, auth: bool, has_tokens: bool) -> None:
         )
 
 
+def check_tls(mode: str | None, has_certificate: bool, has_key: bool) -> None:
+    """A certificate needs its key, and one that is named needs none made.
+
+    Args:
+        mode: `--tls`.
+        has_certificate: whether there is a `--tls-cert`.
+        has_key: whether there is a `--tls-key`.
+    """
+    if has_certificate != has_key:
+        given, missing = ("--tls-cert", "--tls-key") if has_certificate else ("--tls-key", "--tls-cert")
+        raise SettingsError(f"{given}: give {missing} too")
+    if mode is not None and has_certificate:
+        raise SettingsError(f"--tls {mode}: leave it out, since --tls-cert names a certificate")
+
+
 def _is_bare_ipv6(value: str) -> bool:
     return ":" in value and not value.startswith("[") and parse_ip(value) is not None
 

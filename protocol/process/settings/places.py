@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,12 +31,39 @@ def state_dir(env: Mapping[str, str]) -> Path:
     It is `$XDG_STATE_HOME/echomimic-live`, else `~/.local/state/echomimic-live`. A user whose home cannot be
     written, such as a service's, gets one among the temporary files.
     """
-    candidates = [Path(env.get("XDG_STATE_HOME", "")), Path(env.get("HOME", "")) / ".local/state"]
-    for place in candidates:
+    return _own_folder(env, "XDG_STATE_HOME", ".local/state", "state")
+
+
+def config_dir(env: Mapping[str, str]) -> Path:
+    """The project's folder for keys and certificates.
+
+    It is `$XDG_CONFIG_HOME/echomimic-live`, else `~/.config/echomimic-live`, else one among the temporary
+    files, as for `state_dir`. Whoever writes secrets there makes it by `make_private_folder`.
+    """
+    return _own_folder(env, "XDG_CONFIG_HOME", ".config", "config")
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make a folder for secrets, mode 0700.
+
+    Raises:
+        OSError: it cannot be made, or it is there and belongs to another user. The text says why.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    # Among the temporary files, another user can put a folder or a link at the expected place first.
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise PermissionError(errno.EPERM, "this is not a folder of this user", str(folder))
+    if stat.S_IMODE(found.st_mode) & 0o022:
+        folder.chmod(0o700)
+
+
+def _own_folder(env: Mapping[str, str], variable: str, below_home: str, kind: str) -> Path:
+    for place in (Path(env.get(variable, "")), Path(env.get("HOME", "")) / below_home):
         # The specification of XDG says that a relative path is to be ignored.
         if place.is_absolute() and _can_make(place):
             return place / "echomimic-live"
-    return Path(tempfile.gettempdir()) / f"echomimic-live-{os.getuid()}-state"
+    return Path(tempfile.gettempdir()) / f"echomimic-live-{os.getuid()}-{kind}"
 
 
 def _can_make(folder: Path) -> bool:

@@ -76,6 +76,17 @@ class Settings:
         check=door.check_network,
     )
 
+    # TLS: a page on another machine gets a microphone over HTTPS only.
+    tls: str | None = setting(
+        None,
+        "self-signed: HTTPS with a certificate made for this machine's names and addresses in its network",
+        choices=("self-signed",),
+    )
+    tls_cert: Path | None = setting(
+        None, "HTTPS with this certificate, followed by those of its issuers (PEM); read anew when renewed"
+    )
+    tls_key: Path | None = setting(None, "private key of --tls-cert, not encrypted (PEM)")
+
     # Sessions: sound in, frames out.
     audio_margin: int = setting(2, "video frames of audio context on each side", low=0, high=8)
     sample_rate: int = setting(SAMPLE_RATE, "rate of a version 1 client's PCM, Hz", low=8000, high=192000)
@@ -171,6 +182,7 @@ class Settings:
         for f in fields(self):
             check_limits(flag(f.name), getattr(self, f.name), f.metadata)
         door.check_admission(self.host, self.auth, self.token_file is not None)
+        door.check_tls(self.tls, self.tls_cert is not None, self.tls_key is not None)
         if self.transport == "ipc":
             longest = len(os.fsencode(self.run_dir / f"latents.{MAX_WORKERS - 1}"))
             if longest > IPC_PATH_BYTES:
@@ -178,6 +190,11 @@ class Settings:
                     f"--run-dir {self.run_dir}: its sockets' paths would have {longest} bytes and the system"
                     f" takes {IPC_PATH_BYTES}; choose a shorter folder"
                 )
+
+    @property
+    def serves_tls(self) -> bool:
+        """Whether the gateway's port speaks HTTPS."""
+        return self.tls is not None or self.tls_cert is not None
 
     def endpoint(self, name: str, index: int | None = None) -> str:
         """The URL of hop `pcm`, `results`, `clips` (of audio worker `index`) or `latents` (of GPU worker)."""

@@ -1,0 +1,63 @@
+"""Certificates with keys, good and bad, as files."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A certificate for localhost and 127.0.0.1 and its key, both as PEM."""
+
+    certificate: bytes
+    key: bytes
+    serial: int
+
+    def write(self, folder: Path) -> tuple[Path, Path]:
+        """The files `cert.pem` and `key.pem` in a folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        cert, key = folder / "cert.pem", folder / "key.pem"
+        cert.write_bytes(self.certificate)
+        key.write_bytes(self.key)
+        return cert, key
+
+
+def make_pair(begins: float = -1, ends: float = 30, password: bytes | None = None) -> Pair:
+    """A new pair.
+
+    Args:
+        begins: days from now until it is valid.
+        ends: days from now until it expires.
+        password: encrypts the key.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.now(timezone.utc)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now + timedelta(days=begins))
+        .not_valid_after(now + timedelta(days=ends))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
+    if password is not None:
+        encryption = serialization.BestAvailableEncryption(password)
+    return Pair(
+        certificate.public_bytes(serialization.Encoding.PEM),
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption),
+        certificate.serial_number,
+    )
