@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -15,7 +18,7 @@ from cryptography.x509.oid import NameOID
 
 @dataclass(frozen=True)
 class Pair:
-    """A certificate for localhost and 127.0.0.1 and its key, both as PEM."""
+    """A certificate for localhost, 127.0.0.1 and perhaps other names, and its key, both as PEM."""
 
     certificate: bytes
     key: bytes
@@ -30,18 +33,21 @@ class Pair:
         return cert, key
 
 
-def make_pair(begins: float = -1, ends: float = 30, password: bytes | None = None) -> Pair:
+def make_pair(
+    begins: float = -1, ends: float = 30, password: bytes | None = None, names: Sequence[str] = ()
+) -> Pair:
     """A new pair.
 
     Args:
         begins: days from now until it is valid.
         ends: days from now until it expires.
         password: encrypts the key.
+        names: more DNS names.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.now(timezone.utc)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    known = [*map(x509.DNSName, ("localhost", *names)), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -50,7 +56,7 @@ def make_pair(begins: float = -1, ends: float = 30, password: bytes | None = Non
         .serial_number(x509.random_serial_number())
         .not_valid_before(now + timedelta(days=begins))
         .not_valid_after(now + timedelta(days=ends))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.SubjectAlternativeName(known), critical=False)
         .sign(key, hashes.SHA256())
     )
     encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
@@ -61,3 +67,10 @@ def make_pair(begins: float = -1, ends: float = 30, password: bytes | None = Non
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption),
         certificate.serial_number,
     )
+
+
+def spki_hash(certificate: bytes) -> str:
+    """The hash of a PEM certificate's key by which Chromium can be told to trust it."""
+    key = x509.load_pem_x509_certificate(certificate).public_key()
+    data = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return base64.b64encode(hashlib.sha256(data).digest()).decode()
