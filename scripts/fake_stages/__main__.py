@@ -29,6 +29,7 @@ from scripts.run.child import die_with_parent
 from scripts.run.launch import check_certificate
 from scripts.run.rundir import RunDir, RunDirError, check_port_free
 from scripts.run.start import command_of
+from scripts.run.welcome import network_lines, phone_lines
 
 READY_WITHIN = 20.0
 
@@ -81,6 +82,8 @@ def _serve(settings: Settings, painter: FacePainter, behaviour: FakeBehaviour) -
             if not _wait_ready(settings, gateway, stopped):
                 return 0 if stopped.is_set() else 1
             print(f"ready: {base_url(settings)}", flush=True)
+            for line in (*network_lines(settings), *phone_lines(settings, sys.stdout)):
+                print(line, flush=True)
             while not stopped.wait(0.2):
                 if gateway.poll() is not None or not stages.is_alive():
                     return 1

@@ -18,6 +18,8 @@ from scripts.run.address import url_on
 
 #: Addresses to name. A machine with many bridges has more, and nobody reads them.
 MOST_ADDRESSES = 4
+#: Seconds for which the link on the console lets sessions begin.
+LINK_SECONDS = 3600
 #: An address of the documentation (RFC 5737). No packet is sent to it.
 _ELSEWHERE = "192.0.2.1"
 
@@ -61,8 +63,28 @@ def network_lines(settings: Settings) -> Iterator[str]:
 
 
 def page_link(settings: Settings, url: str) -> PageLink | None:
-    """A link of the page's address that lets a phone in. None where there can be none."""
-    return PageLink(url) if settings.token_file is None else None
+    """A link of the page's address that lets a phone in.
+
+    Where tokens are asked for, it carries a browser's token, as a program's token with the scope `mint` would
+    mint it. None where the token file has no such token, or cannot be read: the gateway tells about that.
+    """
+    if settings.token_file is None:
+        return PageLink(url)
+    from gateway.door.minting import claims_for
+    from gateway.door.signed_tokens import sign
+    from gateway.door.token_file import TokenFileError, read_book
+
+    now = int(time.time())
+    try:
+        book = read_book(settings.token_file)
+    except TokenFileError:
+        return None
+    for entry in book.tokens:
+        lives = entry.revoked is None and (entry.expires is None or entry.expires > now)
+        if lives and "mint" in entry.scopes:
+            claims = claims_for(entry, {"ttl": str(LINK_SECONDS)}, now)
+            return PageLink(f"{url}?token={sign(book.key, claims)}", claims.expires)
+    return None
 
 
 def phone_lines(
@@ -78,8 +100,11 @@ def phone_lines(
         make_link: makes a link of the page's address. None: there can be no link.
     """
     hosts = lan_hosts(settings.host)
-    link = make_link(settings, f"{url_on(settings, hosts[0])}/") if hosts and stream.isatty() else None
+    if not hosts or not stream.isatty():
+        return
+    link = make_link(settings, f"{url_on(settings, hosts[0])}/")
     if link is None:
+        yield "for a phone: python -m scripts.tokens link NAME makes an address that lets it in"
         return
     until = f" (it lets in whoever has it, until {time.strftime('%H:%M', time.localtime(link.ends))})"
     yield f"for a phone{until if link.ends else ''}: {link.url}"

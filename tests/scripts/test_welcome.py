@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import io
-import re
 import shutil
 import subprocess
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import zxingcpp
 
+from gateway.door.guard import Guard
 from gateway.door.tls import TlsGate
+from gateway.door.token_file import add_token, entry_for, new_book, new_token, write_book
+from gateway.door.token_watch import TokenWatch
 from protocol.process import addresses
 from protocol.process.settings import Settings
 from scripts.run import welcome as module
 from scripts.run.qr_code import qr_lines, qr_width
-from scripts.run.welcome import PageLink, lan_hosts, network_lines, phone_lines
+from scripts.run.welcome import PageLink, lan_hosts, network_lines, page_link, phone_lines
+from tests.helpers.qr_picture import picture_of
 
 LINK = "https://192.168.1.5:8443/?token=" + "eyJhbGciOiJIUzI1NiJ9." * 8
 ENDS = time.time() + 600
@@ -38,18 +40,6 @@ class Terminal(io.StringIO):
 
     def isatty(self) -> bool:
         return self._terminal
-
-
-def picture_of(lines: list[str]) -> np.ndarray:
-    """The code as a camera sees it: a character is a column of two modules."""
-    halves = {" ": (0, 0), "▄": (0, 1), "▀": (1, 0), "█": (1, 1)}
-    rows = []
-    for line in lines:
-        text = re.fullmatch("\x1b\\[38;5;16;48;5;231m([ ▄▀█]+)\x1b\\[0m", line)
-        assert text, line
-        rows += [[halves[character][half] for character in text[1]] for half in (0, 1)]
-    modules = np.array(rows, np.uint8)
-    return np.kron(255 * (1 - modules), np.ones((6, 6), np.uint8)).astype(np.uint8)
 
 
 @pytest.mark.parametrize("text", ["https://10.0.0.1/", LINK, "https://[fd00::5]:8443/?token=" + "a" * 500])
@@ -98,7 +88,8 @@ def test_a_terminal_gets_a_code_with_the_link() -> None:
 def test_whatever_is_no_terminal_gets_no_token_and_no_code() -> None:
     assert list(phone_lines(settings(), Terminal(terminal=False), link)) == []
     assert list(phone_lines(settings(host="127.0.0.1"), Terminal(), link)) == []
-    assert list(phone_lines(settings(), Terminal(), lambda settings, url: None)) == []
+    (line,) = phone_lines(settings(), Terminal(), lambda settings, url: None)
+    assert "scripts.tokens link" in line
 
 
 @pytest.mark.usefixtures("lan")
@@ -133,3 +124,22 @@ def test_the_fingerprint_is_that_of_the_certificate(tmp_path: Path, monkeypatch:
     if shutil.which("openssl"):
         told = subprocess.run([*command, file], capture_output=True, text=True, check=True)
         assert told.stdout.strip().endswith(f"={gate.fingerprint}")
+
+
+def test_the_link_has_a_token_that_the_gateway_takes(tmp_path: Path) -> None:
+    token_file = tmp_path / "tokens.json"
+    asked = Settings(host="0.0.0.0", port=8443, tls="self-signed", token_file=token_file)
+    assert page_link(asked, "https://box/") is None, "there is no file"
+    now = int(time.time())
+    session = entry_for(new_token(), "page", ("session",), now)
+    old = entry_for(new_token(), "old", ("mint",), now - 99, expires=now - 9)
+    program = entry_for(new_token(), "site", ("mint",), now, avatars=("ada",))
+    book = add_token(add_token(new_book(), session), old)
+    write_book(token_file, book)
+    assert page_link(asked, "https://box/") is None, "no token may mint"
+    write_book(token_file, add_token(book, program))
+    made = page_link(asked, "https://box/")
+    assert made is not None and made.ends is not None and 3500 < made.ends - now <= 3601
+    token = made.url.removeprefix("https://box/?token=")
+    grant = Guard(TokenWatch(token_file)).check(token, "192.168.1.9", "session")
+    assert grant.name == "site" and grant.scopes == ("session",) and grant.avatars == ("ada",)
