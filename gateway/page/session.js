@@ -72,8 +72,9 @@ export class Session {
     return heard;
   }
 
-  // Keeps a phone's screen on while a face speaks.
+  // Keeps a phone's screen on while a face speaks. In a frame the screen is the holding page's affair.
   async stayAwake() {
+    if (window.parent !== window) return;
     try {
       const lock = await navigator.wakeLock?.request("screen");
       this.lock = lock;

@@ -52,10 +52,16 @@ class BrowserFault(RuntimeError):
 
 
 class Page:
-    """One tab. `problems` collects the errors that the page logs and the exceptions that nobody caught."""
+    """One tab, or a frame of another site in one.
+
+    Attributes:
+        problems: the errors that the page logs, and the exceptions that nobody caught.
+        gesture: whether `evaluate` counts as a person's click, which lets sound out.
+    """
 
     def __init__(self, ws: ClientConnection) -> None:
         self.problems: list[str] = []
+        self.gesture = True
         self._ws = ws
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -103,7 +109,11 @@ class Page:
     async def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression (awaited if a promise), as JSON carries it."""
         result = await self.command(
-            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True, userGesture=True
+            "Runtime.evaluate",
+            expression=expression,
+            awaitPromise=True,
+            returnByValue=True,
+            userGesture=self.gesture,
         )
         if "exceptionDetails" in result:
             details = result["exceptionDetails"]
