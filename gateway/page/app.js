@@ -2,7 +2,7 @@
 
 import { Access } from "./access.js";
 import { AudioFile, Microphone } from "./capture.js";
-import { PageError, describe, needsToken } from "./errors.js";
+import { PageError, describe, isPassing, needsToken } from "./errors.js";
 import { ServerWatch } from "./server-watch.js";
 import { Session } from "./session.js";
 import { Ui } from "./ui.js";
@@ -23,7 +23,7 @@ const ui = new Ui(access, { startOrStop, choose: changeChoice, sound: hearVoice,
 // A session ends the asking.
 const watch = new ServerWatch(access, {
   ready: serverReady,
-  loading: (stages) => {
+  loading: (stages = {}) => {
     const cold = Object.keys(stages).filter((name) => stages[name] !== "warm");
     ui.showState("loading", `Loading ${STAGES[cold[0]] ?? "the model"}…`);
   },
@@ -63,7 +63,7 @@ function serverReady(catalogue) {
 function showRefusal(error) {
   const { code, text } = describe(error);
   const asks = needsToken(code);
-  ui.showState("loading", asks ? "Token needed" : code === "throttled" ? "Waiting…" : "Not let in");
+  ui.showState("loading", asks ? "Token needed" : isPassing(code) ? "Waiting…" : "Not let in");
   ui.showToken(asks ? text : "");
   ui.showError(asks ? "" : text);
 }

@@ -7,7 +7,7 @@ import { PageError, isPassing, needsToken } from "./errors.js";
  * @import { Catalogue } from "./ui.js"
  * @typedef {{
  *   ready: (catalogue: Catalogue) => void,
- *   loading: (stages: Record<string, string>) => void,
+ *   loading: (stages: Record<string, string> | undefined) => void,
  *   refused: (error: PageError) => void,
  *   lost: () => void,
  * }} WatchHandlers
