@@ -25,6 +25,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from protocol.process.settings import tokens_command
+
 #: What a token may be used for.
 SCOPES = ("session", "mint", "metrics", "admin")
 #: A program's token begins with this, so that logs can blot it out and scanners of repositories find it.
@@ -191,7 +193,7 @@ def _read_private(path: Path) -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise TokenFileError(
-            f"there is no token file {path}; make one with: python -m scripts.tokens add NAME"
+            f"there is no token file {path}; make one with: {tokens_command()} add NAME"
         ) from None
     except OSError as error:
         if path.is_symlink():
@@ -209,7 +211,7 @@ def _read_private(path: Path) -> bytes:
         if info.st_mode & 0o077:
             raise TokenFileError(
                 f"others may read the token file {path} (mode {info.st_mode & 0o777:04o}); use: chmod 600"
-                f" {path} and, if others have accounts here, python -m scripts.tokens rotate"
+                f" {path} and, if others have accounts here, {tokens_command()} rotate"
             )
         if info.st_size > _MAX_BYTES:
             raise TokenFileError(

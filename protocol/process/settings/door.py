@@ -6,9 +6,14 @@ Each check takes the place where a value stood, for the error, and the value. It
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 from protocol.process.addresses import is_loopback, parse_ip
+from protocol.process.settings.places import default_token_file
 from protocol.process.settings.values import SettingsError
 
 #: Said where a run lets everyone in who reaches its port.
@@ -75,21 +80,32 @@ def check_network(where: str, value: str) -> None:
         ) from None
 
 
+def tokens_command() -> str:
+    """The command that makes tokens, to be copied from a message."""
+    python = os.path.relpath(sys.executable)
+    return f"{sys.executable if python.startswith('..') else python} -m scripts.tokens"
+
+
+def usual_token_file(env: Mapping[str, str]) -> Path | None:
+    """The token file at its usual place. None where there is none."""
+    path = default_token_file(env)
+    return path if path is not None and os.path.lexists(path) else None
+
+
 def check_admission(host: str, auth: bool, has_tokens: bool) -> None:
     """Beyond loopback someone must have said who may come in.
 
     Args:
         host: `--host`.
         auth: False for `--no-auth`.
-        has_tokens: whether there is a `--token-file`.
+        has_tokens: whether there is a token file.
     """
     if not auth and has_tokens:
         raise SettingsError("--no-auth and --token-file exclude each other: give one of them")
     if auth and not has_tokens and not is_loopback(host):
         raise SettingsError(
-            f"--host {host}: other machines could open the page, so say who may:"
-            " --token-file FILE lets in who has a token, --no-auth lets in everyone who reaches the port;"
-            " without --host only this machine can open it"
+            f"--host {host}: other machines could open the page, so make a token first and start again:"
+            f" {tokens_command()} add NAME; or let in everyone who reaches the port: --no-auth"
         )
 
 

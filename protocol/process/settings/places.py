@@ -66,6 +66,22 @@ def _own_folder(env: Mapping[str, str], variable: str, below_home: str, kind: st
     return Path(tempfile.gettempdir()) / f"echomimic-live-{os.getuid()}-{kind}"
 
 
+def default_token_file(env: Mapping[str, str]) -> Path | None:
+    """Where the tokens lie when nobody says: `$XDG_CONFIG_HOME/echomimic-live`, else `~/.config/echomimic-live`.
+
+    Args:
+        env: the environment, of which XDG_CONFIG_HOME and HOME are read.
+
+    Returns:
+        The file, which need not exist. None for a user without a home.
+    """
+    candidates = [Path(env.get("XDG_CONFIG_HOME", "")), Path(env.get("HOME", "")) / ".config"]
+    for place in candidates:
+        if place.is_absolute():
+            return place / "echomimic-live" / "tokens.json"
+    return None
+
+
 def _can_make(folder: Path) -> bool:
     """Whether the folder can be written, or made where it does not exist."""
     existing = next(place for place in (folder, *folder.parents) if place.exists())

@@ -44,14 +44,18 @@ class Settings:
 
     host: str = setting(
         "127.0.0.1",
-        "address of the page; 0.0.0.0 or :: for all of this machine's; beyond loopback it needs"
-        " --token-file or --no-auth",
+        "address of the page; 0.0.0.0 or :: for all of this machine's; beyond loopback it needs tokens"
+        " (`python -m scripts.tokens add NAME` makes one) or --no-auth",
         check=door.check_host,
     )
     port: int = setting(8080, "port of the page", low=1, high=65535)
 
     # Who may come in, and from where.
-    token_file: Path | None = setting(None, "file of the tokens that open the page; none asks for no token")
+    token_file: Path | None = setting(
+        None,
+        "file of the tokens that open the page; if not given, no token is asked for on loopback, and beyond it"
+        " the file that `python -m scripts.tokens add NAME` makes counts",
+    )
     auth: bool = setting(
         True, "beyond loopback let nobody in without a token; --no-auth lets in everyone who reaches the port"
     )
@@ -181,6 +185,8 @@ class Settings:
         object.__setattr__(self, "run_dir", run_dir)  # the class is frozen
         for f in fields(self):
             check_limits(flag(f.name), getattr(self, f.name), f.metadata)
+        if self.token_file is None and self.auth and not is_loopback(self.host):
+            object.__setattr__(self, "token_file", door.usual_token_file(os.environ))
         door.check_admission(self.host, self.auth, self.token_file is not None)
         door.check_tls(self.tls, self.tls_cert is not None, self.tls_key is not None)
         if self.transport == "ipc":

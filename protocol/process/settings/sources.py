@@ -36,13 +36,23 @@ def load_settings(argv: Sequence[str] | None = None, env: Mapping[str, str] | No
         SettingsError: the text names the wrong flag, variable or file entry.
         SystemExit: `--help` was among the flags.
     """
+    return Settings(**given_values(argv, env))
+
+
+def given_values(
+    argv: Sequence[str] | None = None, env: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The values that flags, environment and the `--settings` file give, by field. Each is checked by itself.
+
+    Args and Raises: as `load_settings`.
+    """
     env = os.environ if env is None else env
     given = vars(_command_line_parser().parse_args(sys.argv[1:] if argv is None else list(argv)))
     file = given.pop("settings", None) or env.get(FILE_VARIABLE)
     values = _from_file(Path(file)) if file else {}
     values |= _from_env(env)
     values |= {name: _value_of(name, flag(name), value) for name, value in given.items()}
-    return Settings(**values)
+    return values
 
 
 def settings_from_command_line() -> Settings:
