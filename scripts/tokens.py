@@ -6,8 +6,8 @@
     python -m scripts.tokens revoke me
     python -m scripts.tokens rotate                     # voids every browser's token
 
-The settings' flags, variables and file hold here too, such as `--token-file`, `--host` and `--port`. A running
-gateway takes a change over within two seconds.
+The settings' flags, variables and file hold here too, such as `--token-file`, `--host` and `--port`. A
+running gateway takes a change over within two seconds.
 """
 
 from __future__ import annotations
@@ -41,8 +41,10 @@ from gateway.door.token_file import (
     write_book,
     writing,
 )
+from protocol.process.addresses import reachable_hosts
 from protocol.process.settings import Settings, SettingsError, default_token_file, given_values
-from scripts.run.address import page_urls
+from scripts.run.address import url_on
+from scripts.run.welcome import lan_hosts
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 #: Seconds that running gateways take to notice a change.
@@ -55,9 +57,14 @@ class CommandError(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry the command out. Returns 0, or 2 where it cannot be done, which stderr says."""
-    arguments, flags = _parser().parse_known_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    if {"-h", "--help"} & set(words):
+        _parser().parse_args(words)
     try:
-        given = given_values(flags)
+        # The settings' flags are taken out first: a command's own words may stand between them.
+        own: list[str] = []
+        given = given_values(words, others=own)
+        arguments = _parser().parse_args(own)
         path = given.get("token_file") or default_token_file_or_error()
         command: Callable[[Path, argparse.Namespace, dict[str, Any]], None] = arguments.run
         command(path, arguments, given)
@@ -143,7 +150,9 @@ def _link(path: Path, arguments: argparse.Namespace, given: dict[str, Any]) -> N
     }
     if arguments.url is None:
         settings = Settings(**{**given, "token_file": path, "auth": True})
-        base = f"{page_urls(settings)[-1]}/"
+        # Where other machines find the page, if they do.
+        host = (lan_hosts(settings.host) or reachable_hosts(settings.host))[0]
+        base = f"{url_on(settings, host)}/"
     else:
         base = arguments.url
         if urlsplit(base).scheme not in ("http", "https") or not urlsplit(base).netloc:
@@ -247,7 +256,9 @@ def _parser() -> argparse.ArgumentParser:
     revoke.add_argument("names", metavar="NAME", nargs="+")
     command("rotate", _rotate, "make every browser's token void, and end their sessions")
     link = command("link", _link, "print an address of the page with a short-lived token in it")
-    link.add_argument("name", metavar="NAME", nargs="?", help="a token of the file (default the first fit one)")
+    link.add_argument(
+        "name", metavar="NAME", nargs="?", help="a token of the file (default the first fit one)"
+    )
     link.add_argument("--ttl", default="10m", metavar="TIME", help="45m, 12h; at most 24h (default 10m)")
     link.add_argument("--sessions", type=int, metavar="N", help="sessions at once (default 1)")
     link.add_argument("--avatars", metavar="A,B", help="avatars that it may use")

@@ -37,7 +37,6 @@ def claims_for(entry: ProgramToken, fields: dict[str, str], now: int) -> Browser
     most = 1000 if entry.sessions is None else entry.sessions
     longest = "session_seconds" in fields
     return BrowserClaims(
-        name=entry.name,
         token_id=entry.id,
         jti=new_jti(),
         issued=now,

@@ -46,7 +46,9 @@ def token_for_links(book: TokenBook, name: str | None, now: float) -> ProgramTok
     return entry
 
 
-def make_page_link(book: TokenBook, entry: ProgramToken, base: str, wishes: dict[str, str], now: int) -> PageLink:
+def make_page_link(
+    book: TokenBook, entry: ProgramToken, base: str, wishes: dict[str, str], now: int
+) -> PageLink:
     """A link to the page at `base`.
 
     Args:

@@ -1,8 +1,9 @@
 """Short-lived signed tokens for browsers: JWT with HS256, minted for a program by the gateway.
 
 A browser's token admits sessions, and nothing else. It names the program's token that it was minted with, so
-that it falls with it. The algorithm, the issuer and the audience are fixed. A header that names another
-algorithm (`none`, RS256) is refused before any key is used.
+that it falls with it. It is short, so that an address with it fits a QR code. The algorithm, the issuer and
+the audience are fixed. A header that names another algorithm (`none`, RS256) is refused before any key is
+used.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ MAX_TTL = 86400
 DEFAULT_SESSIONS = 1
 ALGORITHM = "HS256"
 ISSUER = "echomimic-live"
-AUDIENCE = "echomimic-live/browser"
+AUDIENCE = "browser"
 #: Longest token that is looked at, in characters.
 MAX_CHARS = 4096
-_NEEDED = ["iss", "aud", "sub", "tid", "jti", "iat", "exp", "scope", "sessions"]
+_NEEDED = ["iss", "aud", "tid", "jti", "iat", "exp", "scope", "sessions"]
 
 
 class SignedTokenError(Exception):
@@ -42,8 +43,7 @@ class SignedTokenError(Exception):
 class BrowserClaims:
     """What a browser's token says. Times are Unix seconds."""
 
-    #: Name and id of the program's token that it was minted with.
-    name: str
+    #: Id of the program's token that it was minted with.
     token_id: str
     #: Tells this token from others.
     jti: str
@@ -62,7 +62,6 @@ def sign(key: SigningKey, claims: BrowserClaims) -> str:
     payload: dict[str, object] = {
         "iss": ISSUER,
         "aud": AUDIENCE,
-        "sub": claims.name,
         "tid": claims.token_id,
         "jti": claims.jti,
         "iat": claims.issued,
@@ -74,12 +73,12 @@ def sign(key: SigningKey, claims: BrowserClaims) -> str:
         payload["avatars"] = list(claims.avatars)
     if claims.session_seconds is not None:
         payload["session_seconds"] = claims.session_seconds
-    return jwt.encode(payload, key.secret, algorithm=ALGORITHM, headers={"kid": key.id})
+    return jwt.encode(payload, key.secret, algorithm=ALGORITHM, headers={"kid": key.id, "typ": None})
 
 
 def new_jti() -> str:
     """An id for a browser's token."""
-    return secrets.token_hex(8)
+    return secrets.token_urlsafe(6)
 
 
 def looks_signed(token: str) -> bool:
@@ -135,7 +134,6 @@ def _claims_of(payload: dict[str, object]) -> BrowserClaims:
     if avatars is not None and not (isinstance(avatars, list) and all(isinstance(a, str) for a in avatars)):
         raise ValueError("avatars")
     claims = BrowserClaims(
-        name=_text(payload["sub"]),
         token_id=_text(payload["tid"]),
         jti=_text(payload["jti"]),
         issued=_whole(payload["iat"]),

@@ -152,7 +152,7 @@ def rotate_key(book: TokenBook) -> TokenBook:
 
 
 def _new_key() -> SigningKey:
-    return SigningKey(secrets.token_hex(8), secrets.token_bytes(32))
+    return SigningKey(secrets.token_urlsafe(6), secrets.token_bytes(32))
 
 
 def entry_for(token: str, name: str, scopes: tuple[str, ...], now: int, **limits: Any) -> ProgramToken:
@@ -161,7 +161,7 @@ def entry_for(token: str, name: str, scopes: tuple[str, ...], now: int, **limits
     Raises:
         TokenFileError: a name, scope or limit cannot be had.
     """
-    entry = ProgramToken(name, secrets.token_hex(8), hash_of(token), scopes, now, **limits)
+    entry = ProgramToken(name, secrets.token_urlsafe(6), hash_of(token), scopes, now, **limits)
     return _token_from(asdict(entry), f"token {name}")
 
 

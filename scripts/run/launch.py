@@ -21,6 +21,7 @@ from protocol.process.settings import (
     flags_of,
     is_open_to_all,
     load_settings,
+    tokens_command,
 )
 from scripts.run.address import base_url, connect_gateway
 from scripts.run.logfile import LogLimits
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"echomimic-live: {error}", file=sys.stderr)
         return 2
     try:
+        check_token_file(settings)
         check_certificate(settings)
         check_port_free(settings.host, settings.port)
         with RunDir(settings.run_dir, settings.port) as run_dir:
@@ -56,6 +58,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:  # before the stages were started
         return 0
+
+
+def check_token_file(settings: Settings) -> None:
+    """Read the token file once, so that a wrong one is told before anything starts.
+
+    Raises:
+        SettingsError: it cannot be used.
+    """
+    if settings.token_file is None:
+        return
+    from gateway.door.token_file import TokenFileError, read_book
+
+    try:
+        read_book(settings.token_file)
+    except TokenFileError as error:
+        raise SettingsError(str(error)) from None
 
 
 def require_assets(settings: Settings) -> None:
@@ -96,6 +114,8 @@ def run_stages(settings: Settings, notes: Sequence[str] = ()) -> int:
             log.note(line)
         for line in phone_lines(settings, sys.stdout):
             log.announce(line)
+        if settings.token_file is not None:
+            log.note(f"the page asks for a token; an address with one: {tokens_command()} link")
         # The last line, so that it stays in sight.
         if is_open_to_all(settings):
             log.note(f"WARNING {NO_AUTH_WARNING}")

@@ -65,26 +65,21 @@ def network_lines(settings: Settings) -> Iterator[str]:
 def page_link(settings: Settings, url: str) -> PageLink | None:
     """A link of the page's address that lets a phone in.
 
-    Where tokens are asked for, it carries a browser's token, as a program's token with the scope `mint` would
-    mint it. None where the token file has no such token, or cannot be read: the gateway tells about that.
+    Where tokens are asked for, it carries a browser's token. None where the token file has none that can answer
+    for it, or cannot be read: the gateway tells about that.
     """
     if settings.token_file is None:
         return PageLink(url)
-    from gateway.door.minting import claims_for
-    from gateway.door.signed_tokens import sign
+    from gateway.door.page_link import make_page_link, token_for_links
     from gateway.door.token_file import TokenFileError, read_book
 
     now = int(time.time())
     try:
         book = read_book(settings.token_file)
+        link = make_page_link(book, token_for_links(book, None, now), url, {"ttl": str(LINK_SECONDS)}, now)
     except TokenFileError:
         return None
-    for entry in book.tokens:
-        lives = entry.revoked is None and (entry.expires is None or entry.expires > now)
-        if lives and "mint" in entry.scopes:
-            claims = claims_for(entry, {"ttl": str(LINK_SECONDS)}, now)
-            return PageLink(f"{url}?token={sign(book.key, claims)}", claims.expires)
-    return None
+    return PageLink(link.url, link.ends)
 
 
 def phone_lines(

@@ -24,13 +24,13 @@ from gateway.door.token_file import SigningKey
 
 NOW = 1_764_237_600
 KEY = SigningKey("k1", bytes(range(32)))
-CLAIMS = BrowserClaims("studio", "t1", "j1", NOW, NOW + 600, 1)
+CLAIMS = BrowserClaims("t1", "j1", NOW, NOW + 600, 1)
 
 
 def payload(**changes: Any) -> dict[str, Any]:
     """The claims of a right token with some of them changed. None leaves one out."""
     right = {
-        "iss": ISSUER, "aud": AUDIENCE, "sub": "studio", "tid": "t1", "jti": "j1", "iat": NOW,
+        "iss": ISSUER, "aud": AUDIENCE, "tid": "t1", "jti": "j1", "iat": NOW,
         "exp": NOW + 600, "scope": "session", "sessions": 1,
     }  # fmt: skip
     return {name: value for name, value in {**right, **changes}.items() if value is not None}
@@ -63,8 +63,8 @@ def test_times() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"iss": "another"}, {"aud": "echomimic-live/other"}, {"aud": None}, {"iss": None}, {"exp": None},
-        {"jti": None}, {"sub": None}, {"tid": None}, {"scope": "session mint"}, {"scope": "mint"},
+        {"iss": "another"}, {"aud": "program"}, {"aud": None}, {"iss": None}, {"exp": None},
+        {"jti": None}, {"tid": None}, {"scope": "session mint"}, {"scope": "mint"},
         {"exp": NOW + 86401}, {"exp": "never"}, {"exp": True}, {"sessions": "1"}, {"avatars": "ada"},
         {"avatars": [1]}, {"nbf": "x"}, {"session_seconds": 1.5},
     ],

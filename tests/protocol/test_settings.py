@@ -70,7 +70,7 @@ def test_every_kind_of_value_from_every_source(tmp_path: Path, monkeypatch: pyte
         (["--width", "100"], {}, "--width 100.*multiple of 8"),
         (["--cfg", "nan"], {}, "--cfg nan"),
         (["--idle-flush", "soon"], {}, "--idle-flush soon"),
-        (["--host", "0.0.0.0"], {}, "--host 0.0.0.0.*--token-file.*--no-auth"),
+        (["--host", "0.0.0.0"], {}, "--host 0.0.0.0.*scripts.tokens add.*--no-auth"),
         (["--dtype", "int8"], {}, "--dtype int8.*bfloat16"),
         (["--gpu-devices", ","], {}, "--gpu-devices"),
         (["--config", ""], {}, "--config"),

@@ -67,7 +67,7 @@ def _own_folder(env: Mapping[str, str], variable: str, below_home: str, kind: st
 
 
 def default_token_file(env: Mapping[str, str]) -> Path | None:
-    """Where the tokens lie when nobody says: `$XDG_CONFIG_HOME/echomimic-live`, else `~/.config/echomimic-live`.
+    """The usual token file: `$XDG_CONFIG_HOME/echomimic-live/tokens.json`, else below `~/.config`.
 
     Args:
         env: the environment, of which XDG_CONFIG_HOME and HOME are read.

@@ -53,8 +53,8 @@ class Settings:
     # Who may come in, and from where.
     token_file: Path | None = setting(
         None,
-        "file of the tokens that open the page; if not given, no token is asked for on loopback, and beyond it"
-        " the file that `python -m scripts.tokens add NAME` makes counts",
+        "file of the tokens that open the page; if not given, no token is asked for on loopback, and beyond"
+        " it the file that `python -m scripts.tokens add NAME` makes counts",
     )
     auth: bool = setting(
         True, "beyond loopback let nobody in without a token; --no-auth lets in everyone who reaches the port"

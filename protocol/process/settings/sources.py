@@ -40,14 +40,28 @@ def load_settings(argv: Sequence[str] | None = None, env: Mapping[str, str] | No
 
 
 def given_values(
-    argv: Sequence[str] | None = None, env: Mapping[str, str] | None = None
+    argv: Sequence[str] | None = None,
+    env: Mapping[str, str] | None = None,
+    others: list[str] | None = None,
 ) -> dict[str, Any]:
     """The values that flags, environment and the `--settings` file give, by field. Each is checked by itself.
 
-    Args and Raises: as `load_settings`.
+    Args:
+        argv: the flags. None: those of the command line.
+        env: the environment. None: that of this process.
+        others: takes the words that are no settings, in their order. None: there must be none.
+
+    Raises:
+        SettingsError: as `load_settings`.
+        SystemExit: as `load_settings`.
     """
     env = os.environ if env is None else env
-    given = vars(_command_line_parser().parse_args(sys.argv[1:] if argv is None else list(argv)))
+    found, rest = _command_line_parser().parse_known_args(sys.argv[1:] if argv is None else list(argv))
+    given = vars(found)
+    if others is not None:
+        others += rest
+    elif rest:
+        raise SettingsError(f"unrecognized arguments: {' '.join(rest)}; --help lists the flags")
     file = given.pop("settings", None) or env.get(FILE_VARIABLE)
     values = _from_file(Path(file)) if file else {}
     values |= _from_env(env)
