@@ -30,19 +30,19 @@ def token_for_links(book: TokenBook, name: str | None, now: float) -> ProgramTok
         now: Unix seconds.
 
     Raises:
-        TokenFileError: there is none, or it holds no more, or it is not for sessions.
+        TokenFileError: there is none, or it holds no more, or it may not mint.
     """
     able = [entry for entry in book.tokens if _can(entry, now)]
     if name is None:
         if not able:
-            raise TokenFileError(f"no token is for sessions; make one with: {tokens_command()} add NAME")
+            raise TokenFileError(f"no token may mint others; make one with: {tokens_command()} add NAME")
         return able[0]
     entry = book.by_name(name)
     if entry is None:
         names = ", ".join(entry.name for entry in able) or "none"
         raise TokenFileError(f"there is no token {name}; there are {names}")
     if entry not in able:
-        raise TokenFileError(f"the token {name} was revoked, has expired, or is not for sessions")
+        raise TokenFileError(f"the token {name} was revoked, has expired, or has not the scope mint")
     return entry
 
 
@@ -67,4 +67,4 @@ def make_page_link(
 
 def _can(entry: ProgramToken, now: float) -> bool:
     holds = entry.revoked is None and (entry.expires is None or now < entry.expires)
-    return holds and bool({"session", "mint"} & set(entry.scopes))
+    return holds and "mint" in entry.scopes

@@ -65,8 +65,8 @@ def network_lines(settings: Settings) -> Iterator[str]:
 def page_link(settings: Settings, url: str) -> PageLink | None:
     """A link of the page's address that lets a phone in.
 
-    Where tokens are asked for, it carries a browser's token. None where the token file has none that can answer
-    for it, or cannot be read: the gateway tells about that.
+    Where tokens are asked for, it carries a browser's token, as a program's token with the scope `mint` would
+    mint it. None where the token file has no such token, or cannot be read: the gateway tells about that.
     """
     if settings.token_file is None:
         return PageLink(url)

@@ -50,7 +50,7 @@ def test_list_revoke_and_add_again(file: Path, capsys: pytest.CaptureFixture[str
 
 def test_a_link_opens_the_page(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["add", "watch", "--scopes", "metrics"])
-    assert main(["link"]) == 2 and "no token is for sessions" in capsys.readouterr().err
+    assert main(["link"]) == 2 and "no token may mint" in capsys.readouterr().err
     main(["add", "me"])
     capsys.readouterr()
     assert main(["link", "--port", "9000", "--ttl", "2h", "--avatars", "ada"]) == 0

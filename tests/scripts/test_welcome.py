@@ -22,7 +22,7 @@ from scripts.run.qr_code import qr_lines, qr_width
 from scripts.run.welcome import PageLink, lan_hosts, network_lines, page_link, phone_lines
 from tests.helpers.qr_picture import picture_of
 
-LINK = "https://192.168.1.5:8443/?token=" + "eyJhbGciOiJIUzI1NiJ9." * 8
+LINK = "https://192.168.1.5:8443/#token=" + "eyJhbGciOiJIUzI1NiJ9." * 8
 ENDS = time.time() + 600
 
 
@@ -140,6 +140,6 @@ def test_the_link_has_a_token_that_the_gateway_takes(tmp_path: Path) -> None:
     write_book(token_file, add_token(book, program))
     made = page_link(asked, "https://box/")
     assert made is not None and made.ends is not None and 3500 < made.ends - now <= 3601
-    token = made.url.removeprefix("https://box/?token=")
+    token = made.url.removeprefix("https://box/#token=")
     grant = Guard(TokenWatch(token_file)).check(token, "192.168.1.9", "session")
     assert grant.name == "site" and grant.scopes == ("session",) and grant.avatars == ("ada",)
