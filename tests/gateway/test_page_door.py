@@ -64,9 +64,7 @@ class Tokens:
         book = read_book(self.path)
         entry, now = book.by_name(name), int(time.time())
         assert entry is not None
-        return sign(
-            book.key, BrowserClaims(name, entry.id, new_jti(), now - 60, now + seconds, 1, None, None)
-        )
+        return sign(book.key, BrowserClaims(entry.id, new_jti(), now - 60, now + seconds, 1, None, None))
 
     def revoke(self, name: str) -> None:
         self.put(revoke_token(read_book(self.path), name, int(time.time())))
