@@ -74,6 +74,12 @@ class ClipRing:
         """The clip that sample `pts` belongs to."""
         return clip_at(pts, self._fps, self._clip_frames)
 
+    def prime(self, history: Samples) -> None:
+        """Put sound before the stream's first sample, in place of silence. The last 1.5 s of it count."""
+        if len(history):
+            heard = history[-WINDOW:]
+            self._store[self._fill - len(heard) : self._fill] = heard
+
     def push(self, samples: Samples, pts: int) -> list[ClipWindow]:
         """Add samples, the first of them at `pts`.
 
@@ -135,16 +141,19 @@ class SpeechStream:
         sample_rate: rate of the samples that come, in hertz.
         fps: frames per second.
         clip_frames: frames of a clip.
+        history: samples that were spoken before, at the stream's own rate.
 
     Raises:
         SpeechError: a clip would be longer than the window.
     """
 
-    def __init__(self, sample_rate: int, fps: int, clip_frames: int) -> None:
+    def __init__(self, sample_rate: int, fps: int, clip_frames: int, history: Samples | None = None) -> None:
         self.sample_rate = sample_rate
         self.fps = fps
         self.clip_frames = clip_frames
         self._ring = ClipRing(fps, clip_frames)
+        if history is not None and len(history):
+            self._ring.prime(soxr.resample(history, sample_rate, SAMPLE_RATE))
         self._resampler: Any = None
         self._start = 0  # pts of the resampler's first sample
         self._taken = 0  # samples it took, at its own rate

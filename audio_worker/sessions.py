@@ -75,7 +75,9 @@ class Sessions:
             self._drop_due(pcm.session, pcm.epoch - 1)
             session = self._sessions[pcm.session] = _Session(pcm.epoch, None, now)
             try:
-                session.stream = SpeechStream(pcm.sample_rate, pcm.fps, pcm.clip_frames)
+                session.stream = SpeechStream(
+                    pcm.sample_rate, pcm.fps, pcm.clip_frames, pcm.samples[: pcm.history]
+                )
             except SpeechError as error:
                 return [_failed(pcm, str(error))]
         if session.epoch > pcm.epoch:
@@ -86,7 +88,7 @@ class Sessions:
         if changed := _changed(session.stream, pcm):
             session.stream = None
             return [_failed(pcm, f"the {changed} changed while the session ran; start it anew")]
-        windows = session.stream.add_chunk(pcm.samples, pcm.pts, pcm.flush)
+        windows = session.stream.add_chunk(pcm.samples[pcm.history :], pcm.pts, pcm.flush)
         for window in windows:
             self._due.append(
                 DueClip(

@@ -19,7 +19,8 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from gateway.core.event_rate import EventRate
-from gateway.core.session import SessionCore, SessionLimits, SessionOptions
+from gateway.core.options import SessionLimits, SessionOptions
+from gateway.core.session import SessionCore
 from gateway.door.guard import Grant
 from protocol.wire.browser import (
     BrowserError,
@@ -154,7 +155,7 @@ class Connection:
         self.options = merged
         if chosen != self.core.options:
             self._host.close_epoch(self.name, self.core.epoch)
-            self.core.restart(chosen)
+            self.core.restart(chosen, time.monotonic())
         self._queue_ready_text()
         self._speech_came.set()
 

@@ -24,7 +24,7 @@ from websockets.typing import Subprotocol
 
 from gateway.connection import Connection, cancel_tasks
 from gateway.core.audio_log import ClipShape
-from gateway.core.session import SessionLimits, SessionOptions
+from gateway.core.options import SessionLimits, SessionOptions
 from gateway.door.credentials import SUBPROTOCOL_PREFIX
 from gateway.door.guard import Grant, Guard
 from gateway.door.rules import Door

@@ -15,6 +15,10 @@ import numpy as np
 from protocol.wire.clock import SAMPLE_RATE, pts_after, pts_of_clip, samples_until
 from protocol.wire.messages import Samples
 
+#: Seconds of sound before the oldest clip in the log that are kept, for a worker that knows nothing of them.
+#: It is the length of the audio worker's ring.
+HISTORY_SECONDS = 1.5
+
 
 @dataclass(frozen=True)
 class ClipShape:
@@ -60,11 +64,17 @@ class ClipAudio:
 class AudioLog:
     """Samples in, pieces out. Complete clips are kept by number.
 
-    `rate` is the client's sample rate, `position` the samples that came before. Of a stream
-    without pauses, clip k covers the client's samples from `bound(k)` to `bound(k + 1)`.
+    `rate` is the client's sample rate. `position` samples came before, and `history` has the last of them.
+    Of a stream without pauses, clip k covers the client's samples from `bound(k)` to `bound(k + 1)`.
     """
 
-    def __init__(self, shape: ClipShape, rate: int = SAMPLE_RATE, position: int = 0) -> None:
+    def __init__(
+        self,
+        shape: ClipShape,
+        rate: int = SAMPLE_RATE,
+        position: int = 0,
+        history: Samples | None = None,
+    ) -> None:
         self.shape = shape
         self.rate = rate
         self.clip = 0  # the clip being filled
@@ -74,6 +84,8 @@ class AudioLog:
         self._joined = False
         self._held_back = False  # a resampler may hold samples of the last clip
         self._done: dict[int, ClipAudio] = {}
+        #: The sound before the oldest clip in the log, at most 1.5 s, with the padding that the model heard.
+        self.history = np.empty(0, np.float32) if history is None else history
 
     def bound(self, clip: int) -> int:
         """The client's sample at which `clip` begins, were there no pauses."""
@@ -127,11 +139,13 @@ class AudioLog:
         self._held_back = self._joined = False
         return piece
 
-    def take_partial(self) -> Samples:
-        """Remove and give back the samples of the clip being filled."""
-        samples = _join(self._parts)
-        self.position -= self._filled
-        self._parts, self._filled = [], 0
+    def take_from(self, clip: int) -> Samples:
+        """Remove and give back every sample from the beginning of `clip` on. Clips before it are released."""
+        for seq in [seq for seq in self._done if seq < clip]:
+            self.release(seq)
+        samples = _join([*(self._done[seq].samples for seq in sorted(self._done)), *self._parts])
+        self.position -= len(samples)
+        self._parts, self._filled, self._done = [], 0, {}
         return samples
 
     def complete(self, clip: int) -> bool:
@@ -143,8 +157,12 @@ class AudioLog:
         return self._done[clip]
 
     def release(self, clip: int) -> ClipAudio:
-        """`audio(clip)`, forgetting it."""
-        return self._done.pop(clip)
+        """`audio(clip)`, forgetting it. It becomes part of the history."""
+        audio = self._done.pop(clip)
+        padding = self.bound(clip + 1) - self.bound(clip) - len(audio.samples)
+        heard = _join([self.history, audio.samples, np.zeros(padding, np.float32)])
+        self.history = heard[-int(HISTORY_SECONDS * self.rate) :]
+        return audio
 
     def _next_pts(self) -> int:
         return self.shape.pts(self.clip) + pts_after(self._filled, self.rate)

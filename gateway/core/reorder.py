@@ -14,7 +14,10 @@ from protocol.wire.messages import Frame
 
 @dataclass(frozen=True)
 class ClipBegins:
-    """Clip `seq` is next. `has_frames` is False when it failed before its first frame."""
+    """Clip `seq` is next. `has_frames` is False when it failed before its first frame.
+
+    It is True when the sound goes ahead of frames that may still come.
+    """
 
     seq: int
     has_frames: bool
@@ -46,6 +49,8 @@ class _ClipFrames:
     frames: dict[int, Frame] = field(default_factory=dict)
     next_index: int = 0
     begun: bool = False
+    #: Its sound does not wait for the first frame any more.
+    sound_due: bool = False
     failed: bool = False
 
 
@@ -78,15 +83,21 @@ class Reorderer:
         self._clips.setdefault(seq, _ClipFrames()).failed = True
         return True
 
+    def begin_sound(self) -> bool:
+        """The sound of the next clip is not to wait for its frames. False when it is out already."""
+        clip = self._clips.setdefault(self.next_seq, _ClipFrames())
+        clip.sound_due = True
+        return not clip.begun
+
     def pop(self) -> list[InOrder]:
         """Everything that can be given out now, in order."""
         out: list[InOrder] = []
         while (clip := self._clips.get(self.next_seq)) is not None:
             seq = self.next_seq
             ready = clip.next_index in clip.frames
-            if not clip.begun and (ready or clip.failed):
+            if not clip.begun and (ready or clip.failed or clip.sound_due):
                 clip.begun = True
-                out.append(ClipBegins(seq, ready))
+                out.append(ClipBegins(seq, ready or not clip.failed))
             while clip.next_index in clip.frames:
                 out.append(NextFrame(clip.frames.pop(clip.next_index)))
                 clip.next_index += 1
@@ -97,6 +108,18 @@ class Reorderer:
             del self._clips[seq]
             self.next_seq += 1
         return out
+
+    @property
+    def begun(self) -> bool:
+        """Whether the next clip has begun and is not over."""
+        clip = self._clips.get(self.next_seq)
+        return clip is not None and clip.begun
+
+    @property
+    def left(self) -> int:
+        """Frames of the clip that has begun which are not given out yet. 0 when none has begun."""
+        clip = self._clips.get(self.next_seq)
+        return (clip.count or self._expected) - clip.next_index if clip and clip.begun else 0
 
     @property
     def overtaken(self) -> bool:

@@ -9,10 +9,12 @@ A session is a row of epochs. Changed options or a changed frame rate start a ne
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 
-from gateway.core.audio_log import AudioLog, ClipShape, Piece
+import numpy as np
+
+from gateway.core.audio_log import AudioLog, Piece
 from gateway.core.event_rate import EventRate
+from gateway.core.options import SessionLimits, SessionOptions
 from gateway.core.pace import PacedInput
 from gateway.core.players import AckedPlayer, ClipSound, OutgoingMessage, PacedPlayer, Player
 from gateway.core.reorder import ClipBegins, ClipEnds, NextFrame, Reorderer
@@ -29,32 +31,6 @@ LEAST_PCM_SECONDS = 0.01
 REMEMBERED_PCM = 256
 #: A client may be this many clips behind, and their latency is still counted.
 REMEMBERED_CLIPS = 64
-
-
-@dataclass(frozen=True)
-class SessionOptions:
-    """The options that a session runs with. `width` and `height` are in pixels, 0 while unknown."""
-
-    avatar: str
-    pose: str
-    shape: ClipShape
-    sample_rate: int
-    width: int = 0
-    height: int = 0
-
-
-@dataclass(frozen=True)
-class SessionLimits:
-    """How long a session waits, in seconds."""
-
-    #: Pause after which a begun clip is flushed.
-    idle: float = 0.3
-    #: Longest wait for the next clip, counted from its last sample or from the session's last frame.
-    clip: float = 15.0
-    #: Longest wait for the next clip once a later one is complete.
-    overtaken: float = 7.0
-    #: Longest time for which a client may show nothing that it was sent.
-    shown: float = 10.0
 
 
 class SessionCore:
@@ -97,6 +73,10 @@ class SessionCore:
         self.duplicates = 0
         #: Why the last clip failed.
         self.last_failure = ""
+        #: Clips whose sound went out ahead of their frames, or without them.
+        self.clips_sound_first = 0
+        #: Whether a stage has no worker, so that speech is kept here and its sound goes on alone.
+        self.outage = ""
         self._first_frames = first_frames or Histogram(CLIP_TIME_BOUNDS_MS)
         self._input = PacedInput(options.sample_rate)
         self._player: Player = (PacedPlayer if version == 1 else AckedPlayer)(options.shape)
@@ -104,7 +84,8 @@ class SessionCore:
         self._pcm_at = now
         self._frame_at = now
         self._flush_asked = False
-        self._begin_epoch(0)
+        self._told_failure = ""
+        self._begin_epoch(0, None)
 
     def __str__(self) -> str:
         options, shape = self.options, self.options.shape
@@ -114,8 +95,10 @@ class SessionCore:
             f" {self.frames_lost} lost"
         )
 
-    def _begin_epoch(self, position: int) -> None:
-        self._log = AudioLog(self.options.shape, self.options.sample_rate, position)
+    def _begin_epoch(self, position: int, history: Samples | None) -> None:
+        self._log = AudioLog(self.options.shape, self.options.sample_rate, position, history)
+        #: Messages of the new epoch with the speech of the old one that was not played yet.
+        self._carried: list[Pcm] = []
         self._reorderer = Reorderer(self.options.shape.frames, self._log.complete)
         self._pcm_seq = 0
         #: seq of a recent Pcm → the clip it belongs to.
@@ -127,21 +110,35 @@ class SessionCore:
         #: Clips whose first frame is not sent yet → when their last sample came.
         self._unanswered: dict[int, float] = {}
 
-    def restart(self, options: SessionOptions) -> None:
-        """Go on in a new epoch with other options. Samples of the incomplete clip go into the new epoch."""
-        self.frames_lost += self.clips_waiting * self.options.shape.frames
-        left = self._log.take_partial()
-        position = self._log.position
-        if options.sample_rate == self._log.rate:
-            self._input.put_back(left)
-        else:
+    def restart(self, options: SessionOptions, now: float) -> None:
+        """Go on in a new epoch with other options.
+
+        Speech whose sound was not played yet goes into the new epoch, with the sound before it as history.
+        """
+        first = self._reorderer.next_seq + self._reorderer.begun
+        self.frames_lost += self._reorderer.left
+        spoken_at = self._log.audio(first).ended_at if self._log.complete(first) else now
+        speech = self._log.take_from(first)
+        position, history = self._log.position, self._log.history
+        if options.sample_rate != self._log.rate:
             # Samples of another rate cannot be joined: they count as spoken.
-            position += len(left) + self._input.waiting
+            position += len(speech) + self._input.waiting
+            speech, history = speech[:0], history[:0]
             self._input = PacedInput(options.sample_rate)
         self.epoch += 1
         self.options = options
         self._player.restart(options.shape)
-        self._begin_epoch(position)
+        self._begin_epoch(position, history)
+        self._carried = [self._pcm_of(piece) for piece in self._log.append(speech, spoken_at)]
+
+    def begin_outage(self, why: str) -> None:
+        """A stage has no worker: hand out no speech. The sound of each clip goes on alone at its turn."""
+        self.outage = why
+
+    def end_outage(self, now: float) -> None:
+        """Every stage has a worker again. They know nothing of the session, so a new epoch begins."""
+        self.outage = ""
+        self.restart(self.options, now)
 
     # ---- from the client
 
@@ -174,10 +171,11 @@ class SessionCore:
             waiting: Pcm messages of this session that wait for a worker. The more wait, the larger the next
                 one is.
         """
+        carried, self._carried = self._carried, []
         seconds = LEAST_PCM_SECONDS * (1 + waiting)
         least = min(seconds * self._log.rate, self._log.missing)
         if self._input.waiting < least and now - self._pcm_at < seconds:
-            return []
+            return carried
         self._pcm_at = now
         pieces = self._log.append(self._input.take(now), now)
         if not self._input.waiting:
@@ -188,7 +186,8 @@ class SessionCore:
                 if flushed is not None:
                     self._input.charge(padding, now)
                     pieces.append(flushed)
-        return [self._pcm_of(piece) for piece in pieces]
+        messages = carried + [self._pcm_of(piece) for piece in pieces]
+        return [] if self.outage else messages
 
     def seconds_until_pcm(self, now: float) -> float:
         """Seconds until `next_pcm` may give something without new speech."""
@@ -204,6 +203,7 @@ class SessionCore:
         seq, self._pcm_seq = self._pcm_seq, self._pcm_seq + 1
         self._clip_of[seq] = piece.clip
         self._clip_of.pop(seq - REMEMBERED_PCM, None)
+        history = self._log.history[: len(self._log.history) if seq == 0 else 0]
         return Pcm(
             session=self.name,
             epoch=self.epoch,
@@ -215,7 +215,8 @@ class SessionCore:
             avatar=self.options.avatar,
             pose=self.options.pose,
             flush=piece.flush,
-            samples=piece.samples,
+            samples=np.concatenate([history, piece.samples]) if len(history) else piece.samples,
+            history=len(history),
         )
 
     # ---- from the stages
@@ -249,7 +250,10 @@ class SessionCore:
             self.check_limits(now)
 
     def check_limits(self, now: float) -> None:
-        """Give up clips that cannot come or are waited for too long, and a client that shows nothing."""
+        """Give up clips that cannot come or are waited for too long, and a client that shows nothing.
+
+        The sound of a clip that is late goes out ahead of its frames.
+        """
         for clip in [c for c in self._unsent_clips if self._log.complete(c)]:
             self._unsent_clips.discard(clip)
             self._skip_clip(clip, "overload: no audio worker took the sound")
@@ -260,10 +264,37 @@ class SessionCore:
                 break
             self._play_ordered(now)
         self._play_ordered(now)
+        self._play_sound_on(now)
         if self._player.stalled(now) > self.limits.shown:
             self.fatal = BrowserError(
                 "slow_client", f"the client showed none of its frames for {self.limits.shown:g} s"
             )
+
+    def _play_sound_on(self, now: float) -> None:
+        """Send the sound whose frames are not there in time. They may come until the next clip begins."""
+        while self._log.complete(self._reorderer.next_seq):
+            begun = self._reorderer.begun
+            clip = self._reorderer.next_seq + begun
+            if not self._log.complete(clip) or now < self._sound_due(clip):
+                return
+            if begun:
+                self._skip_clip(clip - 1, self.outage or "its pictures came later than its sound could wait")
+            else:
+                self._reorderer.begin_sound()
+                self.clips_sound_first += 1
+            self._play_ordered(now)
+
+    def _sound_due(self, clip: int) -> float:
+        """When the sound of a complete clip goes out, with or without frames.
+
+        Its turn comes when the clip before it has been played. It is put off for a while to wait for frames,
+        unless none can come or the sound would fall too far behind.
+        """
+        spoken_at = self._log.audio(clip).ended_at
+        turn = max(spoken_at, self._player.clock.end)
+        if self.outage:
+            return turn
+        return max(turn, min(turn + self.limits.sound_wait, spoken_at + self.limits.sound_delay))
 
     def _wait_for_next_clip(self, now: float) -> tuple[float, float]:
         """How long the next clip has been waited for, and how long it may be."""
@@ -279,7 +310,9 @@ class SessionCore:
         if not self._reorderer.fail(clip):
             return False
         self.last_failure = why
-        logger.warning("session %s: the frames of clip %d are skipped: %s", self.name, clip, why)
+        if why != self._told_failure:  # one line for a row of them
+            self._told_failure = why
+            logger.warning("session %s: the frames of clip %d are skipped: %s", self.name, clip, why)
         return True
 
     def _play_ordered(self, now: float) -> None:
@@ -298,6 +331,8 @@ class SessionCore:
             elif isinstance(item, ClipEnds):
                 self.frames_lost += item.missing
                 self.clips_failed += item.missing > 0
+                if not item.missing:
+                    self._told_failure = ""
                 self.clips_done += 1
                 self._log.release(item.seq)
                 self._unanswered.pop(item.seq - REMEMBERED_CLIPS, None)

@@ -51,7 +51,7 @@ class Pcm:
     epoch: int
     #: Counts the messages of an epoch.
     seq: int
-    #: Position of the first sample in the session's stream, in 16 kHz samples.
+    #: Position of the first sample after the history in the session's stream, in 16 kHz samples.
     pts: int
     #: Of `samples`, in Hz.
     sample_rate: int
@@ -63,17 +63,21 @@ class Pcm:
     flush: bool
     #: float32 (n,), finite, nominally in [-1, 1]. n may be 0 when `flush` is set.
     samples: Samples = field(repr=False)
+    #: Of the first `history` samples no clip is made: they were spoken before the epoch, and its first clips
+    #: are heard with them. Only an epoch's first message has any.
+    history: int = 0
 
     def __post_init__(self) -> None:
         _unit(self)
         check_int("pts", self.pts, 0, MAX_COUNT)
         check_int("sample_rate", self.sample_rate, 8000, 192000)
+        check_int("history", self.history, 0, MAX_PCM_SAMPLES if self.seq == 0 else 0)
         check_int("fps", self.fps, 1, MAX_FPS)
         check_int("clip_frames", self.clip_frames, 1, MAX_CLIP_FRAMES)
         check_id("avatar", self.avatar)
         check_id("pose", self.pose)
         check_bool("flush", self.flush)
-        check_array("samples", self.samples, np.float32, [(0 if self.flush else 1, MAX_PCM_SAMPLES)])
+        check_array("samples", self.samples, np.float32, [(self.history + (not self.flush), MAX_PCM_SAMPLES)])
         if not np.isfinite(self.samples).all():
             raise ProtocolError("samples: not all finite")
 

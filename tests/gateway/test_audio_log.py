@@ -31,7 +31,7 @@ def test_clips_give_back_what_was_sent(shape: ClipShape, rate: int, script: list
             pieces += log.append(ramp(sent, step), 0.0)
             sent += step
     clips = [log.release(k) for k in range(log.clip)]
-    heard = np.concatenate([c.samples for c in clips] + [log.take_partial()])
+    heard = np.concatenate([c.samples for c in clips] + [log.take_from(log.clip)])
     assert np.array_equal(heard, ramp(0, sent))
     assert log.held == 0
     for k, clip in enumerate(clips):

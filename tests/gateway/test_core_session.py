@@ -1,6 +1,7 @@
 """A session without sockets: whatever the stages do, sound is whole, frames in order, delay bounded."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.audio_log import ClipShape
-from gateway.core.session import SessionCore, SessionLimits, SessionOptions
+from gateway.core.options import SessionLimits, SessionOptions
+from gateway.core.session import SessionCore
 from protocol.wire.browser import AudioMessage, BrowserError, Shown, VideoMessage, decode_down
 from protocol.wire.messages import Failed, Frame, Pcm, Samples
 from tests.gateway.clients import sound_of
@@ -16,6 +18,8 @@ from tests.gateway.clients import sound_of
 #: Time, and the message that went to the client.
 Sent = tuple[float, AudioMessage | VideoMessage]
 
+#: The sound of a clip waits for its frames as long as they may take.
+PATIENT = {"sound_wait": 20.0, "sound_delay": 20.0}
 OPTIONS = SessionOptions("ada", "calm", ClipShape(24, 12), 16000)
 
 
@@ -31,8 +35,9 @@ class Stages:
         self, messages: list[Pcm], now: float, delay: Callable[[int], float], fate: Callable[[int], str]
     ) -> None:
         for pcm in messages:
-            clip = pcm.pts // 8000 if len(pcm.samples) else (pcm.pts - 1) // 8000
-            self.have[clip] = self.have.get(clip, 0) + len(pcm.samples)
+            new = len(pcm.samples) - pcm.history
+            clip = pcm.pts // 8000 if new else (pcm.pts - 1) // 8000
+            self.have[clip] = self.have.get(clip, 0) + new
             if self.have[clip] == 8000 or pcm.flush:
                 self.due.append((now + delay(clip), pcm.epoch, clip, fate(clip)))
 
@@ -86,7 +91,7 @@ def test_sound_is_whole_and_pictures_in_order_whatever_happens(data: st.DataObje
     count = data.draw(st.integers(1, 30_000))
     fates = data.draw(st.lists(st.sampled_from(["come", "come", "fail", "never"]), min_size=5, max_size=5))
     delays = data.draw(st.lists(st.floats(0.0, 1.5), min_size=5, max_size=5))
-    core = SessionCore("s", version, OPTIONS, SessionLimits(clip=3.0, overtaken=2.0), 0.0)
+    core = SessionCore("s", version, OPTIONS, SessionLimits(clip=3.0, overtaken=2.0, **PATIENT), 0.0)
     sound = np.arange(count, dtype=np.float32) / np.float32(count)
     sent = run(core, sound, 12.0, lambda clip: delays[clip], lambda clip: fates[clip])
     assert np.array_equal(heard(sent), sound)
@@ -110,7 +115,7 @@ def test_latency_is_from_the_last_sample_to_the_first_picture() -> None:
 
 def test_a_clip_that_never_comes_is_given_up_sooner_when_later_ones_are_there() -> None:
     for speak, bound in ((24000, 3.2), (8000, 4.0)):
-        core = SessionCore("s", 2, OPTIONS, SessionLimits(clip=3.5, overtaken=2.0), 0.0)
+        core = SessionCore("s", 2, OPTIONS, SessionLimits(clip=3.5, overtaken=2.0, **PATIENT), 0.0)
         sent = run(core, np.ones(speak, np.float32), 6.0, fate=lambda clip: "never" if clip == 0 else "come")
         at, first = sent[0]
         assert at == pytest.approx(bound, abs=0.1)
@@ -147,10 +152,12 @@ def test_a_new_epoch_keeps_the_speech_that_was_not_in_a_clip_yet() -> None:
     sound = np.arange(12000, dtype=np.float32) / np.float32(12000)
     core.add_speech(sound, 0.0)
     core.next_pcm(0.0, 0)
-    core.restart(SessionOptions("bruno", "calm", ClipShape(12, 6), 16000))
+    for index in range(12):
+        core.add_frame(Frame("s", 0, 0, index, 12, index * 16000 // 24, 8, 8, b"j"), 0.1)
+    core.restart(SessionOptions("bruno", "calm", ClipShape(12, 6), 16000), 0.1)
     works = core.next_pcm(0.1, 0)
     assert [(w.epoch, w.avatar, w.fps, w.clip_frames, w.pts) for w in works] == [(1, "bruno", 12, 6, 0)]
-    assert np.array_equal(works[0].samples, sound[8000:])
+    assert np.array_equal(works[0].samples, sound) and works[0].history == 8000
     assert not core.add_frame(Frame("s", 0, 0, 0, 12, 0, 8, 8, b"j"), 0.1) and core.clip_complete(0, 0)
     [flush] = [w for w in core.next_pcm(1.0, 0) if w.flush]
     for index in range(6):
@@ -182,3 +189,82 @@ def test_fatal_failures_and_stalled_clients_end_the_session() -> None:
     assert core.fatal is None
     core.check_limits(1.2)
     assert core.fatal is not None and core.fatal.code == "slow_client"
+
+
+def test_a_new_epoch_takes_along_the_clips_that_were_not_played_yet() -> None:
+    core = SessionCore("s", 2, OPTIONS, SessionLimits(), 0.0)
+    sound = np.arange(36000, dtype=np.float32) / np.float32(36000)
+    for start in range(0, 36000, 4000):
+        core.add_speech(sound[start : start + 4000], start / 16000)
+        core.next_pcm(start / 16000, 0)
+    for index in range(12):
+        core.add_frame(Frame("s", 0, 0, index, 12, index * 16000 // 24, 8, 8, b"j"), 2.3)
+    core.next_messages(2.3, True)
+    core.restart(OPTIONS, 2.3)
+    works = core.next_pcm(2.3, 0)
+    assert [work.pts for work in works] == [0, 8000, 16000, 24000]
+    assert [work.history for work in works] == [8000, 0, 0, 0]
+    spoken = np.concatenate([work.samples for work in works])
+    assert np.array_equal(spoken, sound)
+    assert core.frames_lost == 0
+
+
+def test_the_history_is_of_at_most_a_second_and_a_half_and_has_the_pauses() -> None:
+    core = SessionCore("s", 2, OPTIONS, SessionLimits(), 0.0)
+    sent = run(core, np.ones(40000, np.float32), 5.0)
+    assert len(heard(sent)) == 40000
+    run(core, np.ones(2000, np.float32), 5.0)
+    core.restart(OPTIONS, 10.0)
+    core.add_speech(np.ones(8000, np.float32), 10.0)
+    first = core.next_pcm(10.0, 0)[0]
+    assert first.history == 24000
+    # the last clip held 2000 samples and was padded up to its 8000 for the model
+    assert np.array_equal(first.samples[:24000], [1.0] * 16000 + [1.0] * 2000 + [0.0] * 6000)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_sound_is_whole_and_never_far_behind_however_late_the_frames_are(data: st.DataObject) -> None:
+    delays = data.draw(st.lists(st.floats(0.0, 9.0), min_size=12, max_size=12))
+    core = SessionCore("s", 2, OPTIONS, SessionLimits(), 0.0)
+    sound = np.arange(96_000, dtype=np.float32) / np.float32(96_000)
+    sent = run(core, sound, 16.0, lambda clip: delays[clip])
+    assert np.array_equal(heard(sent), sound)
+    for at, message in sent:
+        if isinstance(message, AudioMessage):
+            spoken = (message.position + len(message.samples)) / 16000
+            assert at - spoken < SessionLimits().sound_delay + 0.2
+    frames = [(m.seq, m.index) for _, m in sent if isinstance(m, VideoMessage)]
+    assert frames == sorted(set(frames))
+    assert len(frames) + core.frames_lost == 144 and core.clips_waiting == 0
+
+
+def test_the_sound_goes_on_through_an_outage_and_the_frames_come_back_after_it() -> None:
+    core = SessionCore("s", 2, OPTIONS, SessionLimits(), 0.0)
+    sound = np.arange(96_000, dtype=np.float32) / np.float32(96_000)
+    stages, sent = Stages(core), []
+    for step in range(400):
+        now = step * 0.02
+        if step < 300:
+            core.add_speech(sound[step * 320 : step * 320 + 320], now)
+        if step == 80:  # 1.6 s: all that the stages had is gone
+            stages.due.clear()
+            core.begin_outage("the face model stopped and is starting again")
+        if step == 180:  # 3.6 s
+            stages.have.clear()
+            core.end_outage(now)
+        stages.take(core.next_pcm(now, 0), now, lambda clip: 0.2, lambda clip: "come")
+        stages.give(now)
+        core.check_limits(now)
+        sent += [(now, decode_down(out.data, 2)) for out in core.next_messages(now, True)]
+        last = [m for _, m in sent if isinstance(m, VideoMessage)][-1:]
+        for shown in last:
+            core.frame_shown(Shown(shown.epoch, shown.seq, shown.index), now)
+    assert np.array_equal(heard(sent), sound)
+    sounds = [(at, m) for at, m in sent if isinstance(m, AudioMessage)]
+    # The wait before each clip's sound, less the time that the one before it takes.
+    silences = [b - a - len(m.samples) / 16000 for (a, m), (b, _) in pairwise(sounds)]
+    assert max(silences) < 0.2
+    without = [at for at, m in sent if isinstance(m, VideoMessage)]
+    gap = max(b - a for a, b in pairwise(without))
+    assert 1.9 < gap < 3.0 and core.epoch == 1
