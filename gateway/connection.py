@@ -58,8 +58,8 @@ class SessionHost(Protocol):
     def resolve_options(self, options: Options, grant: Grant) -> SessionOptions:
         """Fill in the options that the client left open. Raises BrowserError if they cannot be had."""
 
-    def rate_notice(self) -> str:
-        """Why the frame rate fell, for clients to show. Empty when it did not."""
+    def notice(self) -> str:
+        """The outage, or the reason for a lower frame rate, for clients to show. Empty when all is well."""
 
     def admit(self, connection: Connection) -> None:
         """Count the session in. Raises BrowserError("busy" or "not_ready")."""
@@ -112,6 +112,8 @@ class Connection:
         self._first_frames = first_frames
         self._message_rate = EventRate(1.0)
         self._change_rate = EventRate(1.0)
+        #: When the next `status` is due.
+        self._status_at = 0.0
         #: JSON texts that wait for `_send_loop`.
         self._texts: deque[str] = deque()
         #: Wakes `_speech_loop`: there is new speech, or its end.
@@ -151,11 +153,30 @@ class Connection:
         """Go on with other options in a new epoch. Raises BrowserError for options that cannot be had."""
         assert self.core is not None
         merged = self.options.merged(options)
+        if self.core.outage:
+            self.options = merged  # nobody knows now whether they can be had: the next epoch begins with them
+            return
         chosen = self._host.resolve_options(merged, self.grant)
         self.options = merged
         if chosen != self.core.options:
             self._host.close_epoch(self.name, self.core.epoch)
             self.core.restart(chosen, time.monotonic())
+        self._queue_ready_text()
+        self._speech_came.set()
+
+    def begin_outage(self, why: str) -> None:
+        """A stage has no worker: keep the client's speech, let its sound go on, and say `why`."""
+        assert self.core is not None
+        self.core.begin_outage(why)
+        self._status_at = 0.0
+        self._output_due.set()
+
+    def begin_new_epoch(self) -> None:
+        """Go on with workers that know nothing of the session. Raises BrowserError if it cannot be had."""
+        assert self.core is not None
+        chosen = self._host.resolve_options(self.options, self.grant)
+        self._host.close_epoch(self.name, self.core.epoch)
+        self.core.restart(chosen, time.monotonic())
         self._queue_ready_text()
         self._speech_came.set()
 
@@ -239,12 +260,12 @@ class Connection:
             await _wait_for_event(self._speech_came, core.seconds_until_pcm(now))
 
     async def _send_loop(self, core: SessionCore) -> None:
-        status_at = time.monotonic() + STATUS_EVERY
+        self._status_at = time.monotonic() + STATUS_EVERY
         while True:
             now = time.monotonic()
-            if self.version > 1 and now >= status_at:
-                status_at = now + STATUS_EVERY
-                fields = status_fields(core, self._host.rate_notice(), now)
+            if self.version > 1 and now >= self._status_at:
+                self._status_at = now + STATUS_EVERY
+                fields = status_fields(core, self._host.notice(), now)
                 self._texts.append(encode_text("status", **fields))
             while self._texts:
                 await self._send(self._texts.popleft())
@@ -264,7 +285,7 @@ class Connection:
 
     def _queue_ready_text(self) -> None:
         if self.version > 1 and self.core is not None:
-            self._texts.append(encode_text("ready", **ready_fields(self.core, self._host.rate_notice())))
+            self._texts.append(encode_text("ready", **ready_fields(self.core, self._host.notice())))
             self._output_due.set()
 
     async def _close_with(self, error: BrowserError) -> None:

@@ -13,7 +13,8 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import zmq
@@ -23,7 +24,6 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from gateway.connection import Connection, cancel_tasks
-from gateway.core.audio_log import ClipShape
 from gateway.core.options import SessionLimits, SessionOptions
 from gateway.door.credentials import SUBPROTOCOL_PREFIX
 from gateway.door.guard import Grant, Guard
@@ -31,23 +31,26 @@ from gateway.door.rules import Door
 from gateway.door.tls import TlsGate
 from gateway.door.token_watch import TokenWatch
 from gateway.metrics import GatewayCollector, SessionTotals
+from gateway.offers import Offers
+from gateway.outages import OUTAGES, outage_of
 from gateway.site import Peer, Site
 from gateway.stages import StageBoard
 from gateway.thumbnails import Thumbnails
 from protocol.hop.aio import pump
 from protocol.hop.results import ResultServer
-from protocol.hop.server import HopServer
+from protocol.hop.server import HopEvent, HopServer, WorkerLost
 from protocol.process.addresses import bind_socket, bracketed
 from protocol.process.ready import tell_ready
 from protocol.process.settings import NO_AUTH_WARNING, Settings, is_open_to_all
 from protocol.wire.browser import MAX_MESSAGE_BYTES, SUBPROTOCOL_V2, BrowserError, Options
-from protocol.wire.clock import FRAME_RATES, FULL_RATE, SAMPLE_RATE, frames_of_clip
 from protocol.wire.messages import Close, Failed, Frame, Pcm, Status
 
 logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at the limits of every session.
 CHECK_EVERY = 0.1
+#: Seconds between two looks from which on this process was kept from running.
+MOST_BETWEEN_CHECKS = 0.5
 #: Connections beyond `--max-sessions`: those that are not sessions yet, or are no more.
 SPARE_CONNECTIONS = 64
 #: Bytes that the kernel may hold for a client that reads slowly.
@@ -90,17 +93,20 @@ class Gateway:
             idle=settings.idle_flush, clip=2 * settings.dead_after + 5, overtaken=settings.dead_after + 2
         )
         self._open_connections = 0
+        #: The stage that has no worker.
+        self._outage = ""
         collector = GatewayCollector(
             self.totals, lambda: list(self.sessions.values()), self.pcm.stats, self.board
         )
         self._thumbnails = Thumbnails(settings)
+        self._offers = Offers(settings, self.board, self._thumbnails)
         self._site = Site(
             Door(settings),
             self.guard,
             self.board,
             self._thumbnails,
             collector.text,
-            self._catalogue,
+            lambda grant: self._offers.catalogue(grant, self.notice()),
             self._is_full,
         )
 
@@ -111,7 +117,7 @@ class Gateway:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         listener.setblocking(False)
         tasks = [
-            asyncio.create_task(pump(self.pcm, lambda event: None)),
+            asyncio.create_task(pump(self.pcm, self._take_hop_event)),
             asyncio.create_task(pump(self.results, self._take_result)),
             asyncio.create_task(self._check_loop()),
         ]
@@ -166,6 +172,14 @@ class Gateway:
 
     # ---- from the stages
 
+    def _take_hop_event(self, event: HopEvent) -> None:
+        """The sessions of a lost audio worker go on at another one, with their last sound as history."""
+        if not isinstance(event, WorkerLost) or not self.pcm.workers or not self.board.ready:
+            return
+        for name in event.sessions:
+            if connection := self.sessions.get(name):
+                self._guarded(connection, connection.begin_new_epoch)
+
     def _take_result(self, event: tuple[bytes, Frame | Failed | Status]) -> None:
         sender, message = event
         now = time.monotonic()
@@ -198,27 +212,11 @@ class Gateway:
 
     def resolve_options(self, options: Options, grant: Grant) -> SessionOptions:
         """Fill in the options that the client left open. Raises BrowserError if they cannot be had."""
-        if not self.board.ready:
-            why = ", ".join(f"{stage} is {state}" for stage, state in self.board.states().items())
-            raise BrowserError("not_ready", f"try again soon: {why}")
-        held = self.board.fps or FULL_RATE
-        fps = min(options.fps or held, held)
-        if options.fps is not None and options.fps not in {held, *FRAME_RATES} and options.fps < held:
-            known = ", ".join(str(rate) for rate in sorted({held, *FRAME_RATES}) if rate <= held)
-            raise BrowserError("bad_option", f"fps {options.fps}: give one of {known}")
-        width, height = self.board.size
-        return SessionOptions(
-            avatar=_known_avatar(options.avatar, self.board.avatars, grant),
-            pose=_known_name("pose", options.pose, self.board.poses),
-            shape=ClipShape(fps, frames_of_clip(fps, self.settings.clip_frames)),
-            sample_rate=options.sample_rate or self.settings.sample_rate,
-            width=width,
-            height=height,
-        )
+        return self._offers.resolve_options(options, grant)
 
-    def rate_notice(self) -> str:
-        """Why the frame rate fell, for clients to show. Empty when it did not."""
-        return self.board.rate_notice
+    def notice(self) -> str:
+        """The outage, or the reason for a lower frame rate, for clients to show. Empty when all is well."""
+        return OUTAGES.get(self._outage) or self.board.rate_notice
 
     def admit(self, connection: Connection) -> None:
         """Count the session in. Raises BrowserError("busy")."""
@@ -293,78 +291,54 @@ class Gateway:
                 self.close_epoch(connection.name, connection.core.epoch)
 
     async def _check_loop(self) -> None:
+        looked = time.monotonic()
         while True:
             await asyncio.sleep(CHECK_EVERY)
             now = time.monotonic()
+            # Frames may wait in the sockets after a pause of this process, so it makes nothing late.
+            was_away, looked = now - looked > MOST_BETWEEN_CHECKS, now
+            if was_away:
+                continue
             for stage, worker in self.results.lost_workers():
                 logger.warning("%s %s is gone", stage, worker)
                 self.board.forget_worker(stage, worker)
             self.board.forget_silent_workers(now)
+            self._check_outage()
             for connection in list(self.sessions.values()):
-                self._check_session(connection, now)
+                self._guarded(connection, partial(self._check_session, connection, now))
+
+    def _check_outage(self) -> None:
+        """Keep the sessions' speech here while a stage has no worker, and go on when it has one again."""
+        before, self._outage = self._outage, outage_of(self.board)
+        if self._outage == before:
+            return
+        for connection in list(self.sessions.values()):
+            if self._outage:
+                self._guarded(connection, partial(connection.begin_outage, OUTAGES[self._outage]))
+            else:
+                self._guarded(connection, connection.begin_new_epoch)
 
     def _check_session(self, connection: Connection, now: float) -> None:
         core = connection.core
         assert core is not None
+        if (refusal := self.guard.lost(connection.grant, now - core.began_at)) is not None:
+            raise BrowserError(refusal.code, refusal.message)
+        core.check_limits(now)
+        if core.fatal:
+            raise core.fatal
+        if 0 < self.board.fps < core.options.shape.fps:
+            connection.change_options(Options())
+        connection.wake_sender()
+
+    def _guarded(self, connection: Connection, work: Callable[[], None]) -> None:
+        """Do something for one session. An error of it ends this one and no other."""
         try:
-            if (refusal := self.guard.lost(connection.grant, now - core.began_at)) is not None:
-                raise BrowserError(refusal.code, refusal.message)
-            core.check_limits(now)
-            if core.fatal:
-                raise core.fatal
-            if 0 < self.board.fps < core.options.shape.fps:
-                connection.change_options(Options())
-            connection.wake_sender()
+            work()
         except BrowserError as error:
             connection.end(error)
         except Exception:
-            logger.exception("session %s has a fault", core.name)
+            logger.exception("session %s has a fault", connection.name)
             connection.end(BrowserError("failed", "the gateway has a fault"))
-
-    # ---- for the page
-
-    def _catalogue(self, grant: Grant) -> dict[str, object]:
-        width, height = self.board.size
-        avatars = [name for name in self.board.avatars if grant.may_use(name)]
-        return {
-            "avatars": avatars,
-            "poses": self.board.poses,
-            "names": {
-                "avatars": _names_of(avatars, self._thumbnails.avatar_names),
-                "poses": _names_of(self.board.poses, self._thumbnails.pose_names),
-            },
-            "fps": self.board.fps,
-            "width": width,
-            "height": height,
-            "model": self.board.model,
-            "notice": self.board.rate_notice,
-            "sample_rate": SAMPLE_RATE,
-            "max_sessions": self.settings.max_sessions,
-        }
-
-
-def _names_of(ids: Sequence[str], names: Mapping[str, str]) -> dict[str, str]:
-    """Display names by id. A worker with other files may have an id that is not known here."""
-    return {name: names.get(name, name) for name in ids}
-
-
-def _known_avatar(asked: str | None, known: list[str], grant: Grant) -> str:
-    """The avatar of a session. The first one that the token may use, where the client names none."""
-    mine = [name for name in known if grant.may_use(name)]
-    if asked in known and asked not in mine:
-        raise BrowserError("forbidden", f"this token may not use the avatar {asked!r}")
-    if known and not mine:
-        raise BrowserError("forbidden", "this server has none of the avatars that this token may use")
-    return _known_name("avatar", asked, mine)
-
-
-def _known_name(what: str, asked: str | None, known: list[str]) -> str:
-    if asked is None:
-        return known[0] if known else "default"
-    if asked not in known:
-        listed = ", ".join(known[:20]) or "none"
-        raise BrowserError("bad_option", f"there is no {what} {asked[:64]!r}; there are {listed}")
-    return asked
 
 
 def _select_subprotocol(ws: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:

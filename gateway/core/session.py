@@ -111,7 +111,7 @@ class SessionCore:
         self._unanswered: dict[int, float] = {}
 
     def restart(self, options: SessionOptions, now: float) -> None:
-        """Go on in a new epoch with other options.
+        """Go on in a new epoch, with these options and with workers that know nothing of the one before.
 
         Speech whose sound was not played yet goes into the new epoch, with the sound before it as history.
         """
@@ -126,6 +126,7 @@ class SessionCore:
             speech, history = speech[:0], history[:0]
             self._input = PacedInput(options.sample_rate)
         self.epoch += 1
+        self.outage = ""
         self.options = options
         self._player.restart(options.shape)
         self._begin_epoch(position, history)
@@ -134,11 +135,6 @@ class SessionCore:
     def begin_outage(self, why: str) -> None:
         """A stage has no worker: hand out no speech. The sound of each clip goes on alone at its turn."""
         self.outage = why
-
-    def end_outage(self, now: float) -> None:
-        """Every stage has a worker again. They know nothing of the session, so a new epoch begins."""
-        self.outage = ""
-        self.restart(self.options, now)
 
     # ---- from the client
 

@@ -126,13 +126,17 @@ class Dispatcher(Generic[P]):
                 del peer.held[job], peer.held_since[job]
         return not any(job in peer.held for job in missing)
 
+    def sessions_of(self, key: bytes) -> list[str]:
+        """The sessions whose home a worker of a sticky hop is."""
+        return [session for session, home in self._homes.items() if home == key]
+
     def remove_worker(self, key: bytes) -> int:
         """Forget a worker. Its jobs go back to the front of the queues. Returns how many there were."""
         peer = self._peers.pop(key, None)
         if peer is None:
             return 0
         # its sessions find a new worker, which starts their state anew
-        for session in [s for s, home in self._homes.items() if home == key]:
+        for session in self.sessions_of(key):
             del self._homes[session]
         back = [job for job in peer.held.values() if job is not None and not self._holders(job.number)]
         # a session's jobs have to be in the order in which they were added, whoever had them

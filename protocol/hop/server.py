@@ -41,11 +41,15 @@ class WorkerJoined:
 
 @dataclass(frozen=True, slots=True)
 class WorkerLost:
-    """A worker was given up. Its `redispatched` jobs went back to the front of the queue."""
+    """A worker was given up. Its `redispatched` jobs went back to the front of the queue.
+
+    On a sticky hop the state of `sessions` is lost with it.
+    """
 
     worker: str
     why: str
     redispatched: int
+    sessions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,13 +259,14 @@ class HopServer:
         peer = self._jobs.find_worker(key)
         if peer is None:
             return
+        sessions = tuple(self._jobs.sessions_of(key))
         back = self._jobs.remove_worker(key)
         self._counts["redispatched"] += back
         self._counts["lost_workers"] += 1
         logger.warning(
             "%s: %s %s is gone (%s), %d jobs go to others", self._name, peer.stage, peer.name, why, back
         )
-        self._events.append(WorkerLost(peer.name, why, back))
+        self._events.append(WorkerLost(peer.name, why, back, sessions))
 
     def _hand_out(self) -> None:
         while (given := self._jobs.assign(self._clock())) is not None:

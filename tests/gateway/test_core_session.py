@@ -252,7 +252,7 @@ def test_the_sound_goes_on_through_an_outage_and_the_frames_come_back_after_it()
             core.begin_outage("the face model stopped and is starting again")
         if step == 180:  # 3.6 s
             stages.have.clear()
-            core.end_outage(now)
+            core.restart(OPTIONS, now)
         stages.take(core.next_pcm(now, 0), now, lambda clip: 0.2, lambda clip: "come")
         stages.give(now)
         core.check_limits(now)

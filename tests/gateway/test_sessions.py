@@ -168,3 +168,38 @@ async def test_a_closed_session_is_closed_along_the_hops(gateway: Running) -> No
         await asyncio.sleep(0.02)
     assert gateway.stages.gpu.closed[-1].session == gateway.stages.audio.received[-1].session
     assert gateway.metric("echomimic_sessions") == 0
+
+
+async def test_an_outage_is_told_and_the_sound_goes_on_without_a_gap(gateway: Running) -> None:
+    """The stages go away for two seconds in the middle of speech."""
+    sound = noise(6.0, 5)
+    async with client_v2(gateway) as client:
+        speaking = asyncio.create_task(client.speak(sound))
+        await client.until(lambda c: len(c.frames) >= 24)
+        gateway.does.warm = ("audio_worker", "encoder_worker")
+        gone = asyncio.get_running_loop().time()
+        await client.until(lambda c: any("face model stopped" in t.get("notice", "") for t in c.texts))
+        told = asyncio.get_running_loop().time() - gone
+        await asyncio.sleep(2.0)
+        gateway.does.warm = ("audio_worker", "gpu_worker", "encoder_worker")
+        await client.until(lambda c: c.text("ready")["epoch"] == 1)
+        await speaking
+        await client.until(lambda c: sum(len(m.samples) for m in c.audio) == len(sound))
+        await client.until(lambda c: c.frames[-1].epoch == 1)
+        print(f"told after {told:.2f} s")
+        assert told < 1.0 + 0.5
+        assert np.array_equal(client.heard, sound)
+        assert [m.position for m in client.audio] == sorted({m.position for m in client.audio})
+        places = [(f.epoch, f.seq, f.index) for f in client.frames]
+        assert places == sorted(set(places))
+        assert client.text("status")["notice"] == ""
+
+
+async def test_options_that_change_in_an_outage_hold_after_it(gateway: Running) -> None:
+    async with client_v2(gateway) as client:
+        await client.until(lambda c: any(text["type"] == "ready" for text in c.texts))
+        gateway.does.warm = ("audio_worker", "encoder_worker")
+        await client.until(lambda c: any("face model stopped" in t.get("notice", "") for t in c.texts))
+        await client.ws.send('{"type":"options","avatar":"bruno"}')
+        gateway.does.warm = ("audio_worker", "gpu_worker", "encoder_worker")
+        await client.until(lambda c: c.text("ready")["avatar"] == "bruno")

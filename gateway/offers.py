@@ -1,0 +1,87 @@
+"""What a client can have: the options of its session, and the catalogue that the page shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from gateway.core.audio_log import ClipShape
+from gateway.core.options import SessionOptions
+from gateway.door.guard import Grant
+from gateway.stages import StageBoard
+from gateway.thumbnails import Thumbnails
+from protocol.process.settings import Settings
+from protocol.wire.browser import BrowserError, Options
+from protocol.wire.clock import FRAME_RATES, FULL_RATE, SAMPLE_RATE, frames_of_clip
+
+
+class Offers:
+    """The avatars, poses and rates that the stages have now."""
+
+    def __init__(self, settings: Settings, board: StageBoard, thumbnails: Thumbnails) -> None:
+        self._settings = settings
+        self._board = board
+        self._thumbnails = thumbnails
+
+    def resolve_options(self, options: Options, grant: Grant) -> SessionOptions:
+        """Fill in the options that the client left open. Raises BrowserError if they cannot be had."""
+        if not self._board.ready:
+            why = ", ".join(f"{stage} is {state}" for stage, state in self._board.states().items())
+            raise BrowserError("not_ready", f"try again soon: {why}")
+        held = self._board.fps or FULL_RATE
+        fps = min(options.fps or held, held)
+        if options.fps is not None and options.fps not in {held, *FRAME_RATES} and options.fps < held:
+            known = ", ".join(str(rate) for rate in sorted({held, *FRAME_RATES}) if rate <= held)
+            raise BrowserError("bad_option", f"fps {options.fps}: give one of {known}")
+        width, height = self._board.size
+        return SessionOptions(
+            avatar=_known_avatar(options.avatar, self._board.avatars, grant),
+            pose=_known_name("pose", options.pose, self._board.poses),
+            shape=ClipShape(fps, frames_of_clip(fps, self._settings.clip_frames)),
+            sample_rate=options.sample_rate or self._settings.sample_rate,
+            width=width,
+            height=height,
+        )
+
+    def catalogue(self, grant: Grant, notice: str) -> dict[str, object]:
+        """The object of /avatars.json, as far as the rights of `grant` go."""
+        width, height = self._board.size
+        avatars = [name for name in self._board.avatars if grant.may_use(name)]
+        return {
+            "avatars": avatars,
+            "poses": self._board.poses,
+            "names": {
+                "avatars": _names_of(avatars, self._thumbnails.avatar_names),
+                "poses": _names_of(self._board.poses, self._thumbnails.pose_names),
+            },
+            "fps": self._board.fps,
+            "width": width,
+            "height": height,
+            "model": self._board.model,
+            "notice": notice,
+            "sample_rate": SAMPLE_RATE,
+            "max_sessions": self._settings.max_sessions,
+        }
+
+
+def _names_of(ids: Sequence[str], names: Mapping[str, str]) -> dict[str, str]:
+    """Display names by id. A worker with other files may have an id that is not known here."""
+    return {name: names.get(name, name) for name in ids}
+
+
+def _known_avatar(asked: str | None, known: list[str], grant: Grant) -> str:
+    """The avatar of a session. The first one that the token may use, where the client names none."""
+    mine = [name for name in known if grant.may_use(name)]
+    if asked in known and asked not in mine:
+        raise BrowserError("forbidden", f"this token may not use the avatar {asked!r}")
+    if known and not mine:
+        raise BrowserError("forbidden", "this server has none of the avatars that this token may use")
+    return _known_name("avatar", asked, mine)
+
+
+def _known_name(what: str, asked: str | None, known: list[str]) -> str:
+    if asked is None:
+        return known[0] if known else "default"
+    if asked not in known:
+        listed = ", ".join(known[:20]) or "none"
+        raise BrowserError("bad_option", f"there is no {what} {asked[:64]!r}; there are {listed}")
+    return asked
