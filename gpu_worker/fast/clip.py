@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from gpu_worker.denoiser.loading import Models
-from gpu_worker.denoiser.model import ReferenceCache
+from gpu_worker.denoiser.model import DenoisingUNet3D, ReferenceCache
 from gpu_worker.denoiser.pipeline import frame_orders
-from gpu_worker.denoiser.sampler import Step, make_steps
+from gpu_worker.denoiser.sampler import SchedulerConfig, Step, make_steps
 from gpu_worker.fast.build import build
+from gpu_worker.fast.exchange import Exchange
 from gpu_worker.fast.float8 import WatchingOps, layers_of, quantize
 from gpu_worker.fast.network import Positions, StepInputs, StepRunner, audio_keys_values
 from gpu_worker.fast.ops import Image, TorchOps
@@ -26,19 +27,69 @@ logger = logging.getLogger(__name__)
 #: frames, latent height and width, audio tokens a frame
 Shape = tuple[int, int, int, int]
 
+#: A clip's latents, tokens and pose features, as `FastDenoiser.sample` takes them
+GivenTensors = tuple[Tensor, Tensor, Tensor]
+
 
 class FastUnavailable(RuntimeError):
     """The fast path does not serve this model or these settings. The text says why."""
 
 
+class Sampling(Protocol):
+    """How a model is sampled where the caller does not say. `ModelConfig` has it."""
+
+    @property
+    def cfg(self) -> float: ...
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def window_shift(self) -> int: ...
+
+
+class DenoiserModel(Protocol):
+    """A denoiser on its device. `Models` is one, with more networks."""
+
+    denoiser: DenoisingUNet3D
+    scheduler: SchedulerConfig
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def config(self) -> Sampling: ...
+
+
+@dataclass(slots=True, eq=False)
+class ClipTensors:
+    """A clip's inputs and result.
+
+    latents (frames, channels, h, w), float32: starts in, results out. tokens (frames, count, width). pose
+    (frames, positions, channels).
+    """
+
+    latents: Tensor
+    tokens: Tensor
+    pose: Tensor
+
+    def fill(self, latents: Tensor, tokens: Tensor, pose_features: Tensor) -> None:
+        """pose_features: (frames, channels, h, w)."""
+        self.latents.copy_(latents)
+        self.tokens.copy_(tokens)
+        self.pose.copy_(pose_features.permute(0, 2, 3, 1).flatten(1, 2))
+
+
 @dataclass(eq=False)
 class _ShapeBuffers:
-    """Buffers of one shape, and on CUDA the graph that reads and writes them."""
+    """Buffers of one shape, and on CUDA the graph that reads and writes them.
+
+    own: of the frames that this process computes. whole: of all frames, which are the same tensors unless a
+    team shares them. None in a member that does not lead.
+    """
 
     runner: StepRunner
-    latents: Tensor  # (frames, channels, h, w), float32: starts in, results out
-    tokens: Tensor  # (frames, count, width)
-    pose: Tensor  # (frames, positions, channels)
+    own: ClipTensors
+    whole: ClipTensors | None
     reference: list[Tensor]  # as `network.StepInputs` has it
     graphs: dict[int, torch.cuda.CUDAGraph] = field(default_factory=dict)  # by the step they start at
     filled_from: ReferenceCache | None = field(default=None, repr=False)
@@ -58,9 +109,12 @@ class FastDenoiser:
     Raises FastUnavailable where the model has guidance or Triton is absent.
     """
 
+    #: With the other members, where a team shares each clip. Set before the first `prepare`.
+    exchange: Exchange | None = None
+
     def __init__(
         self,
-        models: Models,
+        models: DenoiserModel,
         *,
         steps: int | None = None,
         guidance_scale: float | None = None,
@@ -77,7 +131,7 @@ class FastDenoiser:
             models.scheduler, models.config.steps if steps is None else steps
         )
         self.ops = ops or choose_ops(models.device, models.dtype)
-        self._graphs = graphs and models.device.type == "cuda"
+        self.graphs = graphs and models.device.type == "cuda"
         self.network: Network = build(
             models.denoiser,
             [step.timestep for step in self.steps],
@@ -105,34 +159,51 @@ class FastDenoiser:
         Arguments as for `sample`. With float8, the first such clip gives the scales too.
         starts: the steps that clips may start at.
         """
-        shape = _shape(latents, tokens)
-        if shape in self._ready:
-            return
-        with torch.inference_mode():
-            buffers = self._make_buffers(shape)
-            self._fill(buffers, latents, tokens, pose_features, reference)
-            if self.tier.fp8 and not self._quantized:
-                self._quantize(buffers)
-            if self._graphs:
-                for start in starts:
-                    buffers.graphs[start] = self._record(buffers, start)
-            self._ready[shape] = buffers
+        shape = shape_of(latents, tokens)
+        if shape not in self._ready:
+            self.prepare_shape(shape, (latents, tokens, pose_features), reference, starts)
+
+    @torch.inference_mode()
+    def prepare_shape(
+        self, shape: Shape, given: GivenTensors | None, reference: ReferenceCache, starts: Collection[int]
+    ) -> None:
+        """`prepare` of a new shape. given: None in a member that does not lead, the leader's go there."""
+        buffers = self._make_buffers(shape)
+        self._fill(buffers, given, reference)
+        if self.tier.fp8 and not self._quantized:
+            self._quantize(buffers)
+        if self.graphs:
+            for start in starts:
+                buffers.graphs[start] = self._record(buffers, start)
+        self._ready[shape] = buffers
 
     def _quantize(self, buffers: _ShapeBuffers) -> None:
         watching = WatchingOps(self.ops.split)
         runner = buffers.runner
-        buffers.runner = StepRunner(self.network, watching, runner.positions, Tier(fp8=True))
-        latents = buffers.latents.clone()
+        buffers.runner = StepRunner(
+            self.network, watching, runner.positions, Tier(fp8=True), runner.exchange
+        )
+        whole = buffers.whole
+        latents = None if whole is None else whole.latents.clone()
         self._run(buffers, 0)
-        buffers.latents.copy_(latents)
+        if whole is not None and latents is not None:
+            whole.latents.copy_(latents)
         buffers.runner = runner
-        quantize(layers_of(self.network), watching.largest)
+        quantize(layers_of(self.network), self._of_all_members(watching.largest))
         self._quantized = True
+
+    def _of_all_members(self, largest: dict[int, Tensor]) -> dict[int, Tensor]:
+        """The largest values that entered each layer in any member, so that all have the same scales."""
+        if self.exchange is None:
+            return largest
+        layers = layers_of(self.network)  # in the same order everywhere
+        values = torch.stack([largest[id(layer)] for layer in layers])
+        self.exchange.largest(values)
+        return {id(layer): value for layer, value in zip(layers, values, strict=True)}
 
     def prepared(self, frames: int, height: int, width: int, tokens: int) -> bool:
         return (frames, height, width, tokens) in self._ready
 
-    @torch.inference_mode()
     def sample(
         self,
         latents: Tensor,
@@ -146,28 +217,51 @@ class FastDenoiser:
         tokens (F, T, width) of the audio, pose features (F, c0, h, w). Raises KeyError for a shape or a start
         that was not prepared.
         """
-        buffers = self._ready[_shape(latents, tokens)]
-        self._fill(buffers, latents, tokens, pose_features, reference)
-        if self._graphs:
+        shape = shape_of(latents, tokens)
+        whole = self.sample_shape(shape, (latents, tokens, pose_features), reference, start)
+        assert whole is not None
+        return whole.latents.clone()
+
+    @torch.inference_mode()
+    def sample_shape(
+        self, shape: Shape, given: GivenTensors | None, reference: ReferenceCache, start: int
+    ) -> ClipTensors | None:
+        """`sample` of a prepared shape, its result in the leader's own buffers. given: as for `prepare_shape`."""
+        buffers = self._ready[shape]
+        self._fill(buffers, given, reference)
+        if self.graphs:
             buffers.graphs[start].replay()
         else:
             self._run(buffers, start)
-        return buffers.latents.clone()
+        return buffers.whole
 
     def _make_buffers(self, shape: Shape) -> _ShapeBuffers:
-        frames, height, width, count = shape
-        models, config = self.models, self.models.denoiser.config
-        device, dtype = models.device, models.dtype
-        orders = frame_orders(frames, len(self.steps), models.config.window_shift, device)
-        positions = Positions.of(self.network, orders, dtype)
+        frames, height, width, _ = shape
+        members = 1 if self.exchange is None else self.exchange.size
+        if frames % members:
+            raise ValueError(f"{members} members cannot share {frames} frames")
+        shift = self.models.config.window_shift
+        orders = frame_orders(frames, len(self.steps), shift, self.models.device)
+        positions = Positions.of(self.network, orders, self.models.dtype)
+        own = self._empty_clip(shape, frames // members)
+        whole: ClipTensors | None = own
+        if self.exchange is not None:
+            whole = self._empty_clip(shape, frames) if self.exchange.leads else None
+        runner = StepRunner(self.network, self.ops, positions, self.tier, self.exchange)
         return _ShapeBuffers(
-            StepRunner(self.network, self.ops, positions, self.tier),
+            runner, own, whole, reference=self._empty_reference(len(own.latents), height, width)
+        )
+
+    def _empty_clip(self, shape: Shape, frames: int) -> ClipTensors:
+        """Tensors for so many frames of a clip of this shape."""
+        _, height, width, count = shape
+        config = self.models.denoiser.config
+        device, dtype = self.models.device, self.models.dtype
+        channels = config.block_out_channels[0]
+        return ClipTensors(
             latents=torch.zeros(frames, config.in_channels, height, width, device=device),
             tokens=torch.zeros(frames, count, config.cross_attention_dim or 0, device=device, dtype=dtype),
-            pose=torch.zeros(
-                frames, height * width, config.block_out_channels[0], device=device, dtype=dtype
-            ),
-            reference=self._empty_reference(frames, height, width),
+            pose=torch.zeros(frames, height * width, channels, device=device, dtype=dtype),
         )
 
     def _empty_reference(self, frames: int, height: int, width: int) -> list[Tensor]:
@@ -180,21 +274,15 @@ class FastDenoiser:
         return made
 
     def _fill(
-        self,
-        buffers: _ShapeBuffers,
-        latents: Tensor,
-        tokens: Tensor,
-        pose_features: Tensor,
-        reference: ReferenceCache,
+        self, buffers: _ShapeBuffers, given: GivenTensors | None, reference: ReferenceCache
     ) -> None:
-        buffers.latents.copy_(latents)
-        buffers.tokens.copy_(tokens)
-        buffers.pose.copy_(pose_features.permute(0, 2, 3, 1).flatten(1, 2))
+        if buffers.whole is not None and given is not None:
+            buffers.whole.fill(*given)
         if buffers.filled_from is not reference:
             self._fill_reference(buffers, reference)
 
     def _fill_reference(self, buffers: _ShapeBuffers, reference: ReferenceCache) -> None:
-        height, width = buffers.latents.shape[2:]
+        height, width = buffers.own.latents.shape[2:]
         blocks = self.network.spatials()
         for block, target, source in zip(blocks, buffers.reference, reference.layers, strict=True):
             heads, h, w = block.heads, *halved(height, width, block.level)
@@ -223,21 +311,27 @@ class FastDenoiser:
         return graph
 
     def _run(self, buffers: _ShapeBuffers, start: int) -> None:
-        """The steps from `start` on: buffers.latents → buffers.latents."""
+        """The steps from `start` on: the whole clip's latents → the same place."""
         buffers.runner.begin()
-        height, width = buffers.latents.shape[2:]
+        own, whole = buffers.own, buffers.whole
+        if self.exchange is not None:
+            for name in ("latents", "tokens", "pose"):
+                self.exchange.scatter(None if whole is None else getattr(whole, name), getattr(own, name))
+        height, width = own.latents.shape[2:]
         # cuDNN is off by default here
         with torch.backends.cudnn.flags(enabled=True, benchmark=True):
-            audio = audio_keys_values(self.network, buffers.tokens)
-            inputs = StepInputs(buffers.pose, audio, buffers.reference, self._joined)
-            latents = buffers.latents.permute(0, 2, 3, 1).contiguous().flatten(1, 2)
+            audio = audio_keys_values(self.network, own.tokens)
+            inputs = StepInputs(own.pose, audio, buffers.reference, self._joined)
+            latents = own.latents.permute(0, 2, 3, 1).contiguous().flatten(1, 2)
             for index in range(start, len(self.steps)):
                 x = Image(latents.to(self.models.dtype), height, width)
                 latents = self.steps[index](latents, buffers.runner.run(x, index, inputs).float())
-            buffers.latents.copy_(latents.unflatten(1, (height, width)).permute(0, 3, 1, 2))
+            own.latents.copy_(latents.unflatten(1, (height, width)).permute(0, 3, 1, 2))
+        if self.exchange is not None:
+            self.exchange.gather(own.latents, None if whole is None else whole.latents)
 
 
-def _shape(latents: Tensor, tokens: Tensor) -> Shape:
+def shape_of(latents: Tensor, tokens: Tensor) -> Shape:
     return len(latents), latents.shape[2], latents.shape[3], tokens.shape[1]
 
 

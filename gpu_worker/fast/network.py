@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gpu_worker.denoiser.model.transformer import KeysValues
+from gpu_worker.fast.exchange import Exchange
 from gpu_worker.fast.ops import Image, TorchOps
 from gpu_worker.fast.tiers import Tier
 from gpu_worker.fast.weights import (
@@ -77,13 +78,23 @@ class StepRunner:
     """Runs step `index` of a sampler: latents (frames, positions, channels) → prediction, the same shape.
 
     Steps run in turn from the first: a tier may use results of a step before.
+    exchange: with the other members, where a team shares the clip. `frames` are then this member's own, but
+    `positions` are those of all frames of the clip.
     """
 
-    def __init__(self, network: Network, ops: TorchOps, positions: Positions, tier: Tier) -> None:
+    def __init__(
+        self,
+        network: Network,
+        ops: TorchOps,
+        positions: Positions,
+        tier: Tier,
+        exchange: Exchange | None = None,
+    ) -> None:
         self.network = network
         self.ops = ops
         self.positions = positions
         self.tier = tier
+        self.exchange = exchange
         self._attention: dict[int, Tensor] = {}
         self._deep: Image | None = None
 
@@ -239,9 +250,30 @@ class StepRunner:
         return ops.attention(q, k, v, block.heads)
 
     def _motion(self, motion: Motion, image: Image, index: int) -> None:
+        if self.exchange is not None:
+            self._motion_by_positions(motion, image, index, self.exchange)
+            return
+        rows = self.ops.group_norm(image, motion.norm, silu=False).rows
+        x, wide = self._attend_over_frames(motion, rows, len(image.data), index)
+        self._add_to_image(image, x, wide, motion)
+
+    def _motion_by_positions(self, motion: Motion, image: Image, index: int, exchange: Exchange) -> None:
+        """A motion module whose positions the members share: (own frames, all) → (all, own) and back."""
         ops = self.ops
-        frames, positions, _ = image.data.shape
-        x, wide = self._stream(ops.group_norm(image, motion.norm, silu=False).rows, motion)
+        own = exchange.to_positions(ops.group_norm_parts(image, motion.norm, exchange.size))
+        x, wide = self._attend_over_frames(motion, own.flatten(0, 1), len(own), index)
+        if wide is None or motion.folded is None:
+            made = ops.linear(x, motion.proj_out)
+        else:
+            made = ops.linear(wide, motion.folded)
+        ops.add_parts(image, exchange.to_frames(made.view(own.shape)))
+
+    def _attend_over_frames(
+        self, motion: Motion, rows: Tensor, frames: int, index: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """rows (frames · positions, channels), normalised → as `_stream`, with all but the projection back."""
+        ops, positions = self.ops, len(rows) // frames
+        x, wide = self._stream(rows, motion)
         for block in motion.blocks:
             for attention in block.attentions:
                 bias = self.positions.at(attention, index)
@@ -251,7 +283,7 @@ class StepRunner:
                 ops.add_linear(x, made.flatten(0, 1), attention.out)
             last = block is motion.blocks[-1]
             self._feed_forward(x, wide if last else None, block.ff_norm, block.ff_in, block.ff_out)
-        self._add_to_image(image, x, wide, motion)
+        return x, wide
 
 
 def mergeable(level: int, heads: Heads, height: int, width: int) -> bool:

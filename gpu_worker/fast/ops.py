@@ -86,6 +86,23 @@ class TorchOps:
         y = F.group_norm(x.transpose(1, 2), norm.groups, norm.weight, norm.bias, norm.eps).transpose(1, 2)
         return Image((F.silu(y) if silu else y).contiguous(), image.height, image.width)
 
+    def group_norm_parts(self, image: Image, norm: Norm, parts: int) -> Tensor:
+        """`group_norm`, its positions in so many parts: (parts, N, positions of one, channels).
+
+        The last parts are filled up with zeros where the positions do not go round.
+        """
+        data = self.group_norm(image, norm, silu=False).data
+        share = positions_of_part(data.shape[1], parts)
+        data = F.pad(data, (0, 0, 0, parts * share - data.shape[1]))
+        made: Tensor = data.unflatten(1, (parts, share)).transpose(0, 1).contiguous()
+        return made
+
+    def add_parts(self, image: Image, parts: Tensor) -> None:
+        """image += parts, which lie as `group_norm_parts` gives them."""
+        whole = parts.transpose(0, 1).flatten(1, 2)
+        image.data += whole[:, : image.data.shape[1]]
+        image.sums = None
+
     def layer_norm(self, x: Tensor, norm: Norm, bias: Tensor | None = None, repeat: int = 1) -> Tensor:
         """x (rows, width) + the norm's shift; `bias` (n, width) instead of its own: `repeat` rows each."""
         if norm.shift is not None:
@@ -163,6 +180,11 @@ class TorchOps:
         """qkv (frames, positions, 3·width) → (frames, positions, width)."""
         x = qkv.unflatten(2, (3, heads, -1)).permute(2, 1, 3, 0, 4)  # (3, positions, heads, frames, size)
         return F.scaled_dot_product_attention(*x).permute(2, 0, 1, 3).flatten(2)
+
+
+def positions_of_part(positions: int, parts: int) -> int:
+    """Positions of each part but the last ones, which may have fewer."""
+    return -(-positions // parts)
 
 
 def rounded(x: Tensor, scale: float) -> Tensor:

@@ -18,14 +18,15 @@ CHANNELS = 64
 
 @triton.jit
 def _channel_sums(
-    x_ptr, other_ptr, shift_ptr, out_ptr, sums_ptr, positions, channels, share, height, width,
+    x_ptr, other_ptr, shift_ptr, out_ptr, sums_ptr, positions, channels, share, height, width, part,
     BLOCK: tl.constexpr, CHANNELS: tl.constexpr, OTHER: tl.constexpr, SHIFT: tl.constexpr,
-    WRITE: tl.constexpr, PHASES: tl.constexpr,
+    WRITE: tl.constexpr, PHASES: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """Sums and sums of squares of x [+ other] [+ shift] over a share of the positions, by channel.
 
     WRITE: the sum is first written to `out`, in its type. PHASES: x is (N, height + 1, width + 1,
     4, channels); position (2y + a, 2x + b) of the output is its (y + a, x + b, 2a + b).
+    PARTS: other is (parts, N, part, channels).
     """
     n = tl.program_id(2).to(tl.int64)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
@@ -48,7 +49,11 @@ def _channel_sums(
             source = (place * 4 + 2 * a + b)[:, None] * channels + channel[None, :]
         x = tl.load(x_ptr + source, mask=mask, other=0.0).to(tl.float32)
         if OTHER:
-            x += tl.load(other_ptr + at, mask=mask, other=0.0).to(tl.float32)
+            other_at = at
+            if PARTS:
+                row_at = ((p // part) * tl.num_programs(2) + n) * part + p % part
+                other_at = row_at[:, None] * channels + channel[None, :]
+            x += tl.load(other_ptr + other_at, mask=mask, other=0.0).to(tl.float32)
         if SHIFT:
             x += tl.where(mask, shift[None, :], 0.0)
         if WRITE:
@@ -99,10 +104,11 @@ def _group_affine(
 
 @triton.jit
 def _apply_affine(
-    x_ptr, second_ptr, shift_ptr, affine_ptr, out_ptr, positions, c1, c2,
+    x_ptr, second_ptr, shift_ptr, affine_ptr, out_ptr, positions, c1, c2, part,
     BLOCK: tl.constexpr, CHANNELS: tl.constexpr, SECOND: tl.constexpr, SHIFT: tl.constexpr,
-    SILU: tl.constexpr,
+    SILU: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
+    """out = a·(x ; second) + b [and SiLU]. PARTS: out is (parts, N, part, channels)."""
     n = tl.program_id(2).to(tl.int64)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     channels = c1 + c2
@@ -124,6 +130,8 @@ def _apply_affine(
     y = a[None, :] * x + b[None, :]
     if SILU:
         y = y / (1.0 + tl.exp(-y))
+    if PARTS:
+        row = (((p // part) * tl.num_programs(2) + n) * part + p % part)[:, None]
     tl.store(out_ptr + row * channels + channel[None, :], y.to(out_ptr.dtype.element_ty), mask=mask)
 
 
@@ -147,6 +155,14 @@ def add_with_sums(x: Tensor, other: Tensor | None, shift: Tensor | None, out: Te
     return _sums(x, other, shift, out)
 
 
+def add_parts_with_sums(x: Tensor, parts: Tensor) -> Tensor:
+    """x (N, positions, channels) += parts (parts, N, positions of one, channels). Returns its `channel_sums`.
+
+    The last parts may have more positions than x has left.
+    """
+    return _sums(x, parts, None, x, part=parts.shape[2])
+
+
 def interleave_with_sums(x: Tensor, height: int, width: int, shift: Tensor) -> tuple[Tensor, Tensor]:
     """The four phases of an up-sampling convolution to one image, + shift, and its `channel_sums`.
 
@@ -158,7 +174,7 @@ def interleave_with_sums(x: Tensor, height: int, width: int, shift: Tensor) -> t
 
 def _sums(
     x: Tensor, other: Tensor | None, shift: Tensor | None, out: Tensor | None,
-    phases: tuple[int, int] | None = None,
+    phases: tuple[int, int] | None = None, part: int = 0,
 ) -> Tensor:  # fmt: skip
     n, positions, channels = x.shape if out is None else out.shape
     share = _share(positions)
@@ -166,9 +182,9 @@ def _sums(
     sums = torch.empty(n, shares, 2, channels, dtype=torch.float32, device=x.device)
     _channel_sums[(shares, triton.cdiv(channels, CHANNELS), n)](
         x, x if other is None else other, x if shift is None else shift, x if out is None else out, sums,
-        positions, channels, share, *(phases or (0, 0)),
+        positions, channels, share, *(phases or (0, 0)), part,
         BLOCK=32, CHANNELS=CHANNELS, OTHER=other is not None, SHIFT=shift is not None, WRITE=out is not None,
-        PHASES=phases is not None, num_warps=4,
+        PHASES=phases is not None, PARTS=part > 0, num_warps=4,
     )  # fmt: skip
     return sums
 
@@ -185,11 +201,14 @@ def group_norm(
     silu: bool,
     shift: Tensor | None = None,
     correction: Tensor | None = None,
+    parts: int = 0,
 ) -> Tensor:
     """Group norm of (x ; second) + shift − correction, from `channel_sums` with the same shift, [and SiLU].
 
     x (N, positions, c1), second (N, positions, c2) or None → (N, positions, c1 + c2). shift and correction
     (channels,): constants that the stored data lack or have too much.
+    parts: with a number, the positions lie in so many parts, (parts, N, positions of one, c1 + c2), the last
+    ones filled up with zeros.
     """
     n, positions, c1 = x.shape
     channels, size = sums.shape[3], sums.shape[3] // groups
@@ -199,11 +218,15 @@ def group_norm(
         float(positions * size), eps, SHARES=sums.shape[1], SHARES_POW2=triton.next_power_of_2(sums.shape[1]),
         SIZE=size, SIZE_POW2=triton.next_power_of_2(size), CORRECT=correction is not None, num_warps=4,
     )  # fmt: skip
-    out = torch.empty(n, positions, channels, dtype=x.dtype, device=x.device)
+    part = triton.cdiv(positions, parts) if parts else 0
+    shape = (parts, n, part, channels) if parts else (n, positions, channels)
+    made = torch.empty if parts * part in (0, positions) else torch.zeros
+    out = made(shape, dtype=x.dtype, device=x.device)
     block = 64
     _apply_affine[(triton.cdiv(positions, block), triton.cdiv(channels, CHANNELS), n)](
         x, x if second is None else second, bias if shift is None else shift, affine, out,
-        positions, c1, channels - c1,
-        BLOCK=block, CHANNELS=CHANNELS, SECOND=channels > c1, SHIFT=shift is not None, SILU=silu, num_warps=4,
+        positions, c1, channels - c1, part,
+        BLOCK=block, CHANNELS=CHANNELS, SECOND=channels > c1, SHIFT=shift is not None, SILU=silu,
+        PARTS=parts > 0, num_warps=4,
     )  # fmt: skip
     return out

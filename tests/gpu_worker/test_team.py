@@ -1,0 +1,167 @@
+"""A team of processes on the CPU, by gloo: the clips of one process, and what happens when a member is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from gpu_worker.denoiser.loading import Models
+from gpu_worker.denoiser.model import DenoisingUNet3D, ReferenceCache, UNetConfig
+from gpu_worker.denoiser.pipeline import ClipDenoiser
+from gpu_worker.engine_api import DeviceLost
+from gpu_worker.fast import FastDenoiser
+from gpu_worker.fast.tiers import TIERS
+from gpu_worker.team import denoiser as leading
+from gpu_worker.team.denoiser import SharedReferences, TeamDenoiser
+from gpu_worker.team.members import Members
+from tests.gpu_worker.test_clip_denoiser import conditions, difference, seeded, small_models
+from tests.gpu_worker.test_fast import LIMIT, random_vectors
+
+pytestmark = [pytest.mark.slow, pytest.mark.process]
+
+CPU = torch.device("cpu")
+FRAMES = 12
+Given = tuple[Tensor, Tensor, Tensor, ReferenceCache]
+
+
+@pytest.fixture(scope="module")
+def models() -> Models:
+    made = small_models(window_shift=1)
+    torch.manual_seed(1)
+    random_vectors(made.denoiser)
+    return made
+
+
+@pytest.fixture(scope="module")
+def given(models: Models) -> Given:
+    made = conditions(ClipDenoiser(models), FRAMES)
+    noise = torch.randn(FRAMES, 8, 8, 8, generator=seeded())
+    return noise, made["tokens"], made["pose_features"], made["reference"]
+
+
+@contextmanager
+def team(models: Models, size: int, **options: Any) -> Iterator[TeamDenoiser]:
+    members = Members([CPU] * size)
+    try:
+        yield TeamDenoiser(models, members, **options)
+    finally:
+        members.close()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def alone(models: Models, given: Given, start: int = 0, **options: Any) -> Tensor:
+    fast = FastDenoiser(models, **options)
+    fast.prepare(*given, starts=(0, start))
+    return fast.sample(*given, start)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_the_same_clips(models: Models, given: Given, size: int) -> None:
+    """From the first step and from a later one, for two avatars. 3 does not divide the positions of 8×8."""
+    other = ClipDenoiser(models).prepare_reference(np.full((16, 16, 3), 200, np.uint8)).reference
+    with team(models, size) as denoiser:
+        denoiser.prepare(*given, starts=(0, 1))
+        for reference in (given[3], other, given[3]):
+            inputs = (*given[:3], reference)
+            assert difference(denoiser.sample(*inputs), alone(models, inputs)) <= LIMIT
+        assert difference(denoiser.sample(*given, 1), alone(models, given, 1)) <= LIMIT
+        fewer = (*(x[:6] for x in given[:3]), given[3])
+        denoiser.prepare(*fewer)
+        assert difference(denoiser.sample(*fewer), alone(models, fewer)) <= LIMIT
+
+
+def test_the_fast_tier(models: Models, given: Given) -> None:
+    """All members have the same scales of float8, so its rounding is that of one process."""
+    with team(models, 2, tier=TIERS["fast"]) as denoiser:
+        denoiser.prepare(*given)
+        made = denoiser.sample(*given)
+    assert difference(made, alone(models, given, tier=TIERS["fast"])) <= 100 * LIMIT
+
+
+def test_other_arithmetic_and_networks(models: Models, given: Given) -> None:
+    """In bfloat16, a network whose middle has no motion module."""
+    config = models.denoiser.config
+    assert config.motion is not None
+    other = replace(config, motion=replace(config.motion, mid_block=False))
+    assert isinstance(other, UNetConfig)
+    torch.manual_seed(3)
+    denoiser = DenoisingUNet3D(other).to(torch.bfloat16).eval().requires_grad_(False)
+    random_vectors(denoiser)
+    half = replace(models, denoiser=denoiser, dtype=torch.bfloat16)
+    reference = given[3].to(CPU, torch.bfloat16)
+    inputs = (given[0], given[1].bfloat16(), given[2].bfloat16(), reference)
+    with team(half, 2) as made:
+        made.prepare(*inputs)
+        assert difference(made.sample(*inputs), alone(half, inputs)) <= 2e-2
+
+
+def test_frames_that_do_not_divide(models: Models, given: Given) -> None:
+    with team(models, 2) as denoiser, pytest.raises(DeviceLost, match="2 members cannot share 5 frames"):
+        denoiser.prepare(*(x[:5] for x in given[:3]), given[3])
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_member_that_is_lost(
+    models: Models, given: Given, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed one is noticed at once, a stopped one when its clip is due."""
+    monkeypatch.setattr(leading, "CLIP_SECONDS", 2.0)
+    with team(models, 2) as denoiser:
+        denoiser.prepare(*given)
+        (pid,) = denoiser.members.pids()
+        os.kill(pid, number)
+        if number == signal.SIGSTOP:
+            denoiser.members.order("sample", seconds=2.0)  # an exchange would wait for it here
+        until = time.monotonic() + 20
+        reason = "was killed by signal 9" if number == signal.SIGKILL else "has not confirmed an order in time"
+        with pytest.raises(DeviceLost, match=f"member 1 of the team, on cpu, {reason}"):
+            while time.monotonic() < until:
+                denoiser.members.check()
+                time.sleep(0.05)
+        with pytest.raises(DeviceLost):
+            denoiser.sample(*given)
+        os.kill(pid, signal.SIGCONT) if number == signal.SIGSTOP else None
+
+
+def test_a_member_that_fails(models: Models, given: Given) -> None:
+    with team(models, 2) as denoiser:
+        denoiser.members.order("dance")
+        with pytest.raises(DeviceLost, match="member 1 of the team, on cpu, failed: KeyError: 'dance'"):
+            denoiser.members.wait()
+
+
+def test_members_end_with_their_leader(models: Models) -> None:
+    with team(models, 2) as denoiser:
+        (pid,) = denoiser.members.pids()
+        assert denoiser.members.store.parent.is_dir()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert not denoiser.members.store.parent.exists()
+
+
+def test_references_that_are_dropped() -> None:
+    def reference(side: int) -> ReferenceCache:
+        return ReferenceCache(((torch.zeros(1, side, 1), torch.zeros(1, side, 1)),))
+
+    shared = SharedReferences(budget=100)
+    first, second = reference(5), reference(5)
+    assert shared.number_of(first) == (1, [], True)
+    assert shared.number_of(second) == (2, [], True)
+    assert shared.number_of(first) == (1, [], False)
+    third = reference(5)
+    assert shared.number_of(third) == (3, [2], True)  # the one used least lately
+    del first
+    fourth = reference(1)
+    assert shared.number_of(fourth) == (4, [1], True)  # the leader has let go of it
