@@ -180,9 +180,7 @@ class FastDenoiser:
     def _quantize(self, buffers: _ShapeBuffers) -> None:
         watching = WatchingOps(self.ops.split)
         runner = buffers.runner
-        buffers.runner = StepRunner(
-            self.network, watching, runner.positions, Tier(fp8=True), runner.exchange
-        )
+        buffers.runner = StepRunner(self.network, watching, runner.positions, Tier(fp8=True), runner.exchange)
         whole = buffers.whole
         latents = None if whole is None else whole.latents.clone()
         self._run(buffers, 0)
@@ -226,7 +224,7 @@ class FastDenoiser:
     def sample_shape(
         self, shape: Shape, given: GivenTensors | None, reference: ReferenceCache, start: int
     ) -> ClipTensors | None:
-        """`sample` of a prepared shape, its result in the leader's own buffers. given: as for `prepare_shape`."""
+        """`sample` of a prepared shape. given: as for `prepare_shape`. Returns the leader's own buffers."""
         buffers = self._ready[shape]
         self._fill(buffers, given, reference)
         if self.graphs:
@@ -273,9 +271,7 @@ class FastDenoiser:
             made.append(torch.zeros(shape, device=self.models.device, dtype=self.models.dtype))
         return made
 
-    def _fill(
-        self, buffers: _ShapeBuffers, given: GivenTensors | None, reference: ReferenceCache
-    ) -> None:
+    def _fill(self, buffers: _ShapeBuffers, given: GivenTensors | None, reference: ReferenceCache) -> None:
         if buffers.whole is not None and given is not None:
             buffers.whole.fill(*given)
         if buffers.filled_from is not reference:

@@ -271,7 +271,7 @@ class StepRunner:
     def _attend_over_frames(
         self, motion: Motion, rows: Tensor, frames: int, index: int
     ) -> tuple[Tensor, Tensor | None]:
-        """rows (frames · positions, channels), normalised → as `_stream`, with all but the projection back."""
+        """rows (frames · positions, channels), normalised → as `_stream`, before the projection back."""
         ops, positions = self.ops, len(rows) // frames
         x, wide = self._stream(rows, motion)
         for block in motion.blocks:

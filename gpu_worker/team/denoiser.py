@@ -72,9 +72,7 @@ class TeamDenoiser(FastDenoiser):
     ) -> ClipTensors | None:
         with self._or_lost():
             number = self._shared(reference)
-            self.members.order(
-                "sample", seconds=CLIP_SECONDS, shape=shape, reference=number, start=start
-            )
+            self.members.order("sample", seconds=CLIP_SECONDS, shape=shape, reference=number, start=start)
             return super().sample_shape(shape, given, reference, start)
 
     def _shared(self, reference: ReferenceCache) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import FileStore
 
 from gpu_worker.denoiser.loading import channels_last
 from gpu_worker.denoiser.model import DenoisingUNet3D, UNetConfig
@@ -57,7 +58,7 @@ def join_group(store: Path, device: torch.device, rank: int, size: int) -> Excha
     gpu = device.type == "cuda"
     dist.init_process_group(
         "nccl" if gpu else "gloo",
-        store=dist.FileStore(str(store), size),
+        store=FileStore(str(store), size),
         rank=rank,
         world_size=size,
         timeout=timedelta(seconds=EXCHANGE_SECONDS),

@@ -32,7 +32,7 @@ class Line:
         self.sock.sendall(json.dumps(message).encode() + b"\n")
 
     def read_some(self) -> list[Message] | None:
-        """The messages that have arrived, after waiting for some bytes, or None when the other end is gone."""
+        """Waits for some bytes and returns the messages in them, or None when the other end is gone."""
         try:
             data = self.sock.recv(65536)
         except OSError:

@@ -1,4 +1,4 @@
-"""`python -m gpu_worker.team.member FD`: a member of a team, which does what its leader orders by that socket.
+"""`python -m gpu_worker.team.member FD`: a member of a team. Its leader's orders come by that socket.
 
 It ends when its leader does, and when one of its own orders fails.
 """

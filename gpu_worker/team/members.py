@@ -1,4 +1,4 @@
-"""The leader's hold on the other processes of its team: starting them, orders, and noticing that one is lost."""
+"""The other processes of a team, as its leader has them: their start, orders, and that one is lost."""
 
 from __future__ import annotations
 

@@ -18,9 +18,9 @@ from gpu_worker.fast import quack_ops  # noqa: E402
 from gpu_worker.fast.kernels import attention, group_norm, temporal  # noqa: E402
 from gpu_worker.fast.kernels import layer_norm as norms  # noqa: E402
 from gpu_worker.fast.kernels.gate import gate as gated  # noqa: E402
-from gpu_worker.fast.ops import TorchOps  # noqa: E402
+from gpu_worker.fast.ops import Image, TorchOps  # noqa: E402
 from gpu_worker.fast.quack_ops import TILES, GatedProducts, paired  # noqa: E402
-from gpu_worker.fast.weights import Linear  # noqa: E402
+from gpu_worker.fast.weights import Linear, Norm  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -168,6 +168,25 @@ def test_sums_of_a_sum() -> None:
     close(sums.sum(1)[:, 1], out.float().square().sum(1), 1e-4)
     group_norm.add_with_sums(x, None, shift, x)
     close(x + second, out)
+
+
+@pytest.mark.parametrize(("positions", "parts"), [(36, 2), (35, 3), (4, 3), (5, 6)])
+def test_group_norm_and_addition_in_parts(positions: int, parts: int) -> None:
+    """As teams exchange them: the last parts may have fewer positions, or none."""
+    x, weight, bias, correction = rand(3, positions, 32), rand(32), rand(32), rand(32)
+    sums = group_norm.channel_sums(x)
+    made = group_norm.group_norm(
+        x, None, sums, weight, bias, groups=8, eps=1e-5, silu=False, correction=correction, parts=parts
+    )
+    norm = Norm(weight.float(), bias.float(), 1e-5, groups=8, correction=correction.float())
+    close(made.float(), TorchOps().group_norm_parts(Image(x.float(), positions, 1), norm, parts))
+    added = rand(*made.shape)
+    wanted = Image(x.float(), positions, 1)
+    TorchOps().add_parts(wanted, added.float())
+    sums = group_norm.add_parts_with_sums(x, added)
+    close(x.float(), wanted.data)
+    close(sums[:, :, 0].sum(1), x.float().sum(1), 1e-4)
+    close(sums[:, :, 1].sum(1), x.float().square().sum(1), 1e-4)
 
 
 def test_layer_norm_with_positions() -> None:

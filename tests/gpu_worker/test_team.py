@@ -1,4 +1,4 @@
-"""A team of processes on the CPU, by gloo: the clips of one process, and what happens when a member is lost."""
+"""A team of processes on the CPU, by gloo: the clips of one process, and members that are lost."""
 
 from __future__ import annotations
 
@@ -61,6 +61,11 @@ def team(models: Models, size: int, **options: Any) -> Iterator[TeamDenoiser]:
             dist.destroy_process_group()
 
 
+def first_frames(given: Given, count: int) -> Given:
+    noise, tokens, pose, reference = given
+    return noise[:count], tokens[:count], pose[:count], reference
+
+
 def alone(models: Models, given: Given, start: int = 0, **options: Any) -> Tensor:
     fast = FastDenoiser(models, **options)
     fast.prepare(*given, starts=(0, start))
@@ -77,7 +82,7 @@ def test_the_same_clips(models: Models, given: Given, size: int) -> None:
             inputs = (*given[:3], reference)
             assert difference(denoiser.sample(*inputs), alone(models, inputs)) <= LIMIT
         assert difference(denoiser.sample(*given, 1), alone(models, given, 1)) <= LIMIT
-        fewer = (*(x[:6] for x in given[:3]), given[3])
+        fewer = first_frames(given, 6)
         denoiser.prepare(*fewer)
         assert difference(denoiser.sample(*fewer), alone(models, fewer)) <= LIMIT
 
@@ -109,7 +114,7 @@ def test_other_arithmetic_and_networks(models: Models, given: Given) -> None:
 
 def test_frames_that_do_not_divide(models: Models, given: Given) -> None:
     with team(models, 2) as denoiser, pytest.raises(DeviceLost, match="2 members cannot share 5 frames"):
-        denoiser.prepare(*(x[:5] for x in given[:3]), given[3])
+        denoiser.prepare(*first_frames(given, 5))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
@@ -125,7 +130,9 @@ def test_a_member_that_is_lost(
         if number == signal.SIGSTOP:
             denoiser.members.order("sample", seconds=2.0)  # an exchange would wait for it here
         until = time.monotonic() + 20
-        reason = "was killed by signal 9" if number == signal.SIGKILL else "has not confirmed an order in time"
+        reason = (
+            "was killed by signal 9" if number == signal.SIGKILL else "has not confirmed an order in time"
+        )
         with pytest.raises(DeviceLost, match=f"member 1 of the team, on cpu, {reason}"):
             while time.monotonic() < until:
                 denoiser.members.check()
