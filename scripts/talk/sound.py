@@ -1,14 +1,58 @@
-"""Sound for the tools: WAV files, and a synthetic voice where there is no recording."""
+"""Sound for the tools: sound files of every kind, and a synthetic voice where there is no recording."""
 
 from __future__ import annotations
 
+import logging
+import shlex
+import stat
 import wave
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from protocol.model.file_damage import stand_in_error
+from protocol.wire.browser import MAX_AMPLITUDE
 from protocol.wire.clock import SAMPLE_RATE
 from protocol.wire.messages import Samples
+from scripts.talk.wav import BLOCK_FRAMES, Values, WavError, blocks, find_sound
+
+if TYPE_CHECKING:
+    import soundfile
+
+logger = logging.getLogger(__name__)
+
+#: Longest sound that is read, in seconds. At 16 kHz it takes 0.9 GB of memory.
+MAX_SECONDS = 4 * 3600
+
+#: Rates that are read, in frames a second.
+MIN_RATE, MAX_RATE = 1000, 768_000
+
+#: Kinds of files: where a mark stands, the mark, what people call it, and whether `soundfile` reads it.
+_KINDS = (
+    (0, b"fLaC", "FLAC", True),
+    (28, b"OpusHead", "Opus", True),
+    (0, b"OggS", "Ogg", True),
+    (0, b"ID3", "MP3", True),
+    *((0, bytes([0xFF, byte]), "MP3", True) for byte in (0xFB, 0xFA, 0xF3, 0xF2)),
+    *((0, bytes([0xFF, byte]), "AAC", False) for byte in (0xF1, 0xF9)),
+    (8, b"AIFF", "AIFF", True),
+    (8, b"AIFC", "AIFF", True),
+    (0, b".snd", "AU", True),
+    (0, b"caff", "CAF", True),
+    (0, b"riff", "Wave64", True),
+    (8, b"WAVE", "WAV", True),
+    (8, b"AVI ", "AVI", False),
+    (4, b"ftypM4A", "M4A", False),
+    (4, b"ftyp", "MP4", False),
+    (0, b"\x1aE\xdf\xa3", "WebM or Matroska", False),
+    (0, b"#!AMR", "AMR", False),
+    (0, b"0&\xb2u\x8ef\xcf\x11", "WMA", False),
+    (0, b"MAC ", "Monkey's Audio", False),
+    (0, b"wvpk", "WavPack", False),
+)
 
 
 class SoundError(ValueError):
@@ -16,52 +60,130 @@ class SoundError(ValueError):
 
 
 def read_sound(path: Path, rate: int = SAMPLE_RATE) -> Samples:
-    """A sound file as mono float32 at `rate` Hz, shape (samples,).
+    """A sound file as mono float32 at `rate` Hz, shape (samples,), the mean of its channels.
 
-    WAV with integers of 8, 16, 24 or 32 bits needs no package. Other files need `soundfile`.
+    WAV needs no package, with integers, floating-point numbers, A-law or mu-law. FLAC, Ogg, Opus, MP3, AIFF
+    and others need `soundfile`. Samples that are no numbers are silence, and the log says how many there are.
 
     Raises:
-        SoundError: the file cannot be used.
+        SoundError: the file cannot be used. The message says why, and what to do.
     """
     try:
-        samples, own_rate = _read_wav(path)
-    except (wave.Error, EOFError) as error:
-        samples, own_rate = _read_other(path, error)
+        _check_file(path)
+        with _opened(path) as (own_rate, parts):
+            if not MIN_RATE <= own_rate <= MAX_RATE:
+                raise SoundError(f"{path}: its rate is {own_rate} Hz; {MIN_RATE} to {MAX_RATE} Hz are read")
+            samples = _at_rate(_mono(path, parts, own_rate), own_rate, rate)
     except OSError as error:
-        raise SoundError(f"{path}: {error.strerror}") from error
-    if own_rate == rate or not len(samples):
-        return samples
-    import soxr
-
-    return np.asarray(soxr.resample(samples, own_rate, rate), np.float32)
+        raise SoundError(f"{path}: {error.strerror or error}") from error
+    if not len(samples):
+        raise SoundError(f"{path}: has no sound in it")
+    return samples
 
 
-def _read_wav(path: Path) -> tuple[Samples, int]:
-    with wave.open(str(path)) as file:
-        width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
-        data = np.frombuffer(file.readframes(file.getnframes()), np.uint8)
-    data = data[: len(data) // (width * channels) * width * channels].reshape(-1, width)
-    if width == 1:
-        values = (data[:, 0].astype(np.float32) - 128) / 128
-    else:  # little-endian; the sample's bytes become the upper ones of an int32
-        wide = np.zeros((len(data), 4), np.uint8)
-        wide[:, 4 - width :] = data
-        values = wide.view("<i4")[:, 0].astype(np.float32) / 2**31
-    return values.reshape(-1, channels).mean(axis=1, dtype=np.float32), rate
+def _check_file(path: Path) -> None:
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise SoundError(f"{path}: is a folder, not a sound file")
+    if not stat.S_ISREG(mode):
+        raise SoundError(f"{path}: is not a file")
+    stand_in = stand_in_error(path)
+    if stand_in is not None:
+        raise SoundError(stand_in)
 
 
-def _read_other(path: Path, error: Exception) -> tuple[Samples, int]:
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[int, Iterable[Values]]]:
+    """The rate of a sound file, and its sound in blocks, float32 (frames, channels)."""
+    with path.open("rb") as stream:
+        try:
+            sound = find_sound(stream)
+        except WavError as error:
+            reason = str(error)
+        else:
+            if sound.frames > MAX_SECONDS * sound.rate > 0:  # before hours of it are read
+                raise _too_long(path)
+            yield sound.rate, blocks(stream, sound)
+            return
     try:
         import soundfile
-    except ImportError:
-        raise SoundError(
-            f"{path}: not an integer WAV file ({error}); for others: pip install soundfile"
-        ) from None
+    except (ImportError, OSError):  # OSError: the package is there, and the library that it uses is not
+        raise SoundError(_other_kind(path, reason, has_soundfile=False)) from None
     try:
-        values, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except RuntimeError as reason:
-        raise SoundError(f"{path}: not a sound file: {reason}") from reason
-    return values.mean(axis=1, dtype=np.float32), int(rate)
+        file = soundfile.SoundFile(path)
+    except (RuntimeError, TypeError, ValueError) as error:  # soundfile's own are RuntimeErrors
+        raise SoundError(_other_kind(path, reason, has_soundfile=True)) from error
+    with file:
+        try:
+            yield file.samplerate, _read_blocks(file)
+        except RuntimeError as error:
+            raise SoundError(f"{path}: is damaged or cut short ({error}); copy it again") from error
+
+
+def _read_blocks(file: soundfile.SoundFile) -> Iterator[Values]:
+    # soundfile's own `blocks` asks for a length, which some kinds do not have.
+    while len(part := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+        yield part
+
+
+def _other_kind(path: Path, reason: str, *, has_soundfile: bool) -> str:
+    """Why a file that is no plain WAV cannot be read, and what to do."""
+    with path.open("rb") as stream:
+        begin = stream.read(64)
+    known = next((kind for kind in _KINDS if begin[kind[0] :].startswith(kind[1])), None)
+    target = shlex.quote(f"{path.stem}.wav" if path.suffix.lower() != ".wav" else f"{path.stem}-16k.wav")
+    convert = f"convert it: ffmpeg -i {shlex.quote(str(path))} -ac 1 -ar {SAMPLE_RATE} {target}"
+    if known is None:
+        return f"{path}: is of no kind of sound file that is known here; {convert}"
+    _, _, name, by_soundfile = known
+    if name == "WAV":
+        reason = f"is WAV, but {reason}"
+    else:
+        reason = f"is {name}, which is not read here" if not by_soundfile else f"is {name}"
+    if by_soundfile and has_soundfile:
+        return f"{path}: {reason}, and is damaged or of a rare kind; {convert}"
+    if by_soundfile:
+        return f"{path}: {reason}; pip install soundfile, or {convert}"
+    return f"{path}: {reason}; {convert}"
+
+
+def _mono(path: Path, parts: Iterable[Values], rate: int) -> Iterator[Values]:
+    """The mean of the channels, block by block, with silence for samples that are no numbers.
+
+    Raises:
+        SoundError: it is too long, or its samples are not in ±1.
+    """
+    total, bad = 0, 0
+    for part in parts:
+        finite = np.isfinite(part)
+        if not finite.all():
+            bad += int(part.size - finite.sum())
+            part = np.where(finite, part, np.float32(0))  # noqa: PLW2901
+        total += len(part)
+        if total > MAX_SECONDS * rate:
+            raise _too_long(path)
+        peak = float(np.abs(part).max(initial=0))
+        if peak > MAX_AMPLITUDE:
+            raise SoundError(f"{path}: has samples of size {peak:.3g}, and full scale is 1; divide them")
+        yield part.mean(axis=1, dtype=np.float32)
+    if bad:
+        logger.warning("%s: %d samples are no numbers and are played as silence", path, bad)
+
+
+def _too_long(path: Path) -> SoundError:
+    return SoundError(f"{path}: is longer than {MAX_SECONDS // 3600} hours; cut it")
+
+
+def _at_rate(parts: Iterable[Samples], own_rate: int, rate: int) -> Samples:
+    """The blocks as one, at another rate. Only the result is held in memory as a whole."""
+    none = np.zeros(0, np.float32)
+    if own_rate == rate:
+        return np.concatenate([none, *parts])
+    import soxr
+
+    stream = soxr.ResampleStream(own_rate, rate, 1, dtype="float32")
+    made = [stream.resample_chunk(part) for part in parts]
+    return np.concatenate([none, *made, stream.resample_chunk(none, last=True)])
 
 
 def write_wav(path: Path, samples: Samples, rate: int = SAMPLE_RATE) -> None:
