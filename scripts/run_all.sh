@@ -16,7 +16,7 @@ root=$(CDPATH='' cd -- "$(dirname -- "$here")/.." && pwd -P) || exit 1
 for flag in "$@"; do  # help needs nothing installed
   case $flag in
     -h | --help)
-      python=$(find_python) || die "needs Python 3.10 or newer, and found none"
+      python=$(find_python) || no_python
       exec "$python" "$root/scripts/run/start.py" scripts.run "$@"
       ;;
   esac

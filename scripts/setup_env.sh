@@ -3,65 +3,96 @@
 # Python runs isolated (-I), so that a module in the working folder that is called like one of pip's does no harm.
 
 torch_version=2.13.0
+# The Pythons that this torch has wheels for: 3.10 to 3.14.
+oldest_python=10
+newest_python=14
 xformers_version=0.0.35
 venv_mark=.echomimic-venv
-cpu_index=https://download.pytorch.org/whl/cpu
+# In the environment while it is changed: "making", or "installing". It stays when that is interrupted.
+unfinished=.echomimic-unfinished
+setup_folder=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+wsl_libraries=/usr/lib/wsl/lib
+devices=/dev
+nvidia_driver=/proc/driver/nvidia
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "echomimic-live: $*"; exit 1; }
 
-# Print the path of a Python that is 3.10 or newer, or fail.
+# Python's own settings of where its library is belong to another Python. In an environment they only do harm.
+for variable in PYTHONHOME PYTHONPATH PYTHONPLATLIBDIR; do
+  if [ -n "${!variable:-}" ]; then say "$variable is left out of this run: the tested packages are in an environment of their own"; fi
+  unset "$variable"
+done
+
+# python_fits PYTHON: whether the pinned torch has wheels for it.
+python_fits() {
+  "$1" -I -c "
+import sys, sysconfig
+fits = (3, $oldest_python) <= sys.version_info[:2] <= (3, $newest_python) and sys.maxsize > 2**32
+sys.exit(not fits or sys.implementation.name != 'cpython' or bool(sysconfig.get_config_var('Py_GIL_DISABLED')))" >/dev/null 2>&1
+}
+
+# Print the path of a Python that the pinned torch has wheels for, or fail.
 find_python() {
   local name
-  for name in "${PYTHON:-}" python3 python3.12 python3.11 python3.13 python3.10 python; do
+  for name in "${PYTHON:-}" python3 python3.12 python3.11 python3.13 python3.10 python3.14 python; do
     [ -n "$name" ] || continue
-    if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then
+    if python_fits "$name"; then
       command -v -- "$name"
       return
     fi
+    if [ "$name" = "${PYTHON:-}" ]; then say "PYTHON=$name is not used: $(name_python "$name")"; fi
+  done
+  # Pythons that uv keeps are not on the path.
+  name=$(uv python find --system --no-python-downloads ">=3.$oldest_python,<3.$((newest_python + 1))" 2>/dev/null) &&
+    python_fits "$name" && printf '%s\n' "$name"
+}
+
+name_python() { # what a Python is, in words
+  "$1" -I -c 'import platform, struct, sys; print(
+platform.python_implementation(), platform.python_version(), f"({8 * struct.calcsize(chr(80))} bit)", "at", sys.executable)' 2>/dev/null ||
+    printf '%s' "it does not run"
+}
+
+no_python() { # say which Pythons there are, and which are needed
+  local name found=''
+  for name in python3 python python3.9 python3.15 pypy3; do
+    if command -v -- "$name" >/dev/null; then found=$found${found:+, }$(name_python "$name"); fi
+  done
+  die "needs Python 3.$oldest_python to 3.$newest_python, the ones that PyTorch $torch_version has wheels for, and found ${found:-none}; install one, or name it: PYTHON=/path/to/python3 $0"
+}
+
+# Windows shows /dev/dxg for every GPU. NVIDIA's driver puts its own tool beside.
+has_nvidia() {
+  if [ -e "$nvidia_driver/version" ] || [ -e "$devices/nvidiactl" ]; then return 0; fi
+  [ -e "$devices/dxg" ] && has_nvidia_gpu
+}
+
+nvidia_smi() {
+  local tool
+  for tool in nvidia-smi "$wsl_libraries/nvidia-smi"; do
+    if command -v -- "$tool" >/dev/null; then "$tool" "$@" 2>/dev/null; return; fi
   done
   return 1
 }
 
-has_nvidia() { [ -e /proc/driver/nvidia/version ] || [ -e /dev/nvidiactl ] || [ -e /dev/dxg ]; }
+has_nvidia_gpu() { nvidia_smi -L | grep -q '^GPU '; }
 
-has_nvidia_gpu() { nvidia-smi -L 2>/dev/null | grep -q '^GPU '; }
+has_hopper() { nvidia_smi --query-gpu=compute_cap --format=csv,noheader | grep -q '^9\.0'; }
 
-has_hopper() { nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | grep -q '^9\.0'; }
+# The installer, which is Python's own library alone: uv or pip, the user's index, progress, another try.
+installer() { "$venv/bin/python" -I "$setup_folder/run/start.py" scripts.install "$@" >&2; }
 
-# True when the index of PyTorch's CPU builds answers: bounded, so that a closed network costs five seconds.
-cpu_index_answers() {
-  "$venv/bin/python" -I - "$cpu_index/torch/" >/dev/null 2>&1 <<'PY' &
-import sys, urllib.request
-urllib.request.urlopen(urllib.request.Request(sys.argv[1], method="HEAD"), timeout=4).close()
-PY
-  local pid=$! waited=0
-  while kill -0 "$pid" 2>/dev/null; do
-    if [ "$waited" -ge 50 ]; then kill "$pid" 2>/dev/null; wait "$pid" 2>/dev/null; return 1; fi
-    sleep 0.1
-    waited=$((waited + 1))
-  done
-  wait "$pid"
-}
+pip_install() { installer packages "$@"; }
 
-# Linux wheels of torch on PyPI bring gigabytes of CUDA libraries; without an NVIDIA driver the CPU build does.
 install_torch() {
-  if "$venv/bin/python" -I -c "
-import importlib.metadata as m, sys
-sys.exit(m.version('torch').split('+')[0] != '$torch_version')" 2>/dev/null; then return 0; fi
+  if [ "$(version_of torch | cut -d+ -f1)" = "$torch_version" ]; then return 0; fi
   if [ "$(uname -s)" = Linux ] && ! has_nvidia; then
-    if cpu_index_answers; then
-      say "installing PyTorch $torch_version for the CPU (no NVIDIA driver found) …"
-      if pip_install --index-url "$cpu_index" "torch==$torch_version"; then return 0; fi
-    fi
-    say "PyTorch's index of CPU builds does not answer; installing from the default index …"
+    installer torch "$torch_version" --cpu
   else
-    say "installing PyTorch $torch_version …"
+    installer torch "$torch_version"
   fi
-  pip_install "torch==$torch_version"
 }
-
-pip_install() { "$venv/bin/python" -I -m pip install -qq --disable-pip-version-check "$@" >&2; }
 
 # Set $venv to an absolute path without slashes at its end, so that a link there shows as one.
 name_venv() {
@@ -100,19 +131,36 @@ refuse_venv() { # refuse_venv WHY: $venv is somebody's
 # no link is followed.
 make_venv() {
   local python
-  python=$(find_python) || die "needs Python 3.10 or newer, and found none; install one, or name it: PYTHON=/path/to/python3 $0"
+  python=$(find_python) || no_python
   if ! { mkdir -p -- "$venv" && echo "scripts/setup_env.sh may empty this folder and fill it anew." >"$venv/$venv_mark"; }; then
     die "could not make the folder $venv; name another with ECHOMIMIC_VENV"
   fi
-  find "$venv" -mindepth 1 -maxdepth 1 ! -name "$venv_mark" -exec rm -rf -- {} + || die "could not empty $venv"
-  say "making a virtual environment in $venv ($("$python" --version 2>&1)) …"
-  "$python" -I -m venv "$venv" || die "could not make a virtual environment with $python (on Debian and Ubuntu: apt install python3-venv)"
+  find "$venv" -mindepth 1 -maxdepth 1 ! -name "$venv_mark" ! -name "$unfinished" -exec rm -rf -- {} + || die "could not empty $venv"
+  echo making >"$venv/$unfinished" || die "could not write in $venv"
+  say "making a virtual environment in $venv ($("$python" -I --version 2>&1)) …"
+  if ! "$python" -I "$setup_folder/run/start.py" scripts.install venv "$venv" >&2; then
+    # Debian has ensurepip in a package of its own. uv needs none.
+    { command -v uv >/dev/null && uv --no-config venv --quiet --seed --allow-existing --python "$python" "$venv" >&2; } ||
+      die "could not make a virtual environment with $python (on Debian and Ubuntu: apt install python3-venv)"
+  fi
+  rm -f -- "$venv/$unfinished"
 }
 
 # A Python that answers in $venv: the one that is there, or a new environment where nobody's files are in the way.
 ready_venv() {
   if [ ! -e "$venv" ] && [ ! -L "$venv" ]; then make_venv; return; fi
-  if venv_answers -c ''; then return; fi
+  if venv_is_ours && [ "$(cat "$venv/$unfinished" 2>/dev/null)" = making ]; then
+    say "the making of $venv was interrupted; making it anew"
+    make_venv
+    return
+  fi
+  if venv_answers -I -c ''; then
+    if python_fits "$venv/bin/python"; then return; fi
+    venv_is_ours || refuse_venv "has a Python that PyTorch $torch_version has no wheels for: $(name_python "$venv/bin/python")"
+    say "PyTorch $torch_version has no wheels for the Python of $venv; making it anew"
+    make_venv
+    return
+  fi
   [ -d "$venv" ] || refuse_venv "is not a folder"
   if venv_is_ours; then
     say "the Python of $venv is gone; making it anew"
@@ -142,25 +190,69 @@ stamp_of() {
   printf '%s\n%s\n' "$root" "$torch_version"
 }
 
-# install_env LOCK…: a virtual environment with the packages of the lock files, in $venv ($root/.venv unless set).
-install_env() {
-  local stamp wanted lock
-  name_venv
-  ready_venv
-  # A stamp of its own in an environment of the user's: stamps also say that an old .venv is this script's.
-  if venv_is_ours; then stamp=$venv/.echomimic-installed; else stamp=$venv/.echomimic-packages; fi
+# stamp_file LOCK: where its stamp is. In an environment of the user's it has a name of its own, because stamps also
+# say that an old .venv is this script's.
+stamp_file() {
+  if venv_is_ours; then printf '%s' "$venv/.echomimic-installed-$1"; else printf '%s' "$venv/.echomimic-packages-$1"; fi
+}
+
+# is_installed LOCK…: whether the environment works and holds these packages, by its stamps.
+is_installed() {
+  local lock wanted
+  [ ! -e "$venv/$unfinished" ] || return 1
   for lock in "$@"; do
     wanted=$(stamp_of "$lock")
-    if [ "$(cat "$stamp-$lock" 2>/dev/null)" = "$wanted" ]; then continue; fi
-    # Versions before the mark wrote this one everywhere.
-    if [ "$(cat "$venv/.echomimic-installed-$lock" 2>/dev/null)" = "$wanted" ]; then continue; fi
-    ready_pip
-    install_torch || die "could not install PyTorch $torch_version"
-    say "installing the packages of $lock …"
-    pip_install -r "$root/$lock" || die "could not install the packages of $lock"
-    pip_install --no-deps --no-build-isolation -e "$root" || die "could not install the project"
-    printf '%s' "$wanted" >"$stamp-$lock"
+    # Versions before the mark wrote the second one everywhere.
+    [ "$(cat "$(stamp_file "$lock")" 2>/dev/null)" = "$wanted" ] ||
+      [ "$(cat "$venv/.echomimic-installed-$lock" 2>/dev/null)" = "$wanted" ] || return 1
   done
+  venv_answers -I -c ''
+}
+
+# One installation at a time: another one may be at work in this folder, or the rest of one that was killed. The lock
+# is the kernel's, on the folder itself, and ends with the processes that hold it.
+lock_venv() {
+  local python
+  python=$(find_python) || return 0  # told later
+  if [ ! -e "$venv" ] && [ ! -L "$venv" ]; then mkdir -p -- "$venv" 2>/dev/null; fi
+  if [ ! -d "$venv" ] || [ ! -r "$venv" ]; then return 0; fi
+  exec 9<"$venv"
+  if ! "$python" -I -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)' 2>/dev/null; then
+    say "another installation works in $venv; waiting for it …"
+    "$python" -I -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)' 2>/dev/null
+  fi
+}
+
+# Only an environment is installed into, never a whole system.
+check_venv() {
+  if [ -f "$venv/pyvenv.cfg" ] || { [ -d "$venv/conda-meta" ] && [ ! -d "$venv/condabin" ]; }; then return 0; fi
+  refuse_venv "has a Python and is no virtual environment"
+}
+
+# install_env LOCK…: a virtual environment with the packages of the lock files, in $venv ($root/.venv unless set).
+install_env() {
+  local lock
+  name_venv
+  if is_installed "$@"; then return 0; fi
+  lock_venv
+  ready_venv
+  if [ $# -gt 0 ] && ! is_installed "$@"; then
+    check_venv
+    ready_pip
+    if [ -e "$venv/$unfinished" ]; then
+      installer repair "$(cat "$venv/$unfinished")" || die "could not repair $venv"
+    fi
+    date +%s >"$venv/$unfinished" || die "could not write in $venv"
+    for lock in "$@"; do
+      install_torch || die "could not install PyTorch $torch_version for $(name_python "$venv/bin/python")"
+      say "installing the packages of $lock …"
+      pip_install -r "$root/$lock" || die "could not install the packages of $lock"
+      pip_install --no-deps --no-build-isolation -e "$root" || die "could not install the project"
+      stamp_of "$lock" >"$(stamp_file "$lock")"
+    done
+    rm -f -- "$venv/$unfinished"
+  fi
+  exec 9>&-
 }
 
 # version_of PACKAGE: print its installed version, or fail.
@@ -202,8 +294,8 @@ install_xformers() {
   if [ "$(cat "$stamp" 2>/dev/null)" = "$xformers_version $torch" ]; then return 0; fi
   if [ ! -e "$stamp" ] && version_of xformers >/dev/null; then return 0; fi  # the user's own
   wheels=$(mktemp -d) || return 0
-  if ! "$venv/bin/python" -I -m pip download -qq --disable-pip-version-check --retries 0 --timeout 5 --no-deps \
-    --only-binary :all: --dest "$wheels" "xformers==$xformers_version" >/dev/null 2>&1; then
+  if ! installer pip download -qq --retries 0 --timeout 5 --no-deps \
+    --only-binary :all: --dest "$wheels" "xformers==$xformers_version" 2>/dev/null; then
     say "found no wheel of xformers $xformers_version for this machine; attention is torch's own"
   elif refused=$(torch_refused_by "$wheels"/*.whl); then
     say "xformers $xformers_version needs $refused and torch $torch is installed; attention is torch's own"
@@ -211,7 +303,7 @@ install_xformers() {
   elif ! pip_install --no-deps --no-index "$wheels"/*.whl; then
     say "could not install xformers $xformers_version; attention is torch's own"
   elif ! xformers_works; then
-    "$venv/bin/python" -I -m pip uninstall -qq -y xformers >&2
+    installer pip uninstall -qq -y xformers
     say "xformers $xformers_version does not work with torch $torch on this GPU; attention is torch's own"
     printf '%s' "$xformers_version $torch" >"$stamp"
   else

@@ -1,0 +1,1 @@
+"""Installs packages into the virtual environment that runs it. It needs nothing but Python's own library."""
