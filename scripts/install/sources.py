@@ -1,7 +1,7 @@
 """Where packages come from: the user's settings of pip and of uv, cleaned, and translated both ways.
 
 Only settings that say where packages come from and how they are fetched are kept. Those that would send them
-to another place (`user`, `target`, `prefix`, …) or change what is installed (`no-deps`, `no-binary`, …) are
+to another place (`user`, `target`, `prefix`, …) or change what is installed (`no-deps`, `only-binary`, …) are
 left out, since the place and the versions are the project's. So are settings that nobody knows yet.
 """
 
@@ -20,10 +20,10 @@ PYPI = "https://pypi.org/simple"
 KEPT = frozenset({
     "index-url", "pypi-url", "extra-index-url", "find-links", "no-index", "trusted-host", "cert",
     "client-cert", "proxy", "timeout", "default-timeout", "retries", "constraint", "keyring-provider",
-    "cache-dir", "no-cache-dir", "only-binary", "prefer-binary", "use-feature", "use-deprecated",
+    "cache-dir", "no-cache-dir", "use-feature", "use-deprecated",
 })  # fmt: skip
 #: Of those, the ones that uv has no like of. With them pip installs.
-PIP_ALONE = frozenset({"client-cert", "keyring-provider", "only-binary", "use-deprecated"})
+PIP_ALONE = frozenset({"client-cert", "keyring-provider", "use-deprecated"})
 #: Settings that nobody misses, so nothing is said.
 SILENT = frozenset({
     "disable-pip-version-check", "no-python-version-warning", "no-input", "no-color", "progress-bar", "quiet",
