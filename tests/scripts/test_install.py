@@ -151,7 +151,8 @@ def hostile_settings(folder: Path) -> dict[str, str]:
     """Settings of pip that would send packages elsewhere or change them, by name."""
     return {
         "user": "true", "target": f"{folder}/elsewhere", "prefix": f"{folder}/elsewhere",
-        "root": f"{folder}/elsewhere", "require-virtualenv": "true", "no-deps": "true", "no-binary": ":all:", "only-binary": "x",
+        "root": f"{folder}/elsewhere", "require-virtualenv": "true", "no-deps": "true", "no-binary": ":all:",
+        "only-binary": "x",
         "dry-run": "true", "python": "/usr/bin/python3", "require-hashes": "true", "ignore-installed": "true",
     }  # fmt: skip
 
