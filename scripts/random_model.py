@@ -23,6 +23,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor, nn
 
 from gpu_worker.denoiser.model import DenoisingUNet3D, PoseEncoder, ReferenceUNet2D, UNetConfig
+from scripts.official.catalogue import INFERENCE
 
 BASE_UNET: dict[str, Any] = {
     "_class_name": "UNet2DConditionModel",
@@ -44,38 +45,6 @@ BASE_UNET: dict[str, Any] = {
     "out_channels": 4,
     "sample_size": 64,
     "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
-}
-INFERENCE: dict[str, Any] = {
-    "unet_additional_kwargs": {
-        "use_inflated_groupnorm": True,
-        "unet_use_cross_frame_attention": False,
-        "unet_use_temporal_attention": False,
-        "use_motion_module": True,
-        "cross_attention_dim": 384,
-        "motion_module_resolutions": [1, 2, 4, 8],
-        "motion_module_mid_block": True,
-        "motion_module_decoder_only": False,
-        "motion_module_type": "Vanilla",
-        "motion_module_kwargs": {
-            "num_attention_heads": 8,
-            "num_transformer_block": 1,
-            "attention_block_types": ["Temporal_Self", "Temporal_Self"],
-            "temporal_position_encoding": True,
-            "temporal_position_encoding_max_len": 32,
-            "temporal_attention_dim_div": 1,
-        },
-    },
-    "noise_scheduler_kwargs": {
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "beta_schedule": "linear",
-        "clip_sample": False,
-        "steps_offset": 1,
-        "prediction_type": "v_prediction",
-        "rescale_betas_zero_snr": True,
-        "timestep_spacing": "trailing",
-    },
-    "sampler": "DDIM",
 }
 # Like sd-vae-ft-mse's: written by an old diffusers, without a scaling factor.
 VAE: dict[str, Any] = {

@@ -40,17 +40,21 @@ def stand_in_error(path: Path) -> str | None:
     return lfs_pointer_error(path)
 
 
-def damage_error(path: Path) -> str | None:
+def damage_error(path: Path, suffix: str | None = None) -> str | None:
     """The text of an error if a file of weights is cut off, or a stand-in of it, else None.
 
     `.safetensors` state their length. The zip archives that torch and numpy write have a list at their end.
     Other files pass.
+
+    Args:
+        path: the file.
+        suffix: of the name that the file is to have. None: it has that name.
     """
     stand_in = stand_in_error(path)
     if stand_in is not None:
         return stand_in
     try:
-        if path.suffix == ".safetensors":
+        if (suffix or path.suffix) == ".safetensors":
             return _cut_safetensors(path)
         with path.open("rb") as stream:
             is_zip = stream.read(len(_ZIP_START)) == _ZIP_START

@@ -23,6 +23,7 @@ from protocol.process.settings import (
     load_settings,
     tokens_command,
 )
+from scripts.official.errors import OfficialError
 from scripts.run.address import base_url, connect_gateway
 from scripts.run.logfile import LogLimits
 from scripts.run.poses import PoseError, convert_pose_folders
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_token_file(settings)
         check_certificate(settings)
         check_port_free(settings.host, settings.port)
+        settings = with_model(settings)
         with RunDir(settings.run_dir, settings.port) as run_dir:
             left_out: list[str] = []
             poses = convert_pose_folders(settings.pose_dir, run_dir.path, left_out)
@@ -53,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (PoseError, SettingsError) as error:
         print(f"echomimic-live: {error}", file=sys.stderr)
         return 2
-    except RunDirError as error:
+    except (RunDirError, OfficialError) as error:
         print(f"echomimic-live: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # before the stages were started
@@ -88,6 +90,19 @@ def require_assets(settings: Settings) -> None:
 
     require_picture(avatar_paths(settings))
     pose_files(pose_paths(settings))
+
+
+def with_model(settings: Settings) -> Settings:
+    """The settings with the files of `--model official`, fetched where they were missing.
+
+    Raises:
+        OfficialError: they cannot be had.
+    """
+    if settings.model != "official":
+        return settings
+    from scripts.official.prepare import Preparation  # not needed for the bundled model
+
+    return Preparation(settings).run()
 
 
 def run_stages(settings: Settings, notes: Sequence[str] = ()) -> int:

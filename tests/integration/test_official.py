@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import subprocess
 import sys
 from itertools import pairwise
@@ -11,10 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from scripts.run.managed import ROOT, ManagedRun, free_port
 from scripts.talk.live import Plan, server_info, speak
+from tests.helpers.hub_server import HubServer
+from tests.helpers.official_hub import official_repositories
 from tests.helpers.official_layout import write_official_layout
 from tests.helpers.official_pose import write_official_pose
 from tests.integration.conftest import Sound
@@ -62,6 +66,55 @@ def test_the_official_layout_runs(official: Path, speech: Sound) -> None:
     for words in ("reference caching", "scaled_dot_product_attention", "window padded"):
         assert words in log, words
     assert run.stopped_in < 5
+
+
+@pytest.mark.timeout(300)
+def test_one_command_from_nothing_to_speech(official: Path, speech: Sound, tmp_path: Path) -> None:
+    """Everything is fetched from a server like the Hub, then the real stages speak with it."""
+    repositories = official_repositories(tmp_path / "hub")
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "XDG_STATE_HOME": str(tmp_path / "state")}
+    environment.pop("HF_HUB_OFFLINE", None)
+    flags = [
+        *(
+            "--model",
+            "official",
+            "--accept-licences",
+            "--decoder",
+            "tiny",
+            "--log-dir",
+            str(tmp_path / "logs"),
+        ),
+        *("--width", "64", "--height", "64", "--steps", "2", "--fps", "8"),
+        *("--reference-image", str(official / "portrait.png")),
+        *("--pose-dir", str(official / "assets/halfbody_demo/pose/01")),
+    ]
+    with HubServer(repositories) as hub:
+        environment["HF_ENDPOINT"] = hub.url
+        with ManagedRun(*flags, timeout=240, environment=environment) as run:
+            report = asyncio.run(speak(run.url, Plan(speech[:16000], version=2, patience=60), 8, 4))
+            console = run.console()
+    assert report.problems == []
+    assert "official weights: accelerated model" in console
+    log = next((tmp_path / "logs").glob("run_*.log")).read_text()
+    for words in ("denoising_unet_acc.pth (accelerated model): 2 steps, guidance 1.0", "AutoencoderTiny"):
+        assert words in log, words
+
+
+@pytest.mark.timeout(300)
+def test_the_plain_model_runs_with_its_own_sampling(official: Path, tmp_path: Path) -> None:
+    """`infer.yaml` names no steps and no guidance: 30 and 2.5 are taken."""
+    config = official / "configs/prompts/infer.yaml"
+    weights = official / "pretrained_weights"
+    values = yaml.safe_load((official / "configs/prompts/infer_acc.yaml").read_text())
+    del values["steps"]
+    for name in ("denoising_unet", "motion_module"):
+        (weights / f"{name}.pth").hardlink_to(weights / f"{name}_acc.pth")
+        values[f"{name}_path"] = f"./pretrained_weights/{name}.pth"
+    config.write_text(yaml.safe_dump(values))
+    flags = ["--config", str(config), "--reference-image", str(official / "portrait.png"), "--fps", "8"]
+    with ManagedRun(*flags, timeout=240) as run:
+        log = run.log()
+    assert "denoiser denoising_unet.pth (plain model): 30 steps, guidance 2.5" in log
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 import tempfile
@@ -80,6 +81,21 @@ def default_token_file(env: Mapping[str, str]) -> Path | None:
         if place.is_absolute():
             return place / "echomimic-live" / "tokens.json"
     return None
+
+
+def official_config(env: Mapping[str, str], model_dir: Path | None) -> Path:
+    """The configuration of `--model official`, which the launcher writes before any stage starts.
+
+    Every process finds it from the settings alone, so that a worker started by hand does too.
+
+    Args:
+        env: the environment, as for `state_dir`.
+        model_dir: `--model-dir`. Each folder has a configuration of its own.
+    """
+    own = (
+        "" if model_dir is None else "-" + hashlib.sha256(os.fsencode(model_dir.absolute())).hexdigest()[:12]
+    )
+    return state_dir(env) / f"official{own}" / "official.yaml"
 
 
 def _can_make(folder: Path) -> bool:

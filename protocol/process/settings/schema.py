@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from protocol.hop.endpoints import IPC_PATH_BYTES
 from protocol.process.addresses import is_loopback
 from protocol.process.settings import door
-from protocol.process.settings.places import ROOT, default_log_dir
+from protocol.process.settings.places import ROOT, default_log_dir, official_config
 from protocol.process.settings.values import MAX_WORKERS, SettingsError, ValueKind, check_limits, kind_of
 from protocol.wire.clock import SAMPLE_RATE
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from protocol.hop.keys import RunKey
 
 T = TypeVar("T")
+
+#: The configuration of the bundled model.
+BUNDLED_CONFIG = ROOT / "demo/bundled/model/infer_bundled.yaml"
 
 #: Stands for a path that depends on another setting.
 UNSET = Path()
@@ -105,9 +108,16 @@ class Settings:
     jpeg_quality: int = setting(90, "JPEG quality of the frames", low=1, high=100)
 
     # The model.
-    config: Path = setting(
-        ROOT / "demo/bundled/model/infer_bundled.yaml", "model configuration (infer_acc.yaml layout)"
+    model: str = setting(
+        "bundled",
+        "bundled, or official: EchoMimic-v2's own weights, found on this machine or fetched",
+        choices=("bundled", "official"),
     )
+    model_dir: Path | None = setting(
+        None, "folder of the official weights (pretrained_weights/ layout); missing files are fetched into it"
+    )
+    accept_licences: bool = setting(False, "accept the licences of the official weights without a question")
+    config: Path = setting(BUNDLED_CONFIG, "model configuration (infer_acc.yaml layout)")
     reference_image: tuple[Path, ...] = setting((), "reference image(s); the bundled avatars if none")
     avatar_dir: Path = setting(ROOT / "demo/bundled/avatars", "folder of bundled avatars")
     pose_dir: tuple[Path, ...] = setting((), "pose folder(s) or .npz; the bundled poses if none")
@@ -189,6 +199,7 @@ class Settings:
             object.__setattr__(self, "token_file", door.usual_token_file(os.environ))
         door.check_admission(self.host, self.auth, self.token_file is not None)
         door.check_tls(self.tls, self.tls_cert is not None, self.tls_key is not None)
+        self._choose_model()
         if self.transport == "ipc":
             longest = len(os.fsencode(self.run_dir / f"latents.{MAX_WORKERS - 1}"))
             if longest > IPC_PATH_BYTES:
@@ -201,6 +212,19 @@ class Settings:
     def serves_tls(self) -> bool:
         """Whether the gateway's port speaks HTTPS."""
         return self.tls is not None or self.tls_cert is not None
+
+    def _choose_model(self) -> None:
+        """Let `--model official` stand for its configuration."""
+        if self.model != "official":
+            if self.model_dir is not None:
+                raise SettingsError(
+                    "--model-dir is the folder of the official weights: give --model official too"
+                )
+            return
+        own = official_config(os.environ, self.model_dir)
+        if self.config not in (BUNDLED_CONFIG, own):
+            raise SettingsError(f"--config {self.config}: --model official has its own; give one of the two")
+        object.__setattr__(self, "config", own)
 
     def endpoint(self, name: str, index: int | None = None) -> str:
         """The URL of hop `pcm`, `results`, `clips` (of audio worker `index`) or `latents` (of GPU worker)."""

@@ -27,7 +27,7 @@ from gpu_worker.denoiser.model import (
 )
 from gpu_worker.denoiser.sampler import SchedulerConfig
 from protocol.model.config import ModelConfig
-from scripts.random_model import INFERENCE
+from scripts.official.catalogue import INFERENCE
 
 MOTION: dict[str, Any] = INFERENCE["unet_additional_kwargs"]
 FULL = {"cross_attention_dim": 384}
