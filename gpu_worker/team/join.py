@@ -55,6 +55,7 @@ def join_group(store: Path, device: torch.device, rank: int, size: int) -> Excha
     os.environ["NCCL_SOCKET_IFNAME"] = os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     # Multicast gains nothing for an all-to-all.
     os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
+    os.environ.setdefault("NCCL_GRAPH_REGISTER", "0")
     gpu = device.type == "cuda"
     dist.init_process_group(
         "nccl" if gpu else "gloo",

@@ -1,6 +1,7 @@
 """`python -m gpu_worker.team.member FD`: a member of a team. Its leader's orders come by that socket.
 
-It ends when its leader does, and when one of its own orders fails.
+It ends when its leader does, and when one of its own orders fails. Its environment is the leader's: NCCL hangs
+where the processes' allocators map memory in different ways.
 """
 
 from __future__ import annotations
@@ -22,8 +23,6 @@ from gpu_worker.fast.exchange import Exchange
 from gpu_worker.team.join import join_group, make_denoiser
 from gpu_worker.team.line import Line, Message
 from gpu_worker.team.members import end_process, remove_store
-from protocol.model.hardware.gpu_allocator import use_expandable_segments
-from protocol.model.hardware.threads import let_waiting_threads_sleep
 from protocol.process.logs import first_line, set_up_logging
 
 logger = logging.getLogger(__name__)
@@ -82,8 +81,6 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     line = Line(socket.socket(fileno=int(sys.argv[1])))
-    let_waiting_threads_sleep()
-    use_expandable_segments()
     orders: queue.SimpleQueue[Message] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(line, orders), name="orders", daemon=True).start()
     hello = orders.get()

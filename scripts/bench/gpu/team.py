@@ -11,11 +11,13 @@ at sizes up to 512 against the faithful modules in float32.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +31,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from gpu_worker.denoiser.loading import Models, channels_last
 from gpu_worker.denoiser.pipeline import ClipDenoiser
+from gpu_worker.engine_api import DeviceLost
 from gpu_worker.fast import FastDenoiser
 from gpu_worker.fast.tiers import TIERS
 from gpu_worker.team.denoiser import TeamDenoiser
@@ -80,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measure_team(members: int, args: argparse.Namespace) -> None:
     """Everything about one number of members, written to `args.folder`."""
     set_up_logging("bench", str(members), "WARNING")
-    cuda = torch.cuda.is_available() and not args.cpu and not args.quick
+    cuda = torch.cuda.is_available() and not args.cpu
     device = torch.device("cuda", 0) if cuda else torch.device("cpu")
     sizes = [64] if args.quick else [int(size) for size in args.sizes.split(",")]
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -112,11 +115,24 @@ def _denoiser(models: Models, members: int, args: argparse.Namespace) -> Iterato
     team = Members([torch.device(kind, i) if kind == "cuda" else models.device for i in range(members)])
     try:
         begin = time.perf_counter()
+        threading.Thread(target=_end_when_lost, args=(team,), daemon=True).start()
         denoiser = TeamDenoiser(models, team, **options)
         say(f"{members} members: joined in {time.perf_counter() - begin:.1f} s")
         yield denoiser
     finally:
         team.close()
+
+
+def _end_when_lost(team: Members) -> None:
+    """Ends this process when a member is lost: the leader may wait for it for ever."""
+    while True:
+        time.sleep(PERIOD)
+        try:
+            team.check()
+        except DeviceLost as error:
+            say(f"failed: {error}")
+            faulthandler.dump_traceback()
+            end_process(1)
 
 
 def _measure(
@@ -250,7 +266,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-graphs", action="store_true", help="without CUDA graphs")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds for one number of members")
     parser.add_argument("--json", type=Path, metavar="FILE", help="file for the figures")
-    parser.add_argument("--quick", action="store_true", help="a tiny model, on a CPU")
+    parser.add_argument("--quick", action="store_true", help="a tiny model, on a CPU as well")
     parser.add_argument("--cpu", action="store_true", help="on the CPU, whatever there is")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     return parser
