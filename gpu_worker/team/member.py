@@ -1,7 +1,7 @@
 """`python -m gpu_worker.team.member FD`: a member of a team. Its leader's orders come by that socket.
 
-It ends when its leader does, and when one of its own orders fails. Its environment is the leader's: NCCL hangs
-where the processes' allocators map memory in different ways.
+It ends when its leader does, and when one of its own orders fails. Its environment is the leader's, so both
+configure NCCL and torch's allocator alike.
 """
 
 from __future__ import annotations
