@@ -18,6 +18,8 @@ from scripts.run.start import command_of
 #: Operations of one sampling step of a clip of 12 frames (half a second of speech) at 768×768 and 512×512.
 #: Source: counted on the official modules, docs/lab/gpu-denoiser.md.
 STEP_OPERATIONS = {768: 42.1e12, 512: 15.0e12}
+#: Bytes of GPU memory below which the official weights are in doubt. Source: docs/lab/gpu-serving.md#memory.
+MEMORY = 11_500_000_000
 #: Side of the matrices whose product is timed, and seconds of timing for each dtype.
 MATRIX_SIDE = 1024
 TIMING_SECONDS = 0.4
@@ -31,11 +33,13 @@ class Outlook:
 
     Attributes:
         gpu: name of the GPU, or None where the CPU computes.
+        memory: bytes of the GPU's memory, 0 where the CPU computes.
         reason: why the CPU computes although NVIDIA's driver is there, or None.
         flops: operations that the CPU does in a second, 0 where the GPU computes.
     """
 
     gpu: str | None
+    memory: int
     reason: str | None
     flops: float
 
@@ -69,6 +73,16 @@ def cpu_warning(outlook: Outlook, steps: int, guidance: float) -> str:
     )
 
 
+def memory_warning(outlook: Outlook) -> str | None:
+    """A sentence for a GPU whose memory is too small for all stages at 512×512, else None."""
+    if outlook.gpu is None or outlook.memory >= MEMORY:
+        return None
+    return (
+        f"WARNING: {outlook.gpu} has {outlook.memory / 1e9:.0f} GB of memory, and all stages together take up"
+        " to 12 GB at 512×512, more at 768×768. --decoder tiny and --encoder-devices cpu take less."
+    )
+
+
 def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
@@ -84,9 +98,10 @@ def measure() -> Outlook:
 
     gpus = usable_gpus()
     if gpus:
-        return Outlook(torch.cuda.get_device_name(gpus[0]), None, 0.0)
+        card = torch.cuda.get_device_properties(gpus[0])
+        return Outlook(card.name, card.total_memory, None, 0.0)
     dtypes = dtypes_to_try("auto", torch.device("cpu"))
-    return Outlook(None, why_cpu(), max(_cpu_flops(dtype) for dtype in dtypes))
+    return Outlook(None, 0, why_cpu(), max(_cpu_flops(dtype) for dtype in dtypes))
 
 
 def _cpu_flops(dtype: object) -> float:

@@ -25,7 +25,7 @@ from scripts.official.errors import OfficialError, disk_sentence
 from scripts.official.folder import write_folder
 from scripts.official.hub import Hub, RemoteFile
 from scripts.official.licences import LicenceMemory, licence_lines
-from scripts.official.machine import ask_outlook, cpu_warning
+from scripts.official.machine import ask_outlook, cpu_warning, memory_warning
 from scripts.official.progress import Progress, size_text
 from scripts.official.samples import PAGE, SAMPLE_BYTES, Samples, fetch_samples, find_samples
 from scripts.official.search import WEIGHTS, Found, hub_cache, own_folder, search, usual_folders, weights_in
@@ -94,7 +94,7 @@ class Preparation:
         self._say(f"looking up {len(found.missing)} missing files at {hub.endpoint} …")
         files = [hub.look_up(part) for part in found.missing]
         self._tell_plan(hub, files)
-        self._warn_of_cpu(found)
+        self._warn_of_machine(found)
         self._ask(hub, list(dict.fromkeys(part.repository for part in found.missing)))
         try:
             with Progress(sum(file.size for file in files), self._console) as progress:
@@ -125,9 +125,14 @@ class Preparation:
                 " make space, or name a folder on another disk with --model-dir (or HF_HOME)"
             )
 
-    def _warn_of_cpu(self, found: Found) -> None:
+    def _warn_of_machine(self, found: Found) -> None:
         outlook = ask_outlook()
-        if outlook is None or outlook.gpu is not None or not outlook.flops:
+        if outlook is None:
+            return
+        small = memory_warning(outlook)
+        if small is not None:
+            self._say(small)
+        if outlook.gpu is not None or not outlook.flops:
             return
         steps, guidance = ACCELERATED_SAMPLING if found.variant is ACCELERATED else PLAIN_SAMPLING
         settings = self._settings

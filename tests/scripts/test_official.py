@@ -24,7 +24,7 @@ from scripts.official.catalogue import ACCELERATED, ECHOMIMIC, LICENCES, PLAIN, 
 from scripts.official.errors import OfficialError
 from scripts.official.hub import Hub
 from scripts.official.licences import LicenceMemory
-from scripts.official.machine import Outlook, cpu_warning
+from scripts.official.machine import Outlook, cpu_warning, memory_warning
 from scripts.official.prepare import Preparation
 from scripts.official.progress import Progress, size_text
 from scripts.official.search import hub_cache, hub_home, own_folder, search, weights_in
@@ -85,6 +85,23 @@ def run_here(settings: Settings, env: dict[str, str]) -> tuple[Settings, str]:
     """Prepare without a terminal. Returns the settings and everything that was told."""
     console = io.StringIO()
     return Preparation(settings, env, io.StringIO(), console).run(), console.getvalue()
+
+
+@pytest.fixture
+def server(repositories: Repositories) -> Iterator[HubServer]:
+    with HubServer(repositories) as running:
+        yield running
+
+
+def hub_of(server: HubServer) -> type[Hub]:
+    """The client of a server in this process, which reads HF_ENDPOINT once."""
+
+    class Here(Hub):
+        def __init__(self) -> None:
+            super().__init__()
+            self.endpoint, self.offline = server.url, False
+
+    return Here
 
 
 # ------------------------------------------------------------------ settings
@@ -245,10 +262,39 @@ def test_licences_are_remembered(env: dict[str, str], monkeypatch: pytest.Monkey
 
 
 def test_the_speed_of_a_cpu() -> None:
-    told = cpu_warning(Outlook(None, None, 250e9), 6, 1.0)
+    told = cpu_warning(Outlook(None, 0, None, 250e9), 6, 1.0)
     assert "there is no NVIDIA GPU" in told and "about 17 minutes at 768×768, or 6 minutes at 512×512" in told
-    told = cpu_warning(Outlook(None, "the driver is too old", 250e9), 30, 2.5)
+    told = cpu_warning(Outlook(None, 0, "the driver is too old", 250e9), 30, 2.5)
     assert "NVIDIA's driver is there, but the driver is too old" in told and "2.8 hours" in told
+
+
+def test_the_memory_of_a_gpu() -> None:
+    assert memory_warning(Outlook("RTX 4090", 25_300_000_000, None, 0.0)) is None
+    assert memory_warning(Outlook(None, 0, None, 250e9)) is None
+    told = memory_warning(Outlook("RTX 3070", 8_200_000_000, None, 0.0))
+    assert told is not None and "RTX 3070 has 8 GB of memory" in told
+
+
+def test_the_question_and_its_answers(
+    env: dict[str, str], server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One question at a terminal. Anything but yes fetches nothing, and a yes is not asked again."""
+
+    class Answer(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(prepare, "Hub", hub_of(server))
+    monkeypatch.setattr(prepare, "ask_outlook", lambda: None)
+    for answer in ("n\n", "\n", ""):
+        console = io.StringIO()
+        with pytest.raises(OfficialError, match="licences were not accepted"):
+            Preparation(given(), env, Answer(answer), console).run()
+        assert console.getvalue().count("[y/N]") == 1
+    assert not [request for request in server.requests if request.method == "GET"]
+    Preparation(given(), env, Answer("Yes\n"), io.StringIO()).run()
+    assert not LicenceMemory(env).still_open([ECHOMIMIC])
+    assert LicenceMemory(env).still_open([TAESD]), "only those that were told"
 
 
 def test_lines_of_progress() -> None:
@@ -288,12 +334,6 @@ def test_sizes(count: float, text: str) -> None:
 
 
 # ------------------------------------------------------------------ the command
-
-
-@pytest.fixture
-def server(repositories: Repositories) -> Iterator[HubServer]:
-    with HubServer(repositories) as running:
-        yield running
 
 
 def command(*flags: str) -> list[str]:
@@ -403,12 +443,7 @@ def test_a_disk_that_is_full(env: dict[str, str], server: HubServer) -> None:
 def test_a_disk_that_would_become_full(
     env: dict[str, str], server: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Here(Hub):
-        def __init__(self) -> None:
-            super().__init__()
-            self.endpoint, self.offline = server.url, False
-
-    monkeypatch.setattr(prepare, "Hub", Here)
+    monkeypatch.setattr(prepare, "Hub", hub_of(server))
     monkeypatch.setattr(prepare, "_free_bytes", lambda folder: prepare.LEFT_FREE)
     with pytest.raises(OfficialError, match=r"are to come and 210 MB are free; make space, or name a folder"):
         run_here(given("--accept-licences"), env)
@@ -444,12 +479,7 @@ def test_one_sentence_for_a_failure(
 def test_a_pointer_in_the_users_folder_is_replaced(
     env: dict[str, str], server: HubServer, mine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Here(Hub):
-        def __init__(self) -> None:
-            super().__init__()
-            self.endpoint, self.offline = server.url, False
-
-    monkeypatch.setattr(prepare, "Hub", Here)
+    monkeypatch.setattr(prepare, "Hub", hub_of(server))
     monkeypatch.setattr(prepare, "ask_outlook", lambda: None)
     pointer = mine / "pretrained_weights/reference_unet.pth"
     pointer.write_text(POINTER)
