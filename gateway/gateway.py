@@ -30,6 +30,7 @@ from gateway.door.guard import Grant, Guard
 from gateway.door.rules import Door
 from gateway.door.tls import TlsGate
 from gateway.door.token_watch import TokenWatch
+from gateway.http_connection import HttpConnection
 from gateway.metrics import GatewayCollector, SessionTotals
 from gateway.offers import Offers
 from gateway.outages import OUTAGES, outage_of
@@ -128,6 +129,7 @@ class Gateway:
             sock=listener,
             ssl=self._tls.context if self._tls else None,
             process_request=self._answer_http,
+            create_connection=HttpConnection,
             select_subprotocol=_select_subprotocol,
             subprotocols=[Subprotocol(SUBPROTOCOL_V2)],
             compression=None,  # JPEG and float noise do not shrink

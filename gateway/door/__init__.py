@@ -1,11 +1,11 @@
 """The door: who may talk to the gateway, and from where.
 
-`target` reads a request's address. `forwarded` reads a proxy's headers. `rules` makes a `Visitor` of both and
-judges its Host and Origin. `refusals` has the answer for a visitor who may not come in, and its line in the
-log. A request goes through them in `gateway.site.Site.respond`, in this order:
+`target` reads a request's first line. `forwarded` reads a proxy's headers. `rules` makes a `Visitor` of both
+and judges its Host and Origin. `refusals` has the answer for a visitor who may not come in, and its line in
+the log. A request goes through them in `gateway.site.Site.respond`, in this order:
 
 1. `Door.visitor(request, peer, local, tls)` → `Visitor`, or raises `Refused`.
-2. `Door.judge(visitor)` raises `Refused` for a Host or, on upgrades, for an Origin.
+2. `Door.host_refusal(visitor)`, and on upgrades `Door.origin_refusal(visitor, origins)`.
 3. `Guard.check(token, address, scope)` gives the rights of the request's token, which `credentials` finds, or
    raises `Refused`. `token_watch`, `token_file`, `signed_tokens`, `minting` and `throttle` are its parts.
 

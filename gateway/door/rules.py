@@ -11,17 +11,10 @@ from websockets.http11 import Request
 
 from gateway.door.forwarded import HEADERS, ForwardedError, forwarded_by, is_trusted
 from gateway.door.refusals import Refusal, Refused, quoted
-from gateway.door.target import (
-    DEFAULT_PORTS,
-    HostPort,
-    Origin,
-    parse_authority,
-    parse_origin,
-    parse_target,
-    strip_prefix,
-)
+from gateway.door.target import parse_target, strip_prefix
 from protocol.process.addresses import WILDCARDS, IpAddress, is_loopback, own_names, parse_ip
 from protocol.process.settings import Settings
+from protocol.process.web_hosts import DEFAULT_PORTS, HostPort, Origin, parse_authority, parse_origin
 
 #: Refusals of requests that no browser and no honest program sends.
 UNREADABLE_ADDRESS = Refusal("bad_request", "The address cannot be read.")
@@ -111,7 +104,7 @@ class Door:
             raise Refused(Refusal("bad_request", f"{error}.", log)) from None
         if hop.host:
             hosts.insert(0, _read_host(hop.host))
-        told_by_stranger = not is_trusted(peer_address, self._proxies) and _has_any(headers, HEADERS)
+        told_by_stranger = not self.is_proxy(peer) and _has_any(headers, HEADERS)
         return Visitor(
             address=address,
             loopback=bool(address) and is_loopback(address) and not told_by_stranger,
@@ -122,7 +115,7 @@ class Door:
             path=strip_prefix(target.path, self.prefix),
             query=target.query,
             origins=tuple(headers.get_all("Origin")),
-            proxy=str(peer_address) if told_by_stranger else "",
+            proxy=str(peer_address) if told_by_stranger and peer_address else "",
         )
 
     def host_refusal(self, visitor: Visitor) -> Refusal | None:
@@ -163,6 +156,10 @@ class Door:
             + (f" Its operator can allow the site: --allowed-origins {named}." if origin else ""),
             f"refused a page of {named} that connects to {quoted(visitor.url)}: {remedy}",
         )
+
+    def is_proxy(self, address: str) -> bool:
+        """Whether `--trusted-proxies` has the address."""
+        return is_trusted(parse_ip(address), self._proxies)
 
     def lists_origin(self, origin: Origin) -> bool:
         """Whether `--allowed-origins` has the origin."""

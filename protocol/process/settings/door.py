@@ -15,26 +15,20 @@ from pathlib import Path
 from protocol.process.addresses import is_loopback, parse_ip
 from protocol.process.settings.places import default_token_file
 from protocol.process.settings.values import SettingsError
+from protocol.process.web_hosts import parse_authority, parse_origin
 
 #: Said where a run lets everyone in who reaches its port.
 NO_AUTH_WARNING = (
     "--no-auth: everyone who reaches this port can use the page, this machine's GPU and its pictures"
 )
 
-#: A DNS name in lower or upper case, without a dot at its end.
-_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
-_NAME = rf"{_LABEL}(?:\.{_LABEL})*"
-_HOST = re.compile(rf"\.?{_NAME}|\[[0-9A-Fa-f:.]+\]|[0-9A-Fa-f]*:[0-9A-Fa-f:.]+")
-_PORT = re.compile(r":([0-9]{1,5})$")
-_ORIGIN = re.compile(
-    rf"([A-Za-z][A-Za-z0-9+.-]*)://((?:\*\.)?{_NAME}|\[[0-9A-Fa-f:.]+\])(?::([0-9]{{1,5}}))?"
-)
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
 
 
 def check_host(where: str, value: str) -> None:
     """`--host`: a numeric address, with a zone where it needs one, or a name."""
-    if parse_ip(value) is None and (not re.fullmatch(_NAME, value) or _looks_numeric(value)):
+    read = parse_authority(value)
+    if parse_ip(value) is None and (read is None or read.port is not None or read.address is not None):
         raise SettingsError(
             f"{where} {value}: give an address of this machine, such as 127.0.0.1, 192.168.1.5 or ::1;"
             " 0.0.0.0 and :: stand for all of them"
@@ -47,8 +41,7 @@ def check_allowed_host(where: str, value: str) -> None:
         raise SettingsError(
             f"{where} *: name the hosts; with any name, a page whose name is made to point here could come in"
         )
-    host = value if _is_bare_ipv6(value) else _PORT.sub("", value)
-    if not _HOST.fullmatch(host) or (":" in host and parse_ip(host.strip("[]")) is None):
+    if parse_ip(value) is None and parse_authority(value.removeprefix(".")) is None:
         raise SettingsError(
             f"{where} {value}: give names such as face.example, .example (and all below it) or 10.0.0.7:8080,"
             " without a scheme and without a path"
@@ -57,7 +50,7 @@ def check_allowed_host(where: str, value: str) -> None:
 
 def check_origin(where: str, value: str) -> None:
     """One of `--allowed-origins` or `--embed-origins`: scheme, host and port as a browser writes them."""
-    if not _ORIGIN.fullmatch(value):
+    if parse_origin(value) is None:
         raise SettingsError(
             f"{where} {value}: give origins such as https://app.example, https://app.example:8443 or"
             " https://*.example, without a path"
@@ -122,12 +115,3 @@ def check_tls(mode: str | None, has_certificate: bool, has_key: bool) -> None:
         raise SettingsError(f"{given}: give {missing} too")
     if mode is not None and has_certificate:
         raise SettingsError(f"--tls {mode}: leave it out, since --tls-cert names a certificate")
-
-
-def _is_bare_ipv6(value: str) -> bool:
-    return ":" in value and not value.startswith("[") and parse_ip(value) is not None
-
-
-def _looks_numeric(value: str) -> bool:
-    """Whether a name is one that some resolvers read as a number, such as 0x7f.1 or 127.1."""
-    return bool(re.fullmatch(r"(?:0[xX][0-9A-Fa-f]*|[0-9]+)", value.rpartition(".")[2]))
