@@ -22,9 +22,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from gateway.door.certificates import CertificateError, CertificateFiles, read_certificate
-from gateway.door.target import parse_authority
 from protocol.process.addresses import WILDCARDS, own_addresses, own_names, parse_ip
 from protocol.process.settings.places import config_dir, make_private_folder
+from protocol.process.web_hosts import parse_authority
 
 #: Names of this machine for itself.
 LOOPBACK = ("localhost", "127.0.0.1", "::1")

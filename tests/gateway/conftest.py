@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from protocol.process.addresses import bracketed, reachable_hosts
 from protocol.process.settings import ROOT, Settings, flags_of
 from scripts.fake_stages.face import FacePainter
 from scripts.fake_stages.workers import FakeBehaviour, FakeStages
@@ -58,6 +60,10 @@ class Running:
         assert status == 0, log
         assert "Traceback" not in log and "gateway has a fault" not in log, log
 
+    def log(self) -> str:
+        """The process's log so far."""
+        return os.pread(self._log.fileno(), 1 << 24, 0).decode()
+
     def restart(self) -> None:
         self.stop()
         self.start()
@@ -68,7 +74,8 @@ class Running:
 
     def url(self, path: str = "/", scheme: str = "http") -> str:
         secure = "s" if self.settings.serves_tls else ""
-        return f"{scheme}{secure}://127.0.0.1:{self.settings.port}{path}"
+        host = bracketed(reachable_hosts(self.settings.host)[0])
+        return f"{scheme}{secure}://{host}:{self.settings.port}{path}"
 
     def get(self, path: str) -> tuple[int, str]:
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,8 +74,12 @@ def test_a_flood_of_different_refusals_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "gpu7.lan", "fe80::1%eth0"])
-def test_beyond_loopback_someone_must_have_said_who_may_come_in(host: str) -> None:
-    with pytest.raises(ValueError, match=r"--token-file.*--no-auth"):
+def test_beyond_loopback_someone_must_have_said_who_may_come_in(
+    host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))  # no token file at the usual place
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ValueError, match=r"make a token.*--no-auth"):
         load_settings(["--host", host], env={})
     assert load_settings(["--host", host, "--no-auth"], env={}).auth is False
     assert load_settings(["--host", host, "--token-file", "t"], env={}).auth
