@@ -50,8 +50,7 @@ function isSupported() {
 /** @param {Catalogue} catalogue */
 function serverReady(catalogue) {
   if (document.body.dataset.state === "loading") {
-    ui.showToken("");
-    ui.showError("");
+    ui.showRefusal("", false);
     ui.fillChoices(catalogue);
     ui.showRatio(catalogue.width, catalogue.height);
     ui.showState("idle", "Ready");
@@ -64,8 +63,7 @@ function showRefusal(error) {
   const { code, text } = describe(error);
   const asks = needsToken(code);
   ui.showState("loading", asks ? "Token needed" : isPassing(code) ? "Waiting…" : "Not let in");
-  ui.showToken(asks ? text : "");
-  ui.showError(asks ? "" : text);
+  ui.showRefusal(text, asks);
 }
 
 /** @param {string} token */

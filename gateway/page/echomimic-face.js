@@ -175,6 +175,8 @@ export class EchomimicFace extends HTMLElement {
     frame.allow = this.hasAttribute("mic") ? "autoplay; microphone" : "autoplay";
     frame.title = this.title || "A face that speaks";
     frame.addEventListener("load", () => this.greet());
+    // Until the face answers, the frame may hold the browser's own page about an error.
+    frame.style.visibility = "hidden";
     frame.src = address.href;
     this.frame = frame;
     this.shadowRoot?.append(frame);
@@ -223,6 +225,7 @@ export class EchomimicFace extends HTMLElement {
     if (kind === "hello") {
       clearTimeout(this.timer);
       this.answered = true;
+      if (this.frame) this.frame.style.visibility = "visible";
       for (const message of this.queue.splice(0)) this.send(message);
     } else if (EVENTS.includes(kind)) {
       if (kind === "ready" && detail.width) this.style.aspectRatio = `${detail.width} / ${detail.height}`;

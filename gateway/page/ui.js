@@ -107,7 +107,7 @@ export class Ui {
       event.preventDefault();
       on.startOrStop();
     });
-    $("token").addEventListener("submit", (event) => {
+    $("gate").addEventListener("submit", (event) => {
       event.preventDefault();
       on.token(typed("token-field", HTMLInputElement).value);
     });
@@ -253,17 +253,20 @@ export class Ui {
   }
 
   /**
-   * Asks for a token in place of the choices.
+   * Says in place of the choices why the server does not let the page in.
    *
-   * @param {string} text why; empty when none is needed
+   * @param {string} text empty where it does
+   * @param {boolean} asks whether a token is asked for
    */
-  showToken(text) {
-    const shown = !$("token").hidden;
-    $("token").hidden = !text;
+  showRefusal(text, asks) {
+    const asked = !$("gate").hidden && !$("token").hidden;
+    $("gate").hidden = !text;
     $("panel").hidden = Boolean(text);
-    $("token-reason").textContent = text;
-    if (text && !shown) $("token-field").focus();
-    if (!text) typed("token-field", HTMLInputElement).value = "";
+    $("refusal").textContent = text;
+    $("token").hidden = !asks;
+    $("open").hidden = !asks;
+    if (asks && !asked) $("token-field").focus();
+    if (!asks) typed("token-field", HTMLInputElement).value = "";
   }
 
   /** @param {string} text empty for none */

@@ -38,8 +38,8 @@ pytestmark = [
     pytest.mark.skipif(find_chromium() is None, reason="needs Chromium (apt install chromium)"),
 ]
 
-FORM = "document.querySelector('#token')"
-REASON = "document.querySelector('#token-reason').textContent"
+FORM = "document.querySelector('#gate')"
+REASON = "document.querySelector('#refusal').textContent"
 
 
 class Tokens:
@@ -103,7 +103,7 @@ def microphone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 async def paste(page: Page, token: str) -> None:
     await page.evaluate(f"document.querySelector('#token-field').value = {token!r}")
-    await page.click("#token button")
+    await page.click("#open")
 
 
 async def test_the_page_asks_for_a_token_keeps_it_for_the_tab_and_hands_it_on(
@@ -207,12 +207,14 @@ async def renaming_proxy(run: Running) -> AsyncIterator[int]:
 
 
 async def test_each_refusal_is_a_sentence(microphone: Path) -> None:
-    error = "document.querySelector('#error').textContent"
     with running(max_sessions=1) as run:
         async with renaming_proxy(run) as port, Chromium(microphone=microphone) as browser:
             page = await browser.open(f"http://localhost:{port}/")
-            await page.until(f"{error}.startsWith('Pages of http://localhost:{port} may not connect')")
-            assert "--allowed-origins" in await page.evaluate(error)
+            await page.until(f"{REASON}.startsWith('Pages of http://localhost:{port} may not connect')")
+            assert "--allowed-origins" in await page.evaluate(REASON)
+            await page.size(390, 844, phone=True)
+            bottom = "document.querySelector('#refusal').getBoundingClientRect().bottom"
+            assert await page.evaluate(f"document.querySelector('#token').hidden && {bottom} < 844")
             assert await page.evaluate("document.querySelector('#state').textContent") == "Not let in"
 
             # Refused while a session begins: the page asked for the reason after it was let in before.
@@ -225,7 +227,7 @@ async def test_each_refusal_is_a_sentence(microphone: Path) -> None:
             )
             await page.evaluate(f"void (window.fetch = async () => new Response(JSON.stringify({told})))")
             await page.click("#start")
-            await page.until(f"{error} === 'This server does not answer to this name.'")
+            await page.until(f"{REASON} === 'This server does not answer to this name.'")
             assert await page.evaluate("document.querySelector('#state').textContent") != "Reconnecting…"
 
 
