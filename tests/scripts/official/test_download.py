@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import random
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import constants, file_download
 
 from scripts.official import hub as hub_module
 from scripts.official.catalogue import ECHOMIMIC, VAE, Part
@@ -28,7 +30,9 @@ CONTENT = random.Random(0).randbytes(3 * CHUNK_BYTES + 12345)
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     monkeypatch.setattr(hub_module, "RETRY_AFTER", 0.01)
-    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
+    # The client's own waits, in its module alone.
+    quick = SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None})
+    monkeypatch.setattr(file_download, "time", quick)
     monkeypatch.delenv("HF_TOKEN", raising=False)
     with HubServer({ECHOMIMIC: {LARGE.name: CONTENT}, VAE: {SMALL.name: b'{"a": 1}'}}) as running:
         yield running
@@ -40,7 +44,7 @@ def hub(server: HubServer) -> Hub:
 
 
 def hub_at(url: str) -> Hub:
-    """A client of this address. HF_ENDPOINT itself is read once in a process: `test_official` sets it."""
+    """A client of this address. HF_ENDPOINT itself is read once in a process: `test_command` sets it."""
     made = Hub()
     made.endpoint, made.offline = url, False
     return made
@@ -240,3 +244,15 @@ def test_a_folder_that_cannot_be_written(server: HubServer, hub: Hub, tmp_path: 
     (tmp_path / "file").touch()
     with pytest.raises(OfficialError, match="cannot be written"):
         fetched(hub, tmp_path / "file" / "weights.pth")
+
+
+def test_a_slow_server_is_waited_for(
+    server: HubServer, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client's patience is for the next bytes, not for the whole file."""
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
+    server.faults[KEY] = Fault(rate=2.5e6)
+    begin = time.monotonic()
+    assert fetched(hub, tmp_path / "weights.pth") == len(CONTENT)
+    assert time.monotonic() - begin > 0.5
+    assert len(server.gets(LARGE.name)) == 2  # the redirect, and the content at one go
