@@ -30,7 +30,7 @@ from gateway.door.guard import Grant, Guard
 from gateway.door.rules import Door
 from gateway.door.tls import TlsGate
 from gateway.door.token_watch import TokenWatch
-from gateway.http_connection import HttpConnection
+from gateway.http_connection import connections_within
 from gateway.metrics import GatewayCollector, SessionTotals
 from gateway.offers import Offers
 from gateway.outages import OUTAGES, outage_of
@@ -54,6 +54,8 @@ CHECK_EVERY = 0.1
 MOST_BETWEEN_CHECKS = 0.5
 #: Connections beyond `--max-sessions`: those that are not sessions yet, or are no more.
 SPARE_CONNECTIONS = 64
+#: Connections that are no websockets, or none yet. More would take the descriptors of the process.
+PLAIN_CONNECTIONS = 256
 #: Bytes that the kernel may hold for a client that reads slowly.
 SEND_BUFFER = 1 << 18
 #: Pcm messages of a session that may wait for the audio worker, some 3 s of sound. The oldest give way.
@@ -109,6 +111,7 @@ class Gateway:
             collector.text,
             lambda grant: self._offers.catalogue(grant, self.notice()),
             self._is_full,
+            self.totals.refused,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -129,7 +132,9 @@ class Gateway:
             sock=listener,
             ssl=self._tls.context if self._tls else None,
             process_request=self._answer_http,
-            create_connection=HttpConnection,
+            create_connection=connections_within(
+                self.settings.max_sessions + SPARE_CONNECTIONS + PLAIN_CONNECTIONS
+            ),
             select_subprotocol=_select_subprotocol,
             subprotocols=[Subprotocol(SUBPROTOCOL_V2)],
             compression=None,  # JPEG and float noise do not shrink

@@ -1,9 +1,11 @@
-"""A connection that also answers the requests that the websockets library drops without a word."""
+"""A bounded number of connections, which also answer requests that the websockets library drops."""
 
 from __future__ import annotations
 
+import asyncio
 from http import HTTPStatus
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakSet
 
 from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
@@ -17,11 +19,32 @@ NO_BODY = "This server takes no request body. Values belong into the query."
 
 
 class HttpConnection(ServerConnection):
-    """The library closes a connection whose first bytes are no request, or one with a body. This says why."""
+    """The library closes a connection whose first bytes are no request, or one with a body. This says why.
+
+    Attributes:
+        most: connections at once. Further ones are cut at once.
+        open_ones: those that are open.
+    """
+
+    most: ClassVar[int]
+    open_ones: ClassVar[WeakSet[HttpConnection]]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._told = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection, or cut it where too many are open."""
+        super().connection_made(transport)
+        if len(self.open_ones) >= self.most:
+            self.transport.abort()
+        else:
+            self.open_ones.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Make room."""
+        self.open_ones.discard(self)
+        super().connection_lost(exc)
 
     def send_data(self) -> None:
         """Send what is due: before the end that follows a request that cannot be read, the answer to it."""
@@ -31,6 +54,11 @@ class HttpConnection(ServerConnection):
             if not isinstance(trouble.__cause__, EOFError):  # the client left in the middle of its request
                 self.transport.write(unreadable_response(trouble.__cause__).serialize())
         super().send_data()
+
+
+def connections_within(most: int) -> type[HttpConnection]:
+    """The class of one server's connections, of which at most this many are open at once."""
+    return type("BoundedConnection", (HttpConnection,), {"most": most, "open_ones": WeakSet()})
 
 
 def unreadable_response(cause: BaseException | None) -> Response:

@@ -33,6 +33,7 @@ GATEWAY_TEXTS = {
     "ready": "1 when every stage has a warm worker.",
     "sessions_total": "Sessions begun, by version of the wire.",
     "errors_total": "Sessions ended by an error, by its code.",
+    "refused_total": "Requests and websockets refused at the door, by code.",
     "received_bytes_total": "Bytes received from clients.",
     "sent_bytes_total": "Bytes sent to clients.",
     "first_frame_seconds": "From the arrival of a clip's last sample to the sending of its first frame.",
@@ -65,6 +66,8 @@ class SessionTotals:
     begun: Counter[int] = field(default_factory=Counter)
     #: Sessions ended by an error, by its code.
     errors: Counter[str] = field(default_factory=Counter)
+    #: Requests refused at the door, by code.
+    refused: Counter[str] = field(default_factory=Counter)
     #: Counters of the sessions that are over, by name.
     ended: Counter[str] = field(default_factory=Counter)
     lengths: Histogram = field(default_factory=lambda: Histogram(SESSION_LENGTH_BOUNDS_MS))
@@ -131,6 +134,8 @@ class GatewayCollector(Collector):
             families.add({"sessions_total": self._totals.begun[version]}, {"version": str(version)})
         for code, count in sorted(self._totals.errors.items()):
             families.add({"errors_total": count}, {"code": code})
+        for code, count in sorted(self._totals.refused.items()):
+            families.add({"refused_total": count}, {"code": code})
         families.add(self._totals.figures(running), {})
         now = time.monotonic()
         for connection in running:

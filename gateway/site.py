@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -78,6 +79,7 @@ class Site:
         metrics: Callable[[], bytes],
         catalogue: Callable[[Grant], dict[str, object]],
         is_busy: Callable[[], bool],
+        refused: Counter[str],
     ) -> None:
         """Read the page's files.
 
@@ -89,6 +91,7 @@ class Site:
             metrics: makes the text of /metrics.
             catalogue: makes the object of /avatars.json for a visitor with these rights.
             is_busy: whether there is no room for another websocket.
+            refused: counts the requests that are refused, by code.
         """
         self._door = door
         self._guard = guard
@@ -97,6 +100,7 @@ class Site:
         self._metrics = metrics
         self._catalogue = catalogue
         self._is_busy = is_busy
+        self._refused = refused
         self._files = _page_files(PAGE)
         self._headers = security_headers(door.embedders)
         self._refusals = RefusalLog(time.monotonic)
@@ -122,6 +126,7 @@ class Site:
                     return self._admit_socket(visitor, request, visitor.origins)
         except Refused as refused:
             self._refusals.add(refused.refusal)
+            self._refused[refused.refusal.code] += 1
             answer = plain(refused.refusal.status, refused.refusal.message, refused.refusal.headers)
         headers = {**self._headers, **sharing_headers(answer, shared_with)}
         return http_response(request, answer, headers)
@@ -216,7 +221,7 @@ class Site:
         ready = self._board.ready
         report: dict[str, object] = {"ready": ready}
         carried = token_of(request.headers, visitor.query) is not None
-        local = visitor.loopback or (bool(visitor.address) and visitor.address == str(visitor.local))
+        local = visitor.on_this_machine
         if carried and not local:
             self._rights(visitor, request, ANY)
         if carried or local or not self._guard.asks:

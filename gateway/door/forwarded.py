@@ -79,7 +79,7 @@ def _client_of(peer: IpAddress | None, hops: Sequence[Hop], proxies: Sequence[Ne
     known, told = peer, hops[-1]
     for hop in reversed(hops):
         told = hop
-        address = _node_address(hop.client)
+        address = node_address(hop.client)
         if address is None:  # `unknown`, or a name that hides it: the proxy that said so is all we know
             break
         known = address
@@ -134,7 +134,7 @@ def _last(headers: Headers, name: str) -> str:
     return (_listed(headers, name) or [""])[-1]
 
 
-def _node_address(text: str) -> IpAddress | None:
+def node_address(text: str) -> IpAddress | None:
     """The address of `192.0.2.1`, `192.0.2.1:80`, `[2001:db8::1]:80` or `2001:db8::1`; None for others."""
     match = re.fullmatch(r"\[([^\]]+)\](?::\w+)?|([0-9.]+):\w+", text)
     return parse_ip(text if match is None else match[1] or match[2])

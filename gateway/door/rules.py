@@ -9,7 +9,7 @@ from functools import cached_property
 from websockets.datastructures import Headers
 from websockets.http11 import Request
 
-from gateway.door.forwarded import HEADERS, ForwardedError, forwarded_by, is_trusted
+from gateway.door.forwarded import HEADERS, ForwardedError, forwarded_by, is_trusted, node_address
 from gateway.door.refusals import Refusal, Refused, quoted
 from gateway.door.target import parse_target, strip_prefix
 from protocol.process.addresses import WILDCARDS, IpAddress, is_loopback, own_names, parse_ip
@@ -28,8 +28,8 @@ class Visitor:
     Attributes:
         address: the client's address, the true one behind a trusted proxy. A proxy that hides it, or is not
             trusted, stands for its clients. Empty where the connection is gone.
-        loopback: the client is on this machine. False where a proxy's headers came with the request: an
-            untrusted proxy on this machine makes everyone look local.
+        on_this_machine: the client is. A proxy on this machine makes everyone look local, so a request with
+            a proxy's headers is local only where a trusted proxy says so.
         scheme: `http` or `https`, as the browser sees it.
         host: the host that the browser sees.
         named_hosts: every host that the request names, each of which has to be allowed.
@@ -41,7 +41,7 @@ class Visitor:
     """
 
     address: str
-    loopback: bool
+    on_this_machine: bool
     scheme: str
     host: HostPort
     named_hosts: tuple[HostPort, ...]
@@ -104,10 +104,11 @@ class Door:
             raise Refused(Refusal("bad_request", f"{error}.", log)) from None
         if hop.host:
             hosts.insert(0, _read_host(hop.host))
-        told_by_stranger = not self.is_proxy(peer) and _has_any(headers, HEADERS)
+        trusted, is_forwarded = self.is_proxy(peer), _has_any(headers, HEADERS)
         return Visitor(
             address=address,
-            loopback=bool(address) and is_loopback(address) and not told_by_stranger,
+            on_this_machine=(not is_forwarded or (trusted and node_address(hop.client) is not None))
+            and all(_is_own(parse_ip(end), parse_ip(local)) for end in (peer, address)),
             scheme=hop.scheme if hop.scheme in DEFAULT_PORTS else "https" if tls else "http",
             host=hosts[0],
             named_hosts=tuple(hosts),
@@ -115,7 +116,7 @@ class Door:
             path=strip_prefix(target.path, self.prefix),
             query=target.query,
             origins=tuple(headers.get_all("Origin")),
-            proxy=str(peer_address) if told_by_stranger and peer_address else "",
+            proxy=str(peer_address) if is_forwarded and peer_address and not trusted else "",
         )
 
     def host_refusal(self, visitor: Visitor) -> Refusal | None:
@@ -217,6 +218,11 @@ class _HostRule:
         if self.name.startswith("."):
             return host.name == self.name[1:] or host.name.endswith(self.name)
         return host.name == self.name
+
+
+def _is_own(address: IpAddress | None, local: IpAddress | None) -> bool:
+    """Whether a client's address is this machine's: loopback, or the one that the client connected to."""
+    return address is not None and (address.is_loopback or address == local)
 
 
 def _read_host(text: str) -> HostPort:

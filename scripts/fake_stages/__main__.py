@@ -21,7 +21,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from protocol.process.settings import Settings, flags_of, load_settings
+from protocol.process.settings import NO_AUTH_WARNING, Settings, flags_of, is_open_to_all, load_settings
 from scripts.fake_stages.face import FacePainter
 from scripts.fake_stages.workers import FakeBehaviour, FakeStages
 from scripts.run.address import base_url, connect_gateway
@@ -84,6 +84,8 @@ def _serve(settings: Settings, painter: FacePainter, behaviour: FakeBehaviour) -
             print(f"ready: {base_url(settings)}", flush=True)
             for line in (*network_lines(settings), *phone_lines(settings, sys.stdout)):
                 print(line, flush=True)
+            if is_open_to_all(settings):
+                print(f"WARNING {NO_AUTH_WARNING}", file=sys.stderr, flush=True)
             while not stopped.wait(0.2):
                 if gateway.poll() is not None or not stages.is_alive():
                     return 1

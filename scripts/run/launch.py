@@ -122,29 +122,34 @@ def run_stages(settings: Settings, notes: Sequence[str] = ()) -> int:
         return 1
     stages = stage_list(settings)
 
-    def on_ready() -> None:
-        log.note("every worker is warm; stop with Ctrl-C")
-        log.announce(f"ready: {base_url(settings)}")
-        for line in network_lines(settings):
-            log.note(line)
-        for line in phone_lines(settings, sys.stdout):
-            log.announce(line)
-        if settings.token_file is not None:
-            log.note(f"the page asks for a token; an address with one: {tokens_command()} link")
-        # The last line, so that it stays in sight.
-        if is_open_to_all(settings):
-            log.note(f"WARNING {NO_AUTH_WARNING}")
-
     try:
         for note in notes:
             log.note(note)
         log.note(f"starting {', '.join(stage.name for stage in stages)}; log: {log.path}")
         supervisor = Supervisor(
-            stages, log, probe=lambda: ask_ready(settings, supervisor.workers_left()), on_ready=on_ready
+            stages,
+            log,
+            probe=lambda: ask_ready(settings, supervisor.workers_left()),
+            on_ready=lambda: say_ready(settings, log),
         )
         return supervisor.run()
     finally:
         log.close()
+
+
+def say_ready(settings: Settings, log: RunLog) -> None:
+    """Say that every worker is warm, where the page is, and who may open it."""
+    log.note("every worker is warm; stop with Ctrl-C")
+    log.announce(f"ready: {base_url(settings)}")
+    for line in network_lines(settings):
+        log.note(line)
+    for line in phone_lines(settings, sys.stdout):
+        log.announce(line)
+    if settings.token_file is not None:
+        log.note(f"the page asks for a token; an address with one: {tokens_command()} link")
+    # The last line, so that it stays in sight.
+    if is_open_to_all(settings):
+        log.note(f"WARNING {NO_AUTH_WARNING}")
 
 
 def check_certificate(settings: Settings) -> None:

@@ -7,12 +7,8 @@ import socket
 from collections.abc import Iterator
 from urllib.parse import quote
 
-import psutil
 import pytest
 
-from protocol.process.addresses import own_addresses, own_names
-from protocol.process.settings import NO_AUTH_WARNING
-from scripts.run.launch import ask_ready, worker_counts
 from tests.gateway.conftest import Running, running
 from tests.gateway.raw_http import UPGRADE, RawReply, exchange
 
@@ -21,17 +17,6 @@ pytestmark = pytest.mark.process
 ALLOWED, EMBEDDER, STRANGER = "https://app.example", "https://blog.example", "https://evil.example"
 #: An address of the machine that is trusted as a proxy, and one that is not.
 PROXY, OTHER = "127.0.0.2", "127.0.0.3"
-
-
-def can_listen(address: str) -> bool:
-    try:
-        with socket.create_server((address, 0), family=socket.AF_INET6):
-            return True
-    except OSError:
-        return False
-
-
-needs_ipv6 = pytest.mark.skipif(not can_listen("::1"), reason="this machine has no IPv6")
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +30,6 @@ def behind() -> Iterator[Running]:
         embed_origins=(EMBEDDER,),
         max_sessions=1,
     ) as run:
-        yield run
-
-
-@pytest.fixture(scope="module")
-def lan() -> Iterator[Running]:
-    """A gateway that the network reaches."""
-    with running(host="0.0.0.0", auth=False) as run:
         yield run
 
 
@@ -308,61 +286,17 @@ def test_pages_ask_before_they_send_a_token(behind: Running) -> None:
     assert reply.status == 204 and reply.headers["Access-Control-Allow-Origin"] == ALLOWED
     assert "Authorization" in reply.headers["Access-Control-Allow-Headers"]
     assert "GET" in reply.headers["Access-Control-Allow-Methods"]
+    minting = exchange(port, "/tokens", [("Origin", ALLOWED), *asked], method="OPTIONS")
+    assert "POST" in minting.headers["Access-Control-Allow-Methods"] and "POST" in minting.headers["Allow"]
     refused = exchange(port, "/avatars.json", [("Origin", STRANGER), *asked], method="OPTIONS")
     assert not any(name.startswith("Access-Control") for name in refused.headers)
 
 
-# ------------------------------------------------------------------ beyond loopback
-
-
-def listening(run: Running) -> set[tuple[str, int]]:
-    """Every TCP or UDP address that the process and its children listen on."""
-    process = psutil.Process(run.process.pid)
-    return {
-        (connection.laddr.ip, connection.laddr.port)
-        for part in (process, *process.children(recursive=True))
-        for connection in part.net_connections("inet")
-        if connection.status in (psutil.CONN_LISTEN, psutil.CONN_NONE)
-    }
-
-
-def test_nothing_listens_but_the_port(gateway: Running, lan: Running) -> None:
-    assert listening(gateway) == {("127.0.0.1", gateway.settings.port)}
-    assert listening(lan) == {("0.0.0.0", lan.settings.port)}
-
-
-def test_the_network_reaches_it_by_number_and_own_name(lan: Running) -> None:
-    port = lan.settings.port
-    hosts = [f"{name}:{port}" for name in (*own_names(), "127.0.0.1", "localhost", "192.168.7.7")]
-    assert [host for host in hosts if "<title>" not in exchange(port, host=host).text] == []
-    for host in ("evil.example", "0x7f.1", "evil.local"):
-        assert exchange(port, host=host).status in (400, 421)
-        assert upgrade(lan, ("Origin", f"http://{host}"), host=host).status in (400, 421)
-    for address in [str(address) for address in own_addresses() if address.version == 4][:1]:
-        assert "<title>" in exchange(port, to=address).text
-        own = [*UPGRADE, ("Origin", f"http://{address}:{port}")]
-        assert exchange(port, "/ws", own, to=address).status == 101
-
-
-def test_a_run_without_tokens_warns(gateway: Running, lan: Running) -> None:
-    assert f"{NO_AUTH_WARNING}" in lan.log() and "WARNING" in lan.log()
-    assert NO_AUTH_WARNING not in gateway.log() and "every user of this machine" in gateway.log()
-
-
-@needs_ipv6
-@pytest.mark.parametrize(
-    ("host", "reached"),
-    [("::1", ["::1"]), ("::", ["::1", "127.0.0.1"]), ("localhost", ["127.0.0.1"])],
-)
-def test_ipv6_and_names(host: str, reached: list[str]) -> None:
-    with running(host=host, auth=host != "::") as run:
-        port = run.settings.port
-        for address in reached:
-            assert "<title>" in exchange(port, to=address).text
-        assert exchange(port, host=f"[::1]:{port}", to=reached[0]).status == 200
-        assert exchange(port, host="[::ffff:127.0.0.1]", to=reached[0]).status == 200
-        assert ask_ready(run.settings, worker_counts(run.settings)).ready
-        zone = exchange(port, host="[fe80::1%25lo]", to=reached[0])
-        assert zone.status == (200 if host == "::" else 421)
-        own = [*UPGRADE, ("Origin", f"http://[::1]:{port}")]
-        assert exchange(port, "/ws", own, host=f"[0::1]:{port}", to=reached[0]).status == 101
+def test_refusals_are_counted() -> None:
+    with running() as run:
+        for _ in range(3):
+            exchange(run.settings.port, host="evil.example")
+        upgrade(run, ("Origin", STRANGER))
+        metrics = run.get("/metrics")[1]
+    assert 'echomimic_refused_total{code="host"} 3.0' in metrics
+    assert 'echomimic_refused_total{code="origin"} 1.0' in metrics

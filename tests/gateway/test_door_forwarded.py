@@ -69,7 +69,7 @@ def test_scheme_and_host_of_a_proxy() -> None:
         ("X-Forwarded-For", "198.51.100.1"), ("X-Forwarded-Proto", "https"), ("X-Forwarded-Host",
         "face.example")
     )  # fmt: skip
-    assert visitor.url == "https://face.example" and not visitor.loopback and not visitor.proxy
+    assert visitor.url == "https://face.example" and not visitor.on_this_machine and not visitor.proxy
     judge = door(*PROXIED)
     assert judge.host_refusal(visitor) is None
     assert judge.origin_refusal(visitor, ("https://face.example",)) is None
@@ -93,7 +93,7 @@ FORWARDED = (
 def test_headers_of_strangers_are_ignored(peer: str, header: tuple[str, str]) -> None:
     visitor = seen_by(header, peer=peer)
     assert (visitor.address, visitor.url) == (peer, "http://localhost")
-    assert visitor.proxy == peer and not visitor.loopback
+    assert visitor.proxy == peer and not visitor.on_this_machine
 
 
 def test_headers_that_contradict_each_other_are_refused() -> None:
@@ -117,16 +117,26 @@ def test_every_named_host_is_checked() -> None:
         seen_by(("X-Forwarded-Host", "user@localhost"))
 
 
-def test_loopback_is_told_from_a_proxy_on_this_machine() -> None:
-    assert (
-        see(door()).loopback
-        and see(door(), peer="::1").loopback
-        and see(door(), peer="::ffff:127.0.0.1").loopback
-    )
-    assert not see(door(), peer=OTHER).loopback and not see(door(), peer="").loopback
+@pytest.mark.parametrize("own", ["127.0.0.1", "::1", "::ffff:127.0.0.1", "192.168.1.7"])
+def test_this_machine_is_known_by_its_addresses(own: str) -> None:
+    assert see(door(), peer=own, local="192.168.1.7").on_this_machine
+    for peer in (OTHER, "192.168.1.8", ""):
+        assert not see(door(), peer=peer, local="192.168.1.7").on_this_machine
+
+
+def test_a_proxy_on_this_machine_makes_nobody_local() -> None:
     judge = door("--trusted-proxies", "127.0.0.1")
-    assert not see(judge, [("X-Forwarded-For", OTHER)]).loopback
-    assert see(judge, [("X-Forwarded-For", "127.0.0.1")]).loopback
+    assert not see(judge, [("X-Forwarded-For", OTHER)]).on_this_machine
+    assert see(judge, [("X-Forwarded-For", "127.0.0.1")]).on_this_machine
+    assert not see(door(), [("X-Forwarded-For", "127.0.0.1")]).on_this_machine
+    for hidden in (("X-Forwarded-For", "unknown"), ("Forwarded", "for=_x"), ("X-Forwarded-Proto", "https")):
+        assert not see(judge, [hidden]).on_this_machine
+    assert see(judge).on_this_machine
+
+
+def test_a_proxy_elsewhere_has_a_loopback_of_its_own() -> None:
+    assert not seen_by(("X-Forwarded-For", "127.0.0.1")).on_this_machine
+    assert not seen_by(("X-Forwarded-For", "unknown")).on_this_machine
 
 
 ADDRESSES = st.ip_addresses().map(str)
