@@ -16,7 +16,7 @@
  */
 
 const HOME = new URL(".", import.meta.url).href;
-const ANSWER_WITHIN = 8000; // milliseconds from the frame's load to its first word
+const ANSWER_WITHIN = 5000; // milliseconds from the frame's load to its first word
 const MOST_QUEUED = 2000; // messages that wait for the frame
 const RATE = 16000; // of what the server's worklet gives
 const EVENTS = ["ready", "speechstart", "speechend", "frame", "tap", "error"];

@@ -12,6 +12,7 @@ import { ServerWatch } from "./server-watch.js";
 import { Session } from "./session.js";
 
 /**
+ * @import { PageError } from "./errors.js"
  * @import { Message } from "./holder.js"
  * @import { Catalogue } from "./ui.js"
  * @import { StateDetails, WireState } from "./wire.js"
@@ -33,13 +34,14 @@ class EmbeddedFace {
     this.expected = false; // speech was handed over, and its first picture has not come
     this.speaking = false;
     this.quietSince = 0;
+    this.refused = false;
     /** @type {Catalogue | null} */
     this.catalogue = null;
     this.holder = new Holder((kind, message) => this.takeMessage(kind, message));
     this.watch = new ServerWatch(this.access, {
       ready: (catalogue) => this.serverReady(catalogue),
       loading: () => this.ui.showState("loading"),
-      refused: (error) => this.failed(error),
+      refused: (error) => this.serverRefused(error),
       lost: () => this.ui.showState("loading"),
     });
     // A holding page gives its token with its first words. Without them the face goes on after a moment.
@@ -56,11 +58,14 @@ class EmbeddedFace {
   /** @param {Catalogue} catalogue */
   serverReady(catalogue) {
     const first = !this.catalogue;
+    const changed = JSON.stringify(catalogue) !== JSON.stringify(this.catalogue);
     this.catalogue = catalogue;
     this.showPortrait();
-    this.ui.showError("");
-    if (!this.session) this.ui.showState("idle");
-    this.tellReady();
+    if (this.refused) this.ui.showError("");
+    if (changed || this.refused) this.tellReady();
+    this.refused = false;
+    if (this.session) this.watch.stop();
+    else this.ui.showState("idle");
     if (first && this.options.mic) this.useMicrophone();
   }
 
@@ -88,6 +93,14 @@ class EmbeddedFace {
     this.holder.tell("error", { code, text });
   }
 
+  /** @param {PageError} error why the server does not let the face in */
+  serverRefused(error) {
+    this.refused = true;
+    // A face at rest keeps looking well: its holding page may have a new token before anybody speaks.
+    if (this.holder.held && this.catalogue && !this.session) this.holder.tell("error", describe(error));
+    else this.failed(error);
+  }
+
   // ---- from the holding page
 
   /**
@@ -109,7 +122,7 @@ class EmbeddedFace {
   changeToken(token) {
     if (token === this.access.token) return;
     this.access.set(token);
-    this.watch.start();
+    if (!this.session || !this.catalogue) this.watch.start();
     this.session?.retry();
   }
 
@@ -176,6 +189,7 @@ class EmbeddedFace {
       level: () => {},
     });
     this.session = mine;
+    if (this.catalogue) this.watch.stop();
     this.ui.showState("connecting");
     if (source instanceof PostedSpeech) source.onFlush = () => mine.flush();
     try {
@@ -237,6 +251,7 @@ class EmbeddedFace {
   }
 
   stop() {
+    if (this.session) this.watch.start();
     this.session?.stop();
     this.session = null;
     this.speech = null;

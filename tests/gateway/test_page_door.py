@@ -180,6 +180,13 @@ async def test_an_embedded_face_goes_on_with_a_new_token(
         await page.until("got.ready && got.frame > 6 && document.querySelector('echomimic-face')")
         assert await frame.evaluate("document.querySelector('#error').hidden")
         assert good not in await frame.evaluate("location.href")
+        # One that expires under a face at rest: the holding page hears of it, and visitors see nothing.
+        short = tokens.browser_token("program", 1)
+        await page.evaluate("(face.stop(), last.error = null)")
+        await asyncio.sleep(1.5)
+        await page.evaluate(f"face.setAttribute('token', {short!r})")
+        await page.until("last.error?.code === 'token_expired'")
+        assert await frame.evaluate("document.querySelector('#error').hidden")
         # A browser source has its address alone.
         source = await browser.open(gateway.url(f"/face/embed?mic&avatar=omar&token={program}"))
         await source.until("window.echomimic.stats?.shown > 6")
