@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import psutil
 import pytest
 
+from gateway.door.token_file import add_token, entry_for, new_book, new_token, write_book, writing
 from gateway.gateway import PLAIN_CONNECTIONS, SPARE_CONNECTIONS
 from protocol.process.addresses import own_addresses, own_names, parse_ip
 from protocol.process.settings import NO_AUTH_WARNING
@@ -69,6 +72,36 @@ def test_the_network_reaches_it_by_number_and_own_name(lan: Running) -> None:
         assert "<title>" in exchange(port, to=address).text
         own = [*UPGRADE, ("Origin", f"http://{address}:{port}")]
         assert exchange(port, "/ws", own, to=address).status == 101
+
+
+def test_on_the_network_a_token_opens_the_door(tmp_path: Path) -> None:
+    file, token = tmp_path / "tokens.json", new_token()
+    entry = entry_for(token, "me", ("session",), int(time.time()))
+    with writing(file):
+        write_book(file, add_token(new_book(), entry))
+    with running(host="0.0.0.0", token_file=file) as run:
+        port = run.settings.port
+        assert listening(run) == {("0.0.0.0", port)}
+        address = str(next((a for a in own_addresses() if a.version == 4), LOOPBACK))
+        for target, headers in (("/avatars.json", ()), ("/ws", UPGRADE)):
+            assert exchange(port, target, headers, to=address).status == 401
+            wrong = exchange(port, f"{target}?token={new_token()}", headers, to=address)
+            assert wrong.status == 401 and "token" in wrong.text
+            bearer = [*headers, ("Authorization", f"Bearer {token}")]
+            assert exchange(port, target, bearer, to=address).status in (101, 200)
+        # A good token opens to no other site.
+        hostile = [*UPGRADE, ("Origin", "https://evil.example")]
+        assert exchange(port, f"/ws?token={token}", hostile, to=address).status == 403
+        assert exchange(port, f"/avatars.json?token={token}", host="evil.example").status == 421
+        assert NO_AUTH_WARNING not in run.log() and token not in run.log()
+
+
+def test_a_tunnel_with_a_port_of_its_own_reaches_the_page(gateway: Running) -> None:
+    """As `ssh -L 9000:127.0.0.1:8080` does: the browser's Host and Origin have the tunnel's port."""
+    for host in ("127.0.0.1:9000", "localhost:9000", "[::1]:9000"):
+        assert "<title>" in exchange(gateway.settings.port, host=host).text
+        page = [*UPGRADE, ("Origin", f"http://{host}")]
+        assert exchange(gateway.settings.port, "/ws", page, host=host).status == 101
 
 
 def test_a_run_without_tokens_warns(gateway: Running, lan: Running) -> None:

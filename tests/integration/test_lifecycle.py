@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 
 from protocol.process.settings import default_run_dir
@@ -34,6 +35,17 @@ def test_every_stage_is_a_process_and_the_log_has_them_all(plain_run: ManagedRun
     assert len(plain_run.pids()) == 5
     for stage in ("gateway", "audio_worker", "gpu_worker", "encoder_worker.0", "encoder_worker.1"):
         assert f"[{stage}] started as process" in plain_run.log()
+
+
+def test_nothing_of_a_run_listens_but_the_port(plain_run: ManagedRun) -> None:
+    supervisor = psutil.Process(plain_run.process.pid)
+    listening = {
+        (connection.laddr.ip, connection.laddr.port)
+        for process in (supervisor, *supervisor.children(recursive=True))
+        for connection in process.net_connections("inet")
+        if connection.status in (psutil.CONN_LISTEN, psutil.CONN_NONE)
+    }
+    assert listening == {("127.0.0.1", plain_run.port)}
 
 
 def test_a_second_run_on_the_port_is_told_so(plain_run: ManagedRun, tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from protocol.model.assets import display_names, pose_files
-from protocol.process.settings import load_settings
+from protocol.process.settings import NO_AUTH_WARNING, load_settings
 from scripts.run import launch
 from scripts.run.poses import PoseError, convert_pose_folders
+from scripts.run.runlog import RunLog
 from scripts.run.start import START
 from tests.helpers.official_pose import write_official_pose
 
@@ -107,6 +108,21 @@ def test_a_run_without_any_picture_or_pose_does_not_start(
     assert told.startswith(f"echomimic-live: {path}: ") and told.count("\n") == 1
     assert not (tmp_path / "logs").exists()
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("flags", [("--host", "0.0.0.0", "--no-auth"), ("--host", "127.0.0.1")])
+def test_the_warning_is_the_last_line_of_the_console(
+    flags: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = tmp_path / "console"
+    with console.open("a") as output, console.open("a") as errors:
+        monkeypatch.setattr("sys.stdout", output)
+        log = RunLog(tmp_path / "logs", console=errors)
+        launch.say_ready(load_settings(flags, env={}), log)
+        log.close()
+    lines = console.read_text().splitlines()
+    assert "ready: http://127.0.0.1:8080" in lines
+    assert (lines[-1] == f"WARNING {NO_AUTH_WARNING}") == ("--no-auth" in flags)
 
 
 class Readyz(http.server.BaseHTTPRequestHandler):
