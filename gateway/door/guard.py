@@ -98,8 +98,6 @@ class Guard:
         self._clock = clock
         self._wall_clock = wall_clock
         self.throttle = Throttle()
-        #: Refusals by code, for /metrics.
-        self.refused: Counter[str] = Counter()
 
     @property
     def asks(self) -> bool:
@@ -119,19 +117,15 @@ class Guard:
         """
         if self._watch is None:
             return EVERYBODY
-        try:
-            grant = self._grant(self._watch, token, address)
-            if scope not in grant.scopes and scope != ANY:
-                raise Refused(
-                    Refusal(
-                        "token_scope",
-                        f"This token is not for that: it has not the scope {scope}.",
-                        f"refused the token {grant.name}: it has not the scope {scope}",
-                    )
+        grant = self._grant(self._watch, token, address)
+        if scope not in grant.scopes and scope != ANY:
+            raise Refused(
+                Refusal(
+                    "token_scope",
+                    f"This token is not for that: it has not the scope {scope}.",
+                    f"refused the token {grant.name}: it has not the scope {scope}",
                 )
-        except Refused as refused:
-            self.refused[refused.refusal.code] += 1
-            raise
+            )
         return grant
 
     def lost(self, grant: Grant, seconds: float = 0.0) -> Refusal | None:

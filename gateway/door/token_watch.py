@@ -11,8 +11,8 @@ from gateway.door.token_file import TokenBook, TokenFileError, file_state, read_
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks at the file.
-LOOK_EVERY = 1.0
+#: Seconds between two readings of a file that cannot be used and does not change.
+READ_AGAIN_EVERY = 1.0
 
 
 class TokenWatch:
@@ -29,10 +29,10 @@ class TokenWatch:
         self._state = file_state(path)
         self._last_good = read_book(path)
         self._error: TokenFileError | None = None
-        self._looked_at = clock()
+        self._read_at = clock()
 
     def book(self) -> TokenBook:
-        """The contents, at most a second old.
+        """The contents. Each call looks whether the file has changed, which takes microseconds.
 
         Raises:
             TokenFileError: the file cannot be used now.
@@ -48,15 +48,12 @@ class TokenWatch:
         return self._last_good
 
     def _look(self) -> None:
-        now = self._clock()
-        if now - self._looked_at < LOOK_EVERY:
+        now, state = self._clock(), file_state(self.path)
+        # A bad file is read again by itself: mending a folder's rights changes nothing in the file.
+        again = self._error is not None and now - self._read_at >= READ_AGAIN_EVERY
+        if state == self._state and not again:
             return
-        self._looked_at = now
-        state = file_state(self.path)
-        # While the file is bad it is read every time: mending a folder's rights changes nothing in the file.
-        if state == self._state and self._error is None:
-            return
-        self._state = state
+        self._state, self._read_at = state, now
         try:
             book = read_book(self.path)
         except TokenFileError as error:

@@ -28,7 +28,7 @@ from gateway.door.token_file import (
     write_book,
     writing,
 )
-from gateway.door.token_watch import LOOK_EVERY, TokenWatch
+from gateway.door.token_watch import READ_AGAIN_EVERY, TokenWatch
 
 START = 1_764_237_600
 HOME = "192.0.2.1"
@@ -48,7 +48,6 @@ class Door:
     def put(self, book: TokenBook) -> None:
         with writing(self.path):
             write_book(self.path, book)
-        self.now += LOOK_EVERY
 
     def add(self, name: str, *scopes: str, **limits: Any) -> str:
         token = new_token()
@@ -182,13 +181,12 @@ def test_a_bad_file_lets_nobody_new_in(door: Door, caplog: pytest.LogCaptureFixt
     text = door.path.read_bytes()
     for spoil in (lambda: door.path.chmod(0o644), lambda: door.path.write_text("{"), door.path.unlink):
         spoil()
-        door.now += LOOK_EVERY
         assert door.code(token) == "token_file" and door.guard.lost(grant) is None
         assert "nobody new is let in" in caplog.text
         caplog.clear()
         door.path.write_bytes(text)
         door.path.chmod(0o600)
-        door.now += LOOK_EVERY
+        door.now += READ_AGAIN_EVERY
         assert door.check(token) == grant
     assert token not in caplog.text
 
@@ -216,7 +214,6 @@ def test_guesses_are_slowed_and_others_are_not(door: Door) -> None:
             door.now += 0.5
             waited += 0.5
     assert waited <= CYCLE
-    assert door.guard.refused["throttled"] >= len(unread)
 
 
 def test_expired_tokens_slow_nobody_down(door: Door) -> None:
