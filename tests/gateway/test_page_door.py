@@ -24,7 +24,6 @@ from gateway.door.token_file import (
     write_book,
     writing,
 )
-from gateway.door.token_watch import LOOK_EVERY
 from protocol.process.settings import ROOT
 from scripts.talk.sound import synthetic_voice, write_wav
 from tests.gateway.conftest import Running, running
@@ -150,7 +149,6 @@ async def test_the_page_asks_for_a_token_keeps_it_for_the_tab_and_hands_it_on(
         await page.until(f"!{FORM}.hidden && {REASON}.startsWith('This token was withdrawn')")
         assert await page.evaluate("document.querySelector('#state').textContent") == "Token needed"
         second = tokens.add("ward-2")
-        await asyncio.sleep(1.5 * LOOK_EVERY)
         await paste(page, second)
         await page.until("window.echomimic.state === 'idle'")
 
