@@ -20,6 +20,7 @@ import { Session } from "./session.js";
 
 const LOOK = 100; // milliseconds between two looks at the session
 const FIRST_WORDS = 1000; // milliseconds that a holding page may take to speak
+const BEGIN_AGAIN = 5000; // milliseconds from an ended session of the microphone to the next one
 const KEEP = 30000; // milliseconds that a session is kept after its last speech
 
 class EmbeddedFace {
@@ -222,6 +223,8 @@ class EmbeddedFace {
     if (name === "ended") {
       this.stop();
       if (details.error) this.failed(details.error);
+      // Nobody stands by a kiosk or a stream to press a button.
+      setTimeout(() => this.options.mic && !this.session && this.useMicrophone(), BEGIN_AGAIN);
     } else if (name === "waiting") {
       this.ui.showState("waiting");
       const { code } = describe(details.error);

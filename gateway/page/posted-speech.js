@@ -51,6 +51,8 @@ export class PostedSpeech {
     if (this.waiting + (samples.length * SAMPLE_RATE) / rate > MOST_WAITING * SAMPLE_RATE) {
       return `More than ${MOST_WAITING} seconds of speech wait already.`;
     }
+    // After a pause in the speech its turn begins now.
+    if (this.empty) this.turn = Math.max(this.turn, performance.now());
     for (let start = 0; start < samples.length; start += BLOCK) {
       this.append(samples.subarray(start, start + BLOCK), rate);
     }
@@ -84,8 +86,7 @@ export class PostedSpeech {
   tick() {
     if (this.paused) return;
     const now = performance.now();
-    // A pause in the speech is over: its turn begins now.
-    if (this.turn < now - AHEAD) this.turn = now - AHEAD;
+    // Browsers look into hidden pages once a second, so that much is made up for.
     while (this.queue.length && this.turn <= now + AHEAD) this.sendPiece(now);
     if (!this.queue.length && this.flushing) {
       this.flushing = false;
@@ -112,7 +113,7 @@ export class PostedSpeech {
   async begin() {
     clearInterval(this.timer);
     this.timer = setInterval(() => this.tick(), TICK);
-    this.paused = false;
+    this.resume();
   }
 
   pause() {
@@ -120,6 +121,7 @@ export class PostedSpeech {
   }
 
   resume() {
+    if (this.paused) this.turn = Math.max(this.turn, performance.now());
     this.paused = false;
   }
 

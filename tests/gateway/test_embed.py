@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from protocol.process.settings import ROOT, load_settings
+from scripts.fake_stages.workers import FakeBehaviour
 from scripts.talk.sound import read_sound, synthetic_voice, write_wav
 from tests.gateway.conftest import Running, running
 from tests.helpers.chromium import Chromium, Page, find_chromium
@@ -73,6 +74,12 @@ async def picture(page: Page) -> np.ndarray:
     return np.array(Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGBA"))
 
 
+async def portrait_shown(page: Page) -> None:
+    """Wait until the face at rest is on the screen."""
+    await page.until("document.querySelector('#portrait').naturalWidth > 100 && !portrait.hidden")
+    await page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
 async def test_the_component_speaks_in_a_page_of_another_site(gateway: Running, site: OtherSite) -> None:
     # The strictest policy of the holding page that still names the server.
     server = gateway.url("").rstrip("/")
@@ -86,7 +93,7 @@ async def test_the_component_speaks_in_a_page_of_another_site(gateway: Running, 
         await page.until("got.ready")
         assert "maya" in await page.evaluate("last.ready.avatars")
         frame = await browser.frame("/embed")
-        await frame.until("document.querySelector('#portrait').naturalWidth > 100")
+        await portrait_shown(frame)
         at_rest = await picture(page)
         seconds = await page.evaluate(
             "decoded().then((sound) => (face.speak(sound), face.flush(), sound.duration))"
@@ -196,6 +203,49 @@ async def test_without_a_click_the_face_speaks_silently_and_a_tap_gives_the_soun
         assert abs(await frame.evaluate("window.echomimic.stats.offsetMs")) < 40
 
 
+async def test_posted_speech_goes_out_at_the_pace_of_speaking(gateway: Running) -> None:
+    """On a clock of the test's: two rates, a pause, a hidden page's slow ticks, a lost connection."""
+    script = """(async () => {
+        const { PostedSpeech } = await import("/posted-speech.js");
+        let now = 1000, sent = 0, flushed = 0;
+        performance.now = () => now;
+        const speech = new PostedSpeech(), tone = (n) => new Float32Array(n).fill(0.1), log = [];
+        speech.onChunk = (samples) => { sent += samples.length; };
+        speech.onFlush = () => { flushed += 1; };
+        await speech.begin();
+        clearInterval(speech.timer);
+        const go = (milliseconds, step) => {
+          for (const end = now + milliseconds; now < end; ) { now += step; speech.tick(); }
+          log.push([sent, flushed]);
+        };
+        for (let n = 0; n < 48; n += 1) speech.add(tone(1001), 24000);  // 2 s
+        go(1000, 20);                                    // real time and what is ahead of it
+        go(2000, 20);                                    // all of it
+        speech.flush();
+        go(20, 20);
+        go(5000, 20);                                    // a pause
+        speech.add(tone(64000), 16000);                  // 4 s
+        go(2000, 1000);                                  // a hidden page
+        speech.pause();
+        go(1000, 20);
+        speech.resume();
+        go(500, 20);
+        return log;
+    })()"""
+    async with Chromium() as browser:
+        page = await browser.open(gateway.url("/embed"))
+        log = await page.evaluate(script)
+    rate, piece = 16000, 1600
+    sent = [entry[0] for entry in log]
+    assert 1.2 * rate <= sent[0] <= 1.2 * rate + piece
+    assert 2 * rate - 100 <= sent[1] <= 2.01 * rate, "the resampler holds a few samples back"
+    assert [entry[1] for entry in log] == [0, 0, 1, 1, 1, 1, 1]
+    assert sent[3] == sent[2]
+    assert 2.2 * rate <= sent[4] - sent[3] <= 2.2 * rate + piece, "slow ticks make up for what they missed"
+    assert sent[5] == sent[4], "nothing goes out while the connection is lost"
+    assert 0.3 * rate <= sent[6] - sent[5] <= 0.7 * rate + piece, "and no heap of it afterwards"
+
+
 async def test_a_browser_source_is_transparent_around_the_face(
     gateway: Running, site: OtherSite, tmp_path: Path
 ) -> None:
@@ -214,11 +264,16 @@ async def test_a_browser_source_is_transparent_around_the_face(
         assert seen.shape == (270, 480, 4)
         assert (seen[:, :100, 3] == 0).all() and (seen[:, -100:, 3] == 0).all(), "transparent at the sides"
         assert (seen[:, 110:370, 3] == 255).all(), "the picture itself is opaque"
+        # A session that the server gives up is followed by another: nobody presses a button here.
+        gateway.does.fatal = True
+        await page.until("!document.querySelector('#error').hidden && window.echomimic.stats === null")
+        gateway.stages.behaviour = FakeBehaviour()
+        await page.until("window.echomimic.stats?.shown > 6 && document.querySelector('#error').hidden")
         await page.go(gateway.url("/embed?background=%2300ff00&muted"))
-        await page.until("document.querySelector('#portrait').naturalWidth > 100")
+        await portrait_shown(page)
         seen = await picture(page)
         assert (seen[:, :100] == (0, 255, 0, 255)).all()
         await page.go(gateway.url("/embed?background=url(x)&fit=cover"))
-        await page.until("document.querySelector('#portrait').naturalWidth > 100")
+        await portrait_shown(page)
         assert (await picture(page))[..., 3].min() == 255, "the face fills all"
         assert page.problems == []
