@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import signal
 
@@ -30,11 +31,13 @@ def main() -> int:
         logger.critical("the gateway cannot work: %s", error)
         return 2
     except OSError as error:
+        in_use = error.errno == errno.EADDRINUSE
         logger.critical(
-            "cannot listen on %s:%d (%s): is another run using it? choose another --port, or --host",
+            "cannot listen on %s:%d (%s): %s",
             bracketed(settings.host),
             settings.port,
             error.strerror,
+            "is another run using it? choose another --port" if in_use else "choose another --host or --port",
         )
         return 2
     finally:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from urllib.parse import parse_qs, parse_qsl, unquote
+from urllib.parse import parse_qs, parse_qsl, quote, unquote
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from websockets.http11 import Request, Response
@@ -50,6 +50,8 @@ DOOR_PATH = "/door.json"
 MINT_PATH = "/tokens"
 #: Folders of the pictures of avatars and poses.
 PICTURES = ("/avatars/", "/poses/")
+#: Characters of a query that stay as they are, besides letters, digits and `_.-~`.
+QUERY_CHARACTERS = "%/?:@!$&'()*+,;="
 #: Most fields of a query that is read.
 MAX_FIELDS = 32
 BUSY = Refusal("busy", "Too many connections are open. Try again soon.")
@@ -161,8 +163,7 @@ class Site:
                 self._admit_socket(visitor, request, named)
             except Refused as refused:
                 refusal = refused.refusal
-        if refusal is not None:
-            self._refusals.add(refusal)
+        # Nothing is logged: the refused upgrade was, and any page could fill the log with invented origins.
         told = {
             "open": refusal is None,
             "code": refusal.code if refusal else "",
@@ -181,7 +182,8 @@ class Site:
             return await self._posts[path](visitor, request)
         if path == self._door.prefix and path:
             # Relative addresses on the page need the slash.
-            query = f"?{visitor.query}" if visitor.query else ""
+            # The query comes from the client, and a header takes no control characters.
+            query = f"?{quote(visitor.query, safe=QUERY_CHARACTERS)}" if visitor.query else ""
             where = [("Location", f"{path}/{query}")]
             return plain(HTTPStatus.PERMANENT_REDIRECT, "The page is one slash further.", where)
         return await self._get(visitor, request)

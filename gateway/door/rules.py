@@ -145,7 +145,9 @@ class Door:
         origin = parse_origin(origins[0]) if len(origins) == 1 else None
         if origin is not None and (is_same_origin(origin, visitor) or self.lists_origin(origin)):
             return None
-        named = quoted(", ".join(origins))
+        # A text that is no origin is not quoted: it names nothing that a flag could allow.
+        unread = "null" if origins == ("null",) else "an Origin that cannot be read"
+        named = quoted(origins[0]) if origin else unread
         remedy = f"--allowed-origins {named} allows it" if origin else "no setting allows it"
         if visitor.proxy and origin is not None:
             remedy += (

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.gateway.conftest import Running, running
 from tests.gateway.raw_http import UPGRADE, RawReply, exchange
@@ -197,6 +199,17 @@ def test_the_websocket_is_below_the_prefix_too(behind: Running) -> None:
 def test_the_prefix_leads_to_its_slash(behind: Running) -> None:
     reply = exchange(behind.settings.port, "/face?token=a")
     assert reply.status == 308 and reply.headers["Location"] == "/face/?token=a"
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(st.characters(min_codepoint=1, max_codepoint=126, exclude_characters="\n\r "), max_size=30))
+def test_any_text_behind_the_prefix_is_answered(behind: Running, text: str) -> None:
+    """It never leads to another site, and never to a fault."""
+    for target in (f"/face{text}", f"/face?{text}", f"/face/?{text}", f"/door.json?origin={text}"):
+        reply = exchange(behind.settings.port, target)
+        assert reply.status in (200, 308, 404)
+        where = reply.headers.get("Location", "/face/")
+        assert where == "/face/" or where.startswith("/face/?")
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,15 @@ def own_hosts() -> list[str]:
             found.append(name)
     except OSError:
         pass
-    return [host for host in found if host]
+    return [host for host in found if host] + link_local_hosts()
+
+
+def link_local_hosts() -> list[str]:
+    """A link-local IPv6 address with its zone, where there is one."""
+    every = [entry for entries in psutil.net_if_addrs().values() for entry in entries]
+    return [entry.address for entry in every if entry.address.startswith("fe80:") and "%" in entry.address][
+        :1
+    ]
 
 
 @pytest.mark.parametrize("host", own_hosts())
@@ -149,7 +157,7 @@ def test_one_interface_or_name_alone(host: str) -> None:
         assert base_url(run.settings) == run.url("")
         assert run.get("/healthz") == (200, "ok\n")
         assert len(listening(run)) == 1
-        here = next(iter(listening(run)))[0]
+        here = host if "%" in host else next(iter(listening(run)))[0]
         page = [*UPGRADE, ("Origin", base_url(run.settings))]
         shown = base_url(run.settings).partition("//")[2]
         assert exchange(run.settings.port, "/ws", page, host=shown, to=here).status == 101
