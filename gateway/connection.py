@@ -17,17 +17,20 @@ from urllib.parse import parse_qsl, urlsplit
 
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
 
 from gateway.core.event_rate import EventRate
 from gateway.core.options import SessionLimits, SessionOptions
 from gateway.core.session import SessionCore
 from gateway.door.guard import Grant
+from gateway.texts import ready_fields, status_fields
 from protocol.wire.browser import (
     BrowserError,
     Change,
     ClientHello,
     Flush,
     Options,
+    Resume,
     Shown,
     encode_error,
     encode_text,
@@ -63,6 +66,17 @@ class SessionHost(Protocol):
 
     def admit(self, connection: Connection) -> None:
         """Count the session in. Raises BrowserError("busy" or "not_ready")."""
+
+    def take_over(self, connection: Connection, resume: Resume) -> SessionCore | None:
+        """Give the session that the client comes back to into this connection's hands.
+
+        Returns:
+            The session, still in its place, or None when this gateway does not have it. Then the connection
+            has the session's name, if the token was good.
+        """
+
+    def resume_token(self, connection: Connection) -> str:
+        """The token with which the client can come back to its session."""
 
     def pcm_waiting(self, session: str) -> int:
         """How many Pcm messages of this session wait for an audio worker."""
@@ -104,6 +118,9 @@ class Connection:
         self.options = Options()
         #: None until the client's options are known.
         self.core: SessionCore | None = None
+        #: When a session whose client's connection is lost is over. None while the client is there.
+        self.parked_until: float | None = None
+        self._resumed = False
         self.bytes_in = 0
         self.bytes_out = 0
         self._host = host
@@ -125,12 +142,9 @@ class Connection:
     async def run(self) -> BrowserError | None:
         """Serve the client until it leaves. Returns the error that it was told, if one ended it."""
         try:
-            self.options = await self._receive_options()
-            chosen = self._host.resolve_options(self.options, self.grant)
-            self.core = SessionCore(
-                self.name, self.version, chosen, self._limits, time.monotonic(), self._first_frames
-            )
-            self._host.admit(self)
+            hello = await self._receive_hello()
+            self.options = hello.options
+            self.core = self._resumed_core(hello.resume) or self._new_core(hello.resume)
             self._queue_ready_text()
             await self._run_loops(self.core)
         except ConnectionClosed:
@@ -139,6 +153,48 @@ class Connection:
             await self._close_with(error)
             return error
         return None
+
+    def _new_core(self, resume: Resume | None) -> SessionCore:
+        """A new session, or the one of a gateway that is gone: the same name, in its next epoch."""
+        chosen = self._host.resolve_options(self.options, self.grant)
+        epoch, position = (resume.epoch + 1, resume.position) if self._resumed and resume else (0, 0)
+        self.core = SessionCore(
+            self.name,
+            self.version,
+            chosen,
+            self._limits,
+            time.monotonic(),
+            self._first_frames,
+            epoch=epoch,
+            position=position,
+        )
+        self._host.admit(self)
+        return self.core
+
+    def _resumed_core(self, resume: Resume | None) -> SessionCore | None:
+        if resume is None:
+            return None
+        own_name = self.name
+        core = self._host.take_over(self, resume)
+        self._resumed = self.name != own_name
+        if core is None:
+            return None
+        self.core = core
+        core.resume(resume, time.monotonic())
+        if not core.outage and self._host.resolve_options(self.options, self.grant) != core.options:
+            self.begin_new_epoch()
+        return core
+
+    def park(self, until: float) -> None:
+        """The client's connection is lost: keep the session for it until then."""
+        assert self.core is not None
+        self.core.parked = True
+        self.parked_until = until
+
+    @property
+    def lost(self) -> bool:
+        """Whether the client is gone without a goodbye: a reload, a network that failed."""
+        return self.version > 1 and self._ws.close_code != CloseCode.NORMAL_CLOSURE
 
     def end(self, error: BrowserError) -> None:
         """End this session from outside."""
@@ -182,11 +238,12 @@ class Connection:
 
     # ---- the client's side
 
-    async def _receive_options(self) -> Options:
+    async def _receive_hello(self) -> ClientHello:
         """Version 1 names its options in the address, version 2 in its first message."""
         if self.version == 1:
             request = self._ws.request
-            return parse_options(dict(parse_qsl(urlsplit(request.path if request else "").query)))
+            query = urlsplit(request.path if request else "").query
+            return ClientHello(parse_options(dict(parse_qsl(query))))
         try:
             text = await asyncio.wait_for(self._ws.recv(), HELLO_WITHIN)
         except asyncio.TimeoutError:
@@ -194,7 +251,7 @@ class Connection:
         hello = parse_control(text) if isinstance(text, str) else None
         if not isinstance(hello, ClientHello):
             raise BrowserError("no_hello", 'the first message must be JSON with "type": "hello"')
-        return hello.options
+        return hello
 
     async def _run_loops(self, core: SessionCore) -> None:
         """Run the three loops until one of them ends, or `end` is called."""
@@ -254,14 +311,14 @@ class Connection:
             raise BrowserError("bad_message", "hello comes once, as the first message")
 
     async def _speech_loop(self, core: SessionCore) -> None:
-        while True:
+        while not self._ended.done():  # another connection may have the session now
             now = time.monotonic()
             self._host.send_speech(core.next_pcm(now, self._host.pcm_waiting(self.name)))
             await _wait_for_event(self._speech_came, core.seconds_until_pcm(now))
 
     async def _send_loop(self, core: SessionCore) -> None:
         self._status_at = time.monotonic() + STATUS_EVERY
-        while True:
+        while not self._ended.done():
             now = time.monotonic()
             if self.version > 1 and now >= self._status_at:
                 self._status_at = now + STATUS_EVERY
@@ -285,7 +342,9 @@ class Connection:
 
     def _queue_ready_text(self) -> None:
         if self.version > 1 and self.core is not None:
-            self._texts.append(encode_text("ready", **ready_fields(self.core, self._host.notice())))
+            token = self._host.resume_token(self)
+            fields = ready_fields(self.core, self._host.notice(), token, self._resumed)
+            self._texts.append(encode_text("ready", **fields))
             self._output_due.set()
 
     async def _close_with(self, error: BrowserError) -> None:
@@ -299,45 +358,6 @@ class Connection:
             await _at_most(ERROR_WITHIN, self._ws.send(encode_error(error)))
         await self._ws.close(error.close_code, error.close_reason)
         await cancel_tasks([rest])
-
-
-def ready_fields(core: SessionCore, notice: str) -> dict[str, object]:
-    """Fields of the `ready` text: the options that the session runs with."""
-    options = core.options
-    return {
-        "session": core.name,
-        "epoch": core.epoch,
-        "avatar": options.avatar,
-        "pose": options.pose,
-        "fps": options.shape.fps,
-        "clip_frames": options.shape.frames,
-        "sample_rate": options.sample_rate,
-        "width": options.width,
-        "height": options.height,
-        "notice": notice,
-        "shown_within": core.limits.shown,
-    }
-
-
-def status_fields(core: SessionCore, notice: str, now: float) -> dict[str, object]:
-    """Fields of the `status` text, which goes out every second."""
-    latency = core.latency.figures("s")
-    return {
-        "epoch": core.epoch,
-        "fps": core.options.shape.fps,
-        "fps_sent": round(core.frame_rate.per_second(now), 1),
-        "notice": notice,
-        "clips_waiting": core.clips_waiting,
-        "seconds_waiting": round(core.seconds_waiting, 3),
-        "frames_sent": core.frames_sent,
-        "frames_late": core.frames_late,
-        "frames_dropped": core.frames_dropped,
-        "frames_lost": core.frames_lost,
-        "lost_because": core.last_failure,
-        "latency_ms": {
-            name[2:]: round(latency[name] * 1000) for name in ("s_p50", "s_p95") if name in latency
-        },
-    }
 
 
 async def cancel_tasks(tasks: Sequence[asyncio.Future[None]]) -> None:

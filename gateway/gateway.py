@@ -25,6 +25,7 @@ from websockets.typing import Subprotocol
 
 from gateway.connection import Connection, cancel_tasks
 from gateway.core.options import SessionLimits, SessionOptions
+from gateway.core.session import SessionCore
 from gateway.door.credentials import SUBPROTOCOL_PREFIX
 from gateway.door.guard import Grant, Guard
 from gateway.door.rules import Door
@@ -34,6 +35,7 @@ from gateway.http_connection import connections_within
 from gateway.metrics import GatewayCollector, SessionTotals
 from gateway.offers import Offers
 from gateway.outages import OUTAGES, outage_of
+from gateway.sessions import Sessions
 from gateway.site import Peer, Site
 from gateway.stages import StageBoard
 from gateway.thumbnails import Thumbnails
@@ -43,7 +45,7 @@ from protocol.hop.server import HopEvent, HopServer, WorkerLost
 from protocol.process.addresses import bind_socket, bracketed
 from protocol.process.ready import tell_ready
 from protocol.process.settings import NO_AUTH_WARNING, Settings, is_open_to_all
-from protocol.wire.browser import MAX_MESSAGE_BYTES, SUBPROTOCOL_V2, BrowserError, Options
+from protocol.wire.browser import MAX_MESSAGE_BYTES, SUBPROTOCOL_V2, BrowserError, Options, Resume
 from protocol.wire.messages import Close, Failed, Frame, Pcm, Status
 
 logger = logging.getLogger(__name__)
@@ -79,8 +81,8 @@ class Gateway:
         self._grants: WeakKeyDictionary[ServerConnection, Grant] = WeakKeyDictionary()
         self._tls = TlsGate(settings) if settings.serves_tls else None
         self.board = StageBoard(settings.dead_after)
-        self.sessions: dict[str, Connection] = {}
         self.totals = SessionTotals()
+        self.sessions = Sessions(settings, self.totals, self.close_epoch)
         key = settings.hop_key()
         self.pcm = HopServer(
             context,
@@ -96,11 +98,10 @@ class Gateway:
             idle=settings.idle_flush, clip=2 * settings.dead_after + 5, overtaken=settings.dead_after + 2
         )
         self._open_connections = 0
+        self._stopping = False
         #: The stage that has no worker.
         self._outage = ""
-        collector = GatewayCollector(
-            self.totals, lambda: list(self.sessions.values()), self.pcm.stats, self.board
-        )
+        collector = GatewayCollector(self.totals, self.sessions.all, self.pcm.stats, self.board)
         self._thumbnails = Thumbnails(settings)
         self._offers = Offers(settings, self.board, self._thumbnails)
         self._site = Site(
@@ -154,9 +155,10 @@ class Gateway:
                 self._log_address()
                 stopped = asyncio.ensure_future(stop.wait())
                 done, _ = await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+                self._stopping = True
                 # The server waits for its requests, and these may wait for many pictures.
                 self._thumbnails.close()
-                for connection in list(self.sessions.values()):
+                for connection in self.sessions.all():
                     connection.end(BrowserError("shutdown", "the server is stopping"))
                 for future in done:
                     future.result()
@@ -225,25 +227,17 @@ class Gateway:
         """The outage, or the reason for a lower frame rate, for clients to show. Empty when all is well."""
         return OUTAGES.get(self._outage) or self.board.rate_notice
 
+    def take_over(self, connection: Connection, resume: Resume) -> SessionCore | None:
+        """Give the session that the client comes back to into this connection's hands."""
+        return self.sessions.take_over(connection, resume)
+
+    def resume_token(self, connection: Connection) -> str:
+        """The token with which the client can come back to its session."""
+        return self.sessions.resume_token(connection)
+
     def admit(self, connection: Connection) -> None:
         """Count the session in. Raises BrowserError("busy")."""
-        if len(self.sessions) >= self.settings.max_sessions:
-            raise BrowserError(
-                "busy", f"{len(self.sessions)} of {self.settings.max_sessions} sessions run; try again soon"
-            )
-        full = connection.grant.full_quota(other.grant for other in self.sessions.values())
-        if full is not None:
-            raise BrowserError("busy", f"{full.most} sessions of this token run, and it is for no more")
-        self.sessions[connection.name] = connection
-        self.totals.begun[connection.version] += 1
-        owner = f", token {connection.grant.name}" if connection.grant.name else ""
-        logger.info(
-            "session %s begins: version %d, %s%s",
-            connection.name,
-            connection.version,
-            connection.core,
-            owner,
-        )
+        self.sessions.admit(connection)
 
     def pcm_waiting(self, session: str) -> int:
         """How many Pcm messages of this session wait for an audio worker."""
@@ -286,16 +280,14 @@ class Gateway:
             self.totals.first_frames,
         )
         self._open_connections += 1
+        error: BrowserError | None = BrowserError("failed", "the gateway has a fault")
         try:
             error = await connection.run()
             if error is not None:
                 self.totals.errors[error.code] += 1
         finally:
             self._open_connections -= 1
-            if self.sessions.pop(connection.name, None) and connection.core is not None:
-                self.totals.add_ended(connection, time.monotonic())
-                logger.info("session %s is over: %s", connection.name, connection.core)
-                self.close_epoch(connection.name, connection.core.epoch)
+            self.sessions.leave(connection, may_come_back=error is None and not self._stopping)
 
     async def _check_loop(self) -> None:
         looked = time.monotonic()
@@ -311,7 +303,7 @@ class Gateway:
                 self.board.forget_worker(stage, worker)
             self.board.forget_silent_workers(now)
             self._check_outage()
-            for connection in list(self.sessions.values()):
+            for connection in self.sessions.all():
                 self._guarded(connection, partial(self._check_session, connection, now))
 
     def _check_outage(self) -> None:
@@ -319,15 +311,18 @@ class Gateway:
         before, self._outage = self._outage, outage_of(self.board)
         if self._outage == before:
             return
-        for connection in list(self.sessions.values()):
+        for connection in self.sessions.all():
             if self._outage:
                 self._guarded(connection, partial(connection.begin_outage, OUTAGES[self._outage]))
-            else:
+            elif connection.core is not None and connection.core.outage:  # it began before this moment
                 self._guarded(connection, connection.begin_new_epoch)
 
     def _check_session(self, connection: Connection, now: float) -> None:
         core = connection.core
         assert core is not None
+        if connection.parked_until is not None and now > connection.parked_until:
+            self.sessions.end(connection)
+            return
         if (refusal := self.guard.lost(connection.grant, now - core.began_at)) is not None:
             raise BrowserError(refusal.code, refusal.message)
         core.check_limits(now)
@@ -342,10 +337,16 @@ class Gateway:
         try:
             work()
         except BrowserError as error:
-            connection.end(error)
+            self._end_with(connection, error)
         except Exception:
             logger.exception("session %s has a fault", connection.name)
-            connection.end(BrowserError("failed", "the gateway has a fault"))
+            self._end_with(connection, BrowserError("failed", "the gateway has a fault"))
+
+    def _end_with(self, connection: Connection, error: BrowserError) -> None:
+        if connection.parked_until is None:
+            connection.end(error)
+        else:
+            self.sessions.end(connection)
 
 
 def _select_subprotocol(ws: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:

@@ -9,12 +9,12 @@ goes on.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from gateway.core.audio_log import ClipAudio, ClipShape
 from gateway.core.play_clock import PlayClock
-from protocol.wire.browser import AudioMessage, Shown, VideoMessage, encode_audio, encode_video
+from protocol.wire.browser import AudioMessage, Resume, Shown, VideoMessage, encode_audio, encode_video
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,9 @@ class Player(Protocol):
 
     def restart(self, shape: ClipShape) -> None:
         """A new epoch begins: forget everything that was not sent."""
+
+    def resume(self, resume: Resume, now: float) -> None:
+        """The client is back on another connection: send again everything that it does not have."""
 
 
 def _frame_message(message: VideoMessage, version: int) -> OutgoingMessage:
@@ -129,6 +132,9 @@ class PacedPlayer:
         self._queue.clear()
         self._skipping = False
 
+    def resume(self, resume: Resume, now: float) -> None:
+        raise AssertionError("version 1 has no tokens to come back with")
+
 
 class AckedPlayer:
     """Version 2: everything at once while less than `window` seconds and `max_bytes` are in flight.
@@ -146,7 +152,10 @@ class AckedPlayer:
         self._shape = shape
         self._sounds: deque[ClipSound] = deque()
         self._frames: deque[VideoMessage] = deque()
-        self._flight: deque[tuple[tuple[int, int, int], int]] = deque()  # (epoch, seq, index), bytes
+        #: (epoch, seq, index; -1 for sound) of every message in flight.
+        self._flight: deque[tuple[tuple[int, int, int], OutgoingMessage]] = deque()
+        #: What a client that came back does not have.
+        self._again: deque[tuple[tuple[int, int, int], OutgoingMessage]] = deque()
         self._flight_bytes = 0
         self._flight_frames = 0
         self._progress = 0.0
@@ -162,6 +171,10 @@ class AckedPlayer:
 
     def pull(self, now: float, writable: bool) -> list[OutgoingMessage]:
         out = []
+        while self._again:
+            place, again = self._again.popleft()
+            out.append(again)
+            self._count_in_flight(place, again, now)
         while self._sounds:
             message = self._sounds.popleft().message
             out.append(OutgoingMessage(encode_audio(message, 2)))
@@ -183,7 +196,7 @@ class AckedPlayer:
         if len(left) < len(self._flight):
             self._progress = now
         self._flight = left
-        self._flight_bytes = sum(size for _, size in left)
+        self._flight_bytes = sum(len(out.data) for _, out in left)
         self._flight_frames = sum(place[2] >= 0 for place, _ in left)
 
     def stalled(self, now: float) -> float:
@@ -194,6 +207,21 @@ class AckedPlayer:
         self.clock.reshape(shape)
         self._sounds.clear()
         self._frames.clear()
+        self._again.clear()
+
+    def resume(self, resume: Resume, now: float) -> None:
+        def missing(place: tuple[int, int, int]) -> bool:
+            epoch, seq, index = place
+            has = (resume.epoch, resume.heard) if index < 0 else (resume.epoch, *resume.seen)
+            return (epoch, seq) > has if index < 0 else place > has
+
+        waiting = [*self._flight, *self._again]
+        # A frame is sent for the first time only once, whatever becomes of it.
+        self._again = deque((p, replace(out, first_frame_of=None)) for p, out in waiting if missing(p))
+        self._flight = deque(entry for entry in self._flight if not missing(entry[0]))
+        self._flight_bytes = sum(len(out.data) for _, out in self._flight)
+        self._flight_frames = sum(place[2] >= 0 for place, _ in self._flight)
+        self._progress = now
 
     def _keep_newest(self, seconds: float) -> None:
         while len(self._frames) > seconds * self._shape.fps:
@@ -206,6 +234,6 @@ class AckedPlayer:
     def _count_in_flight(self, place: tuple[int, int, int], out: OutgoingMessage, now: float) -> None:
         if out.is_frame and not self._flight_frames:
             self._progress = now
-        self._flight.append((place, len(out.data)))
+        self._flight.append((place, out))
         self._flight_bytes += len(out.data)
         self._flight_frames += out.is_frame

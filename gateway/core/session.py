@@ -18,7 +18,7 @@ from gateway.core.options import SessionLimits, SessionOptions
 from gateway.core.pace import PacedInput
 from gateway.core.players import AckedPlayer, ClipSound, OutgoingMessage, PacedPlayer, Player
 from gateway.core.reorder import ClipBegins, ClipEnds, NextFrame, Reorderer
-from protocol.wire.browser import AudioMessage, BrowserError, Shown, VideoMessage
+from protocol.wire.browser import AudioMessage, BrowserError, Resume, Shown, VideoMessage
 from protocol.wire.figures import CLIP_TIME_BOUNDS_MS, Histogram, Summary
 from protocol.wire.messages import Failed, Frame, Pcm, Samples
 
@@ -44,8 +44,11 @@ class SessionCore:
         limits: SessionLimits,
         now: float,
         first_frames: Histogram | None = None,
+        *,
+        epoch: int = 0,
+        position: int = 0,
     ) -> None:
-        """Begin epoch 0.
+        """Begin an epoch.
 
         Args:
             name: the session's id.
@@ -54,13 +57,19 @@ class SessionCore:
             limits: how long to wait.
             now: the time.
             first_frames: where the gateway counts the delays of all sessions' first frames.
+            epoch: the first one's number.
+            position: samples that the client sent before, to a gateway that is gone.
         """
         self.name = name
         self.version = version
         self.options = options
         self.limits = limits
         self.began_at = now
-        self.epoch = 0
+        self.epoch = epoch
+        #: Samples that have come from the client.
+        self.received = position
+        #: Whether the client's connection is lost, so that nothing can be shown.
+        self.parked = False
         #: Set when the session cannot go on. The owner of the session ends it.
         self.fatal: BrowserError | None = None
         #: From a clip's last sample to its first frame sent.
@@ -85,7 +94,7 @@ class SessionCore:
         self._frame_at = now
         self._flush_asked = False
         self._told_failure = ""
-        self._begin_epoch(0, None)
+        self._begin_epoch(position, None)
 
     def __str__(self) -> str:
         options, shape = self.options, self.options.shape
@@ -132,6 +141,12 @@ class SessionCore:
         self._begin_epoch(position, history)
         self._carried = [self._pcm_of(piece) for piece in self._log.append(speech, spoken_at)]
 
+    def resume(self, resume: Resume, now: float) -> None:
+        """The client is back on another connection: what it does not have is sent again."""
+        self.parked = False
+        self._speech_at = now  # the time without a connection is no pause in its speech
+        self._player.resume(resume, now)
+
     def begin_outage(self, why: str) -> None:
         """A stage has no worker: hand out no speech. The sound of each clip goes on alone at its turn."""
         self.outage = why
@@ -147,6 +162,7 @@ class SessionCore:
         """Take samples from the client, shape (n,). Raises BrowserError("too_fast")."""
         if len(samples):
             self._input.put(samples)
+            self.received += len(samples)
             self._speech_at = now
 
     def end_speech(self) -> None:
@@ -261,7 +277,7 @@ class SessionCore:
             self._play_ordered(now)
         self._play_ordered(now)
         self._play_sound_on(now)
-        if self._player.stalled(now) > self.limits.shown:
+        if not self.parked and self._player.stalled(now) > self.limits.shown:
             self.fatal = BrowserError(
                 "slow_client", f"the client showed none of its frames for {self.limits.shown:g} s"
             )

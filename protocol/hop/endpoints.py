@@ -18,6 +18,9 @@ IPC_PATH_BYTES = 107
 KEY_FILE = "hop.key"
 #: Bytes of that file: both halves as Z85 text and a newline.
 MAX_KEY_BYTES = 81
+#: Name of the file in the run folder with the key that signs the gateway's resume tokens, and its bytes.
+RESUME_KEY_FILE = "resume.key"
+RESUME_KEY_BYTES = 32
 
 
 class EndpointError(RuntimeError):

@@ -7,15 +7,13 @@ user can read. The public half is kept as secret as the other: a client cannot b
 
 from __future__ import annotations
 
-import os
-import secrets
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 import zmq
 
 from protocol.hop.endpoints import KEY_FILE, MAX_KEY_BYTES, EndpointError, prepare_run_dir
+from protocol.hop.private_file import PrivateFileError, read_or_make
 
 _HALF_BYTES = 40  # of one half, as Z85 text
 
@@ -50,36 +48,11 @@ def load_key(run_dir: Path) -> RunKey:
     prepare_run_dir(run_dir)
     path = run_dir / KEY_FILE
     try:
-        if not path.exists():
-            _make_key(path)
-        return _read_key(path)
+        text = read_or_make(path, lambda: b"\n".join(zmq.curve_keypair()), MAX_KEY_BYTES)
+    except PrivateFileError as error:
+        raise EndpointError(str(error)) from error
     except OSError as error:
         raise EndpointError(f"{path}: {error.strerror}; choose another folder with --run-dir") from error
-
-
-def _make_key(path: Path) -> None:
-    """Write a new key. One that another process wrote first stays, and nobody ever sees half a key."""
-    new = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(b"\n".join(zmq.curve_keypair()))
-        os.link(new, path)
-    except FileExistsError:
-        pass
-    finally:
-        new.unlink()
-
-
-def _read_key(path: Path) -> RunKey:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(fd, "rb") as file:
-        info = os.fstat(fd)
-        if info.st_uid != os.getuid() or not stat.S_ISREG(info.st_mode) or info.st_mode & 0o077:
-            raise EndpointError(
-                f"{path} is not a file that only this user can read; remove it and start the run again"
-            )
-        text = file.read(MAX_KEY_BYTES + 1)
     public, _, secret = text.partition(b"\n")
     try:
         if len(secret) == _HALF_BYTES and zmq.curve_public(secret) == public:

@@ -54,6 +54,7 @@ CLOSE_CODES = {
     "forbidden": 1008,
     "token_expired": 1008,
     "token_revoked": 1008,
+    "moved": 1008,
     "busy": 1013,
     "not_ready": 1013,
     "failed": 1011,
@@ -213,10 +214,27 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Resume:
+    """A client comes back to its session, and says what it has of it."""
+
+    #: From its last `ready`.
+    token: str
+    #: The epoch in which it was.
+    epoch: int
+    #: The clip whose sound came last, -1 before the first.
+    heard: int
+    #: Clip and index of the frame that came last, -1 before the first.
+    seen: tuple[int, int]
+    #: Samples sent up to the end of the last sound that came back: a new gateway goes on from there.
+    position: int
+
+
+@dataclass(frozen=True)
 class ClientHello:
     """First message of a version 2 client."""
 
     options: Options
+    resume: Resume | None = None
 
 
 @dataclass(frozen=True)
@@ -256,7 +274,7 @@ def parse_control(text: str) -> Control:
     if kind == "flush":
         return Flush()
     if kind == "hello":
-        return ClientHello(_options(fields))
+        return ClientHello(_options(fields), _resume(fields.get("resume")))
     if kind == "options":
         return Change(_options(fields))
     raise BrowserError("bad_message", 'expected a "type" of hello, options, shown or flush')
@@ -288,6 +306,20 @@ def _options(fields: dict[str, Any]) -> Options:
         pose=_optional_name(fields, "pose"),
         fps=_optional_whole(fields, "fps", 1, 120),
         sample_rate=rate,
+    )
+
+
+def _resume(fields: object) -> Resume | None:
+    if fields is None:
+        return None
+    if not isinstance(fields, dict) or not isinstance(fields.get("token"), str):
+        raise BrowserError("bad_message", "resume: give an object with the token of the last ready")
+    return Resume(
+        token=fields["token"],
+        epoch=_whole(fields, "epoch", 0, 2**31),
+        heard=_whole(fields, "heard", -1, 2**32 - 1),
+        seen=(_whole(fields, "seen_seq", -1, 2**32 - 1), _whole(fields, "seen_index", -1, 2**16 - 1)),
+        position=_whole(fields, "position", 0, 2**53),
     )
 
 

@@ -23,7 +23,7 @@ import shutil
 import stat
 from pathlib import Path
 
-from protocol.hop.endpoints import KEY_FILE, MAX_KEY_BYTES
+from protocol.hop.endpoints import KEY_FILE, MAX_KEY_BYTES, RESUME_KEY_FILE
 from protocol.hop.run_folder import MARK, Origin, make_folder, open_folder, read_mark, write_mark
 from protocol.process.addresses import bind_socket, bracketed
 from protocol.process.settings import default_run_dir
@@ -32,8 +32,8 @@ LOCK = "run.lock"
 POSES = "poses"
 _SOCKET = re.compile(r"pcm|results|(clips|latents)\.\d+")
 _SOCKET_LOCK = re.compile(rf"({_SOCKET.pattern})\.lock")
-# The key of a run over TCP, and one whose process was killed as it wrote it.
-_KEY = re.compile(rf"{re.escape(KEY_FILE)}(\.[0-9a-f]{{8}})?")
+# Keys of a run, and one whose process was killed as it wrote it.
+_KEY = re.compile(rf"({re.escape(KEY_FILE)}|{re.escape(RESUME_KEY_FILE)})(\.[0-9a-f]{{8}})?")
 # Converted poses, and compiled code where there is no home.
 _SUBFOLDER = re.compile(rf"({POSES}|compiled)(-\d+)?")
 _MAX_PID_BYTES = 32

@@ -46,6 +46,12 @@ class Running:
         command = [sys.executable, "-m", "gateway", *self._flags]
         self.process = subprocess.Popen(command, cwd=ROOT, stderr=self._log)
 
+    def kill(self) -> None:
+        """End the process at once, as a fault does."""
+        self.process.kill()
+        self.process.wait()
+        self._log.close()
+
     def stop(self) -> None:
         """Stop the process and check that it ended well."""
         self.process.terminate()

@@ -1,0 +1,47 @@
+"""The fields of the texts that tell a client of version 2 about its session."""
+
+from __future__ import annotations
+
+from gateway.core.session import SessionCore
+
+
+def ready_fields(core: SessionCore, notice: str, token: str, resumed: bool) -> dict[str, object]:
+    """Fields of the `ready` text: the options that the session runs with, and the token to come back with."""
+    options = core.options
+    return {
+        "session": core.name,
+        "epoch": core.epoch,
+        "avatar": options.avatar,
+        "pose": options.pose,
+        "fps": options.shape.fps,
+        "clip_frames": options.shape.frames,
+        "sample_rate": options.sample_rate,
+        "width": options.width,
+        "height": options.height,
+        "notice": notice,
+        "shown_within": core.limits.shown,
+        "resume": token,
+        "resumed": resumed,
+        "position": core.received,
+    }
+
+
+def status_fields(core: SessionCore, notice: str, now: float) -> dict[str, object]:
+    """Fields of the `status` text, which goes out every second."""
+    latency = core.latency.figures("s")
+    return {
+        "epoch": core.epoch,
+        "fps": core.options.shape.fps,
+        "fps_sent": round(core.frame_rate.per_second(now), 1),
+        "notice": notice,
+        "clips_waiting": core.clips_waiting,
+        "seconds_waiting": round(core.seconds_waiting, 3),
+        "frames_sent": core.frames_sent,
+        "frames_late": core.frames_late,
+        "frames_dropped": core.frames_dropped,
+        "frames_lost": core.frames_lost,
+        "lost_because": core.last_failure,
+        "latency_ms": {
+            name[2:]: round(latency[name] * 1000) for name in ("s_p50", "s_p95") if name in latency
+        },
+    }
