@@ -11,6 +11,8 @@ from gateway.door.token_file import TokenBook, TokenFileError, file_state, read_
 
 logger = logging.getLogger(__name__)
 
+#: Seconds between two looks for the sake of running sessions.
+LOOK_EVERY = 0.5
 #: Seconds between two readings of a file that cannot be used and does not change.
 READ_AGAIN_EVERY = 1.0
 
@@ -29,7 +31,7 @@ class TokenWatch:
         self._state = file_state(path)
         self._last_good = read_book(path)
         self._error: TokenFileError | None = None
-        self._read_at = clock()
+        self._read_at = self._looked_at = clock()
 
     def book(self) -> TokenBook:
         """The contents. Each call looks whether the file has changed, which takes microseconds.
@@ -43,12 +45,14 @@ class TokenWatch:
         return self._last_good
 
     def last_good(self) -> TokenBook:
-        """The contents, or the last ones that could be used."""
-        self._look()
+        """The contents, or the last ones that could be used. They are half a second old at most."""
+        if self._clock() - self._looked_at >= LOOK_EVERY:
+            self._look()
         return self._last_good
 
     def _look(self) -> None:
         now, state = self._clock(), file_state(self.path)
+        self._looked_at = now
         # A bad file is read again by itself: mending a folder's rights changes nothing in the file.
         again = self._error is not None and now - self._read_at >= READ_AGAIN_EVERY
         if state == self._state and not again:

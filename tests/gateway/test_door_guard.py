@@ -28,7 +28,7 @@ from gateway.door.token_file import (
     write_book,
     writing,
 )
-from gateway.door.token_watch import READ_AGAIN_EVERY, TokenWatch
+from gateway.door.token_watch import LOOK_EVERY, READ_AGAIN_EVERY, TokenWatch
 
 START = 1_764_237_600
 HOME = "192.0.2.1"
@@ -48,6 +48,7 @@ class Door:
     def put(self, book: TokenBook) -> None:
         with writing(self.path):
             write_book(self.path, book)
+        self.now += LOOK_EVERY
 
     def add(self, name: str, *scopes: str, **limits: Any) -> str:
         token = new_token()
