@@ -21,7 +21,6 @@ from protocol.process.settings import (
     flags_of,
     is_open_to_all,
     load_settings,
-    tokens_command,
 )
 from scripts.official.errors import OfficialError
 from scripts.run.address import base_url, connect_gateway
@@ -31,7 +30,7 @@ from scripts.run.rundir import RunDir, RunDirError, check_port_free
 from scripts.run.runlog import RunLog
 from scripts.run.start import command_of
 from scripts.run.supervisor import Readiness, StageProcess, Supervisor
-from scripts.run.welcome import network_lines, phone_lines
+from scripts.run.welcome import link_command, network_lines, phone_lines
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -146,7 +145,7 @@ def say_ready(settings: Settings, log: RunLog) -> None:
     for line in phone_lines(settings, sys.stdout):
         log.announce(line)
     if settings.token_file is not None:
-        log.note(f"the page asks for a token; an address with one: {tokens_command()} link")
+        log.note(f"the page asks for a token; an address with one: {link_command(settings)}")
     # The last line, so that it stays in sight.
     if is_open_to_all(settings):
         log.note(f"WARNING {NO_AUTH_WARNING}")

@@ -5,7 +5,9 @@ The link for a phone goes to the console alone: its token would let in everyone 
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import shlex
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from protocol.process.addresses import WILDCARDS, is_loopback, own_addresses, own_names
-from protocol.process.settings import Settings
+from protocol.process.settings import Settings, default_token_file, flag, tokens_command
 from scripts.run.address import url_on
 
 #: Addresses to name. A machine with many bridges has more, and nobody reads them.
@@ -60,6 +62,18 @@ def network_lines(settings: Settings) -> Iterator[str]:
         yield "a browser on another machine gets no microphone without HTTPS: add --tls self-signed"
     elif settings.tls == "self-signed":
         yield from _about_certificate()
+
+
+def link_command(settings: Settings) -> str:
+    """The command that makes a link to this run's page, with the flags that say where the page is."""
+    usual = {field.name: field.default for field in dataclasses.fields(Settings)}
+    usual["token_file"] = default_token_file(os.environ)
+    names = ("host", "port", "tls", "tls_cert", "tls_key", "token_file")
+    values = {name: getattr(settings, name) for name in names}
+    flags = [
+        f"{flag(name)} {shlex.quote(str(value))}" for name, value in values.items() if value != usual[name]
+    ]
+    return " ".join([f"{tokens_command()} link", *flags])
 
 
 def page_link(settings: Settings, url: str) -> PageLink | None:

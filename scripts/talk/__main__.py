@@ -30,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         samples = read_sound(args.wav, args.rate) if args.wav else synthetic_voice(6.0, rate=args.rate)
         if args.seconds:
             samples = samples[: round(args.seconds * args.rate)]
-        info = server_info(args.url)
+        token = read_token(args.token_from) if args.token_from else ""
+        info = server_info(args.url, token)
         avatars = args.avatars.split(",") if args.avatars else [""]
         frames: list[list[bytes]] = [[] for _ in range(args.sessions)]
         plans = [
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 avatars[number % len(avatars)],
                 args.pose,
                 args.fps,
+                token=token,
                 on_frame=_collector(frames[number]),
             )
             for number in range(args.sessions)
@@ -56,6 +58,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     _show(reports, as_json=args.json)
     _save(frames, args, fps)
     return 1 if any(report.problems for report in reports) else 0
+
+
+def read_token(place: str) -> str:
+    """The token in a file, or on standard input for `-`. No flag takes it: all users see command lines.
+
+    Raises:
+        ClientError: there is none.
+    """
+    try:
+        text = sys.stdin.readline() if place == "-" else Path(place).read_text(encoding="ascii")
+    except (OSError, ValueError) as error:
+        raise ClientError(f"--token-from {place}: {error}") from None
+    if len(text.split()) != 1:
+        raise ClientError(f"--token-from {place}: expected a token and nothing else")
+    return text.strip()
 
 
 def _collector(jpegs: list[bytes]) -> Callable[[int, bytes], None]:
@@ -105,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m scripts.talk", description=about)
     parser.add_argument("wav", nargs="?", type=Path, help="sound file (default: six synthetic seconds)")
     parser.add_argument("--url", default="http://127.0.0.1:8080", help="the gateway (default %(default)s)")
+    parser.add_argument("--token-from", metavar="FILE", help="file with the token, or - for standard input")
     parser.add_argument("--v2", action="store_true", help="speak version 2 of the wire (default: version 1)")
     parser.add_argument("--sessions", type=int, default=1, metavar="N", help="sessions at once")
     parser.add_argument("--avatars", metavar="A,B", help="avatars, given to the sessions in turn")

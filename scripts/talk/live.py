@@ -48,24 +48,32 @@ class Plan:
     fps: int | None = None
     #: Seconds to wait for the next message after all was sent.
     patience: float = 15.0
+    #: Opens the gateway, where it asks for a token. Empty for none.
+    token: str = field(default="", repr=False)
     #: Gets each frame's number and JPEG.
     on_frame: Callable[[int, bytes], None] = lambda number, jpeg: None
     #: Text messages that came; filled during the session.
     texts: list[dict[str, Any]] = field(default_factory=list)
 
 
-def server_info(url: str) -> dict[str, Any]:
+def server_info(url: str, token: str = "") -> dict[str, Any]:
     """The gateway's description of its run: avatars, poses, fps, size.
+
+    Args:
+        url: the gateway's.
+        token: where it asks for one.
 
     Raises:
         ClientError: it is not ready, or not there.
     """
     try:
         for path in ("/readyz", "/avatars.json"):
-            with urllib.request.urlopen(url.rstrip("/") + path, timeout=5) as answer:
+            request = urllib.request.Request(url.rstrip("/") + path, headers=_bearer(token))
+            with urllib.request.urlopen(request, timeout=5) as answer:
                 info = json.load(answer)
     except urllib.error.HTTPError as error:
-        raise ClientError(f"{url}: not ready: {error.read(2000).decode(errors='replace').strip()}") from error
+        state = "refused" if error.code in (401, 403, 429) else "not ready"
+        raise ClientError(f"{url}: {state}: {error.read(2000).decode(errors='replace').strip()}") from error
     except (OSError, ValueError) as error:
         raise ClientError(f"{url}: no gateway answers there ({error}); start scripts/run_all.sh") from error
     return dict(info)
@@ -96,6 +104,7 @@ async def hold(url: str, plan: Plan, fps: int, clip_frames: int) -> StreamCheck:
         async with connect(
             _socket_url(url, {} if plan.version == 2 else options),
             subprotocols=[Subprotocol(SUBPROTOCOL_V2)] if plan.version == 2 else None,
+            additional_headers=_bearer(plan.token),
             max_size=MAX_MESSAGE,
             max_queue=None,
             compression=None,
@@ -109,6 +118,10 @@ async def hold(url: str, plan: Plan, fps: int, clip_frames: int) -> StreamCheck:
     except (OSError, *TIMEOUTS, WebSocketException) as error:
         raise ClientError(f"{url}: {_reason(error)}") from error
     return check
+
+
+def _bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _socket_url(url: str, options: dict[str, str]) -> str:

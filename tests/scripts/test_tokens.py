@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -13,8 +14,11 @@ import pytest
 
 from gateway.door.signed_tokens import verify
 from gateway.door.token_file import PREFIX, read_book
-from protocol.process.settings import ROOT, SettingsError, load_settings
+from protocol.process.settings import ROOT, Settings, SettingsError, load_settings
+from scripts.run.welcome import link_command
+from scripts.talk.__main__ import main as speak
 from scripts.tokens import CommandError, main, moment, seconds
+from tests.gateway.conftest import running
 
 
 @pytest.fixture
@@ -135,3 +139,32 @@ def test_a_bad_token_file_is_told_before_anything_starts(tmp_path: Path, module:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 2 and f"chmod 600 {path}" in done.stderr and "Traceback" not in done.stderr
     assert os.listdir(tmp_path) == ["t.json"]
+
+
+def test_a_run_says_how_a_link_to_it_is_made(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["add", "me"])
+    here = Settings(host="192.0.2.9", port=9001)
+    assert "token-file" not in link_command(here)
+    for settings in (here, Settings(token_file=tmp_path / "my tokens.json", port=9001)):
+        words = shlex.split(link_command(settings))
+        main(["add", "me", "--token-file", str(settings.token_file)])
+        capsys.readouterr()
+        assert words[1:4] == ["-m", "scripts.tokens", "link"] and main(words[3:]) == 0
+        assert capsys.readouterr().out.startswith(f"http://{settings.host}:9001/#token=")
+
+
+@pytest.mark.process
+def test_the_client_brings_a_token(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["add", "me"])
+    token = capsys.readouterr().out
+    (tmp_path / "token").write_text(token)
+    with running(token_file=file) as run:
+        talk = ["--url", run.url(""), "--seconds", "1"]
+        assert speak(talk) == 2 and "refused: A token is needed here" in capsys.readouterr().err
+        for version in ([], ["--v2"]):
+            assert speak([*talk, *version, "--token-from", str(tmp_path / "token")]) == 0
+        assert speak([*talk, "--token-from", str(file)]) == 2, "a file with more than a token"
+    out, err = capsys.readouterr()
+    assert token.strip() not in out + err
