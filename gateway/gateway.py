@@ -200,6 +200,7 @@ class Gateway:
             self._take_frame(sender, message, now)
 
     def _take_failure(self, failed: Failed, now: float) -> None:
+        self.totals.add_failure(failed)
         connection = self.sessions.get(failed.session)
         if connection is not None and connection.core is not None:
             connection.core.clip_failed(failed, now)

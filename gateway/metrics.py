@@ -13,8 +13,9 @@ from prometheus_client.registry import Collector
 
 from gateway.connection import Connection
 from gateway.metric_families import MetricFamilies
-from gateway.stages import StageBoard
+from gateway.stages import STAGES, StageBoard
 from protocol.wire.figures import CLIP_TIME_BOUNDS_MS, Histogram
+from protocol.wire.messages import Failed
 
 PREFIX = "echomimic_"
 #: Counters of a session that add up over all sessions: name → help.
@@ -34,6 +35,7 @@ GATEWAY_TEXTS = {
     "sessions_total": "Sessions begun, by version of the wire.",
     "errors_total": "Sessions ended by an error, by its code.",
     "refused_total": "Requests and websockets refused at the door, by code.",
+    "failures_total": "Clips that a stage gave up: by overload, by a fault, or fatal for the session.",
     "received_bytes_total": "Bytes received from clients.",
     "sent_bytes_total": "Bytes sent to clients.",
     "first_frame_seconds": "From the arrival of a clip's last sample to the sending of its first frame.",
@@ -53,6 +55,8 @@ STAGE_TEXTS = {
     "held_jobs": "Jobs taken and not yet acknowledged.",
     "resident_bytes": "Resident memory of the worker's process.",
 }
+#: Causes of `failures_total`: too much work, an error in one clip, an error that ends the session.
+FAILURE_CAUSES = ("overload", "fault", "fatal")
 #: Bounds of a session's length, in milliseconds: a page closed at once (1 s), a sentence, a minute, a
 #: conversation, hours.
 SESSION_LENGTH_BOUNDS_MS = (1_000, 5_000, 15_000, 60_000, 300_000, 900_000, 3_600_000, 14_400_000)
@@ -68,6 +72,10 @@ class SessionTotals:
     errors: Counter[str] = field(default_factory=Counter)
     #: Requests refused at the door, by code.
     refused: Counter[str] = field(default_factory=Counter)
+    #: Clips that a stage gave up, by stage and cause. All pairs are there, so that a rate begins at 0.
+    failures: Counter[tuple[str, str]] = field(
+        default_factory=lambda: Counter({(stage, cause): 0 for stage in STAGES for cause in FAILURE_CAUSES})
+    )
     #: Counters of the sessions that are over, by name.
     ended: Counter[str] = field(default_factory=Counter)
     lengths: Histogram = field(default_factory=lambda: Histogram(SESSION_LENGTH_BOUNDS_MS))
@@ -78,6 +86,12 @@ class SessionTotals:
         assert connection.core is not None
         self.ended.update(_session_counters(connection))
         self.lengths.add(now - connection.core.began_at)
+
+    def add_failure(self, failed: Failed) -> None:
+        """Count a clip that a stage gave up."""
+        cause = "fatal" if failed.fatal else "overload" if failed.reason.startswith("overload") else "fault"
+        if failed.stage in STAGES:
+            self.failures[failed.stage, cause] += 1
 
     def figures(self, running: list[Connection]) -> dict[str, float]:
         """Counters of ended and running sessions together, and the histograms."""
@@ -136,6 +150,8 @@ class GatewayCollector(Collector):
             families.add({"errors_total": count}, {"code": code})
         for code, count in sorted(self._totals.refused.items()):
             families.add({"refused_total": count}, {"code": code})
+        for (stage, cause), count in self._totals.failures.items():
+            families.add({"failures_total": count}, {"stage": stage, "cause": cause})
         families.add(self._totals.figures(running), {})
         now = time.monotonic()
         for connection in running:

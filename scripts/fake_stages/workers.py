@@ -21,6 +21,7 @@ from protocol.hop.server import HopServer
 from protocol.hop.sockets import Context
 from protocol.process.metrics import Metrics
 from protocol.process.settings import Settings
+from protocol.process.stage import resident_bytes
 from protocol.wire import clock
 from protocol.wire.limits import TOKEN_WIDTH
 from protocol.wire.messages import Clip, ClipKey, Close, Failed, Frame, InfoValue, Latents, Pcm, Status
@@ -92,6 +93,8 @@ class FakeWorker:
             self.clip_confirmed(key)
         if now >= self._status_at:
             self._status_at = now + STATUS_EVERY
+            self.metrics.gauge("held_jobs", self.jobs.held)
+            self.metrics.gauge("resident_bytes", resident_bytes())
             figures = self.metrics.snapshot(*([self.out.stats] if self.out else []))
             self.results.send(Status(self.stage, "fake", warm, self.info() if warm else {}, figures))
 
