@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
+from websockets.exceptions import InvalidStatus
+from websockets.typing import Origin
 
 from gateway.metrics import FAILURE_CAUSES, SessionTotals
 from gateway.stages import STAGES
@@ -46,7 +48,10 @@ async def test_every_metric_of_alerts_and_dashboard_is_exported(gateway: Running
         await client.speak(noise(2.0))
         await client.until(lambda c: len(c.frames) >= 36)
         text = gateway.get("/metrics")[1]
-    # One error must have happened for its counter to be there.
+    # One error and one refusal must have happened for their counters to be there.
+    with pytest.raises(InvalidStatus, match="403"):
+        async with client_v2(gateway, origin=Origin("https://evil.example")):
+            pass
     async with client_v2(gateway, ready=False, hello={"avatar": "nobody"}) as client:
         await client.closed()
     text += gateway.get("/metrics")[1]
