@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import signal
 
@@ -13,7 +12,6 @@ from gateway.door.certificates import CertificateError
 from gateway.door.token_file import TokenFileError
 from gateway.gateway import Gateway
 from protocol.hop.endpoints import EndpointError
-from protocol.process.addresses import bracketed
 from protocol.process.logs import set_up_logging
 from protocol.process.settings import Settings, settings_from_command_line
 
@@ -21,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def main() -> int:
-    """Exit status: 0 after SIGTERM or SIGINT, 2 when the address or a file that it needs cannot be had."""
+    """Exit status: 0 after SIGTERM or SIGINT, 2 when the settings cannot work, 1 after any other error."""
     settings = settings_from_command_line()
     set_up_logging("gateway", level=settings.log_level)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -30,16 +28,9 @@ def main() -> int:
     except (EndpointError, TokenFileError, CertificateError) as error:
         logger.critical("the gateway cannot work: %s", error)
         return 2
-    except OSError as error:
-        in_use = error.errno == errno.EADDRINUSE
-        logger.critical(
-            "cannot listen on %s:%d (%s): %s",
-            bracketed(settings.host),
-            settings.port,
-            error.strerror,
-            "is another run using it? choose another --port" if in_use else "choose another --host or --port",
-        )
-        return 2
+    except OSError as error:  # it names its file, if it is about one
+        logger.critical("the gateway ends by an error", exc_info=error)
+        return 1
     finally:
         context.term()
     return 0

@@ -9,6 +9,7 @@ that the player gives out.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import secrets
 import socket
@@ -40,6 +41,7 @@ from gateway.site import Peer, Site
 from gateway.stages import StageBoard
 from gateway.thumbnails import Thumbnails
 from protocol.hop.aio import pump
+from protocol.hop.endpoints import EndpointError
 from protocol.hop.results import ResultServer
 from protocol.hop.server import HopEvent, HopServer, WorkerLost
 from protocol.process.addresses import bind_socket, bracketed
@@ -116,8 +118,8 @@ class Gateway:
         )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Listen, and serve until `stop` is set. Raises OSError when the port cannot be had."""
-        listener = bind_socket(self.settings.host, self.settings.port)
+        """Listen, and serve until `stop` is set. Raises EndpointError when the port cannot be had."""
+        listener = _bound_listener(self.settings)
         # The sockets that it accepts inherit it.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         listener.setblocking(False)
@@ -372,3 +374,16 @@ def _websockets_logger() -> logging.Logger:
     if not logger.isEnabledFor(logging.DEBUG):
         library.setLevel(logging.WARNING)
     return library
+
+
+def _bound_listener(settings: Settings) -> socket.socket:
+    """The socket for the page's address. Raises EndpointError, alone of all errors about the port."""
+    try:
+        return bind_socket(settings.host, settings.port)
+    except OSError as error:
+        in_use = error.errno == errno.EADDRINUSE
+        advice = (
+            "is another run using it? choose another --port" if in_use else "choose another --host or --port"
+        )
+        where = f"{bracketed(settings.host)}:{settings.port}"
+        raise EndpointError(f"cannot listen on {where} ({error.strerror}): {advice}") from error

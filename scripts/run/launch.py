@@ -22,6 +22,7 @@ from protocol.process.settings import (
     is_open_to_all,
     load_settings,
 )
+from protocol.process.user import complete_user
 from scripts.official.errors import OfficialError
 from scripts.run.address import base_url, connect_gateway
 from scripts.run.logfile import LogLimits
@@ -35,6 +36,7 @@ from scripts.run.welcome import link_command, network_lines, phone_lines
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Check the settings, claim the run folder, and run the stages. Returns the exit status."""
+    complete_user()  # the stages inherit it
     try:
         settings = load_settings(argv)
     except SettingsError as error:
@@ -56,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except (RunDirError, OfficialError) as error:
         print(f"echomimic-live: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:  # of a file or folder that none of the steps expected to fail
+        print(f"echomimic-live: {error.filename or 'a system call'}: {error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # before the stages were started
         return 0

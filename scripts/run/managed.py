@@ -99,7 +99,8 @@ class ManagedRun:
 
     def metrics(self) -> MetricSamples:
         """The gateway's /metrics now."""
-        with urllib.request.urlopen(f"{self.url}/metrics", timeout=5) as answer:
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # past every proxy
+        with direct.open(f"{self.url}/metrics", timeout=5) as answer:
             return parse_metrics(answer.read().decode())
 
     def pids(self) -> list[int]:

@@ -53,8 +53,11 @@ def convert_pose_folders(
 
 
 def is_official(folder: Path) -> bool:
-    """Whether this is a folder of the official pickled files."""
-    return folder.is_dir() and any(folder.glob("*.npy"))
+    """Whether this is a folder of the official pickled files. One that may not be read is not known to be."""
+    try:
+        return folder.is_dir() and any(folder.glob("*.npy"))
+    except OSError:  # whoever looks for poses next names it
+        return False
 
 
 def _convert(folder: Path, target: Path) -> Path:

@@ -56,6 +56,10 @@ class Plan:
     texts: list[dict[str, Any]] = field(default_factory=list)
 
 
+#: Opens addresses past every proxy that the environment names, as the websocket does.
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
 def server_info(url: str, token: str = "") -> dict[str, Any]:
     """The gateway's description of its run: avatars, poses, fps, size.
 
@@ -69,7 +73,7 @@ def server_info(url: str, token: str = "") -> dict[str, Any]:
     try:
         for path in ("/readyz", "/avatars.json"):
             request = urllib.request.Request(url.rstrip("/") + path, headers=_bearer(token))
-            with urllib.request.urlopen(request, timeout=5) as answer:
+            with _DIRECT.open(request, timeout=5) as answer:
                 info = json.load(answer)
     except urllib.error.HTTPError as error:
         state = "refused" if error.code in (401, 403, 429) else "not ready"

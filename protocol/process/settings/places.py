@@ -15,13 +15,13 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def default_log_dir(env: Mapping[str, str], root: Path = ROOT) -> Path:
-    """`logs/` of a checkout. An installed copy, whose folder stays as it is, gets one of the user's.
+    """`logs/` of a checkout that can be written. Any other copy stays as it is and gets one of the user's.
 
     Args:
         env: the environment, of which XDG_STATE_HOME and HOME are read.
         root: folder with the packages.
     """
-    if (root / "pyproject.toml").is_file():
+    if (root / "pyproject.toml").is_file() and _can_make(root / "logs"):
         return root / "logs"
     return state_dir(env) / "logs"
 

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from protocol.process.settings.schema import Settings, flag, kinds
 from protocol.process.settings.values import SettingsError, check_limits, parse
+from protocol.process.user import complete_user
 
 ENV_PREFIX = "ECHOMIMIC_"
 #: The variable that stands for `--settings`.
@@ -70,7 +71,11 @@ def given_values(
 
 
 def settings_from_command_line() -> Settings:
-    """`load_settings()` for a `__main__`: a wrong setting is told on stderr, exit status 2."""
+    """`load_settings()` for a `__main__`: a wrong setting is told on stderr, exit status 2.
+
+    A user without a home or a name gets them first: the libraries that are imported next ask for both.
+    """
+    complete_user()
     try:
         return load_settings()
     except SettingsError as error:
