@@ -196,6 +196,10 @@ class Connection:
         """Whether the client is gone without a goodbye: a reload, a network that failed."""
         return self.version > 1 and self._ws.close_code != CloseCode.NORMAL_CLOSURE
 
+    def silent_for(self, now: float) -> float:
+        """Seconds since the client's last sample."""
+        return 0.0 if self.core is None else now - self.core.speech_at
+
     def end(self, error: BrowserError) -> None:
         """End this session from outside."""
         if not self._ended.done():

@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds for which a session waits for a client whose connection is lost.
 RESUME_WITHIN = 30.0
+#: Seconds without a sample after which a session may have to make room. A microphone always sends some.
+SILENT_AFTER = 10.0
 
 
 class Sessions:
@@ -91,11 +93,18 @@ class Sessions:
         )
 
     def _make_room(self) -> None:
-        """Sessions whose clients are gone give their places to one who is there, the oldest first."""
+        """Sessions of clients that are gone, then of silent ones, give their places to one who comes."""
         parked = [one for one in self._sessions.values() if one.parked_until is not None]
         for connection in sorted(parked, key=lambda one: one.parked_until or 0.0):
-            if len(self._sessions) >= self._settings.max_sessions:
-                self.end(connection)
+            if len(self._sessions) < self._settings.max_sessions:
+                return
+            self.end(connection)
+        now = time.monotonic()
+        silent = [one for one in self._sessions.values() if one.silent_for(now) > SILENT_AFTER]
+        if len(self._sessions) >= self._settings.max_sessions and silent:
+            connection = max(silent, key=lambda one: one.silent_for(now))
+            connection.end(BrowserError("idle", "nothing was said for a while, and somebody waited"))
+            self.end(connection)
 
     def leave(self, connection: Connection, may_come_back: bool) -> None:
         """A client is gone. Its session waits for it if it was lost and not ended."""

@@ -89,7 +89,8 @@ class SessionCore:
         self._first_frames = first_frames or Histogram(CLIP_TIME_BOUNDS_MS)
         self._input = PacedInput(options.sample_rate)
         self._player: Player = (PacedPlayer if version == 1 else AckedPlayer)(options.shape)
-        self._speech_at = now
+        #: When the last sample came.
+        self.speech_at = now
         self._pcm_at = now
         self._frame_at = now
         self._flush_asked = False
@@ -144,7 +145,7 @@ class SessionCore:
     def resume(self, resume: Resume, now: float) -> None:
         """The client is back on another connection: what it does not have is sent again."""
         self.parked = False
-        self._speech_at = now  # the time without a connection is no pause in its speech
+        self.speech_at = now  # the time without a connection is no pause in its speech
         self._player.resume(resume, now)
 
     def begin_outage(self, why: str) -> None:
@@ -163,7 +164,7 @@ class SessionCore:
         if len(samples):
             self._input.put(samples)
             self.received += len(samples)
-            self._speech_at = now
+            self.speech_at = now
 
     def end_speech(self) -> None:
         """The client says that a pause begins: the clip is to be flushed at once."""
@@ -192,7 +193,7 @@ class SessionCore:
         pieces = self._log.append(self._input.take(now), now)
         if not self._input.waiting:
             asked, self._flush_asked = self._flush_asked, False
-            if asked or now - self._speech_at >= self.limits.idle:
+            if asked or now - self.speech_at >= self.limits.idle:
                 padding = self._log.missing / self._log.rate if self._log.partial else 0.0
                 flushed = self._log.flush(now)
                 if flushed is not None:
@@ -208,7 +209,7 @@ class SessionCore:
         if paced is not None:
             waits.append(max(LEAST_PCM_SECONDS, paced))
         if self._log.partial:
-            waits.append(self._speech_at + self.limits.idle - now)
+            waits.append(self.speech_at + self.limits.idle - now)
         return max(0.001, min(waits))
 
     def _pcm_of(self, piece: Piece) -> Pcm:

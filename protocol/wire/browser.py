@@ -55,6 +55,7 @@ CLOSE_CODES = {
     "token_expired": 1008,
     "token_revoked": 1008,
     "moved": 1008,
+    "idle": 1013,
     "busy": 1013,
     "not_ready": 1013,
     "failed": 1011,

@@ -168,3 +168,21 @@ async def test_a_second_connection_takes_a_session_over(roomy: Running) -> None:
             await two.speak(noise(0.5))
             await two.until(lambda c: len(c.frames) == 12)
             assert json.loads(json.dumps(two.text("ready")))["position"] == 0
+
+
+async def test_clients_that_say_nothing_give_their_places_to_one_who_comes() -> None:
+    with running(max_sessions=2) as run:
+        async with client_v2(run) as quiet, client_v2(run) as talker:
+            await ready_of(quiet)
+            await ready_of(talker)
+            speaking = asyncio.create_task(talker.speak(noise(14.0)))
+            async with client_v2(run) as early:
+                code, reason = await early.closed()
+                assert code == 1013 and reason.startswith("busy")
+            await asyncio.sleep(10.5)
+            async with client_v2(run) as late:
+                assert (await ready_of(late))["epoch"] == 0
+                code, reason = await quiet.closed()
+                assert code == 1013 and reason.startswith("idle")
+            await speaking
+            assert talker.ws.close_code is None
