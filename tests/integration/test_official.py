@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 from scripts.run.managed import ROOT, ManagedRun, free_port
@@ -98,23 +97,6 @@ def test_one_command_from_nothing_to_speech(official: Path, speech: Sound, tmp_p
     log = next((tmp_path / "logs").glob("run_*.log")).read_text()
     for words in ("denoising_unet_acc.pth (accelerated model): 2 steps, guidance 1.0", "AutoencoderTiny"):
         assert words in log, words
-
-
-@pytest.mark.timeout(300)
-def test_the_plain_model_runs_with_its_own_sampling(official: Path, tmp_path: Path) -> None:
-    """`infer.yaml` names no steps and no guidance: 30 and 2.5 are taken."""
-    config = official / "configs/prompts/infer.yaml"
-    weights = official / "pretrained_weights"
-    values = yaml.safe_load((official / "configs/prompts/infer_acc.yaml").read_text())
-    del values["steps"]
-    for name in ("denoising_unet", "motion_module"):
-        (weights / f"{name}.pth").hardlink_to(weights / f"{name}_acc.pth")
-        values[f"{name}_path"] = f"./pretrained_weights/{name}.pth"
-    config.write_text(yaml.safe_dump(values))
-    flags = ["--config", str(config), "--reference-image", str(official / "portrait.png"), "--fps", "8"]
-    with ManagedRun(*flags, timeout=240) as run:
-        log = run.log()
-    assert "denoiser denoising_unet.pth (plain model): 30 steps, guidance 2.5" in log
 
 
 @pytest.mark.parametrize(
