@@ -105,7 +105,7 @@ def _made(kind: str, name: str, path: Path, make: Callable[[Path], bytes]) -> by
     """The picture, or None where its file is damaged."""
     try:
         return make(path)
-    except Exception as error:  # decoders raise errors of many kinds for damaged files
+    except Exception as error:  # a card is never worth a request that fails
         logger.warning("no picture of %s %s: %s", kind, name, error)
         return None
 
@@ -144,14 +144,18 @@ def pose_svg(path: Path, keyframes: int = KEYFRAMES) -> bytes:
         keyframes: moments of the loop that the hands move through. 1 stands still.
 
     Raises:
-        ValueError: the file is not a pose.
+        AssetError: the file is not a pose.
     """
-    with np.load(path, allow_pickle=False) as file:
-        hands = np.asarray(file["hands"], np.float64)
-        score = np.asarray(file["hands_score"], np.float64)
-        fps = int(file["fps"])
-    if hands.ndim != 4 or hands.shape[2:] != (21, 2) or score.shape != hands.shape[:-1] or fps < 1:
-        raise ValueError(f"{path}: hands of shape {hands.shape}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            hands = np.asarray(file["hands"], np.float64)
+            score = np.asarray(file["hands_score"], np.float64)
+            fps = int(file["fps"])
+    except Exception as error:  # readers of zip and npy raise all kinds of things for damaged files
+        raise AssetError(f"{path}: not a pose file: {error}") from error
+    fits = hands.ndim == 4 and hands.shape[2:] == (21, 2) and score.shape == hands.shape[:-1]
+    if not fits or fps < 1 or not len(hands):
+        raise AssetError(f"{path}: not a pose file: hands of shape {hands.shape}, {fps} fps")
     seen = (score >= MIN_POINT_SCORE) & np.isfinite(hands).all(axis=-1)
     if keyframes == 1:
         x, y = hands[..., 0], hands[..., 1]

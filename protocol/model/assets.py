@@ -135,6 +135,8 @@ def named_files(
             faults.append(str(error))
         except OSError as error:
             faults.append(f"{path}: {access_fault(error, f'{kind} or folder')}")
+        except ValueError as error:  # no file can have such a name, with a NUL for example
+            faults.append(f"{str(path)!a}: {error}")
     files = list({os.path.abspath(file): file for file in found}.values())
     if len(files) > MAX_ASSETS:
         faults.append(f"{len(files)} {kind}s found, only the first {MAX_ASSETS} are used")

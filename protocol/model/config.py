@@ -133,7 +133,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     _refuse_stand_in(path)
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except Exception as error:  # beside its own errors yaml raises KeyError and others, as for `!!bool x`
         raise ConfigError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: holds no YAML mapping")

@@ -163,7 +163,7 @@ def _decoder(sound: WavSound) -> Callable[[bytes], Values]:
         kind = np.dtype(f"{sound.order}f{sound.width}")
 
         def decode_float(data: bytes) -> Values:
-            with np.errstate(over="ignore"):  # float64 that float32 cannot hold becomes infinite
+            with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold becomes infinite
                 return np.frombuffer(data, kind).astype(np.float32)
 
         return decode_float

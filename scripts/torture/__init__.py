@@ -1,1 +1,1 @@
-"""Faults done to real runs, each with its figure. `scripts/torture.sh` runs them."""
+"""Tests that take long, by command: faults done to real runs, and hostile input for every decoder."""

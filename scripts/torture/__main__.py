@@ -1,41 +1,35 @@
-"""`python -m scripts.torture`: do the faults to real runs, print each figure beside its limit.
+"""Runs a test that takes long.
 
-    python -m scripts.torture                                      every trial, nothing computed
-    python -m scripts.torture --model bundled --only gpu-killed    with the model of the default run
+    python -m scripts.torture faults               workers killed and stopped under a client that speaks
+    python -m scripts.torture fuzz --cases 100000  every decoder with broken and hostile input
+    python -m scripts.torture                      the list of them
 
-Exit status: 0 if every limit is kept, 1 if not.
+Each name stands for a module with `main(argv) -> int`.
 """
 
 from __future__ import annotations
 
-import argparse
-import platform
+import importlib
 import sys
+from collections.abc import Sequence
 
-from protocol.process.settings import load_settings
-from scripts.talk.sound import read_sound, synthetic_voice
-from scripts.torture.faults import TRIALS
+#: Name → its module, and what it does.
+COMMANDS = {
+    "faults": ("scripts.torture.trials", "workers killed and stopped under a client that speaks"),
+    "fuzz": ("scripts.torture.fuzz.command", "every decoder with broken and hostile input"),
+}
 
 
-def main() -> int:
-    """Run the trials. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.torture", description=__doc__)
-    parser.add_argument("--only", default=",".join(TRIALS), help="trials, with commas between them")
-    parser.add_argument("--model", choices=("passthrough", "bundled"), default="passthrough")
-    args = parser.parse_args()
-    names = args.only.split(",")
-    if unknown := sorted(set(names) - set(TRIALS)):
-        parser.error(f"--only {','.join(unknown)}: there are {', '.join(TRIALS)}")
-    flags = ["--passthrough"] if args.model == "passthrough" else []
-    file = load_settings([]).shared_dir / "data/audio/news.wav"
-    voice = read_sound(file) if file.is_file() else synthetic_voice(4.2)
-    print(f"{platform.machine()}, Python {platform.python_version()}, model: {args.model}")
-    kept = True
-    for name in names:
-        figures = TRIALS[name](voice, *flags)
-        print(f"\n{name}: {(TRIALS[name].__doc__ or '').strip()}", *figures, sep="\n  ", flush=True)
-        kept = kept and all(figure.kept for figure in figures)
-    return 0 if kept else 1
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that the first argument names. Returns its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] not in COMMANDS:
+        print("usage: python -m scripts.torture NAME [--help | FLAGS]", file=sys.stderr)
+        for name, (_, text) in COMMANDS.items():
+            print(f"  {name:8} {text}", file=sys.stderr)
+        return 0 if arguments[:1] in ([], ["--help"], ["-h"]) else 2
+    module = importlib.import_module(COMMANDS[arguments[0]][0])
+    return int(module.main(arguments[1:]))
 
 
 if __name__ == "__main__":

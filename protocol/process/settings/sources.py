@@ -187,7 +187,7 @@ def _read_map(path: Path) -> dict[Any, Any]:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"--settings {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except Exception as error:  # beside its own errors yaml raises KeyError and others, as for `!!bool x`
         detail = " ".join(str(error).split())
         raise SettingsError(f"--settings {path}: not YAML: {detail}") from error
     if loaded is None:
