@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +25,7 @@ from gateway.door.guard import Guard
 from gateway.door.minting import MintError, claims_for
 from gateway.door.rules import Door
 from gateway.door.signed_tokens import BrowserClaims, SignedTokenError, sign, verify
-from gateway.door.target import parse_authority, parse_origin, parse_target
+from gateway.door.target import parse_target
 from gateway.door.token_file import (
     TokenFileError,
     add_token,
@@ -40,6 +41,7 @@ from gateway.stages import StageBoard
 from gateway.thumbnails import Thumbnails
 from protocol.model.assets import AssetError, display_names, name_of, picture_files
 from protocol.process.settings import Settings, SettingsError, load_settings
+from protocol.process.web_hosts import parse_authority, parse_origin
 from protocol.wire.browser import (
     AudioMessage,
     BrowserError,
@@ -226,9 +228,15 @@ class _Requests:
             watch = TokenWatch(path)
         # No workers: a card is made for no frame, so that requests alone are read.
         self._site = Site(
-            Door(settings), Guard(watch), StageBoard(5), Thumbnails(settings),
-            lambda: b"", lambda grant: {"avatars": []}, lambda: False,
-        )  # fmt: skip
+            Door(settings),
+            Guard(watch),
+            StageBoard(5),
+            Thumbnails(settings),
+            metrics=lambda: b"",
+            catalogue=lambda grant: {"avatars": []},
+            is_busy=lambda: False,
+            refused=Counter(),
+        )
         self._loop = asyncio.new_event_loop()
 
     def respond(self, case: tuple[str, str, list[tuple[str, str]], str]) -> object:
