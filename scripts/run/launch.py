@@ -25,6 +25,7 @@ from protocol.process.settings import (
 from protocol.process.user import complete_user
 from scripts.official.errors import OfficialError
 from scripts.run.address import base_url, connect_gateway
+from scripts.run.guard import guarded
 from scripts.run.logfile import LogLimits
 from scripts.run.poses import PoseError, convert_pose_folders
 from scripts.run.rundir import RunDir, RunDirError, check_port_free
@@ -47,7 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_certificate(settings)
         check_port_free(settings.host, settings.port)
         settings = with_model(settings)
-        with RunDir(settings.run_dir, settings.port) as run_dir:
+        with (
+            RunDir(settings.run_dir, settings.port) as run_dir,
+            guarded(run_dir.path.absolute(), settings.port),
+        ):
             left_out: list[str] = []
             poses = convert_pose_folders(settings.pose_dir, run_dir.path, left_out)
             settings = dataclasses.replace(settings, pose_dir=poses)

@@ -21,6 +21,7 @@ import os
 import re
 import shutil
 import stat
+import time
 from pathlib import Path
 
 from protocol.hop.endpoints import KEY_FILE, MAX_KEY_BYTES, RESUME_KEY_FILE
@@ -38,6 +39,7 @@ _KEY = re.compile(rf"({re.escape(KEY_FILE)}|{re.escape(RESUME_KEY_FILE)})(\.[0-9
 _SUBFOLDER = re.compile(rf"({POSES}|compiled)(-\d+)?")
 _MAX_PID_BYTES = 32
 _CLAIM_TRIES = 5
+_LOCK_PATIENCE = 0.5
 _ADVICE = "choose another with --run-dir"
 
 
@@ -175,11 +177,17 @@ class RunDir:
 
     def _lock(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        # A run that ends, or the guard of one that was killed, lets go in a moment.
+        patience = time.monotonic() + _LOCK_PATIENCE
         while True:
             fd = os.open(LOCK, flags, 0o600, dir_fd=self._dir)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                if time.monotonic() < patience:
+                    os.close(fd)
+                    time.sleep(0.05)
+                    continue
                 owner = os.read(fd, _MAX_PID_BYTES).decode("ascii", "replace").strip() or "unknown"
                 os.close(fd)
                 raise RunDirError(
