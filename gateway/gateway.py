@@ -52,6 +52,8 @@ from protocol.wire.messages import Close, Failed, Frame, Pcm, Status
 
 logger = logging.getLogger(__name__)
 
+#: Seconds that sessions get to tell their clients that the gateway stops.
+LAST_WORDS = 1.0
 #: Seconds between two looks at the limits of every session.
 CHECK_EVERY = 0.1
 #: Seconds between two looks from which on this process was kept from running.
@@ -162,10 +164,17 @@ class Gateway:
                 self._thumbnails.close()
                 for connection in self.sessions.all():
                     connection.end(BrowserError("shutdown", "the server is stopping"))
+                await self._wait_for_last_words()
                 for future in done:
                     future.result()
         finally:
             await cancel_tasks(tasks)
+
+    async def _wait_for_last_words(self) -> None:
+        """Let the sessions close their connections, since the server would close them with another reason."""
+        deadline = time.monotonic() + LAST_WORDS
+        while self.sessions.all() and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
 
     def close(self) -> None:
         """Close the stages' sockets."""
