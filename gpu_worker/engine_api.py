@@ -72,6 +72,13 @@ class Engine(Protocol):
             DeviceLost: no clip can be made any more.
         """
 
+    def check(self) -> None:
+        """Called in the loop's thread, every 100 ms at least, also while another call waits for the device.
+
+        Raises:
+            DeviceLost: no clip can be made any more.
+        """
+
     def work_in_pause(self) -> bool:
         """Does one small piece of work worth doing while nobody speaks. False: there is none left.
 

@@ -211,6 +211,7 @@ class GpuWorker(Worker):
     # ------------------------------------------------------------------ in the pauses
 
     def on_tick(self) -> None:
+        self._engine.check()
         self._advance()
         while self._trials.outbox:
             self._stage.out.dispatch(self._trials.outbox.popleft())

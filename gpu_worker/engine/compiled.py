@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -21,9 +21,13 @@ from gpu_worker.denoiser.pipeline import ClipDenoiser
 from gpu_worker.denoiser.sampler import preserve_in_clip
 from gpu_worker.engine.device import keep_compiled_code, release_memory
 from gpu_worker.engine.openvino import OpenVinoDenoiser
+from gpu_worker.engine_api import DeviceLost
 from gpu_worker.fast import TIERS, FastDenoiser
+from gpu_worker.team.denoiser import TeamDenoiser
+from gpu_worker.team.members import Members
+from protocol.model.hardware.threads import thread_count
 from protocol.process.logs import first_line
-from protocol.process.settings import Settings
+from protocol.process.settings import Settings, SettingsError
 from protocol.wire.messages import Clip
 
 logger = logging.getLogger(__name__)
@@ -60,14 +64,20 @@ class ClipSampler:
         settings: of this worker.
         plain: the model in plain torch.
         openvino: the same model by OpenVINO where that serves.
+        members: the other members of the team, where one serves.
     """
 
     def __init__(
-        self, settings: Settings, plain: ClipDenoiser, openvino: OpenVinoDenoiser | None = None
+        self,
+        settings: Settings,
+        plain: ClipDenoiser,
+        openvino: OpenVinoDenoiser | None = None,
+        members: Members | None = None,
     ) -> None:
         self._settings = settings
         self._plain = plain
         self._openvino = openvino
+        self._members = members
         self._compiled: ClipDenoiser | None = None
         self._fast: FastDenoiser | None = None
         self._ready_frames: set[int] = set()
@@ -150,6 +160,9 @@ class ClipSampler:
     def can_compile_for(self, frames: int) -> bool:
         """Whether clips of this many frames wait for `compile_for`."""
         wanted = self._settings.compile_unet and not self._compiling_failed
+        if self._members is not None and frames % self._members.size:
+            logger.warning("clips of %d frames are not for the team; its leader makes them alone", frames)
+            return False
         return wanted and frames not in self._ready_frames
 
     def compile_for(
@@ -160,10 +173,16 @@ class ClipSampler:
     ) -> None:
         """Compiles for clips of this many frames. A failure is logged, and plain torch serves.
 
+        A team's failure is its end.
+
         Args:
             frames: of the clips.
             prepare: gives the inputs of such a clip, with nothing pending on the device.
             make_clip: makes such a clip by the way that serves sessions.
+
+        Raises:
+            DeviceLost: a member of the team is lost.
+            SettingsError: the fast path, which a team needs, does not serve this model or device.
         """
         folder = keep_compiled_code(self._settings)
         begin = time.monotonic()
@@ -176,6 +195,8 @@ class ClipSampler:
             release_memory(self._plain.models.device)
             seconds = time.monotonic() - begin
             logger.info("denoiser compiled for %d frames in %.1f s (kept in %s)", frames, seconds, folder)
+        except (DeviceLost, SettingsError):
+            raise
         except Exception as error:  # compilers fail in any way; plain torch always works
             self._ready_frames.discard(frames)
             self._compiling_failed = True
@@ -183,24 +204,33 @@ class ClipSampler:
 
     def _set_up_fast(self, prepare: Callable[[], tuple[PreparedClip, ReferenceCache]]) -> bool:
         """Makes the fast path ready for a clip's shape. False: torch.compile has to serve."""
-        settings = self._settings
-        if self._plain.models.device.type != "cuda":
+        if self._members is None and self._plain.models.device.type != "cuda":
             return False
+        settings = self._settings
         try:
-            self._fast = self._fast or FastDenoiser(
-                self._plain.models,
-                steps=settings.steps,
-                guidance_scale=settings.cfg,
-                tier=TIERS[settings.tier],
-            )
+            self._fast = self._fast or self._make_fast(self._members)
             prepared, reference = prepare()
             starts = {0, settings.late_start if settings.use_init_latent else 0}
             self._fast.prepare(prepared.noise, prepared.tokens, prepared.pose, reference, starts=starts)
+        except DeviceLost:
+            raise
         except Exception as error:  # an old GPU, no Triton, guidance: torch.compile may still serve
+            if self._members is not None:
+                name = settings.gpu_devices[settings.worker_index]
+                raise SettingsError(f"--gpu-devices {name}: no team: {first_line(error)}") from error
             self._fast = None
             logger.warning("the fast path is not used, torch.compile is: %s", first_line(error))
             return False
         return True
+
+    def _make_fast(self, members: Members | None) -> FastDenoiser:
+        settings, models = self._settings, self._plain.models
+        given: dict[str, Any] = {
+            "steps": settings.steps, "guidance_scale": settings.cfg, "tier": TIERS[settings.tier],
+        }  # fmt: skip
+        if members is None:
+            return FastDenoiser(models, **given)
+        return TeamDenoiser(models, members, threads=thread_count(settings), **given)
 
     def _set_up_compiled(self) -> None:
         self._compiled = self._compiled or ClipDenoiser(

@@ -67,8 +67,12 @@ def release_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def device_name(device: torch.device) -> str:
-    """The device for status and logs, such as "cuda:0 (NVIDIA H100)" or "cpu (4 threads)"."""
+def device_name(device: torch.device, members: int = 1) -> str:
+    """The device for status and logs, such as "cuda:0 (NVIDIA H100)" or "cpu (4 threads)".
+
+    members: of the team whose leader has this device, which the name then says.
+    """
+    team = f"team of {members} led by " if members > 1 else ""
     if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"cpu ({torch.get_num_threads()} threads)"
+        return f"{team}{device} ({torch.cuda.get_device_name(device)})"
+    return f"{team}cpu ({torch.get_num_threads()} threads)"

@@ -21,7 +21,7 @@ from protocol.model.assets import avatar_paths, pose_paths
 from protocol.model.audio_tokens import tokens_per_frame
 from protocol.model.config import ModelConfig
 from protocol.model.cpu_graph import CpuEngine, best_times, is_faster
-from protocol.model.hardware.devices import denoiser_device
+from protocol.model.hardware.devices import denoiser_device, denoiser_devices
 from protocol.model.hardware.dtypes import dtype_name, dtypes_to_try
 from protocol.model.hardware.threads import thread_count
 from protocol.process.logs import first_line
@@ -121,7 +121,8 @@ def _load_fastest(
     attention.select(device, choices[0])
     # OpenVINO computes in the last dtype, bfloat16 where the processor has it. Where it serves, no other
     # copy of the model is loaded.
-    engine = CpuEngine.of(settings) if device.type == "cpu" else None
+    team = len(denoiser_devices(settings)) > 1  # its members compute by torch
+    engine = CpuEngine.of(settings) if device.type == "cpu" and not team else None
     loaded = _load_denoiser(settings, config, device, choices[-1 if engine else 0])
     large = sum(p.numel() for p in loaded.models.denoiser.parameters()) > LARGE_MODEL
     if engine is not None and (engine.forced or not large):
@@ -229,6 +230,19 @@ def _tell_sampling(config: ModelConfig, denoiser: ClipDenoiser) -> None:
             "guidance %.1f runs the denoiser twice a step, and the fast path of --compile-unet does not take"
             " it; --cfg 1 does without", scale,
         )  # fmt: skip
+
+
+def check_team(settings: Settings, members: int) -> None:
+    """Raises SettingsError where a team of so many members cannot serve what the settings ask for."""
+    where = f"--gpu-devices {settings.gpu_devices[settings.worker_index]}"
+    if not settings.compile_unet:
+        raise SettingsError(f"{where}: a team needs --compile-unet")
+    frames = frames_of_clip(settings.fps or FULL_RATE, settings.clip_frames)
+    if frames % members:
+        raise SettingsError(f"{where}: {members} devices cannot share a clip of {frames} frames")
+    cfg = settings.cfg or ModelConfig.load(settings.config).cfg
+    if cfg > 1:
+        raise SettingsError(f"{where}: a team has no guidance; choose --cfg 1 or one device")
 
 
 def _check_late_start(settings: Settings, steps: int) -> None:

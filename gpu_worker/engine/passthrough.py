@@ -47,6 +47,9 @@ class PassthroughEngine:
         channels, height, width = self._shape
         return np.zeros((len(inputs.tokens), channels, height, width), np.float16)
 
+    def check(self) -> None:
+        pass
+
     def work_in_pause(self) -> bool:
         return False
 

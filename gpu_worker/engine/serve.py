@@ -19,11 +19,19 @@ from torch import Tensor
 from gpu_worker.denoiser.model import ReferenceCache, attention
 from gpu_worker.denoiser.sampler import draw_noise
 from gpu_worker.engine.compiled import ClipSampler, PreparedClip
-from gpu_worker.engine.device import device_errors, device_name, release_memory, wait_for_device
-from gpu_worker.engine.load import LoadedModel, load_model
+from gpu_worker.engine.device import (
+    device_errors,
+    device_name,
+    keep_compiled_code,
+    release_memory,
+    wait_for_device,
+)
+from gpu_worker.engine.load import LoadedModel, check_team, load_model
 from gpu_worker.engine_api import ClipError, LatentsNotFiniteError
 from gpu_worker.sessions import LatentTable, clip_seed
+from gpu_worker.team.members import Members
 from protocol.model.hardware.c_allocator import return_freed_memory
+from protocol.model.hardware.devices import denoiser_devices
 from protocol.model.hardware.dtypes import dtype_name
 from protocol.model.hardware.gpu_memory import device_memory
 from protocol.process.settings import Settings, SettingsError
@@ -51,12 +59,15 @@ class DenoiserEngine:
     model: LoadedModel
     #: Samples the clips, from `load` on.
     sampler: ClipSampler
+    #: The other members of the team, from `load` on where the device is one of several.
+    members: Members | None
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._last_latents = LatentTable[Tensor](limit=4 * settings.max_sessions)
         self._prefetch_stream: torch.cuda.Stream | None = None
         self._info: dict[str, InfoValue] = {}
+        self.members = None
 
     @property
     def device_type(self) -> str:
@@ -67,8 +78,13 @@ class DenoiserEngine:
 
     def load(self) -> None:
         """Loads the model, then makes a first clip of each shape that sessions may get."""
+        devices = denoiser_devices(self.settings)
+        if len(devices) > 1:
+            check_team(self.settings, len(devices))
+            keep_compiled_code(self.settings)  # the members' too
+            self.members = Members(devices)
         self.model = load_model(self.settings)
-        self.sampler = ClipSampler(self.settings, self.model.denoiser, self.model.openvino)
+        self.sampler = ClipSampler(self.settings, self.model.denoiser, self.model.openvino, self.members)
         if self.device_type == "cuda":
             self._prefetch_stream = torch.cuda.Stream(self.model.device)
         self._warm()
@@ -178,6 +194,11 @@ class DenoiserEngine:
 
     # ------------------------------------------------------------------ between clips
 
+    def check(self) -> None:
+        """Raises DeviceLost if a member of the team is lost, which a clip would wait for."""
+        if self.members is not None:
+            self.members.check()
+
     def work_in_pause(self) -> bool:
         """Makes the reference of one avatar, or the features of one batch of pose frames."""
         avatars, poses = self.model.avatars, self.model.poses
@@ -211,7 +232,7 @@ class DenoiserEngine:
             "height": model.height,
             "steps": len(model.denoiser.steps),
             "cfg": float(model.denoiser.guidance_scale),
-            "device": device_name(model.device),
+            "device": device_name(model.device, 1 if self.members is None else self.members.size),
             "dtype": dtype_name(model.dtype),
             "attention": attention.describe(),
             "cpu_engine": self.sampler.cpu_engine,

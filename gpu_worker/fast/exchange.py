@@ -16,9 +16,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-#: Members that a team may have: the divisors of a clip's 12 frames.
-TEAM_SIZES = (2, 3, 4, 6)
-
 
 class Exchange:
     """This process's side of the exchanges. The leader is member 0.

@@ -19,13 +19,16 @@ from torch import Tensor
 from gpu_worker.denoiser.loading import Models
 from gpu_worker.denoiser.model import DenoisingUNet3D, ReferenceCache, UNetConfig
 from gpu_worker.denoiser.pipeline import ClipDenoiser
+from gpu_worker.engine.serve import DenoiserEngine
 from gpu_worker.engine_api import DeviceLost
 from gpu_worker.fast import FastDenoiser
 from gpu_worker.fast.tiers import TIERS
 from gpu_worker.team import denoiser as leading
 from gpu_worker.team.denoiser import SharedReferences, TeamDenoiser
 from gpu_worker.team.members import Members
+from protocol.process.settings import SettingsError
 from tests.gpu_worker.test_clip_denoiser import conditions, difference, seeded, small_models
+from tests.gpu_worker.test_engine import clip, differ, make, settings_for, write_world
 from tests.gpu_worker.test_fast import LIMIT, random_vectors
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
@@ -172,3 +175,66 @@ def test_references_that_are_dropped() -> None:
     del first
     fourth = reference(1)
     assert shared.number_of(fourth) == (4, [1], True)  # the leader has let go of it
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    words = write_world(tmp_path_factory.mktemp("official"))
+    at = words.index("--gpu-devices")
+    # At 64² the deepest level has one position and two channels a group; normalising them enlarges rounding.
+    larger = ("--width", "128", "--height", "128")
+    return [*words[:at], *words[at + 2 :], *larger, "--fps", "24", "--late-start", "1"]
+
+
+@contextmanager
+def engine_of(world: list[str], *argv: str) -> Iterator[DenoiserEngine]:
+    engine = DenoiserEngine(settings_for(world, *argv))
+    engine.load()
+    engine.make_ready_for(24)
+    try:
+        yield engine
+    finally:
+        if engine.members is not None:
+            engine.members.close()
+            dist.destroy_process_group()
+
+
+def test_the_engine_s_clips(world: list[str]) -> None:
+    """Clips that follow others, starting late, of two avatars. A lost member is told between clips."""
+    wanted = [clip("s", seq, seed=seq, avatar=name) for seq, name in enumerate(("ann", "ann", "bob"))]
+    with engine_of(world, "--gpu-devices", "cpu") as engine:
+        made_alone = [make(engine, each) for each in wanted]
+    with engine_of(world, "--gpu-devices", "cpu+cpu", "--compile-unet") as engine:
+        assert engine.info()["compiled"] is True
+        assert str(engine.info()["device"]).startswith("team of 2 led by cpu")
+        for each, before in zip(wanted, made_alone, strict=True):
+            assert differ(make(engine, each), before) < 1e-3  # latents travel as float16
+        engine.check()
+        assert engine.members is not None
+        os.kill(engine.members.pids()[0], signal.SIGKILL)
+        until = time.monotonic() + 20
+        with pytest.raises(DeviceLost, match="was killed by signal 9"):
+            while time.monotonic() < until:
+                engine.check()
+                time.sleep(0.05)
+        with pytest.raises(DeviceLost):
+            make(engine, clip("s", 3))
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--gpu-devices", "cpu+cpu"], "a team needs --compile-unet"),
+        (["--gpu-devices", "cpu+cpu", "--compile-unet", "--cfg", "2"], "a team has no guidance"),
+        (
+            ["--gpu-devices", "cpu+cpu+cpu+cpu", "--compile-unet", "--fps", "12"],
+            "4 devices cannot share a clip of 6",
+        ),
+        (["--gpu-devices", "cpu+cpu+cpu+cpu+cpu"], "5 devices; a team has 2, 3, 4 or 6"),
+        (["--gpu-devices", "cpu+cuda:7"], "cuda:7: this machine has"),
+        (["--gpu-devices", "cpu+auto"], "auto: not a device"),
+    ],
+)
+def test_a_team_that_cannot_be(world: list[str], argv: list[str], words: str) -> None:
+    with pytest.raises(SettingsError, match=f"--gpu-devices .*{words}"):
+        DenoiserEngine(settings_for(world, *argv)).load()

@@ -70,6 +70,9 @@ class ToyEngine:
         latents: Array16 = np.broadcast_to(row, (len(inputs.tokens), 1, 1, 4)).copy()
         return latents
 
+    def check(self) -> None:
+        pass
+
     def work_in_pause(self) -> bool:
         return False
 

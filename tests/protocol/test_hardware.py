@@ -13,7 +13,13 @@ from audio_worker.features import choose_dtype
 from encoder_worker.decode import plans_for
 from protocol.model.config import DTYPE_NAMES
 from protocol.model.hardware.cpu_features import cpu_has_bfloat16
-from protocol.model.hardware.devices import decoder_device, denoiser_device, device_named, whisper_device
+from protocol.model.hardware.devices import (
+    decoder_device,
+    denoiser_device,
+    denoiser_devices,
+    device_named,
+    whisper_device,
+)
 from protocol.model.hardware.dtypes import DTYPES, dtype_name, dtypes_to_try
 from protocol.process.settings import SettingsError, load_settings
 
@@ -115,6 +121,36 @@ def test_devices_where_there_are_two_gpus() -> None:
     two = ("--gpu-devices", "cuda,cuda:1")
     assert devices(*two) == ("cuda:0", "cuda:0", "cuda:0")
     assert devices(*two, "--worker-index", "1") == ("cuda:1", "cuda:1", "cuda:0")
+    assert devices("--gpu-devices", "cpu+cpu") == ("cpu", "cpu", "cpu")
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_team_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every worker has its own team. `+` parts its devices, the leader's first."""
+
+    def team(words: str, index: str = "0") -> list[str]:
+        settings = load_settings(["--gpu-devices", words, "--worker-index", index], {})
+        return [str(device) for device in denoiser_devices(settings)]
+
+    names = {0: "NVIDIA H200", 1: "NVIDIA H200"}
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: names[device.index])
+    assert team("cpu,cuda:1+cuda:0", "1") == ["cuda:1", "cuda:0"]
+    assert team("cpu,cuda:1+cuda:0") == ["cpu"]
+    of_two = load_settings(["--gpu-devices", "cuda:1+cuda:0"], {})
+    assert str(decoder_device(of_two)) == "cuda:0"  # both denoise, so the encoders take them in turn
+    assert str(whisper_device(of_two, "padded")) == "cuda:1"
+    for words, reason in {
+        "cuda:0+cuda:0": "a GPU can be in a team once",
+        "cuda:0+cuda:1+cuda:0+cuda:1+cuda:0": "5 devices; a team has 2, 3, 4 or 6",
+        "cpu+cuda:0": "a team is made of GPUs, or of cpu alone",
+        "cuda:0+cuda:2": "this machine has 2 CUDA devices",
+        "cuda:0+": "not a device",
+    }.items():
+        with pytest.raises(SettingsError, match=reason):
+            team(words)
+    names[1] = "NVIDIA L4"
+    with pytest.raises(SettingsError, match="of one kind, and these are NVIDIA H200 and NVIDIA L4"):
+        team("cuda:0+cuda:1")
 
 
 @pytest.mark.usefixtures("two_gpus")

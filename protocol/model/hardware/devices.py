@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import torch
 
@@ -12,6 +13,12 @@ from protocol.process.settings import Settings, SettingsError
 logger = logging.getLogger(__name__)
 
 CPU = torch.device("cpu")
+
+#: Between the devices of a team, in one entry of `--gpu-devices`.
+PLUS = "+"
+
+#: Devices that a team may have: the divisors of a clip's 12 frames.
+TEAM_SIZES = (2, 3, 4, 6)
 
 
 def gpu_count() -> int:
@@ -49,14 +56,15 @@ def device_named(name: str, flag: str) -> torch.device:
 def denoiser_device(settings: Settings) -> torch.device:
     """The device of a GPU worker: its place in `--gpu-devices`. `auto` is the first usable GPU, else the CPU.
 
-    A warning says why the CPU computes although NVIDIA's driver is there.
+    Of a team it is the first one, the leader's. A warning says why the CPU computes although NVIDIA's driver
+    is there.
 
     Raises:
-        SettingsError: no such device here.
+        SettingsError: no such device here, or no such team.
     """
     name = settings.gpu_devices[settings.worker_index]
     if name != "auto":
-        return device_named(name, "--gpu-devices")
+        return denoiser_devices(settings)[0]
     gpus = usable_gpus()
     if gpus:
         return torch.device("cuda", gpus[0])
@@ -64,6 +72,41 @@ def denoiser_device(settings: Settings) -> torch.device:
     if reason is not None:
         logger.warning("the CPU computes, although NVIDIA's driver is there: %s", reason)
     return CPU
+
+
+def denoiser_devices(settings: Settings) -> tuple[torch.device, ...]:
+    """The devices of a GPU worker: one, or those of a team, such as `cuda:0+cuda:1`, the leader's first.
+
+    Raises:
+        SettingsError: no such device here, or no such team.
+    """
+    name = settings.gpu_devices[settings.worker_index]
+    if name == "auto":
+        return (denoiser_device(settings),)
+    devices = tuple(device_named(part, "--gpu-devices") for part in name.split(PLUS))
+    if len(devices) > 1:
+        _check_team(name, devices)
+    return devices
+
+
+def _check_team(name: str, devices: Sequence[torch.device]) -> None:
+    where = f"--gpu-devices {name}"
+    if len(devices) not in TEAM_SIZES:
+        sizes = ", ".join(map(str, TEAM_SIZES[:-1]))
+        raise SettingsError(f"{where}: {len(devices)} devices; a team has {sizes} or {TEAM_SIZES[-1]}")
+    if len({device.type for device in devices}) > 1:
+        raise SettingsError(f"{where}: a team is made of GPUs, or of cpu alone")
+    gpus = [device for device in devices if device.type == "cuda"]
+    if len(set(gpus)) < len(gpus):
+        raise SettingsError(f"{where}: a GPU can be in a team once")
+    kinds = sorted({torch.cuda.get_device_name(gpu) for gpu in gpus})
+    if len(kinds) > 1:
+        raise SettingsError(f"{where}: a team's GPUs are of one kind, and these are {' and '.join(kinds)}")
+
+
+def _named_in(settings: Settings) -> list[str]:
+    """Every device that `--gpu-devices` names, those of teams one by one."""
+    return [part for name in settings.gpu_devices for part in name.split(PLUS)]
 
 
 def decoder_device(settings: Settings) -> torch.device:
@@ -78,10 +121,10 @@ def decoder_device(settings: Settings) -> torch.device:
     name = settings.encoder_devices[settings.worker_index % len(settings.encoder_devices)]
     if name != "auto":
         return device_named(name, "--encoder-devices")
-    gpus = usable_gpus()
-    if not gpus or set(settings.gpu_devices) == {"cpu"}:
+    gpus, named = usable_gpus(), _named_in(settings)
+    if not gpus or set(named) == {"cpu"}:
         return CPU
-    return torch.device("cuda", gpus[(len(settings.gpu_devices) + settings.worker_index) % len(gpus)])
+    return torch.device("cuda", gpus[(len(named) + settings.worker_index) % len(gpus)])
 
 
 def whisper_device(settings: Settings, window: str) -> torch.device:
@@ -94,7 +137,7 @@ def whisper_device(settings: Settings, window: str) -> torch.device:
     Raises:
         SettingsError: no such device here.
     """
-    wanted = next((name for name in settings.gpu_devices if name != "cpu"), None)
+    wanted = next((name for name in _named_in(settings) if name != "cpu"), None)
     gpus = usable_gpus()
     if window == "short" or wanted is None or not gpus:
         return CPU

@@ -152,7 +152,10 @@ class Settings:
     encoders: int = setting(1, "encoder workers to start", low=0, high=MAX_WORKERS)
     audio_workers: int = setting(1, "audio workers to start", low=1, high=MAX_WORKERS)
     gpu_devices: tuple[str, ...] = setting(
-        ("auto",), "devices of the GPU workers, one each, such as cuda:0,cuda:1 or cpu", most=MAX_WORKERS
+        ("auto",),
+        "devices of the GPU workers, one each, such as cuda:0,cuda:1 or cpu; a + makes a team of several that"
+        " share each clip, such as cuda:0+cuda:1",
+        most=MAX_WORKERS,
     )
     encoder_devices: tuple[str, ...] = setting(
         ("auto",), "devices that the encoders take in turn", most=MAX_WORKERS
