@@ -17,7 +17,7 @@ from gpu_worker.fast.build import build
 from gpu_worker.fast.exchange import Exchange
 from gpu_worker.fast.float8 import WatchingOps, layers_of, quantize
 from gpu_worker.fast.network import Positions, StepInputs, StepRunner, audio_keys_values
-from gpu_worker.fast.ops import Image, TorchOps
+from gpu_worker.fast.ops import Image, TorchOps, positions_of_part
 from gpu_worker.fast.tiers import TIERS, Tier
 from gpu_worker.fast.weights import Network, SpareColumn
 from protocol.process.logs import first_line
@@ -245,10 +245,22 @@ class FastDenoiser:
         whole: ClipTensors | None = own
         if self.exchange is not None:
             whole = self._empty_clip(shape, frames) if self.exchange.leads else None
+        if self.exchange is not None:
+            self.exchange.reserve(self._largest_crossing(shape), own.pose)
         runner = StepRunner(self.network, self.ops, positions, self.tier, self.exchange)
         return _ShapeBuffers(
             runner, own, whole, reference=self._empty_reference(len(own.latents), height, width)
         )
+
+    def _largest_crossing(self, shape: Shape) -> int:
+        """Values of all frames that the motion modules of a level exchange at most."""
+        assert self.exchange is not None
+        frames, height, width, _ = shape
+        sizes = []
+        for level, channels in enumerate(self.models.denoiser.config.block_out_channels):
+            h, w = halved(height, width, level)
+            sizes.append(frames * positions_of_part(h * w, self.exchange.size) * channels)
+        return max(sizes)
 
     def _empty_clip(self, shape: Shape, frames: int) -> ClipTensors:
         """Tensors for so many frames of a clip of this shape."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gpu_worker.denoiser.model.transformer import KeysValues
 from gpu_worker.fast.exchange import Exchange
-from gpu_worker.fast.ops import Image, TorchOps
+from gpu_worker.fast.ops import Image, TorchOps, positions_of_part
 from gpu_worker.fast.tiers import Tier
 from gpu_worker.fast.weights import (
     Heads,
@@ -260,13 +260,18 @@ class StepRunner:
     def _motion_by_positions(self, motion: Motion, image: Image, index: int, exchange: Exchange) -> None:
         """A motion module whose positions the members share: (own frames, all) → (all, own) and back."""
         ops = self.ops
-        own = exchange.to_positions(ops.group_norm_parts(image, motion.norm, exchange.size))
-        x, wide = self._attend_over_frames(motion, own.flatten(0, 1), len(own), index)
+        frames, positions, channels = image.data.shape
+        share = positions_of_part(positions, exchange.size)
+        way = exchange.crossing(frames, share, channels, image.data)
+        ops.group_norm_parts(image, motion.norm, way.targets)
+        way.cross()
+        x, wide = self._attend_over_frames(motion, way.arrived.flatten(0, 1), len(way.arrived), index)
         if wide is None or motion.folded is None:
-            made = ops.linear(x, motion.proj_out)
+            ops.project(way.made.flatten(0, 1), x, motion.proj_out.weight)
         else:
-            made = ops.linear(wide, motion.folded)
-        ops.add_parts(image, exchange.to_frames(made.view(own.shape)))
+            ops.project(way.made.flatten(0, 1), wide, motion.folded.weight)
+        way.back()
+        ops.add_parts(image, way.sources)
 
     def _attend_over_frames(
         self, motion: Motion, rows: Tensor, frames: int, index: int

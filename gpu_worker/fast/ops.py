@@ -7,6 +7,7 @@ are.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -86,21 +87,20 @@ class TorchOps:
         y = F.group_norm(x.transpose(1, 2), norm.groups, norm.weight, norm.bias, norm.eps).transpose(1, 2)
         return Image((F.silu(y) if silu else y).contiguous(), image.height, image.width)
 
-    def group_norm_parts(self, image: Image, norm: Norm, parts: int) -> Tensor:
-        """`group_norm`, its positions in so many parts: (parts, N, positions of one, channels).
+    def group_norm_parts(self, image: Image, norm: Norm, parts: Sequence[Tensor]) -> None:
+        """`group_norm`, its positions in parts: (N, positions of one, channels) each, the first come first.
 
         The last parts are filled up with zeros where the positions do not go round.
         """
         data = self.group_norm(image, norm, silu=False).data
-        share = positions_of_part(data.shape[1], parts)
-        data = F.pad(data, (0, 0, 0, parts * share - data.shape[1]))
-        made: Tensor = data.unflatten(1, (parts, share)).transpose(0, 1).contiguous()
-        return made
+        share = parts[0].shape[1]
+        data = F.pad(data, (0, 0, 0, len(parts) * share - data.shape[1]))
+        for part, values in zip(parts, data.split(share, 1), strict=True):
+            part.copy_(values)
 
-    def add_parts(self, image: Image, parts: Tensor) -> None:
-        """image += parts, which lie as `group_norm_parts` gives them."""
-        whole = parts.transpose(0, 1).flatten(1, 2)
-        image.data += whole[:, : image.data.shape[1]]
+    def add_parts(self, image: Image, parts: Sequence[Tensor]) -> None:
+        """image += parts, which lie as `group_norm_parts` writes them."""
+        image.data += torch.cat(list(parts), 1)[:, : image.data.shape[1]]
         image.sums = None
 
     def layer_norm(self, x: Tensor, norm: Norm, bias: Tensor | None = None, repeat: int = 1) -> Tensor:

@@ -5,6 +5,7 @@ Tiles were chosen on an H200 (docs/lab/gpu-denoiser.md).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -75,13 +76,13 @@ class TritonOps(TorchOps):
         )  # fmt: skip
         return Image(data, image.height, image.width)
 
-    def group_norm_parts(self, image: Image, norm: Norm, parts: int) -> Tensor:
-        return group_norms.group_norm(
+    def group_norm_parts(self, image: Image, norm: Norm, parts: Sequence[Tensor]) -> None:
+        group_norms.group_norm(
             image.data, None, _sums(image), norm.weight, norm.bias,
             groups=norm.groups, eps=norm.eps, silu=False, correction=norm.correction, parts=parts,
         )  # fmt: skip
 
-    def add_parts(self, image: Image, parts: Tensor) -> None:
+    def add_parts(self, image: Image, parts: Sequence[Tensor]) -> None:
         image.sums = group_norms.add_parts_with_sums(image.data, parts)
 
     def layer_norm(self, x: Tensor, norm: Norm, bias: Tensor | None = None, repeat: int = 1) -> Tensor:

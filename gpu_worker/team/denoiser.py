@@ -33,6 +33,7 @@ class TeamDenoiser(FastDenoiser):
         models: from `load_models`. The members get their weights from here.
         members: the other processes of the team.
         steps, guidance_scale, tier, graphs: as for `FastDenoiser`.
+        direct: whether kernels reach the other GPUs' memory. None: where the GPUs can.
         threads: of each member, where it computes on a CPU.
 
     All methods raise DeviceLost when a member is lost.
@@ -47,14 +48,16 @@ class TeamDenoiser(FastDenoiser):
         guidance_scale: float | None = None,
         tier: Tier = TIERS["exact"],
         graphs: bool = True,
+        direct: bool | None = None,
         threads: int = 1,
     ) -> None:
         super().__init__(models, steps=steps, guidance_scale=guidance_scale, tier=tier, graphs=graphs)
         self.members = members
         self._references = SharedReferences(REFERENCE_BYTES)
         with self._or_lost():
-            members.greet(describe(self), threads)
-            self.exchange = join_group(members.store, models.device, 0, members.size)
+            chosen = members.reach_each_other() if direct is None else direct
+            members.greet({**describe(self), "direct": chosen}, threads)
+            self.exchange = join_group(members.store, models.device, 0, members.size, chosen)
             share_weights(models, self.exchange)
             members.wait()
 

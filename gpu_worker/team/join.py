@@ -46,8 +46,10 @@ class MemberModel:
     dtype: torch.dtype
 
 
-def join_group(store: Path, device: torch.device, rank: int, size: int) -> Exchange:
+def join_group(store: Path, device: torch.device, rank: int, size: int, direct: bool) -> Exchange:
     """Makes this process a member of the team whose processes meet at the file `store`.
+
+    direct: as for `Exchange`.
 
     Sets torch's default process group. Nothing but loopback is listened on.
     """
@@ -55,6 +57,7 @@ def join_group(store: Path, device: torch.device, rank: int, size: int) -> Excha
     os.environ["NCCL_SOCKET_IFNAME"] = os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     # Multicast gains nothing for an all-to-all.
     os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
+    os.environ.setdefault("TORCH_SYMM_MEM_DISABLE_MULTICAST", "1")
     os.environ.setdefault("NCCL_GRAPH_REGISTER", "0")
     gpu = device.type == "cuda"
     dist.init_process_group(
@@ -65,7 +68,7 @@ def join_group(store: Path, device: torch.device, rank: int, size: int) -> Excha
         timeout=timedelta(seconds=EXCHANGE_SECONDS),
         device_id=device if gpu else None,
     )
-    return Exchange()
+    return Exchange(direct)
 
 
 def describe(denoiser: FastDenoiser) -> Message:

@@ -42,7 +42,7 @@ class TeamMember:
         else:
             torch.set_num_threads(hello["threads"])
         self._exchange: Exchange = join_group(
-            Path(hello["store"]), self._device, hello["rank"], hello["size"]
+            Path(hello["store"]), self._device, hello["rank"], hello["size"], hello["direct"]
         )
         self._denoiser: FastDenoiser = make_denoiser(hello, self._device, self._exchange)
         self._references: dict[int, ReferenceCache] = {}

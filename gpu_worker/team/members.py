@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import permutations
 from pathlib import Path
 
 import torch
@@ -77,6 +78,7 @@ class Members:
         self._changed = threading.Condition()
         self._members = [self._start(rank, device) for rank, device in enumerate(devices) if rank > 0]
         self.size = len(devices)
+        self._devices = devices
         threading.Thread(target=self._watch, name="team", daemon=True).start()
 
     def _start(self, rank: int, device: torch.device) -> Member:
@@ -89,6 +91,11 @@ class Members:
                 pass_fds=[theirs.fileno()],
             )
         return Member(rank, device, process, Line(ours))
+
+    def reach_each_other(self) -> bool:
+        """Whether every device is a GPU that can read and write the memory of all others."""
+        pairs = permutations(self._devices, 2)
+        return all(a.type == b.type == "cuda" and torch.cuda.can_device_access_peer(a, b) for a, b in pairs)
 
     # ------------------------------------------------------------------ orders, in the compute thread
 

@@ -18,7 +18,7 @@ from gpu_worker.fast import quack_ops  # noqa: E402
 from gpu_worker.fast.kernels import attention, group_norm, temporal  # noqa: E402
 from gpu_worker.fast.kernels import layer_norm as norms  # noqa: E402
 from gpu_worker.fast.kernels.gate import gate as gated  # noqa: E402
-from gpu_worker.fast.ops import Image, TorchOps  # noqa: E402
+from gpu_worker.fast.ops import Image, TorchOps, positions_of_part  # noqa: E402
 from gpu_worker.fast.quack_ops import TILES, GatedProducts, paired  # noqa: E402
 from gpu_worker.fast.weights import Linear, Norm  # noqa: E402
 
@@ -170,19 +170,23 @@ def test_sums_of_a_sum() -> None:
     close(x + second, out)
 
 
-@pytest.mark.parametrize(("positions", "parts"), [(36, 2), (35, 3), (4, 3), (5, 6)])
+@pytest.mark.parametrize(("positions", "parts"), [(36, 2), (35, 3), (36, 4), (4, 3), (5, 6)])
 def test_group_norm_and_addition_in_parts(positions: int, parts: int) -> None:
     """As teams exchange them: the last parts may have fewer positions, or none."""
     x, weight, bias, correction = rand(3, positions, 32), rand(32), rand(32), rand(32)
+    share = positions_of_part(positions, parts)
+    made = [torch.full_like(rand(3, share, 32), float("nan")) for _ in range(parts)]
     sums = group_norm.channel_sums(x)
-    made = group_norm.group_norm(
-        x, None, sums, weight, bias, groups=8, eps=1e-5, silu=False, correction=correction, parts=parts
+    group_norm.group_norm(
+        x, None, sums, weight, bias, groups=8, eps=1e-5, silu=False, correction=correction, parts=made
     )
     norm = Norm(weight.float(), bias.float(), 1e-5, groups=8, correction=correction.float())
-    close(made.float(), TorchOps().group_norm_parts(Image(x.float(), positions, 1), norm, parts))
-    added = rand(*made.shape)
+    wanted_parts = [torch.empty(3, share, 32, device=DEVICE) for _ in range(parts)]
+    TorchOps().group_norm_parts(Image(x.float(), positions, 1), norm, wanted_parts)
+    close(torch.stack(made).float(), torch.stack(wanted_parts))
+    added = [rand(3, share, 32) for _ in range(parts)]
     wanted = Image(x.float(), positions, 1)
-    TorchOps().add_parts(wanted, added.float())
+    TorchOps().add_parts(wanted, [part.float() for part in added])
     sums = group_norm.add_parts_with_sums(x, added)
     close(x.float(), wanted.data)
     close(sums[:, :, 0].sum(1), x.float().sum(1), 1e-4)

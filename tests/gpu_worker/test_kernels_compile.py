@@ -46,13 +46,13 @@ for out_fp8 in (False, True) if capability >= 89 else (False,):
     for part, shift in ((64, True), (128, False), (256, True)):
         build(layer_norm._layer_norm_parts, dict(BLOCK=1024 // part, PART=part, PARTS=5, SHIFT=shift,
                                                  OUT_FP8=out_fp8), {**types, "eps": "fp32"})
-for other, write, phases, parts in ((True, True, False, False), (True, True, False, True),
-                                    (False, True, True, False), (False, False, False, False)):
+for other, write, phases, parts in ((True, True, False, 0), (True, True, False, 2), (True, True, False, 6),
+                                    (False, True, True, 0), (False, False, False, 0)):
     build(group_norm._channel_sums, dict(BLOCK=32, CHANNELS=64, OTHER=other, SHIFT=not parts, WRITE=write,
                                          PHASES=phases, PARTS=parts), sums)
 build(group_norm._group_affine, dict(SHARES=18, SHARES_POW2=32, SIZE=30, SIZE_POW2=32, CORRECT=True),
       {**sums, "affine_ptr": "*fp32", "count": "fp32", "eps": "fp32"})
-for parts in (False, True):
+for parts in (0, 2, 6):
     build(group_norm._apply_affine, dict(BLOCK=64, CHANNELS=64, SECOND=not parts, SHIFT=not parts,
                                          SILU=not parts, PARTS=parts), {"affine_ptr": "*fp32"})
 sys.stdout.write("all compiled")

@@ -7,6 +7,9 @@ is in float32.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -17,8 +20,28 @@ CHANNELS = 64
 
 
 @triton.jit
+def _place_in_parts(
+    p, n, channel, channels, part, p0, p1, p2, p3, p4, p5, PARTS: tl.constexpr,
+):  # fmt: skip
+    """Pointers to positions p of image n in PARTS parts, (N, part, channels) at each of the pointers."""
+    which = (p // part)[:, None]
+    at = (n * part + p % part)[:, None] * channels + channel[None, :]
+    place = p0 + at
+    place = tl.where(which == 1, p1 + at, place)
+    if PARTS > 2:
+        place = tl.where(which == 2, p2 + at, place)
+    if PARTS > 3:
+        place = tl.where(which == 3, p3 + at, place)
+    if PARTS > 4:
+        place = tl.where(which == 4, p4 + at, place)
+        place = tl.where(which == 5, p5 + at, place)
+    return place
+
+
+@triton.jit
 def _channel_sums(
     x_ptr, other_ptr, shift_ptr, out_ptr, sums_ptr, positions, channels, share, height, width, part,
+    p1_ptr, p2_ptr, p3_ptr, p4_ptr, p5_ptr,
     BLOCK: tl.constexpr, CHANNELS: tl.constexpr, OTHER: tl.constexpr, SHIFT: tl.constexpr,
     WRITE: tl.constexpr, PHASES: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
@@ -26,7 +49,7 @@ def _channel_sums(
 
     WRITE: the sum is first written to `out`, in its type. PHASES: x is (N, height + 1, width + 1,
     4, channels); position (2y + a, 2x + b) of the output is its (y + a, x + b, 2a + b).
-    PARTS: other is (parts, N, part, channels).
+    PARTS: if not 0, other is in so many parts, (N, part, channels) each at other_ptr, p1_ptr and so on.
     """
     n = tl.program_id(2).to(tl.int64)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
@@ -49,11 +72,13 @@ def _channel_sums(
             source = (place * 4 + 2 * a + b)[:, None] * channels + channel[None, :]
         x = tl.load(x_ptr + source, mask=mask, other=0.0).to(tl.float32)
         if OTHER:
-            other_at = at
             if PARTS:
-                row_at = ((p // part) * tl.num_programs(2) + n) * part + p % part
-                other_at = row_at[:, None] * channels + channel[None, :]
-            x += tl.load(other_ptr + other_at, mask=mask, other=0.0).to(tl.float32)
+                place = _place_in_parts(
+                    p, n, channel, channels, part, other_ptr, p1_ptr, p2_ptr, p3_ptr, p4_ptr, p5_ptr, PARTS
+                )
+            else:
+                place = other_ptr + at
+            x += tl.load(place, mask=mask, other=0.0).to(tl.float32)
         if SHIFT:
             x += tl.where(mask, shift[None, :], 0.0)
         if WRITE:
@@ -105,10 +130,15 @@ def _group_affine(
 @triton.jit
 def _apply_affine(
     x_ptr, second_ptr, shift_ptr, affine_ptr, out_ptr, positions, c1, c2, part,
+    p1_ptr, p2_ptr, p3_ptr, p4_ptr, p5_ptr,
     BLOCK: tl.constexpr, CHANNELS: tl.constexpr, SECOND: tl.constexpr, SHIFT: tl.constexpr,
     SILU: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
-    """out = a·(x ; second) + b [and SiLU]. PARTS: out is (parts, N, part, channels)."""
+    """out = a·(x ; second) + b [and SiLU].
+
+    PARTS: if not 0, out is in so many parts, (N, part, channels) each at out_ptr, p1_ptr and so on. Those
+    beyond the positions become 0.
+    """
     n = tl.program_id(2).to(tl.int64)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     channels = c1 + c2
@@ -130,15 +160,27 @@ def _apply_affine(
     y = a[None, :] * x + b[None, :]
     if SILU:
         y = y / (1.0 + tl.exp(-y))
+    y = y.to(out_ptr.dtype.element_ty)
     if PARTS:
-        row = (((p // part) * tl.num_programs(2) + n) * part + p % part)[:, None]
-    tl.store(out_ptr + row * channels + channel[None, :], y.to(out_ptr.dtype.element_ty), mask=mask)
+        y = tl.where((p < positions)[:, None], y, 0.0).to(out_ptr.dtype.element_ty)
+        place = _place_in_parts(
+            p, n, channel, channels, part, out_ptr, p1_ptr, p2_ptr, p3_ptr, p4_ptr, p5_ptr, PARTS
+        )
+        tl.store(place, y, mask=(p < PARTS * part)[:, None] & inside[None, :])
+    else:
+        tl.store(out_ptr + row * channels + channel[None, :], y, mask=mask)
 
 
 def _share(positions: int) -> int:
     """Positions that one program sums: enough programs for a GPU at 12 frames, whatever the channels."""
     wanted: int = triton.next_power_of_2(triton.cdiv(positions, 18))
     return max(64, min(512, wanted))
+
+
+def _pointers(parts: Sequence[Tensor], other: Tensor) -> list[Any]:
+    """Positions of a part, and the parts but the first, which `other` stands for where there are fewer."""
+    rest = [*parts[1:], *[other] * 5][:5]
+    return [parts[0].shape[1] if parts else 0, *rest]
 
 
 def channel_sums(x: Tensor, *, shift: Tensor | None = None) -> Tensor:
@@ -155,12 +197,13 @@ def add_with_sums(x: Tensor, other: Tensor | None, shift: Tensor | None, out: Te
     return _sums(x, other, shift, out)
 
 
-def add_parts_with_sums(x: Tensor, parts: Tensor) -> Tensor:
-    """x (N, positions, channels) += parts (parts, N, positions of one, channels). Returns its `channel_sums`.
+def add_parts_with_sums(x: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    """x (N, positions, channels) += parts (N, positions of one, channels) each. Returns its `channel_sums`.
 
-    The last parts may have more positions than x has left.
+    There are 2 to 6 parts, in one another's or in other GPUs' memory. The last ones may have more positions
+    than x has left.
     """
-    return _sums(x, parts, None, x, part=parts.shape[2])
+    return _sums(x, parts[0], None, x, parts=parts)
 
 
 def interleave_with_sums(x: Tensor, height: int, width: int, shift: Tensor) -> tuple[Tensor, Tensor]:
@@ -174,7 +217,7 @@ def interleave_with_sums(x: Tensor, height: int, width: int, shift: Tensor) -> t
 
 def _sums(
     x: Tensor, other: Tensor | None, shift: Tensor | None, out: Tensor | None,
-    phases: tuple[int, int] | None = None, part: int = 0,
+    phases: tuple[int, int] | None = None, parts: Sequence[Tensor] = (),
 ) -> Tensor:  # fmt: skip
     n, positions, channels = x.shape if out is None else out.shape
     share = _share(positions)
@@ -182,9 +225,9 @@ def _sums(
     sums = torch.empty(n, shares, 2, channels, dtype=torch.float32, device=x.device)
     _channel_sums[(shares, triton.cdiv(channels, CHANNELS), n)](
         x, x if other is None else other, x if shift is None else shift, x if out is None else out, sums,
-        positions, channels, share, *(phases or (0, 0)), part,
+        positions, channels, share, *(phases or (0, 0)), *_pointers(parts, x),
         BLOCK=32, CHANNELS=CHANNELS, OTHER=other is not None, SHIFT=shift is not None, WRITE=out is not None,
-        PHASES=phases is not None, PARTS=part > 0, num_warps=4,
+        PHASES=phases is not None, PARTS=len(parts), num_warps=4,
     )  # fmt: skip
     return sums
 
@@ -201,14 +244,14 @@ def group_norm(
     silu: bool,
     shift: Tensor | None = None,
     correction: Tensor | None = None,
-    parts: int = 0,
+    parts: Sequence[Tensor] = (),
 ) -> Tensor:
     """Group norm of (x ; second) + shift − correction, from `channel_sums` with the same shift, [and SiLU].
 
     x (N, positions, c1), second (N, positions, c2) or None → (N, positions, c1 + c2). shift and correction
     (channels,): constants that the stored data lack or have too much.
-    parts: with a number, the positions lie in so many parts, (parts, N, positions of one, c1 + c2), the last
-    ones filled up with zeros.
+    parts: 2 to 6, where the result goes, (N, positions of one, c1 + c2) each. The last ones are filled up
+    with zeros. Without them the result has a place of its own.
     """
     n, positions, c1 = x.shape
     channels, size = sums.shape[3], sums.shape[3] // groups
@@ -218,15 +261,13 @@ def group_norm(
         float(positions * size), eps, SHARES=sums.shape[1], SHARES_POW2=triton.next_power_of_2(sums.shape[1]),
         SIZE=size, SIZE_POW2=triton.next_power_of_2(size), CORRECT=correction is not None, num_warps=4,
     )  # fmt: skip
-    part = triton.cdiv(positions, parts) if parts else 0
-    shape = (parts, n, part, channels) if parts else (n, positions, channels)
-    made = torch.empty if parts * part in (0, positions) else torch.zeros
-    out = made(shape, dtype=x.dtype, device=x.device)
+    out = parts[0] if parts else torch.empty(n, positions, channels, dtype=x.dtype, device=x.device)
     block = 64
-    _apply_affine[(triton.cdiv(positions, block), triton.cdiv(channels, CHANNELS), n)](
+    rows = len(parts) * parts[0].shape[1] if parts else positions
+    _apply_affine[(triton.cdiv(rows, block), triton.cdiv(channels, CHANNELS), n)](
         x, x if second is None else second, bias if shift is None else shift, affine, out,
-        positions, c1, channels - c1, part,
+        positions, c1, channels - c1, *_pointers(parts, x),
         BLOCK=block, CHANNELS=CHANNELS, SECOND=channels > c1, SHIFT=shift is not None, SILU=silu,
-        PARTS=parts > 0, num_warps=4,
+        PARTS=len(parts), num_warps=4,
     )  # fmt: skip
     return out

@@ -63,6 +63,7 @@ def parts(out: Path, model: Path, caches: Path) -> list[Part]:
     ladder = ("-m", "scripts.bench.gpu.decode")
     tests = ("-m", "pytest", "-c", os.devnull, "--rootdir", str(ROOT), "-q", "-s", "-p", "no:cacheprovider")
     apart = ("--gpu-devices", "cuda:0", "--encoder-devices", "cuda:1")
+    team = ("--gpu-devices", "cuda:0+cuda:1", "--encoder-devices", "cuda:1")
     both = ("--gpu-devices", "cuda:0,cuda:1", "--encoder-devices", "cuda:0,cuda:1", "--encoders", "2")
     return [
         Part("tests", "the CUDA tests of engine and decoder", (*tests, *CUDA_TESTS), 60),
@@ -78,6 +79,10 @@ def parts(out: Path, model: Path, caches: Path) -> list[Part]:
              gpus=2, size=768),
         live("768-both", "768², fast, two sessions on two GPUs", 130, *both, "--tier", "fast",
              "--sessions", "2", gpus=2, size=768),
+        live("768-team", "768², exact, one session of 60 s on two GPUs that share each clip", 150, *team,
+             gpus=2, size=768),
+        live("512-team", "512², exact, one session of 30 s on two GPUs that share each clip", 110, *team,
+             "--seconds", "30", gpus=2),
         Part("tiles", "the decoder's convolutions, every tile", ("-m", "scripts.bench.gpu.decode_tiles"), 45),
         Part("late", "late starts on the bundled model", ("-m", "demo.factory.evaluate.late_start"), 90, 1,
              ("-m", "demo.factory.evaluate.late_start", "--quick", "--steps", "2")),

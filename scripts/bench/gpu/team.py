@@ -116,7 +116,7 @@ def _denoiser(models: Models, members: int, args: argparse.Namespace) -> Iterato
     try:
         begin = time.perf_counter()
         threading.Thread(target=_end_when_lost, args=(team,), daemon=True).start()
-        denoiser = TeamDenoiser(models, team, **options)
+        denoiser = TeamDenoiser(models, team, direct=False if args.collective else None, **options)
         say(f"{members} members: joined in {time.perf_counter() - begin:.1f} s")
         yield denoiser
     finally:
@@ -264,6 +264,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--paced", type=int, default=0, help=f"clips timed each {PERIOD} s as well")
     parser.add_argument("--profile", action="store_true", help="also show a step by class of kernel")
     parser.add_argument("--no-graphs", action="store_true", help="without CUDA graphs")
+    parser.add_argument(
+        "--collective", action="store_true", help="exchange by NCCL wherever that is possible"
+    )
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds for one number of members")
     parser.add_argument("--json", type=Path, metavar="FILE", help="file for the figures")
     parser.add_argument("--quick", action="store_true", help="a tiny model, on a CPU as well")
