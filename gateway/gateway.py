@@ -380,6 +380,7 @@ def _peer_of(ws: ServerConnection) -> Peer:
 def _websockets_logger() -> logging.Logger:
     """The library's logger, without its line for every connection: the gateway logs every session."""
     library = logging.getLogger("websockets.server")
+    library.addFilter(_is_no_hang_up)
     if not logger.isEnabledFor(logging.DEBUG):
         library.setLevel(logging.WARNING)
     return library
@@ -396,3 +397,9 @@ def _bound_listener(settings: Settings) -> socket.socket:
         )
         where = f"{bracketed(settings.host)}:{settings.port}"
         raise EndpointError(f"cannot listen on {where} ({error.strerror}): {advice}") from error
+
+
+def _is_no_hang_up(record: logging.LogRecord) -> bool:
+    """False for a client that was gone before it asked for anything, which websockets 16 logs as an error."""
+    error = record.exc_info[1] if record.exc_info else None
+    return error is None or not isinstance(error.__cause__, EOFError)
