@@ -52,6 +52,20 @@ async def test_a_session_runs_over_wss_with_a_certificate_that_is_checked(gatewa
     assert gateway.url().startswith("https://") and gateway.get("/healthz") == (200, "ok\n")
 
 
+def test_the_health_check_asks_over_tls(gateway: Running) -> None:
+    """It is a container's, by the command of the Dockerfile."""
+    flags = ["--port", str(gateway.settings.port), "--tls", "self-signed"]
+    command = [sys.executable, "-m", "scripts.run.health"]
+    assert f'"{command[1]}", "{command[2]}"' in (ROOT / "Dockerfile").read_text()
+    for wanted, words, more in (
+        (0, '"ready": true', []),
+        (1, "does not answer", ["--port", str(free_port())]),
+    ):
+        words_of = [*command, *flags, *more]
+        done = subprocess.run(words_of, cwd=ROOT, capture_output=True, text=True, timeout=20, check=False)
+        assert done.returncode == wanted and words in done.stdout, done
+
+
 def test_a_client_that_does_not_know_the_certificate_refuses_it(gateway: Running) -> None:
     with pytest.raises(ssl.SSLCertVerificationError):
         connect(gateway, ssl.create_default_context())
