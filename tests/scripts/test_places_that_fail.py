@@ -64,20 +64,19 @@ def closed(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("flag", "name"),
+    ("flag", "name", "mode"),
     [
-        ("--settings", "run.yaml"),
-        ("--config", "run.yaml"),
-        ("--reference-image", "maya.png"),
-        ("--reference-image", ""),
-        ("--avatar-dir", ""),
-        ("--pose-dir", "poses/calm.npz"),
-        ("--pose-dir", "poses"),
-        ("--run-dir", "run"),
-        ("--log-dir", "logs"),
+        ("--settings", "run.yaml", 0o600),
+        ("--config", "run.yaml", 0o600),
+        ("--reference-image", "maya.png", 0o600),
+        ("--reference-image", "", 0o000),
+        ("--avatar-dir", "", 0o000),
+        ("--pose-dir", "poses/calm.npz", 0o600),
+        ("--pose-dir", "poses", 0o000),
+        ("--run-dir", "run", 0o600),
+        ("--log-dir", "logs", 0o000),
     ],
 )
-@pytest.mark.parametrize("mode", [0o000, 0o600])
 def test_a_folder_that_may_not_be_entered_is_named_and_is_no_port(
     closed: Path, flag: str, name: str, mode: int
 ) -> None:
