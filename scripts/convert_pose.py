@@ -160,10 +160,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         arrays = convert(args.folder, args.fps)
+        np.savez_compressed(args.out, allow_pickle=False, **arrays)
     except ConvertError as error:
         print(f"convert_pose: {error}", file=sys.stderr)
         return 1
-    np.savez_compressed(args.out, allow_pickle=False, **arrays)
+    except OSError as error:  # of the file that is written: those of the folder are ConvertErrors
+        print(f"convert_pose: {args.out}: {error.strerror or error}", file=sys.stderr)
+        return 1
     print(f"{args.out}: {len(arrays['hands'])} frames at {args.fps} fps")
     return 0
 

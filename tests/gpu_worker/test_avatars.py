@@ -235,6 +235,15 @@ def test_unknown_pose(tmp_path: Path) -> None:
     assert caught.value.fatal
 
 
+def test_a_missing_pose_is_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "wave.npz").write_text("7")
+    poses = PoseStore(
+        [tmp_path / "gone", tmp_path / "wave.npz"], _load, lambda maps: maps, budget=1 << 20, batch=4
+    )
+    assert poses.names == ["wave"]
+    assert f"left out: {tmp_path}/gone: no such pose or folder" in caplog.text
+
+
 def test_no_usable_pose_at_all(tmp_path: Path) -> None:
     (tmp_path / "bad.npz").write_text("")
     with pytest.raises(AssetError, match=r"bad\.npz: not a pose file"):

@@ -127,6 +127,28 @@ def test_hands_of_another_shape_are_refused(tmp_path: Path, key: str, shape: tup
         convert(tmp_path, 24)
 
 
+def test_a_track_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_frames(tmp_path / "p", ["0.npy"], ["one_hand/1"])
+    assert main([str(folder), str(tmp_path / "nowhere" / "p.npz")]) == 1
+    assert capsys.readouterr().err == f"convert_pose: {tmp_path}/nowhere/p.npz: No such file or directory\n"
+
+
+@pytest.mark.parametrize("people", range(5))
+def test_hands_of_any_number_of_people_keep_their_order(tmp_path: Path, people: int) -> None:
+    """All left hands, then all right ones: the official code draws them in the order of the file."""
+    hands = np.full((2 * people, 21, 2), 0.5) + np.arange(2 * people)[:, None, None] / 100
+    pose = {
+        "hands": hands,
+        "hands_score": np.ones((2 * people, 21)),
+        "draw_pose_params": [768, 768, 0, 768, 0, 768],
+    }
+    np.save(tmp_path / "0.npy", np.array(pose, dtype=object), allow_pickle=True)
+    made = convert(tmp_path, 24)["hands"][0]
+    assert len(made) == max(2, 2 * people)  # a track has places for two hands at least
+    np.testing.assert_allclose(made[: 2 * people], hands, rtol=1e-6)
+    assert np.isnan(made[2 * people :]).all()
+
+
 def test_the_page_shows_every_hand(tmp_path: Path) -> None:
     folder = write_frames(tmp_path / "p", ["0.npy", "1.npy"], ["two_people/1", "no_hands/1"])
     assert main([str(folder), str(tmp_path / "p.npz")]) == 0
