@@ -98,7 +98,7 @@ class TlsGate:
 class _GateContext(ssl.SSLContext):
     """Begins each connection by the present certificate's own context.
 
-    `load_cert_chain` on a context that serves would leave half of a new pair in it when the key does not fit.
+    `load_cert_chain` with a key that does not fit would leave a context that serves without any usable pair.
     """
 
     current: ssl.SSLContext
