@@ -10,10 +10,17 @@ from weakref import WeakSet
 from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidMessage
+from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Response
+from websockets.protocol import Event
 
 from gateway.answers import FIXED_HEADERS
+from gateway.core.event_rate import EventRate
 
+#: Pings and pongs a second that no honest client reaches. The gateway itself sends one in ten seconds.
+CONTROL_FRAMES_PER_SECOND = 50
+#: Bytes in which a flood of small frames takes a few milliseconds to read.
+MOST_READ_AT_ONCE = 4096
 NOT_HTTP = "This is no HTTP/1.1 request that this server can read."
 NO_BODY = "This server takes no request body. Values belong into the query."
 
@@ -32,6 +39,27 @@ class HttpConnection(ServerConnection):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._told = False
+        self._control_rate = EventRate(1.0)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes a little at a time: the library reads every frame in them before it tells of one."""
+        for start in range(0, len(data), MOST_READ_AT_ONCE):
+            if self.transport.is_closing():
+                return
+            super().data_received(data[start : start + MOST_READ_AT_ONCE])
+
+    def process_event(self, event: Event) -> None:
+        """Take a request or a frame. A flood of pings ends the connection."""
+        if isinstance(event, Frame) and event.opcode in (Opcode.PING, Opcode.PONG):
+            now = self.loop.time()
+            self._control_rate.add(now)
+            if self._control_rate.per_second(now) > CONTROL_FRAMES_PER_SECOND:
+                reason = f"more than {CONTROL_FRAMES_PER_SECOND} pings a second"
+                self.protocol.fail(CloseCode.POLICY_VIOLATION, reason)
+                self.send_data()
+                self.transport.close()  # the rest of the flood is not even read
+                return
+        super().process_event(event)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection, or cut it where too many are open."""

@@ -14,7 +14,15 @@ from collections.abc import Sequence
 
 from protocol.process.settings import load_settings
 from scripts.talk.sound import read_sound, synthetic_voice
-from scripts.torture.faults import TRIALS
+from scripts.torture import faults, floods
+
+#: The trials by name. Each one's docstring says what it does.
+TRIALS: dict[str, faults.Trial] = {
+    **faults.TRIALS,
+    "upgrades": floods.flood_of_upgrades,
+    "pings": floods.flood_of_pings,
+    "connections": floods.flood_of_connections,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

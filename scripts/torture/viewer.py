@@ -50,6 +50,8 @@ class Stream:
     shown: list[tuple[float, Place]] = field(default_factory=list)
     #: Places of all pictures, as they came.
     places: list[Place] = field(default_factory=list)
+    #: When each picture came, and how long that was after its clip's last sample was spoken.
+    arrivals: list[tuple[float, float]] = field(default_factory=list)
     passed_over: int = 0
     texts: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
     _clips: dict[tuple[int, int], PlayedSound] = field(default_factory=dict)
@@ -66,6 +68,8 @@ class Stream:
         place = message.epoch, message.seq, message.index
         self.places.append(place)
         clip = self._clips[message.epoch, message.seq]
+        spoken = clip.message.position + len(clip.message.samples)
+        self.arrivals.append((now, now - self.began - spoken / SAMPLE_RATE))
         due = clip.start + (message.pts - clip.message.pts) / SAMPLE_RATE
         if now > due + TOO_LATE:
             self.passed_over += 1
