@@ -1,4 +1,4 @@
-"""Floods of a gateway beside a client that speaks: what it costs this client, and what is left of them."""
+"""Floods of a gateway beside a client that speaks: their cost for this client, and the memory they leave."""
 
 from __future__ import annotations
 
