@@ -45,7 +45,7 @@ from protocol.hop.endpoints import EndpointError
 from protocol.hop.results import ResultServer
 from protocol.hop.server import HopEvent, HopServer, WorkerLost
 from protocol.process.addresses import bind_socket, bracketed
-from protocol.process.ready import tell_ready
+from protocol.process.ready import tell_alive, tell_ready
 from protocol.process.settings import NO_AUTH_WARNING, Settings, is_open_to_all
 from protocol.wire.browser import MAX_MESSAGE_BYTES, SUBPROTOCOL_V2, BrowserError, Options, Resume
 from protocol.wire.messages import Close, Failed, Frame, Pcm, Status
@@ -305,6 +305,7 @@ class Gateway:
         looked = time.monotonic()
         while True:
             await asyncio.sleep(CHECK_EVERY)
+            tell_alive()
             now = time.monotonic()
             # Frames may wait in the sockets after a pause of this process, so it makes nothing late.
             was_away, looked = now - looked > MOST_BETWEEN_CHECKS, now

@@ -1,23 +1,61 @@
-"""Tells the program that started this process that the process works now, by a byte in a pipe of its own.
+"""Tells the program that started this process that it works, and then that it lives, by bytes in a pipe.
 
 Whoever starts a stage may hand it the pipe's writing end and name it in `READY_FD`. Without the variable
-nobody asked. A supervisor judges by it whether a process that ended had ever come up, however long it lived.
+nobody asked. A supervisor judges by the first byte whether a process that ended had ever come up, however
+long it lived. From a process that has begun to send signs of life, it expects more.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
+from dataclasses import dataclass
 
 #: The variable with the number of the descriptor.
 READY_FD = "READY_FD"
+READY = b"\n"
+ALIVE = b"."
+#: Seconds between two signs of life.
+ALIVE_EVERY = 0.5
+
+
+@dataclass
+class _Pipe:
+    """The writing end. `number` is None where nobody listens."""
+
+    number: int | None = None
+    told_at: float = float("-inf")
+
+    def write(self, byte: bytes) -> None:
+        if self.number is None:
+            return
+        try:
+            os.write(self.number, byte)
+        except BlockingIOError:  # the starter reads nothing now, so it knows enough
+            pass
+        except OSError:  # it closed its end, or the variable is of another process
+            self.number = None
+
+
+_pipe = _Pipe()
 
 
 def tell_ready() -> None:
-    """Write the byte and close the pipe. Further calls do nothing."""
+    """Say that the process works. Further calls do nothing."""
     number = os.environ.pop(READY_FD, "")
     if not number.isdecimal():
         return
-    with suppress(OSError):  # the starter closed its end, or the variable is of another process
-        os.write(int(number), b"\n")
-        os.close(int(number))
+    _pipe.number = int(number)
+    with suppress(OSError):
+        os.set_blocking(_pipe.number, False)
+        os.set_inheritable(_pipe.number, False)
+    _pipe.write(READY)
+
+
+def tell_alive() -> None:
+    """Say that the loop that does the work goes round. Call it in each round: it limits its own rate."""
+    now = time.monotonic()
+    if now - _pipe.told_at >= ALIVE_EVERY:
+        _pipe.told_at = now
+        _pipe.write(ALIVE)

@@ -29,7 +29,7 @@ from protocol.hop.server import HopEvent, HopServer
 from protocol.process.compute import Compute, Output
 from protocol.process.logs import set_up_logging
 from protocol.process.metrics import Metrics
-from protocol.process.ready import tell_ready
+from protocol.process.ready import tell_alive, tell_ready
 from protocol.process.settings import Settings, SettingsError
 from protocol.wire.limits import ProtocolError, shorten
 from protocol.wire.messages import ClipKey, Close, Failed, InfoValue, Pcm, Status, Work
@@ -44,6 +44,9 @@ STATUS_EVERY = 0.5
 STICKY = {"clips": True, "latents": False}
 #: Times `--stall-after` that one task may take before the worker ends itself.
 STALLS_BEFORE_EXIT = 3.0
+#: Tasks that fail one after the other before the worker ends itself: a new one may work. If none does, the
+#: supervisor gives up and says why.
+FAILURES_BEFORE_EXIT = 8
 _WARM_UP = object()  # key of the warm-up among the tasks
 
 
@@ -126,6 +129,8 @@ class Stage:
         self._max_pending = max_pending_per_session
         self._stopping = False
         self._stalled = False
+        #: Tasks that failed since the last one that did not.
+        self._failures = 0
         self._signals_taken = False
         self._status_at = float("-inf")
         self._status: tuple[bool, dict[str, InfoValue]] | None = None
@@ -232,6 +237,7 @@ class Stage:
             self._poller.poll(WAIT_MS)
             self._drain_wakes()
             self._run_once(worker)
+            tell_alive()
         logger.info("%s %s stops", self.name, self.worker)
 
     def wake(self) -> None:
@@ -258,6 +264,7 @@ class Stage:
                 self._finish_warm_up(output)
             else:
                 worker.on_output(output)
+                self._count_failures(output)
         if self._gives is not None:
             for event in self.out.tick():
                 worker.on_event(event)
@@ -276,6 +283,18 @@ class Stage:
         self.warm = True
         tell_ready()
         logger.info("%s %s is warm", self.name, self.worker)
+
+    def _count_failures(self, output: Output) -> None:
+        """Raises RuntimeError after too many failed tasks in a row. Their clips were reported before."""
+        if output.error is None:
+            self._failures = 0
+            return
+        self._failures += 1
+        if self._failures >= FAILURES_BEFORE_EXIT:
+            kind = type(output.error).__name__
+            raise RuntimeError(
+                f"the last {self._failures} tasks failed, the last one by {kind}: {output.error}"
+            ) from output.error
 
     def _hand_over(self, worker: Worker, job: Job) -> None:
         """Give the worker a job. An error of one session must not end the worker of the others."""

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from protocol.process.ready import READY_FD
+from protocol.process.ready import ALIVE, READY_FD
 from scripts.run.cause import count_oom_kills
 
 _PR_SET_PDEATHSIG = 1
@@ -46,6 +46,8 @@ class Child:
         self.started_at = started_at
         #: When it said that it works, None until then.
         self.ready_at: float | None = None
+        #: When it gave its last sign of life, None before the first.
+        self.alive_at: float | None = None
         #: The kernel's count when it started.
         self.oom_kills_before = count_oom_kills()
         self.ended = False  # its output did: nothing more will come
@@ -90,13 +92,19 @@ class Child:
             self.signal_group(signal.SIGKILL)
         return self._process.poll()
 
-    def note_ready(self, now: float) -> None:
-        """Look whether it has said that it works, `now` for the first time."""
-        if self.ready_at is not None:
-            return
+    def note_signs(self, now: float) -> None:
+        """Look whether it has said that it works, `now` for the first time, or that it lives."""
         with suppress(BlockingIOError):
-            if os.read(self._ready, 1):  # without a byte it closed the pipe and said nothing
+            told = os.read(self._ready, 4096)  # nothing at all where it closed the pipe
+            if told and self.ready_at is None:
                 self.ready_at = now
+            if ALIVE in told:
+                self.alive_at = now
+
+    def forgive_silence(self, now: float) -> None:
+        """Count it as just heard, because nobody listened."""
+        if self.alive_at is not None:
+            self.alive_at = now
 
     def oom_kills(self) -> int | None:
         """Processes that the kernel has killed for want of memory since this one started. None: not known."""

@@ -139,6 +139,8 @@ def run_stages(settings: Settings, notes: Sequence[str] = ()) -> int:
             log,
             probe=lambda: ask_ready(settings, supervisor.workers_left()),
             on_ready=lambda: say_ready(settings, log),
+            # The gateway gives a silent worker up before that, and the others have its jobs.
+            silent_after=settings.dead_after + 3,
         )
         return supervisor.run()
     finally:

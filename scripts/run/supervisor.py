@@ -24,6 +24,8 @@ TICK = 0.1
 TERM_GRACE = 3.5  # seconds between TERM and KILL; the whole stop stays under five
 READY_EVERY = 0.25
 WAITING_EVERY = 10.0
+#: Seconds between two turns of the supervisor from which on it was kept from running itself.
+MOST_BETWEEN_TURNS = 1.0
 
 
 @dataclass(slots=True)
@@ -58,6 +60,9 @@ class Supervisor:
     worker left. A worker that cannot work with its configuration stops all too, unless the run was ready.
 
     `probe` is asked until it says ready, then `on_ready` is called, once.
+
+    A process that gave signs of life and then none for `silent_after` seconds is killed and started again. It
+    may be stopped, or hang where nothing else notices it.
     """
 
     def __init__(
@@ -67,12 +72,15 @@ class Supervisor:
         *,
         probe: Callable[[], Readiness] | None = None,
         on_ready: Callable[[], None] = lambda: None,
+        silent_after: float = 8.0,
     ) -> None:
         self.stages = list(stages)
         self.log = log
         self.failed = False
         self._probe = probe
         self._on_ready = on_ready
+        self._silent_after = silent_after
+        self._turned_at = time.monotonic()
         self._was_ready = False
         self._next_probe = 0.0
         self._next_waiting = 0.0
@@ -105,7 +113,10 @@ class Supervisor:
     def _turn(self) -> None:
         self._read_outputs(TICK)
         now = time.monotonic()
+        was_away, self._turned_at = now - self._turned_at > MOST_BETWEEN_TURNS, now
         for stage in self.stages:
+            if stage.child is not None and was_away:
+                stage.child.forgive_silence(now)
             if stage.child is not None:
                 self._watch(stage, stage.child, now)
             elif stage.restart_at is not None and now >= stage.restart_at:
@@ -124,16 +135,26 @@ class Supervisor:
         self.log.stage_started(stage.name, stage.child.pid)
 
     def _watch(self, stage: StageProcess, child: Child, now: float) -> None:
-        child.note_ready(now)
+        child.note_signs(now)
         status = child.status()
+        if status is None and not self._stop_reason:
+            self._kill_if_silent(stage, child, now)
         if status is None or self._stop_reason:
             return
-        child.note_ready(now)  # it may have said so just before it ended
+        child.note_signs(now)  # it may have said so just before it ended
         self._forget(stage, child)
         worked_for = None if child.ready_at is None else now - child.ready_at
         how = describe_end(status, self.log.tail(stage.name), child.oom_kills())
         what = f"ended with {how}, {now - child.started_at:.1f} s after its start"
         self._decide(stage, worked_for, status, how, what)
+
+    def _kill_if_silent(self, stage: StageProcess, child: Child, now: float) -> None:
+        if child.alive_at is not None and now - child.alive_at > self._silent_after:
+            self.log.note(
+                f"{stage.name} has given no sign of life for {now - child.alive_at:.0f} s; it is killed"
+            )
+            child.alive_at = None  # said and done once
+            child.signal_group(signal.SIGKILL)
 
     def _decide(
         self, stage: StageProcess, worked_for: float | None, status: int, how: str, what: str

@@ -15,6 +15,7 @@ import zmq
 from protocol.hop.results import ResultServer
 from protocol.hop.server import Acked, HopEvent, HopServer, WorkerJoined, WorkerLost
 from protocol.process.settings import ROOT
+from protocol.process.stage import FAILURES_BEFORE_EXIT
 from protocol.wire.messages import Close, Failed, Frame, Status
 from tests.protocol.conftest import Start
 from tests.protocol.samples import one_latents
@@ -117,6 +118,28 @@ def test_a_slow_task_costs_its_job_but_not_the_worker(
     around.until(lambda: around.has(Acked))
     status = around.last_status()
     assert around.has(WorkerJoined, 2) and status is not None and status.info["resets"] == 1
+
+
+def test_a_worker_whose_every_task_fails_ends_itself_and_says_why(
+    around: Surroundings, run_dir: Path
+) -> None:
+    command = [sys.executable, "-m", MODULE, "--run-dir", str(run_dir)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    around.until(lambda: around.has(WorkerJoined))
+    for seq in range(FAILURES_BEFORE_EXIT - 1):
+        around.hop.dispatch(one_latents("ill", seq))
+    around.hop.dispatch(one_latents("fine"))  # one that works begins the count anew
+    for seq in range(FAILURES_BEFORE_EXIT - 1):
+        around.hop.dispatch(one_latents("ill", 100 + seq))
+    around.until(lambda: around.has(Failed, 2 * FAILURES_BEFORE_EXIT - 2))
+    assert process.poll() is None
+    around.hop.dispatch(one_latents("ill", 200))
+    around.until(lambda: around.has(WorkerLost))
+    _, told = process.communicate(timeout=10)
+    assert process.returncode == 1
+    assert (
+        f"the last {FAILURES_BEFORE_EXIT} tasks failed, the last one by ValueError: no such picture" in told
+    )
 
 
 @pytest.mark.parametrize(("seed", "status", "said"), [(99, 2, "--seed 99: nobody"), (98, 1, "it broke")])

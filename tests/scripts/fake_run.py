@@ -1,6 +1,7 @@
 """Runs the supervisor over stages given as JSON, [[name, [command…]], …], for the tests.
 
-A third argument is the number of seconds that a worker must work for, so that its failures are forgotten.
+A third argument is the number of seconds that a worker must work for, so that its failures are forgotten. A
+fourth one is the number of seconds without a sign of life after which it is killed.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def main() -> int:
                 log,
                 probe=lambda: Readiness(time.monotonic() > ready_after, "the clock"),
                 on_ready=lambda: log.announce("ready: fake"),
+                silent_after=float(sys.argv[4]) if len(sys.argv) > 4 else 8.0,
             ).run()
         finally:
             log.close()

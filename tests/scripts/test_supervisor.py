@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,10 @@ STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print
 READY = (
     f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
     "from protocol.process.ready import tell_ready; tell_ready()\n"
+)
+ALIVE = (
+    READY + "import time; from protocol.process.ready import tell_alive\n"
+    "while True: tell_alive(); time.sleep(0.1)"
 )
 CRASH = "print('loading weights'); raise SystemExit('no such file: unet.pth')"
 
@@ -241,3 +246,22 @@ def test_a_flood_of_output_without_newlines_is_cut_and_blocks_nobody(start: Star
     run.wait_ready()
     assert wait_for(lambda: "[worker] here" in run.log(), 3)
     assert wait_for(lambda: run.log().count("x") >= 2_900_000, 5)
+
+
+def test_a_worker_that_stands_still_is_killed_and_comes_back(start: Start) -> None:
+    run = start({"fine": ALIVE, "still": ALIVE}, "30", "1.5")
+    run.wait_ready()
+    assert wait_for(lambda: len(run.pids()) == 2, 5)
+    time.sleep(1.0)  # signs of life have come
+    (still,) = [int(pid) for pid in re.findall(r"\[still\] started as process (\d+)", run.log())]
+    os.kill(still, signal.SIGSTOP)
+    assert wait_for(lambda: "still has given no sign of life" in run.log(), 10)
+    assert wait_for(lambda: len(run.pids()) == 2 and still not in run.pids(), 10)
+    assert "fine has given no sign" not in run.log()
+
+
+def test_a_worker_that_never_gives_signs_of_life_is_left_alone(start: Start) -> None:
+    run = start({"old": READY + LOOP}, "30", "1")
+    run.wait_ready()
+    time.sleep(2.5)
+    assert "no sign of life" not in run.log()
