@@ -24,19 +24,16 @@ from gateway.core.options import SessionLimits, SessionOptions
 from gateway.core.session import SessionCore
 from gateway.door.guard import Grant
 from gateway.texts import ready_fields, status_fields
-from protocol.wire.browser import (
-    BrowserError,
+from protocol.wire.browser import BrowserError, encode_error, encode_text, parse_pcm
+from protocol.wire.controls import (
     Change,
     ClientHello,
     Flush,
     Options,
     Resume,
     Shown,
-    encode_error,
-    encode_text,
     parse_control,
     parse_options,
-    parse_pcm,
 )
 from protocol.wire.figures import Histogram
 from protocol.wire.messages import Pcm

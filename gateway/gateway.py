@@ -47,7 +47,8 @@ from protocol.hop.server import HopEvent, HopServer, WorkerLost
 from protocol.process.addresses import bind_socket, bracketed
 from protocol.process.ready import tell_alive, tell_ready
 from protocol.process.settings import NO_AUTH_WARNING, Settings, is_open_to_all
-from protocol.wire.browser import MAX_MESSAGE_BYTES, SUBPROTOCOL_V2, BrowserError, Options, Resume
+from protocol.wire.browser import MAX_MESSAGE_BYTES, SUBPROTOCOL_V2, BrowserError
+from protocol.wire.controls import Options, Resume
 from protocol.wire.messages import Close, Failed, Frame, Pcm, Status
 
 logger = logging.getLogger(__name__)

@@ -10,8 +10,9 @@ from gateway.door.guard import Grant
 from gateway.stages import StageBoard
 from gateway.thumbnails import Thumbnails
 from protocol.process.settings import Settings
-from protocol.wire.browser import BrowserError, Options
+from protocol.wire.browser import BrowserError
 from protocol.wire.clock import FRAME_RATES, FULL_RATE, SAMPLE_RATE, frames_of_clip
+from protocol.wire.controls import Options
 
 
 class Offers:

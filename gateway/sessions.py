@@ -11,7 +11,8 @@ from gateway.core.session import SessionCore
 from gateway.metrics import SessionTotals
 from gateway.resume_tokens import ResumeTokens
 from protocol.process.settings import Settings
-from protocol.wire.browser import BrowserError, Resume
+from protocol.wire.browser import BrowserError
+from protocol.wire.controls import Resume
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,8 @@ from typing import Protocol
 
 from gateway.core.audio_log import ClipAudio, ClipShape
 from gateway.core.play_clock import PlayClock
-from protocol.wire.browser import AudioMessage, Resume, Shown, VideoMessage, encode_audio, encode_video
+from protocol.wire.browser import AudioMessage, VideoMessage, encode_audio, encode_video
+from protocol.wire.controls import Resume, Shown
 
 
 @dataclass(frozen=True)

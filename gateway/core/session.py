@@ -18,7 +18,8 @@ from gateway.core.options import SessionLimits, SessionOptions
 from gateway.core.pace import PacedInput
 from gateway.core.players import AckedPlayer, ClipSound, OutgoingMessage, PacedPlayer, Player
 from gateway.core.reorder import ClipBegins, ClipEnds, NextFrame, Reorderer
-from protocol.wire.browser import AudioMessage, BrowserError, Resume, Shown, VideoMessage
+from protocol.wire.browser import AudioMessage, BrowserError, VideoMessage
+from protocol.wire.controls import Resume, Shown
 from protocol.wire.figures import CLIP_TIME_BOUNDS_MS, Histogram, Summary
 from protocol.wire.messages import Failed, Frame, Pcm, Samples
 

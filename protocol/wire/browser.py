@@ -12,12 +12,10 @@ from __future__ import annotations
 import json
 import math
 import struct
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from protocol.wire.clock import SAMPLE_RATE
 from protocol.wire.messages import Samples
 
 #: Name of the websocket subprotocol of version 2.
@@ -31,12 +29,8 @@ FLAG_NO_FRAMES = 0x01
 
 #: Longest websocket message a client may send, in bytes: 16 s of 16 kHz float32.
 MAX_MESSAGE_BYTES = 1 << 20
-#: Longest JSON text a client may send, in characters.
-MAX_TEXT_CHARS = 4096
 #: Samples are floats in -1..1. Hot signals pass, but int16 values that were never divided do not.
 MAX_AMPLITUDE = 16.0
-#: Rates of PCM that a client may choose, in Hz.
-SAMPLE_RATES = (8000, 11025, 12000, SAMPLE_RATE, 22050, 24000, 32000, 44100, 48000)
 
 _FRAME = struct.Struct("<BBHHHIIQ")  # kind, flags, index, count, 0, epoch, seq, pts
 _AUDIO = struct.Struct("<BBHHHIIQQ")  # kind, flags, 0, 0, 0, epoch, seq, pts, position
@@ -195,167 +189,6 @@ def decode_down(data: bytes, version: int) -> VideoMessage | AudioMessage:
         return VideoMessage(data[start:], epoch, seq, index, count, pts)
     _, flags, _, _, _, epoch, seq, pts, position = _AUDIO.unpack_from(data)
     return AudioMessage(parse_pcm(data[start:]), epoch, seq, pts, position, not flags & FLAG_NO_FRAMES)
-
-
-# ---- upwards, JSON
-
-
-@dataclass(frozen=True)
-class Options:
-    """The wishes of a client for its session. None leaves the choice to the gateway."""
-
-    avatar: str | None = None
-    pose: str | None = None
-    fps: int | None = None
-    sample_rate: int | None = None
-
-    def merged(self, later: Options) -> Options:
-        """These options, with those that `later` names in their place."""
-        return Options(**{**asdict(self), **{k: v for k, v in asdict(later).items() if v is not None}})
-
-
-@dataclass(frozen=True)
-class Resume:
-    """A client comes back to its session, and says what it has of it."""
-
-    #: From its last `ready`.
-    token: str
-    #: The epoch in which it was.
-    epoch: int
-    #: The clip whose sound came last, -1 before the first.
-    heard: int
-    #: Clip and index of the frame that came last, -1 before the first.
-    seen: tuple[int, int]
-    #: Samples sent up to the end of the last sound that came back: a new gateway goes on from there.
-    position: int
-
-
-@dataclass(frozen=True)
-class ClientHello:
-    """First message of a version 2 client."""
-
-    options: Options
-    resume: Resume | None = None
-
-
-@dataclass(frozen=True)
-class Change:
-    """New options for a running session, which goes on in a new epoch."""
-
-    options: Options
-
-
-@dataclass(frozen=True)
-class Shown:
-    """The last frame that the client has put on its screen, or has passed over."""
-
-    epoch: int
-    seq: int
-    index: int
-
-
-@dataclass(frozen=True)
-class Flush:
-    """The client has stopped speaking: finish the begun clip now, and not after the pause."""
-
-
-Control = ClientHello | Change | Shown | Flush
-
-
-def parse_control(text: str) -> Control:
-    """One JSON text of a version 2 client.
-
-    Raises:
-        BrowserError: "bad_message" or "bad_option".
-    """
-    fields = _json_object(text)
-    kind = fields.get("type")
-    if kind == "shown":
-        return Shown(*(_whole(fields, name, 0, 2**32 - 1) for name in ("epoch", "seq", "index")))
-    if kind == "flush":
-        return Flush()
-    if kind == "hello":
-        return ClientHello(_options(fields), _resume(fields.get("resume")))
-    if kind == "options":
-        return Change(_options(fields))
-    raise BrowserError("bad_message", 'expected a "type" of hello, options, shown or flush')
-
-
-def parse_options(fields: dict[str, str]) -> Options:
-    """Options of a version 1 client, from the query of its address (`?avatar=ada&pose=wave`).
-
-    Raises:
-        BrowserError: "bad_option".
-    """
-    numbers = {name: _number(v) for name, v in fields.items() if name in ("fps", "sample_rate")}
-    return _options({**fields, **numbers})
-
-
-def _number(text: str) -> int | str:
-    """The number that a text writes in decimal digits, else the text itself, which no option takes."""
-    # `int` refuses thousands of digits, and no option has more than these.
-    return int(text) if text.isdecimal() and len(text) <= 9 else text
-
-
-def _options(fields: dict[str, Any]) -> Options:
-    rate = _optional_whole(fields, "sample_rate", 1, 1_000_000)
-    if rate is not None and rate not in SAMPLE_RATES:
-        known = ", ".join(map(str, SAMPLE_RATES))
-        raise BrowserError("bad_option", f"sample_rate {rate}: give one of {known}")
-    return Options(
-        avatar=_optional_name(fields, "avatar"),
-        pose=_optional_name(fields, "pose"),
-        fps=_optional_whole(fields, "fps", 1, 120),
-        sample_rate=rate,
-    )
-
-
-def _resume(fields: object) -> Resume | None:
-    if fields is None:
-        return None
-    if not isinstance(fields, dict) or not isinstance(fields.get("token"), str):
-        raise BrowserError("bad_message", "resume: give an object with the token of the last ready")
-    return Resume(
-        token=fields["token"],
-        epoch=_whole(fields, "epoch", 0, 2**31),
-        heard=_whole(fields, "heard", -1, 2**32 - 1),
-        seen=(_whole(fields, "seen_seq", -1, 2**32 - 1), _whole(fields, "seen_index", -1, 2**16 - 1)),
-        position=_whole(fields, "position", 0, 2**53),
-    )
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    if len(text) > MAX_TEXT_CHARS:
-        raise BrowserError(
-            "bad_message", f"text of {len(text)} characters; at most {MAX_TEXT_CHARS} are read"
-        )
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as err:
-        raise BrowserError("bad_message", "the text is not JSON") from err
-    if not isinstance(value, dict):
-        raise BrowserError("bad_message", "the text is not a JSON object")
-    return value
-
-
-def _optional_name(fields: dict[str, Any], name: str) -> str | None:
-    value = fields.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, str) or not 1 <= len(value) <= 64:
-        raise BrowserError("bad_option", f"{name}: give a name of 1 to 64 characters")
-    return value
-
-
-def _optional_whole(fields: dict[str, Any], name: str, low: int, high: int) -> int | None:
-    return None if fields.get(name) is None else _whole(fields, name, low, high, "bad_option")
-
-
-def _whole(fields: dict[str, Any], name: str, low: int, high: int, code: str = "bad_message") -> int:
-    value = fields.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise BrowserError(code, f"{name}: give a whole number from {low} to {high}")
-    return value
 
 
 # ---- downwards, JSON

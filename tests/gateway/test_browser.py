@@ -10,21 +10,15 @@ from hypothesis import strategies as st
 from protocol.wire.browser import (
     AudioMessage,
     BrowserError,
-    Change,
-    ClientHello,
-    Flush,
-    Options,
-    Shown,
     VideoMessage,
     decode_down,
     encode_audio,
     encode_error,
     encode_video,
-    parse_control,
-    parse_options,
     parse_pcm,
     pcm_bytes,
 )
+from protocol.wire.controls import Change, ClientHello, Flush, Options, Shown, parse_control, parse_options
 from tests.gateway.clients import sound_of
 
 U16, U32, U53 = st.integers(0, 2**16 - 1), st.integers(0, 2**32 - 1), st.integers(0, 2**53)

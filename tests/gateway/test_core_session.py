@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from gateway.core.audio_log import ClipShape
 from gateway.core.options import SessionLimits, SessionOptions
 from gateway.core.session import SessionCore
-from protocol.wire.browser import AudioMessage, BrowserError, Shown, VideoMessage, decode_down
+from protocol.wire.browser import AudioMessage, BrowserError, VideoMessage, decode_down
+from protocol.wire.controls import Shown
 from protocol.wire.messages import Failed, Frame, Pcm, Samples
 from tests.gateway.clients import sound_of
 

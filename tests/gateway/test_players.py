@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from gateway.core.audio_log import ClipAudio, ClipShape
 from gateway.core.players import AckedPlayer, ClipSound, OutgoingMessage, PacedPlayer, Player
-from protocol.wire.browser import AudioMessage, Shown, VideoMessage, decode_down
+from protocol.wire.browser import AudioMessage, VideoMessage, decode_down
+from protocol.wire.controls import Shown
 from tests.gateway.clients import frame_of, sound_of
 
 SHAPE = ClipShape(24, 12)

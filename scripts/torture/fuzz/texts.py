@@ -49,11 +49,10 @@ from protocol.wire.browser import (
     decode_down,
     encode_audio,
     encode_video,
-    parse_control,
-    parse_options,
     parse_pcm,
 )
 from protocol.wire.codec import decode, encode
+from protocol.wire.controls import parse_control, parse_options
 from protocol.wire.limits import ProtocolError, check_id
 from protocol.wire.messages import (
     Ack,
