@@ -225,6 +225,10 @@ class Connection:
         """A stage has no worker: keep the client's speech, let its sound go on, and say `why`."""
         assert self.core is not None
         self.core.begin_outage(why)
+        self.tell_status()
+
+    def tell_status(self) -> None:
+        """Send a `status` at once."""
         self._status_at = 0.0
         self._output_due.set()
 

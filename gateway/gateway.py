@@ -106,6 +106,7 @@ class Gateway:
         self._stopping = False
         #: The stage that has no worker.
         self._outage = ""
+        self._told_notice = ""
         collector = GatewayCollector(self.totals, self.sessions.all, self.pcm.stats, self.board)
         self._thumbnails = Thumbnails(settings)
         self._offers = Offers(settings, self.board, self._thumbnails)
@@ -317,6 +318,7 @@ class Gateway:
                 self.board.forget_worker(stage, worker)
             self.board.forget_silent_workers(now)
             self._check_outage()
+            self._tell_new_notice()
             for connection in self.sessions.all():
                 self._guarded(connection, partial(self._check_session, connection, now))
 
@@ -331,6 +333,12 @@ class Gateway:
             elif connection.core is not None and connection.core.outage:  # it began before this moment
                 self._guarded(connection, connection.begin_new_epoch)
 
+    def _tell_new_notice(self) -> None:
+        before, self._told_notice = self._told_notice, self.notice()
+        if self._told_notice != before:
+            for connection in self.sessions.all():
+                connection.tell_status()
+
     def _check_session(self, connection: Connection, now: float) -> None:
         core = connection.core
         assert core is not None
@@ -342,7 +350,7 @@ class Gateway:
         core.check_limits(now)
         if core.fatal:
             raise core.fatal
-        if 0 < self.board.fps < core.options.shape.fps:
+        if 0 < self.board.full_fps < core.options.shape.fps:
             connection.change_options(Options())
         connection.wake_sender()
 

@@ -28,10 +28,10 @@ class Offers:
         if not self._board.ready:
             why = ", ".join(f"{stage} is {state}" for stage, state in self._board.states().items())
             raise BrowserError("not_ready", f"try again soon: {why}")
-        held = self._board.fps or FULL_RATE
-        fps = min(options.fps or held, held)
-        if options.fps is not None and options.fps not in {held, *FRAME_RATES} and options.fps < held:
-            known = ", ".join(str(rate) for rate in sorted({held, *FRAME_RATES}) if rate <= held)
+        full = self._board.full_fps or FULL_RATE
+        fps = min(options.fps or full, full)
+        if options.fps is not None and options.fps not in {full, *FRAME_RATES} and options.fps < full:
+            known = ", ".join(str(rate) for rate in sorted({full, *FRAME_RATES}) if rate <= full)
             raise BrowserError("bad_option", f"fps {options.fps}: give one of {known}")
         width, height = self._board.size
         return SessionOptions(
@@ -55,6 +55,7 @@ class Offers:
                 "poses": _names_of(self._board.poses, self._thumbnails.pose_names),
             },
             "fps": self._board.fps,
+            "full_fps": self._board.full_fps,
             "width": width,
             "height": height,
             "model": self._board.model,

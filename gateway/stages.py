@@ -76,8 +76,13 @@ class StageBoard:
 
     @property
     def fps(self) -> int:
-        """The frame rate that every warm GPU worker holds, 0 while none is warm."""
+        """The frame rate that every warm GPU worker holds now, 0 while none is warm."""
         return min((rate for rate in self._gpu_facts("fps", 0) if rate > 0), default=0)
+
+    @property
+    def full_fps(self) -> int:
+        """The rate at which clips are asked for. A worker that holds less makes some of a clip's frames."""
+        return min((rate for rate in self._gpu_facts("full_fps", 0) if rate > 0), default=self.fps)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -31,7 +31,7 @@ def status_fields(core: SessionCore, notice: str, now: float) -> dict[str, objec
     latency = core.latency.figures("s")
     return {
         "epoch": core.epoch,
-        "fps": core.options.shape.fps,
+        "fps": core.fps,
         "fps_sent": round(core.frame_rate.per_second(now), 1),
         "notice": notice,
         "clips_waiting": core.clips_waiting,

@@ -60,6 +60,7 @@ class Prefetch:
         compute: the thread that has the device.
         wake: makes the loop call `advance` soon. It is called from other threads.
         metrics: of this stage.
+        fit: gives the clip that is made of one that leaves the queue: the same with fewer frames, perhaps.
         depth: clips that a session may have waiting.
         clock: seconds, for the metrics.
     """
@@ -74,12 +75,14 @@ class Prefetch:
         wake: Callable[[], None],
         metrics: Metrics,
         *,
+        fit: Callable[[Clip], Clip] = lambda clip: clip,
         depth: int = QUEUE_DEPTH,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
         self._compute = compute
         self._metrics = metrics
+        self._fit = fit
         self._clock = clock
         self._queue = FairQueue[Clip](depth)
         self._floor = EpochFloor()
@@ -152,8 +155,9 @@ class Prefetch:
             self._compute.start_task(underway, self._denoise, underway)
         while self._underway < MAX_UNDERWAY and (queued := self._queue.pop()) is not None:
             self._underway += 1
-            underway = ClipUnderway(queued, self._underway == 1 and self._compute.waiting == 0)
-            self._preparing.start_task(underway, self._prepare, queued)
+            clip = self._fit(queued)
+            underway = ClipUnderway(clip, self._underway == 1 and self._compute.waiting == 0)
+            self._preparing.start_task(underway, self._prepare, clip)
         return ended
 
     def outcome_of(self, output: Output) -> ClipOutcome:

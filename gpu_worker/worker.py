@@ -9,14 +9,14 @@ from enum import Enum
 from gpu_worker.engine_api import ClipError, ClipOutcome, DeviceLost, Engine
 from gpu_worker.prefetch import ClipUnderway, Prefetch
 from gpu_worker.rate.runner import TrialRunner
+from gpu_worker.rate.served import ServedRate
 from gpu_worker.rate.trial import RateChoice
 from protocol.hop.client import Job
-from protocol.hop.server import Acked, HopEvent, WorkerJoined
+from protocol.hop.server import Acked, HopEvent, WorkerJoined, WorkerLost
 from protocol.process.compute import Output
 from protocol.process.ledger import JobLedger
 from protocol.process.settings import Settings, SettingsError
 from protocol.process.stage import Stage, Worker
-from protocol.wire.clock import FULL_RATE
 from protocol.wire.limits import MAX_CREDIT
 from protocol.wire.messages import Clip, Close, InfoValue, Latents, Work, clip_key
 
@@ -74,9 +74,10 @@ class GpuWorker(Worker):
         self._settings = settings
         self._stage = stage
         self._engine = engine
-        self._prefetch = Prefetch(engine, stage.compute, stage.wake, stage.metrics)
+        self._rate = ServedRate(settings)
+        self._prefetch = Prefetch(engine, stage.compute, stage.wake, stage.metrics, fit=self._rate.fit)
         self._trials = TrialRunner(engine, settings, f"_rate-{settings.worker_index}", stage.wake)
-        self._rate = RateChoice(settings.fps or FULL_RATE, 0.0, "")
+        self._encoders = 0
         self._retries = 0
         self._ledger = JobLedger(stage.jobs.ack)
         self._pause_task_running = False
@@ -96,14 +97,14 @@ class GpuWorker(Worker):
         self._prefetch.last_clip = time.monotonic()
 
     def _serve_rate(self, rate: RateChoice) -> None:
-        self._rate = rate
+        self._rate.serve(rate, self._engine.device_type)
         level = logging.WARNING if rate.notice else logging.INFO
         why = rate.notice or f"making a clip takes {rate.clip_seconds:.2f} s"
         logger.log(level, "new sessions get %d fps: %s", rate.fps, why)
         self._renew_info()
 
     def _renew_info(self) -> None:
-        self._info = {**self._engine.info(), "fps": self._rate.fps, "notice": self._rate.notice}
+        self._info = {**self._engine.info(), **self._rate.info()}
 
     def info(self) -> dict[str, InfoValue]:
         return self._info
@@ -123,6 +124,7 @@ class GpuWorker(Worker):
         if not self._ledger.enter(job, clip):
             return
         self._stage.metrics.count("clips_received_total")
+        self._rate.take_clip(clip, time.monotonic())
         if self._pause_task_running:
             self._trials.abort()
         for dropped in self._prefetch.enqueue(clip):
@@ -181,11 +183,15 @@ class GpuWorker(Worker):
                 self._release(dropped)
 
     def on_event(self, event: HopEvent) -> None:
-        if isinstance(event, WorkerJoined):
+        if isinstance(event, WorkerLost):
+            self._encoders -= 1
+        elif isinstance(event, WorkerJoined):
+            self._encoders += 1
             self._trials.encoder_joined.set()
         elif isinstance(event, Acked) and isinstance(event.msg, Latents):
             if event.msg.session == self._trials.session:
                 self._trials.confirm(event.msg)
+            self._rate.confirm(event.msg, time.monotonic())
             self._release(event.msg)
 
     def _fail(self, clip: Clip, error: Exception) -> None:
@@ -216,6 +222,8 @@ class GpuWorker(Worker):
         while self._trials.outbox:
             self._stage.out.dispatch(self._trials.outbox.popleft())
         now = time.monotonic()
+        if self._rate.update(now, self._ledger.__contains__, self._encoders):
+            self._renew_info()
         if self._stage.warm and not self._pause_task_running and self._prefetch.idle:
             self._use_pause(now - self._prefetch.last_clip)
         if now - self._figures_at >= FIGURES_EVERY:
@@ -234,8 +242,7 @@ class GpuWorker(Worker):
             self._stage.compute.start_task(PauseTask.RETRY_RATE, self._trials.run)
 
     def _may_retry_rate(self, quiet: float) -> bool:
-        fell = self._settings.fps is None and self._rate.notice != ""
-        return fell and self._retries < len(RETRY_RATE_AFTER) and quiet > RETRY_RATE_AFTER[self._retries]
+        return self._rate.fell and self._retries < len(RETRY_RATE_AFTER) and quiet > RETRY_RATE_AFTER[self._retries]
 
     def _end_pause_task(self, output: Output) -> None:
         assert isinstance(output.key, PauseTask)
@@ -249,7 +256,7 @@ class GpuWorker(Worker):
 
     def _write_figures(self) -> None:
         figures = self._prefetch.figures() | self._engine.metrics()
-        figures["trial_clip_seconds"] = self._rate.clip_seconds
+        figures["trial_clip_seconds"] = self._rate.choice.clip_seconds
         for name, value in figures.items():
             self._stage.metrics.gauge(name, value)
 

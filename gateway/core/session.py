@@ -116,6 +116,8 @@ class SessionCore:
         self._clip_of: dict[int, int] = {}
         #: The next clip to play, and since when a later one is complete.
         self._overtaken = (-1, 0.0)
+        #: Frames of the clip that came last: a machine that is busy makes fewer than were asked for.
+        self._frames_of_clip = self.options.shape.frames
         #: Clips of which a full queue pushed out some Pcm.
         self._unsent_clips: set[int] = set()
         #: Clips whose first frame is not sent yet → when their last sample came.
@@ -241,6 +243,7 @@ class SessionCore:
             self.duplicates += 1
             return False
         self._frame_at = now
+        self._frames_of_clip = frame.count
         self._play_ordered(now)
         return True
 
@@ -369,6 +372,11 @@ class SessionCore:
     def seconds_until_message(self, now: float) -> float | None:
         """Seconds until `next_messages` may give something by itself. None: only an event can change that."""
         return self._player.wait(now)
+
+    @property
+    def fps(self) -> int:
+        """Frames a second of the clip that came last."""
+        return round(self._frames_of_clip / self.options.shape.seconds)
 
     @property
     def frames_late(self) -> int:

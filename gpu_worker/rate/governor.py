@@ -1,0 +1,175 @@
+"""The frame rate while sessions speak: down as soon as clips come late, up when the machine has room.
+
+Down: a clip in hand is late, and its sessions need more of the machine than there is. The highest rate that
+the last clips' times leave room for comes next. Up: for some seconds the machine has had room for a higher
+rate. A rise that does not last doubles the wait for the next one, so the rate does not swing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from gpu_worker.rate.service import ServiceLog
+from gpu_worker.rate.thinning import thinned_frames
+from protocol.wire.clock import FRAME_RATES, FULL_RATE
+
+#: Rates in service, from the highest down. The last two are for a machine that is slowed down: few frames of
+#: each clip are better than none of every second one.
+SERVED_RATES = (*FRAME_RATES, 6, 4)
+
+#: Seconds past its turn from which a clip is late, and how much more than usual for this machine.
+LATE_AFTER = 0.65
+LATE_BEYOND_USUAL = 0.3
+
+#: Most delay that counts as usual, in seconds.
+MOST_USUAL = 1.0
+
+#: Share of the machine's time above which clips that are late stay late.
+FULL_LOAD = 0.9
+
+#: Seconds after a change before the rate falls again.
+SETTLE = 0.75
+
+#: Seconds by which a clip may be late while the backlog is worked off.
+HOPELESS = 1.5
+
+#: Most of the machine's time that a higher rate may be expected to take, by type of device. The times of a GPU
+#: are those of denoising and decoding one after the other, and clips in a row overlap there.
+MOST_LOAD_TO_RISE = {"cpu": 0.95, "cuda": 1.2}
+
+#: Seconds of room for a higher rate before it is served: at first, and at most.
+FIRST_PATIENCE = 2.5
+MOST_PATIENCE = 120.0
+
+#: A rise that lasts shorter has failed, and one that lasts longer has succeeded (seconds).
+RISE_FAILED = 10.0
+RISE_SUCCEEDED = 60.0
+
+#: Clips at the present rate before it may rise, and the latest ones that say what a clip takes.
+CLIPS_TO_RISE = 3
+LATEST_CLIPS = 4
+
+
+class RateGovernor:
+    """Chooses the rate of the next clips. Does no I/O and reads no clock.
+
+    Args:
+        log: of the clips in service.
+        rates: to choose from, from the highest down.
+    """
+
+    #: The rate of the next clips.
+    fps: int
+    #: Part of a full clip's time that does not depend on its frames, 0 to 1.
+    fixed_share: float
+    #: At the last change: seconds that a clip with all its frames took, and by which the latest was late.
+    cost: float
+    late: float
+
+    def __init__(self, log: ServiceLog, rates: Sequence[int] = SERVED_RATES) -> None:
+        self._log = log
+        self._rates = rates
+        self._most_load = MOST_LOAD_TO_RISE["cpu"]
+        self.fps = rates[0]
+        self.fixed_share = 0.0
+        self.cost = self.late = 0.0
+        self._changed_at = float("-inf")
+        self._rose_at = float("-inf")
+        self._room_since: float | None = None
+        self._patience = FIRST_PATIENCE
+
+    def start_at(self, fps: int, device_type: str) -> None:
+        """Serve the rate that a trial has found on a device, "cpu" or "cuda"."""
+        self.fps = fps
+        self._most_load = MOST_LOAD_TO_RISE[device_type]
+        self._log.forget_times()
+
+    def update(self, now: float) -> bool:
+        """Look at the clips in service. Returns whether the rate has changed."""
+        late = self._log.late(now)
+        fps = self._lower_rate(now, late) if late > self._late_limit() else self._higher_rate(now)
+        if fps == self.fps:
+            return False
+        self.late = late
+        if fps > self.fps:
+            self.cost = self._usual_cost()
+            self._rose_at = now
+        else:
+            self.cost = self._worst_cost(now)
+            self._judge_rise(now - self._rose_at)
+        self.fps, self._changed_at, self._room_since = fps, now, None
+        self._log.forget_times()
+        return True
+
+    def _judge_rise(self, lasted: float) -> None:
+        """The rate falls `lasted` seconds after it rose."""
+        if lasted < RISE_FAILED:
+            self._patience = min(2 * self._patience, MOST_PATIENCE)
+        elif lasted > RISE_SUCCEEDED:
+            self._patience = FIRST_PATIENCE
+
+    def _late_limit(self) -> float:
+        times = self._log.times
+        if len(times) < CLIPS_TO_RISE:
+            return LATE_AFTER
+        usual = min(MOST_USUAL, median(time.delay for time in times))
+        return max(LATE_AFTER, usual + LATE_BEYOND_USUAL)
+
+    def _lower_rate(self, now: float, late: float) -> int:
+        self._room_since = None
+        cost = self._worst_cost(now)
+        if now - self._changed_at < SETTLE or not self._log.speaking(now):
+            return self.fps
+        if late < HOPELESS and self._load(self.fps, cost, now) <= FULL_LOAD:
+            return self.fps  # the backlog shrinks by itself
+        lower = [fps for fps in self._rates if fps < self.fps]
+        fitting = (fps for fps in lower if self._load(fps, cost, now) <= FULL_LOAD)
+        return next(fitting, min(lower, default=self.fps))
+
+    def _higher_rate(self, now: float) -> int:
+        fps = self._rate_with_room(now)
+        if fps == self.fps:
+            self._room_since = None
+        elif self._room_since is None:
+            self._room_since = now
+        elif now - self._room_since >= self._patience:
+            return fps
+        return self.fps
+
+    def _rate_with_room(self, now: float) -> int:
+        if len(self._log.times) < CLIPS_TO_RISE or not self._log.speaking(now):
+            return self.fps
+        cost = self._usual_cost()
+        higher = (fps for fps in self._rates if fps > self.fps)
+        return next((fps for fps in higher if self._load(fps, cost, now) <= self._most_load), self.fps)
+
+    def _usual_cost(self) -> float:
+        """Seconds that a full clip takes, by the last few clips."""
+        times = list(self._log.times)[-LATEST_CLIPS:]
+        return median(time.seconds / self._weight(time.frames) for time in times)
+
+    def _worst_cost(self, now: float) -> float:
+        """Seconds that a full clip takes, by the last two clips and the one that is made now."""
+        last = list(self._log.times)[-2:]
+        costs = [time.seconds / self._weight(time.frames) for time in last]
+        if (present := self._log.in_progress(now)) is not None:
+            costs.append(present[0] / self._weight(present[1]))
+        return max(costs, default=0.0)
+
+    def _load(self, fps: int, cost: float, now: float) -> float:
+        """Share of the machine's time that the sessions would take at `fps`.
+
+        Args:
+            fps: of the clips.
+            cost: seconds that a clip of 24 frames a second takes.
+            now: the time.
+        """
+        return sum(
+            cost * self._weight(thinned_frames(frames, rate, fps)) * rate / frames
+            for frames, rate in self._log.speaking(now)
+        )
+
+    def _weight(self, frames: int) -> float:
+        """A clip's time by its frames, in times of one with `FULL_RATE` frames a second and half a second."""
+        return self.fixed_share + (1 - self.fixed_share) * frames / (FULL_RATE // 2)
