@@ -242,7 +242,11 @@ class GpuWorker(Worker):
             self._stage.compute.start_task(PauseTask.RETRY_RATE, self._trials.run)
 
     def _may_retry_rate(self, quiet: float) -> bool:
-        return self._rate.fell and self._retries < len(RETRY_RATE_AFTER) and quiet > RETRY_RATE_AFTER[self._retries]
+        return (
+            self._rate.fell
+            and self._retries < len(RETRY_RATE_AFTER)
+            and quiet > RETRY_RATE_AFTER[self._retries]
+        )
 
     def _end_pause_task(self, output: Output) -> None:
         assert isinstance(output.key, PauseTask)

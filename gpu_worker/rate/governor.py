@@ -34,8 +34,8 @@ SETTLE = 0.75
 #: Seconds by which a clip may be late while the backlog is worked off.
 HOPELESS = 1.5
 
-#: Most of the machine's time that a higher rate may be expected to take, by type of device. The times of a GPU
-#: are those of denoising and decoding one after the other, and clips in a row overlap there.
+#: Most of the machine's time that a higher rate may be expected to take, by type of device. A GPU's times are
+#: those of denoising and decoding one after the other, and clips in a row overlap there.
 MOST_LOAD_TO_RISE = {"cpu": 0.95, "cuda": 1.2}
 
 #: Seconds of room for a higher rate before it is served: at first, and at most.

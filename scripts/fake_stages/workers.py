@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import zmq
 
+from gpu_worker.rate.thinning import thin_clip
 from protocol.hop.client import HopClient, Job
 from protocol.hop.results import ResultClient
 from protocol.hop.server import HopServer
@@ -47,8 +48,10 @@ class FakeBehaviour:
     fatal: bool = False
     #: Whether frames come out of order, and some of them twice.
     shuffle: bool = False
-    #: The frame rate and the notice that the GPU worker reports.
+    #: The highest frame rate and the notice that the GPU worker reports.
     fps: int = 24
+    #: Frames a second that it makes of it, as a machine that is busy does. None: all.
+    made_fps: int | None = None
     notice: str = ""
     #: The stages that are warm.
     warm: tuple[str, ...] = ("audio_worker", "gpu_worker", "encoder_worker")
@@ -191,7 +194,8 @@ class FakeGpuWorker(FakeWorker):
     def info(self) -> dict[str, InfoValue]:
         """The facts that a real GPU worker reports of its model."""
         return {
-            "avatars": self._painter.names, "poses": POSES, "fps": self.behaviour.fps,
+            "avatars": self._painter.names, "poses": POSES,
+            "fps": self.behaviour.made_fps or self.behaviour.fps, "full_fps": self.behaviour.fps,
             "width": self._painter.size, "height": self._painter.size, "model": "drawn by fake_stages",
             "notice": self.behaviour.notice,
         }  # fmt: skip
@@ -205,7 +209,7 @@ class FakeGpuWorker(FakeWorker):
         while self._waiting and now - self._waiting[0].received_at >= self.behaviour.delay:
             job = self._waiting.popleft()
             assert isinstance(job.msg, Clip)
-            self._answer(job.msg)
+            self._answer(thin_clip(job.msg, self.behaviour.made_fps or job.msg.fps))
             self.jobs.ack(job)
             self.metrics.observe_clip(now - job.received_at)
 

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             for number in range(args.sessions)
         ]
-        fps = args.fps or int(info.get("fps") or FULL_RATE)
+        fps = args.fps or int(info.get("full_fps") or info.get("fps") or FULL_RATE)
         clip_frames = args.clip_frames or max(1, fps // 2)
         reports = asyncio.run(_speak_all(args.url, plans, fps, clip_frames))
     except (ClientError, SoundError) as error:
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     _show(reports, as_json=args.json)
-    _save(frames, args, fps)
+    _save(frames, args, reports[0].fps)
     return 1 if any(report.problems for report in reports) else 0
 
 

@@ -1,11 +1,13 @@
 """Checks one session's stream frame by frame and sample by sample.
 
-No I/O: bytes and times come in. Frame i sits at sample `i * 16000 // fps` of the 16 kHz stream.
+No I/O: bytes and times come in. Frame i sits at sample `i * 16000 // fps` of the 16 kHz stream. A busy
+machine makes only every second, third, … frame of a clip. These keep the numbers that they had among all.
 """
 
 from __future__ import annotations
 
 import re
+import statistics
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,8 +25,8 @@ _PTS_COMMENT = re.compile(rb"\xff\xfe..echomimic pts=(\d+)", re.DOTALL)
 class Report:
     """One session's figures, with latencies in seconds. `problems` is empty when every check passed.
 
-    `behind_most` is the most seconds that a frame was behind its sound, in the play-out that decides which
-    frames are late.
+    `fps` and `clip_frames` are those of most clips. `behind_most` is the most seconds that a frame was
+    behind its sound, in the play-out that decides which frames are late.
     """
 
     version: int
@@ -65,8 +67,8 @@ class StreamCheck:
 
     Args:
         version: of the wire.
-        fps: the session's frame rate.
-        clip_frames: frames of a clip.
+        fps: the session's highest frame rate.
+        clip_frames: frames of a clip at that rate.
         rate: rate of the client's samples.
     """
 
@@ -74,6 +76,8 @@ class StreamCheck:
         self.version, self.fps, self.clip_frames, self.rate = version, fps, clip_frames, rate
         self.numbers: list[int] = []  # of the frames, in the order received
         self.times: list[float] = []  # when
+        #: Clip → the difference between the numbers of its frames.
+        self._steps: dict[int, int] = {}
         self._marked = version == 2
         self._sent = 0
         self._clip_sent: list[float] = []  # when the last sample of clip k was sent
@@ -114,10 +118,7 @@ class StreamCheck:
     @property
     def frames_expected(self) -> int:
         """Frames of the speech sent, the last clip filled with silence."""
-        clips = 0
-        while self.clip_start(clips) < self._sent:
-            clips += 1
-        return clips * self.clip_frames
+        return len(self._wanted())
 
     def report(self, samples: Samples, avatar: str = "") -> Report:
         """Check everything against `samples`, the speech that the client meant to send, shape (n,)."""
@@ -128,8 +129,8 @@ class StreamCheck:
         delays = self.latencies()
         return Report(
             version=self.version,
-            fps=self.fps,
-            clip_frames=self.clip_frames,
+            fps=self.fps // self._usual_step(),
+            clip_frames=self.clip_frames // self._usual_step(),
             seconds=len(samples) / self.rate,
             frames_expected=self.frames_expected,
             frames_received=len(self.numbers),
@@ -162,10 +163,10 @@ class StreamCheck:
 
         A clip's frames may come all at once, so anything but whole clips would count too many.
         """
-        firsts = [when for n, when in zip(self.numbers, self.times, strict=True) if n % self.clip_frames == 0]
-        if len(firsts) < 2 or firsts[-1] <= firsts[0]:
+        firsts = [place for place, number in enumerate(self.numbers) if number % self.clip_frames == 0]
+        if len(firsts) < 2 or self.times[firsts[-1]] <= self.times[firsts[0]]:
             return 0.0
-        return (len(firsts) - 1) * self.clip_frames / (firsts[-1] - firsts[0])
+        return (firsts[-1] - firsts[0]) / (self.times[firsts[-1]] - self.times[firsts[0]])
 
     def frames_late(self) -> int:
         """Frames after their slot in a play-out that begins `JITTER` after the first frame came."""
@@ -182,8 +183,9 @@ class StreamCheck:
 
     def _number(self, message: VideoMessage) -> int:
         if self.version == 2:
-            number = message.seq * self.clip_frames + message.index
-            if message.epoch != 0 or message.count != self.clip_frames:
+            step = self._steps[message.seq] = max(1, self.clip_frames // message.count)
+            number = message.seq * self.clip_frames + message.index * step
+            if message.epoch != 0 or message.count * step != self.clip_frames:
                 self._problem(f"frame {number}: epoch {message.epoch}, {message.count} frames in its clip")
             expected = pts_of_frame(number, self.fps)
             if message.pts != expected:
@@ -193,7 +195,26 @@ class StreamCheck:
         if mark is None:
             return len(self.numbers)
         self._marked = True
-        return first_frame_from(int(mark.group(1)), self.fps)
+        number = first_frame_from(int(mark.group(1)), self.fps)
+        clip, place = divmod(number, self.clip_frames)
+        if place and self.numbers[-1:] == [clip * self.clip_frames]:
+            self._steps[clip] = place
+        return number
+
+    def _wanted(self) -> list[int]:
+        """Numbers of the frames of the speech sent."""
+        clip, wanted = 0, []
+        while self.clip_start(clip) < self._sent:
+            wanted += self._frames_of(clip)
+            clip += 1
+        return wanted
+
+    def _frames_of(self, clip: int) -> range:
+        first = clip * self.clip_frames
+        return range(first, first + self.clip_frames, self._steps.get(clip, 1))
+
+    def _usual_step(self) -> int:
+        return statistics.mode(self._steps.values()) if self._steps else 1
 
     def _order_by(self) -> str:
         if self.version == 2:
@@ -206,7 +227,8 @@ class StreamCheck:
         here = sum(map(len, self._echo))
         if self.version == 2 and position != here:
             self._problem(f"sound of position {position} came where {here} was due")
-        due = len(self._echo) * self.clip_frames  # version 1: a clip's sound leads its pictures
+        # version 1: a clip's sound leads its pictures
+        due = sum(len(self._frames_of(clip)) for clip in range(len(self._echo)))
         if self.version == 1 and len(self.numbers) != due:
             self._problem(f"the sound of sample {here} came after {len(self.numbers)} frames, not {due}")
         if not pictures:
@@ -214,11 +236,11 @@ class StreamCheck:
         self._echo.append(samples)
 
     def _check_frames(self) -> None:
-        wanted = self.frames_expected
-        if len(self.numbers) != wanted:
-            self._problem(f"{len(self.numbers)} frames received, {wanted} expected")
+        wanted = self._wanted()
+        if len(self.numbers) != len(wanted):
+            self._problem(f"{len(self.numbers)} frames received, {len(wanted)} expected")
         for place, number in enumerate(self.numbers):
-            if number != place:
+            if place >= len(wanted) or number != wanted[place]:
                 what = "twice" if number in self.numbers[:place] else "out of order or after a gap"
                 self._problem(f"frame {number} came {what}, as number {place}")
                 break

@@ -157,6 +157,29 @@ async def test_a_lower_rate_of_the_machine_reaches_running_sessions(gateway: Run
         await asyncio.sleep(0.05)
 
 
+async def test_fewer_frames_of_a_busy_machine_need_no_new_epoch(gateway: Running) -> None:
+    async with client_v2(gateway) as client:
+        await client.speak(noise(1.0))
+        await client.until(lambda c: len(c.frames) == 24)
+        gateway.does.made_fps, gateway.does.notice = 12, "this machine is busy"
+        began = asyncio.get_running_loop().time()
+        await client.until(lambda c: any(t.get("notice") == "this machine is busy" for t in c.texts))
+        assert asyncio.get_running_loop().time() - began < 0.6
+        await client.speak(noise(1.0))
+        await client.until(lambda c: len(c.frames) == 36)
+        gateway.does.made_fps, gateway.does.notice = None, ""
+        await client.until(lambda c: c.text("status")["fps"] == 12 and not c.text("status")["notice"])
+        await client.speak(noise(0.5))
+        await client.until(lambda c: len(c.frames) == 48 and c.text("status")["fps"] == 24)
+        assert {f.epoch for f in client.frames} == {0} and in_order(client)
+        assert [f.pts for f in client.frames] == [
+            *(n * 16000 // 24 for n in range(24)),
+            *(n * 16000 // 12 for n in range(12, 24)),
+            *(n * 16000 // 24 for n in range(48, 60)),
+        ]
+        assert client.text("status")["frames_lost"] == 0
+
+
 async def test_a_closed_session_is_closed_along_the_hops(gateway: Running) -> None:
     before = len(gateway.stages.gpu.closed)
     async with client_v1(gateway) as client:

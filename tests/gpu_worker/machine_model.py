@@ -1,4 +1,4 @@
-"""A machine that denoises and decodes clips with a governor, in steps of 10 ms of its own time."""
+"""A machine that denoises and decodes clips with a governor, in steps of 20 ms of its own time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gpu_worker.rate.service import ServiceLog
 from gpu_worker.rate.thinning import thinned_frames
 from protocol.wire.messages import ClipKey
 
-STEP = 0.01
+STEP = 0.02
 
 
 @dataclass

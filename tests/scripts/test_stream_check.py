@@ -63,6 +63,17 @@ def test_a_faithful_stream_passes(count: int, shape: tuple[int, int], version: i
     assert report.frames_late == 0
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_clips_with_fewer_frames_are_whole(version: int) -> None:
+    samples = rng.uniform(-1, 1, 32000).astype(np.float32)
+    full, half = (stream(samples, fps, fps // 2, version, mark=True) for fps in (24, 12))
+    mixed = full[: 2 * 13] + half[2 * 7 :]  # a clip's sound, and its 12 or 6 pictures
+    report = run(samples, mixed, 24, 12, version)
+    assert report.problems == [] and report.frames_expected == 36
+    broken = run(samples, mixed[:-2] + mixed[-1:], 24, 12, version)
+    assert any("frame 46 came out of order" in problem for problem in broken.problems)
+
+
 def test_latency_counts_from_a_clips_last_sample() -> None:
     samples = rng.uniform(-1, 1, 32000).astype(np.float32)
     report = run(samples, stream(samples, 24, 12, 1), 24, 12, 1)
