@@ -203,7 +203,8 @@ class StreamCheck:
 
     def _wanted(self) -> list[int]:
         """Numbers of the frames of the speech sent."""
-        clip, wanted = 0, []
+        clip = 0
+        wanted: list[int] = []
         while self.clip_start(clip) < self._sent:
             wanted += self._frames_of(clip)
             clip += 1
