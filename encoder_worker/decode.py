@@ -15,10 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from encoder_worker.graph_decoder import GraphDecoder
 from encoder_worker.jpeg import Picture
+from encoder_worker.latents import DecodeError, check_latents
 from encoder_worker.vae.decoders import Decoder
 from encoder_worker.vae.doubling import fold_doubling
-from encoder_worker.vae.openvino import LARGE_DECODER, OpenVinoDecoder
+from encoder_worker.vae.openvino import LARGE_DECODER, graph_decoder
 from protocol.model.cpu_graph import CpuEngine, best_times, is_faster
 from protocol.model.hardware.dtypes import dtype_name, dtypes_to_try
 from protocol.process.logs import first_line
@@ -33,14 +35,6 @@ TUNING_SIDE = 16
 TUNING_ROUNDS = 3
 #: A plan replaces the one before it only if it takes less than this part of its time.
 CLEARLY = 0.85
-
-
-class DecodeError(ValueError):
-    """Latents that cannot become pictures. The text says why. `fatal`: the next ones will fail likewise."""
-
-    def __init__(self, text: str, *, fatal: bool = False) -> None:
-        super().__init__(text)
-        self.fatal = fatal
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +88,10 @@ class ClipDecoder:
         self._fast: FixedSizeDecoder | None = None
         self._dtype = dtype
         self._engine = engine if device.type == "cpu" else None
-        self._openvino: OpenVinoDecoder | None = None
+        #: The decoder by OpenVINO, where that serves.
+        self.openvino: GraphDecoder | None = None
+        #: Whether `warm_up` has timed OpenVINO against torch.
+        self.was_timed = False
         self.chunk = chunk
         self.channels = decoder.channels
         self.factor = decoder.factor
@@ -110,14 +107,12 @@ class ClipDecoder:
         Raises:
             DecodeError: wrong number of channels, or values that are not finite.
         """
-        if latents.ndim != 4 or latents.shape[1] != self.channels:
-            raise DecodeError(
-                f"latents have shape {latents.shape}; this VAE takes {self.channels} channels", fatal=True
-            )
-        if not np.isfinite(latents).all():
-            raise DecodeError("latents are not finite (NaN or infinity)")
+        check_latents(latents, self.channels)
         if self._fast is not None and latents.shape[2:] == self._fast.latents.shape[2:]:
             yield from self._decode_fast(self._fast, latents)
+            return
+        if self.openvino is not None and latents.shape[2:] == self.openvino.size:
+            yield from self.openvino.decode(latents)
             return
         for start in range(0, len(latents), self.chunk):
             yield self._decode(latents[start : start + self.chunk])
@@ -144,8 +139,8 @@ class ClipDecoder:
 
     def describe(self) -> str:
         """How it decodes, for people."""
-        if self._openvino is not None:
-            return f"{dtype_name(self._openvino.dtype)} by OpenVINO"
+        if self.openvino is not None:
+            return self.openvino.describe()
         return str(self.plan) if self._fast is None else f"{self._fast}"
 
     # ------------------------------------------------------------------ OpenVINO
@@ -158,9 +153,9 @@ class ClipDecoder:
         dtype = dtypes_to_try(self._dtype, self.device)[-1]  # bfloat16 where the processor has it
         noise = torch.randn(self.chunk, self.channels, h, w)
         try:
-            made = OpenVinoDecoder(self._decoder, self.chunk, h, w, dtype, engine)
+            made = graph_decoder(self._decoder, self.chunk, h, w, dtype, engine)
             own = partial(self._by_torch, self._module, self.plan, noise)
-            openvino, by_torch = best_times([partial(made, noise), own])
+            openvino, by_torch = best_times([partial(made.unscaled, noise.numpy()), own])
         except Exception as error:  # a library that is not there, a conversion that fails
             logger.warning("decoding by torch, OpenVINO cannot serve: %s", first_line(error))
             return
@@ -170,7 +165,8 @@ class ClipDecoder:
             "OpenVINO" if serves else "torch", 1e3 * by_torch / self.chunk, dtype_name(dtype),
             1e3 * openvino / self.chunk,
         )  # fmt: skip
-        self._openvino = made if serves else None
+        self.openvino = made if serves else None
+        self.was_timed = True
 
     # ------------------------------------------------------------------ the fast decoder
 
@@ -246,10 +242,7 @@ class ClipDecoder:
     def _decode(self, latents: npt.NDArray[np.float16]) -> Picture:
         x = torch.from_numpy(np.array(latents)).to(self.device, torch.float32)
         x = x / self._scaling + self._shift
-        if self._openvino is not None and x.shape[2:] == self._openvino.size:
-            pictures = self._openvino(x)
-        else:
-            pictures = self._by_torch(self._module, self.plan, x)
+        pictures = self._by_torch(self._module, self.plan, x)
         if not bool(pictures.sum().isfinite()):
             raise DecodeError(f"the decoder's output is not finite in {self.plan.dtype}; try --dtype float32")
         pixels = pictures.mul(127.5).add_(127.5).round_().clamp_(0, 255).to(torch.uint8)

@@ -5,21 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from encoder_worker.decode import ClipDecoder, DecodeError
+from encoder_worker.graph_decoder import DecoderRecord, GraphDecoder
 from encoder_worker.jpeg import JpegEncoder, with_comment
 from encoder_worker.jpeg_pool import JpegPool, threads_for
-from encoder_worker.vae.decoders import load_decoder, load_small_decoder
+from encoder_worker.latents import DecodeError
 from protocol.hop.client import Job
 from protocol.model.config import ModelConfig
 from protocol.model.cpu_graph import CpuEngine
 from protocol.model.hardware.c_allocator import return_freed_memory
-from protocol.model.hardware.devices import decoder_device
-from protocol.model.hardware.gpu_memory import device_memory
 from protocol.model.hardware.threads import thread_count
 from protocol.model.vae_folder import VaeFolder
 from protocol.process.compute import Output
@@ -28,6 +27,9 @@ from protocol.process.settings import Settings
 from protocol.process.stage import Stage, Worker
 from protocol.wire.clock import first_frame_from, pts_of_frame
 from protocol.wire.messages import Array16, ClipKey, Frame, InfoValue, Latents, clip_key
+
+if TYPE_CHECKING:
+    from encoder_worker.decode import ClipDecoder
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,8 @@ class EncoderWorker(Worker):
         self._facts: dict[str, InfoValue] = {}
         self._jpeg = JpegEncoder(settings.jpeg_quality)
         self._pool = JpegPool(self._jpeg, threads_for(os.cpu_count() or 1, gpu=False))
-        self._decoder: ClipDecoder | None = None
+        self._decoder: ClipDecoder | GraphDecoder | None = None
+        self._device_memory: Callable[[], dict[str, float]] = dict
         self._figures_at = float("-inf")
         self._plain: tuple[bytes, int, int] | None = (
             None  # the picture that --passthrough sends, height, width
@@ -57,29 +60,56 @@ class EncoderWorker(Worker):
 
     def warm_up(self) -> None:
         settings = self._settings
-        torch.set_num_threads(thread_count(settings))
         self._facts = {"jpeg": self._jpeg.library, "jpeg_quality": settings.jpeg_quality}
         config = ModelConfig.load(settings.config)
         width, height = config.picture_size(settings)
         if settings.passthrough:
             self._plain = self._jpeg(np.full((height, width, 3), 128, np.uint8)), height, width
             return
+        small = settings.decoder == "tiny"
+        folder = VaeFolder.small_of(config) if small else VaeFolder.of(config)
+        record = DecoderRecord(settings, config, folder, CHUNK)
+        kept = record.load()
+        if kept is not None:
+            self._serve(kept, kept.facts.kind, "cpu", kept.warm_up())
+        else:
+            self._load_by_torch(folder, (height // folder.factor, width // folder.factor), record)
+        return_freed_memory()
+
+    def _load_by_torch(self, folder: VaeFolder, size: tuple[int, int], record: DecoderRecord) -> None:
+        """Load the decoder by torch, and the choice between it and OpenVINO where it is to be made."""
+        # Here, because the import takes a second and 200 MB, and a kept decoder needs none of it.
+        import torch
+
+        from encoder_worker.decode import ClipDecoder
+        from encoder_worker.vae.decoders import load_decoder
+        from protocol.model.hardware.devices import decoder_device
+        from protocol.model.hardware.gpu_memory import device_memory
+
+        settings = self._settings
+        torch.set_num_threads(thread_count(settings))
         device = decoder_device(settings)
+        chunk = CHUNK
         if device.type == "cuda":
             self._pool = JpegPool(self._jpeg, threads_for(os.cpu_count() or 1, gpu=True))
-        small = settings.decoder == "tiny"
-        vae = load_small_decoder(config) if small else load_decoder(VaeFolder.of(config))
+            chunk = SMALL_CHUNK if settings.decoder == "tiny" else CHUNK
         fast = "eight_bit" if settings.tier == "fast" else "exact"
-        chunk = SMALL_CHUNK if small and device.type == "cuda" else CHUNK
-        decoder = ClipDecoder(vae, device, settings.dtype, chunk, fast, CpuEngine.of(settings))
-        seconds = decoder.warm_up(height // vae.factor, width // vae.factor) / decoder.chunk
-        self._facts |= {"vae": vae.kind, "device": str(device), "plan": decoder.describe()}
+        engine = None if record.torch_serves() else CpuEngine.of(settings)
+        decoder = ClipDecoder(load_decoder(folder), device, settings.dtype, chunk, fast, engine)
+        seconds = decoder.warm_up(*size)
+        if decoder.was_timed:
+            record.store(decoder.openvino)
+        self._device_memory = partial(device_memory, decoder.device)
+        self._serve(decoder, folder.class_name, str(device), seconds)
+
+    def _serve(self, decoder: ClipDecoder | GraphDecoder, kind: str, device: str, seconds: float) -> None:
+        """Decode by this from now on. `seconds`: what a chunk takes."""
+        self._facts |= {"vae": kind, "device": device, "plan": decoder.describe()}
         logger.info(
             "%s on %s in %s, %d frames at once: %.1f ms a frame",
-            vae.kind, device, decoder.describe(), decoder.chunk, seconds * 1e3,
+            kind, device, decoder.describe(), decoder.chunk, seconds / decoder.chunk * 1e3,
         )  # fmt: skip
         self._decoder = decoder
-        return_freed_memory()
 
     def info(self) -> dict[str, InfoValue]:
         return self._facts if self._stage.warm else {}
@@ -107,7 +137,7 @@ class EncoderWorker(Worker):
         now = time.monotonic()
         if self._decoder is not None and now - self._figures_at >= FIGURES_EVERY:
             self._figures_at = now
-            for name, value in device_memory(self._decoder.device).items():
+            for name, value in self._device_memory().items():
                 self._stage.metrics.gauge(name, value)
 
     def on_reset(self, upstream: int) -> None:

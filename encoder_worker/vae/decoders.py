@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from encoder_worker.vae.lite_decoder import LiteDecoder
-from protocol.model.config import ConfigError, ModelConfig
+from protocol.model.config import ModelConfig
 from protocol.model.vae_folder import VaeFolder, latent_scaling, load_half, vae_factor
 
 
@@ -88,9 +88,6 @@ class LiteVaeDecoder(Decoder):
         return pictures
 
 
-#: Folder of a small decoder beside the model's VAE, as `huggingface-cli download madebyollin/taesd` makes it.
-SMALL_FOLDER = "taesd"
-
 DECODERS: dict[str, Callable[[Mapping[str, Any]], Decoder]] = {
     "AutoencoderKL": KLDecoder,
     "AutoencoderTiny": TinyDecoder,
@@ -108,16 +105,5 @@ def load_decoder(folder: VaeFolder) -> Decoder:
 
 
 def load_small_decoder(model: ModelConfig) -> Decoder:
-    """The decoder of `--decoder tiny`: AutoencoderTiny in the folder `SMALL_FOLDER` beside the model's VAE.
-
-    Raises:
-        ConfigError, CheckpointError: it is not there, or its latents are not those of the model's VAE.
-    """
-    own = VaeFolder.of(model)
-    small = VaeFolder.open(own.path.parent / SMALL_FOLDER)
-    if (small.latent_channels, small.factor) != (own.latent_channels, own.factor):
-        raise ConfigError(
-            f"{small.path}: --decoder tiny: latents of {small.latent_channels} channels and 1/{small.factor} "
-            f"size; the model's VAE has {own.latent_channels} and 1/{own.factor}"
-        )
-    return load_decoder(small)
+    """The decoder of `--decoder tiny`. Raises as `VaeFolder.small_of` and `load_decoder` do."""
+    return load_decoder(VaeFolder.small_of(model))

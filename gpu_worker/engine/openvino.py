@@ -17,7 +17,8 @@ from gpu_worker.denoiser import model as networks
 from gpu_worker.denoiser.model import DenoisingUNet3D, ReferenceCache
 from gpu_worker.denoiser.model.transformer import BlockConditions
 from gpu_worker.denoiser.pipeline import ClipDenoiser, frame_orders
-from protocol.model.cpu_graph import CpuEngine, CpuGraph, GraphUnavailable, load_graph
+from protocol.model.cpu_convert import load_graph
+from protocol.model.cpu_graph import CpuEngine, CpuGraph, GraphUnavailable
 
 #: Frames, latent height, latent width, tokens of a frame.
 Shape = tuple[int, int, int, int]
@@ -145,7 +146,8 @@ class OpenVinoDenoiser:
         _, *conditions = self._inputs(latents, tokens, pose, reference, start)
         for index in range(start, len(self.steps)):
             conditions[0], conditions[3] = self._times[index], self._order(len(latents))[index]
-            latents = self.steps[index](latents, graph(latents, *conditions))
+            made = graph(*(x.numpy() for x in (latents, *conditions)))
+            latents = self.steps[index](latents, torch.from_numpy(made))
         return latents
 
     def _inputs(

@@ -1,41 +1,35 @@
-"""Networks that OpenVINO runs on a CPU: converted from torch once, kept on disk, loaded by the next start.
+"""Networks that OpenVINO runs on a CPU: kept on disk, and loaded without torch.
 
-`openvino` is imported when a network is first asked for. Whatever fails there is the caller's to catch, since
-torch can always serve.
+`cpu_convert` makes them from torch's. `openvino` is imported when a network is first asked for. Whatever
+fails there is the caller's to catch, since torch can always serve.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import logging
 import os
-import platform
 import re
 import sys
-import tempfile
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor, nn
 
-from protocol.model.hardware.cpu_features import cpu_features
 from protocol.model.hardware.threads import thread_count
-from protocol.model.kept_folder import kept_folder
+from protocol.model.kept_folder import kept_folder, write_whole
 from protocol.process.logs import first_line
 from protocol.process.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-#: OpenVINO's names of the arithmetic that it can compute in.
-PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
+#: OpenVINO's names of the arithmetic that it can compute in, by torch's.
+PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 
 #: Most networks kept in the folder. The oldest are removed.
 MOST_KEPT = 24
@@ -108,62 +102,57 @@ class CpuGraph:
 
     Args:
         compiled: OpenVINO's compiled model with one output.
+        file: where the network is kept, or would be if it could be written.
     """
 
-    def __init__(self, compiled: Any) -> None:
+    def __init__(self, compiled: Any, file: Path) -> None:
         self._request = compiled.create_infer_request()
+        self._tensor = import_openvino().Tensor
+        self.file = file
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
+    def __call__(self, *inputs: npt.NDArray[Any]) -> Floats:
         """The output for these inputs, float32. The next call writes over it."""
-        for index, tensor in enumerate(inputs):
-            self._request.set_input_tensor(index, _shared(tensor))
+        for index, array in enumerate(inputs):
+            shared = self._tensor(np.ascontiguousarray(array), shared_memory=True)
+            self._request.set_input_tensor(index, shared)
         self._request.infer()
         made: Floats = self._request.get_output_tensor(0).data
-        return torch.from_numpy(made)
+        return made
 
 
-def load_graph(
-    module: nn.Module,
-    inputs: Sequence[Tensor],
-    dtype: torch.dtype,
-    engine: CpuEngine,
-    *,
-    name: str,
-    sources: Path,
-) -> CpuGraph:
-    """The network for inputs of these shapes: from the folder, or converted now and kept there.
+def kept_graph(file: Path, dtype: str, threads: int) -> CpuGraph | None:
+    """The network of a kept file, or None where there is none that can be used. The log says why.
 
     Args:
-        module: the network in float32, with one output. Its `forward` takes the inputs in their order.
-        inputs: examples, float32 or int64.
-        dtype: of the arithmetic.
-        engine: where networks are kept, and how many threads they use.
-        name: begins the kept file's name.
-        sources: the folder of the network's code. A change there makes a kept file void.
+        file: in the folder of kept networks.
+        dtype: of the arithmetic, a name of `PRECISIONS`.
+        threads: that the network may use.
 
     Raises:
         GraphUnavailable: OpenVINO cannot be imported, or cannot compute in `dtype`.
-        Exception: whatever OpenVINO raises while it converts or compiles.
     """
-    if dtype not in PRECISIONS:
-        raise GraphUnavailable(f"OpenVINO does not compute in {dtype} here")
-    openvino = _import_openvino()
-    core = openvino.Core()
-    properties = _properties(dtype, engine.threads)
-    key = _key(module, inputs, dtype, sources, openvino.__version__)
-    file = engine.folder / f"{name}-{key}.blob"
+    properties = graph_properties(dtype, threads)
     begin = time.monotonic()
-    compiled = _kept(core, file, properties)
-    how = "loaded"
-    if compiled is None:
-        compiled = core.compile_model(_converted(openvino, module, inputs), "CPU", properties)
-        _keep(compiled, file)
-        how = "converted and compiled"
-    logger.info("%s for OpenVINO: %s in %.1f s (%s)", name, how, time.monotonic() - begin, file)
-    return CpuGraph(compiled)
+    try:
+        blob = file.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        logger.warning("%s cannot be read: %s", file, first_line(error))
+        return None
+    core = import_openvino().Core()
+    try:
+        graph = CpuGraph(core.import_model(blob, "CPU", properties), file)
+    except Exception as error:  # a damaged file raises anything; converting makes a new one
+        logger.warning("%s cannot be used and is made anew: %s", file, first_line(error))
+        return None
+    with suppress(OSError):
+        os.utime(file)  # the oldest are removed first
+    logger.info("network by OpenVINO loaded in %.1f s (%s)", time.monotonic() - begin, file)
+    return graph
 
 
-def _import_openvino() -> Any:
+def import_openvino() -> Any:
     """The library, which sends nothing to its makers.
 
     Raises:
@@ -178,7 +167,14 @@ def _import_openvino() -> Any:
         raise GraphUnavailable(f"OpenVINO cannot be imported: {first_line(error)}") from error
 
 
-def _properties(dtype: torch.dtype, threads: int) -> Mapping[str, Any]:
+def graph_properties(dtype: str, threads: int) -> Mapping[str, Any]:
+    """OpenVINO's settings of a network.
+
+    Raises:
+        GraphUnavailable: OpenVINO does not compute in `dtype`.
+    """
+    if dtype not in PRECISIONS:
+        raise GraphUnavailable(f"OpenVINO does not compute in {dtype} here")
     return {
         "INFERENCE_PRECISION_HINT": PRECISIONS[dtype],
         "INFERENCE_NUM_THREADS": threads,
@@ -188,63 +184,14 @@ def _properties(dtype: torch.dtype, threads: int) -> Mapping[str, Any]:
     }
 
 
-def _converted(openvino: Any, module: nn.Module, inputs: Sequence[Tensor]) -> Any:
-    with torch.no_grad(), warnings.catch_warnings():
-        # torch calls tracing deprecated, and says of shapes that they become constants, as they should.
-        warnings.simplefilter("ignore")
-        traced = torch.jit.trace(module, tuple(inputs), check_trace=False)
-        model = openvino.convert_model(traced, example_input=tuple(inputs))
-    if len(model.inputs) != len(inputs):
-        raise GraphUnavailable(f"{len(inputs)} inputs became {len(model.inputs)}")
-    model.reshape({port: list(x.shape) for port, x in zip(model.inputs, inputs, strict=True)})
-    return model
-
-
-def _kept(core: Any, file: Path, properties: Mapping[str, Any]) -> Any:
-    """The compiled model of a kept file, or None where there is none that can be used."""
-    try:
-        return core.import_model(file.read_bytes(), "CPU", properties)
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # a damaged file raises anything; converting makes a new one
-        logger.warning("%s cannot be used and is made anew: %s", file, first_line(error))
-        return None
-
-
-def _keep(compiled: Any, file: Path) -> None:
-    """Writes the compiled model under its name at once, so that no other process reads half of it."""
+def keep_graph(compiled: Any, file: Path) -> None:
+    """Writes a compiled model for the next start. A failure is logged."""
     try:
         exported = compiled.export_model()
-        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".", delete=False) as new:
-            try:
-                new.write(exported.getvalue() if hasattr(exported, "getvalue") else exported)
-                new.flush()
-                os.replace(new.name, file)
-            except OSError:  # a full disk, say, where half a network would stay for ever
-                Path(new.name).unlink(missing_ok=True)
-                raise
+        write_whole(file, exported.getvalue() if hasattr(exported, "getvalue") else exported)
         made_here = (path for path in file.parent.iterdir() if KEPT_NAME.fullmatch(path.name))
         by_age = sorted(made_here, key=lambda path: path.stat().st_mtime)
         for old in by_age[:-MOST_KEPT]:
             old.unlink(missing_ok=True)
     except OSError as error:
         logger.warning("the network is not kept for the next start: %s", first_line(error))
-
-
-def _key(module: nn.Module, inputs: Sequence[Tensor], dtype: torch.dtype, sources: Path, version: str) -> str:
-    """A digest of all that a compiled network depends on."""
-    shapes = [(tuple(x.shape), x.dtype) for x in inputs]
-    facts = (shapes, dtype, version, torch.__version__, platform.machine(), sorted(cpu_features()))
-    digest = hashlib.sha256(repr(facts).encode())
-    for path in sorted(sources.rglob("*.py")):
-        digest.update(path.read_bytes())
-    for key, value in module.state_dict().items():
-        digest.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.contiguous().numpy().tobytes())
-    return digest.hexdigest()[:24]
-
-
-def _shared(tensor: Tensor) -> Any:
-    """An OpenVINO tensor over the same memory."""
-    openvino = _import_openvino()
-    return openvino.Tensor(tensor.contiguous().numpy(), shared_memory=True)

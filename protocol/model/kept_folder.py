@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,3 +27,19 @@ def kept_folder(settings: Settings, name: str) -> Path:
             make_folder(settings.run_dir)
             make_folder(folder)  # marked, so that the run's end removes it
     return folder
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Writes a file under its name at once, so that no other process reads half of it.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk. Nothing is left.
+    """
+    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".", delete=False) as new:
+        try:
+            new.write(content)
+            new.flush()
+            os.replace(new.name, file)
+        except OSError:
+            Path(new.name).unlink(missing_ok=True)
+            raise

@@ -24,6 +24,9 @@ M = TypeVar("M", bound="nn.Module")
 CONFIG_FILE = "config.json"
 WEIGHTS_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 
+#: Folder of a small decoder beside the model's VAE, as `huggingface-cli download madebyollin/taesd` makes it.
+SMALL_FOLDER = "taesd"
+
 #: How the keys of each half begin in the weights file.
 HALF_PREFIXES: Mapping[Half, tuple[str, ...]] = {
     "encoder": ("encoder.", "quant_conv."),
@@ -88,6 +91,22 @@ class VaeFolder:
     def of(cls, model: ModelConfig) -> VaeFolder:
         """The folder of a model, with the class that its configuration names. Raises ConfigError."""
         return cls.open(model.pretrained_vae_path, model.vae_class)
+
+    @classmethod
+    def small_of(cls, model: ModelConfig) -> VaeFolder:
+        """The folder of `--decoder tiny`: `SMALL_FOLDER` beside the model's VAE.
+
+        Raises:
+            ConfigError: it is not there, or its latents are not those of the model's VAE.
+        """
+        own = cls.of(model)
+        small = cls.open(own.path.parent / SMALL_FOLDER)
+        if (small.latent_channels, small.factor) != (own.latent_channels, own.factor):
+            raise ConfigError(
+                f"{small.path}: --decoder tiny: latents of {small.latent_channels} channels and"
+                f" 1/{small.factor} size; the model's VAE has {own.latent_channels} and 1/{own.factor}"
+            )
+        return small
 
     @property
     def class_name(self) -> str:

@@ -34,8 +34,8 @@ def make_tiny(folder: Path) -> Any:
     return vae.eval()
 
 
-def make_lite(folder: Path) -> LiteDecoder:
-    torch.manual_seed(0)
+def make_lite(folder: Path, seed: int = 0) -> LiteDecoder:
+    torch.manual_seed(seed)
     config = {
         "_class_name": "AutoencoderLite", "latent_channels": 4, "scaling_factor": 0.5,
         "decoder_widths": [16, 8], "decoder_blocks": [1, 1],

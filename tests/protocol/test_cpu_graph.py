@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from protocol.model import cpu_graph
-from protocol.model.cpu_graph import TIMED_RUNS, CpuEngine, best_times, is_faster, load_graph
+from protocol.model.cpu_convert import load_graph
+from protocol.model.cpu_graph import TIMED_RUNS, CpuEngine, best_times, is_faster
 from protocol.model.hardware.cpu_features import cpu_features
 from protocol.process.settings import SettingsError, load_settings
 
@@ -62,7 +63,7 @@ def test_features_are_those_of_every_core(tmp_path: Path) -> None:
 def test_openvino_reports_to_nobody() -> None:
     pytest.importorskip("openvino")
     code = (
-        "from protocol.model import cpu_graph; cpu_graph._import_openvino();"
+        "from protocol.model import cpu_graph; cpu_graph.import_openvino();"
         "from openvino.tools.ovc import convert_impl, telemetry_utils;"
         "print(convert_impl.tm.__name__, telemetry_utils.tm.__name__)"
     )

@@ -5,6 +5,7 @@ Set before torch is imported (these modules do not import it):
     gpu_allocator  torch's allocator of GPU memory
     c_allocator    the C library's allocator
     cpu_features   whether the CPU multiplies bfloat16
+    drivers        whether the machine can have a usable GPU at all
 After that:
     gpu_fitness    whether torch can compute on this machine's GPUs, and why not
     devices        which process computes on which device

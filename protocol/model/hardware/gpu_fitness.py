@@ -11,16 +11,11 @@ import os
 import re
 import sys
 import warnings
-from pathlib import Path
 
 import torch
 
+from protocol.model.hardware.drivers import driver_is_there
 from protocol.process.logs import first_line
-
-#: The files by which NVIDIA's driver shows on Linux.
-DRIVER_FILES = ("proc/driver/nvidia/version", "dev/nvidiactl")
-#: WSL's door to any GPU, and the library that Windows adds where it has NVIDIA's driver.
-WSL_FILES = ("dev/dxg", "usr/lib/wsl/lib/libcuda.so.1")
 
 #: Cards of compute capability 7.5 without tensor cores (TU116, TU117). Half precision gives NaN there.
 POOR_FLOAT16 = re.compile(
@@ -31,17 +26,6 @@ TURING = (7, 5)
 
 _HOW_TO_UPDATE = "install a newer driver (nvidia.com/drivers)"
 _HOW_TO_DO_WITHOUT = "--gpu-devices cpu --encoder-devices cpu does without the GPU"
-
-
-def driver_is_there(root: Path = Path("/")) -> bool:
-    """Whether the machine has NVIDIA's driver, whatever torch makes of it.
-
-    Args:
-        root: folder that stands for the root of the file system.
-    """
-    return any((root / name).exists() for name in DRIVER_FILES) or all(
-        (root / name).exists() for name in WSL_FILES
-    )
 
 
 def why_no_gpu() -> str | None:

@@ -1,0 +1,181 @@
+"""A decoder by OpenVINO on a CPU, and the record by which the next start needs no torch."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from encoder_worker.jpeg import Picture
+from encoder_worker.latents import DecodeError, check_latents
+from protocol.model.config import ModelConfig
+from protocol.model.cpu_graph import CpuEngine, CpuGraph, Floats, GraphUnavailable, kept_graph
+from protocol.model.hardware.drivers import only_a_cpu
+from protocol.model.kept_record import content_key, read_record, write_record
+from protocol.model.vae_folder import CONFIG_FILE, WEIGHTS_FILES, VaeFolder
+from protocol.process.logs import first_line
+from protocol.process.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: Rounds of the first clip, of which the last is timed.
+WARM_UP_ROUNDS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderFacts:
+    """The numbers of a compiled decoder.
+
+    Attributes:
+        kind: the VAE's class.
+        channels: of the latents.
+        scaling: latents are divided by it first.
+        shift: is added after the division.
+        dtype: of the arithmetic.
+        frames: decoded at once.
+        height: of the latents.
+        width: of the latents.
+    """
+
+    kind: str
+    channels: int
+    scaling: float
+    shift: float
+    dtype: str
+    frames: int
+    height: int
+    width: int
+
+
+class GraphDecoder:
+    """Decodes clips of one size in chunks, so that a clip's first frames leave before its last are made.
+
+    Args:
+        graph: unscaled latents (frames, C, h, w) → pictures (frames, 3, H, W), nominally in -1..1.
+        facts: its numbers.
+    """
+
+    def __init__(self, graph: CpuGraph, facts: DecoderFacts) -> None:
+        self.facts = facts
+        self.chunk = facts.frames
+        self.size = (facts.height, facts.width)
+        self._graph = graph
+
+    @property
+    def file(self) -> Path:
+        """Where the network is kept."""
+        return self._graph.file
+
+    def decode(self, latents: npt.NDArray[np.float16]) -> Iterator[Picture]:
+        """Scaled latents (frames, C, h, w) → (n, H, W, 3) uint8 RGB, n ≤ chunk, in order.
+
+        Raises:
+            DecodeError: wrong shape, or values that are not finite.
+        """
+        check_latents(latents, self.facts.channels)
+        if latents.shape[2:] != self.size:
+            raise DecodeError(f"latents are {latents.shape[2:]}, this decoder takes {self.size}", fatal=True)
+        for start in range(0, len(latents), self.chunk):
+            yield self._decode(latents[start : start + self.chunk])
+
+    def warm_up(self) -> float:
+        """Decodes noise. Returns seconds for a chunk once warm."""
+        shape = (self.chunk, self.facts.channels, *self.size)
+        latents = np.random.default_rng(0).standard_normal(shape).astype(np.float16)
+        taken = 0.0
+        for _ in range(WARM_UP_ROUNDS):
+            start = time.perf_counter()
+            list(self.decode(latents))
+            taken = time.perf_counter() - start
+        return taken
+
+    def unscaled(self, latents: Floats) -> Floats:
+        """Unscaled latents (n, C, h, w), n ≤ chunk → pictures (n, 3, H, W), until the next call."""
+        count = len(latents)
+        if count < self.chunk:
+            padding = np.zeros((self.chunk - count, *latents.shape[1:]), np.float32)
+            latents = np.concatenate([latents, padding])
+        return self._graph(latents)[:count]
+
+    def describe(self) -> str:
+        """How it decodes, for people."""
+        return f"{self.facts.dtype} by OpenVINO"
+
+    def _decode(self, latents: npt.NDArray[np.float16]) -> Picture:
+        scaling, shift = np.float32(self.facts.scaling), np.float32(self.facts.shift)
+        pictures = self.unscaled(latents.astype(np.float32) / scaling + shift)
+        if not np.isfinite(pictures.sum()):
+            raise DecodeError(
+                f"the decoder's output is not finite in {self.facts.dtype}; try --dtype float32"
+            )
+        pictures *= np.float32(127.5)
+        pictures += np.float32(127.5)
+        np.clip(np.rint(pictures, out=pictures), 0, 255, out=pictures)
+        pixels = pictures.astype(np.uint8)
+        return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+
+
+class DecoderRecord:
+    """Which library decodes on this CPU, as an earlier start found by timing.
+
+    Args:
+        settings: of this worker.
+        config: the model.
+        folder: the VAE that decodes.
+        chunk: frames decoded at once.
+    """
+
+    def __init__(self, settings: Settings, config: ModelConfig, folder: VaeFolder, chunk: int) -> None:
+        self._engine = CpuEngine.of(settings)
+        devices = ["cpu"] if set(settings.gpu_devices) == {"cpu"} else settings.encoder_devices
+        weights = [folder.path / name for name in WEIGHTS_FILES]
+        here = Path(__file__).parent
+        key = None
+        if self._engine is not None and only_a_cpu(devices):
+            key = content_key(
+                [folder.path / CONFIG_FILE, *[file for file in weights if file.is_file()]],
+                [here / "vae", here / "decode.py", Path(__file__)],
+                folder.config, config.picture_size(settings), chunk,
+                settings.dtype, settings.cpu_engine, self._engine.threads,
+            )  # fmt: skip
+        self._name = None if key is None else f"decoder-{key}"
+
+    def load(self) -> GraphDecoder | None:
+        """The decoder that is to serve, or None where torch is needed to say, or is the faster one."""
+        if self._engine is None or self._name is None:
+            return None
+        record = read_record(self._engine.folder, self._name)
+        if record is None or record.get("serves") != "openvino":
+            return None
+        try:
+            facts = DecoderFacts(**record["facts"])
+            file = self._engine.folder / Path(record["file"]).name
+            graph = kept_graph(file, facts.dtype, self._engine.threads)
+        except (KeyError, TypeError, ValueError) as error:
+            logger.warning("a record of the decoder is damaged: %s", first_line(error))
+            return None
+        except GraphUnavailable as error:
+            logger.warning("the kept decoder cannot serve: %s", error)
+            return None
+        return None if graph is None else GraphDecoder(graph, facts)
+
+    def torch_serves(self) -> bool:
+        """Whether torch was the faster one."""
+        if self._engine is None or self._name is None:
+            return False
+        record = read_record(self._engine.folder, self._name)
+        return record is not None and record.get("serves") == "torch"
+
+    def store(self, decoder: GraphDecoder | None) -> None:
+        """Keeps the choice: this decoder, or None for torch."""
+        if self._engine is None or self._name is None:
+            return
+        record: dict[str, object] = {"serves": "torch"}
+        if decoder is not None:
+            record = {"serves": "openvino", "file": decoder.file.name, "facts": asdict(decoder.facts)}
+        write_record(self._engine.folder, self._name, record)

@@ -1,0 +1,92 @@
+"""Networks of torch converted for OpenVINO, and kept for the next start (`cpu_graph`)."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import platform
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from protocol.model.cpu_graph import (
+    CpuEngine,
+    CpuGraph,
+    GraphUnavailable,
+    graph_properties,
+    import_openvino,
+    keep_graph,
+    kept_graph,
+)
+from protocol.model.hardware.cpu_features import cpu_features
+from protocol.model.hardware.dtypes import dtype_name
+
+logger = logging.getLogger(__name__)
+
+
+def load_graph(
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+    dtype: torch.dtype,
+    engine: CpuEngine,
+    *,
+    name: str,
+    sources: Path,
+) -> CpuGraph:
+    """The network for inputs of these shapes: from the folder, or converted now and kept there.
+
+    Args:
+        module: the network in float32, with one output. Its `forward` takes the inputs in their order.
+        inputs: examples, float32 or int64.
+        dtype: of the arithmetic.
+        engine: where networks are kept, and how many threads they use.
+        name: begins the kept file's name.
+        sources: the folder of the network's code. A change there makes a kept file void.
+
+    Raises:
+        GraphUnavailable: OpenVINO cannot be imported, or cannot compute in `dtype`.
+        Exception: whatever OpenVINO raises while it converts or compiles.
+    """
+    arithmetic = dtype_name(dtype)
+    properties = graph_properties(arithmetic, engine.threads)
+    openvino = import_openvino()
+    key = _key(module, inputs, dtype, sources, openvino.__version__)
+    file = engine.folder / f"{name}-{key}.blob"
+    kept = kept_graph(file, arithmetic, engine.threads)
+    if kept is not None:
+        return kept
+    begin = time.monotonic()
+    compiled = openvino.Core().compile_model(_converted(openvino, module, inputs), "CPU", properties)
+    keep_graph(compiled, file)
+    logger.info("%s converted for OpenVINO in %.1f s (%s)", name, time.monotonic() - begin, file)
+    return CpuGraph(compiled, file)
+
+
+def _converted(openvino: Any, module: nn.Module, inputs: Sequence[Tensor]) -> Any:
+    with torch.no_grad(), warnings.catch_warnings():
+        # torch calls tracing deprecated, and says of shapes that they become constants, as they should.
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(module, tuple(inputs), check_trace=False)
+        model = openvino.convert_model(traced, example_input=tuple(inputs))
+    if len(model.inputs) != len(inputs):
+        raise GraphUnavailable(f"{len(inputs)} inputs became {len(model.inputs)}")
+    model.reshape({port: list(x.shape) for port, x in zip(model.inputs, inputs, strict=True)})
+    return model
+
+
+def _key(module: nn.Module, inputs: Sequence[Tensor], dtype: torch.dtype, sources: Path, version: str) -> str:
+    """A digest of all that a compiled network depends on."""
+    shapes = [(tuple(x.shape), x.dtype) for x in inputs]
+    facts = (shapes, dtype, version, torch.__version__, platform.machine(), sorted(cpu_features()))
+    digest = hashlib.sha256(repr(facts).encode())
+    for path in sorted(sources.rglob("*.py")):
+        digest.update(path.read_bytes())
+    for key, value in module.state_dict().items():
+        digest.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:24]
