@@ -11,7 +11,8 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
-from encoder_worker.decode import ClipDecoder, DecodeError, plans_for
+from encoder_worker.decode import ClipDecoder, plans_for
+from encoder_worker.latents import DecodeError
 from encoder_worker.vae.decoders import load_decoder, load_small_decoder
 from protocol.model.checkpoint import CheckpointError
 from protocol.model.config import ConfigError, ModelConfig

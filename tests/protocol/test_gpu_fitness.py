@@ -14,9 +14,9 @@ import torch
 from gpu_worker.engine.device import device_name
 from protocol.model.hardware import gpu_fitness
 from protocol.model.hardware.devices import decoder_device, denoiser_device, device_named, whisper_device
+from protocol.model.hardware.drivers import driver_is_there, only_a_cpu
 from protocol.model.hardware.dtypes import dtypes_to_try
 from protocol.model.hardware.gpu_fitness import (
-    driver_is_there,
     has_poor_float16,
     usable_gpus,
     why_cpu,
@@ -188,3 +188,13 @@ def test_files_of_the_driver(tmp_path: Path) -> None:
     (tmp_path / "linux/dev").mkdir(parents=True)
     (tmp_path / "linux/dev/nvidiactl").touch()
     assert driver_is_there(tmp_path / "linux")
+
+
+def test_only_a_cpu_is_sure_by_the_drivers_files(tmp_path: Path) -> None:
+    assert only_a_cpu(["auto"], tmp_path)
+    assert only_a_cpu(["cpu", "auto"], tmp_path)
+    assert not only_a_cpu(["cuda:0"], tmp_path)
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev" / "kfd").touch()
+    assert not only_a_cpu(["auto"], tmp_path)
+    assert only_a_cpu(["cpu"], tmp_path)
