@@ -82,6 +82,8 @@ class ClipSampler:
         self._fast: FastDenoiser | None = None
         self._ready_frames: set[int] = set()
         self._compiling_failed = False
+        #: Frames of clips that the team cannot share, as the log said.
+        self._left_to_leader: set[int] = set()
 
     # ------------------------------------------------------------------ each clip
 
@@ -161,7 +163,9 @@ class ClipSampler:
         """Whether clips of this many frames wait for `compile_for`."""
         wanted = self._settings.compile_unet and not self._compiling_failed
         if self._members is not None and frames % self._members.size:
-            logger.warning("clips of %d frames are not for the team; its leader makes them alone", frames)
+            if frames not in self._left_to_leader:
+                logger.warning("a team cannot share clips of %d frames; its leader makes them alone", frames)
+                self._left_to_leader.add(frames)
             return False
         return wanted and frames not in self._ready_frames
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
@@ -16,6 +17,8 @@ from gpu_worker.fast.tiers import TIERS, Tier
 from gpu_worker.team.join import describe, join_group, share_weights
 from gpu_worker.team.members import Members
 from protocol.process.logs import first_line
+
+logger = logging.getLogger(__name__)
 
 #: Seconds for a clip. A full-size one takes 0.3 s, a tiny one by processes on a busy CPU longer.
 CLIP_SECONDS = 15.0
@@ -60,6 +63,8 @@ class TeamDenoiser(FastDenoiser):
             self.exchange = join_group(members.store, models.device, 0, members.size, chosen)
             share_weights(models, self.exchange)
             members.wait()
+        how = "their kernels reach each other's memory" if chosen else "they exchange by collectives"
+        logger.info("a team of %d: %s", members.size, how)
 
     def prepare_shape(
         self, shape: Shape, given: GivenTensors | None, reference: ReferenceCache, starts: Collection[int]

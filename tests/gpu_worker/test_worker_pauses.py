@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from gpu_worker import worker as worker_module
+from gpu_worker.engine_api import DeviceLost
 from gpu_worker.rate.runner import TrialRunner
 from gpu_worker.rate.trial import RateChoice
 from gpu_worker.worker import RETRY_RATE_AFTER, WARM_CACHES_AFTER, GpuWorker, PauseTask
@@ -158,3 +159,18 @@ def test_a_clip_aborts_nothing_while_no_trial_runs(monkeypatch: pytest.MonkeyPat
     served = Served(monkeypatch, tmp_path, FAST)
     served.worker.on_job(Job(clip("a", 0), JobOrigin(0, 0, 0)))
     assert aborted == []
+
+
+def test_a_device_that_is_lost_between_clips_ends_the_worker(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As when a member of a team ends: no clip has to come for it to be noticed."""
+    served = Served(monkeypatch, tmp_path, FAST)
+    served.worker.on_tick()
+
+    def lost() -> None:
+        raise DeviceLost("a member is gone")
+
+    monkeypatch.setattr(served.engine, "check", lost)
+    with pytest.raises(DeviceLost, match="a member is gone"):
+        served.worker.on_tick()
