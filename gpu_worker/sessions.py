@@ -22,8 +22,16 @@ KEPT_CLIPS = 4
 
 def clip_seed(seed: int, session: str, epoch: int, seq: int) -> int:
     """The seed of a clip's noise, 63 bits. The same clip gets the same noise in any process."""
-    text = f"{seed}/{session}/{epoch}/{seq}".encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+    return _seed_of(f"{seed}/{session}/{epoch}/{seq}")
+
+
+def session_seed(seed: int, session: str) -> int:
+    """The seed of a session's noise, 63 bits. It is the same in every epoch and in any process."""
+    return _seed_of(f"{seed}/{session}")
+
+
+def _seed_of(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
 class EpochFloor:

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from gpu_worker.denoiser.model import ReferenceCache
 from gpu_worker.denoiser.pipeline import ClipDenoiser
-from gpu_worker.denoiser.sampler import preserve_in_clip
 from gpu_worker.engine.device import keep_compiled_code, release_memory
 from gpu_worker.engine.openvino import OpenVinoDenoiser
+from gpu_worker.engine.session_state import SessionState
 from gpu_worker.engine_api import DeviceLost
 from gpu_worker.fast import TIERS, FastDenoiser
 from gpu_worker.team.denoiser import TeamDenoiser
@@ -74,6 +74,8 @@ class ClipSampler:
         openvino: OpenVinoDenoiser | None = None,
         members: Members | None = None,
     ) -> None:
+        #: How the clips of a session follow each other.
+        self.state = SessionState.of(settings, len(plain.steps))
         self._settings = settings
         self._plain = plain
         self._openvino = openvino
@@ -96,7 +98,7 @@ class ClipSampler:
             before: the last latent (C, h, w) of the clip before, or None if there is none to follow.
         """
         denoiser = self._fastest_for(prepared)
-        latents, start = self.starting_latents(denoiser, prepared.noise, before)
+        latents, start = self.state.start(denoiser.steps, prepared.noise, before)
         if isinstance(denoiser, FastDenoiser | OpenVinoDenoiser):
             return denoiser.sample(latents, prepared.tokens, prepared.pose, reference, start)
         audio = denoiser.project_audio(prepared.tokens)
@@ -113,22 +115,6 @@ class ClipSampler:
         if self._compiled is not None and frames in self._ready_frames:
             return self._compiled
         return self._plain
-
-    def starting_latents(
-        self, denoiser: AnyDenoiser, noise: Tensor, before: Tensor | None
-    ) -> tuple[Tensor, int]:
-        """Where sampling begins: latents (F, C, h, w) and the number of the first step.
-
-        A clip that follows another starts near its end. By default the last latent of the clip before is
-        mixed into the first frame's noise. With --late-start every frame starts at that latent, with as much
-        noise as the step has, and the steps before it are skipped.
-        """
-        if not self._settings.use_init_latent or before is None or before.shape != noise.shape[1:]:
-            return noise, 0
-        late = self._settings.late_start
-        if late:
-            return denoiser.steps[late].noised(before, noise), late
-        return preserve_in_clip(noise, before), 0
 
     # ------------------------------------------------------------------ OpenVINO
 
@@ -214,7 +200,7 @@ class ClipSampler:
         try:
             self._fast = self._fast or self._make_fast(self._members)
             prepared, reference = prepare()
-            starts = {0, settings.late_start if settings.use_init_latent else 0}
+            starts = self.state.first_steps
             self._fast.prepare(prepared.noise, prepared.tokens, prepared.pose, reference, starts=starts)
         except DeviceLost:
             raise

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from gpu_worker.denoiser.model import ReferenceCache, attention
-from gpu_worker.denoiser.sampler import draw_noise
 from gpu_worker.engine.compiled import ClipSampler, PreparedClip
 from gpu_worker.engine.device import (
     device_errors,
@@ -28,7 +27,7 @@ from gpu_worker.engine.device import (
 )
 from gpu_worker.engine.load import LoadedModel, check_team, load_model
 from gpu_worker.engine_api import ClipError, LatentsNotFiniteError
-from gpu_worker.sessions import LatentTable, clip_seed
+from gpu_worker.sessions import LatentTable
 from gpu_worker.team.members import Members
 from protocol.model.hardware.c_allocator import return_freed_memory
 from protocol.model.hardware.devices import denoiser_devices
@@ -150,7 +149,8 @@ class DenoiserEngine:
         with device_errors(self.model.device), torch.inference_mode(), on_stream:
             indices = poses.frame_indices(clip.pose, clip.pts, clip.fps, len(clip.tokens))
             pose = poses.gather(clip.pose, indices)
-            noise = self._draw_noise(clip, pose)
+            channels, (height, width) = self.model.denoiser.latent_channels, pose.shape[2:]
+            noise = self.sampler.state.noise(clip, (channels, height, width))
             tokens = torch.from_numpy(clip.tokens.copy())
             if stream is None:
                 return PreparedClip(clip, tokens, pose, noise, None)
@@ -169,12 +169,6 @@ class DenoiserEngine:
             raise ClipError(f"{count} audio tokens a frame, it must be {wanted}", fatal=True)
         if not np.isfinite(clip.tokens).all():
             raise ClipError("its audio tokens are not all finite")
-
-    def _draw_noise(self, clip: Clip, pose: Tensor) -> Tensor:
-        """The clip's noise (F, C, h, w), drawn on the CPU so that it is the same on every device."""
-        shape = (len(clip.tokens), self.model.denoiser.latent_channels, *pose.shape[2:])
-        seed = clip_seed(self.settings.seed, clip.session, clip.epoch, clip.seq)
-        return draw_noise(shape, torch.Generator().manual_seed(seed))
 
     def denoise(self, inputs: PreparedClip) -> Array16:
         """The clip's scaled latents, float16 (F, C, h, w). Its last one is kept for the clip that follows."""
@@ -238,6 +232,7 @@ class DenoiserEngine:
             "cpu_engine": self.sampler.cpu_engine,
             "compiled": self.sampler.compiled,
             "tier": self.sampler.tier,
+            "session_state": self.sampler.state.way,
             "avatars": model.avatars.names,
             "poses": model.poses.names,
         }

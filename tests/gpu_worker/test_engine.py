@@ -106,7 +106,62 @@ def test_a_clip_sent_again_is_the_same_clip(engine: DenoiserEngine) -> None:
     assert np.array_equal(make(engine, clip("again", 2, seed=2)), first[2])
 
 
-def test_a_clip_follows_the_one_before(engine: DenoiserEngine, world: list[str]) -> None:
+@pytest.mark.parametrize("path", ["plain", "fast", "openvino"])
+def test_every_clip_of_a_session_starts_from_its_noise(
+    world: list[str], monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """`--session-state session-noise`: also in a later epoch and in another worker."""
+    engine = engine_by(path, world, "--session-state", "session-noise")
+    clips = [clip("a", 0, frames=4), clip("a", 1, frames=4), clip("a", 5, frames=4, epoch=2)]
+    starts, _ = watched_clips(engine, [*clips, clip("b", 0, frames=4)], monkeypatch)
+    noise = engine.prepare(clips[0]).noise
+    assert all(torch.equal(start, noise) for start in starts[:3])
+    assert not torch.equal(starts[3], noise)
+    other = engine_by(path, world, "--session-state", "session-noise")
+    assert differ(make(other, clips[1]), make(engine, clips[1])) < 1e-3
+
+
+def engine_by(path: str, world: list[str], *argv: str) -> DenoiserEngine:
+    """An engine that makes clips of four frames by plain torch, the GPU's fast path or OpenVINO."""
+    if path == "openvino":
+        pytest.importorskip("openvino")
+        engine = DenoiserEngine(settings_for(world, *QUICK, "--cpu-engine", "openvino", *argv))
+        engine.load()
+        assert engine.info()["cpu_engine"] == "openvino"
+        return engine
+    engine = DenoiserEngine(settings_for(world, *QUICK, *argv))
+    engine.load()
+    if path == "fast":
+        fast = FastDenoiser(engine.model.denoiser.models, steps=2)
+        given = engine.prepare(clip("fast", 0, frames=4))
+        reference = engine.model.avatars.get("ann").reference
+        fast.prepare(given.noise, given.tokens, given.pose, reference)
+        engine.sampler._fast = fast
+    return engine
+
+
+def watched_clips(
+    engine: DenoiserEngine, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Makes the clips. Returns the latents that sampling began at and those that it ended at."""
+    denoiser = engine.sampler._openvino or engine.sampler._fast or engine.model.denoiser
+    starts, ends = [], []
+    sample = denoiser.sample
+
+    def watched(latents: torch.Tensor, *rest: Any) -> torch.Tensor:
+        starts.append(latents.clone())
+        ends.append(sample(latents, *rest))
+        return ends[-1]
+
+    monkeypatch.setattr(denoiser, "sample", watched)
+    for each in clips:
+        make(engine, each)
+    return starts, ends
+
+
+def test_a_clip_follows_the_one_before(world: list[str]) -> None:
+    engine = DenoiserEngine(settings_for(world, "--session-state", "seed-mix"))
+    engine.load()
     make(engine, clip("follow", 0))
     following = make(engine, clip("follow", 1, seed=1))
     engine.close("follow", 0)
@@ -121,33 +176,15 @@ def test_a_clip_follows_the_one_before(engine: DenoiserEngine, world: list[str])
     assert np.array_equal(gap, make(engine, clip("follow", 3, seed=1)))
 
 
-@pytest.mark.parametrize("path", ["plain", "fast"])
+@pytest.mark.parametrize("path", ["plain", "fast", "openvino"])
 def test_a_clip_starts_from_the_one_before_and_noise(
     world: list[str], monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    """The served mix: 0.6 of the last latent of the clip before, 0.4 of the clip's own noise."""
-    engine = DenoiserEngine(settings_for(world, *QUICK))
-    engine.load()
-    first, second = (clip("mix", seq, frames=4, seed=seq) for seq in (0, 1))
-    if path == "fast":
-        fast = FastDenoiser(engine.model.denoiser.models, steps=2)
-        given = engine.prepare(first)
-        reference = engine.model.avatars.get("ann").reference
-        fast.prepare(given.noise, given.tokens, given.pose, reference)
-        engine.sampler._fast = fast
-    sampler = engine.sampler._fast or engine.model.denoiser
-    starts, ends = [], []
-    sample = sampler.sample
-
-    def watched(latents: torch.Tensor, *rest: Any) -> torch.Tensor:
-        starts.append(latents.clone())
-        ends.append(sample(latents, *rest))
-        return ends[-1]
-
-    monkeypatch.setattr(sampler, "sample", watched)
-    noise = [engine.prepare(each).noise.clone() for each in (first, second)]
-    for each in (first, second):
-        make(engine, each)
+    """`--session-state seed-mix`: 0.6 of the last latent of the clip before, 0.4 of the clip's own noise."""
+    engine = engine_by(path, world, "--session-state", "seed-mix")
+    clips = [clip("mix", seq, frames=4, seed=seq) for seq in (0, 1)]
+    noise = [engine.prepare(each).noise.clone() for each in clips]
+    starts, ends = watched_clips(engine, clips, monkeypatch)
     assert torch.equal(starts[0], noise[0])
     torch.testing.assert_close(starts[1][0], 0.6 * ends[0][-1] + 0.4 * noise[1][0])
     assert torch.equal(starts[1][1:], noise[1][1:])
@@ -158,7 +195,9 @@ def test_without_latent_preservation_clips_stand_alone(engine: DenoiserEngine, w
     other.load()
     make(other, clip("alone", 0))
     following = make(other, clip("alone", 1))
-    assert np.array_equal(following, make(engine, clip("alone", 1)))
+    other.close("alone", 0)
+    assert np.array_equal(following, make(other, clip("alone", 1)))
+    assert differ(following, make(engine, clip("alone", 1))) > 1e-3  # which has the session's noise
 
 
 def test_every_condition_has_its_effect(engine: DenoiserEngine) -> None:
@@ -168,11 +207,11 @@ def test_every_condition_has_its_effect(engine: DenoiserEngine) -> None:
         {"pose": "wave"},
         {"tokens": clip("same", 0, seed=9).tokens},
         {"session": "other"},
-        {"epoch": 1},
     ):
         engine.close("same", 9)
         assert differ(make(engine, replace(clip("same", 0), **changes)), plain) > 1e-4, changes
     assert np.array_equal(make(engine, clip("same", 0, avatar="default", pose="default")), plain)
+    assert np.array_equal(make(engine, clip("same", 0, epoch=1)), plain)
 
 
 def test_pose_follows_pts(engine: DenoiserEngine) -> None:

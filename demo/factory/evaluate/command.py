@@ -68,7 +68,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--fps", type=int, default=24, choices=FRAME_RATES)
     parser.add_argument("--steps", type=int, help="denoising steps (default: the model's)")
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
-    parser.add_argument("--no-use-init-latent", action="store_true", help="without latent preservation")
+    parser.add_argument("--no-use-init-latent", action="store_true", help="nothing is kept between clips")
+    parser.add_argument("--session-state", default="auto", help="way to keep a session's state")
     parser.add_argument(
         "--device", default="auto", help="device of denoiser, decoder and truth: auto, cpu, cuda:0, …"
     )
@@ -140,6 +141,7 @@ def make_bench(arguments: argparse.Namespace, folder: Path) -> Bench:
         steps=arguments.steps,
         dtype=arguments.dtype,
         use_init_latent=not arguments.no_use_init_latent,
+        session_state=arguments.session_state,
         gpu_devices=(str(device),),
         encoder_devices=(str(device),),
         threads=len(os.sched_getaffinity(0)),  # every core: one stage works at a time here

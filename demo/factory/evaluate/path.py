@@ -2,7 +2,7 @@
 
 1. Sound goes in by chunks, as a browser sends it, and the ring cuts it into clips.
 2. Whisper makes tokens.
-3. The GPU worker's engine denoises clip by clip from the end of the one before.
+3. The GPU worker's engine denoises clip by clip, with the session's state between them.
 4. The encoder worker's decoder and JPEG encoder make the pictures that a browser would show.
 """
 

@@ -33,7 +33,7 @@ def write(folder: Path, sections: list[Section], bench: Bench, command: str) -> 
         "# The bundled model, measured",
         "",
         "Identities, voices and hands that training never saw, through the streaming path (sound in 20 ms",
-        "chunks → ring → Whisper → denoiser, clip by clip with latent preservation → VAE → JPEG →",
+        "chunks → ring → Whisper → denoiser, clip by clip with the session's state → VAE → JPEG →",
         "browser), compared with the picture that the figure's program draws for the same moment.",
         "",
         f"**{met} of {judged} targets are met.** Measured {facts['date']} with `{command}`:",

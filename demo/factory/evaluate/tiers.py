@@ -73,7 +73,7 @@ class RecordingSampler(ClipSampler):
         if self._tiered is None:
             made = super().sample(prepared, reference, before)
         else:
-            latents, start = self.starting_latents(self._tiered, prepared.noise, before)
+            latents, start = self.state.start(self._tiered.steps, prepared.noise, before)
             self._tiered.prepare(latents, prepared.tokens, prepared.pose, reference)
             made = self._tiered.sample(latents, prepared.tokens, prepared.pose, reference, start)
         self.latents.append(made.numpy().astype(np.float64).ravel())

@@ -121,7 +121,16 @@ class Settings:
     reference_image: tuple[Path, ...] = setting((), "reference image(s); the bundled avatars if none")
     avatar_dir: Path = setting(ROOT / "demo/bundled/avatars", "folder of bundled avatars")
     pose_dir: tuple[Path, ...] = setting((), "pose folder(s) or .npz; the bundled poses if none")
-    use_init_latent: bool = setting(True, "start each clip from the last latent of the one before")
+    use_init_latent: bool = setting(
+        True, "keep a session's state between its clips, so that they join; without it each has its own noise"
+    )
+    session_state: str = setting(
+        "auto",
+        "what is kept: session-noise, one noise for all clips of a session; still-noise, one noise for all"
+        " its frames; seed-mix, 0.6 of the last latent in the next clip's first frame; new-noise, nothing;"
+        " auto for the best at these steps",
+        choices=("auto", "session-noise", "still-noise", "seed-mix", "new-noise"),
+    )
     late_start: int = setting(
         0, "sampling steps to skip for every clip except a session's first (0 = none)", low=0, high=99
     )

@@ -1,0 +1,101 @@
+"""Where the sampling of each clip begins, so that a session's clips join: its noise and its first latents.
+
+Every engine asks here: plain torch, torch.compile, OpenVINO, the GPU's fast path and its teams.
+`--use-init-latent` turns it on, `--session-state` names the way, and `--late-start` skips steps.
+
+session-noise: all clips of a session start from the same noise, and nothing of the clip before is mixed in.
+    The noise depends on the session's name alone. So a clip that is sent again, a later epoch and another
+    worker all go on without a jump. FreeNoise (Qiu et al. 2023, arXiv 2310.15169) reuses the noise of a
+    video's first window in the same manner.
+still-noise: as session-noise, and all frames have the noise of the first one, so that nothing of it moves.
+    A model that was trained with a noise for each frame need not take that well.
+seed-mix: each clip has its own noise, and its first frame 0.6 of the last latent of the clip before.
+new-noise: each clip has its own noise, and clips know nothing of each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gpu_worker.denoiser.sampler import Step, draw_noise, preserve_in_clip
+from gpu_worker.sessions import clip_seed, session_seed
+from protocol.process.settings import Settings
+from protocol.wire.messages import Clip
+
+SESSION_NOISE, STILL_NOISE, SEED_MIX, NEW_NOISE = "session-noise", "still-noise", "seed-mix", "new-noise"
+
+
+def best_way(steps: int) -> str:
+    """The way that `--session-state auto` takes for this many sampling steps.
+
+    `python -m demo.factory.evaluate.continuity` has the figures, and docs/guide/continuity.md says why.
+    """
+    return SESSION_NOISE if steps > 1 else SEED_MIX
+
+
+@dataclass(frozen=True)
+class SessionState:
+    """How the clips of a session follow each other.
+
+    Attributes:
+        way: one of `SESSION_NOISE`, `STILL_NOISE`, `SEED_MIX` and `NEW_NOISE`.
+        seed: of all noise.
+        late_start: steps that a clip which follows another skips. 0 skips none.
+    """
+
+    way: str
+    seed: int = 0
+    late_start: int = 0
+
+    @classmethod
+    def of(cls, settings: Settings, steps: int) -> SessionState:
+        """The state that the settings ask for, for a sampler of this many steps."""
+        if not settings.use_init_latent:
+            return cls(NEW_NOISE, settings.seed)
+        way = best_way(steps) if settings.session_state == "auto" else settings.session_state
+        return cls(way, settings.seed, settings.late_start)
+
+    @property
+    def first_steps(self) -> set[int]:
+        """The numbers of the steps at which sampling may begin."""
+        return {0, self.late_start}
+
+    def noise(self, clip: Clip, shape: tuple[int, int, int]) -> Tensor:
+        """The clip's starting noise (F, C, h, w), float32. It is drawn on the CPU, the same for any device.
+
+        Frame after frame, so that a shorter clip of the same seed has the first frames of a longer one.
+
+        Args:
+            clip: the clip. Its name of session, epoch and number choose the noise.
+            shape: (C, h, w) of a frame's latent.
+        """
+        if self.way in (SESSION_NOISE, STILL_NOISE):
+            seed = session_seed(self.seed, clip.session)
+        else:
+            seed = clip_seed(self.seed, clip.session, clip.epoch, clip.seq)
+        generator = torch.Generator().manual_seed(seed)
+        frames = len(clip.tokens)
+        if self.way == STILL_NOISE:
+            return draw_noise((1, *shape), generator).repeat(frames, 1, 1, 1)
+        return torch.cat([draw_noise((1, *shape), generator) for _ in range(frames)])
+
+    def start(self, steps: Sequence[Step], noise: Tensor, before: Tensor | None) -> tuple[Tensor, int]:
+        """Where sampling begins: latents (F, C, h, w) and the number of the first step.
+
+        Args:
+            steps: of the sampler.
+            noise: the clip's, from `noise`, on the device.
+            before: the last latent (C, h, w) of the clip before, or None if there is none to follow.
+        """
+        if before is None or before.shape != noise.shape[1:]:
+            return noise, 0
+        if self.late_start:
+            # Every frame starts at that latent, with as much noise as the step has.
+            return steps[self.late_start].noised(before, noise), self.late_start
+        if self.way == SEED_MIX:
+            return preserve_in_clip(noise, before), 0
+        return noise, 0

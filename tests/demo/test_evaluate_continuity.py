@@ -1,0 +1,40 @@
+"""Ways to keep a session's state, for a moment of one session, and the figures by themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from demo.factory.evaluate import trial_continuity
+from demo.factory.evaluate.trial_continuity import Changes, still_pixels
+
+
+def test_changes_are_the_same_in_pieces() -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (24, 4, 6, 3), dtype=np.uint8)
+    pictures[:, 0] = 7  # a still line
+    pictures[12:, 0] = 8
+    whole, pieces = Changes(), Changes()
+    whole.add(pictures)
+    for first in range(0, 24, 6):
+        pieces.add(pictures[first : first + 6])
+    assert pieces.seam(12) == pytest.approx(whole.seam(12))
+    still = still_pixels(pieces)
+    assert still[0].all() and not still[1:].any()
+    assert pieces.of(still) == pytest.approx(whole.of(still)) == pytest.approx(1 / 23)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_each_way_has_its_row(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--quick", "--steps", "1", "--ways", "seed-mix,session-noise", "--device", "cpu"]
+    assert trial_continuity.main(words) == 0
+    rows = [
+        line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line[:3] == "| 1"
+    ]
+    assert [row[:4] for row in rows] == [["1", "12", "0", "seed-mix"], ["1", "12", "0", "session-noise"]]
+    assert all(25 < float(row[4]) < 40 and float(row[-1]) > 0 for row in rows)
+
+
+def test_an_unknown_way_is_refused() -> None:
+    with pytest.raises(SystemExit):
+        trial_continuity.main(["--ways", "old-noise"])

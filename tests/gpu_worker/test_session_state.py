@@ -1,0 +1,128 @@
+"""Where the sampling of a clip begins: its noise by session, and what it takes from the clip before."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from gpu_worker.denoiser.sampler import NOISE_LIMIT, SchedulerConfig, make_steps
+from gpu_worker.engine.session_state import (
+    NEW_NOISE,
+    SEED_MIX,
+    SESSION_NOISE,
+    STILL_NOISE,
+    SessionState,
+    best_way,
+)
+from protocol.process.settings import Settings, load_settings
+from protocol.wire.messages import Clip
+
+SHAPE = (4, 3, 5)
+STEPS = make_steps(
+    SchedulerConfig(prediction_type="v_prediction", rescale_betas_zero_snr=True, clip_sample=False), 6
+)
+
+
+def settings(*argv: str) -> Settings:
+    return load_settings(list(argv), env={})
+
+
+def clip(session: str = "a", seq: int = 0, *, epoch: int = 0, frames: int = 12) -> Clip:
+    return Clip(session, epoch, seq, seq * 8000, 24, "ann", "rest", np.zeros((frames, 1, 384), np.float16))
+
+
+def noise(state: SessionState, *args: object, **kwargs: object) -> torch.Tensor:
+    return state.noise(clip(*args, **kwargs), SHAPE)  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------ which way
+
+
+@pytest.mark.parametrize("steps", [1, 2, 6, 30])
+def test_auto_is_the_best_way_at_these_steps(steps: int) -> None:
+    assert SessionState.of(settings(), steps).way == best_way(steps)
+
+
+@pytest.mark.parametrize("way", [SESSION_NOISE, STILL_NOISE, SEED_MIX, NEW_NOISE])
+def test_each_way_is_had_by_name(way: str) -> None:
+    state = SessionState.of(settings("--session-state", way, "--late-start", "2", "--seed", "9"), 6)
+    assert state == SessionState(way, seed=9, late_start=2)
+    assert state.first_steps == {0, 2}
+
+
+def test_without_use_init_latent_nothing_is_kept() -> None:
+    state = SessionState.of(
+        settings("--no-use-init-latent", "--session-state", "seed-mix", "--late-start", "2"), 6
+    )
+    assert state == SessionState(NEW_NOISE)
+    assert state.first_steps == {0}
+
+
+# ------------------------------------------------------------------ the noise
+
+
+def test_a_session_has_one_noise() -> None:
+    state = SessionState(SESSION_NOISE)
+    first = noise(state)
+    assert first.shape == (12, *SHAPE)
+    assert first.abs().max() == NOISE_LIMIT
+    assert 0.7 < first.std() < 1.0  # clamped
+    for others in ({"seq": 7}, {"epoch": 3}, {"epoch": 1, "seq": 2}):
+        assert torch.equal(noise(SessionState(SESSION_NOISE), **others), first)
+    assert not torch.equal(first[0], first[1])
+    for other in (noise(state, "b"), noise(replace(state, seed=1))):
+        assert abs(float((other * first).mean())) < 0.15
+
+
+def test_still_noise_is_that_of_the_first_frame() -> None:
+    first = noise(SessionState(SESSION_NOISE))[:1]
+    made = noise(SessionState(STILL_NOISE), seq=3, frames=6)
+    assert made.shape == (6, *SHAPE)
+    assert all(torch.equal(frame, first[0]) for frame in made)
+
+
+@pytest.mark.parametrize("frames", [1, 4, 6, 11])
+def test_a_shorter_clip_has_the_first_frames(frames: int) -> None:
+    state = SessionState(SESSION_NOISE)
+    assert torch.equal(noise(state, frames=frames), noise(state)[:frames])
+
+
+@pytest.mark.parametrize("way", [SEED_MIX, NEW_NOISE])
+def test_other_ways_have_a_noise_for_each_clip(way: str) -> None:
+    state = SessionState(way)
+    made = [noise(state), noise(state, seq=1), noise(state, epoch=1), noise(state, "b")]
+    assert all(not torch.equal(made[0], other) for other in made[1:])
+    assert torch.equal(noise(state, seq=1), made[1])
+
+
+# ------------------------------------------------------------------ the start
+
+
+def test_what_goes_on_from_the_clip_before() -> None:
+    own, before = noise(SessionState(NEW_NOISE)), torch.randn(SHAPE)
+    for way in (SESSION_NOISE, STILL_NOISE, NEW_NOISE):
+        latents, first = SessionState(way).start(STEPS, own, before)
+        assert torch.equal(latents, own) and first == 0
+    latents, first = SessionState(SEED_MIX).start(STEPS, own, before)
+    torch.testing.assert_close(latents[0], 0.6 * before + 0.4 * own[0])
+    assert torch.equal(latents[1:], own[1:]) and first == 0
+
+
+@pytest.mark.parametrize("way", [SESSION_NOISE, SEED_MIX])
+def test_late_start_noises_the_last_latent(way: str) -> None:
+    own, before = noise(SessionState(way)), torch.randn(SHAPE)
+    latents, first = SessionState(way, late_start=2).start(STEPS, own, before)
+    assert first == 2
+    for frame in (0, 11):
+        torch.testing.assert_close(latents[frame], STEPS[2].signal * before + STEPS[2].noise * own[frame])
+
+
+@pytest.mark.parametrize("state", [SessionState(SEED_MIX), SessionState(SESSION_NOISE, late_start=2)])
+def test_a_clip_that_follows_none_starts_from_noise(state: SessionState) -> None:
+    own = noise(state)
+    for before in (None, torch.randn(4, 6, 10)):  # none, or one of another size
+        latents, first = state.start(STEPS, own, before)
+        assert torch.equal(latents, own) and first == 0
