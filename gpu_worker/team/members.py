@@ -69,8 +69,7 @@ class Members:
     store: Path
 
     def __init__(self, devices: Sequence[torch.device]) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="echomimic-team-"))
-        self.store = self._folder / "store"
+        self.store = Path(tempfile.mkdtemp(prefix="echomimic-team-")) / "store"
         self._number = 0
         self._lost: str | None = None
         self._closing = False
@@ -154,7 +153,7 @@ class Members:
             except subprocess.TimeoutExpired:
                 member.process.kill()
                 member.process.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        remove_store(self.store)
 
     # ------------------------------------------------------------------ in the watching thread
 
@@ -200,6 +199,7 @@ class Members:
             if self._lost is None and not self._closing:
                 self._lost = why
                 logger.error("the team is lost: %s", why)
+                remove_store(self.store)  # the member that would have done so may be gone
             self._changed.notify_all()
 
     def pids(self) -> list[int]:

@@ -142,6 +142,7 @@ def test_a_member_that_is_lost(
                 time.sleep(0.05)
         with pytest.raises(DeviceLost):
             denoiser.sample(*given)
+        assert not denoiser.members.store.parent.exists()
         os.kill(pid, signal.SIGCONT) if number == signal.SIGSTOP else None
 
 
