@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Coroutine
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
@@ -24,11 +24,13 @@ from gateway.core.options import SessionLimits, SessionOptions
 from gateway.core.session import SessionCore
 from gateway.door.guard import Grant
 from gateway.texts import ready_fields, status_fields
-from protocol.wire.browser import BrowserError, encode_error, encode_text, parse_pcm
+from gateway.waiting import at_most, cancel_tasks, read_and_drop, wait_for_event
+from protocol.wire.browser import BrowserError, encode_error, encode_text, parse_pcm, parse_pcm16
 from protocol.wire.controls import (
     Change,
     ClientHello,
     Flush,
+    Interrupt,
     Options,
     Resume,
     Shown,
@@ -48,6 +50,8 @@ FULL_BUFFER = 1 << 19
 #: Messages a second that no honest client reaches: one of 1.3 ms of sound each.
 MESSAGES_PER_SECOND = 800
 CHANGES_PER_SECOND = 10
+#: Seconds of speech from one `credit` to the next, while more than that waits.
+CREDIT_EVERY = 5.0
 #: Seconds to wait for a client to take the error that ends it.
 ERROR_WITHIN = 2.0
 
@@ -63,6 +67,10 @@ class SessionHost(Protocol):
 
     def admit(self, connection: Connection) -> None:
         """Count the session in. Raises BrowserError("busy" or "not_ready")."""
+
+    @property
+    def full_rate(self) -> int:
+        """Frames a second that a client counts on which does not name a rate."""
 
     def take_over(self, connection: Connection, resume: Resume) -> SessionCore | None:
         """Give the session that the client comes back to into this connection's hands.
@@ -126,6 +134,8 @@ class Connection:
         self._first_frames = first_frames
         self._message_rate = EventRate(1.0)
         self._change_rate = EventRate(1.0)
+        #: The last `credit` that the client was told.
+        self._told_credit = 0
         #: When the next `status` is due.
         self._status_at = 0.0
         #: JSON texts that wait for `_send_loop`.
@@ -164,6 +174,7 @@ class Connection:
             self._first_frames,
             epoch=epoch,
             position=position,
+            repeat_to=self._host.full_rate if self.options.fps is None else 0,
         )
         self._host.admit(self)
         return self.core
@@ -288,7 +299,8 @@ class Connection:
             if isinstance(message, str):
                 self._take_text(core, message, now)
                 continue
-            core.add_speech(parse_pcm(message), now)
+            parse = parse_pcm16 if core.options.int16 else parse_pcm
+            core.add_speech(parse(message), now)
             self._speech_came.set()
             # Version 1 is slowed down by not being read. Version 2's acknowledgements come this way too, so
             # only the bound on waiting speech ends it.
@@ -307,19 +319,38 @@ class Connection:
         elif isinstance(message, Flush):
             core.end_speech()
             self._speech_came.set()
-        elif isinstance(message, Change):
+        elif isinstance(message, (Change, Interrupt)):
             self._change_rate.add(now)
             if self._change_rate.per_second(now) > CHANGES_PER_SECOND:
-                raise BrowserError("too_fast", f"more than {CHANGES_PER_SECOND} changes of options a second")
-            self.change_options(message.options)
-        else:
+                raise BrowserError("too_fast", f"more than {CHANGES_PER_SECOND} new epochs a second")
+            if isinstance(message, Change):
+                self.change_options(message.options)
+            else:
+                self._interrupt(core, now)
+        elif message is not None:  # a type that this version does not know is ignored
             raise BrowserError("bad_message", "hello comes once, as the first message")
+
+    def _interrupt(self, core: SessionCore, now: float) -> None:
+        """Drop everything at once: here, in the stages, and at the client by the answer."""
+        self._host.close_epoch(self.name, core.epoch)
+        self._texts.append(encode_text("interrupted", **core.interrupt(now)))
+        self._output_due.set()
+        self._speech_came.set()
+
+    def _queue_news(self, core: SessionCore) -> None:
+        """Texts about the avatar's speech, and about how much more may be sent of a long one."""
+        for kind, fields in core.take_events():
+            self._texts.append(encode_text(kind, **fields))
+        step = CREDIT_EVERY * core.options.sample_rate
+        if core.seconds_waiting > CREDIT_EVERY and core.credit - self._told_credit > step:
+            self._told_credit = core.credit
+            self._texts.append(encode_text("credit", until=core.credit))
 
     async def _speech_loop(self, core: SessionCore) -> None:
         while not self._ended.done():  # another connection may have the session now
             now = time.monotonic()
             self._host.send_speech(core.next_pcm(now, self._host.pcm_waiting(self.name)))
-            await _wait_for_event(self._speech_came, core.seconds_until_pcm(now))
+            await wait_for_event(self._speech_came, core.seconds_until_pcm(now))
 
     async def _send_loop(self, core: SessionCore) -> None:
         self._status_at = time.monotonic() + STATUS_EVERY
@@ -329,12 +360,15 @@ class Connection:
                 self._status_at = now + STATUS_EVERY
                 fields = status_fields(core, self._host.notice(), now)
                 self._texts.append(encode_text("status", **fields))
+            messages = core.next_messages(now, self._buffer_has_room())
+            if self.version > 1:
+                self._queue_news(core)
             while self._texts:
                 await self._send(self._texts.popleft())
-            for message in core.next_messages(now, self._buffer_has_room()):
+            for message in messages:
                 await self._send(message.data)
             seconds = core.seconds_until_message(now)
-            await _wait_for_event(
+            await wait_for_event(
                 self._output_due, min(STATUS_EVERY, STATUS_EVERY if seconds is None else seconds)
             )
 
@@ -348,6 +382,7 @@ class Connection:
     def _queue_ready_text(self) -> None:
         if self.version > 1 and self.core is not None:
             token = self._host.resume_token(self)
+            self._told_credit = self.core.credit
             fields = ready_fields(self.core, self._host.notice(), token, self._resumed)
             self._texts.append(encode_text("ready", **fields))
             self._output_due.set()
@@ -357,43 +392,9 @@ class Connection:
         logger.info("session %s ends: %s", self.name, error.close_reason)
         # Messages that still come are read and dropped: with bytes unread, the kernel's reset would overtake
         # the error.
-        rest = asyncio.ensure_future(_read_and_drop(self._ws))
+        rest = asyncio.ensure_future(read_and_drop(self._ws))
         if self.version > 1:
             # A client that reads nothing is not waited for.
-            await _at_most(ERROR_WITHIN, self._ws.send(encode_error(error)))
+            await at_most(ERROR_WITHIN, self._ws.send(encode_error(error)))
         await self._ws.close(error.close_code, error.close_reason)
         await cancel_tasks([rest])
-
-
-async def cancel_tasks(tasks: Sequence[asyncio.Future[None]]) -> None:
-    """Cancel the tasks and wait until they have ended, whatever their result."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _wait_for_event(event: asyncio.Event, timeout: float) -> None:
-    """Return when the event is set or the time is over. Clears the event."""
-    if timeout > 0 and not event.is_set():
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(timeout, event.set)
-        try:
-            await event.wait()
-        finally:
-            timer.cancel()
-    else:
-        await asyncio.sleep(0)
-    event.clear()
-
-
-async def _read_and_drop(ws: ServerConnection) -> None:
-    async for _ in ws:
-        pass
-
-
-async def _at_most(seconds: float, work: Awaitable[object]) -> None:
-    """Wait for `work`, but not longer than this. A closed connection is no error."""
-    try:
-        await asyncio.wait_for(work, seconds)
-    except (asyncio.TimeoutError, ConnectionClosed):
-        pass

@@ -9,7 +9,6 @@ that the player gives out.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import secrets
 import socket
@@ -20,34 +19,34 @@ from weakref import WeakKeyDictionary
 
 import zmq
 from websockets.asyncio.server import ServerConnection, serve
-from websockets.exceptions import NegotiationError
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from gateway.connection import Connection, cancel_tasks
+from gateway.connection import Connection
 from gateway.core.options import SessionLimits, SessionOptions
 from gateway.core.session import SessionCore
-from gateway.door.credentials import SUBPROTOCOL_PREFIX
 from gateway.door.guard import Grant, Guard
 from gateway.door.rules import Door
 from gateway.door.tls import TlsGate
 from gateway.door.token_watch import TokenWatch
+from gateway.handshake import bound_listener, peer_of, select_subprotocol, websockets_logger
 from gateway.http_connection import connections_within
 from gateway.metrics import GatewayCollector, SessionTotals
 from gateway.offers import Offers
 from gateway.outages import OUTAGES, outage_of
 from gateway.sessions import Sessions
-from gateway.site import Peer, Site
+from gateway.site import Site
 from gateway.stages import StageBoard
 from gateway.thumbnails import Thumbnails
+from gateway.waiting import cancel_tasks
 from protocol.hop.aio import pump
-from protocol.hop.endpoints import EndpointError
 from protocol.hop.results import ResultServer
 from protocol.hop.server import HopEvent, HopServer, WorkerLost
-from protocol.process.addresses import bind_socket, bracketed
+from protocol.process.addresses import bracketed
 from protocol.process.ready import tell_alive, tell_ready
 from protocol.process.settings import NO_AUTH_WARNING, Settings, is_open_to_all
 from protocol.wire.browser import MAX_MESSAGE_BYTES, SUBPROTOCOL_V2, BrowserError
+from protocol.wire.clock import FULL_RATE
 from protocol.wire.controls import Options, Resume
 from protocol.wire.messages import Close, Failed, Frame, Pcm, Status
 
@@ -123,7 +122,7 @@ class Gateway:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Listen, and serve until `stop` is set. Raises EndpointError when the port cannot be had."""
-        listener = _bound_listener(self.settings)
+        listener = bound_listener(self.settings)
         # The sockets that it accepts inherit it.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         listener.setblocking(False)
@@ -142,11 +141,11 @@ class Gateway:
             create_connection=connections_within(
                 self.settings.max_sessions + SPARE_CONNECTIONS + PLAIN_CONNECTIONS
             ),
-            select_subprotocol=_select_subprotocol,
+            select_subprotocol=select_subprotocol,
             subprotocols=[Subprotocol(SUBPROTOCOL_V2)],
             compression=None,  # JPEG and float noise do not shrink
             server_header=None,
-            logger=_websockets_logger(),
+            logger=websockets_logger(),
             max_size=MAX_MESSAGE_BYTES,
             max_queue=8,
             write_limit=1 << 21,
@@ -241,6 +240,11 @@ class Gateway:
         """The outage, or the reason for a lower frame rate, for clients to show. Empty when all is well."""
         return OUTAGES.get(self._outage) or self.board.rate_notice
 
+    @property
+    def full_rate(self) -> int:
+        """Frames a second that a client counts on which does not name a rate."""
+        return self.settings.fps or FULL_RATE
+
     def take_over(self, connection: Connection, resume: Resume) -> SessionCore | None:
         """Give the session that the client comes back to into this connection's hands."""
         return self.sessions.take_over(connection, resume)
@@ -273,7 +277,7 @@ class Gateway:
     # ---- the websocket server
 
     async def _answer_http(self, ws: ServerConnection, request: Request) -> Response | None:
-        outcome = await self._site.respond(request, _peer_of(ws))
+        outcome = await self._site.respond(request, peer_of(ws))
         if isinstance(outcome, Response):
             return outcome
         self._grants[ws] = outcome
@@ -369,47 +373,3 @@ class Gateway:
             connection.end(error)
         else:
             self.sessions.end(connection)
-
-
-def _select_subprotocol(ws: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """Version 2 where it is offered, version 1 where nothing but a token is. A token is never echoed."""
-    versions = [name for name in offered if not name.startswith(SUBPROTOCOL_PREFIX)]
-    if not versions:
-        return None
-    if SUBPROTOCOL_V2 in versions:
-        return Subprotocol(SUBPROTOCOL_V2)
-    raise NegotiationError(f"expected no subprotocol or {SUBPROTOCOL_V2}")
-
-
-def _peer_of(ws: ServerConnection) -> Peer:
-    """The ends of a connection. The library says None for those of a connection that is gone."""
-    ends = [str(end[0]) if end else "" for end in (ws.remote_address, ws.local_address)]
-    return Peer(ends[0], ends[1], tls=ws.transport.get_extra_info("ssl_object") is not None)
-
-
-def _websockets_logger() -> logging.Logger:
-    """The library's logger, without its line for every connection: the gateway logs every session."""
-    library = logging.getLogger("websockets.server")
-    library.addFilter(_is_no_hang_up)
-    if not logger.isEnabledFor(logging.DEBUG):
-        library.setLevel(logging.WARNING)
-    return library
-
-
-def _bound_listener(settings: Settings) -> socket.socket:
-    """The socket for the page's address. Raises EndpointError, alone of all errors about the port."""
-    try:
-        return bind_socket(settings.host, settings.port)
-    except OSError as error:
-        in_use = error.errno == errno.EADDRINUSE
-        advice = (
-            "is another run using it? choose another --port" if in_use else "choose another --host or --port"
-        )
-        where = f"{bracketed(settings.host)}:{settings.port}"
-        raise EndpointError(f"cannot listen on {where} ({error.strerror}): {advice}") from error
-
-
-def _is_no_hang_up(record: logging.LogRecord) -> bool:
-    """False for a client that was gone before it asked for anything, which websockets 16 logs as an error."""
-    error = record.exc_info[1] if record.exc_info else None
-    return error is None or not isinstance(error.__cause__, EOFError)

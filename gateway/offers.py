@@ -41,6 +41,7 @@ class Offers:
             sample_rate=options.sample_rate or self._settings.sample_rate,
             width=width,
             height=height,
+            int16=options.pcm == "s16",
         )
 
     def catalogue(self, grant: Grant, notice: str) -> dict[str, object]:

@@ -23,6 +23,8 @@ def ready_fields(core: SessionCore, notice: str, token: str, resumed: bool) -> d
         "resume": token,
         "resumed": resumed,
         "position": core.received,
+        "credit": core.credit,
+        "pcm": "s16" if options.int16 else "f32",
     }
 
 

@@ -17,6 +17,8 @@ class SessionOptions:
     sample_rate: int
     width: int = 0
     height: int = 0
+    #: Whether the client's samples are int16 on the wire.
+    int16: bool = False
 
 
 @dataclass(frozen=True)

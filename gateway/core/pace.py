@@ -20,7 +20,7 @@ TOLERANCE = 1.02
 class PacedInput:
     """Samples that wait for the audio worker, released in real time with a small head start."""
 
-    def __init__(self, rate: int, *, ahead: float = 1.0, high: float = 2.0, bound: float = 20.0) -> None:
+    def __init__(self, rate: int, *, ahead: float = 1.0, high: float = 2.0, bound: float = 120.0) -> None:
         """Hold nothing yet.
 
         Args:
@@ -37,6 +37,11 @@ class PacedInput:
         self._parts: deque[Samples] = deque()
         self._free_at = 0.0  # when, at real time, everything taken so far has been spoken
         self.waiting = 0
+
+    @property
+    def room(self) -> int:
+        """Samples that may come before the client gets an error."""
+        return int(self._bound * self._rate) - self.waiting
 
     @property
     def full(self) -> bool:

@@ -15,6 +15,7 @@ from typing import Protocol
 from gateway.core.audio_log import ClipAudio, ClipShape
 from gateway.core.play_clock import PlayClock
 from protocol.wire.browser import AudioMessage, VideoMessage, encode_audio, encode_video
+from protocol.wire.clock import pts_of_frame
 from protocol.wire.controls import Resume, Shown
 
 
@@ -66,6 +67,9 @@ class Player(Protocol):
     def restart(self, shape: ClipShape) -> None:
         """A new epoch begins: forget everything that was not sent."""
 
+    def interrupt(self) -> None:
+        """Forget what was sent, too: the client plays none of it any more."""
+
     def resume(self, resume: Resume, now: float) -> None:
         """The client is back on another connection: send again everything that it does not have."""
 
@@ -82,7 +86,10 @@ class PacedPlayer:
     `max_wait` seconds for its turn, its frames are dropped, so that the delay stays bounded.
     """
 
-    def __init__(self, shape: ClipShape, *, max_wait: float = 3.0) -> None:
+    def __init__(self, shape: ClipShape, *, repeat_to: int = 0, max_wait: float = 3.0) -> None:
+        """`repeat_to`: frames a second that the client counts on. Where fewer are made, each comes again."""
+        self._shape = shape
+        self._repeat_to = repeat_to
         self.clock = PlayClock(shape)
         self.dropped = 0
         self._max_wait = max_wait
@@ -101,7 +108,18 @@ class PacedPlayer:
             self.dropped += 1
         else:
             self.clock.arrived(item.pts, now)
-            self._queue.append((self.clock.due(item.pts), item))
+            self._queue += [(self.clock.due(pts), item) for pts in self._times_of(item)]
+
+    def _times_of(self, frame: VideoMessage) -> list[int]:
+        """Each pts at which the frame is sent: its own, and those of the faster rate until the next frame."""
+        frames, fps = self._shape.frames, self._shape.fps
+        made = frame.count or frames
+        promised = frames * self._repeat_to // fps
+        if promised <= made:
+            return [frame.pts]
+        clip = frame.pts - pts_of_frame(frame.index * frames // made, fps)
+        first, last = (-(-index * promised // made) for index in (frame.index, frame.index + 1))
+        return [clip + pts_of_frame(number, self._repeat_to) for number in range(first, last)]
 
     def pull(self, now: float, writable: bool) -> list[OutgoingMessage]:
         if writable:
@@ -129,9 +147,13 @@ class PacedPlayer:
         return 0.0 if self._full_since is None else now - self._full_since
 
     def restart(self, shape: ClipShape) -> None:
+        self._shape = shape
         self.clock.reshape(shape)
         self._queue.clear()
         self._skipping = False
+
+    def interrupt(self) -> None:
+        raise AssertionError("version 1 has no texts to interrupt with")
 
     def resume(self, resume: Resume, now: float) -> None:
         raise AssertionError("version 1 has no tokens to come back with")
@@ -209,6 +231,10 @@ class AckedPlayer:
         self._sounds.clear()
         self._frames.clear()
         self._again.clear()
+
+    def interrupt(self) -> None:
+        self._flight.clear()
+        self._flight_bytes = self._flight_frames = 0
 
     def resume(self, resume: Resume, now: float) -> None:
         def missing(place: tuple[int, int, int]) -> bool:

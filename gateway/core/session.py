@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import logging
 
-import numpy as np
-
-from gateway.core.audio_log import AudioLog, Piece
+from gateway.core.audio_log import AudioLog
 from gateway.core.event_rate import EventRate
 from gateway.core.options import SessionLimits, SessionOptions
 from gateway.core.pace import PacedInput
+from gateway.core.pcm_maker import PcmMaker
 from gateway.core.players import AckedPlayer, ClipSound, OutgoingMessage, PacedPlayer, Player
 from gateway.core.reorder import ClipBegins, ClipEnds, NextFrame, Reorderer
+from gateway.core.speech_events import Event, SpeechEvents
 from protocol.wire.browser import AudioMessage, BrowserError, VideoMessage
+from protocol.wire.clock import pts_after
 from protocol.wire.controls import Resume, Shown
 from protocol.wire.figures import CLIP_TIME_BOUNDS_MS, Histogram, Summary
 from protocol.wire.messages import Failed, Frame, Pcm, Samples
@@ -28,8 +29,8 @@ logger = logging.getLogger(__name__)
 
 #: A Pcm message has at least this many seconds, unless a clip ends or as much time has passed.
 LEAST_PCM_SECONDS = 0.01
-#: Pcm messages whose clip is remembered. Fewer can wait for an audio worker.
-REMEMBERED_PCM = 256
+#: Frames whose pts is remembered, for a client that says which it has shown.
+REMEMBERED_FRAMES = 512
 #: A client may be this many clips behind, and their latency is still counted.
 REMEMBERED_CLIPS = 64
 
@@ -48,6 +49,7 @@ class SessionCore:
         *,
         epoch: int = 0,
         position: int = 0,
+        repeat_to: int = 0,
     ) -> None:
         """Begin an epoch.
 
@@ -60,6 +62,7 @@ class SessionCore:
             first_frames: where the gateway counts the delays of all sessions' first frames.
             epoch: the first one's number.
             position: samples that the client sent before, to a gateway that is gone.
+            repeat_to: frames a second that a client of version 1 counts on.
         """
         self.name = name
         self.version = version
@@ -89,7 +92,12 @@ class SessionCore:
         self.outage = ""
         self._first_frames = first_frames or Histogram(CLIP_TIME_BOUNDS_MS)
         self._input = PacedInput(options.sample_rate)
-        self._player: Player = (PacedPlayer if version == 1 else AckedPlayer)(options.shape)
+        self._player: Player = AckedPlayer(options.shape)
+        if version == 1:
+            self._player = PacedPlayer(options.shape, repeat_to=repeat_to)
+        self._events = SpeechEvents()
+        #: pts of the last frame of this epoch that the client has shown.
+        self._shown_pts: int | None = None
         #: When the last sample came.
         self.speech_at = now
         self._pcm_at = now
@@ -107,13 +115,14 @@ class SessionCore:
         )
 
     def _begin_epoch(self, position: int, history: Samples | None) -> None:
+        self._shown_pts = None
+        #: pts of the latest frames, by clip and index.
+        self._frame_pts: dict[tuple[int, int], int] = {}
         self._log = AudioLog(self.options.shape, self.options.sample_rate, position, history)
         #: Messages of the new epoch with the speech of the old one that was not played yet.
         self._carried: list[Pcm] = []
         self._reorderer = Reorderer(self.options.shape.frames, self._log.complete)
-        self._pcm_seq = 0
-        #: seq of a recent Pcm → the clip it belongs to.
-        self._clip_of: dict[int, int] = {}
+        self._pcm = PcmMaker(self.name, self.epoch, self.options, history)
         #: The next clip to play, and since when a later one is complete.
         self._overtaken = (-1, 0.0)
         #: Frames of the clip that came last: a machine that is busy makes fewer than were asked for.
@@ -143,7 +152,25 @@ class SessionCore:
         self.options = options
         self._player.restart(options.shape)
         self._begin_epoch(position, history)
-        self._carried = [self._pcm_of(piece) for piece in self._log.append(speech, spoken_at)]
+        self._carried = [self._pcm.make(piece) for piece in self._log.append(speech, spoken_at)]
+
+    def interrupt(self, now: float) -> dict[str, int | None]:
+        """Drop all speech that waits or is under way, and begin a new epoch.
+
+        Returns:
+            The fields of `interrupted`: the new epoch, pts of the last frame of the old one that the client
+            has shown, or None, and the samples that the client had sent.
+        """
+        self._log.take_from(self._reorderer.next_seq + self._reorderer.begun)
+        self._input = PacedInput(self.options.sample_rate)
+        self._flush_asked = False
+        self.epoch += 1
+        self._player.restart(self.options.shape)
+        self._player.interrupt()
+        self._events.interrupted(now)
+        shown = self._shown_pts
+        self._begin_epoch(self.received, self._log.history)
+        return {"epoch": self.epoch, "pts": shown, "position": self.received}
 
     def resume(self, resume: Resume, now: float) -> None:
         """The client is back on another connection: what it does not have is sent again."""
@@ -176,6 +203,8 @@ class SessionCore:
     def frame_shown(self, shown: Shown, now: float) -> None:
         """The client has shown this frame, or passed it over."""
         self._player.frame_shown(shown, now)
+        if shown.epoch == self.epoch:
+            self._shown_pts = self._frame_pts.get((shown.seq, shown.index), self._shown_pts)
 
     # ---- to the audio worker
 
@@ -202,7 +231,7 @@ class SessionCore:
                 if flushed is not None:
                     self._input.charge(padding, now)
                     pieces.append(flushed)
-        messages = carried + [self._pcm_of(piece) for piece in pieces]
+        messages = carried + [self._pcm.make(piece) for piece in pieces]
         return [] if self.outage else messages
 
     def seconds_until_pcm(self, now: float) -> float:
@@ -214,26 +243,6 @@ class SessionCore:
         if self._log.partial:
             waits.append(self.speech_at + self.limits.idle - now)
         return max(0.001, min(waits))
-
-    def _pcm_of(self, piece: Piece) -> Pcm:
-        seq, self._pcm_seq = self._pcm_seq, self._pcm_seq + 1
-        self._clip_of[seq] = piece.clip
-        self._clip_of.pop(seq - REMEMBERED_PCM, None)
-        history = self._log.history[: len(self._log.history) if seq == 0 else 0]
-        return Pcm(
-            session=self.name,
-            epoch=self.epoch,
-            seq=seq,
-            pts=piece.pts,
-            sample_rate=self._log.rate,
-            fps=self.options.shape.fps,
-            clip_frames=self.options.shape.frames,
-            avatar=self.options.avatar,
-            pose=self.options.pose,
-            flush=piece.flush,
-            samples=np.concatenate([history, piece.samples]) if len(history) else piece.samples,
-            history=len(history),
-        )
 
     # ---- from the stages
 
@@ -262,8 +271,9 @@ class SessionCore:
 
     def pcm_pushed_out(self, pcm: Pcm, now: float) -> None:
         """The full queue to the audio workers dropped this message: its clip cannot be made."""
-        if pcm.epoch == self.epoch and pcm.seq in self._clip_of:
-            self._unsent_clips.add(self._clip_of[pcm.seq])
+        clip = self._pcm.clip_of(pcm.seq) if pcm.epoch == self.epoch else None
+        if clip is not None:
+            self._unsent_clips.add(clip)
             self.check_limits(now)
 
     def check_limits(self, now: float) -> None:
@@ -339,11 +349,22 @@ class SessionCore:
                 audio = self._log.audio(item.seq)
                 self._unanswered[item.seq] = audio.ended_at
                 message = AudioMessage(
-                    audio.samples, self.epoch, item.seq, audio.pts, audio.position, item.has_frames
+                    audio.samples,
+                    self.epoch,
+                    item.seq,
+                    audio.pts,
+                    audio.position,
+                    item.has_frames,
+                    self.options.int16,
                 )
+                end_pts = audio.pts + pts_after(len(audio.samples), self._log.rate)
+                self._events.clip_begins(self.epoch, audio.pts, end_pts)
                 self._player.push(ClipSound(message, audio), now)
             elif isinstance(item, NextFrame):
                 f = item.frame
+                self._frame_pts[f.seq, f.index] = f.pts
+                if len(self._frame_pts) > REMEMBERED_FRAMES:
+                    del self._frame_pts[next(iter(self._frame_pts))]
                 self._player.push(VideoMessage(f.jpeg, f.epoch, f.seq, f.index, f.count, f.pts), now)
             elif isinstance(item, ClipEnds):
                 self.frames_lost += item.missing
@@ -359,6 +380,8 @@ class SessionCore:
     def next_messages(self, now: float, writable: bool) -> list[OutgoingMessage]:
         """The messages to send now. `writable` is False while the connection's buffer is full."""
         out = self._player.pull(now, writable)
+        more = bool(self._input.waiting or self._log.partial or self.clips_waiting or self._carried)
+        self._events.look(now, self._player.clock.end, more)
         for message in out:
             if message.first_frame_of is not None and message.first_frame_of in self._unanswered:
                 delay = now - self._unanswered.pop(message.first_frame_of)
@@ -368,6 +391,15 @@ class SessionCore:
                 self.frames_sent += 1
                 self.frame_rate.add(now)
         return out
+
+    def take_events(self) -> list[Event]:
+        """What the client is to be told about the avatar's speech."""
+        return self._events.take()
+
+    @property
+    def credit(self) -> int:
+        """Position up to which the client may send samples now."""
+        return self.received + self._input.room
 
     def seconds_until_message(self, now: float) -> float | None:
         """Seconds until `next_messages` may give something by itself. None: only an event can change that."""

@@ -26,6 +26,8 @@ KIND_FRAME = 0x01
 KIND_AUDIO = 0x02
 #: Flag of an audio message: its clip's frames do not come, and the last frame stays.
 FLAG_NO_FRAMES = 0x01
+#: Flag of an audio message: its samples are int16.
+FLAG_INT16 = 0x02
 
 #: Longest websocket message a client may send, in bytes: 16 s of 16 kHz float32.
 MAX_MESSAGE_BYTES = 1 << 20
@@ -105,8 +107,23 @@ def parse_pcm(data: bytes | bytearray | memoryview) -> Samples:
     return samples
 
 
-def pcm_bytes(samples: Samples) -> bytes:
-    """Samples as the wire carries them: float32, little-endian."""
+def parse_pcm16(data: bytes | bytearray | memoryview) -> Samples:
+    """The samples of one binary message of int16, float32 (n,) in -1..1.
+
+    Raises:
+        BrowserError: "bad_audio": the length is odd.
+    """
+    if len(data) % 2:
+        raise BrowserError("bad_audio", f"{len(data)} bytes is not whole int16 samples (2 bytes each)")
+    samples: Samples = np.frombuffer(data, dtype="<i2").astype(np.float32)
+    samples /= 32768
+    return samples
+
+
+def pcm_bytes(samples: Samples, int16: bool = False) -> bytes:
+    """Samples as the wire carries them, little-endian: float32, or int16 as `parse_pcm16` reads it."""
+    if int16:
+        return np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2").tobytes()
     return np.ascontiguousarray(samples, dtype="<f4").tobytes()
 
 
@@ -145,6 +162,8 @@ class AudioMessage:
     position: int = 0
     #: False when the clip's frames were dropped.
     frames_follow: bool = True
+    #: Whether the wire carries int16, as the client asked for.
+    int16: bool = False
 
 
 def encode_video(message: VideoMessage, version: int) -> bytes:
@@ -161,9 +180,9 @@ def encode_audio(message: AudioMessage, version: int) -> bytes:
     """`0x02` + PCM (version 1) or a 32-byte header + PCM (version 2)."""
     if version == 1:
         return bytes([KIND_AUDIO]) + pcm_bytes(message.samples)
-    flags = 0 if message.frames_follow else FLAG_NO_FRAMES
+    flags = (0 if message.frames_follow else FLAG_NO_FRAMES) | (FLAG_INT16 if message.int16 else 0)
     head = _AUDIO.pack(KIND_AUDIO, flags, 0, 0, 0, message.epoch, message.seq, message.pts, message.position)
-    return head + pcm_bytes(message.samples)
+    return head + pcm_bytes(message.samples, message.int16)
 
 
 def decode_down(data: bytes, version: int) -> VideoMessage | AudioMessage:
@@ -188,7 +207,9 @@ def decode_down(data: bytes, version: int) -> VideoMessage | AudioMessage:
         _, _, index, count, _, epoch, seq, pts = _FRAME.unpack_from(data)
         return VideoMessage(data[start:], epoch, seq, index, count, pts)
     _, flags, _, _, _, epoch, seq, pts, position = _AUDIO.unpack_from(data)
-    return AudioMessage(parse_pcm(data[start:]), epoch, seq, pts, position, not flags & FLAG_NO_FRAMES)
+    int16 = bool(flags & FLAG_INT16)
+    samples = parse_pcm16(data[start:]) if int16 else parse_pcm(data[start:])
+    return AudioMessage(samples, epoch, seq, pts, position, not flags & FLAG_NO_FRAMES, int16)
 
 
 # ---- downwards, JSON

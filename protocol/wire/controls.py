@@ -13,6 +13,8 @@ from protocol.wire.clock import SAMPLE_RATE
 MAX_TEXT_CHARS = 4096
 #: Rates of PCM that a client may choose, in Hz.
 SAMPLE_RATES = (8000, 11025, 12000, SAMPLE_RATE, 22050, 24000, 32000, 44100, 48000)
+#: How a client may write its samples: float32, or int16 where 32768 stands for 1.
+PCM_FORMATS = ("f32", "s16")
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class Options:
     pose: str | None = None
     fps: int | None = None
     sample_rate: int | None = None
+    #: One of PCM_FORMATS.
+    pcm: str | None = None
 
     def merged(self, later: Options) -> Options:
         """These options, with those that `later` names in their place."""
@@ -74,17 +78,24 @@ class Flush:
     """The client has stopped speaking: finish the begun clip now, and not after the pause."""
 
 
-Control = ClientHello | Change | Shown | Flush
+@dataclass(frozen=True)
+class Interrupt:
+    """Everything that waits or is under way is to be dropped: somebody speaks over the avatar."""
 
 
-def parse_control(text: str) -> Control:
-    """One JSON text of a version 2 client.
+Control = ClientHello | Change | Shown | Flush | Interrupt
+
+
+def parse_control(text: str) -> Control | None:
+    """One JSON text of a version 2 client. None for a type that this version does not know.
 
     Raises:
         BrowserError: "bad_message" or "bad_option".
     """
     fields = _json_object(text)
     kind = fields.get("type")
+    if not isinstance(kind, str):
+        raise BrowserError("bad_message", 'the text has no "type"')
     if kind == "shown":
         return Shown(*(_whole(fields, name, 0, 2**32 - 1) for name in ("epoch", "seq", "index")))
     if kind == "flush":
@@ -93,7 +104,7 @@ def parse_control(text: str) -> Control:
         return ClientHello(_options(fields), _resume(fields.get("resume")))
     if kind == "options":
         return Change(_options(fields))
-    raise BrowserError("bad_message", 'expected a "type" of hello, options, shown or flush')
+    return Interrupt() if kind == "interrupt" else None
 
 
 def parse_options(fields: dict[str, str]) -> Options:
@@ -122,7 +133,15 @@ def _options(fields: dict[str, Any]) -> Options:
         pose=_optional_name(fields, "pose"),
         fps=_optional_whole(fields, "fps", 1, 120),
         sample_rate=rate,
+        pcm=_pcm_format(fields),
     )
+
+
+def _pcm_format(fields: dict[str, Any]) -> str | None:
+    value = fields.get("pcm")
+    if value is not None and value not in PCM_FORMATS:
+        raise BrowserError("bad_option", f"pcm: give one of {', '.join(PCM_FORMATS)}")
+    return value
 
 
 def _resume(fields: object) -> Resume | None:
