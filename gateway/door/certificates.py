@@ -136,7 +136,13 @@ def _read_key(files: CertificateFiles) -> PrivateKeyTypes:
 
 
 def _check_fit(files: CertificateFiles, chain: list[x509.Certificate], key: PrivateKeyTypes) -> None:
-    fitting = [_public_bytes(key) == _public_bytes(certificate) for certificate in chain]
+    try:
+        fitting = [_public_bytes(key) == _public_bytes(certificate) for certificate in chain]
+    except (UnsupportedAlgorithm, ValueError) as error:  # a certificate is read without its key
+        told = f"{files.certificate_name} {files.certificate}"
+        raise CertificateError(
+            f"{told}: a certificate with a key of this kind cannot be used ({error})"
+        ) from None
     if fitting[0]:
         return
     if any(fitting):

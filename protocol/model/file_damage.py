@@ -58,7 +58,7 @@ def damage_error(path: Path, suffix: str | None = None) -> str | None:
             return _cut_safetensors(path)
         with path.open("rb") as stream:
             is_zip = stream.read(len(_ZIP_START)) == _ZIP_START
-        if is_zip and not zipfile.is_zipfile(path):
+        if is_zip and not _has_list(path):
             return f"{path}: is cut off: it has {path.stat().st_size:,} bytes and no end; {_AGAIN}"
     except OSError:
         return None
@@ -68,6 +68,14 @@ def damage_error(path: Path, suffix: str | None = None) -> str | None:
 def _is_web_page(begin: bytes) -> bool:
     text = begin.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     return text.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head"))
+
+
+def _has_list(path: Path) -> bool:
+    """Whether a zip archive has its list of files at its end."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # bytes at the end that look like a list of several disks
+        return False
 
 
 def _cut_safetensors(path: Path) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import stat
 from collections.abc import Callable
@@ -52,6 +53,16 @@ def test_a_pair_that_cannot_serve_is_told_in_a_sentence(tmp_path: Path, pair: Pa
     with pytest.raises(CertificateError, match=r"^--tls-(cert|key) /") as caught:
         read_certificate(CertificateFiles(*pair.write(tmp_path)))
     assert words in str(caught.value) and "secret" not in str(caught.value)
+
+
+def test_a_certificate_with_a_key_of_an_unknown_kind_is_told(tmp_path: Path) -> None:
+    """A certificate is read without its key, so a curve that nobody knows shows later."""
+    content = der().replace(b"\x2a\x86\x48\xce\x3d\x03\x01\x07", b"\x2a\x86\x48\xce\x3d\x03\x01\x63")
+    assert content != der()
+    lines = base64.encodebytes(content)
+    pair = replaced(b"-----BEGIN CERTIFICATE-----\n" + lines + b"-----END CERTIFICATE-----\n")
+    with pytest.raises(CertificateError, match="a certificate with a key of this kind cannot be used"):
+        read_certificate(CertificateFiles(*pair.write(tmp_path)))
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:

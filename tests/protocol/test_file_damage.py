@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,6 +124,15 @@ def test_poses_and_pictures(tmp_path: Path) -> None:
         PoseTrack.load(pose, (64, 64))
     with pytest.raises(AssetError, match="is a web page"):
         read_picture(picture)
+
+
+def test_an_archive_that_seems_to_span_disks_is_damaged(tmp_path: Path) -> None:
+    """Python's reader of zip raises an error of its own for it."""
+    locator = b"PK\x06\x07" + struct.pack("<LQL", 1, 0, 2)
+    end = b"PK\x05\x06" + bytes(18)
+    (tmp_path / "a.pth").write_bytes(b"PK\x03\x04" + bytes(100) + locator + end)
+    damage = damage_error(tmp_path / "a.pth")
+    assert damage is not None and "is cut off" in damage
 
 
 def test_a_missing_file_is_no_damage(tmp_path: Path) -> None:

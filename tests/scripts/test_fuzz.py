@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from scripts.torture.__main__ import main as torture
 from scripts.torture.fuzz import command, decoder
-from scripts.torture.fuzz.command import MAX_GROWTH, all_decoders, is_good
-from scripts.torture.fuzz.decoder import Decoder, Outcome, fuzz
+from scripts.torture.fuzz.command import all_decoders, is_good
+from scripts.torture.fuzz.decoder import MAX_GROWTH, Decoder, Outcome, fuzz
 
 DECODERS = {one.name: one for one in all_decoders()}
 CASES = 400

@@ -21,8 +21,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 from scripts.torture.fuzz.decoder import Decoder, Outcome, fuzz
 
-#: Bytes by which a process may grow while it decodes.
-MAX_GROWTH = 5_000_000
 #: Seconds that a process gets beside those for its inputs, and for each input.
 START_SECONDS, CASE_SECONDS = 600.0, 0.1
 
@@ -60,7 +58,7 @@ def all_decoders() -> Iterable[Decoder]:
 
 def is_good(outcome: Outcome) -> bool:
     """Whether the decoder raised nothing undocumented and kept no memory."""
-    return not outcome.faults and outcome.growth <= MAX_GROWTH
+    return not outcome.faults and outcome.growth <= outcome.most_growth
 
 
 def table_row(outcome: Outcome) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import math
+import os
 import signal
 import sys
 import tempfile
@@ -25,6 +26,8 @@ from hypothesis import strategies as st
 
 from scripts.torture.fuzz.mutations import vary
 
+#: Bytes by which a process may grow while it decodes.
+MAX_GROWTH = 5_000_000
 #: Seconds that one input may take.
 MAX_SECONDS = 10.0
 #: Inputs that hypothesis draws in one round. It remembers those of a round alone.
@@ -46,12 +49,14 @@ class Decoder:
         inputs: what hypothesis draws inputs from.
         decode: takes one of them.
         errors: the errors that its documentation names.
+        most_growth: bytes by which the process may grow while it decodes 100,000 inputs.
     """
 
     name: str
     inputs: st.SearchStrategy[Any]
     decode: Callable[[Any], object]
     errors: tuple[type[BaseException], ...] = ()
+    most_growth: int = MAX_GROWTH
 
 
 @dataclass
@@ -70,6 +75,7 @@ class Outcome:
     examples: dict[str, str] = field(default_factory=dict)
     #: Resident memory of the process at the end, less that after the first quarter of the inputs, in bytes.
     growth: int = 0
+    most_growth: int = MAX_GROWTH
     #: The slowest input, in seconds.
     slowest: float = 0.0
     seconds: float = 0.0
@@ -96,7 +102,7 @@ def fuzz(decoder: Decoder, cases: int, start: int = 0) -> Outcome:
         cases: how many inputs.
         start: the first round's seed. The same seed gives the same inputs.
     """
-    outcome = Outcome(decoder.name)
+    outcome = Outcome(decoder.name, most_growth=decoder.most_growth)
     began = time.monotonic()
     warm: int | None = None
     rounds = 0
@@ -189,7 +195,8 @@ class Scratch:
 
     def __init__(self) -> None:
         # It goes when this object does, and stays when the process crashes, with the input in it.
-        self._folder = tempfile.TemporaryDirectory(prefix="fuzz-")
+        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # a disk would be what is measured
+        self._folder = tempfile.TemporaryDirectory(prefix="fuzz-", dir=memory)
 
     def file(self, name: str, content: bytes) -> Path:
         """A file of this name with this content. Only this user can read it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 from datetime import datetime, timezone
 from typing import Any
 from unittest import mock
@@ -42,7 +43,7 @@ FORMATS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 def decoders() -> list[Decoder]:
     """All of them."""
-    return [_pictures(), _sounds(), *_poses(), _certificates(), *_models()]
+    return [_pictures(), *_sounds(), *_poses(), _certificates(), *_models()]
 
 
 # ------------------------------------------------------------------ pictures
@@ -93,13 +94,30 @@ def _saved(picture: Image.Image, form: str, **options: Any) -> bytes:
 # ------------------------------------------------------------------ sounds
 
 
-def _sounds() -> Decoder:
+def _sounds() -> list[Decoder]:
     scratch = Scratch()
 
     def read(content: bytes) -> object:
         return read_sound(scratch.file("voice.wav", content))
 
-    return Decoder("files: sounds", edited(_whole_sounds()), read, (SoundError,))
+    def read_alone(content: bytes) -> object:
+        # Only this entry: a module that is imported meanwhile must stay.
+        before = sys.modules.pop("soundfile", None)
+        sys.modules["soundfile"] = None  # type: ignore[assignment]
+        try:
+            return read(content)
+        finally:
+            del sys.modules["soundfile"]
+            if before is not None:
+                sys.modules["soundfile"] = before
+
+    inputs = edited(_whole_sounds())
+    # libsndfile 1.2.2 keeps about 130 bytes of each file that it refuses. A client reads one file.
+    lossy = 20_000_000
+    return [
+        Decoder("files: sounds", inputs, read_alone, (SoundError,)),
+        Decoder("files: sounds, by soundfile too", inputs, read, (SoundError,), lossy),
+    ]
 
 
 def _whole_sounds() -> list[bytes]:
