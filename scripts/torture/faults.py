@@ -167,6 +167,32 @@ def encoder_stopped(
     ]
 
 
+def encoder_given_up(voice: Samples, *flags: str) -> list[Figure]:
+    """One of four encoders dies three times within 30 s: the others go on."""
+    with ManagedRun(*flags, "--encoders", "4") as run:
+        with Viewing(run.url, voice) as viewing:
+            time.sleep(3.0)
+            since = time.monotonic()
+            others = set(worker_pids(run, "encoder_worker")[:3])
+            for _ in range(3):
+                victims = [pid for pid in worker_pids(run, "encoder_worker") if pid not in others]
+                while not victims and time.monotonic() - since < 25.0:
+                    time.sleep(0.1)
+                    victims = [pid for pid in worker_pids(run, "encoder_worker") if pid not in others]
+                for pid in victims:
+                    os.kill(pid, signal.SIGKILL)
+                time.sleep(2.0)
+            time.sleep(4.0)
+            left = len(worker_pids(run, "encoder_worker"))
+    stream = viewing.stream
+    return [
+        Figure("encoders that go on, short of three", 3 - left, 0, "n"),
+        Figure("longest gap between two pictures", stream.picture_gap(since), 0.5),
+        Figure("pictures lost", stream.lost_frames(), 0, "n"),
+        *common_figures(stream, since, 0.5),
+    ]
+
+
 def worker_killed(module: str, voice: Samples, *flags: str) -> list[Figure]:
     """The only worker of a stage dies."""
     with ManagedRun(*flags) as run:
@@ -225,6 +251,7 @@ def audio_killed(voice: Samples, *flags: str) -> list[Figure]:
 TRIALS: dict[str, Trial] = {
     "encoder-killed": encoder_killed,
     "encoder-stopped": encoder_stopped,
+    "encoder-given-up": encoder_given_up,
     "gpu-killed": gpu_killed,
     "gpu-stopped": gpu_stopped,
     "audio-killed": audio_killed,

@@ -12,9 +12,8 @@ import argparse
 import platform
 from collections.abc import Sequence
 
-from protocol.process.settings import load_settings
-from scripts.talk.sound import read_sound, synthetic_voice
 from scripts.torture import faults, floods
+from scripts.torture.viewer import spoken
 
 #: The trials by name. Each one's docstring says what it does.
 TRIALS: dict[str, faults.Trial] = {
@@ -37,8 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown := sorted(set(names) - set(TRIALS)):
         parser.error(f"--only {','.join(unknown)}: there are {', '.join(TRIALS)}")
     flags = ["--passthrough"] if args.model == "passthrough" else []
-    file = load_settings([]).shared_dir / "data/audio/news.wav"
-    voice = read_sound(file) if file.is_file() else synthetic_voice(4.2)
+    voice = spoken()
     print(f"{platform.machine()}, Python {platform.python_version()}, model: {args.model}")
     kept = True
     for name in names:

@@ -15,9 +15,11 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
+from protocol.process.settings import load_settings
 from protocol.wire.browser import SUBPROTOCOL_V2, AudioMessage, VideoMessage, decode_down
 from protocol.wire.clock import SAMPLE_RATE
 from protocol.wire.messages import Samples
+from scripts.talk.sound import read_sound, synthetic_voice
 
 #: Seconds of sound in a message.
 CHUNK = 0.02
@@ -126,6 +128,12 @@ class Stream:
     def status(self) -> dict[str, Any]:
         """The last `status`."""
         return next((text for _, text in reversed(self.texts) if text["type"] == "status"), {})
+
+
+def spoken() -> Samples:
+    """Real speech at 16 kHz, shape (n,), or a synthetic voice where the recording is missing."""
+    file = load_settings([]).shared_dir / "data/audio/news.wav"
+    return read_sound(file) if file.is_file() else synthetic_voice(4.2)
 
 
 async def watch(url: str, voice: Samples, stream: Stream, rest: float = 3.0) -> None:

@@ -1,0 +1,120 @@
+"""A run that goes on for hours with two sessions and a third that comes and goes: what grows in it.
+
+    python -m scripts.torture soak --minutes 480 --model bundled
+
+Prints for each process its resident memory, descriptors and threads at the beginning and at the end, and the
+slope of its memory over the second half. Exit status: 0 if every limit is kept, 1 if not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from protocol.wire.messages import Samples
+from scripts.run.managed import ManagedRun
+from scripts.torture.faults import Viewing
+from scripts.torture.viewer import spoken
+
+SAMPLE_EVERY = 5.0
+#: Seconds for which the third session is there, and is away.
+COMES_AND_GOES = 30.0
+MOST_MB_AN_HOUR = 1.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look at one process."""
+
+    at: float
+    megabytes: float
+    descriptors: int
+    threads: int
+
+
+def look(pid: int) -> Sample:
+    """Resident memory, descriptors and threads of a process now."""
+    folder = Path(f"/proc/{pid}")
+    pages = int((folder / "statm").read_text().split()[1])
+    return Sample(
+        time.monotonic(),
+        pages * resource.getpagesize() / 1e6,
+        len(os.listdir(folder / "fd")),
+        len(os.listdir(folder / "task")),
+    )
+
+
+def name_of(pid: int) -> str:
+    """The module that a process of the run executes."""
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    known = {b"gateway", b"audio_worker", b"gpu_worker", b"encoder_worker"}
+    return next((word.decode() for word in words if word in known), f"process {pid}")
+
+
+def slope(samples: Sequence[Sample]) -> float:
+    """Megabytes an hour over the second half of the samples."""
+    half = samples[len(samples) // 2 :]
+    if len(half) < 3:
+        return float("nan")
+    return float(np.polyfit([s.at for s in half], [s.megabytes for s in half], 1)[0] * 3600)
+
+
+def soak(voice: Samples, minutes: float, *flags: str) -> bool:
+    """Run, and print the table. Returns whether nothing grew."""
+    with ManagedRun(*flags) as run, Viewing(run.url, voice) as one, Viewing(run.url, voice) as two:
+        time.sleep(min(10.0, minutes * 6))
+        history: dict[int, list[Sample]] = {pid: [look(pid)] for pid in run.pids()}
+        ends = time.monotonic() + 60 * minutes
+        while time.monotonic() < ends:
+            with Viewing(run.url, voice):
+                _watch(history, min(COMES_AND_GOES, max(0.0, ends - time.monotonic())))
+            _watch(history, min(COMES_AND_GOES, max(0.0, ends - time.monotonic())))
+        restarted = set(run.pids()) != set(history)
+        kept = [_row(name_of(pid), samples) for pid, samples in history.items()]
+    for number, viewing in enumerate((one, two), 1):
+        stream = viewing.stream
+        lost = stream.sent - len(stream.heard)
+        middle = stream.began + minutes * 30
+        drift = stream.sound_delay(middle) - stream.sound_delay(0.0)
+        print(
+            f"session {number}: {len(stream.places)} frames, {stream.passed_over} too late,"
+            f" {lost} samples lost, sound later by {max(0.0, drift) * 1000:.0f} ms in the second half"
+        )
+    print("no process was started again" if not restarted else "a process was started again")
+    return all(kept) and not restarted
+
+
+def _watch(history: dict[int, list[Sample]], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        for pid, samples in history.items():
+            samples.append(look(pid))
+        time.sleep(min(SAMPLE_EVERY, max(0.0, until - time.monotonic())))
+
+
+def _row(name: str, samples: list[Sample]) -> bool:
+    first, last, growth = samples[0], samples[-1], slope(samples)
+    print(
+        f"{name:16s} {first.megabytes:7.1f} → {last.megabytes:7.1f} MB, {growth:+6.2f} MB/h,"
+        f" descriptors {first.descriptors} → {last.descriptors}, threads {first.threads} → {last.threads}"
+    )
+    return growth < MOST_MB_AN_HOUR and last.threads <= first.threads
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run for as long as asked. Returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.torture soak", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--minutes", type=float, default=480.0)
+    parser.add_argument("--model", choices=("passthrough", "bundled"), default="bundled")
+    args = parser.parse_args(argv)
+    flags = ["--passthrough"] if args.model == "passthrough" else []
+    return 0 if soak(spoken(), args.minutes, *flags) else 1
