@@ -6,7 +6,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,19 @@ def fitted_picture(path: Path, width: int, height: int) -> Picture:
     return np.array(read_picture(path, (width, height)), dtype=np.uint8)
 
 
+class Kept(Protocol[R]):
+    """Reference features on disk, by picture."""
+
+    def load(self, picture: Picture, /) -> R | None:
+        """The features of a picture, or None."""
+
+    def has(self, picture: Picture, /) -> bool:
+        """Whether there are any."""
+
+    def store(self, picture: Picture, made: R, /) -> bool:
+        """Keeps them. False where they cannot be written."""
+
+
 class AvatarStore(Generic[R]):
     """The avatars by name, with the reference features of those used lately.
 
@@ -44,6 +57,7 @@ class AvatarStore(Generic[R]):
         size_of: their size in bytes.
         budget: bytes of reference features kept. The least recently used avatars make room, but the one in
             use stays.
+        kept: features that earlier starts made. None: every start makes its own.
 
     Raises:
         AssetError: no picture can be read.
@@ -67,7 +81,11 @@ class AvatarStore(Generic[R]):
         *,
         size_of: Callable[[R], int],
         budget: int,
+        kept: Kept[R] | None = None,
     ) -> None:
+        self._kept = kept
+        #: Avatars whose features are on disk, as far as that is known.
+        self._on_disk: set[str] = set()
         self._size = (width, height)
         self._prepare = prepare
         self._size_of = size_of
@@ -119,11 +137,10 @@ class AvatarStore(Generic[R]):
             self._references.move_to_end(name)
             return self._references[name]
         self.misses += 1
-        try:
-            picture = fitted_picture(self._files[name], *self._size)
-        except AssetError as error:
-            raise ClipError(str(error), fatal=True) from error
-        reference = self._prepare(picture)
+        picture = self._picture(name)
+        reference = self._kept.load(picture) if self._kept is not None else None
+        if reference is None:
+            reference = self._make(name, picture)
         logger.info("reference caching: avatar %s is ready and kept for all its sessions", name)
         self._references[name] = reference
         self.bytes += self._size_of(reference)
@@ -133,18 +150,42 @@ class AvatarStore(Generic[R]):
             logger.info("reference caching: avatar %s makes room, %d are kept", dropped, len(self))
         return reference
 
+    def _picture(self, name: str) -> Picture:
+        try:
+            return fitted_picture(self._files[name], *self._size)
+        except AssetError as error:
+            raise ClipError(str(error), fatal=True) from error
+
+    def _make(self, name: str, picture: Picture) -> R:
+        """Makes the features of an avatar, and keeps them on disk where there is a place for them."""
+        made = self._prepare(picture)
+        if self._kept is not None and self._kept.store(picture, made):
+            self._on_disk.add(name)
+        return made
+
     def warm_one(self) -> bool:
         """Makes the reference features of one more avatar that fits into the budget.
+
+        Features on disk are not read before a session asks for them.
 
         Returns:
             False if there is no such avatar left.
         """
+        for name in [name for name in self.names if self._kept is not None and name not in self._on_disk]:
+            picture = self._picture(name)
+            assert self._kept is not None
+            if self._kept.has(picture):
+                self._on_disk.add(name)
+            elif name not in self._references:
+                self._make(name, picture)
+                if name in self._on_disk:
+                    return True
         # References of one model are of one size, so the largest tells whether another fits.
         largest = max(map(self._size_of, self._references.values()), default=0)
         if self.bytes + largest > self._budget:
             return False
         for name in self.names:
-            if name not in self._references:
+            if name not in self._references and name not in self._on_disk:
                 self.get(name)
                 return True
         return False

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from gpu_worker.avatars.vae_encoder import VaeEncoder, load_vae_encoder
+from gpu_worker.avatars.vae_encoder import LazyVaeEncoder, VaeEncoder, load_vae_encoder
 from gpu_worker.denoiser.model import (
     DenoisingUNet3D,
     PoseEncoder,
@@ -48,8 +48,16 @@ class Models:
     dtype: torch.dtype
 
 
-def load_models(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Models:
+def load_models(
+    config: ModelConfig, device: torch.device, dtype: torch.dtype, *, lazy_vae: bool = False
+) -> Models:
     """Builds and fills the networks of a configuration.
+
+    Args:
+        config: names the files.
+        device: takes the networks.
+        dtype: of the networks but the VAE's encoder.
+        lazy_vae: whether the VAE's encoder is loaded, and its file checked, only when a picture comes.
 
     Raises:
         ConfigError, CheckpointError: a key is missing, unexpected, of the wrong shape or impossible. The
@@ -65,7 +73,8 @@ def load_models(config: ModelConfig, device: torch.device, dtype: torch.dtype) -
         scheduler = SchedulerConfig.from_dict(config.noise_scheduler_kwargs)
     except (SchedulerError, TypeError) as error:
         raise ConfigError(f"{config.path}: noise_scheduler_kwargs: {error}") from error
-    vae_encoder = load_vae_encoder(VaeFolder.of(config))
+    vae_folder = VaeFolder.of(config)
+    vae_encoder = LazyVaeEncoder(vae_folder, device) if lazy_vae else load_vae_encoder(vae_folder)
     if vae_encoder.channels != denoiser_config.in_channels:
         raise ConfigError(
             f"{config.path}: the VAE's latents have {vae_encoder.channels} channels, "

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -14,7 +15,9 @@ from gpu_worker.denoiser.loading import load_models
 from gpu_worker.denoiser.model import ReferenceCache, attention
 from gpu_worker.denoiser.pipeline import AvatarCache, ClipDenoiser
 from gpu_worker.denoiser.sampler import draw_noise
+from gpu_worker.engine.kept_choice import KeptChoice
 from gpu_worker.engine.openvino import OpenVinoDenoiser
+from gpu_worker.kept_features import FeatureFolder, KeptPoses, KeptReferences
 from gpu_worker.poses.store import PoseStore
 from gpu_worker.poses.track import PoseTrack
 from protocol.model.assets import avatar_paths, pose_paths
@@ -90,7 +93,7 @@ def load_model(settings: Settings) -> LoadedModel:
     torch.set_num_threads(thread_count(settings))
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    denoiser, openvino = _load_fastest(settings, config, device)
+    denoiser, openvino, features = _load_fastest(settings, config, device)
     _check_size(denoiser, width, height)
     _check_late_start(settings, len(denoiser.steps))
     _tell_sampling(config, denoiser)
@@ -101,12 +104,14 @@ def load_model(settings: Settings) -> LoadedModel:
         denoiser.prepare_reference,
         size_of=lambda made: made.reference.nbytes,
         budget=REFERENCE_BYTES[device.type],
+        kept=None if features is None else KeptReferences(features),
     )
     poses = PoseStore(
         pose_paths(settings),
         partial(PoseTrack.load, size=(height, width)),
         denoiser.encode_pose,
         budget=POSE_BYTES[device.type],
+        kept=None if features is None else KeptPoses(features),
     )
     return LoadedModel(
         config, denoiser, width, height, tokens_per_frame(settings.audio_margin), avatars, poses, openvino
@@ -115,67 +120,109 @@ def load_model(settings: Settings) -> LoadedModel:
 
 def _load_fastest(
     settings: Settings, config: ModelConfig, device: torch.device
-) -> tuple[ClipDenoiser, OpenVinoDenoiser | None]:
-    """The model by the library and the arithmetic that make a clip soonest, of those that are left open."""
+) -> tuple[ClipDenoiser, OpenVinoDenoiser | None, FeatureFolder | None]:
+    """The model by the library and the arithmetic that make a clip soonest, of those that are left open.
+
+    On a CPU the third is the folder of its kept features, if there can be one.
+    """
     choices = dtypes_to_try(settings.dtype, device)
     attention.select(device, choices[0])
+    if device.type != "cpu":
+        return _load_denoiser(settings, config, device, choices[0]), None, None
     # OpenVINO computes in the last dtype, bfloat16 where the processor has it. Where it serves, no other
     # copy of the model is loaded.
     team = len(denoiser_devices(settings)) > 1  # its members compute by torch
-    engine = CpuEngine.of(settings) if device.type == "cpu" and not team else None
-    loaded = _load_denoiser(settings, config, device, choices[-1 if engine else 0])
-    large = sum(p.numel() for p in loaded.models.denoiser.parameters()) > LARGE_MODEL
-    if engine is not None and (engine.forced or not large):
-        openvino = _openvino_if_faster(engine, loaded, _blank_clip(settings, config, loaded))
+    engine = CpuEngine.of(settings) if not team else None
+    kept = KeptChoice(settings, config, choices)
+    known = None if team else kept.load()
+    if known is not None:
+        trial = _CpuTrial.load(settings, config, known.dtype)
+        if known.serves == "torch":
+            return trial.denoiser, None, trial.features
+        openvino = None if engine is None else trial.try_openvino(engine)
         if openvino is not None:
-            return loaded, openvino
+            return trial.denoiser, openvino, trial.features
+    return _time_on_cpu(settings, config, choices, engine, kept)
+
+
+def _time_on_cpu(
+    settings: Settings,
+    config: ModelConfig,
+    choices: Sequence[torch.dtype],
+    engine: CpuEngine | None,
+    kept: KeptChoice,
+) -> tuple[ClipDenoiser, OpenVinoDenoiser | None, FeatureFolder | None]:
+    """As `_load_fastest`, by timing. The result is kept for the next start."""
+    first = _CpuTrial.load(settings, config, choices[-1 if engine else 0])
+    large = sum(p.numel() for p in first.denoiser.models.denoiser.parameters()) > LARGE_MODEL
+    tried = engine is not None and (engine.forced or not large)
+    openvino = first.try_openvino(engine) if engine is not None and tried else None
+    if engine is not None and openvino is not None and first.openvino_serves(engine, openvino):
+        kept.store("openvino", first.denoiser.models.dtype)
+        return first.denoiser, openvino, first.features
     if large:
         choices = choices[:1]
-    denoisers = [
-        loaded if loaded.models.dtype == dtype else _load_denoiser(settings, config, device, dtype)
+    trials = [
+        first if first.denoiser.models.dtype == dtype else _CpuTrial.load(settings, config, dtype)
         for dtype in choices
     ]
-    if len(denoisers) == 1:
-        return denoisers[0], None
-    best = best_times([_blank_clip(settings, config, denoiser).by_torch for denoiser in denoisers])
-    fastest = best.index(min(best))
-    timed = ", ".join(f"{dtype_name(c)} {t:.3f} s" for c, t in zip(choices, best, strict=True))
-    logger.info("arithmetic: %s (a clip takes: %s)", dtype_name(choices[fastest]), timed)
-    return denoisers[fastest], None
+    fastest = 0
+    if len(trials) > 1:
+        best = best_times([trial.clip.by_torch for trial in trials])
+        fastest = best.index(min(best))
+        timed = ", ".join(f"{dtype_name(c)} {t:.3f} s" for c, t in zip(choices, best, strict=True))
+        logger.info("arithmetic: %s (a clip takes: %s)", dtype_name(choices[fastest]), timed)
+    if not tried or openvino is not None:  # else OpenVINO failed, and gets another chance at the next start
+        kept.store("torch", choices[fastest])
+    return trials[fastest].denoiser, None, trials[fastest].features
 
 
-def _openvino_if_faster(
-    engine: CpuEngine, denoiser: ClipDenoiser, clip: _BlankClip
-) -> OpenVinoDenoiser | None:
-    """The denoiser by OpenVINO if it is to serve, ready for this clip's shape. The log says why."""
-    openvino = _try_openvino(denoiser, engine, clip)
-    if openvino is None:
-        return None
-    by_torch, by_openvino = best_times([clip.by_torch, partial(clip.by_openvino, openvino)])
-    serves = engine.forced or is_faster(by_openvino, by_torch)
-    logger.info(
-        "denoising by %s: in %s a clip takes torch %.3f s, OpenVINO %.3f s",
-        "OpenVINO" if serves else "torch", dtype_name(denoiser.models.dtype), by_torch, by_openvino,
-    )  # fmt: skip
-    return openvino if serves else None
+@dataclass(frozen=True, eq=False)
+class _CpuTrial:
+    """The model in one arithmetic, its kept features, and a clip to time it with, made at first use."""
 
+    settings: Settings
+    config: ModelConfig
+    denoiser: ClipDenoiser
+    features: FeatureFolder | None
 
-def _try_openvino(denoiser: ClipDenoiser, engine: CpuEngine, clip: _BlankClip) -> OpenVinoDenoiser | None:
-    """The denoiser by OpenVINO, ready for this clip's shape, or None, with the reason in the log."""
-    try:
-        openvino = OpenVinoDenoiser(denoiser, engine)
-        openvino.prepare(clip.noise, clip.tokens, clip.pose, clip.reference)
-        clip.by_openvino(openvino)
-    except Exception as error:  # a library that is not there, a conversion that fails; torch always works
-        logger.warning("denoising by torch, OpenVINO cannot serve: %s", first_line(error))
-        return None
-    return openvino
+    @classmethod
+    def load(cls, settings: Settings, config: ModelConfig, dtype: torch.dtype) -> _CpuTrial:
+        denoiser = _load_denoiser(settings, config, torch.device("cpu"), dtype)
+        return cls(settings, config, denoiser, FeatureFolder.of(settings, config, dtype))
+
+    @cached_property
+    def clip(self) -> _BlankClip:
+        return _blank_clip(self.settings, self.config, self.denoiser, self.features)
+
+    def try_openvino(self, engine: CpuEngine) -> OpenVinoDenoiser | None:
+        """The denoiser by OpenVINO, ready for the clip's shape, or None, with the reason in the log."""
+        clip = self.clip
+        try:
+            openvino = OpenVinoDenoiser(self.denoiser, engine)
+            openvino.prepare(clip.noise, clip.tokens, clip.pose, clip.reference)
+            clip.by_openvino(openvino)
+        except Exception as error:  # a library that is not there, a conversion that fails; torch always works
+            logger.warning("denoising by torch, OpenVINO cannot serve: %s", first_line(error))
+            return None
+        return openvino
+
+    def openvino_serves(self, engine: CpuEngine, openvino: OpenVinoDenoiser) -> bool:
+        """Whether OpenVINO is to serve, by timing. The log says why."""
+        by_torch, by_openvino = best_times([self.clip.by_torch, partial(self.clip.by_openvino, openvino)])
+        serves = engine.forced or is_faster(by_openvino, by_torch)
+        logger.info(
+            "denoising by %s: in %s a clip takes torch %.3f s, OpenVINO %.3f s",
+            "OpenVINO" if serves else "torch", dtype_name(self.denoiser.models.dtype), by_torch, by_openvino,
+        )  # fmt: skip
+        return serves
 
 
 def _load_denoiser(
     settings: Settings, config: ModelConfig, device: torch.device, dtype: torch.dtype
 ) -> ClipDenoiser:
-    models = load_models(config, device, dtype)
+    # On a CPU the pictures' features are kept on disk, so that most starts need no encoder.
+    models = load_models(config, device, dtype, lazy_vae=device.type == "cpu")
     return ClipDenoiser(models, steps=settings.steps, guidance_scale=settings.cfg)
 
 
@@ -199,16 +246,24 @@ class _BlankClip:
         return openvino.sample(self.noise, self.tokens, self.pose, self.reference)
 
 
-def _blank_clip(settings: Settings, config: ModelConfig, denoiser: ClipDenoiser) -> _BlankClip:
+def _blank_clip(
+    settings: Settings, config: ModelConfig, denoiser: ClipDenoiser, features: FeatureFolder | None
+) -> _BlankClip:
     """A clip at --fps or 24 fps of a black picture, an empty pose and silence."""
     width, height = config.picture_size(settings)
     frames = frames_of_clip(settings.fps or FULL_RATE, settings.clip_frames)
-    reference = denoiser.prepare_reference(np.zeros((height, width, 3), np.uint8)).reference
+    black = np.zeros((height, width, 3), np.uint8)
+    kept = None if features is None else KeptReferences(features)
+    cache = None if kept is None else kept.load(black)
+    if cache is None:
+        cache = denoiser.prepare_reference(black)
+        if kept is not None:
+            kept.store(black, cache)
     pose = denoiser.encode_pose(torch.zeros(frames, 3, height, width))
     tokens = torch.zeros(frames, tokens_per_frame(settings.audio_margin), TOKEN_WIDTH)
     shape = (frames, denoiser.latent_channels, *pose.shape[2:])
     noise = draw_noise(shape, torch.Generator().manual_seed(0)).to(denoiser.models.device)
-    return _BlankClip(denoiser, noise, tokens, pose, reference)
+    return _BlankClip(denoiser, noise, tokens, pose, cache.reference)
 
 
 def _check_size(denoiser: ClipDenoiser, width: int, height: int) -> None:

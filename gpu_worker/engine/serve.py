@@ -201,6 +201,7 @@ class DenoiserEngine:
             wait_for_device(self.model.device)
             if not more:
                 release_memory(self.model.device)
+                return_freed_memory()
         return more
 
     def close(self, session: str, epoch: int) -> None:

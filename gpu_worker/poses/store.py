@@ -28,6 +28,16 @@ class Track(Protocol):
     def draw(self, indices: Sequence[int]) -> torch.Tensor: ...
 
 
+class Kept(Protocol):
+    """Features of whole pose files on disk."""
+
+    def load(self, file: Path, /) -> torch.Tensor | None:
+        """The features (frames, c, h, w) of a file, or None."""
+
+    def store(self, file: Path, features: torch.Tensor, /) -> bool:
+        """Keeps them. False where they cannot be written."""
+
+
 class PoseStore:
     """The poses by name, with the features of frames that were encoded before.
 
@@ -41,6 +51,7 @@ class PoseStore:
         budget: bytes of features kept. When they are used up, further frames are encoded at each use. To
             drop the oldest instead would help nothing: a loop that does not fit would push out itself.
         batch: frames encoded at a time.
+        kept: features that earlier starts made. None: every start makes its own.
 
     Raises:
         AssetError: no file can be used.
@@ -63,12 +74,19 @@ class PoseStore:
         *,
         budget: int,
         batch: int = 12,
+        kept: Kept | None = None,
     ) -> None:
+        self._kept = kept
         self._encode = encode
         self._budget = budget
         self._batch = batch
+        self._files = pose_files(paths)
         self._tracks = _load_tracks(paths, load)
         self.names = list(self._tracks)
+        #: Features (frames, c, h, w) of whole poses that lie on disk, mapped.
+        self._whole: dict[str, torch.Tensor] = {}
+        self._asked: set[str] = set()
+        self._failed: set[str] = set()  # poses that could not be written
         self._features: dict[tuple[str, int], torch.Tensor] = {}
         self._lock = threading.Lock()
         self.bytes = 0
@@ -109,6 +127,9 @@ class PoseStore:
         """Features (len(indices), c, h, w) of these frames of the pose, on the device."""
         name = self.resolve(name)
         with self._lock:
+            if self._is_whole(name):
+                self.hits += len(indices)
+                return self._whole[name][torch.as_tensor(indices)]
             missing = sorted({i for i in indices if (name, i) not in self._features})
             self.hits += len(indices) - len(missing)
             self.misses += len(missing)
@@ -124,12 +145,45 @@ class PoseStore:
         """
         name = self.resolve(name)
         with self._lock:
+            if self._is_whole(name):
+                return False
             frames = range(len(self._tracks[name]))
             missing = [i for i in frames if (name, i) not in self._features][: self._batch]
-            if not missing or self.bytes >= self._budget:
+            if not missing:
+                return self._move_to_disk(name)
+            if self.bytes >= self._budget:
                 return False
+            before = self.bytes
             self._encode_frames(name, missing)
-            return True
+            return self.bytes > before  # a last piece of the budget may be too small for a frame
+
+    def _is_whole(self, name: str) -> bool:
+        """Whether all features of the pose lie on disk. The caller holds the lock."""
+        if self._kept is not None and name not in self._asked:
+            self._asked.add(name)
+            self._map(name)
+        return name in self._whole
+
+    def _map(self, name: str) -> None:
+        assert self._kept is not None
+        features = self._kept.load(self._files[name])
+        if features is not None and len(features) == len(self._tracks[name]):
+            self._whole[name] = features
+
+    def _move_to_disk(self, name: str) -> bool:
+        """Keeps the pose, of which every frame is encoded, on disk instead of in memory, if it can be."""
+        if self._kept is None or name in self._failed:
+            return False
+        features = torch.stack([self._features[name, i] for i in range(len(self._tracks[name]))])
+        if self._kept.store(self._files[name], features):
+            self._map(name)
+        if name not in self._whole:
+            self._failed.add(name)
+            return False
+        for i in range(len(features)):
+            freed = self._features.pop((name, i))
+            self.bytes -= freed.numel() * freed.element_size()
+        return True
 
     def _encode_frames(self, name: str, indices: Sequence[int]) -> dict[int, torch.Tensor]:
         """Features by frame, kept as far as the budget goes. The caller holds the lock."""

@@ -1,0 +1,178 @@
+"""Features of avatars and poses on disk: one start makes them, and the next ones read them.
+
+They belong to the contents of the model's files, of the code, and of the picture or the pose. The files are
+mapped, so features that no session asks for take no memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+import gpu_worker
+from gpu_worker.denoiser.model import ReferenceCache
+from gpu_worker.denoiser.pipeline import AvatarCache
+from protocol.model.config import ModelConfig
+from protocol.model.kept_folder import kept_folder, write_whole
+from protocol.model.kept_record import content_key
+from protocol.process.logs import first_line
+from protocol.process.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: Bytes of all kept features together. The files that were not used for longest are removed.
+MOST_BYTES = 512 * 2**20
+
+#: Names of kept features: only such files are ever removed.
+KEPT_NAME = re.compile(r"(reference|pose)-[0-9a-f]{24}\.safetensors")
+
+
+def model_files(config: ModelConfig) -> list[Path]:
+    """The files that the GPU worker's networks are made of, and folders of them."""
+    files = [config.denoising_unet_path, config.reference_unet_path, config.pose_encoder_path]
+    if config.motion_module_path is not None:
+        files.append(config.motion_module_path)
+    return [*files, config.pretrained_vae_path]
+
+
+def model_key(config: ModelConfig, *facts: object) -> str | None:
+    """A digest of the GPU worker's networks, its code and `facts`. None where there is none to be had.
+
+    Raises:
+        ConfigError: the base UNet's configuration cannot be read.
+    """
+    here = Path(gpu_worker.__file__).parent
+    numbers = (config.base_unet_config(), config.inference_config, config.steps, config.window_shift)
+    code = [here / name for name in ("denoiser", "avatars", "poses", "engine/openvino.py")]
+    return content_key(model_files(config), code, numbers, config.vae_class, *facts)
+
+
+class FeatureFolder:
+    """The kept features of one model in one arithmetic and size.
+
+    Args:
+        folder: holds them, beside those of other models.
+        key: of the model, from `model_key`.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self._folder = folder
+        self._key = key
+
+    @classmethod
+    def of(cls, settings: Settings, config: ModelConfig, dtype: object) -> FeatureFolder | None:
+        """The features of a model in `dtype`, or None where none can be kept."""
+        key = model_key(config, dtype, config.picture_size(settings))
+        return None if key is None else cls(kept_folder(settings, "features"), key)
+
+    def load(self, kind: str, source: bytes) -> Mapping[str, Tensor] | None:
+        """The features of a source, mapped, or None where there are none that can be used."""
+        file = self._file(kind, source)
+        if not file.exists():
+            return None
+        try:
+            tensors: dict[str, Tensor] = load_file(file)
+        except Exception as error:  # a damaged file raises anything; the features are made anew
+            logger.warning("%s cannot be used and is made anew: %s", file, first_line(error))
+            return None
+        with suppress(OSError):
+            os.utime(file)
+        return tensors
+
+    def has(self, kind: str, source: bytes) -> bool:
+        """Whether there are features of this source."""
+        return self._file(kind, source).exists()
+
+    def store(self, kind: str, source: bytes, tensors: Mapping[str, Tensor]) -> bool:
+        """Keeps features. False, with a line in the log, where they cannot be written."""
+        file = self._file(kind, source)
+        try:
+            write_whole(file, save({name: _own(x) for name, x in tensors.items()}))
+            self._make_room(file)
+        except OSError as error:
+            logger.warning("features are not kept for the next start: %s", first_line(error))
+            return False
+        return True
+
+    def _file(self, kind: str, source: bytes) -> Path:
+        digest = hashlib.sha256(self._key.encode() + source).hexdigest()[:24]
+        return self._folder / f"{kind}-{digest}.safetensors"
+
+    def _make_room(self, newest: Path) -> None:
+        kept = [path for path in self._folder.iterdir() if KEPT_NAME.fullmatch(path.name) and path != newest]
+        sizes = {path: path.stat() for path in kept}
+        total = newest.stat().st_size + sum(stat.st_size for stat in sizes.values())
+        for path in sorted(kept, key=lambda path: sizes[path].st_mtime):
+            if total <= MOST_BYTES:
+                break
+            path.unlink(missing_ok=True)
+            total -= sizes[path].st_size
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """A copy in memory of its own, as safetensors wants it."""
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
+class KeptReferences:
+    """Reference features of pictures, for `AvatarStore`."""
+
+    def __init__(self, folder: FeatureFolder) -> None:
+        self._folder = folder
+
+    def load(self, picture: NDArray[np.uint8]) -> AvatarCache | None:
+        """The features of a picture (height, width, 3), or None."""
+        found = self._folder.load("reference", picture.tobytes())
+        if found is None or "latents" not in found:
+            return None
+        count = (len(found) - 1) // 2
+        try:
+            layers = tuple((found[f"keys.{i}"], found[f"values.{i}"]) for i in range(count))
+        except KeyError:
+            return None
+        return AvatarCache(found["latents"], ReferenceCache(layers))
+
+    def has(self, picture: NDArray[np.uint8]) -> bool:
+        """Whether the features of this picture are kept."""
+        return self._folder.has("reference", picture.tobytes())
+
+    def store(self, picture: NDArray[np.uint8], made: AvatarCache) -> bool:
+        """Keeps the features of a picture. False where they cannot be written."""
+        tensors: dict[str, Any] = {"latents": made.latents}
+        for i, (keys, values) in enumerate(made.reference.layers):
+            tensors |= {f"keys.{i}": keys, f"values.{i}": values}
+        return self._folder.store("reference", picture.tobytes(), tensors)
+
+
+class KeptPoses:
+    """Features of whole pose files, for `PoseStore`."""
+
+    def __init__(self, folder: FeatureFolder) -> None:
+        self._folder = folder
+
+    def load(self, file: Path) -> Tensor | None:
+        """The features (frames, c, h, w) of a pose file, or None."""
+        try:
+            found = self._folder.load("pose", file.read_bytes())
+        except OSError:
+            return None
+        return None if found is None else found.get("features")
+
+    def store(self, file: Path, features: Tensor) -> bool:
+        """Keeps the features of all frames of a pose file. False where they cannot be written."""
+        try:
+            return self._folder.store("pose", file.read_bytes(), {"features": features})
+        except OSError:
+            return False
