@@ -152,6 +152,7 @@ class Connection:
             hello = await self._receive_hello()
             self.options = hello.options
             self.core = self._resumed_core(hello.resume) or self._new_core(hello.resume)
+            self.core.live = hello.live
             self._queue_ready_text()
             await self._run_loops(self.core)
         except ConnectionClosed:
@@ -196,7 +197,7 @@ class Connection:
     def park(self, until: float) -> None:
         """The client's connection is lost: keep the session for it until then."""
         assert self.core is not None
-        self.core.parked = True
+        self.core.parked, self.core.fatal = True, None
         self.parked_until = until
 
     @property
@@ -304,7 +305,7 @@ class Connection:
             self._speech_came.set()
             # Version 1 is slowed down by not being read. Version 2's acknowledgements come this way too, so
             # only the bound on waiting speech ends it.
-            while core.input_full and self.version == 1:
+            while core.input.full and self.version == 1:
                 await asyncio.sleep(0.05)
 
     def _take_text(self, core: SessionCore, text: str, now: float) -> None:
@@ -342,7 +343,7 @@ class Connection:
         for kind, fields in core.take_events():
             self._texts.append(encode_text(kind, **fields))
         step = CREDIT_EVERY * core.options.sample_rate
-        if core.seconds_waiting > CREDIT_EVERY and core.credit - self._told_credit > step:
+        if core.input.seconds_waiting > CREDIT_EVERY and core.credit - self._told_credit > step:
             self._told_credit = core.credit
             self._texts.append(encode_text("credit", until=core.credit))
 

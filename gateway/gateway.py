@@ -305,7 +305,9 @@ class Gateway:
                 self.totals.errors[error.code] += 1
         finally:
             self._open_connections -= 1
-            self.sessions.leave(connection, may_come_back=error is None and not self._stopping)
+            # A network that stands still looks like a client that shows nothing.
+            may_come_back = (error is None or error.code == "slow_client") and not self._stopping
+            self.sessions.leave(connection, may_come_back)
 
     async def _check_loop(self) -> None:
         looked = time.monotonic()

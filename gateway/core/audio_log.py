@@ -79,6 +79,7 @@ class AudioLog:
         self.rate = rate
         self.clip = 0  # the clip being filled
         self.position = position  # samples received in all
+        self._clip_position = position  # of the first sample of the clip being filled
         self._parts: list[Samples] = []
         self._filled = 0
         self._joined = False
@@ -114,6 +115,8 @@ class AudioLog:
         while start < len(samples):
             missing = self.missing
             part = samples[start : start + missing]
+            if not self._filled:
+                self._clip_position = self.position
             start += len(part)
             pieces.append(Piece(self.clip, self._next_pts(), part))
             self._parts.append(part)
@@ -122,6 +125,10 @@ class AudioLog:
             if len(part) == missing:
                 self._finish(now, joined=True)
         return pieces
+
+    def skip(self, count: int) -> None:
+        """The client sent this many samples more which are left out."""
+        self.position += count
 
     def flush(self, now: float) -> Piece | None:
         """End the clip being filled. None when no clip has begun.
@@ -171,7 +178,7 @@ class AudioLog:
         self._done[self.clip] = ClipAudio(
             clip=self.clip,
             pts=self.shape.pts(self.clip),
-            position=self.position - self._filled,
+            position=self._clip_position,
             samples=_join(self._parts),
             ended_at=now,
             joined=self._joined,

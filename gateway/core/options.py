@@ -32,7 +32,7 @@ class SessionLimits:
     #: Longest wait for the next clip once a later one is complete.
     overtaken: float = 7.0
     #: Longest time for which a client may show nothing that it was sent.
-    shown: float = 10.0
+    shown: float = 5.0
     #: Longest silence in front of a clip whose frames are not there when its turn comes.
     sound_wait: float = 1.5
     #: Delay of a clip's sound, from its last sample on, beyond which its turn is not put off for its frames.

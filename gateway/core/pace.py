@@ -2,19 +2,39 @@
 
 A live microphone never notices it. A client that pours in a whole file is slowed to real time. A client that
 keeps more samples waiting than the bound gets an error.
+
+After a network that stood still, the sound of a live client comes all at once. It catches up: what is older
+than `MOST_BEHIND` is left out, then pauses are cut, then speech is made faster until it is `CALM` behind.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 
 import numpy as np
 
+from gateway.core.hasten import BLOCK, cuts_of, without_cuts
 from protocol.wire.browser import BrowserError
 from protocol.wire.messages import Samples
 
 #: A client's clock may run this much fast without being slowed.
 TOLERANCE = 1.02
+#: Seconds that live sound may be behind real time. A clip is half a second, so less delays nothing.
+BEHIND = 0.6
+#: Seconds behind real time at which live sound has caught up.
+CALM = 0.4
+#: Seconds behind real time beyond which live sound is left out.
+MOST_BEHIND = 2.0
+
+
+@dataclass
+class _Part:
+    """Samples that wait, those that were cut out of them, and whether no more is to be cut."""
+
+    samples: Samples
+    cut: int = 0
+    final: bool = False
 
 
 class PacedInput:
@@ -34,9 +54,13 @@ class PacedInput:
         self._ahead = ahead
         self._high = high
         self._bound = bound
-        self._parts: deque[Samples] = deque()
+        self._parts: deque[_Part] = deque()
         self._free_at = 0.0  # when, at real time, everything taken so far has been spoken
         self.waiting = 0
+        self._cut_out = 0
+        self._left_out = 0
+        #: Whether live sound is catching up.
+        self.behind = False
 
     @property
     def room(self) -> int:
@@ -48,6 +72,21 @@ class PacedInput:
         """Whether the client should not be read any more."""
         return self.waiting > self._high * self._rate
 
+    @property
+    def seconds_waiting(self) -> float:
+        """Seconds of speech that are not yet on their way to the audio worker."""
+        return self.waiting / self._rate
+
+    @property
+    def seconds_faster(self) -> float:
+        """Seconds that live speech has won by shorter pauses and faster speech."""
+        return self._cut_out / self._rate
+
+    @property
+    def seconds_left_out(self) -> float:
+        """Seconds of live speech that were too late to be spoken."""
+        return self._left_out / self._rate
+
     def put(self, samples: Samples) -> None:
         """Add samples. Raises BrowserError("too_fast") past the bound."""
         if self.waiting + len(samples) > self._bound * self._rate:
@@ -56,30 +95,73 @@ class PacedInput:
                 f"more than {self._bound:g} s of audio waits to be spoken; send it no faster than real time",
             )
         if len(samples):
-            self._parts.append(samples)
+            self._parts.append(_Part(samples))
             self.waiting += len(samples)
 
-    def put_back(self, samples: Samples) -> None:
-        """Put samples before everything else that waits."""
-        if len(samples):
-            self._parts.appendleft(samples)
-            self.waiting += len(samples)
+    def catch_up(self, now: float) -> int:
+        """Shorten the sound of a live client that is behind real time.
 
-    def take(self, now: float) -> Samples:
-        """The samples that may go to the audio worker now, shape (n,)."""
+        Returns:
+            How many of the oldest samples were left out.
+        """
+        seconds = max(0.0, self._free_at - now) + self.waiting / self._rate
+        self.behind = seconds > (CALM if self.behind else BEHIND)
+        if not self.behind:
+            return 0
+        left_out = self._leave_out(int((seconds - MOST_BEHIND) * self._rate))
+        self._cut(int((min(seconds, MOST_BEHIND) - CALM) * self._rate))
+        return left_out
+
+    @property
+    def gathering(self) -> bool:
+        """Whether more sound is wanted before some is taken, so that it can be cut."""
+        return self.behind and self.waiting < BLOCK * self._rate
+
+    def _leave_out(self, count: int) -> int:
+        left = count = max(0, min(count, self.waiting))
+        while left:
+            part = self._parts.popleft()
+            if len(part.samples) > left:
+                self._parts.appendleft(_Part(part.samples[left:], part.cut, part.final))
+            left -= min(left, len(part.samples))
+        self.waiting -= count
+        self._left_out += count
+        return count
+
+    def _cut(self, most: int) -> None:
+        """Cut at most this many samples out of the parts that are not final, and make them one part."""
+        parts: list[_Part] = []
+        while self._parts and not self._parts[-1].final:
+            parts.insert(0, self._parts.pop())
+        samples = _join([part.samples for part in parts])
+        cuts = cuts_of(samples, self._rate, most)
+        if not cuts:
+            self._parts.extend(parts)
+            return
+        rest = without_cuts(samples, self._rate, cuts)
+        count = len(samples) - len(rest)
+        self._parts.append(_Part(rest, count, final=True))
+        self.waiting -= count
+        self._cut_out += count
+
+    def take(self, now: float) -> tuple[Samples, int]:
+        """The samples that may go to the audio worker now, shape (n,), and how many were cut out of them."""
         allowed = int((now + self._ahead - max(self._free_at, now)) * self._speed)
         taken: list[Samples] = []
-        count = 0
+        count = cut = 0
         while self._parts and count < allowed:
             part = self._parts.popleft()
-            if count + len(part) > allowed:
-                self._parts.appendleft(part[allowed - count :])
-                part = part[: allowed - count]
-            taken.append(part)
-            count += len(part)
+            samples = part.samples
+            if count + len(samples) > allowed:
+                samples = samples[: allowed - count]
+                self._parts.appendleft(_Part(part.samples[len(samples) :], part.cut, part.final))
+            else:
+                cut += part.cut
+            taken.append(samples)
+            count += len(samples)
         self.waiting -= count
         self._free_at = max(self._free_at, now) + count / self._speed
-        return np.concatenate(taken) if taken else np.empty(0, np.float32)
+        return _join(taken), cut
 
     def charge(self, seconds: float, now: float) -> None:
         """Count `seconds` of padding as spoken: a clip costs its whole length, however little it holds."""
@@ -90,3 +172,7 @@ class PacedInput:
         if not self.waiting:
             return None
         return max(0.0, self._free_at + least - self._ahead - now)
+
+
+def _join(parts: list[Samples]) -> Samples:
+    return np.concatenate(parts) if parts else np.empty(0, np.float32)

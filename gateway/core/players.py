@@ -162,19 +162,21 @@ class PacedPlayer:
 class AckedPlayer:
     """Version 2: everything at once while less than `window` seconds and `max_bytes` are in flight.
 
-    A message is in flight when it was sent after the last frame that the client says it has shown. Frames
-    that find no room wait. When more than `queue` seconds of them wait, the oldest are dropped.
+    A message is in flight when it was sent after the last frame that the client says it has taken. Frames
+    that find no room wait, each for at most `queue` seconds. For a client that has taken nothing for as long
+    as `window`, none wait.
     """
 
     def __init__(
-        self, shape: ClipShape, *, window: float = 3.0, max_bytes: int = 6 << 20, queue: float = 1.0
+        self, shape: ClipShape, *, window: float = 1.0, max_bytes: int = 6 << 20, queue: float = 1.0
     ) -> None:
         self.clock = PlayClock(shape)
         self.dropped = 0
         self._window, self._max_bytes, self._queue_seconds = window, max_bytes, queue
         self._shape = shape
         self._sounds: deque[ClipSound] = deque()
-        self._frames: deque[VideoMessage] = deque()
+        #: Frames that wait, each with the time at which it came.
+        self._frames: deque[tuple[float, VideoMessage]] = deque()
         #: (epoch, seq, index; -1 for sound) of every message in flight.
         self._flight: deque[tuple[tuple[int, int, int], OutgoingMessage]] = deque()
         #: What a client that came back does not have.
@@ -189,8 +191,10 @@ class AckedPlayer:
             self._sounds.append(item)
             return
         self.clock.arrived(item.pts, now)
-        self._frames.append(item)
-        self._keep_newest(BURST)  # several clips may arrive at once without the client being slow
+        self._frames.append((now, item))
+        # Several clips may arrive at once without the client being slow.
+        while len(self._frames) > BURST * self._shape.fps:
+            self._drop_oldest()
 
     def pull(self, now: float, writable: bool) -> list[OutgoingMessage]:
         out = []
@@ -203,10 +207,12 @@ class AckedPlayer:
             out.append(OutgoingMessage(encode_audio(message, 2)))
             self._count_in_flight((message.epoch, message.seq, -1), out[-1], now)
         while self._frames and writable and self._window_open():
-            frame = self._frames.popleft()
+            frame = self._frames.popleft()[1]
             out.append(_frame_message(frame, 2))
             self._count_in_flight((frame.epoch, frame.seq, frame.index), out[-1], now)
-        self._keep_newest(self._queue_seconds)
+        longest = self._queue_seconds if self.stalled(now) < self._window else 0.0
+        while self._frames and now - self._frames[0][0] >= longest:
+            self._drop_oldest()
         return out
 
     def wait(self, now: float) -> float | None:
@@ -250,10 +256,9 @@ class AckedPlayer:
         self._flight_frames = sum(place[2] >= 0 for place, _ in self._flight)
         self._progress = now
 
-    def _keep_newest(self, seconds: float) -> None:
-        while len(self._frames) > seconds * self._shape.fps:
-            self._frames.popleft()
-            self.dropped += 1
+    def _drop_oldest(self) -> None:
+        self._frames.popleft()
+        self.dropped += 1
 
     def _window_open(self) -> bool:
         return self._flight_frames < self._window * self._shape.fps and self._flight_bytes < self._max_bytes

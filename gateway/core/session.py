@@ -26,9 +26,10 @@ from protocol.wire.messages import Failed, Frame, Pcm, Samples
 
 logger = logging.getLogger(__name__)
 
-
 #: A Pcm message has at least this many seconds, unless a clip ends or as much time has passed.
 LEAST_PCM_SECONDS = 0.01
+#: Seconds after its last sample for which sound that is catching up waits to be cut.
+GATHERED_WITHIN = 0.15
 #: Frames whose pts is remembered, for a client that says which it has shown.
 REMEMBERED_FRAMES = 512
 #: A client may be this many clips behind, and their latency is still counted.
@@ -66,6 +67,8 @@ class SessionCore:
         """
         self.name = name
         self.version = version
+        #: Whether the client's sound is a live one, which catches up when it is late.
+        self.live = False
         self.options = options
         self.limits = limits
         self.began_at = now
@@ -91,7 +94,8 @@ class SessionCore:
         #: Whether a stage has no worker, so that speech is kept here and its sound goes on alone.
         self.outage = ""
         self._first_frames = first_frames or Histogram(CLIP_TIME_BOUNDS_MS)
-        self._input = PacedInput(options.sample_rate)
+        #: Speech on its way in.
+        self.input = PacedInput(options.sample_rate)
         self._player: Player = AckedPlayer(options.shape)
         if version == 1:
             self._player = PacedPlayer(options.shape, repeat_to=repeat_to)
@@ -144,9 +148,9 @@ class SessionCore:
         position, history = self._log.position, self._log.history
         if options.sample_rate != self._log.rate:
             # Samples of another rate cannot be joined: they count as spoken.
-            position += len(speech) + self._input.waiting
+            position += len(speech) + self.input.waiting
             speech, history = speech[:0], history[:0]
-            self._input = PacedInput(options.sample_rate)
+            self.input = PacedInput(options.sample_rate)
         self.epoch += 1
         self.outage = ""
         self.options = options
@@ -162,7 +166,7 @@ class SessionCore:
             has shown, or None, and the samples that the client had sent.
         """
         self._log.take_from(self._reorderer.next_seq + self._reorderer.begun)
-        self._input = PacedInput(self.options.sample_rate)
+        self.input = PacedInput(self.options.sample_rate)
         self._flush_asked = False
         self.epoch += 1
         self._player.restart(self.options.shape)
@@ -184,15 +188,10 @@ class SessionCore:
 
     # ---- from the client
 
-    @property
-    def input_full(self) -> bool:
-        """Whether so much speech waits that the client should not be read."""
-        return self._input.full
-
     def add_speech(self, samples: Samples, now: float) -> None:
         """Take samples from the client, shape (n,). Raises BrowserError("too_fast")."""
         if len(samples):
-            self._input.put(samples)
+            self.input.put(samples)
             self.received += len(samples)
             self.speech_at = now
 
@@ -203,7 +202,7 @@ class SessionCore:
     def frame_shown(self, shown: Shown, now: float) -> None:
         """The client has shown this frame, or passed it over."""
         self._player.frame_shown(shown, now)
-        if shown.epoch == self.epoch:
+        if shown.on_screen and shown.epoch == self.epoch:
             self._shown_pts = self._frame_pts.get((shown.seq, shown.index), self._shown_pts)
 
     # ---- to the audio worker
@@ -219,17 +218,23 @@ class SessionCore:
         carried, self._carried = self._carried, []
         seconds = LEAST_PCM_SECONDS * (1 + waiting)
         least = min(seconds * self._log.rate, self._log.missing)
-        if self._input.waiting < least and now - self._pcm_at < seconds:
+        if self.input.waiting < least and now - self._pcm_at < seconds:
             return carried
+        if self.live:
+            self._log.skip(self.input.catch_up(now))
+            if self.input.gathering and now - self.speech_at < GATHERED_WITHIN:
+                return carried
         self._pcm_at = now
-        pieces = self._log.append(self._input.take(now), now)
-        if not self._input.waiting:
+        samples, cut = self.input.take(now)
+        pieces = self._log.append(samples, now)
+        self._log.skip(cut)
+        if not self.input.waiting:
             asked, self._flush_asked = self._flush_asked, False
             if asked or now - self.speech_at >= self.limits.idle:
                 padding = self._log.missing / self._log.rate if self._log.partial else 0.0
                 flushed = self._log.flush(now)
                 if flushed is not None:
-                    self._input.charge(padding, now)
+                    self.input.charge(padding, now)
                     pieces.append(flushed)
         messages = carried + [self._pcm.make(piece) for piece in pieces]
         return [] if self.outage else messages
@@ -237,7 +242,7 @@ class SessionCore:
     def seconds_until_pcm(self, now: float) -> float:
         """Seconds until `next_pcm` may give something without new speech."""
         waits = [self.limits.idle]
-        paced = self._input.wait(now)
+        paced = self.input.wait(now)
         if paced is not None:
             waits.append(max(LEAST_PCM_SECONDS, paced))
         if self._log.partial:
@@ -380,7 +385,7 @@ class SessionCore:
     def next_messages(self, now: float, writable: bool) -> list[OutgoingMessage]:
         """The messages to send now. `writable` is False while the connection's buffer is full."""
         out = self._player.pull(now, writable)
-        more = bool(self._input.waiting or self._log.partial or self.clips_waiting or self._carried)
+        more = bool(self.input.waiting or self._log.partial or self.clips_waiting or self._carried)
         self._events.look(now, self._player.clock.end, more)
         for message in out:
             if message.first_frame_of is not None and message.first_frame_of in self._unanswered:
@@ -399,7 +404,7 @@ class SessionCore:
     @property
     def credit(self) -> int:
         """Position up to which the client may send samples now."""
-        return self.received + self._input.room
+        return self.received + self.input.room
 
     def seconds_until_message(self, now: float) -> float | None:
         """Seconds until `next_messages` may give something by itself. None: only an event can change that."""
@@ -419,11 +424,6 @@ class SessionCore:
     def frames_dropped(self) -> int:
         """Frames that arrived, but that the client was too slow for."""
         return self._player.dropped
-
-    @property
-    def seconds_waiting(self) -> float:
-        """Seconds of speech that have come and are not yet on their way to the audio worker."""
-        return self._input.waiting / self._log.rate
 
     @property
     def clips_waiting(self) -> int:

@@ -80,11 +80,18 @@ export class Access {
   /**
    * @param {string} path relative to the page
    * @param {RequestCache} cache
+   * @param {number} within milliseconds after which it is given up; 0 for no limit
    * @returns {Promise<Response>}
    */
-  fetch(path, cache = "no-store") {
+  async fetch(path, cache = "no-store", within = 0) {
     const headers = this.token ? { Authorization: `Bearer ${this.token}` } : undefined;
-    return fetch(new URL(path, document.baseURI), { cache, headers });
+    const giveUp = new AbortController();
+    const timer = within ? setTimeout(() => giveUp.abort(), within) : 0;
+    try {
+      return await fetch(new URL(path, document.baseURI), { cache, headers, signal: giveUp.signal });
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   /**

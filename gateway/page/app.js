@@ -6,9 +6,11 @@ import { PageError, describe, isPassing, needsToken } from "./errors.js";
 import { ServerWatch } from "./server-watch.js";
 import { Session } from "./session.js";
 import { Ui } from "./ui.js";
+import { keepForReload, takeKept } from "./whereabouts.js";
 
 /**
  * @import { Catalogue, Group } from "./ui.js"
+ * @import { Kept } from "./whereabouts.js"
  * @import { StateDetails, WireState } from "./wire.js"
  */
 
@@ -18,6 +20,8 @@ const STAGES = { audio_worker: "hearing", gpu_worker: "the face model", encoder_
 /** @type {Session | null} */
 let session = null;
 let framesLostBefore = 0; // in this session, when the page last looked
+/** @type {Kept | null} */
+let before = takeKept(); // the session of this page before it was loaded again
 const access = new Access();
 const ui = new Ui(access, { startOrStop, choose: changeChoice, sound: hearVoice, token: useToken });
 // A session ends the asking.
@@ -51,11 +55,28 @@ function isSupported() {
 function serverReady(catalogue) {
   if (document.body.dataset.state === "loading") {
     ui.showRefusal("", false);
-    ui.fillChoices(catalogue);
+    ui.fillChoices(catalogue, before?.options);
     ui.showRatio(catalogue.width, catalogue.height);
     ui.showState("idle", "Ready");
+    if (before) goOn(before);
   }
   ui.showNotice(catalogue.notice);
+}
+
+/**
+ * After a reload the page goes on by itself where the browser gives the microphone without a question. Elsewhere
+ * the next Start goes on.
+ *
+ * @param {Kept} kept
+ */
+async function goOn({ microphone }) {
+  if (!microphone || session) return;
+  try {
+    const { state } = await navigator.permissions.query({ name: /** @type {PermissionName} */ ("microphone") });
+    if (state === "granted" && !session) await start();
+  } catch {
+    // A browser that knows no such permission asks when the person presses Start.
+  }
 }
 
 /** @param {PageError} error why the server does not let the page in */
@@ -87,12 +108,17 @@ async function start() {
   ui.showState("connecting", file ? "Connecting…" : "Waiting for the microphone…");
   framesLostBefore = 0;
   const options = { avatar: ui.chosen("avatar"), pose: ui.chosen("pose") };
+  const source = file ? new AudioFile(file) : new Microphone();
+  const place = before?.place ?? null;
   /** @type {Session} */
-  const mine = new Session(ui.canvas, file ? new AudioFile(file) : new Microphone(), access, options, {
+  const mine = new Session(ui.canvas, source, access, options, place, {
     state: (name, details) => {
       if (session === mine) stateChanged(name, details);
     },
-    ready: (fields) => ui.showRatio(fields.width, fields.height),
+    ready: (fields) => {
+      forgetBefore();
+      ui.showRatio(fields.width, fields.height);
+    },
     picture: () => ui.showFace(true),
     level: (level) => ui.showLevel(level),
   });
@@ -103,6 +129,17 @@ async function start() {
   } catch (error) {
     if (session === mine) stateChanged("ended", { error });
   }
+}
+
+function forgetBefore() {
+  before = null;
+}
+
+function keepPlace() {
+  const place = session?.place;
+  if (!place) return;
+  const options = { avatar: ui.chosen("avatar"), pose: ui.chosen("pose") };
+  keepForReload({ place, options, microphone: ui.source === "microphone" });
 }
 
 function stop() {
@@ -160,6 +197,9 @@ function refresh() {
   framesLostBefore = server.frames_lost;
   ui.showNotice(server.notice || behind);
 }
+
+window.addEventListener("pagehide", keepPlace);
+window.addEventListener("pageshow", () => keepForReload(null));
 
 if (isSupported()) {
   setInterval(refresh, 500);

@@ -15,12 +15,14 @@ const SOUND_WITHIN = 2500; // milliseconds that the browser's sound may take to 
  *   onChunk: (samples: Float32Array<ArrayBuffer>) => void,
  *   onEnd: (why: EndReason) => void,
  *   readonly stale: number,
+ *   readonly live: boolean,
  *   open: () => Promise<void>,
  *   begin: () => Promise<void>,
  *   pause: () => void,
  *   resume: () => void,
  *   close: () => void,
- * }} Source `onChunk` takes mono speech at 16 kHz, `stale` counts chunks left out
+ * }} Source `onChunk` takes mono speech at 16 kHz, `stale` counts chunks left out, and
+ *   `live` says that old speech is of no use
  */
 
 class Capture {
@@ -34,6 +36,7 @@ class Capture {
     /** @type {AudioWorkletNode | null} */
     this.node = null;
     this.stale = 0;
+    this.live = false;
   }
 
   // Must be called from a click or key press, or browsers keep the context silent.
@@ -83,6 +86,7 @@ class Capture {
 export class Microphone extends Capture {
   constructor() {
     super();
+    this.live = true;
     /** @type {MediaStream | null} */
     this.stream = null;
   }

@@ -181,7 +181,7 @@ class EmbeddedFace {
   /** @param {Microphone | PostedSpeech} source */
   async begin(source) {
     /** @type {Session} */
-    const mine = new Session(this.ui.canvas, source, this.access, this.wanted, {
+    const mine = new Session(this.ui.canvas, source, this.access, this.wanted, null, {
       state: (name, details) => {
         if (this.session === mine) this.stateChanged(name, details);
       },

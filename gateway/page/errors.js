@@ -34,6 +34,7 @@ const TEXTS = {
   token_revoked: "This token was withdrawn. Ask for a new one.",
   token_scope: "This token does not open this page. Ask for one that is made for sessions.",
   throttled: "Too many wrong tokens came from this network. The page tries again by itself in a few seconds.",
+  moved: "This session goes on in another tab or window, so it stopped here.",
   failed: "The server could not go on with this session.",
   unknown: "Something unexpected happened.",
 };

@@ -2,11 +2,16 @@
 //
 // A clip's sound comes first and gets its place on the timeline. Its pictures follow it there. The place is as soon
 // as possible plus a small buffer. The buffer grows when clips come late and shrinks again in quiet moments.
+//
+// After a network that stood still, much comes at once. Live sound then catches up: its pauses are cut, and it is
+// played faster with its pitch kept. What would be later than MOST_AHEAD even so is left out.
 
 import { SAMPLE_RATE } from "./clock.js";
+import { cutsOf, placeInRest, total, withoutCuts } from "./hasten.js";
 import { Timeline } from "./timeline.js";
 
 /**
+ * @import { Cut } from "./hasten.js"
  * @import { FramePlace, Stats } from "./stats.js"
  * @import { AudioMessage, FrameMessage } from "./wire.js"
  * @typedef {FramePlace & {due: number, bitmap: ImageBitmap}} DecodedFrame `due` in time of the timeline
@@ -18,29 +23,25 @@ const MOST_LEAD = 0.4;
 const MOST_AHEAD = 1.5; // seconds of sound in hand beyond which the oldest is left out: a live face stays live
 const SPARE = 0.08; // seconds of buffer too much from which quiet moments are used to win it back
 const REMEMBERED = 10; // clips by which the buffer is judged
-const STEP = 160; // samples: 10 ms
-const QUIET = 0.006; // root mean square below which nobody misses a few milliseconds
+const FAR_BEHIND = 0.35; // seconds of buffer too much from which speech is played faster
+const STOOD_STILL = 1; // seconds without sound after which no buffer would have helped
 const TOO_LATE = 0.045; // seconds after its time beyond which a picture gives way to the next one
 const HALF_REFRESH = 8; // milliseconds: a picture is painted at the refresh nearest to its time
-
-/** @param {Float32Array} samples */
-function loudness(samples) {
-  let sum = 0;
-  for (const sample of samples) sum += sample * sample;
-  return Math.sqrt(sum / Math.max(1, samples.length));
-}
 
 export class Playout {
   /**
    * @param {HTMLCanvasElement} canvas
    * @param {Stats} stats
-   * @param {(frame: DecodedFrame) => void} onShown is told of every picture painted or passed over
+   * @param {{taken: (place: FramePlace, last: boolean) => void, shown: (place: FramePlace) => void}} on `taken` is told of every
+   *   picture that is decoded or passed over, and whether it is the last of its clip; `shown` of every one whose time has come
    */
-  constructor(canvas, stats, onShown) {
+  constructor(canvas, stats, on) {
     this.canvas = canvas;
     this.pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d", { alpha: false }));
     this.stats = stats;
-    this.onShown = onShown;
+    this.on = on;
+    this.live = false; // whether sound that is late is to catch up
+    this.behind = false; // whether it does
     this.timeline = new Timeline();
     this.closed = false;
     this.muted = false;
@@ -53,8 +54,8 @@ export class Playout {
     /** @type {ScheduledSound[]} */
     this.sources = [];
     this.epoch = 0;
-    /** @type {Map<number, {start: number, pts: number}>} */
-    this.clips = new Map(); // seq → the clip's start, and its pts
+    /** @type {Map<number, {start: number, pts: number, cuts: Cut[]}>} */
+    this.clips = new Map(); // seq → the clip's start, its pts, and the samples left out of it
     /** @type {number | null} */
     this.anchor = null; // time of pts 0
     this.next = -1; // pts that would follow the last clip without a pause
@@ -98,6 +99,7 @@ export class Playout {
     this.anchor = null;
     this.next = -1;
     this.early = [];
+    this.behind = false;
   }
 
   // Whether everything that came has been played.
@@ -105,35 +107,37 @@ export class Playout {
     return this.closed || this.timeline.now > this.end + 0.05;
   }
 
-  /** @param {AudioMessage} message */
-  audio(message) {
+  /**
+   * @param {AudioMessage} message
+   * @param {number | null} spokenAt when its last sample was spoken, if that is known
+   */
+  audio(message, spokenAt) {
     if (message.epoch !== this.epoch || this.closed) return;
     const now = this.timeline.now;
     const joined = message.pts === this.next;
     let wanted = this.anchor === null ? -1 : this.anchor + message.pts / SAMPLE_RATE;
-    if (wanted - now > MOST_AHEAD) {
+    if (this.live && wanted - now > MOST_AHEAD) {
       this.leaveOut(now);
       wanted = this.end;
-      this.anchor = wanted - message.pts / SAMPLE_RATE;
     }
+    /** @type {Cut[]} */
+    let cuts = [];
     let start = Math.max(wanted, this.end);
-    let skip = 0;
     if (wanted < now) {
       if (joined) this.ranDry(now - wanted);
       start = Math.max(now + this.lead, this.end);
     } else {
       this.early.push(wanted - now);
       if (this.early.length > REMEMBERED) this.early.shift();
-      skip = this.shorten(message.samples);
+      cuts = this.shorten(message.samples);
     }
     start = Math.ceil(start * SAMPLE_RATE) / SAMPLE_RATE;
-    const origin = start - skip / SAMPLE_RATE;
-    this.anchor = origin - message.pts / SAMPLE_RATE;
+    this.anchor = start - (message.pts + total(cuts)) / SAMPLE_RATE;
     this.next = message.pts + message.samples.length;
-    this.clips.set(message.seq, { start: origin, pts: message.pts });
+    this.clips.set(message.seq, { start, pts: message.pts, cuts });
     this.clips.delete(message.seq - 16);
-    this.play(message, start, skip);
-    this.stats.clip(message, this.early.at(-1) ?? this.lead);
+    this.play(message.seq, cuts.length ? withoutCuts(message.samples, cuts) : message.samples, start);
+    this.stats.clip(message, spokenAt, this.early.at(-1) ?? this.lead);
   }
 
   /**
@@ -143,26 +147,28 @@ export class Playout {
    */
   ranDry(seconds) {
     this.stats.underruns += 1;
-    this.lead = Math.min(MOST_LEAD, this.lead + 0.02 + seconds / 2);
+    if (seconds < STOOD_STILL) this.lead = Math.min(MOST_LEAD, this.lead + 0.02 + seconds / 2);
     this.early = [];
   }
 
   /**
-   * Samples to leave out at a clip's quiet beginning because all the latest clips came earlier than needed.
+   * Samples to leave out of a clip because the latest clips came earlier than needed.
    *
-   * @param {Float32Array} samples
+   * @param {Float32Array<ArrayBuffer>} samples
    */
   shorten(samples) {
-    if (this.early.length < REMEMBERED) return 0;
-    const excess = Math.min(...this.early) - this.lead;
-    if (excess < SPARE) return 0;
-    const most = Math.min(Math.floor(excess * SAMPLE_RATE), samples.length >> 1);
-    let skip = 0;
-    while (skip + STEP <= most && loudness(samples.subarray(skip, skip + STEP)) < QUIET) skip += STEP;
-    if (skip === 0) return 0;
-    this.early = this.early.map((seconds) => seconds - skip / SAMPLE_RATE);
+    const spare = (/** @type {number[]} */ early) => Math.min(...early) - this.lead;
+    const latest = spare(this.early.slice(-2));
+    this.behind = this.live && latest > (this.behind ? SPARE : FAR_BEHIND);
+    const excess = this.behind ? latest : this.early.length < REMEMBERED ? 0 : spare(this.early);
+    if (excess < SPARE) return [];
+    const cuts = cutsOf(samples, Math.floor(excess * SAMPLE_RATE), this.behind);
+    if (!cuts.length) return cuts;
+    const won = total(cuts) / SAMPLE_RATE;
+    this.stats.faster += won;
+    this.early = this.early.map((seconds) => seconds - won);
     this.lead = Math.max(LEAST_LEAD, this.lead * 0.95);
-    return skip;
+    return cuts;
   }
 
   /**
@@ -172,8 +178,9 @@ export class Playout {
    */
   leaveOut(now) {
     const begun = this.sources.filter(({ start }) => start <= now + 0.01);
-    for (const { node, seq } of this.sources.filter((sound) => !begun.includes(sound))) {
+    for (const { node, seq, start, end } of this.sources.filter((sound) => !begun.includes(sound))) {
       node?.stop();
+      this.stats.unheard += end - start;
       this.clips.delete(seq);
     }
     this.sources = begun;
@@ -186,14 +193,14 @@ export class Playout {
   }
 
   /**
-   * @param {AudioMessage} message
+   * @param {number} seq
+   * @param {Float32Array<ArrayBuffer>} samples
    * @param {number} start
-   * @param {number} skip samples to leave out
    */
-  play({ samples, seq }, start, skip) {
-    this.end = start + (samples.length - skip) / SAMPLE_RATE;
+  play(seq, samples, start) {
+    this.end = start + samples.length / SAMPLE_RATE;
     if (!samples.length) return;
-    const node = this.timeline.play(samples, start, skip);
+    const node = this.timeline.play(samples, start);
     const now = this.timeline.now;
     this.sources = this.sources.filter(({ end }) => end > now);
     this.sources.push({ node, seq, start, end: this.end });
@@ -201,16 +208,19 @@ export class Playout {
 
   /** @param {FrameMessage} message */
   async picture(message) {
+    if (message.epoch !== this.epoch || this.closed) return;
     const clip = this.clips.get(message.seq);
-    if (message.epoch !== this.epoch || !clip || this.closed) return;
-    const due = clip.start + (message.pts - clip.pts) / SAMPLE_RATE;
     const { epoch, seq, index } = message;
     try {
-      const bitmap = await createImageBitmap(new Blob([message.jpeg], { type: "image/jpeg" }));
-      this.add({ epoch, seq, index, due, bitmap });
+      if (clip) {
+        const due = clip.start + placeInRest(clip.cuts, message.pts - clip.pts) / SAMPLE_RATE;
+        const bitmap = await createImageBitmap(new Blob([message.jpeg], { type: "image/jpeg" }));
+        this.add({ epoch, seq, index, due, bitmap });
+      }
     } catch {
       this.stats.passedOver += 1; // the picture is damaged: the one before stays
     }
+    this.on.taken({ epoch, seq, index }, index === message.count - 1);
   }
 
   /** @param {DecodedFrame} frame */
@@ -223,6 +233,8 @@ export class Playout {
     let place = this.frames.length;
     while (place > 0 && this.frames[place - 1].due > frame.due) place -= 1;
     this.frames.splice(place, 0, frame);
+    // Browsers let a hidden page look at the time once a second or once a minute.
+    if (document.hidden) this.paint();
   }
 
   paint() {
@@ -239,7 +251,7 @@ export class Playout {
     if (!frame) return;
     if (!document.hidden) this.draw(frame);
     frame.bitmap.close();
-    this.onShown(frame);
+    this.on.shown(frame);
   }
 
   /** @param {DecodedFrame} frame */

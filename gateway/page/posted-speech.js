@@ -21,6 +21,7 @@ export class PostedSpeech {
     this.onEnd = () => {};
     this.onFlush = () => {}; // all speech before the flush has been sent
     this.stale = 0;
+    this.live = false;
     /** @type {Float32Array<ArrayBuffer>[]} */
     this.queue = []; // at 16 kHz
     this.waiting = 0; // samples in the queue

@@ -15,6 +15,7 @@ import { PageError, isPassing, needsToken } from "./errors.js";
 
 const POLL = 1500; // milliseconds between two questions while the server is not ready
 const CALM = 6000; // and while it is
+const REASON_WITHIN = 2000; // milliseconds to wait for the reason of a refusal
 
 /**
  * Why the server does not let this page's websocket in. Null where it does, or is not reached.
@@ -23,8 +24,9 @@ const CALM = 6000; // and while it is
  * @returns {Promise<PageError | null>}
  */
 export async function askReason(access) {
+  const address = `door.json?origin=${encodeURIComponent(window.location.origin)}`;
   try {
-    const answer = await access.fetch(`door.json?origin=${encodeURIComponent(window.location.origin)}`);
+    const answer = await access.fetch(address, "no-store", REASON_WITHIN);
     const { open, code, message } = await answer.json();
     return open ? null : new PageError(String(code), String(message));
   } catch {

@@ -1,15 +1,18 @@
 // One press of Start: capture, wire and play-out together, until Stop or the end of the file.
 
+import { SAMPLE_RATE } from "./clock.js";
 import { PageError } from "./errors.js";
 import { Playout } from "./playout.js";
 import { Stats } from "./stats.js";
+import { Whereabouts } from "./whereabouts.js";
 import { Wire } from "./wire.js";
 
 /**
  * @import { Access } from "./access.js"
  * @import { EndReason, Source } from "./capture.js"
  * @import { FramePlace } from "./stats.js"
- * @import { Options, ReadyFields, StateDetails, WireState } from "./wire.js"
+ * @import { Resume } from "./whereabouts.js"
+ * @import { AudioMessage, Coming, Options, ReadyFields, StateDetails, WireState } from "./wire.js"
  * @typedef {{
  *   state: (name: WireState, details: StateDetails) => void,
  *   ready: (fields: ReadyFields) => void,
@@ -18,6 +21,9 @@ import { Wire } from "./wire.js";
  * }} SessionHandlers `picture` is called for every frame; `level` is the voice's, from 0 to 1
  */
 
+const MOST_AHEAD = 5 * SAMPLE_RATE; // samples that may be unanswered before a source that can wait does so
+const TELL_EVERY = 4; // frames taken after which the server is told
+const CHUNK_SECONDS = 0.02; // of the microphone
 const DRAINED_AFTER = 6000; // milliseconds after which speech that ended is over in any case
 
 export class Session {
@@ -26,28 +32,46 @@ export class Session {
    * @param {Source} source of the speech
    * @param {Access} access
    * @param {Options} options
+   * @param {Resume | null} place of the page before a reload, whose session this one takes over
    * @param {SessionHandlers} on
    */
-  constructor(canvas, source, access, options, on) {
+  constructor(canvas, source, access, options, place, on) {
     this.on = on;
     this.stats = new Stats();
-    this.position = 0; // samples sent on this connection
     this.over = false;
+    this.held = false; // whether the source waits for the server
     /** @type {WakeLockSentinel | null | undefined} */
     this.lock = null;
-    this.playout = new Playout(canvas, this.stats, (frame) => this.frameShown(frame));
+    this.playout = new Playout(canvas, this.stats, {
+      taken: ({ epoch, seq, index }, last) => {
+        if (last || index % TELL_EVERY === 0) this.wire.send({ type: "taken", epoch, seq, index });
+      },
+      shown: ({ epoch, seq, index }) => {
+        this.wire.send({ type: "shown", epoch, seq, index });
+        this.on.picture({ epoch, seq, index });
+      },
+    });
+    this.playout.live = source.live;
     this.source = source;
     source.onChunk = (samples) => this.sendChunk(samples);
     source.onEnd = (why) => this.sourceEnded(why);
-    this.wire = new Wire(access, options, {
-      ready: (fields) => this.serverReady(fields),
+    /** @type {import("./wire.js").WireHandlers} */
+    const handlers = {
+      ready: (fields, coming) => this.serverReady(fields, coming),
       status: (fields) => {
         this.stats.server = fields;
       },
       frame: (message) => this.playout.picture(message),
-      audio: (message) => this.playout.audio(message),
+      audio: (message, spokenAt) => this.soundCame(message, spokenAt),
       state: (name, details) => this.wireChanged(name, details),
-    });
+    };
+    this.wire = new Wire(access, options, handlers, new Whereabouts(place));
+    this.wire.speech.live = source.live;
+  }
+
+  // What a page after this one needs to go on here; null if nothing is to go on.
+  get place() {
+    return this.over ? null : this.wire.whereabouts.place;
   }
 
   /**
@@ -66,7 +90,7 @@ export class Session {
       throw error;
     }
     if (!this.over) {
-      this.wire.connect();
+      this.wire.open();
       this.stayAwake();
     }
     return heard;
@@ -84,16 +108,16 @@ export class Session {
     }
   }
 
-  /** @param {ReadyFields} fields */
-  async serverReady(fields) {
-    this.playout.reset(fields.epoch);
+  /**
+   * @param {ReadyFields} fields
+   * @param {Coming} coming
+   */
+  async serverReady(fields, coming) {
+    // The play-out of a session that goes on is left alone: its sound and pictures keep their places.
+    if (coming !== "same") this.playout.reset(fields.epoch);
+    if (coming === "new") this.stats.answered = 0;
+    this.stats.resumed = this.wire.resumed;
     this.on.ready(fields);
-    if (fields.epoch === 0) {
-      // A new connection counts anew.
-      this.position = 0;
-      this.stats.sent = [];
-      this.stats.answered = 0;
-    }
     try {
       await this.source.begin();
     } catch (error) {
@@ -106,7 +130,7 @@ export class Session {
    * @param {StateDetails} details
    */
   wireChanged(name, details) {
-    if (name === "live") this.source.resume();
+    if (name === "live" && !this.held) this.source.resume();
     if (name === "waiting") this.source.pause();
     if (name === "ended") {
       this.end(details.error);
@@ -120,17 +144,26 @@ export class Session {
     let sum = 0;
     for (const sample of samples) sum += sample * sample;
     this.on.level(Math.min(1, 4 * Math.sqrt(sum / samples.length)));
-    if (this.wire.sendAudio(samples)) {
-      this.position += samples.length;
-      this.stats.sentAudio(this.position, performance.now());
+    this.wire.sendAudio(samples);
+    const { leftOut, end, start } = this.wire.speech;
+    this.stats.leftOut = leftOut / SAMPLE_RATE + this.source.stale * CHUNK_SECONDS;
+    if (!this.source.live && !this.held && end - start > MOST_AHEAD) {
+      this.held = true;
+      this.source.pause();
     }
-    this.stats.unsent = this.wire.unsent + this.source.stale;
   }
 
-  /** @param {FramePlace} place */
-  frameShown({ epoch, seq, index }) {
-    this.wire.send({ type: "shown", epoch, seq, index });
-    this.on.picture({ epoch, seq, index });
+  /**
+   * @param {AudioMessage} message
+   * @param {number | null} spokenAt
+   */
+  soundCame(message, spokenAt) {
+    this.playout.audio(message, spokenAt);
+    const { end, start } = this.wire.speech;
+    if (this.held && end - start < MOST_AHEAD / 2) {
+      this.held = false;
+      this.source.resume();
+    }
   }
 
   /** @param {EndReason} why */
@@ -160,7 +193,7 @@ export class Session {
    * @param {number} passed milliseconds since its end was sent
    */
   drained(passed) {
-    return passed >= DRAINED_AFTER || (this.stats.answered >= this.position && this.playout.idle);
+    return passed >= DRAINED_AFTER || (this.stats.answered >= this.wire.speech.end && this.playout.idle);
   }
 
   /** @param {Options} options other ones for the running session */

@@ -22,8 +22,11 @@ export class Stats {
     this.passedOver = 0; // frames that came too late to be painted
     this.underruns = 0; // times at which the sound ran dry
     this.clips = 0;
-    this.answered = 0; // samples of this connection whose clips came back
-    this.unsent = 0; // chunks of speech left out because the page or the network was too slow
+    this.answered = 0; // samples of this session whose clips came back
+    this.resumed = 0; // how often the session went on at another connection
+    this.leftOut = 0; // seconds of speech left out on their way to the server
+    this.unheard = 0; // seconds of sound that came and were left out
+    this.faster = 0; // seconds won by playing sound faster and pauses shorter
     /** @type {StatusFields | null} */
     this.server = null; // the latest status text
     this.buffer = 0; // seconds in hand when the latest clip came
@@ -33,34 +36,22 @@ export class Stats {
     this.times = [];
     /** @type {number[]} */
     this.latencies = [];
-    /** @type {{position: number, time: number}[]} */
-    this.sent = []; // samples sent so far, and when
     /** @type {Map<string, number>} */
     this.waiting = new Map(); // "epoch/seq" → when the clip's last sample was sent
   }
 
   /**
-   * @param {number} position samples sent in this session so far
-   * @param {number} time
-   */
-  sentAudio(position, time) {
-    this.sent.push({ position, time });
-    if (this.sent.length > 4000) this.sent.splice(0, 2000);
-  }
-
-  /**
-   * A clip's sound came. Its latency counts from the moment at which its last sample was sent.
+   * A clip's sound came. Its latency counts from the moment at which its last sample was spoken.
    *
    * @param {AudioMessage} message
+   * @param {number | null} spokenAt that moment, if it is known
    * @param {number} buffer
    */
-  clip(message, buffer) {
+  clip(message, spokenAt, buffer) {
     this.clips += 1;
     this.buffer = buffer;
-    const end = message.position + message.samples.length;
-    this.answered = end;
-    const last = this.sent.find(({ position }) => position >= end);
-    if (last && message.pictures) this.waiting.set(`${message.epoch}/${message.seq}`, last.time);
+    this.answered = message.position + message.samples.length;
+    if (spokenAt !== null && message.pictures) this.waiting.set(`${message.epoch}/${message.seq}`, spokenAt);
     if (this.waiting.size > 32) {
       const [oldest] = this.waiting.keys();
       this.waiting.delete(oldest);
@@ -116,10 +107,12 @@ export class Stats {
   }
 
   toJSON() {
-    const { shown, passedOver, underruns, clips, unsent, server, buffer } = this;
+    const { shown, passedOver, underruns, clips, server, buffer } = this;
+    const { resumed, leftOut, unheard, faster } = this;
     const { fps, latencyMs, offsetMs, worstOffsetMs, drops } = this;
     return {
-      fps, latencyMs, offsetMs, worstOffsetMs, drops, shown, passedOver, underruns, clips, unsent, buffer, server,
+      fps, latencyMs, offsetMs, worstOffsetMs, drops, shown, passedOver, underruns, clips, buffer, server,
+      resumed, leftOut, unheard, faster,
     };
   }
 }

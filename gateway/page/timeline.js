@@ -79,16 +79,15 @@ export class Timeline {
    *
    * @param {Float32Array<ArrayBuffer>} samples
    * @param {number} start
-   * @param {number} skip samples to leave out at the beginning
    * @returns {AudioBufferSourceNode | null} null while there is no sound
    */
-  play(samples, start, skip) {
+  play(samples, start) {
     if (!this.audible || !this.context || !this.gain) return null;
     const buffer = this.context.createBuffer(1, samples.length, SAMPLE_RATE);
     buffer.copyToChannel(samples, 0);
     const node = new AudioBufferSourceNode(this.context, { buffer });
     node.connect(this.gain);
-    node.start(Math.max(0, start - this.shift), skip / SAMPLE_RATE);
+    node.start(Math.max(0, start - this.shift));
     return node;
   }
 

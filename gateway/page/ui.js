@@ -162,11 +162,14 @@ export class Ui {
 
   // ---- the page's display
 
-  /** @param {Catalogue} catalogue */
-  fillChoices({ avatars, poses, names }) {
+  /**
+   * @param {Catalogue} catalogue
+   * @param {{avatar?: string, pose?: string}} wanted chosen on this page before it was loaded again
+   */
+  fillChoices({ avatars, poses, names }, wanted = {}) {
     this.avatarNames = names.avatars;
-    this.fillGroup("avatar", avatars, names.avatars, avatarPicture);
-    this.fillGroup("pose", poses, names.poses, posePicture);
+    this.fillGroup("avatar", avatars, names.avatars, avatarPicture, wanted.avatar);
+    this.fillGroup("pose", poses, names.poses, posePicture, wanted.pose);
     const avatar = this.chosen("avatar");
     if (avatar !== undefined) this.showPortrait(avatar);
   }
@@ -176,9 +179,10 @@ export class Ui {
    * @param {string[]} names
    * @param {Record<string, string>} shown
    * @param {(access: Access, name: string) => CardPicture} picture
+   * @param {string} [wanted]
    */
-  fillGroup(group, names, shown, picture) {
-    const before = this.chosen(group);
+  fillGroup(group, names, shown, picture, wanted) {
+    const before = this.chosen(group) ?? wanted;
     const first = before !== undefined && names.includes(before) ? before : names[0];
     const cards = names.map((name) =>
       choiceCard(group, name, shown[name] ?? name, name === first, picture(this.access, name)),

@@ -3,15 +3,25 @@
 import { SAMPLE_RATE } from "./clock.js";
 import { PageError, isPassing, needsToken } from "./errors.js";
 import { askReason } from "./server-watch.js";
+import { SpeechLog } from "./speech-log.js";
+import { Whereabouts } from "./whereabouts.js";
 
 const SUBPROTOCOL = "echomimic-live.v2";
 const FRAME = 1;
 const AUDIO = 2;
 const FRAME_HEADER = 24;
 const AUDIO_HEADER = 32;
-const RETRY_SECONDS = [0.5, 1, 2, 4, 8, 15];
-// Sound beyond this that the network has not taken is left out, so that the face stays live.
-const MAX_UNSENT_BYTES = SAMPLE_RATE * 4;
+// Seconds between two tries. After a lost connection a person waits: the server may be back at any moment.
+const LOST_SECONDS = [0, 0.25, 0.5, 1, 1.5];
+const REFUSED_SECONDS = [0.5, 1, 2, 4, 8, 15];
+const HIDDEN_FACTOR = 4; // nobody looks at a hidden page
+// Sound beyond this that the network has not taken waits in the page.
+const MOST_BUFFERED = SAMPLE_RATE * 4;
+// A server says something each second. One that is silent for longer is lost, whatever the network says.
+const SILENT_AFTER = 5000; // milliseconds
+const HELD_AFTER = 2000; // milliseconds after which a connection was no failed try
+const LOOK_EVERY = 500; // milliseconds
+const AWAY_AFTER = 2000; // milliseconds between two looks after which the page itself was away
 
 /**
  * @import { Access } from "./access.js"
@@ -20,7 +30,11 @@ const MAX_UNSENT_BYTES = SAMPLE_RATE * 4;
  * @typedef {Place & {
  *   kind: "audio", position: number, pictures: boolean, samples: Float32Array<ArrayBuffer>,
  * }} AudioMessage
- * @typedef {{epoch: number, width: number, height: number, notice: string}} ReadyFields the used ones of `ready`
+ * @typedef {{
+ *   epoch: number, width: number, height: number, notice: string, resume: string, resumed: boolean, position: number,
+ * }} ReadyFields the used ones of `ready`
+ * @typedef {"new" | "same" | "next"} Coming what a `ready` begins: a session, nothing (the connection alone is new), or
+ *   an epoch
  * @typedef {{
  *   notice: string, clips_waiting: number, seconds_waiting: number, frames_dropped: number, frames_lost: number,
  * }} StatusFields the used ones of `status`
@@ -29,10 +43,10 @@ const MAX_UNSENT_BYTES = SAMPLE_RATE * 4;
  * @typedef {{again?: boolean, notice?: string, seconds?: number, error?: unknown}} StateDetails
  *   `again` with connecting, `notice` with live, `seconds` and `error` with waiting, `error` with ended
  * @typedef {{
- *   ready: (fields: ReadyFields) => void,
+ *   ready: (fields: ReadyFields, coming: Coming) => void,
  *   status: (fields: StatusFields) => void,
  *   frame: (message: FrameMessage) => void,
- *   audio: (message: AudioMessage) => void,
+ *   audio: (message: AudioMessage, spokenAt: number | null) => void,
  *   state: (name: WireState, details: StateDetails) => void,
  * }} WireHandlers
  */
@@ -64,8 +78,8 @@ export function decode(buffer) {
   return null;
 }
 
-/** @param {CloseEvent} event */
-function closeError({ reason }) {
+/** @param {string} reason of a close */
+function closeError(reason) {
   const [code] = reason.split(":");
   return new PageError(/^[a-z_]+$/.test(code) ? code : "lost", reason);
 }
@@ -75,20 +89,36 @@ export class Wire {
    * @param {Access} access
    * @param {Options} options
    * @param {WireHandlers} on
+   * @param {Whereabouts} whereabouts where the page was, if it comes back
    */
-  constructor(access, options, on) {
+  constructor(access, options, on, whereabouts = new Whereabouts()) {
     this.access = access;
     this.options = options;
     this.on = on;
+    this.whereabouts = whereabouts;
+    this.speech = new SpeechLog();
     /** @type {WebSocket | null} */
     this.socket = null;
     this.live = false;
-    this.attempt = 0;
-    this.unsent = 0; // chunks left out
+    this.attempt = 0; // since the last connection that held
+    this.readyAt = 0; // when the server last took this page in
+    this.resumed = 0; // how often the session went on at another connection
+    this.taken = 0; // frames and sounds of this connection
     /** @type {PageError | null} */
     this.error = null; // the server's, which comes before the close
     this.timer = 0;
     this.closed = false;
+    this.heardAt = 0; // when the server last said something
+    this.lookedAt = 0;
+    this.looking = 0;
+    this.hurry = () => document.hidden || this.retry();
+  }
+
+  open() {
+    this.connect();
+    this.looking = setInterval(() => this.look(), LOOK_EVERY);
+    document.addEventListener("visibilitychange", this.hurry);
+    window.addEventListener("online", this.hurry);
   }
 
   connect() {
@@ -96,63 +126,137 @@ export class Wire {
     const address = new URL("ws", document.baseURI);
     address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
     this.error = null;
+    this.taken = 0;
     const socket = new WebSocket(address, this.access.subprotocols(SUBPROTOCOL));
     this.socket = socket;
+    this.heardAt = performance.now();
     socket.binaryType = "arraybuffer";
     let opened = false;
     socket.onopen = () => {
       opened = true;
-      this.send({ type: "hello", ...this.options, sample_rate: SAMPLE_RATE });
+      this.heardAt = performance.now();
+      this.send({ type: "hello", ...this.options, sample_rate: SAMPLE_RATE, ...this.comingBack });
     };
     socket.onmessage = ({ data }) => this.takeMessage(data);
-    socket.onclose = (event) => this.connectionLost(event, opened);
+    socket.onclose = ({ reason }) => this.connectionLost(reason, opened);
+  }
+
+  get comingBack() {
+    return { live: this.speech.live, ...(this.whereabouts.place && { resume: this.whereabouts.place }) };
   }
 
   /** @param {string | ArrayBuffer} data */
   takeMessage(data) {
+    this.heardAt = performance.now();
     if (typeof data !== "string") {
-      const message = decode(data);
-      if (message?.kind === "frame") this.on.frame(message);
-      if (message?.kind === "audio") this.on.audio(message);
+      this.takeBinary(data);
       return;
     }
     const fields = JSON.parse(data);
     if (fields.type === "ready") {
-      this.live = true;
-      this.attempt = 0;
-      this.on.ready(fields);
-      this.on.state("live", fields);
+      this.serverReady(fields);
     } else if (fields.type === "status") {
       this.on.status(fields);
     } else if (fields.type === "error") {
       this.error = new PageError(fields.code, fields.message);
     }
+    this.pump();
+  }
+
+  /** @param {ArrayBuffer} data */
+  takeBinary(data) {
+    const message = decode(data);
+    if (!message) return;
+    this.taken += 1;
+    if (message.kind === "frame") {
+      this.whereabouts.seen(message);
+      this.on.frame(message);
+    } else {
+      this.whereabouts.heard(message);
+      this.on.audio(message, this.speech.heard(message.position + message.samples.length));
+    }
+  }
+
+  /** @param {ReadyFields} fields */
+  serverReady(fields) {
+    const epoch = this.whereabouts.place?.epoch;
+    /** @type {Coming} */
+    let coming = fields.epoch === epoch ? "same" : "next";
+    if (!this.live) {
+      // The first one of this connection.
+      if (!fields.resumed) {
+        coming = "new";
+        this.whereabouts.forget();
+        this.speech.startAnew();
+      }
+      this.resumed += fields.resumed ? 1 : 0;
+      this.speech.goOnFrom(fields.position);
+    }
+    this.whereabouts.begin(fields);
+    if (!this.live) this.readyAt = performance.now();
+    this.live = true;
+    this.on.ready(fields, coming);
+    this.on.state("live", fields);
+  }
+
+  // A network that stands still tells nobody, so the page looks by itself.
+  look() {
+    const now = performance.now();
+    const away = now - this.lookedAt > AWAY_AFTER; // what the server said meanwhile is not read yet
+    this.lookedAt = now;
+    if (away) this.heardAt = Math.max(this.heardAt, now - SILENT_AFTER / 2);
+    if (this.socket && now - this.heardAt > SILENT_AFTER) this.abandon();
+    this.pump();
+  }
+
+  abandon() {
+    const { socket } = this;
+    if (!socket) return;
+    socket.onopen = null;
+    socket.onmessage = null;
+    socket.onclose = null;
+    socket.close();
+    this.connectionLost("", true);
   }
 
   /**
-   * @param {CloseEvent} event
+   * @param {string} reason of the close
    * @param {boolean} opened whether the server had let the page in
    */
-  async connectionLost(event, opened) {
+  async connectionLost(reason, opened) {
+    const wasLive = this.live;
+    if (wasLive && performance.now() - this.readyAt > HELD_AFTER) this.attempt = 0;
     this.live = false;
     this.socket = null;
     if (this.closed) return;
-    let error = this.error ?? closeError(event);
+    let error = this.error ?? closeError(reason);
     // A browser does not tell a page why a websocket was refused, but the server does.
-    if (!opened) error = (await askReason(this.access)) ?? error;
-    if (this.closed) return;
+    if (!opened) {
+      error = (await askReason(this.access)) ?? error;
+      if (this.closed || this.socket) return;
+    }
     if (needsToken(error.code)) {
       // retry() goes on with another one.
       this.on.state("waiting", { error });
       return;
     }
-    if (!isPassing(error.code)) {
+    // A network that stood still looks like a slow page. One that is slow takes nothing of a whole connection.
+    const stoodStill = error.code === "slow_client" && wasLive && this.taken > 0;
+    if (!isPassing(error.code) && !stoodStill) {
       this.close();
       this.on.state("ended", { error });
       return;
     }
-    const seconds = RETRY_SECONDS[Math.min(this.attempt, RETRY_SECONDS.length - 1)] * (0.8 + 0.4 * Math.random());
+    this.wait(stoodStill ? new PageError("lost") : error);
+  }
+
+  /** @param {PageError} error after which the page connects again in a moment */
+  wait(error) {
+    const table = ["lost", "shutdown", "not_ready"].includes(error.code) ? LOST_SECONDS : REFUSED_SECONDS;
+    const base = table[Math.min(this.attempt, table.length - 1)];
+    const seconds = (base * (0.8 + 0.4 * Math.random()) + 0.05 * Math.random()) * (document.hidden ? HIDDEN_FACTOR : 1);
     this.attempt += 1;
+    clearTimeout(this.timer);
     this.timer = setTimeout(() => this.connect(), seconds * 1000);
     this.on.state("waiting", { seconds, error });
   }
@@ -169,17 +273,20 @@ export class Wire {
     if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(fields));
   }
 
-  /**
-   * @param {Float32Array<ArrayBuffer>} samples
-   * @returns {boolean} false when the samples were left out
-   */
+  /** @param {Float32Array<ArrayBuffer>} samples */
   sendAudio(samples) {
-    if (!this.live || !this.socket || this.socket.bufferedAmount > MAX_UNSENT_BYTES) {
-      this.unsent += this.live ? 1 : 0;
-      return false;
+    if (!this.whereabouts.place) return; // no server has taken the page in yet
+    this.speech.add(samples, performance.now());
+    this.pump();
+  }
+
+  // Sends the speech that waits, as far as the network takes it.
+  pump() {
+    while (this.live && this.socket?.readyState === WebSocket.OPEN && this.socket.bufferedAmount < MOST_BUFFERED) {
+      const samples = this.speech.next();
+      if (!samples) return;
+      this.socket.send(samples);
     }
-    this.socket.send(samples);
-    return true;
   }
 
   /** @param {Options} options */
@@ -191,6 +298,9 @@ export class Wire {
   close() {
     this.closed = true;
     clearTimeout(this.timer);
+    clearInterval(this.looking);
+    document.removeEventListener("visibilitychange", this.hurry);
+    window.removeEventListener("online", this.hurry);
     this.socket?.close(1000);
     this.socket = null;
     this.live = false;

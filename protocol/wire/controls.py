@@ -55,6 +55,8 @@ class ClientHello:
 
     options: Options
     resume: Resume | None = None
+    #: Whether its sound is a live one, of which nobody wants to hear what is old.
+    live: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ class Shown:
     epoch: int
     seq: int
     index: int
+    #: False for a frame that the client has decoded, and whose time has not come yet.
+    on_screen: bool = True
 
 
 @dataclass(frozen=True)
@@ -96,12 +100,13 @@ def parse_control(text: str) -> Control | None:
     kind = fields.get("type")
     if not isinstance(kind, str):
         raise BrowserError("bad_message", 'the text has no "type"')
-    if kind == "shown":
-        return Shown(*(_whole(fields, name, 0, 2**32 - 1) for name in ("epoch", "seq", "index")))
+    if kind in ("shown", "taken"):
+        place = (_whole(fields, name, 0, 2**32 - 1) for name in ("epoch", "seq", "index"))
+        return Shown(*place, on_screen=kind == "shown")
     if kind == "flush":
         return Flush()
     if kind == "hello":
-        return ClientHello(_options(fields), _resume(fields.get("resume")))
+        return ClientHello(_options(fields), _resume(fields.get("resume")), fields.get("live") is True)
     if kind == "options":
         return Change(_options(fields))
     return Interrupt() if kind == "interrupt" else None

@@ -240,6 +240,35 @@ def test_sound_is_whole_and_never_far_behind_however_late_the_frames_are(data: s
     assert len(frames) + core.frames_lost == 144 and core.clips_waiting == 0
 
 
+def test_live_sound_that_comes_late_is_shortened_and_its_positions_tell() -> None:
+    core = SessionCore("s", 2, OPTIONS, SessionLimits(), 0.0)
+    core.live = True
+    t = np.arange(16000 * 12) / 16000
+    sound = (0.2 * np.sin(2 * np.pi * 150 * t) * (t % 0.6 < 0.4)).astype(np.float32)
+    stages, sent, put = Stages(core), [], 0
+    for step in range(500):
+        now = step * 0.02
+        if not 100 <= step < 300 and put < len(sound):  # 2 s to 6 s: the network stands still
+            count = int(now * 16000) + 320 - put
+            core.add_speech(sound[put : put + count], now)
+            put += count
+        stages.take(core.next_pcm(now, 0), now, lambda clip: 0.1, lambda clip: "come")
+        stages.give(now)
+        core.check_limits(now)
+        sent += [(now, decode_down(out.data, 2)) for out in core.next_messages(now, True)]
+        for last in [m for _, m in sent if isinstance(m, VideoMessage)][-1:]:
+            core.frame_shown(Shown(last.epoch, last.seq, last.index), now)
+    sounds = [(at, m) for at, m in sent if isinstance(m, AudioMessage)]
+    came = sum(len(m.samples) for _, m in sounds) / 16000
+    assert core.input.seconds_left_out == pytest.approx(2.0, abs=0.1)
+    gone = core.input.seconds_faster + core.input.seconds_left_out
+    assert came + gone == pytest.approx(core.received / 16000, abs=0.6)
+    assert [m.position for _, m in sounds] == sorted(m.position for _, m in sounds)
+    late = {at: at - (m.position + len(m.samples)) / 16000 for at, m in sounds}
+    before = max(delay for at, delay in late.items() if at < 2)
+    assert all(delay < before + 0.25 for at, delay in late.items() if at > 8)
+
+
 def test_the_sound_goes_on_through_an_outage_and_the_frames_come_back_after_it() -> None:
     core = SessionCore("s", 2, OPTIONS, SessionLimits(), 0.0)
     sound = np.arange(96_000, dtype=np.float32) / np.float32(96_000)

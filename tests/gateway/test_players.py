@@ -119,10 +119,23 @@ def test_newest_pictures_win_for_a_slow_client() -> None:
         out += player.pull(seq * 0.5, True)
     assert sum(o.is_frame for o in out) == 24
     assert sum(not o.is_frame for o in out) == 8
-    assert player.dropped == 6 * 12 - 12
+    # none wait for one that has taken nothing for so long
+    assert player.dropped == 6 * 12
     player.frame_shown(Shown(0, 1, 11), 4.0)
+    push_clip(player, 8, 4.0)
+    player.push(sound(9), 4.0)
     newest = [decode_down(o.data, 2) for o in player.pull(4.0, True)]
-    assert {m.seq for m in newest} == {7}
+    assert {m.seq for m in newest} == {8, 9}
+
+
+def test_frames_wait_for_a_client_that_is_there() -> None:
+    player = AckedPlayer(SHAPE)
+    for seq in range(4):
+        push_clip(player, seq, 0.0)
+    assert sum(o.is_frame for o in player.pull(0.0, True)) == 24
+    player.frame_shown(Shown(0, 1, 11), 0.6)
+    assert [o.is_frame for o in player.pull(0.6, True)] == [True] * 24
+    assert player.dropped == 0
 
 
 def test_bytes_in_flight_are_bounded() -> None:

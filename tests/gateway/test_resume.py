@@ -73,18 +73,37 @@ async def test_a_lost_connection_goes_on_with_everything(roomy: Running) -> None
 
 async def test_messages_that_were_lost_on_the_way_come_again(roomy: Running) -> None:
     """The client says that it has less than the gateway sent."""
-    sound = noise(2.0, 8)
+    sound = noise(1.0, 8)
     async with client_v2(roomy, acks=False) as one:
         await ready_of(one)
         await one.speak(sound)
-        await one.until(lambda c: len(c.frames) == 48)
-        resume = resume_of(one) | {"heard": 1, "seen_seq": 1, "seen_index": 4}
+        await one.until(lambda c: len(c.frames) == 24)
+        resume = resume_of(one) | {"heard": 0, "seen_seq": 0, "seen_index": 4}
         await break_off(one)
     async with client_v2(roomy, hello={"resume": resume}) as two:
-        await two.until(lambda c: len(c.frames) == 48 - 17)
-        assert [m.seq for m in two.audio] == [2, 3]
-        assert [(f.seq, f.index) for f in two.frames][:2] == [(1, 5), (1, 6)]
-        assert two.frames[-1].seq == 3 and two.frames[-1].index == 11
+        await two.until(lambda c: len(c.frames) == 24 - 5)
+        assert [m.seq for m in two.audio] == [1]
+        assert [(f.seq, f.index) for f in two.frames][:2] == [(0, 5), (0, 6)]
+        assert two.frames[-1].seq == 1 and two.frames[-1].index == 11
+
+
+async def test_a_client_that_shows_nothing_is_cut_and_may_come_back(roomy: Running) -> None:
+    """A network that stands still looks the same."""
+    sound = noise(8.0, 11)
+    async with client_v2(roomy, acks=False) as one:
+        first = await ready_of(one)
+        speaking = asyncio.create_task(one.speak(sound))
+        code, reason = await one.closed()
+        assert code == 1008 and reason.startswith("slow_client")
+        assert len(one.frames) == 24
+        resume = resume_of(one)
+        speaking.cancel()
+    await asyncio.sleep(1.0)
+    async with client_v2(roomy, hello={"resume": resume}) as two:
+        ready = await ready_of(two)
+        assert ready["resumed"] and ready["session"] == first["session"] and ready["epoch"] == 0
+        await two.speak(sound[ready["position"] : ready["position"] + 16_000])
+        await two.until(lambda c: c.audio and c.audio[-1].position >= ready["position"])
 
 
 async def test_a_session_goes_on_at_a_new_gateway(roomy: Running) -> None:
