@@ -101,8 +101,8 @@ def parse_control(text: str) -> Control | None:
     if not isinstance(kind, str):
         raise BrowserError("bad_message", 'the text has no "type"')
     if kind in ("shown", "taken"):
-        place = (_whole(fields, name, 0, 2**32 - 1) for name in ("epoch", "seq", "index"))
-        return Shown(*place, on_screen=kind == "shown")
+        epoch, seq, index = (_whole(fields, name, 0, 2**32 - 1) for name in ("epoch", "seq", "index"))
+        return Shown(epoch, seq, index, on_screen=kind == "shown")
     if kind == "flush":
         return Flush()
     if kind == "hello":

@@ -48,7 +48,7 @@ def test_the_ends_stay_and_short_sound_is_left_alone() -> None:
 
 
 def test_places_follow_the_cuts() -> None:
-    sound = np.arange(8000, dtype=np.float32) / 8000
+    sound = np.arange(8000, dtype=np.float32) / np.float32(8000)
     cuts = cuts_of(sound, RATE, 8000)
     rest = without_cuts(sound, RATE, cuts)
     fade = round(FADE * RATE)

@@ -55,7 +55,7 @@ def test_too_much_waiting_is_an_error() -> None:
 def voice(seconds: float, pauses: bool = True) -> np.ndarray:
     """A buzz of 120 Hz, of which every third 0.2 s is a pause."""
     t = np.arange(int(seconds * 16000)) / 16000
-    buzz = sum(np.sin(2 * np.pi * 120 * k * t) / k for k in range(1, 8)) * 0.1
+    buzz = 0.1 * np.sum([np.sin(2 * np.pi * 120 * k * t) / k for k in range(1, 8)], axis=0)
     return (buzz * (t % 0.6 < 0.4) if pauses else buzz).astype(np.float32)
 
 
