@@ -56,7 +56,8 @@ def voice(seconds: float, pauses: bool = True) -> np.ndarray:
     """A buzz of 120 Hz, of which every third 0.2 s is a pause."""
     t = np.arange(int(seconds * 16000)) / 16000
     buzz = 0.1 * np.sum([np.sin(2 * np.pi * 120 * k * t) / k for k in range(1, 8)], axis=0)
-    return (buzz * (t % 0.6 < 0.4) if pauses else buzz).astype(np.float32)
+    heard = t % 0.6 < 0.4 if pauses else np.ones(len(t), bool)
+    return np.asarray(buzz * heard, np.float32)
 
 
 def lag_after(backlog: float, seconds: float, sound: np.ndarray) -> tuple[PacedInput, float]:
