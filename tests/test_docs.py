@@ -69,7 +69,10 @@ def test_a_broken_link_is_found(tmp_path: Path) -> None:
     assert broken_links(page) == ["gone.md", "#nowhere"]
 
 
-PACKAGES = ("protocol", "gateway", "audio_worker", "gpu_worker", "encoder_worker", "scripts", "demo/factory")
+PACKAGES = (
+    "protocol", "gateway", "audio_worker", "gpu_worker", "encoder_worker", "scripts", "demo/factory",
+    "clients/python",
+)  # fmt: skip
 SECTION = re.compile(r"^### `([^`]+)/`.*?(?=^### |\Z)", re.MULTILINE | re.DOTALL)
 ROW = re.compile(r"^\| (?:\*\*)?`([^`]+)`", re.MULTILINE)
 
@@ -78,7 +81,12 @@ def modules() -> set[str]:
     """Python modules but `__init__`, shell scripts, the page's JavaScript, and the folders that hold them."""
     found = {path.relative_to(ROOT) for package in PACKAGES for path in tracked(package)}
     files = {path for path in found if path.suffix in {".py", ".sh", ".js"} and path.name != "__init__.py"}
-    folders = {parent.as_posix() for path in files for parent in path.parents} - {".", "demo", *PACKAGES}
+    folders = {parent.as_posix() for path in files for parent in path.parents} - {
+        ".",
+        "demo",
+        "clients",
+        *PACKAGES,
+    }
     return {path.as_posix() for path in files} | {f"{folder}/" for folder in folders}
 
 

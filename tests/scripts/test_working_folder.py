@@ -125,6 +125,7 @@ def test_an_installed_copy_has_the_bundled_model_and_not_its_factory(installed: 
         assert len(list((installed / f"demo/bundled/{kind}").iterdir())) > 2
     assert (installed / "gateway/page").is_dir()
     assert not (installed / "demo/factory").exists()
+    assert (installed / "echomimic_live_client/py.typed").is_file()
 
 
 @pytest.mark.parametrize("module", ["scripts.run", "scripts.talk", "scripts.bench"])

@@ -29,9 +29,18 @@ from scripts.bench.host.house.english import Habits, habits, sentence_lengths
 ROOT = Path(__file__).resolve().parents[4]
 
 #: Packages that ship, in the order of a clip's way; `tests` is measured beside them.
-SHIPPED = ("protocol", "gateway", "audio_worker", "gpu_worker", "encoder_worker", "scripts", "demo")
+SHIPPED = (
+    "protocol",
+    "gateway",
+    "audio_worker",
+    "gpu_worker",
+    "encoder_worker",
+    "scripts",
+    "demo",
+    "clients",
+)
 #: Pages that are held to the bounds of the English; docs/lab is not.
-PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "protocol/SPEC.md", "docs")
+PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "protocol/SPEC.md", "docs", "clients")
 PAGE_CODE = (".js", ".mjs", ".css", ".html")
 
 

@@ -1,0 +1,23 @@
+"""Client of echomimic-live: sound goes up, and a face that speaks it comes back, picture by picture."""
+
+from echomimic_live_client.errors import ClientError, ConnectionLost, Refused, SessionEnded, WireError
+from echomimic_live_client.inbox import Frame, Sound
+from echomimic_live_client.recording import Recorder, record
+from echomimic_live_client.session import Session, connect
+from echomimic_live_client.wire import Ready, Status
+
+__all__ = [
+    "ClientError",
+    "ConnectionLost",
+    "Frame",
+    "Ready",
+    "Recorder",
+    "Refused",
+    "Session",
+    "SessionEnded",
+    "Sound",
+    "Status",
+    "WireError",
+    "connect",
+    "record",
+]

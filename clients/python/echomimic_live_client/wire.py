@@ -1,0 +1,254 @@
+"""The wire to the gateway, version 2: its messages as bytes and texts. `protocol/SPEC.md` has it in prose.
+
+No I/O. Everything here is written from the specification. The server's tests hold both ends against each
+other.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from echomimic_live_client.errors import WireError
+
+#: float32, shape (n,), nominally in −1..1.
+Samples = npt.NDArray[np.float32]
+
+#: Name of the websocket subprotocol.
+SUBPROTOCOL = "echomimic-live.v2"
+#: Rate of `pts`, in Hz, whatever the rate of the client's sound is.
+PTS_RATE = 16_000
+#: Longest message that the server may send, in bytes.
+MAX_DOWN_BYTES = 8 << 20
+
+_FRAME = struct.Struct("<BBHHHIIQ")  # kind, flags, index, count, 0, epoch, seq, pts
+_SOUND = struct.Struct("<BBHHHIIQQ")  # kind, flags, 0, 0, 0, epoch, seq, pts, position
+_KIND_FRAME, _KIND_SOUND = 1, 2
+_NO_FRAMES = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FrameMessage:
+    """A picture as it comes: number `index` of the `count` of clip `seq`, at `pts` of its epoch."""
+
+    jpeg: bytes
+    epoch: int
+    seq: int
+    index: int
+    count: int
+    pts: int
+
+
+@dataclass(frozen=True, slots=True)
+class SoundMessage:
+    """The sound of clip `seq` as it comes.
+
+    Attributes:
+        samples: at the client's rate, exactly as the client sent them.
+        position: samples that the client had sent in this session before these.
+        has_frames: False where the clip's pictures do not come, so that the last one stays.
+    """
+
+    samples: Samples
+    epoch: int
+    seq: int
+    pts: int
+    position: int
+    has_frames: bool
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The session as the server runs it.
+
+    Attributes:
+        session: its name.
+        epoch: the life of its state: pictures and sound count from its start.
+        fps: pictures for each second of speech.
+        clip_frames: pictures of a clip.
+        sample_rate: of the client's sound, in Hz.
+        width: of a picture in pixels, 0 while unknown.
+        height: likewise.
+        notice: a sentence about an outage or a lower rate, or an empty text.
+        resumed: whether the session went on after a lost connection.
+        position: samples of this session that the server has had.
+        resume: the token to come back with.
+        fields: everything that the text held.
+    """
+
+    session: str
+    epoch: int
+    avatar: str
+    pose: str
+    fps: int
+    clip_frames: int
+    sample_rate: int
+    width: int
+    height: int
+    notice: str
+    resumed: bool
+    position: int
+    resume: str = field(repr=False)
+    fields: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Status:
+    """The server's figures of the session, once a second. `fields` has everything that the text held.
+
+    Attributes:
+        fps: pictures for each second of speech.
+        fps_sent: pictures that went out in the last second.
+        notice: a sentence about an outage or a lower rate, or an empty text.
+        seconds_waiting: speech that waits to be worked on.
+        clips_waiting: clips that are worked on.
+        frames_late: pictures that came after their turn.
+        frames_dropped: pictures that this client was too slow for.
+        frames_lost: pictures that were not made, for the reason `lost_because`.
+    """
+
+    epoch: int
+    fps: int
+    fps_sent: float
+    notice: str
+    seconds_waiting: float
+    clips_waiting: int
+    frames_sent: int
+    frames_late: int
+    frames_dropped: int
+    frames_lost: int
+    lost_because: str
+    fields: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Wishes for a session. None leaves the choice to the server."""
+
+    avatar: str | None = None
+    pose: str | None = None
+    fps: int | None = None
+    sample_rate: int | None = None
+
+    def merged(self, later: Options) -> Options:
+        """These wishes, with those that `later` names in their place."""
+        return Options(**{**self.given(), **later.given()})
+
+    def given(self) -> dict[str, Any]:
+        """The wishes that are named."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Resume:
+    """The part of a session that a client has when it comes back to it, as in `Coming back` of the SPEC."""
+
+    token: str = field(repr=False)
+    epoch: int
+    heard: int
+    seen: tuple[int, int]
+    position: int
+
+
+def decode(data: bytes) -> FrameMessage | SoundMessage:
+    """A binary message.
+
+    Raises:
+        WireError: it is none of the wire's, or cut off.
+    """
+    kind = data[0] if data else -1
+    head = {_KIND_FRAME: _FRAME, _KIND_SOUND: _SOUND}.get(kind)
+    if head is None:
+        raise WireError(f"a message of the unknown kind {kind}")
+    if len(data) < head.size:
+        raise WireError(f"a message of {len(data)} bytes is shorter than its header")
+    if kind == _KIND_FRAME:
+        _, _, index, count, _, epoch, seq, pts = _FRAME.unpack_from(data)
+        return FrameMessage(data[head.size :], epoch, seq, index, count, pts)
+    if (len(data) - head.size) % 4:
+        raise WireError("sound that is not whole float32 samples")
+    _, flags, _, _, _, epoch, seq, pts, position = _SOUND.unpack_from(data)
+    samples = np.frombuffer(data, "<f4", offset=head.size).astype(np.float32)
+    return SoundMessage(samples, epoch, seq, pts, position, not flags & _NO_FRAMES)
+
+
+def parse_text(text: str) -> dict[str, Any]:
+    """A text of the server, a JSON object with a `type`.
+
+    Raises:
+        WireError: it is none.
+    """
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError):
+        raise WireError("a text that is not JSON") from None
+    if not isinstance(fields, dict) or not isinstance(fields.get("type"), str):
+        raise WireError("a text without a type")
+    return fields
+
+
+def parse_ready(fields: dict[str, Any]) -> Ready:
+    """The text `ready`. Raises WireError where a field is missing."""
+    texts = ("session", "avatar", "pose", "notice", "resume")
+    numbers = ("epoch", "fps", "clip_frames", "sample_rate", "width", "height", "position")
+    try:
+        values: dict[str, Any] = {name: str(fields[name]) for name in texts}
+        values |= {name: int(fields[name]) for name in numbers}
+        values["resumed"] = bool(fields["resumed"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise WireError(f"a ready with a wrong field: {error}") from None
+    if values["fps"] < 1 or values["clip_frames"] < 1 or values["sample_rate"] < 1:
+        raise WireError("a ready with a rate of nothing")
+    return Ready(**values, fields=fields)
+
+
+def parse_status(fields: dict[str, Any]) -> Status:
+    """The text `status`. Raises WireError where a field is missing."""
+    numbers = ("epoch", "fps", "clips_waiting", "frames_sent", "frames_late", "frames_dropped", "frames_lost")
+    try:
+        values: dict[str, Any] = {name: int(fields[name]) for name in numbers}
+        values |= {name: float(fields[name]) for name in ("fps_sent", "seconds_waiting")}
+        values |= {name: str(fields[name]) for name in ("notice", "lost_because")}
+    except (KeyError, TypeError, ValueError) as error:
+        raise WireError(f"a status with a wrong field: {error}") from None
+    return Status(**values, fields=fields)
+
+
+def pcm_bytes(samples: Samples) -> bytes:
+    """Samples as they go up: float32, little-endian."""
+    return np.ascontiguousarray(samples, "<f4").tobytes()
+
+
+def hello(options: Options, resume: Resume | None = None) -> str:
+    """The first text of a connection."""
+    fields: dict[str, Any] = {"type": "hello", **options.given()}
+    if resume is not None:
+        fields["resume"] = {
+            "token": resume.token,
+            "epoch": resume.epoch,
+            "heard": resume.heard,
+            "seen_seq": resume.seen[0],
+            "seen_index": resume.seen[1],
+            "position": resume.position,
+        }
+    return json.dumps(fields)
+
+
+def change(options: Options) -> str:
+    """The text with new options."""
+    return json.dumps({"type": "options", **options.given()})
+
+
+def shown(epoch: int, seq: int, index: int) -> str:
+    """The text that tells the last picture which was shown or passed over."""
+    return json.dumps({"type": "shown", "epoch": epoch, "seq": seq, "index": index})
+
+
+def flush() -> str:
+    """The text that ends speech."""
+    return '{"type":"flush"}'

@@ -1,0 +1,190 @@
+"""Sessions of the Python client at a gateway: sound, pictures, options, errors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from echomimic_live_client import Frame, Refused, Session, SessionEnded, Sound, connect
+from echomimic_live_client.errors import ConnectionLost
+from gateway.door.token_file import new_token
+from tests.gateway.clients import noise
+from tests.gateway.conftest import Running, free_port, running
+from tests.helpers.tokens import TokenBox
+
+pytestmark = pytest.mark.process
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, str]]:
+    """A gateway that asks for a token, and one."""
+    box = TokenBox(tmp_path_factory.mktemp("tokens"))
+    with running(token_file=box.path, log_level="DEBUG") as run:
+        yield run, box.add("client")
+
+
+async def everything(face: Session) -> tuple[list[Frame], np.ndarray]:
+    """All that comes until the end, with its order checked."""
+    items = [item async for item in face.media()]
+    times = [(item.time, isinstance(item, Frame)) for item in items]
+    assert times == sorted(times)
+    sounds = [item for item in items if isinstance(item, Sound)]
+    positions = np.cumsum([0, *(len(sound.samples) for sound in sounds)])
+    assert [sound.position for sound in sounds] == positions[:-1].tolist()
+    frames = [item for item in items if isinstance(item, Frame)]
+    return frames, np.concatenate([np.empty(0, np.float32), *(sound.samples for sound in sounds)])
+
+
+async def test_pictures_and_sound_come_in_order_with_their_places(gateway: Running) -> None:
+    speech = noise(2.7, 1)
+    texts: list[dict[str, Any]] = []
+    async with connect(gateway.url(), avatar="bruno", on_text=texts.append) as face:
+        assert (face.ready.avatar, face.ready.fps, face.ready.sample_rate) == ("bruno", 24, 16_000)
+        for size in (1, 7, 4000):  # pieces of every size
+            start = face._link.outbox.pushed
+            for place in range(start, start + 3 * size, size):
+                face.push(speech[place : place + size])
+        face.push(speech[face._link.outbox.pushed :])
+        face.finish()
+        with pytest.raises(RuntimeError):
+            face.push(speech)
+        frames, heard = await everything(face)
+    assert np.array_equal(heard, speech)
+    assert [(f.seq, f.index, f.count) for f in frames] == [(k, i, 12) for k in range(6) for i in range(12)]
+    assert all(f.pts == (n * 16_000) // 24 and f.time == f.pts / 16_000 for n, f in enumerate(frames))
+    # The last clip is padded: its last pictures speak no sample of their own.
+    assert [f.position for f in frames] == [min(f.pts, len(speech)) for f in frames]
+    assert all(f.jpeg.startswith(b"\xff\xd8") and f.jpeg.endswith(b"\xff\xd9") for f in frames)
+    assert face.seconds_unanswered == 0 and face.notice == ""
+    assert texts[0]["type"] == "ready" and face.status is not None
+
+
+async def test_a_pause_has_its_place_in_time(gateway: Running) -> None:
+    async with connect(gateway.url()) as face:
+        face.push(noise(0.2))
+        face.flush()
+        sound = await anext(face.sounds())
+        assert len(sound.samples) == 3200
+        face.push((noise(0.5) * 32767).astype(np.int16).tobytes())
+        face.finish()
+        frames = [frame async for frame in face.frames()]
+    assert [(f.time, f.position) for f in frames[11:13]] == [
+        (pytest.approx(11 / 24, abs=1e-4), 3200),
+        (0.5, 3200),
+    ]
+
+
+async def test_options_change_in_the_middle(gateway: Running) -> None:
+    speech = noise(1.5, 2)
+    async with connect(gateway.url()) as face:
+        face.push(speech[:16_000])
+        await anext(face.frames())
+        ready = await face.change(avatar="bruno", fps=12)
+        assert (ready.avatar, ready.fps, ready.epoch) == ("bruno", 12, 1)
+        face.push(speech[16_000:])
+        face.finish()
+        frames, heard = await everything(face)
+        assert np.array_equal(heard, speech)
+        assert {f.epoch for f in frames} >= {1} and frames[-1].time >= 1.4
+        places = [f.position for f in frames]
+        assert places == sorted(places)
+
+
+async def test_the_rate_of_sound_changes_in_the_middle(gateway: Running) -> None:
+    async with connect(gateway.url()) as face:
+        face.push(noise(1.0))
+        async for sound in face.sounds():
+            if sound.seq == 1:
+                break
+        ready = await face.change(sample_rate=48_000)
+        assert ready.sample_rate == 48_000
+        later = noise(1.0, 3, 48_000)
+        face.push(later)
+        face.finish()
+        sounds = [sound async for sound in face.sounds()]
+    assert {sound.rate for sound in sounds} == {48_000} and sounds[0].position == 16_000
+    assert np.array_equal(np.concatenate([sound.samples for sound in sounds]), later)
+
+
+async def test_a_program_may_take_one_kind_alone(gateway: Running) -> None:
+    async with connect(gateway.url(), frames=False) as one, connect(gateway.url(), sounds=False) as two:
+        for face in (one, two):
+            face.push(noise(1.0))
+            face.finish()
+        assert [type(item) async for item in one.media()] == [Sound] * 2
+        assert [type(item) async for item in two.media()] == [Frame] * 24
+
+
+async def test_nothing_said_ends_at_once(gateway: Running) -> None:
+    async with connect(gateway.url()) as face:
+        face.finish()
+        assert [item async for item in face.media()] == []
+    with pytest.raises(RuntimeError):
+        face.push(noise(0.1))
+
+
+async def test_errors_have_the_codes_of_the_wire(gateway: Running) -> None:
+    with pytest.raises(SessionEnded) as wrong:
+        async with connect(gateway.url(), avatar="nobody"):
+            pass
+    assert wrong.value.code == "bad_option" and "nobody" in wrong.value.message and not wrong.value.try_again
+    async with connect(gateway.url()) as face:
+        with pytest.raises(SessionEnded, match="bad_option"):
+            await face.change(pose="nothing")
+        with pytest.raises(SessionEnded, match="bad_option"):
+            face.push(noise(0.1))
+    for _ in range(100):
+        if gateway.metric("echomimic_sessions") == 0:
+            break
+        await asyncio.sleep(0.05)
+    async with connect(gateway.url()), connect(gateway.url()), connect(gateway.url()):
+        with pytest.raises(SessionEnded) as full:
+            async with connect(gateway.url()):
+                pass
+    assert full.value.code == "busy" and full.value.try_again
+    with pytest.raises(ConnectionLost) as nobody:
+        async with connect(f"http://127.0.0.1:{free_port()}"):
+            pass
+    assert nobody.value.code == "connection_lost" and nobody.value.try_again
+
+
+@pytest.mark.parametrize(("token", "code"), [("", "token_missing"), (new_token(), "token_wrong")])
+async def test_a_refusal_at_the_door_has_its_code(
+    guarded: tuple[Running, str], token: str, code: str
+) -> None:
+    with pytest.raises(Refused) as refused:
+        async with connect(guarded[0].url(), token=token):
+            pass
+    assert (refused.value.code, refused.value.status) == (code, 401)
+    assert not refused.value.try_again and not (token and token in str(refused.value))
+
+
+@pytest.mark.parametrize("place", ["argument", "query"])
+async def test_a_token_opens_the_door_and_is_in_no_address(guarded: tuple[Running, str], place: str) -> None:
+    run, token = guarded
+    query = f"?token={token}" if place == "query" else ""
+    face = connect(run.url(f"/{query}"), token="" if query else token)
+    async with face:
+        face.push(noise(0.5))
+        face.finish()
+        assert len([frame async for frame in face.frames()]) == 12
+    assert token not in run.log() and token not in repr(face._link._network) and token not in repr(face.ready)
+
+
+@pytest.mark.slow
+async def test_a_long_speech_in_one_go_is_never_too_fast(gateway: Running) -> None:
+    speech = noise(24.0, 4)
+    async with connect(gateway.url(), frames=False) as face:
+        face.push(speech)
+        face.finish()
+        most = 0.0
+        sounds = []
+        async for sound in face.sounds():
+            sounds.append(sound.samples)
+            most = max(most, face.status.seconds_waiting if face.status else 0.0)
+    assert np.array_equal(np.concatenate(sounds), speech)
+    assert 4 < most < 9

@@ -1,0 +1,138 @@
+"""The client's wire and the server's are two programs from one specification: they agree."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from echomimic_live_client import wire
+from echomimic_live_client.errors import WireError
+from protocol.wire import browser
+from protocol.wire.clock import SAMPLE_RATE
+
+CLIENT = Path(__file__).resolve().parents[2] / "clients/python"
+
+u16, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (16, 32, 64))
+samples = st.lists(st.floats(-16, 16, width=32), max_size=40).map(lambda values: np.array(values, np.float32))
+video = st.builds(
+    browser.VideoMessage, jpeg=st.binary(max_size=60), epoch=u32, seq=u32, index=u16, count=u16, pts=u64
+)
+audio = st.builds(
+    browser.AudioMessage,
+    samples=samples,
+    epoch=u32,
+    seq=u32,
+    pts=u64,
+    position=u64,
+    frames_follow=st.booleans(),
+)
+
+
+@given(video)
+def test_a_picture_is_read_as_it_was_written(message: browser.VideoMessage) -> None:
+    read = wire.decode(browser.encode_video(message, 2))
+    assert isinstance(read, wire.FrameMessage)
+    assert (read.jpeg, read.epoch, read.seq, read.index, read.count, read.pts) == (
+        message.jpeg, message.epoch, message.seq, message.index, message.count, message.pts,
+    )  # fmt: skip
+
+
+@given(audio)
+def test_sound_is_read_as_it_was_written(message: browser.AudioMessage) -> None:
+    read = wire.decode(browser.encode_audio(message, 2))
+    assert isinstance(read, wire.SoundMessage)
+    assert read.samples.tobytes() == message.samples.tobytes()
+    assert (read.epoch, read.seq, read.pts, read.position, read.has_frames) == (
+        message.epoch, message.seq, message.pts, message.position, message.frames_follow,
+    )  # fmt: skip
+
+
+@given(st.one_of(st.binary(max_size=80), st.binary(max_size=80).map(lambda tail: b"\x01" + tail)))
+def test_both_refuse_the_same_messages(data: bytes) -> None:
+    def refused(decode: Any, error: type[Exception]) -> bool:
+        try:
+            decode()
+        except error as caught:
+            # Sizes of samples are for the server to judge: it is the one that sends them.
+            return "sample of size" not in str(caught) and "NaN" not in str(caught)
+        return False
+
+    ours = refused(lambda: wire.decode(data), WireError)
+    assert ours == refused(lambda: browser.decode_down(data, 2), browser.BrowserError)
+
+
+options = st.builds(
+    wire.Options,
+    avatar=st.none() | st.text(min_size=1, max_size=64),
+    pose=st.none() | st.text(min_size=1, max_size=64),
+    fps=st.none() | st.integers(1, 120),
+    sample_rate=st.none() | st.sampled_from(browser.SAMPLE_RATES),
+)
+place = st.integers(-1, 2**16 - 1)
+resume = st.builds(
+    wire.Resume,
+    token=st.text(max_size=80),
+    epoch=st.integers(0, 2**31),
+    heard=place,
+    seen=st.tuples(place, place),
+    position=st.integers(0, 2**53),
+)
+
+
+@given(options, st.none() | resume)
+def test_a_greeting_is_understood(wishes: wire.Options, back: wire.Resume | None) -> None:
+    hello = browser.parse_control(wire.hello(wishes, back))
+    assert isinstance(hello, browser.ClientHello)
+    assert vars(hello.options) == vars(wishes)
+    assert (hello.resume and vars(hello.resume)) == (back and vars(back))
+
+
+@given(options, u32, u32, u16, samples)
+def test_all_else_that_goes_up_is_understood(
+    wishes: wire.Options, epoch: int, seq: int, index: int, sound: wire.Samples
+) -> None:
+    changed = browser.parse_control(wire.change(wishes))
+    assert isinstance(changed, browser.Change) and vars(changed.options) == vars(wishes)
+    assert browser.parse_control(wire.shown(epoch, seq, index)) == browser.Shown(epoch, seq, index)
+    assert browser.parse_control(wire.flush()) == browser.Flush()
+    assert browser.parse_pcm(wire.pcm_bytes(sound)).tobytes() == sound.tobytes()
+
+
+def test_constants_are_the_servers() -> None:
+    assert wire.SUBPROTOCOL == browser.SUBPROTOCOL_V2
+    assert wire.PTS_RATE == SAMPLE_RATE
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"a": 1}', '{"type": 3}', "[" * 100_000])
+def test_a_text_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(WireError):
+        wire.parse_text(text)
+
+
+@pytest.mark.parametrize("wrong", [{}, {"fps": "x"}, {"fps": 0}, {"epoch": None}])
+def test_a_ready_with_a_wrong_field_is_refused(wrong: dict[str, Any]) -> None:
+    fields = json.loads(
+        '{"type":"ready","session":"s","epoch":0,"avatar":"a","pose":"p","fps":24,"clip_frames":12,'
+        '"sample_rate":16000,"width":1,"height":1,"notice":"","resume":"t","resumed":false,"position":0}'
+    )
+    assert wire.parse_ready(fields).fps == 24
+    with pytest.raises(WireError):
+        wire.parse_ready({**fields, **wrong} if wrong else {"type": "ready"})
+    with pytest.raises(WireError):
+        wire.parse_status(fields)
+
+
+def test_the_client_imports_nothing_of_the_server() -> None:
+    program = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run(
+        [str(program), "--no-cache"], cwd=CLIENT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
