@@ -75,13 +75,33 @@ class JpegEncoder:
         return self._encode(picture)
 
 
-def with_comment(jpeg: bytes, text: str) -> bytes:
-    """The JPEG with a comment segment, which stands behind the JFIF header, because that must come first."""
+#: The segment that says by machine that a picture was made by a model: the IPTC's digital source type in XMP
+#: (https://cv.iptc.org/newscodes/digitalsourcetype/, Adobe's XMP Specification Part 3).
+GENERATED = (
+    b"http://ns.adobe.com/xap/1.0/\0"
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description xmlns:i="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" i:DigitalSourceType='
+    b'"http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"/></rdf:RDF></x:xmpmeta>'
+)
+_APP1, _COMMENT = b"\xff\xe1", b"\xff\xfe"
+
+
+def with_segments(jpeg: bytes, comment: str, generated: bool) -> bytes:
+    """The JPEG with a comment, and with the mark of generated pictures if that is asked for.
+
+    Both stand behind the JFIF header, because that must come first.
+    """
     at = 2
     if jpeg[2:4] == b"\xff\xe0":
         at += 2 + int.from_bytes(jpeg[4:6], "big")
-    words = text.encode()
-    return jpeg[:at] + b"\xff\xfe" + (2 + len(words)).to_bytes(2, "big") + words + jpeg[at:]
+    segments = _segment(_COMMENT, comment.encode())
+    if generated:
+        segments = _segment(_APP1, GENERATED) + segments
+    return jpeg[:at] + segments + jpeg[at:]
+
+
+def _segment(marker: bytes, content: bytes) -> bytes:
+    return marker + (2 + len(content)).to_bytes(2, "big") + content
 
 
 def _turbojpeg(quality: int, subsampling: str) -> Callable[[Picture], bytes]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from encoder_worker.graph_decoder import DecoderRecord, GraphDecoder
-from encoder_worker.jpeg import JpegEncoder, with_comment
+from encoder_worker.jpeg import JpegEncoder, with_segments
 from encoder_worker.jpeg_pool import JpegPool, threads_for
 from encoder_worker.latents import DecodeError
 from protocol.hop.client import Job
@@ -167,7 +167,10 @@ class EncoderWorker(Worker):
         begin = time.monotonic()
         index = 0
         for (height, width), jpegs in self._encoded(msg.latents):
-            frames = [_frame(msg, index + i, height, width, jpeg) for i, jpeg in enumerate(jpegs)]
+            frames = [
+                _frame(msg, index + i, height, width, jpeg, self._settings.mark_generated)
+                for i, jpeg in enumerate(jpegs)
+            ]
             if index == 0:
                 self._stage.metrics.observe("first_frame_seconds", time.monotonic() - since)
             index += len(frames)
@@ -187,11 +190,11 @@ class EncoderWorker(Worker):
             yield size, self._pool(pictures)
 
 
-def _frame(msg: Latents, index: int, height: int, width: int, jpeg: bytes) -> Frame:
+def _frame(msg: Latents, index: int, height: int, width: int, jpeg: bytes, generated: bool) -> Frame:
     # positions are those of whole frames of the stream, so they do not drift where fps does not divide 16000
     first = first_frame_from(msg.pts, msg.fps)
     pts = pts_of_frame(first + index, msg.fps)
     count = len(msg.latents)
     # a client of version 1 gets bare pictures: the comment tells it where in the stream they belong
-    marked = with_comment(jpeg, f"echomimic pts={pts}")
+    marked = with_segments(jpeg, f"echomimic pts={pts}", generated)
     return Frame(msg.session, msg.epoch, msg.seq, index, count, pts, width, height, marked)

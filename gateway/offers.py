@@ -61,6 +61,7 @@ class Offers:
             "height": height,
             "model": self._board.model,
             "notice": notice,
+            "generated": self._settings.mark_generated,
             "sample_rate": SAMPLE_RATE,
             "max_sessions": self._settings.max_sessions,
         }

@@ -57,6 +57,7 @@ function serverReady(catalogue) {
     ui.showRefusal("", false);
     ui.fillChoices(catalogue, before?.options);
     ui.showRatio(catalogue.width, catalogue.height);
+    ui.showGenerated(catalogue.generated);
     ui.showState("idle", "Ready");
     if (before) goOn(before);
   }

@@ -3,8 +3,8 @@
 /**
  * @typedef {{
  *   avatar: string | undefined, pose: string | undefined, background: string, fit: "contain" | "cover",
- *   muted: boolean, mic: boolean,
- * }} EmbedOptions `background` is a colour of CSS or "transparent"
+ *   muted: boolean, mic: boolean, label: boolean,
+ * }} EmbedOptions `background` is a colour of CSS or "transparent"; `label` says that the face is generated
  */
 
 /** @param {string | null} value "", "1" and "true" switch on; anything else does not */
@@ -25,5 +25,6 @@ export function readOptions(query) {
     fit: query.get("fit") === "cover" ? "cover" : "contain",
     muted: isOn(query.get("muted")),
     mic: isOn(query.get("mic")),
+    label: query.get("label") !== "0",
   };
 }

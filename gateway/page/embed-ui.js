@@ -18,6 +18,7 @@ export class EmbedUi {
     this.portrait = typed("portrait", HTMLImageElement);
     this.tap = typed("tap", HTMLButtonElement);
     this.error = typed("error", HTMLElement);
+    this.generated = typed("generated", HTMLElement);
     document.body.style.background = options.background;
     document.body.style.setProperty("--fit", options.fit);
     this.portrait.addEventListener("load", () => {
@@ -46,6 +47,11 @@ export class EmbedUi {
   showPortrait(access, name) {
     const path = `avatars/${encodeURIComponent(name)}.png`;
     if (this.portrait.dataset.path !== path) access.show(this.portrait, path);
+  }
+
+  /** @param {boolean} shown whether it says that the face is generated */
+  showGenerated(shown) {
+    this.generated.hidden = !shown;
   }
 
   /** @param {string} text empty for none */

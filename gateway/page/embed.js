@@ -62,6 +62,7 @@ class EmbeddedFace {
     const changed = JSON.stringify(catalogue) !== JSON.stringify(this.catalogue);
     this.catalogue = catalogue;
     this.showPortrait();
+    this.ui.showGenerated(catalogue.generated && this.options.label);
     if (this.refused) this.ui.showError("");
     if (changed || this.refused) this.tellReady();
     this.refused = false;

@@ -9,7 +9,7 @@ import { typed } from "./elements.js";
  * @typedef {"avatar" | "pose"} Group
  * @typedef {{
  *   avatars: string[], poses: string[], names: {avatars: Record<string, string>, poses: Record<string, string>},
- *   width: number, height: number, notice: string,
+ *   width: number, height: number, notice: string, generated: boolean,
  * }} Catalogue the used fields of avatars.json
  * @typedef {{
  *   startOrStop: () => void, choose: (group: Group, name: string) => void, sound: (on: boolean) => void,
@@ -278,6 +278,11 @@ export class Ui {
     if ($("notice").textContent === text) return;
     $("notice").textContent = text;
     $("notice").hidden = !text;
+  }
+
+  /** @param {boolean} shown whether the page says that the face is generated */
+  showGenerated(shown) {
+    $("generated").hidden = !shown;
   }
 
   /** @param {boolean} shown whether the canvas lies over the portrait; it does once it has a frame */

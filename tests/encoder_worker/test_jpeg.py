@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ctypes.util
 import io
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import simplejpeg
 from PIL import Image
 
-from encoder_worker.jpeg import JpegEncoder, Picture, with_comment
+from encoder_worker.jpeg import JpegEncoder, Picture, with_segments
 
 
 def drawn(side: int = 256) -> Picture:
@@ -62,11 +63,24 @@ def test_views_and_odd_sizes() -> None:
 
 def test_a_comment_changes_no_pixel() -> None:
     jpeg = JpegEncoder()(drawn(64))
-    marked = with_comment(jpeg, "echomimic pts=8000")
+    marked = with_segments(jpeg, "echomimic pts=8000", generated=False)
     assert len(marked) == len(jpeg) + 4 + len("echomimic pts=8000")
     assert marked[:4] == b"\xff\xd8\xff\xe0" and b"\xff\xfe\x00\x14echomimic pts=8000" in marked[:64]
     np.testing.assert_array_equal(decoded(marked), decoded(jpeg))
     assert Image.open(io.BytesIO(marked)).info["comment"] == b"echomimic pts=8000"
+
+
+def test_a_generated_picture_says_so_and_looks_the_same() -> None:
+    jpeg = JpegEncoder()(drawn(64))
+    marked = with_segments(jpeg, "echomimic pts=8000", generated=True)
+    np.testing.assert_array_equal(decoded(marked), decoded(jpeg))
+    picture = Image.open(io.BytesIO(marked))
+    assert picture.info["comment"] == b"echomimic pts=8000"
+    xmp = ElementTree.fromstring(picture.info["xmp"])
+    (description,) = xmp.iter("{http://www.w3.org/1999/02/22-rdf-syntax-ns#}Description")
+    source = description.get("{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType")
+    assert source == "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+    print(f"the mark takes {len(marked) - len(jpeg)} bytes")
 
 
 def test_a_library_that_does_not_load_is_passed_over(

@@ -249,7 +249,10 @@ async def test_posted_speech_goes_out_at_the_pace_of_speaking(gateway: Running) 
 async def test_a_browser_source_is_transparent_around_the_face(
     gateway: Running, site: OtherSite, tmp_path: Path
 ) -> None:
-    """As OBS has it: the page alone, no parent, no gesture, sound allowed, a transparent canvas behind it."""
+    """As OBS has it: the page alone, no parent, no gesture, sound allowed, a transparent canvas behind it.
+
+    The label that says that the face is generated is off, since it lies beside the picture.
+    """
     microphone = tmp_path / "microphone.wav"
     microphone.write_bytes(site.files["/speech.wav"])
     async with Chromium(microphone=microphone) as browser:
@@ -258,7 +261,7 @@ async def test_a_browser_source_is_transparent_around_the_face(
         await page.command(
             "Emulation.setDefaultBackgroundColorOverride", color={"r": 0, "g": 0, "b": 0, "a": 0}
         )
-        await page.go(gateway.url("/embed?avatar=kenji&mic=1"))
+        await page.go(gateway.url("/embed?avatar=kenji&mic=1&label=0"))
         await page.until("window.echomimic.stats?.shown > 24")
         seen = await picture(page)
         assert seen.shape == (270, 480, 4)

@@ -105,6 +105,11 @@ class Settings:
         0.3, "seconds without speech data before a begun clip is finished", low=0.05, high=10
     )
     max_sessions: int = setting(4, "sessions at once", low=1, high=1000)
+    mark_generated: bool = setting(
+        True,
+        "say on the page, and by machine in each picture, that the face is generated; --no-mark-generated"
+        " leaves it to you to say so",
+    )
     jpeg_quality: int = setting(90, "JPEG quality of the frames", low=1, high=100)
 
     # The model.
