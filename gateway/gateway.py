@@ -58,7 +58,7 @@ LAST_WORDS = 1.0
 CHECK_EVERY = 0.1
 #: Seconds between two looks from which on this process was kept from running.
 MOST_BETWEEN_CHECKS = 0.5
-#: Connections beyond `--max-sessions`: those that are not sessions yet, or are no more.
+#: Connections beyond the most sessions: those that are not sessions yet, or are no more.
 SPARE_CONNECTIONS = 64
 #: Connections that are no websockets, or none yet. More would take the descriptors of the process.
 PLAIN_CONNECTIONS = 256
@@ -86,7 +86,9 @@ class Gateway:
         self._tls = TlsGate(settings) if settings.serves_tls else None
         self.board = StageBoard(settings.dead_after)
         self.totals = SessionTotals()
-        self.sessions = Sessions(settings, self.totals, self.close_epoch)
+        self._thumbnails = Thumbnails(settings)
+        self._offers = Offers(settings, self.board, self._thumbnails)
+        self.sessions = Sessions(settings, self.totals, self.close_epoch, self._offers.sessions)
         key = settings.hop_key()
         self.pcm = HopServer(
             context,
@@ -106,9 +108,9 @@ class Gateway:
         #: The stage that has no worker.
         self._outage = ""
         self._told_notice = ""
-        collector = GatewayCollector(self.totals, self.sessions.all, self.pcm.stats, self.board)
-        self._thumbnails = Thumbnails(settings)
-        self._offers = Offers(settings, self.board, self._thumbnails)
+        collector = GatewayCollector(
+            self.totals, self.sessions.all, self.pcm.stats, self.board, self._offers.sessions
+        )
         self._site = Site(
             Door(settings),
             self.guard,
@@ -139,7 +141,7 @@ class Gateway:
             ssl=self._tls.context if self._tls else None,
             process_request=self._answer_http,
             create_connection=connections_within(
-                self.settings.max_sessions + SPARE_CONNECTIONS + PLAIN_CONNECTIONS
+                self.settings.most_sessions + SPARE_CONNECTIONS + PLAIN_CONNECTIONS
             ),
             select_subprotocol=select_subprotocol,
             subprotocols=[Subprotocol(SUBPROTOCOL_V2)],
@@ -284,7 +286,7 @@ class Gateway:
         return None
 
     def _is_full(self) -> bool:
-        return self._open_connections >= self.settings.max_sessions + SPARE_CONNECTIONS
+        return self._open_connections >= self.settings.most_sessions + SPARE_CONNECTIONS
 
     async def _serve_client(self, ws: ServerConnection) -> None:
         version = 2 if ws.subprotocol == SUBPROTOCOL_V2 else 1

@@ -31,6 +31,8 @@ SESSION_COUNTERS = {
 #: Help of the gateway's other figures.
 GATEWAY_TEXTS = {
     "sessions": "Sessions that run now.",
+    "sessions_capacity": "Sessions that there can be at once.",
+    "fps": "Frames a second that the machine holds now.",
     "ready": "1 when every stage has a warm worker.",
     "sessions_total": "Sessions begun, by version of the wire.",
     "errors_total": "Sessions ended by an error, by its code.",
@@ -122,11 +124,13 @@ class GatewayCollector(Collector):
         running: Callable[[], list[Connection]],
         pcm_hop_figures: Callable[[], dict[str, float]],
         board: StageBoard,
+        capacity: Callable[[], int],
     ) -> None:
         self._totals = totals
         self._running = running
         self._pcm_hop_figures = pcm_hop_figures
         self._board = board
+        self._capacity = capacity
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -143,7 +147,8 @@ class GatewayCollector(Collector):
         running = self._running()
         texts = GATEWAY_TEXTS | {f"{name}_total": text for name, text in SESSION_COUNTERS.items()}
         families = MetricFamilies(PREFIX, texts)
-        families.add({"sessions": len(running), "ready": self._board.ready}, {})
+        counts = {"sessions": len(running), "sessions_capacity": self._capacity(), "fps": self._board.fps}
+        families.add(counts | {"ready": self._board.ready}, {})
         for version in (1, 2):
             families.add({"sessions_total": self._totals.begun[version]}, {"version": str(version)})
         for code, count in sorted(self._totals.errors.items()):

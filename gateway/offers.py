@@ -14,6 +14,9 @@ from protocol.wire.browser import BrowserError
 from protocol.wire.clock import FRAME_RATES, FULL_RATE, SAMPLE_RATE, frames_of_clip
 from protocol.wire.controls import Options
 
+#: Sessions at once where no GPU worker measures: nothing is computed there.
+UNMEASURED_SESSIONS = 4
+
 
 class Offers:
     """The avatars, poses and rates that the stages have now."""
@@ -22,6 +25,8 @@ class Offers:
         self._settings = settings
         self._board = board
         self._thumbnails = thumbnails
+        #: The last known number, for a time without a GPU worker.
+        self._measured = 0
 
     def resolve_options(self, options: Options, grant: Grant) -> SessionOptions:
         """Fill in the options that the client left open. Raises BrowserError if they cannot be had."""
@@ -44,6 +49,17 @@ class Offers:
             int16=options.pcm == "s16",
         )
 
+    def sessions(self) -> int:
+        """Sessions that there can be at once: as many as the GPU workers have measured, or --max-sessions.
+
+        The lower of the two counts. With --fps the rate is kept at any cost, and so is --max-sessions.
+        """
+        self._measured = self._board.sessions or self._measured
+        asked = self._settings.max_sessions
+        if not self._measured or (asked is not None and self._settings.fps is not None):
+            return asked or UNMEASURED_SESSIONS
+        return min(self._measured, self._settings.most_sessions)
+
     def catalogue(self, grant: Grant, notice: str) -> dict[str, object]:
         """The object of /avatars.json, as far as the rights of `grant` go."""
         width, height = self._board.size
@@ -63,7 +79,7 @@ class Offers:
             "notice": notice,
             "generated": self._settings.mark_generated,
             "sample_rate": SAMPLE_RATE,
-            "max_sessions": self._settings.max_sessions,
+            "max_sessions": self.sessions(),
         }
 
 

@@ -26,7 +26,11 @@ class Sessions:
     """Every session that runs, with the connection that has it. One whose client is lost is parked."""
 
     def __init__(
-        self, settings: Settings, totals: SessionTotals, close_epoch: Callable[[str, int], None]
+        self,
+        settings: Settings,
+        totals: SessionTotals,
+        close_epoch: Callable[[str, int], None],
+        capacity: Callable[[], int],
     ) -> None:
         """No session yet.
 
@@ -34,13 +38,14 @@ class Sessions:
             settings: the gateway's.
             totals: figures of all sessions.
             close_epoch: tells the stages that an epoch of a session is over.
+            capacity: sessions that can be at once.
 
         Raises:
             EndpointError: the key of the resume tokens cannot be had.
         """
-        self._settings = settings
         self._totals = totals
         self._close_epoch = close_epoch
+        self._capacity = capacity
         self._tokens = ResumeTokens(settings.run_dir)
         self._sessions: dict[str, Connection] = {}
 
@@ -75,10 +80,9 @@ class Sessions:
     def admit(self, connection: Connection) -> None:
         """Count the session in. Raises BrowserError("busy")."""
         self._make_room()
-        if len(self._sessions) >= self._settings.max_sessions:
-            raise BrowserError(
-                "busy", f"{len(self._sessions)} of {self._settings.max_sessions} sessions run; try again soon"
-            )
+        capacity = self._capacity()
+        if len(self._sessions) >= capacity:
+            raise BrowserError("busy", f"{len(self._sessions)} of {capacity} sessions run; try again soon")
         full = connection.grant.full_quota(other.grant for other in self._sessions.values())
         if full is not None:
             raise BrowserError("busy", f"{full.most} sessions of this token run, and it is for no more")
@@ -97,12 +101,12 @@ class Sessions:
         """Sessions of clients that are gone, then of silent ones, give their places to one who comes."""
         parked = [one for one in self._sessions.values() if one.parked_until is not None]
         for connection in sorted(parked, key=lambda one: one.parked_until or 0.0):
-            if len(self._sessions) < self._settings.max_sessions:
+            if len(self._sessions) < self._capacity():
                 return
             self.end(connection)
         now = time.monotonic()
         silent = [one for one in self._sessions.values() if one.silent_for(now) > SILENT_AFTER]
-        if len(self._sessions) >= self._settings.max_sessions and silent:
+        if len(self._sessions) >= self._capacity() and silent:
             connection = max(silent, key=lambda one: one.silent_for(now))
             connection.end(BrowserError("idle", "nothing was said for a while, and somebody waited"))
             self.end(connection)

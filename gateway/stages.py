@@ -85,6 +85,11 @@ class StageBoard:
         return min((rate for rate in self._gpu_facts("full_fps", 0) if rate > 0), default=self.fps)
 
     @property
+    def sessions(self) -> int:
+        """Sessions that the warm GPU workers can serve together, 0 where none has measured it."""
+        return sum(count for count in self._gpu_facts("sessions", 0) if count > 0)
+
+    @property
     def size(self) -> tuple[int, int]:
         """Width and height of frames in pixels, 0 while no GPU worker is warm."""
         return next(iter(self._gpu_facts("width", 0)), 0), next(iter(self._gpu_facts("height", 0)), 0)

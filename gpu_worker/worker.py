@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from enum import Enum
+from functools import partial
 
 from gpu_worker.engine_api import ClipError, ClipOutcome, DeviceLost, Engine
 from gpu_worker.prefetch import ClipUnderway, Prefetch
@@ -28,6 +30,12 @@ FIGURES_EVERY = 0.5
 #: Seconds without a clip before caches are warmed: between a session's clips that would delay them.
 WARM_CACHES_AFTER = 3.0
 
+#: Seconds after the start from which lower rates are made ready between two clips of a session that speaks.
+READY_RATES_WITHIN = 10.0
+
+#: Seconds without a clip before the lowest rate is timed, by which the sessions are counted.
+TIME_LOWEST_AFTER = 4.0
+
 #: Seconds without a clip after which a rate that fell is tried again, for the first and the second time. The
 #: other stages may have been starting during the trial before.
 RETRY_RATE_AFTER = (10.0, 60.0)
@@ -39,13 +47,15 @@ def credit(settings: Settings) -> int:
     A clip stays held until an encoder has confirmed its latents. So each session may hold one clip for each
     of the queue's places, and one more.
     """
-    return min(MAX_CREDIT, (settings.credit + 1) * settings.max_sessions)
+    return min(MAX_CREDIT, (settings.credit + 1) * settings.most_sessions)
 
 
 class PauseTask(Enum):
     """Tasks of the compute thread while nobody speaks, and the keys of their outputs."""
 
+    READY_RATE = "preparing a lower frame rate"
     WARM_CACHES = "warming the caches"
+    TIME_LOWEST = "timing the lowest frame rate"
     RETRY_RATE = "trying the frame rate again"
 
 
@@ -74,11 +84,15 @@ class GpuWorker(Worker):
         self._settings = settings
         self._stage = stage
         self._engine = engine
-        self._rate = ServedRate(settings)
+        self._rate = ServedRate(settings, engine.ready_for)
         self._prefetch = Prefetch(engine, stage.compute, stage.wake, stage.metrics, fit=self._rate.fit)
         self._trials = TrialRunner(engine, settings, f"_rate-{settings.worker_index}", stage.wake)
         self._encoders = 0
         self._retries = 0
+        #: Lower rates that wait for their preparation.
+        self._unready: list[int] = []
+        self._lowest_timed = True
+        self._warm_at = 0.0
         self._ledger = JobLedger(stage.jobs.ack)
         self._pause_task_running = False
         self._caches_cold = True
@@ -93,8 +107,13 @@ class GpuWorker(Worker):
         rate = None if self._settings.passthrough else self._trials.run()
         if rate is not None:
             self._serve_rate(rate)
+            self._unready = [fps for fps in self._rate.below if not self._engine.ready_for(fps)]
+            for fps in [fps for fps in self._unready if not self._engine.soon_ready_for(fps)]:
+                self._engine.make_ready_for(fps)  # later it would keep a session waiting
+                self._unready.remove(fps)
+            self._lowest_timed = False
         # The pause counts from here, since a first session may come at once.
-        self._prefetch.last_clip = time.monotonic()
+        self._prefetch.last_clip = self._warm_at = time.monotonic()
 
     def _serve_rate(self, rate: RateChoice) -> None:
         self._rate.serve(rate, self._engine.device_type)
@@ -225,21 +244,32 @@ class GpuWorker(Worker):
         if self._rate.update(now, self._ledger.__contains__, self._encoders):
             self._renew_info()
         if self._stage.warm and not self._pause_task_running and self._prefetch.idle:
-            self._use_pause(now - self._prefetch.last_clip)
+            self._use_pause(now)
         if now - self._figures_at >= FIGURES_EVERY:
             self._figures_at = now
             self._write_figures()
+            if self._rate.count_sessions(now):
+                self._renew_info()
 
-    def _use_pause(self, quiet: float) -> None:
-        """Starts a task that is due after `quiet` seconds without a clip."""
-        if self._caches_cold and quiet > WARM_CACHES_AFTER:
-            self._pause_task_running = True
-            self._stage.compute.start_task(PauseTask.WARM_CACHES, self._engine.work_in_pause)
+    def _use_pause(self, now: float) -> None:
+        """Starts a task that is due after the time without a clip."""
+        quiet = now - self._prefetch.last_clip
+        if self._unready and (quiet > WARM_CACHES_AFTER or now - self._warm_at > READY_RATES_WITHIN):
+            self._start(PauseTask.READY_RATE, partial(self._engine.make_ready_for, self._unready.pop(0)))
+        elif self._caches_cold and quiet > WARM_CACHES_AFTER:
+            self._start(PauseTask.WARM_CACHES, self._engine.work_in_pause)
+        elif not self._lowest_timed and quiet > TIME_LOWEST_AFTER:
+            self._lowest_timed = True
+            self._trials.rearm()
+            self._start(PauseTask.TIME_LOWEST, partial(self._trials.time_rate, self._rate.lowest))
         elif self._may_retry_rate(quiet):
             self._retries += 1
-            self._pause_task_running = True
             self._trials.rearm()
-            self._stage.compute.start_task(PauseTask.RETRY_RATE, self._trials.run)
+            self._start(PauseTask.RETRY_RATE, self._trials.run)
+
+    def _start(self, task: PauseTask, work: Callable[[], object]) -> None:
+        self._pause_task_running = True
+        self._stage.compute.start_task(task, work)
 
     def _may_retry_rate(self, quiet: float) -> bool:
         return (
@@ -255,6 +285,10 @@ class GpuWorker(Worker):
             self._caches_cold = bool(output.value)  # after an error the rest is made at first use
         if output.error is not None:
             logger.error("%s failed; sessions are served without it", output.key.value, exc_info=output.error)
+        elif output.key is PauseTask.TIME_LOWEST:
+            self._lowest_timed = isinstance(output.value, RateChoice)  # else a clip came, and it is due again
+            if isinstance(output.value, RateChoice):
+                self._rate.take_lowest(output.value)
         elif isinstance(output.value, RateChoice) and output.value.fps > self._rate.fps:
             self._serve_rate(output.value)
 

@@ -116,6 +116,20 @@ class ClipSampler:
             return self._compiled
         return self._plain
 
+    def ready_for(self, frames: int) -> bool:
+        """Whether the fastest way that serves here is ready for clips of this many frames."""
+        if self._openvino is not None:
+            return self._openvino.prepared_frames(frames)
+        if self._members is not None:
+            return frames in self._ready_frames
+        return not self.can_compile_for(frames)
+
+    def soon_ready_for(self, frames: int) -> bool:
+        """Whether it will be ready within a second or so. Compiling takes longer, even with kept code."""
+        if self._openvino is not None:
+            return self._openvino.kept(frames)
+        return self.ready_for(frames)
+
     # ------------------------------------------------------------------ OpenVINO
 
     @property

@@ -40,6 +40,12 @@ class PassthroughEngine:
     def make_ready_for(self, fps: int) -> None:
         pass
 
+    def ready_for(self, fps: int) -> bool:
+        return True
+
+    def soon_ready_for(self, fps: int) -> bool:
+        return True
+
     def prepare(self, clip: Clip) -> Clip:
         return clip
 

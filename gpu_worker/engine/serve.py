@@ -63,7 +63,7 @@ class DenoiserEngine:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._last_latents = LatentTable[Tensor](limit=4 * settings.max_sessions)
+        self._last_latents = LatentTable[Tensor](limit=4 * settings.most_sessions)
         self._prefetch_stream: torch.cuda.Stream | None = None
         self._info: dict[str, InfoValue] = {}
         self.members = None
@@ -131,6 +131,14 @@ class DenoiserEngine:
                 frames, lambda: self._warm_up_inputs(fps), lambda: self._make_warm_up_clip(fps)
             )
             self._info = self._describe()
+
+    def ready_for(self, fps: int) -> bool:
+        """Whether clips of this rate are made by the fastest way that serves here."""
+        return self.sampler.ready_for(frames_of_clip(fps, self.settings.clip_frames))
+
+    def soon_ready_for(self, fps: int) -> bool:
+        """Whether `make_ready_for` takes a second or so, because a start before has kept its work."""
+        return self.sampler.soon_ready_for(frames_of_clip(fps, self.settings.clip_frames))
 
     def _warm_up_inputs(self, fps: int) -> tuple[PreparedClip, ReferenceCache]:
         prepared = self.prepare(self.trial_clip(WARM_UP_SESSION, 0, fps))

@@ -7,7 +7,7 @@ rate. A rise that does not last doubles the wait for the next one, so the rate d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 
 from gpu_worker.rate.service import ServiceLog
@@ -57,6 +57,8 @@ class RateGovernor:
     Args:
         log: of the clips in service.
         rates: to choose from, from the highest down.
+        ready: whether a rate's clips can be made as fast as the machine can. Another rate might be slower
+            than a higher one.
     """
 
     #: The rate of the next clips.
@@ -67,9 +69,15 @@ class RateGovernor:
     cost: float
     late: float
 
-    def __init__(self, log: ServiceLog, rates: Sequence[int] = SERVED_RATES) -> None:
+    def __init__(
+        self,
+        log: ServiceLog,
+        rates: Sequence[int] = SERVED_RATES,
+        ready: Callable[[int], bool] = lambda _: True,
+    ) -> None:
         self._log = log
         self._rates = rates
+        self._ready = ready
         self._most_load = MOST_LOAD_TO_RISE["cpu"]
         self.fps = rates[0]
         self.fixed_share = 0.0
@@ -93,7 +101,7 @@ class RateGovernor:
             return False
         self.late = late
         if fps > self.fps:
-            self.cost = self._usual_cost()
+            self.cost = self.cost_of(LATEST_CLIPS)
             self._rose_at = now
         else:
             self.cost = self._worst_cost(now)
@@ -123,7 +131,7 @@ class RateGovernor:
             return self.fps
         if late < HOPELESS and self._load(self.fps, cost, now) <= FULL_LOAD:
             return self.fps  # the backlog shrinks by itself
-        lower = [fps for fps in self._rates if fps < self.fps]
+        lower = [fps for fps in self._rates if fps < self.fps and self._ready(fps)]
         fitting = (fps for fps in lower if self._load(fps, cost, now) <= FULL_LOAD)
         return next(fitting, min(lower, default=self.fps))
 
@@ -140,21 +148,21 @@ class RateGovernor:
     def _rate_with_room(self, now: float) -> int:
         if len(self._log.times) < CLIPS_TO_RISE or not self._log.speaking(now):
             return self.fps
-        cost = self._usual_cost()
-        higher = (fps for fps in self._rates if fps > self.fps)
+        cost = self.cost_of(LATEST_CLIPS)
+        higher = (fps for fps in self._rates if fps > self.fps and self._ready(fps))
         return next((fps for fps in higher if self._load(fps, cost, now) <= self._most_load), self.fps)
 
-    def _usual_cost(self) -> float:
-        """Seconds that a full clip takes, by the last few clips."""
-        times = list(self._log.times)[-LATEST_CLIPS:]
-        return median(time.seconds / self._weight(time.frames) for time in times)
+    def cost_of(self, clips: int) -> float:
+        """Seconds that a full clip takes, the median of so many clips. 0 without any."""
+        times = list(self._log.times)[-clips:]
+        return median(time.seconds / self.weight(time.frames) for time in times) if times else 0.0
 
     def _worst_cost(self, now: float) -> float:
         """Seconds that a full clip takes, by the last two clips and the one that is made now."""
         last = list(self._log.times)[-2:]
-        costs = [time.seconds / self._weight(time.frames) for time in last]
+        costs = [time.seconds / self.weight(time.frames) for time in last]
         if (present := self._log.in_progress(now)) is not None:
-            costs.append(present[0] / self._weight(present[1]))
+            costs.append(present[0] / self.weight(present[1]))
         return max(costs, default=0.0)
 
     def _load(self, fps: int, cost: float, now: float) -> float:
@@ -166,10 +174,10 @@ class RateGovernor:
             now: the time.
         """
         return sum(
-            cost * self._weight(thinned_frames(frames, rate, fps)) * rate / frames
+            cost * self.weight(thinned_frames(frames, rate, fps)) * rate / frames
             for frames, rate in self._log.speaking(now)
         )
 
-    def _weight(self, frames: int) -> float:
+    def weight(self, frames: int) -> float:
         """A clip's time by its frames, in times of one with `FULL_RATE` frames a second and half a second."""
         return self.fixed_share + (1 - self.fixed_share) * frames / (FULL_RATE // 2)

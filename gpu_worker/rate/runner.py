@@ -8,11 +8,12 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gpu_worker.engine_api import Engine
 from gpu_worker.rate.trial import MAX_SHARE_DENOISING, RateChoice, RateTrial, choose_given_rate, max_share
 from protocol.process.settings import Settings
+from protocol.wire.clock import FRAME_RATES
 from protocol.wire.messages import Latents
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,14 @@ class TrialRunner:
         try:
             if self._settings.fps is not None:
                 return self._time_given_rate(self._settings.fps)
-            return self._choose_rate()
+            return self._choose_rate(FRAME_RATES)
+        finally:
+            self._engine.close(self.session, self._seq)
+
+    def time_rate(self, fps: int) -> RateChoice | None:
+        """The seconds that clips of this rate take, or None if the trial was aborted."""
+        try:
+            return self._choose_rate((fps,))
         finally:
             self._engine.close(self.session, self._seq)
 
@@ -86,16 +94,16 @@ class TrialRunner:
         seconds = min(self._denoise(fps)[1] for _ in range(2))
         return choose_given_rate(fps, seconds, self._settings.clip_frames)
 
-    def _choose_rate(self) -> RateChoice | None:
+    def _choose_rate(self, rates: Sequence[int]) -> RateChoice | None:
         if self._wait_for_encoder():
             share = max_share(len(os.sched_getaffinity(0)))
-            trial = RateTrial(self._settings.clip_frames, share, "denoising and decoding a clip")
+            trial = RateTrial(self._settings.clip_frames, share, "denoising and decoding a clip", rates)
             if self._try_rates(trial, decoded=True) or self._aborted.is_set():
                 return trial.result
             logger.warning("no encoder confirmed the trial's clips in %.0f s", ACK_WAIT)
         logger.info("the frame rate is chosen by the denoiser's time alone: no encoder takes part")
         share = MAX_SHARE_DENOISING[self._engine.device_type]
-        trial = RateTrial(self._settings.clip_frames, share, "denoising a clip")
+        trial = RateTrial(self._settings.clip_frames, share, "denoising a clip", rates)
         self._try_rates(trial, decoded=False)
         return trial.result
 

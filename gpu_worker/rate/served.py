@@ -5,15 +5,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from gpu_worker.rate.governor import RateGovernor
+from gpu_worker.rate.capacity import Capacity
+from gpu_worker.rate.governor import SERVED_RATES, RateGovernor
 from gpu_worker.rate.service import ServiceLog
 from gpu_worker.rate.thinning import thin_clip
 from gpu_worker.rate.trial import RateChoice
 from protocol.process.settings import Settings
-from protocol.wire.clock import FULL_RATE
+from protocol.wire.clock import FRAME_RATES, FULL_RATE, frames_of_clip
 from protocol.wire.messages import Clip, ClipKey, InfoValue, Latents, clip_key
 
 logger = logging.getLogger(__name__)
+
+#: Rates below the trial's that are made ready. Each takes memory.
+RATES_BELOW = 2
+
+#: Clips in service whose times change the number of sessions.
+CLIPS_THAT_TELL = 12
 
 #: Seconds between two looks from which on this process was kept from running.
 STOOD_STILL = 0.5
@@ -24,17 +31,26 @@ class ServedRate:
 
     Args:
         settings: of this worker. With --fps, and where nothing is computed, the rate stays.
+        ready: whether a rate's clips can be made as fast as the machine can.
     """
 
     #: The trial's result.
     choice: RateChoice
+    #: The lowest rate that is acceptable, by which sessions are counted.
+    lowest: int
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, ready: Callable[[int], bool]) -> None:
         self._full = settings.fps or FULL_RATE
         self.choice = RateChoice(self._full, 0.0, "")
         self._follows = settings.fps is None and not settings.passthrough
         self._log = ServiceLog()
-        self._governor = RateGovernor(self._log)
+        self._governor = RateGovernor(self._log, ready=ready)
+        self._measures = not settings.passthrough
+        self.lowest = settings.fps or FRAME_RATES[-1]
+        self._capacity = Capacity(settings.clip_frames, self.lowest)
+        self._clip_frames = settings.clip_frames
+        self._device_type = "cpu"
+        self._sessions = 1
         self._notice = ""
         self._looked_at: float | None = None
 
@@ -51,11 +67,35 @@ class ServedRate:
     def serve(self, choice: RateChoice, device_type: str) -> None:
         """Take the rate that a trial has found on a device, "cpu" or "cuda"."""
         self.choice, self._notice = choice, choice.notice
+        self._device_type = device_type
         self._governor.start_at(choice.fps, device_type)
 
+    @property
+    def below(self) -> tuple[int, ...]:
+        """The rates that the machine may fall to from the trial's, the next ones first."""
+        if not self._follows:
+            return ()
+        return tuple(fps for fps in SERVED_RATES if fps < self.choice.fps)[:RATES_BELOW]
+
+    def take_lowest(self, timed: RateChoice) -> None:
+        """Take the time of clips at the lowest rate."""
+        self._capacity.lowest_seconds = timed.clip_seconds
+        self._governor.fixed_share = self._capacity.fixed_share(self.choice)
+
     def info(self) -> dict[str, InfoValue]:
-        """The rate now, the highest one, and the reason for the difference."""
-        return {"fps": self.fps, "full_fps": self._full, "notice": self._notice}
+        """The rate now, the highest one, the reason for the difference, and the number of sessions."""
+        facts: dict[str, InfoValue] = {"fps": self.fps, "full_fps": self._full, "notice": self._notice}
+        return facts | ({"sessions": self._sessions} if self._measures else {})
+
+    def count_sessions(self, now: float) -> bool:
+        """Count anew how many sessions the machine serves. Returns whether the number has changed."""
+        governor, in_service = self._governor, 0.0
+        if self._log.speaking(now) and len(self._log.times) >= CLIPS_THAT_TELL:
+            frames = frames_of_clip(self.lowest, self._clip_frames)
+            in_service = governor.cost_of(CLIPS_THAT_TELL) * governor.weight(frames)
+        before = self._sessions
+        self._sessions = self._capacity.sessions(self.choice, self._device_type, in_service)
+        return self._measures and self._sessions != before
 
     # ------------------------------------------------------------------ a clip's way
 
@@ -65,9 +105,7 @@ class ServedRate:
 
     def fit(self, clip: Clip) -> Clip:
         """The clip with as many frames as are to be made of it, when it leaves the queue."""
-        if not self._follows:
-            return clip
-        fitting = thin_clip(clip, self.fps)
+        fitting = thin_clip(clip, self.fps) if self._follows else clip
         self._log.begun(clip_key(clip), len(fitting.tokens))
         return fitting
 
@@ -88,13 +126,11 @@ class ServedRate:
         """
         gap = 0.0 if self._looked_at is None else now - self._looked_at
         self._looked_at = now
-        if not self._follows:
-            return False
         if encoders == 0 or gap > STOOD_STILL:
             self._log.stand_still(gap)
         self._log.keep_only(in_hand)
         before = self._governor.fps
-        if encoders == 0 or not self._governor.update(now):
+        if encoders == 0 or not self._follows or not self._governor.update(now):
             return False
         fps = self._governor.fps
         self._notice = "" if fps == self._full else f"This machine is busy: {fps} frames a second are shown."

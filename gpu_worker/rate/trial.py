@@ -7,6 +7,7 @@ from the encoders. Where no encoder answers, it times the denoiser alone, agains
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from protocol.wire.clock import FRAME_RATES, frames_of_clip
@@ -89,6 +90,7 @@ class RateTrial:
         clip_frames: frames of a clip at 24 fps.
         share: most of a clip's duration that a clip may take, from `max_share` or `MAX_SHARE_DENOISING`.
         timed: the activity that is timed, for the notice.
+        rates: to try, from high to low.
     """
 
     #: Number of the attempt in progress, from 0 over all rates.
@@ -96,8 +98,11 @@ class RateTrial:
     #: The rate to serve, once the trial is over.
     result: RateChoice | None
 
-    def __init__(self, clip_frames: int, share: float, timed: str) -> None:
+    def __init__(
+        self, clip_frames: int, share: float, timed: str, rates: Sequence[int] = FRAME_RATES
+    ) -> None:
         self._clip_frames = clip_frames
+        self._rates = rates
         self._share = share
         self._timed = timed
         self._rate = 0
@@ -112,7 +117,7 @@ class RateTrial:
     @property
     def fps(self) -> int:
         """The rate on trial."""
-        return FRAME_RATES[self._rate]
+        return self._rates[self._rate]
 
     @property
     def in_flight(self) -> int:
@@ -149,7 +154,7 @@ class RateTrial:
 
     def _judge(self, clip_seconds: float, now: float) -> None:
         """Ends the attempt: the rate is held, is tried again, or gives way to the next lower one."""
-        lowest = self.fps == FRAME_RATES[-1]
+        lowest = self.fps == self._rates[-1]
         share = max(self._share, MAX_SHARE_AT_LOWEST) if lowest else self._share
         held = clip_seconds <= share * self._clip_lasts
         self._sent, self._return_times = 0, []

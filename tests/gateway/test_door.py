@@ -146,7 +146,7 @@ def test_allowed_sites_may_connect_and_read(behind: Running) -> None:
 def test_a_full_house_is_told(behind: Running) -> None:
     held = []
     try:
-        for _ in range(behind.settings.max_sessions + 64):
+        for _ in range(behind.settings.most_sessions + 64):
             sock = socket.create_connection(("127.0.0.1", behind.settings.port), 5)
             held.append(sock)
             lines = "".join(f"{name}: {value}\r\n" for name, value in [("Host", "localhost"), *UPGRADE])

@@ -167,7 +167,7 @@ def test_idle_connections_do_not_take_all_descriptors() -> None:
     """Beyond a bound further ones are cut at once, and those that leave make room."""
     with running() as run, ExitStack() as held:
         address = ("127.0.0.1", run.settings.port)
-        bound = run.settings.max_sessions + SPARE_CONNECTIONS + PLAIN_CONNECTIONS
+        bound = run.settings.most_sessions + SPARE_CONNECTIONS + PLAIN_CONNECTIONS
         for _ in range(bound):
             held.enter_context(socket.create_connection(address, 5))
         assert wait_for(lambda: exchange(run.settings.port, "/healthz").status == 0, 5)

@@ -13,7 +13,14 @@ from gpu_worker import worker as worker_module
 from gpu_worker.engine_api import DeviceLost
 from gpu_worker.rate.runner import TrialRunner
 from gpu_worker.rate.trial import RateChoice
-from gpu_worker.worker import RETRY_RATE_AFTER, WARM_CACHES_AFTER, GpuWorker, PauseTask
+from gpu_worker.worker import (
+    READY_RATES_WITHIN,
+    RETRY_RATE_AFTER,
+    TIME_LOWEST_AFTER,
+    WARM_CACHES_AFTER,
+    GpuWorker,
+    PauseTask,
+)
 from protocol.hop.client import Job, JobOrigin
 from protocol.process.compute import Output
 from protocol.process.metrics import Metrics
@@ -81,6 +88,7 @@ class Served:
         )
         self.worker = GpuWorker(self.settings, cast(Stage, stage), self.engine)
         self.worker.warm_up()
+        self.worker._lowest_timed = True  # each test has its own task
 
     def quiet_for(self, seconds: float) -> list[Hashable]:
         """The tasks started when the clock has gone on by so much."""
@@ -139,6 +147,50 @@ def test_a_rate_that_fell_is_tried_again_twice_and_only_rises(
 def test_the_highest_rate_is_not_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     served = Served(monkeypatch, tmp_path, FAST)
     served.worker._caches_cold = False
+    assert served.quiet_for(1000.0) == []
+
+
+def test_lower_rates_are_made_ready_before_anything_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ready: list[int] = []
+    monkeypatch.setattr(CachingEngine, "ready_for", lambda _, fps: fps in ready)
+    monkeypatch.setattr(CachingEngine, "make_ready_for", lambda _, fps: ready.append(fps))
+    served = Served(monkeypatch, tmp_path, FAST)
+    assert served.quiet_for(WARM_CACHES_AFTER + 0.1) == [PauseTask.READY_RATE]
+    served.finish()
+    served.worker.on_job(Job(clip("a", 0), JobOrigin(0, 0, 0)))
+    monkeypatch.setattr(type(served.worker._prefetch), "idle", True)  # between two clips of a session
+    assert served.quiet_for(0.1) == []
+    assert served.quiet_for(READY_RATES_WITHIN) == [PauseTask.READY_RATE]
+    served.finish()
+    assert ready == [12, 8]
+
+
+def test_rates_whose_work_is_not_kept_are_made_ready_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ready: list[int] = []
+    monkeypatch.setattr(CachingEngine, "ready_for", lambda _, fps: fps in ready)
+    monkeypatch.setattr(CachingEngine, "soon_ready_for", lambda _, fps: False)
+    monkeypatch.setattr(CachingEngine, "make_ready_for", lambda _, fps: ready.append(fps))
+    Served(monkeypatch, tmp_path, SLOW)
+    assert ready == [8, 6]
+
+
+def test_the_lowest_rate_is_timed_once_and_counts_the_sessions(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    served = Served(monkeypatch, tmp_path, FAST)
+    served.worker._caches_cold = served.worker._lowest_timed = False
+    timed = [None, RateChoice(8, 0.1, "")]
+    monkeypatch.setattr(TrialRunner, "time_rate", lambda _, fps: timed.pop(0))
+    assert served.quiet_for(1.0) == [] and served.worker.info()["sessions"] == 4  # 0.3 s for 12 frames
+    assert served.quiet_for(TIME_LOWEST_AFTER) == [PauseTask.TIME_LOWEST]
+    served.finish()  # a clip came
+    assert served.quiet_for(1.0) == [PauseTask.TIME_LOWEST]
+    served.finish()
+    assert served.quiet_for(1.0) == [] and served.worker.info()["sessions"] == 4
     assert served.quiet_for(1000.0) == []
 
 

@@ -50,6 +50,12 @@ class ToyEngine:
     def make_ready_for(self, fps: int) -> None:
         pass
 
+    def ready_for(self, fps: int) -> bool:
+        return True
+
+    def soon_ready_for(self, fps: int) -> bool:
+        return True
+
     def prepare(self, clip: Clip) -> Clip:
         if clip.avatar != "toy":
             raise ClipError(f"there is no avatar {clip.avatar}; there are toy", fatal=True)

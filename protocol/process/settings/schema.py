@@ -28,6 +28,9 @@ T = TypeVar("T")
 #: The configuration of the bundled model.
 BUNDLED_CONFIG = ROOT / "demo/bundled/model/infer_bundled.yaml"
 
+#: Sessions at once that are ever served where --max-sessions is not given.
+MOST_MEASURED_SESSIONS = 32
+
 #: Stands for a path that depends on another setting.
 UNSET = Path()
 
@@ -104,7 +107,12 @@ class Settings:
     idle_flush: float = setting(
         0.3, "seconds without speech data before a begun clip is finished", low=0.05, high=10
     )
-    max_sessions: int = setting(4, "sessions at once", low=1, high=1000)
+    max_sessions: int | None = setting(
+        None,
+        "sessions at once, at most; if not given, as many as this machine is measured to serve",
+        low=1,
+        high=1000,
+    )
     mark_generated: bool = setting(
         True,
         "say on the page, and by machine in each picture, that the face is generated; --no-mark-generated"
@@ -242,6 +250,11 @@ class Settings:
         if self.config not in (BUNDLED_CONFIG, own):
             raise SettingsError(f"--config {self.config}: --model official has its own; give one of the two")
         object.__setattr__(self, "config", own)
+
+    @property
+    def most_sessions(self) -> int:
+        """Sessions that there can ever be at once, whatever is measured."""
+        return self.max_sessions or MOST_MEASURED_SESSIONS
 
     def endpoint(self, name: str, index: int | None = None) -> str:
         """The URL of hop `pcm`, `results`, `clips` (of audio worker `index`) or `latents` (of GPU worker)."""
