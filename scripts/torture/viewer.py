@@ -57,6 +57,8 @@ class Stream:
     passed_over: int = 0
     texts: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
     _clips: dict[tuple[int, int], PlayedSound] = field(default_factory=dict)
+    #: Pictures of each clip of which one has come.
+    _counts: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def take(self, message: AudioMessage | VideoMessage, now: float) -> None:
         """Give a message its place on the clock of the speakers."""
@@ -69,6 +71,7 @@ class Stream:
             return
         place = message.epoch, message.seq, message.index
         self.places.append(place)
+        self._counts[place[:2]] = message.count
         clip = self._clips[message.epoch, message.seq]
         spoken = clip.message.position + len(clip.message.samples)
         self.arrivals.append((now, now - self.began - spoken / SAMPLE_RATE))
@@ -91,12 +94,12 @@ class Stream:
 
     def sound_delay(self, since: float) -> float:
         """The longest time from a clip's last sample spoken to its sound on the speakers, after `since`."""
-        late = [
-            sound.start - (self.began + (sound.message.position + len(sound.message.samples)) / SAMPLE_RATE)
-            for sound in self.sounds
-            if sound.start > since
-        ]
+        late = [sound.start - self.spoken_at(sound) for sound in self.sounds if sound.start > since]
         return max(late, default=0.0)
+
+    def spoken_at(self, sound: PlayedSound) -> float:
+        """When the last sample of a sound was spoken."""
+        return self.began + (sound.message.position + len(sound.message.samples)) / SAMPLE_RATE
 
     @property
     def doubled(self) -> int:
@@ -110,8 +113,7 @@ class Stream:
 
     def lost_frames(self) -> int:
         """Pictures of sounds that were heard which never came."""
-        clips = {(epoch, seq) for epoch, seq, _ in self.places}
-        counts = {clip: 12 for clip in clips} | {(s.message.epoch, s.message.seq): 12 for s in self.sounds}
+        counts = {(s.message.epoch, s.message.seq): 12 for s in self.sounds} | self._counts
         return sum(counts.values()) - len(set(self.places))
 
     @property

@@ -1,0 +1,162 @@
+"""A machine that is slowed down, and one that is busy at the start: the rate, the delay and the pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from protocol.wire.messages import Samples
+from scripts.run.managed import ManagedRun
+from scripts.torture.faults import Figure, Trial, Viewing, common_figures, worker_pids
+from scripts.torture.viewer import Stream
+
+#: Seconds for which a worker is stopped, and then runs, while the machine is at half speed.
+SLICE = 0.04
+STAGES = ("audio_worker", "gpu_worker", "encoder_worker")
+#: Seconds for a rate to rise after the load is gone.
+SETTLES = 30.0
+
+
+@contextmanager
+def half_speed(pids: list[int]) -> Iterator[None]:
+    """Stop the processes for half of the time of the block, in slices (SIGSTOP, SIGCONT)."""
+    over = threading.Event()
+
+    def alternate() -> None:
+        while not over.wait(SLICE):
+            _send(pids, signal.SIGSTOP)
+            over.wait(SLICE)
+            _send(pids, signal.SIGCONT)
+
+    thread = threading.Thread(target=alternate, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        _send(pids, signal.SIGCONT)
+
+
+def _send(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+
+
+@contextmanager
+def busy_cores(loops: int) -> Iterator[None]:
+    """Keep so many loops running for the time of the block, at this process's priority."""
+    with ExitStack() as stack:
+        for _ in range(loops):
+            process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+        yield
+
+
+def slow_machine(voice: Samples, *flags: str, seconds: float = 16.0) -> list[Figure]:
+    """All workers get half of the time for 16 s: each is stopped for 40 ms, then runs for 40 ms."""
+    with ManagedRun(*flags) as run:
+        pids = [pid for stage in STAGES for pid in worker_pids(run, stage)]
+        with Viewing(run.url, voice) as viewing:
+            time.sleep(8.0)
+            began = time.monotonic()
+            before = viewing.stream.status()["fps"]
+            with half_speed(pids):
+                time.sleep(seconds)
+            ended = time.monotonic()
+            time.sleep(12.0)
+    stream = viewing.stream
+    delays = sound_delays(stream, began, ended)
+    clips = clips_between(stream, began, ended)
+    lower = min(fps for at, fps in rates(stream) if at > began)
+    return [
+        Figure("frames a second before", before, None, "fps"),
+        Figure("frames a second, least", lower, None, "fps"),
+        Figure("delay of the sound, median", statistics.median(delays)),
+        Figure("delay of the sound, most", max(delays), 2.0),
+        Figure(f"clips without pictures, of {len(clips)}", without_pictures(stream, clips), 0, "n"),
+        Figure("longest gap between two pictures", stream.picture_gap(began)),
+        Figure("told after", stream.told("busy", began) if lower < before else 0.0, 1.0),
+        Figure("delay of the sound 2 s after, most", max(sound_delays(stream, ended + 2, ended + 99)), 1.0),
+        Figure("the rate is back after", rate_back(stream, before, ended), 10.0),
+        *common_figures(stream, began),
+    ]
+
+
+def busy_start(voice: Samples, *flags: str) -> list[Figure]:
+    """The run starts beside four busy loops on each core, which end when it is ready."""
+    with ExitStack() as stack:
+        with busy_cores(4 * len(os.sched_getaffinity(0))):
+            run = stack.enter_context(ManagedRun(*flags, timeout=400.0))
+            at_start = held_rate(run)
+        since = time.monotonic()
+        with Viewing(run.url, voice) as viewing:
+            best, rose = at_start, 0.0
+            while time.monotonic() - since < SETTLES and best < 24:
+                time.sleep(0.2)
+                if (rate := held_rate(run)) > best:
+                    best, rose = rate, time.monotonic() - since
+            afterwards = held_rate(run)
+    with ManagedRun(*flags, timeout=400.0) as run:
+        quiet = held_rate(run)
+    return [
+        Figure("frames a second, chosen beside the loops", at_start, None, "fps"),
+        Figure("frames a second, afterwards", afterwards, None, "fps"),
+        Figure("the highest rate came after", rose),
+        Figure("frames a second fewer than after a quiet start", max(0, quiet - afterwards), 0, "fps"),
+        *common_figures(viewing.stream, since),
+    ]
+
+
+def held_rate(run: ManagedRun) -> int:
+    """The rate that the run says it holds now."""
+    with urllib.request.urlopen(f"{run.url}/avatars.json", timeout=5) as answer:
+        return int(json.load(answer)["fps"])
+
+
+def sound_delays(stream: Stream, since: float, until: float) -> list[float]:
+    """From each clip's last sample spoken to its sound, of the sounds that begin in this time."""
+    return [
+        sound.start - stream.spoken_at(sound) for sound in stream.sounds if since < sound.start < until
+    ] or [float("inf")]
+
+
+def clips_between(stream: Stream, since: float, until: float) -> set[tuple[int, int]]:
+    """Epoch and number of the clips whose sound was heard in this time."""
+    return {
+        (sound.message.epoch, sound.message.seq) for sound in stream.sounds if since < sound.start < until
+    }
+
+
+def without_pictures(stream: Stream, clips: set[tuple[int, int]]) -> int:
+    """How many of the clips had no picture on the screen."""
+    return len(clips - {place[:2] for _, place in stream.shown})
+
+
+def rates(stream: Stream) -> list[tuple[float, int]]:
+    """Time and rate of each `status`."""
+    return [(at, text["fps"]) for at, text in stream.texts if text["type"] == "status"]
+
+
+def rate_back(stream: Stream, before: int, since: float) -> float:
+    """Seconds from `since` until the rate is what it was before, for good."""
+    lower = [at for at, fps in rates(stream) if at > since and fps < before]
+    if not lower:
+        return 0.0
+    return next((at - since for at, _ in rates(stream) if at > lower[-1]), float("inf"))
+
+
+TRIALS: dict[str, Trial] = {"half-speed": slow_machine, "busy-start": busy_start}
