@@ -60,9 +60,6 @@ class Engine(Protocol):
     def ready_for(self, fps: int) -> bool:
         """Whether clips of this rate are made by the fastest way that serves here. From any thread."""
 
-    def soon_ready_for(self, fps: int) -> bool:
-        """Whether `make_ready_for` takes a second or so, because a start before has kept its work."""
-
     def prepare(self, clip: Clip) -> Any:
         """The clip's inputs for `denoise`: everything that does not depend on the clip before.
 

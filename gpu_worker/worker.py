@@ -30,9 +30,6 @@ FIGURES_EVERY = 0.5
 #: Seconds without a clip before caches are warmed: between a session's clips that would delay them.
 WARM_CACHES_AFTER = 3.0
 
-#: Seconds after the start from which lower rates are made ready between two clips of a session that speaks.
-READY_RATES_WITHIN = 10.0
-
 #: Seconds without a clip before the lowest rate is timed, by which the sessions are counted.
 TIME_LOWEST_AFTER = 4.0
 
@@ -53,7 +50,6 @@ def credit(settings: Settings) -> int:
 class PauseTask(Enum):
     """Tasks of the compute thread while nobody speaks, and the keys of their outputs."""
 
-    READY_RATE = "preparing a lower frame rate"
     WARM_CACHES = "warming the caches"
     TIME_LOWEST = "timing the lowest frame rate"
     RETRY_RATE = "trying the frame rate again"
@@ -89,10 +85,7 @@ class GpuWorker(Worker):
         self._trials = TrialRunner(engine, settings, f"_rate-{settings.worker_index}", stage.wake)
         self._encoders = 0
         self._retries = 0
-        #: Lower rates that wait for their preparation.
-        self._unready: list[int] = []
         self._lowest_timed = True
-        self._warm_at = 0.0
         self._ledger = JobLedger(stage.jobs.ack)
         self._pause_task_running = False
         self._caches_cold = True
@@ -104,18 +97,20 @@ class GpuWorker(Worker):
 
     def warm_up(self) -> None:
         self._engine.load()
-        rate = None if self._settings.passthrough else self._trials.run()
-        if rate is not None:
-            self._serve_rate(rate)
-            self._unready = [fps for fps in self._rate.below if not self._engine.ready_for(fps)]
-            for fps in [fps for fps in self._unready if not self._engine.soon_ready_for(fps)]:
-                self._engine.make_ready_for(fps)  # later it would keep a session waiting
-                self._unready.remove(fps)
+        if not self._settings.passthrough:
+            # Beside the start of the other stages, because later it would keep a session waiting.
+            for fps in self._rate.rates_to_ready:
+                self._engine.make_ready_for(fps)
+            self._serve_rate(self._trials.run())
+            for fps in self._rate.rates_below_choice:
+                self._engine.make_ready_for(fps)
             self._lowest_timed = False
         # The pause counts from here, since a first session may come at once.
-        self._prefetch.last_clip = self._warm_at = time.monotonic()
+        self._prefetch.last_clip = time.monotonic()
 
-    def _serve_rate(self, rate: RateChoice) -> None:
+    def _serve_rate(self, rate: RateChoice | None) -> None:
+        if rate is None:  # nothing aborts a trial at the start
+            return
         self._rate.serve(rate, self._engine.device_type)
         level = logging.WARNING if rate.notice else logging.INFO
         why = rate.notice or f"making a clip takes {rate.clip_seconds:.2f} s"
@@ -244,19 +239,16 @@ class GpuWorker(Worker):
         if self._rate.update(now, self._ledger.__contains__, self._encoders):
             self._renew_info()
         if self._stage.warm and not self._pause_task_running and self._prefetch.idle:
-            self._use_pause(now)
+            self._use_pause(now - self._prefetch.last_clip)
         if now - self._figures_at >= FIGURES_EVERY:
             self._figures_at = now
             self._write_figures()
             if self._rate.count_sessions(now):
                 self._renew_info()
 
-    def _use_pause(self, now: float) -> None:
-        """Starts a task that is due after the time without a clip."""
-        quiet = now - self._prefetch.last_clip
-        if self._unready and (quiet > WARM_CACHES_AFTER or now - self._warm_at > READY_RATES_WITHIN):
-            self._start(PauseTask.READY_RATE, partial(self._engine.make_ready_for, self._unready.pop(0)))
-        elif self._caches_cold and quiet > WARM_CACHES_AFTER:
+    def _use_pause(self, quiet: float) -> None:
+        """Starts a task that is due after `quiet` seconds without a clip."""
+        if self._caches_cold and quiet > WARM_CACHES_AFTER:
             self._start(PauseTask.WARM_CACHES, self._engine.work_in_pause)
         elif not self._lowest_timed and quiet > TIME_LOWEST_AFTER:
             self._lowest_timed = True

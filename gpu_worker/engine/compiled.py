@@ -124,12 +124,6 @@ class ClipSampler:
             return frames in self._ready_frames
         return not self.can_compile_for(frames)
 
-    def soon_ready_for(self, frames: int) -> bool:
-        """Whether it will be ready within a second or so. Compiling takes longer, even with kept code."""
-        if self._openvino is not None:
-            return self._openvino.kept(frames)
-        return self.ready_for(frames)
-
     # ------------------------------------------------------------------ OpenVINO
 
     @property

@@ -130,10 +130,6 @@ class OpenVinoDenoiser:
         """Whether `sample` can make clips of so many frames."""
         return any(shape[0] == frames for shape in self._graphs)
 
-    def kept(self, frames: int) -> bool:
-        """Whether a network for so many frames was kept, so that `prepare` only loads it."""
-        return any(self._engine.folder.glob(f"denoiser-{frames}x*.blob"))
-
     @torch.inference_mode()
     def sample(
         self, latents: Tensor, tokens: Tensor, pose: Tensor, reference: ReferenceCache, start: int = 0

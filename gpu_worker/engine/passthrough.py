@@ -43,9 +43,6 @@ class PassthroughEngine:
     def ready_for(self, fps: int) -> bool:
         return True
 
-    def soon_ready_for(self, fps: int) -> bool:
-        return True
-
     def prepare(self, clip: Clip) -> Clip:
         return clip
 

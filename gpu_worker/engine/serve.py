@@ -136,10 +136,6 @@ class DenoiserEngine:
         """Whether clips of this rate are made by the fastest way that serves here."""
         return self.sampler.ready_for(frames_of_clip(fps, self.settings.clip_frames))
 
-    def soon_ready_for(self, fps: int) -> bool:
-        """Whether `make_ready_for` takes a second or so, because a start before has kept its work."""
-        return self.sampler.soon_ready_for(frames_of_clip(fps, self.settings.clip_frames))
-
     def _warm_up_inputs(self, fps: int) -> tuple[PreparedClip, ReferenceCache]:
         prepared = self.prepare(self.trial_clip(WARM_UP_SESSION, 0, fps))
         wait_for_device(self.model.device)

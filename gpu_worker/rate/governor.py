@@ -19,8 +19,8 @@ from protocol.wire.clock import FRAME_RATES, FULL_RATE
 SERVED_RATES = (*FRAME_RATES, 6, 4)
 
 #: Seconds past its turn from which a clip is late, and how much more than usual for this machine.
-LATE_AFTER = 0.65
-LATE_BEYOND_USUAL = 0.3
+LATE_AFTER = 0.55
+LATE_BEYOND_USUAL = 0.25
 
 #: Most delay that counts as usual, in seconds.
 MOST_USUAL = 1.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gpu_worker.rate.capacity import Capacity
 from gpu_worker.rate.governor import SERVED_RATES, RateGovernor
@@ -15,9 +15,6 @@ from protocol.wire.clock import FRAME_RATES, FULL_RATE, frames_of_clip
 from protocol.wire.messages import Clip, ClipKey, InfoValue, Latents, clip_key
 
 logger = logging.getLogger(__name__)
-
-#: Rates below the trial's that are made ready. Each takes memory.
-RATES_BELOW = 2
 
 #: Clips in service whose times change the number of sessions.
 CLIPS_THAT_TELL = 12
@@ -71,11 +68,14 @@ class ServedRate:
         self._governor.start_at(choice.fps, device_type)
 
     @property
-    def below(self) -> tuple[int, ...]:
-        """The rates that the machine may fall to from the trial's, the next ones first."""
-        if not self._follows:
-            return ()
-        return tuple(fps for fps in SERVED_RATES if fps < self.choice.fps)[:RATES_BELOW]
+    def rates_to_ready(self) -> Sequence[int]:
+        """The rates to make ready before sessions come, so that the machine can fall to each of them."""
+        return FRAME_RATES if self._follows else (self._full,)
+
+    @property
+    def rates_below_choice(self) -> Sequence[int]:
+        """A rate to make ready where the trial has found the lowest of the usual ones."""
+        return SERVED_RATES[-1:] if self._follows and self.choice.fps == FRAME_RATES[-1] else ()
 
     def take_lowest(self, timed: RateChoice) -> None:
         """Take the time of clips at the lowest rate."""

@@ -53,6 +53,8 @@ class FakeBehaviour:
     #: Frames a second that it makes of it, as a machine that is busy does. None: all.
     made_fps: int | None = None
     notice: str = ""
+    #: Sessions that the GPU worker says it serves. 0: it does not say.
+    sessions: int = 0
     #: The stages that are warm.
     warm: tuple[str, ...] = ("audio_worker", "gpu_worker", "encoder_worker")
 
@@ -197,7 +199,7 @@ class FakeGpuWorker(FakeWorker):
             "avatars": self._painter.names, "poses": POSES,
             "fps": self.behaviour.made_fps or self.behaviour.fps, "full_fps": self.behaviour.fps,
             "width": self._painter.size, "height": self._painter.size, "model": "drawn by fake_stages",
-            "notice": self.behaviour.notice,
+            "notice": self.behaviour.notice, "sessions": self.behaviour.sessions,
         }  # fmt: skip
 
     def take(self, job: Job, now: float) -> None:

@@ -85,12 +85,12 @@ def slow_machine(voice: Samples, *flags: str, seconds: float = 16.0) -> list[Fig
     return [
         Figure("frames a second before", before, None, "fps"),
         Figure("frames a second, least", lower, None, "fps"),
-        Figure("delay of the sound, median", statistics.median(delays)),
-        Figure("delay of the sound, most", max(delays), 2.0),
+        Figure("from speech to sound, median", statistics.median(delays)),
+        Figure("from speech to sound, most", max(delays), 2.0),
         Figure(f"clips without pictures, of {len(clips)}", without_pictures(stream, clips), 0, "n"),
         Figure("longest gap between two pictures", stream.picture_gap(began)),
         Figure("told after", stream.told("busy", began) if lower < before else 0.0, 1.0),
-        Figure("delay of the sound 2 s after, most", max(sound_delays(stream, ended + 2, ended + 99)), 1.0),
+        Figure("from speech to sound 2 s after, most", max(sound_delays(stream, ended + 2, ended + 99)), 1.0),
         Figure("the rate is back after", rate_back(stream, before, ended), 10.0),
         *common_figures(stream, began),
     ]
@@ -128,9 +128,12 @@ def held_rate(run: ManagedRun) -> int:
 
 
 def sound_delays(stream: Stream, since: float, until: float) -> list[float]:
-    """From each clip's last sample spoken to its sound, of the sounds that begin in this time."""
+    """From each clip's last sample spoken to its sound's arrival, of the sounds that come in this time.
+
+    A client whose buffer was once empty plays everything later until a pause. That is not counted here.
+    """
     return [
-        sound.start - stream.spoken_at(sound) for sound in stream.sounds if since < sound.start < until
+        sound.came - stream.spoken_at(sound) for sound in stream.sounds if since < sound.came < until
     ] or [float("inf")]
 
 

@@ -35,6 +35,7 @@ class PlayedSound:
     """A clip's sound on the speakers. Times are of `time.monotonic`."""
 
     message: AudioMessage
+    came: float
     start: float
     end: float
 
@@ -65,7 +66,7 @@ class Stream:
         if isinstance(message, AudioMessage):
             end = self.sounds[-1].end if self.sounds else 0.0
             start = end if end > now else now + LEAD
-            sound = PlayedSound(message, start, start + len(message.samples) / SAMPLE_RATE)
+            sound = PlayedSound(message, now, start, start + len(message.samples) / SAMPLE_RATE)
             self.sounds.append(sound)
             self._clips[message.epoch, message.seq] = sound
             return

@@ -180,6 +180,24 @@ async def test_fewer_frames_of_a_busy_machine_need_no_new_epoch(gateway: Running
         assert client.text("status")["frames_lost"] == 0
 
 
+async def test_the_capacity_is_what_the_machine_measures(gateway: Running) -> None:
+    gateway.does.sessions = 1  # --max-sessions 3 allows more
+    while '"max_sessions": 1' not in gateway.get("/avatars.json")[1]:
+        await asyncio.sleep(0.05)
+    assert gateway.metric("echomimic_sessions_capacity") == 1
+    async with client_v2(gateway):
+        began = asyncio.get_running_loop().time()
+        async with client_v2(gateway, ready=False) as second:
+            code, reason = await second.closed()
+            assert (code, reason[:5]) == (1013, "busy:")
+            assert asyncio.get_running_loop().time() - began < 1.0
+        gateway.does.sessions = 64  # more than --max-sessions
+        while '"max_sessions": 3' not in gateway.get("/avatars.json")[1]:
+            await asyncio.sleep(0.05)
+        async with client_v2(gateway) as second:
+            assert second.text("ready")["session"]
+
+
 async def test_a_closed_session_is_closed_along_the_hops(gateway: Running) -> None:
     before = len(gateway.stages.gpu.closed)
     async with client_v1(gateway) as client:

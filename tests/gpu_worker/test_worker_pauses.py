@@ -14,7 +14,6 @@ from gpu_worker.engine_api import DeviceLost
 from gpu_worker.rate.runner import TrialRunner
 from gpu_worker.rate.trial import RateChoice
 from gpu_worker.worker import (
-    READY_RATES_WITHIN,
     RETRY_RATE_AFTER,
     TIME_LOWEST_AFTER,
     WARM_CACHES_AFTER,
@@ -150,32 +149,11 @@ def test_the_highest_rate_is_not_tried_again(monkeypatch: pytest.MonkeyPatch, tm
     assert served.quiet_for(1000.0) == []
 
 
-def test_lower_rates_are_made_ready_before_anything_else(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_every_rate_is_made_ready_at_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ready: list[int] = []
-    monkeypatch.setattr(CachingEngine, "ready_for", lambda _, fps: fps in ready)
     monkeypatch.setattr(CachingEngine, "make_ready_for", lambda _, fps: ready.append(fps))
-    served = Served(monkeypatch, tmp_path, FAST)
-    assert served.quiet_for(WARM_CACHES_AFTER + 0.1) == [PauseTask.READY_RATE]
-    served.finish()
-    served.worker.on_job(Job(clip("a", 0), JobOrigin(0, 0, 0)))
-    monkeypatch.setattr(type(served.worker._prefetch), "idle", True)  # between two clips of a session
-    assert served.quiet_for(0.1) == []
-    assert served.quiet_for(READY_RATES_WITHIN) == [PauseTask.READY_RATE]
-    served.finish()
-    assert ready == [12, 8]
-
-
-def test_rates_whose_work_is_not_kept_are_made_ready_at_the_start(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    ready: list[int] = []
-    monkeypatch.setattr(CachingEngine, "ready_for", lambda _, fps: fps in ready)
-    monkeypatch.setattr(CachingEngine, "soon_ready_for", lambda _, fps: False)
-    monkeypatch.setattr(CachingEngine, "make_ready_for", lambda _, fps: ready.append(fps))
-    Served(monkeypatch, tmp_path, SLOW)
-    assert ready == [8, 6]
+    Served(monkeypatch, tmp_path, FAST)
+    assert ready == [24, 12, 8]
 
 
 def test_the_lowest_rate_is_timed_once_and_counts_the_sessions(

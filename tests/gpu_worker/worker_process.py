@@ -53,9 +53,6 @@ class ToyEngine:
     def ready_for(self, fps: int) -> bool:
         return True
 
-    def soon_ready_for(self, fps: int) -> bool:
-        return True
-
     def prepare(self, clip: Clip) -> Clip:
         if clip.avatar != "toy":
             raise ClipError(f"there is no avatar {clip.avatar}; there are toy", fatal=True)
