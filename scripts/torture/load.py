@@ -155,7 +155,7 @@ def rates(stream: Stream) -> list[tuple[float, int]]:
 
 
 def rate_back(stream: Stream, before: int, since: float) -> float:
-    """Seconds from `since` until the rate is what it was before, for good."""
+    """Seconds from `since` until the rate of before is there again, for good."""
     lower = [at for at, fps in rates(stream) if at > since and fps < before]
     if not lower:
         return 0.0
