@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import functools
+import copy
+import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
 
 from audio_worker.adapter import apply_adapter
-from audio_worker.ring import WINDOW
+from audio_worker.frame_tokens import frame_tokens
+from audio_worker.graph_features import GraphFeatures, WhisperFacts, WhisperRecord, silent_clip
 from audio_worker.sessions import DueClip
-from audio_worker.whisper import POSITIONS, WindowKind, load_whisper
-from protocol.model.audio_tokens import audio_token_positions
+from audio_worker.whisper import WindowKind, load_whisper
 from protocol.model.config import ModelConfig
+from protocol.model.cpu_convert import load_graph
+from protocol.model.cpu_graph import CpuEngine, best_times, is_faster
 from protocol.model.hardware.devices import whisper_device
 from protocol.model.hardware.dtypes import dtype_name, dtypes_to_try
 from protocol.model.hardware.threads import thread_count
+from protocol.process.logs import first_line
 from protocol.process.settings import Settings
-from protocol.wire.clock import pts_of_clip
 from protocol.wire.messages import Array16, InfoValue
+
+logger = logging.getLogger(__name__)
 
 
 class FeatureExtractor:
@@ -80,7 +87,8 @@ class FeatureExtractor:
         """
         pcm = torch.from_numpy(np.stack([clip.samples for clip in clips]))
         features = self._encoder.features(pcm).cpu()
-        return [self._gather(clip, row) for clip, row in zip(clips, features, strict=True)]
+        rows = features.numpy()
+        return [frame_tokens(clip, row, self.margin) for clip, row in zip(clips, rows, strict=True)]
 
     def warm_up(self, batch: int) -> float:
         """Run the encoder until it is warm.
@@ -91,8 +99,7 @@ class FeatureExtractor:
         Returns:
             Seconds that one clip takes.
         """
-        silence = np.zeros(WINDOW, np.float32)
-        clip = DueClip("warm-up", 0, 0, 0, 24, 12, "none", "none", silence, 0.0)
+        clip = silent_clip()
         sizes = range(1, batch + 1) if self.device.type == "cuda" else (1,)
         for size in (*sizes, 1):
             begin = time.perf_counter()
@@ -104,28 +111,22 @@ class FeatureExtractor:
         """Device, dtype, window and margin, for Status."""
         return {
             "device": str(self.device), "dtype": dtype_name(self.dtype),
-            "window": self._encoder.window, "margin": self.margin,
+            "window": self._encoder.window, "margin": self.margin, "cpu_engine": "torch",
         }  # fmt: skip
 
-    def describe(self) -> str:
-        """The facts in one line, for the log."""
-        return ", ".join(f"{name} {value}" for name, value in self.facts().items())
+    def convert(self, engine: CpuEngine) -> GraphFeatures:
+        """The same encoder by OpenVINO, from the kept file or converted now.
 
-    def _gather(self, clip: DueClip, features: torch.Tensor) -> Array16:
-        positions = clip_positions(clip.clip_frames, clip.fps, self.margin)
-        tokens: Array16 = features[positions].flatten(1, 2).half().numpy()
-        return tokens
-
-
-@functools.lru_cache(maxsize=16)  # one for each kind of clip that the sessions ask for
-def clip_positions(clip_frames: int, fps: int, margin: int) -> torch.Tensor:
-    """Feature positions that each frame of a clip attends to, (frames, (2·margin+1)·2) int64.
-
-    The clip is the end of the 1.5 s window, so its first frame is not at the window's first position.
-    """
-    first = (WINDOW - pts_of_clip(1, fps, clip_frames)) * POSITIONS // WINDOW
-    positions = audio_token_positions(clip_frames, fps, POSITIONS, margin=margin, offset=first)
-    return torch.from_numpy(positions)
+        Raises:
+            GraphUnavailable: OpenVINO cannot be imported, or cannot compute in this arithmetic.
+            Exception: whatever OpenVINO raises while it converts or compiles.
+        """
+        exact = copy.deepcopy(self._encoder).float()
+        n_mels = exact.encoder.conv1.weight.shape[1]
+        mel = torch.zeros(1, n_mels, 2 * exact.positions)
+        sources = Path(__file__).parent
+        graph = load_graph(exact, [mel], self.dtype, engine, name=f"whisper-{n_mels}", sources=sources)
+        return GraphFeatures(graph, WhisperFacts(dtype_name(self.dtype), n_mels), self.margin)
 
 
 def window_of(config: ModelConfig) -> WindowKind:
@@ -138,3 +139,32 @@ def choose_dtype(settings: Settings, device: torch.device) -> torch.dtype:
     if settings.dtype == "auto" and device.type == "cuda":
         return torch.float32
     return dtypes_to_try(settings.dtype, device)[-1]
+
+
+Features: TypeAlias = FeatureExtractor | GraphFeatures
+
+
+def load_features(config: ModelConfig, settings: Settings, record: WhisperRecord) -> Features:
+    """Whisper by the library that takes less time here. The choice is kept for the next start.
+
+    Raises:
+        CheckpointError: weights or corrections cannot be used. The text names file and key.
+    """
+    extractor = FeatureExtractor.load(config, settings)
+    engine = record.engine
+    if engine is None or extractor.device.type != "cpu" or record.torch_serves():
+        return extractor
+    clip = silent_clip()
+    try:
+        converted = extractor.convert(engine)
+        openvino, by_torch = best_times([partial(made.tokens, [clip]) for made in (converted, extractor)])
+    except Exception as error:  # a library that is not there, a conversion that fails
+        logger.warning("Whisper by torch, OpenVINO cannot serve: %s", first_line(error))
+        return extractor
+    serves = engine.forced or is_faster(openvino, by_torch)
+    logger.info(
+        "Whisper by %s: a clip takes torch %.1f ms, OpenVINO %.1f ms",
+        "OpenVINO" if serves else "torch", 1e3 * by_torch, 1e3 * openvino,
+    )  # fmt: skip
+    record.store(converted if serves else None)
+    return converted if serves else extractor

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from audio_worker.mel import POSITIONS, SHORT_WINDOW_FLOOR
 from audio_worker.ring import WINDOW
 from protocol.model.checkpoint import CheckpointError, State, find_weights, load_into, read_state_dict
 from protocol.model.config import read_json
@@ -25,20 +26,8 @@ from protocol.wire.clock import SAMPLE_RATE
 
 WindowKind = Literal["short", "padded"]
 
-#: Feature positions of 1.5 s: one every 20 ms.
-POSITIONS = 75
 #: Positions of Whisper's own window of 30 s.
 PADDED_POSITIONS = 1500
-#: The least value of a short window's spectrogram, after Whisper's scaling.
-#:
-#: Whisper raises everything that lies more than 80 dB under the loudest point of the window to that level.
-#: Over 30 s this floor is close to a constant. Over 1.5 s it moves: the same room noise would lie on the
-#: floor just after a loud word and 40 dB above it two clips later. A floor of -0.5 is a mel power of 10**-6,
-#: about white noise at -66 dBFS, and is 80 dB under a power of 100. Loud speech reaches 10 and a full-scale
-#: sine 250, so the floor is constant in practice: a position's features do not depend on how loud the rest
-#: of the window is, and digital silence always gives the same features. Whisper saw this value in training
-#: under loud speech.
-SHORT_WINDOW_FLOOR = -0.5
 
 _WEIGHTS_FILES = ("whisper_encoder.safetensors", "model.safetensors", "pytorch_model.bin")
 _POSITION_TABLE = "embed_positions.weight"

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
-from audio_worker.features import FeatureExtractor
+from audio_worker.graph_features import WhisperRecord
 from audio_worker.sessions import STAGE, DueClip, Sessions
 from protocol.hop.client import Job
 from protocol.model.config import ModelConfig
-from protocol.model.hardware.gpu_memory import device_memory
+from protocol.model.hardware.c_allocator import return_freed_memory
 from protocol.process.compute import Output
 from protocol.process.settings import Settings
 from protocol.process.stage import Stage, Worker
 from protocol.wire.messages import Array16, Clip, Close, Failed, InfoValue, Pcm
+
+if TYPE_CHECKING:
+    from audio_worker.features import Features
 
 logger = logging.getLogger(__name__)
 
@@ -41,16 +47,31 @@ class AudioWorker(Worker):
         self._settings = settings
         self._stage = stage
         self._sessions = Sessions()
-        self._features: FeatureExtractor | None = None
+        self._features: Features | None = None
+        self._device_memory: Callable[[], dict[str, float]] = dict
         self._next_expiry = 0.0
 
     def warm_up(self) -> None:
         """Load Whisper and run it. The work loop answers heartbeats meanwhile."""
         config = ModelConfig.load(self._settings.config)
-        features = FeatureExtractor.load(config, self._settings)
+        record = WhisperRecord(self._settings, config)
+        features = record.load() or self._load_by_torch(config, record)
         seconds = features.warm_up(MAX_BATCH)
-        logger.info("Whisper features: %s, %.1f ms a clip", features.describe(), seconds * 1e3)
+        facts = ", ".join(f"{name} {value}" for name, value in features.facts().items())
+        logger.info("Whisper features: %s, %.1f ms a clip", facts, seconds * 1e3)
+        return_freed_memory()
         self._features = features
+
+    def _load_by_torch(self, config: ModelConfig, record: WhisperRecord) -> Features:
+        """Load Whisper by torch, and the choice between it and OpenVINO where it is to be made."""
+        # Here, because the imports take seconds and 350 MB, and a kept encoder needs none of them.
+        from audio_worker.features import FeatureExtractor, load_features
+        from protocol.model.hardware.gpu_memory import device_memory
+
+        features = load_features(config, self._settings, record)
+        if isinstance(features, FeatureExtractor):
+            self._device_memory = partial(device_memory, features.device)
+        return features
 
     def info(self) -> dict[str, InfoValue]:
         """The facts that Status carries."""
@@ -91,9 +112,8 @@ class AudioWorker(Worker):
                 self._stage.out.broadcast(message)
         self._stage.metrics.gauge("sessions", len(self._sessions))
         self._stage.metrics.gauge("clips_due", self._sessions.due)
-        if self._features is not None:
-            for name, value in device_memory(self._features.device).items():
-                self._stage.metrics.gauge(name, value)
+        for name, value in self._device_memory().items():
+            self._stage.metrics.gauge(name, value)
 
     def _close(self, message: Close) -> None:
         self._sessions.close(message)

@@ -249,7 +249,7 @@ class _BlankClip:
 def _blank_clip(
     settings: Settings, config: ModelConfig, denoiser: ClipDenoiser, features: FeatureFolder | None
 ) -> _BlankClip:
-    """A clip at --fps or 24 fps of a black picture, an empty pose and silence."""
+    """A clip at --fps or 24 fps of a black picture, silence, and pose features of zeros."""
     width, height = config.picture_size(settings)
     frames = frames_of_clip(settings.fps or FULL_RATE, settings.clip_frames)
     black = np.zeros((height, width, 3), np.uint8)
@@ -259,7 +259,16 @@ def _blank_clip(
         cache = denoiser.prepare_reference(black)
         if kept is not None:
             kept.store(black, cache)
-    pose = denoiser.encode_pose(torch.zeros(frames, 3, height, width))
+    models = denoiser.models
+    factor = models.vae_encoder.factor
+    # Not encoded, so that a start whose features are all kept runs no network of torch.
+    pose = torch.zeros(
+        frames,
+        models.denoiser.config.block_out_channels[0],
+        height // factor,
+        width // factor,
+        dtype=models.dtype,
+    )
     tokens = torch.zeros(frames, tokens_per_frame(settings.audio_margin), TOKEN_WIDTH)
     shape = (frames, denoiser.latent_channels, *pose.shape[2:])
     noise = draw_noise(shape, torch.Generator().manual_seed(0)).to(denoiser.models.device)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from audio_worker.features import FeatureExtractor, choose_dtype, clip_positions
+from audio_worker.features import FeatureExtractor, choose_dtype
+from audio_worker.frame_tokens import clip_positions
 from audio_worker.sessions import DueClip
 from demo.factory.make_whisper import DEFAULT_OUT
 from protocol.process.settings import load_settings

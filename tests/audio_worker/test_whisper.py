@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from audio_worker.whisper import SHORT_WINDOW_FLOOR, SpeechEncoder, WindowKind, load_whisper
+from audio_worker.mel import SHORT_WINDOW_FLOOR
+from audio_worker.whisper import SpeechEncoder, WindowKind, load_whisper
 from demo.factory.make_whisper import DEFAULT_OUT
 from protocol.model.checkpoint import CheckpointError
 from protocol.model.config import ConfigError

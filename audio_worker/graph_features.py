@@ -1,0 +1,155 @@
+"""Whisper's features by OpenVINO on a CPU, and the record by which the next start needs no torch.
+
+Transformers' Whisper stays the reference: it is what is converted (`features.convert`), and it serves where
+OpenVINO does not. With a kept network neither it nor torch is imported, which takes seconds and 350 MB.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from audio_worker.frame_tokens import frame_tokens
+from audio_worker.mel import short_log_mel
+from audio_worker.ring import WINDOW
+from audio_worker.sessions import DueClip
+from protocol.model.config import ModelConfig
+from protocol.model.cpu_graph import CpuEngine, CpuGraph, GraphUnavailable, kept_graph
+from protocol.model.kept_record import content_key, read_record, write_record
+from protocol.process.logs import first_line
+from protocol.process.settings import Settings
+from protocol.wire.messages import Array16, InfoValue
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class WhisperFacts:
+    """The numbers of a compiled encoder: its arithmetic, and the bands of its spectrogram."""
+
+    dtype: str
+    n_mels: int
+
+
+class GraphFeatures:
+    """The features of clips, each by itself.
+
+    Args:
+        graph: spectrogram (1, n_mels, 150) → hidden states (1, 75, layers, width).
+        facts: its numbers.
+        margin: video frames of context on each side of a frame.
+    """
+
+    def __init__(self, graph: CpuGraph, facts: WhisperFacts, margin: int) -> None:
+        self.numbers = facts
+        self.margin = margin
+        self._graph = graph
+
+    @property
+    def file(self) -> Path:
+        """Where the network is kept."""
+        return self._graph.file
+
+    def tokens(self, clips: Sequence[DueClip]) -> list[Array16]:
+        """For each clip float16 (frames, (2·margin+1)·2·5, 384): for each position its five states."""
+        made = []
+        for clip in clips:
+            mel = short_log_mel(clip.samples, self.numbers.n_mels)
+            made.append(frame_tokens(clip, self._graph(mel[None])[0], self.margin))
+        return made
+
+    def warm_up(self, batch: int) -> float:
+        """Run the encoder until it is warm. Returns seconds that one clip takes.
+
+        Args:
+            batch: largest batch that is served. It does not matter, since clips go one by one.
+        """
+        clip = silent_clip()
+        taken = 0.0
+        for _ in range(2):
+            begin = time.perf_counter()
+            self.tokens([clip])
+            taken = time.perf_counter() - begin
+        return taken
+
+    def facts(self) -> dict[str, InfoValue]:
+        """Device, dtype, window and margin, for Status."""
+        return {
+            "device": "cpu", "dtype": self.numbers.dtype, "window": "short", "margin": self.margin,
+            "cpu_engine": "openvino",
+        }  # fmt: skip
+
+
+def silent_clip() -> DueClip:
+    """A clip to warm up with."""
+    silence = np.zeros(WINDOW, np.float32)
+    return DueClip("warm-up", 0, 0, 0, 24, 12, "none", "none", silence, 0.0)
+
+
+class WhisperRecord:
+    """Which library runs Whisper on this CPU, as an earlier start found by timing.
+
+    Only the short window, which always runs on the CPU, has one.
+
+    Args:
+        settings: of this worker.
+        config: the model.
+    """
+
+    def __init__(self, settings: Settings, config: ModelConfig) -> None:
+        self._margin = settings.audio_margin
+        self._name: str | None = None
+        engine = CpuEngine.of(settings) if config.whisper_window == "short" else None
+        #: How OpenVINO may be used, or None where it may not.
+        self.engine = engine
+        if engine is None:
+            return
+        # The short window takes one thread 4 % of a clip's time. More threads would disturb the denoiser.
+        self.engine = engine = replace(engine, threads=settings.threads or 1)
+        weights = config.audio_model_path
+        adapter = config.audio_adapter_path
+        files = [weights, *([adapter] if adapter is not None else [])]
+        if weights.is_file():  # a file's configuration lies beside it
+            files += [file for file in (weights.parent / "config.json",) if file.is_file()]
+        key = content_key(files, [Path(__file__).parent], settings.dtype, settings.cpu_engine, engine.threads)
+        self._name = None if key is None else f"whisper-{key}"
+
+    def load(self) -> GraphFeatures | None:
+        """The encoder that is to serve, or None where torch is needed to say, or is the faster one."""
+        if self.engine is None or self._name is None:
+            return None
+        record = read_record(self.engine.folder, self._name)
+        if record is None or record.get("serves") != "openvino":
+            return None
+        try:
+            facts = WhisperFacts(**record["facts"])
+            file = self.engine.folder / Path(record["file"]).name
+            graph = kept_graph(file, facts.dtype, self.engine.threads)
+        except (KeyError, TypeError, ValueError) as error:
+            logger.warning("a record of Whisper is damaged: %s", first_line(error))
+            return None
+        except GraphUnavailable as error:
+            logger.warning("the kept Whisper cannot serve: %s", error)
+            return None
+        return None if graph is None else GraphFeatures(graph, facts, self._margin)
+
+    def torch_serves(self) -> bool:
+        """Whether torch was the faster one."""
+        if self.engine is None or self._name is None:
+            return False
+        record = read_record(self.engine.folder, self._name)
+        return record is not None and record.get("serves") == "torch"
+
+    def store(self, features: GraphFeatures | None) -> None:
+        """Keeps the choice: these features, or None for torch."""
+        if self.engine is None or self._name is None:
+            return
+        record: dict[str, object] = {"serves": "torch"}
+        if features is not None:
+            record = {"serves": "openvino", "file": features.file.name, "facts": asdict(features.numbers)}
+        write_record(self.engine.folder, self._name, record)
