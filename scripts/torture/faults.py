@@ -1,4 +1,4 @@
-"""Workers that are killed and stopped under a client that speaks: what the client sees and hears of it."""
+"""Workers that are killed and stopped under a client that speaks, and the figures of this client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that goes on for hours with two sessions and a third that comes and goes: what grows in it.
+"""A run that goes on for hours with two sessions and a third that comes and goes, and its memory.
 
     python -m scripts.torture soak --minutes 480 --model bundled
 

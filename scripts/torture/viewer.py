@@ -42,7 +42,7 @@ class PlayedSound:
 
 @dataclass
 class Stream:
-    """What one client got, and when it was heard and seen."""
+    """The stream that one client got, and when it was heard and seen."""
 
     began: float = field(default_factory=time.monotonic)
     #: Set from another thread: no more is to be spoken.
