@@ -75,7 +75,7 @@ class ClipSampler:
         members: Members | None = None,
     ) -> None:
         #: How the clips of a session follow each other.
-        self.state = SessionState.of(settings, len(plain.steps))
+        self.state = SessionState.of(settings)
         self._settings = settings
         self._plain = plain
         self._openvino = openvino

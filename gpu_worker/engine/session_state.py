@@ -6,7 +6,7 @@ Every engine asks here: plain torch, torch.compile, OpenVINO, the GPU's fast pat
 session-noise: all clips of a session start from the same noise, and nothing of the clip before is mixed in.
     The noise depends on the session's name alone. So a clip that is sent again, a later epoch and another
     worker all go on without a jump. FreeNoise (Qiu et al. 2023, arXiv 2310.15169) reuses the noise of a
-    video's first window in the same manner.
+    video's first window in the same manner. docs/lab/continuity.md has the figures of all ways.
 still-noise: as session-noise, and all frames have the noise of the first one, so that nothing of it moves.
     A model that was trained with a noise for each frame need not take that well.
 seed-mix: each clip has its own noise, and its first frame 0.6 of the last latent of the clip before.
@@ -29,14 +29,6 @@ from protocol.wire.messages import Clip
 SESSION_NOISE, STILL_NOISE, SEED_MIX, NEW_NOISE = "session-noise", "still-noise", "seed-mix", "new-noise"
 
 
-def best_way(steps: int) -> str:
-    """The way that `--session-state auto` takes for this many sampling steps.
-
-    `python -m demo.factory.evaluate.continuity` has the figures, and docs/guide/continuity.md says why.
-    """
-    return SESSION_NOISE if steps > 1 else SEED_MIX
-
-
 @dataclass(frozen=True)
 class SessionState:
     """How the clips of a session follow each other.
@@ -52,12 +44,11 @@ class SessionState:
     late_start: int = 0
 
     @classmethod
-    def of(cls, settings: Settings, steps: int) -> SessionState:
-        """The state that the settings ask for, for a sampler of this many steps."""
+    def of(cls, settings: Settings) -> SessionState:
+        """The state that the settings ask for."""
         if not settings.use_init_latent:
             return cls(NEW_NOISE, settings.seed)
-        way = best_way(steps) if settings.session_state == "auto" else settings.session_state
-        return cls(way, settings.seed, settings.late_start)
+        return cls(settings.session_state, settings.seed, settings.late_start)
 
     @property
     def first_steps(self) -> set[int]:

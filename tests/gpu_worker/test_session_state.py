@@ -15,7 +15,6 @@ from gpu_worker.engine.session_state import (
     SESSION_NOISE,
     STILL_NOISE,
     SessionState,
-    best_way,
 )
 from protocol.process.settings import Settings, load_settings
 from protocol.wire.messages import Clip
@@ -41,21 +40,20 @@ def noise(state: SessionState, *args: object, **kwargs: object) -> torch.Tensor:
 # ------------------------------------------------------------------ which way
 
 
-@pytest.mark.parametrize("steps", [1, 2, 6, 30])
-def test_auto_is_the_best_way_at_these_steps(steps: int) -> None:
-    assert SessionState.of(settings(), steps).way == best_way(steps)
+def test_by_default_a_session_has_one_noise() -> None:
+    assert SessionState.of(settings()) == SessionState(SESSION_NOISE)
 
 
 @pytest.mark.parametrize("way", [SESSION_NOISE, STILL_NOISE, SEED_MIX, NEW_NOISE])
 def test_each_way_is_had_by_name(way: str) -> None:
-    state = SessionState.of(settings("--session-state", way, "--late-start", "2", "--seed", "9"), 6)
+    state = SessionState.of(settings("--session-state", way, "--late-start", "2", "--seed", "9"))
     assert state == SessionState(way, seed=9, late_start=2)
     assert state.first_steps == {0, 2}
 
 
 def test_without_use_init_latent_nothing_is_kept() -> None:
     state = SessionState.of(
-        settings("--no-use-init-latent", "--session-state", "seed-mix", "--late-start", "2"), 6
+        settings("--no-use-init-latent", "--session-state", "seed-mix", "--late-start", "2")
     )
     assert state == SessionState(NEW_NOISE)
     assert state.first_steps == {0}

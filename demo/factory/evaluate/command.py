@@ -69,7 +69,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="denoising steps (default: the model's)")
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
     parser.add_argument("--no-use-init-latent", action="store_true", help="nothing is kept between clips")
-    parser.add_argument("--session-state", default="auto", help="way to keep a session's state")
+    parser.add_argument("--session-state", default="session-noise", help="way to keep a session's state")
     parser.add_argument(
         "--device", default="auto", help="device of denoiser, decoder and truth: auto, cpu, cuda:0, …"
     )

@@ -138,11 +138,10 @@ class Settings:
         True, "keep a session's state between its clips, so that they join; without it each has its own noise"
     )
     session_state: str = setting(
-        "auto",
+        "session-noise",
         "what is kept: session-noise, one noise for all clips of a session; still-noise, one noise for all"
-        " its frames; seed-mix, 0.6 of the last latent in the next clip's first frame; new-noise, nothing;"
-        " auto for the best at these steps",
-        choices=("auto", "session-noise", "still-noise", "seed-mix", "new-noise"),
+        " its frames; seed-mix, 0.6 of the last latent in the next clip's first frame; new-noise, nothing",
+        choices=("session-noise", "still-noise", "seed-mix", "new-noise"),
     )
     late_start: int = setting(
         0, "sampling steps to skip for every clip except a session's first (0 = none)", low=0, high=99
