@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from echomimic_live_client import Frame, Session, Sound, connect
-from echomimic_live_client.errors import ConnectionLost
+from echomimic_live_client.errors import ConnectionLost, SessionEnded
 from protocol.hop.endpoints import RESUME_KEY_FILE
 from tests.clients.relay import Relay, relay_to
 from tests.gateway.clients import noise
@@ -122,4 +122,40 @@ async def test_a_server_that_stays_away_is_given_up(relay: Relay) -> None:
             await anext(face.frames())
         assert asyncio.get_running_loop().time() - begin < 3
         with pytest.raises(ConnectionLost):
+            face.push(noise(0.1))
+
+
+async def test_an_interruption_outlives_its_connection(relay: Relay) -> None:
+    async with connect(relay.url) as face:
+        face.push(noise(4.0, 8))
+        await anext(face.frames())
+        relay.cut()
+        answer = asyncio.create_task(face.interrupt())
+        await asyncio.sleep(0)
+        later = noise(1.0, 9)
+        face.push(later)
+        face.finish()
+        assert (await answer).epoch == 1 and face.reconnects == 1
+        items = [item async for item in face.media()]
+    sounds = [item for item in items if isinstance(item, Sound)]
+    assert np.array_equal(np.concatenate([sound.samples for sound in sounds]), later)
+    assert len(items) - len(sounds) == 24 and {item.epoch for item in items} == {1}
+
+
+@pytest.mark.slow
+async def test_a_program_that_stood_still_goes_on(mortal: Running) -> None:
+    """The server ends the connection of a client that takes nothing for 5 s. One that never does is told."""
+    async with connect(mortal.url()) as face:
+        face.push(noise(9.0, 9))
+        first = await anext(face.frames())
+        await asyncio.sleep(6.5)
+        face.finish()
+        frames = [frame async for frame in face.frames()]
+        assert face.reconnects == 1 and frames[-1].seq == 17
+        places = [(frame.seq, frame.index) for frame in (first, *frames)]
+        assert places == sorted(set(places))
+    async with connect(mortal.url()) as face:
+        face.push(noise(8.0, 9))
+        await asyncio.sleep(6.5)
+        with pytest.raises(SessionEnded, match="slow_client"):
             face.push(noise(0.1))

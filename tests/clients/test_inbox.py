@@ -100,6 +100,21 @@ def test_epochs_and_sessions_follow_each_other_in_time() -> None:
     assert box.sounds[-1].position == 8000
 
 
+def test_an_interruption_drops_everything_until_its_answer() -> None:
+    box = begun()
+    fill(box, sound(0), frame(0, 0), frame(0, 1), sound(1), frame(1, 0))
+    assert box.next_in_order() is not None  # the first sound: half a second
+    box.interrupt()
+    fill(box, frame(1, 1), sound(2))
+    assert order(box) == "" and not box.frames and not box.sounds
+    box.interrupted(1)
+    fill(box, sound(2), sound(0, epoch=1), frame(0, 0, epoch=1))
+    assert box.sounds[0].time == box.frames[0].time == 0.5
+    assert order(box) == "s0 0.0"
+    box.begin(ready(epoch=1), 0)  # told again: nothing begins anew
+    assert not box.add_frame(frame(0, 0, epoch=1))
+
+
 def test_the_end_is_known() -> None:
     box = begun()
     assert box.last_clip_whole

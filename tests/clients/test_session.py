@@ -110,6 +110,58 @@ async def test_the_rate_of_sound_changes_in_the_middle(gateway: Running) -> None
     assert np.array_equal(np.concatenate([sound.samples for sound in sounds]), later)
 
 
+async def test_an_interruption_drops_what_waits(gateway: Running) -> None:
+    async with connect(gateway.url()) as face:
+        face.push(noise(6.0, 5))
+        taken = []
+        async for item in face.media():
+            taken.append(item)
+            if isinstance(item, Frame) and item.seq == 1:
+                break
+        begin = asyncio.get_running_loop().time()
+        answer = asyncio.create_task(face.interrupt())
+        await asyncio.sleep(0)
+        later = noise(1.0, 6)
+        face.push(later)  # the beginning of the next epoch, answered or not
+        face.finish()
+        assert (await answer).epoch == 1 and (await answer).pts in (7333, 8000)
+        assert asyncio.get_running_loop().time() - begin < 1.0
+        rest = [item async for item in face.media()]
+    sounds = [item for item in rest if isinstance(item, Sound)]
+    assert {item.epoch for item in rest} == {1} and len(rest) - len(sounds) == 24
+    assert np.array_equal(np.concatenate([sound.samples for sound in sounds]), later)
+    assert sounds[0].time == 1.0 and taken[-1].time == 0.5
+
+
+async def test_pictures_that_are_only_taken_are_sent_on(gateway: Running) -> None:
+    async with connect(gateway.url(), acknowledge=False) as face:
+        face.push(noise(2.0, 7))
+        face.finish()
+        frames = [frame async for frame in face.frames()]
+        assert len(frames) == 48
+        face.shown(frames[20])
+        assert (await face.interrupt()).pts == frames[20].pts
+
+
+async def test_the_wire_may_carry_int16(gateway: Running) -> None:
+    speech = (noise(1.2, 8) * 32767).astype(np.int16)
+    async with connect(gateway.url(), int16=True) as face:
+        assert face.ready.fields["pcm"] == "s16"
+        face.push(speech)
+        face.finish()
+        _, heard = await everything(face)
+    assert np.array_equal(heard * 32768, speech)
+
+
+async def test_live_sound_that_came_late_ends_too(gateway: Running) -> None:
+    async with connect(gateway.url(), live=True, frames=False) as face:
+        face.push(noise(5.0, 9))
+        face.finish()
+        heard = sum([len(sound.samples) async for sound in face.sounds()])
+    assert heard < 4 * 16_000 and face.status is not None
+    assert face.status.fields["seconds_left_out"] + face.status.fields["seconds_faster"] > 1
+
+
 async def test_a_program_may_take_one_kind_alone(gateway: Running) -> None:
     async with connect(gateway.url(), frames=False) as one, connect(gateway.url(), sounds=False) as two:
         for face in (one, two):

@@ -33,6 +33,7 @@ audio = st.builds(
     pts=u64,
     position=u64,
     frames_follow=st.booleans(),
+    int16=st.booleans(),
 )
 
 
@@ -49,7 +50,8 @@ def test_a_picture_is_read_as_it_was_written(message: browser.VideoMessage) -> N
 def test_sound_is_read_as_it_was_written(message: browser.AudioMessage) -> None:
     read = wire.decode(browser.encode_audio(message, 2))
     assert isinstance(read, wire.SoundMessage)
-    assert read.samples.tobytes() == message.samples.tobytes()
+    wanted = browser.parse_pcm16(browser.pcm_bytes(message.samples, int16=True))
+    assert read.samples.tobytes() == (wanted if message.int16 else message.samples).tobytes()
     assert (read.epoch, read.seq, read.pts, read.position, read.has_frames) == (
         message.epoch, message.seq, message.pts, message.position, message.frames_follow,
     )  # fmt: skip
@@ -75,6 +77,7 @@ options = st.builds(
     pose=st.none() | st.text(min_size=1, max_size=64),
     fps=st.none() | st.integers(1, 120),
     sample_rate=st.none() | st.sampled_from(controls.SAMPLE_RATES),
+    pcm=st.none() | st.sampled_from(controls.PCM_FORMATS),
 )
 place = st.integers(-1, 2**16 - 1)
 resume = st.builds(
@@ -91,11 +94,11 @@ def named(options: controls.Options) -> dict[str, Any]:
     return {name: value for name, value in vars(options).items() if value is not None}
 
 
-@given(options, st.none() | resume)
-def test_a_greeting_is_understood(wishes: wire.Options, back: wire.Resume | None) -> None:
-    hello = controls.parse_control(wire.hello(wishes, back))
+@given(options, st.none() | resume, st.booleans())
+def test_a_greeting_is_understood(wishes: wire.Options, back: wire.Resume | None, live: bool) -> None:
+    hello = controls.parse_control(wire.hello(wishes, back, live))
     assert isinstance(hello, controls.ClientHello)
-    assert named(hello.options) == wishes.given()
+    assert named(hello.options) == wishes.given() and hello.live == live
     assert (hello.resume and vars(hello.resume)) == (back and vars(back))
 
 
@@ -106,8 +109,11 @@ def test_all_else_that_goes_up_is_understood(
     changed = controls.parse_control(wire.change(wishes))
     assert isinstance(changed, controls.Change) and named(changed.options) == wishes.given()
     assert controls.parse_control(wire.shown(epoch, seq, index)) == controls.Shown(epoch, seq, index)
+    assert controls.parse_control(wire.taken(epoch, seq, index)) == controls.Shown(epoch, seq, index, False)
     assert controls.parse_control(wire.flush()) == controls.Flush()
+    assert controls.parse_control(wire.interrupt()) == controls.Interrupt()
     assert browser.parse_pcm(wire.pcm_bytes(sound)).tobytes() == sound.tobytes()
+    assert wire.pcm_bytes(sound, int16=True) == browser.pcm_bytes(sound, int16=True)
 
 
 def test_constants_are_the_servers() -> None:

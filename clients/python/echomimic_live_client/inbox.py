@@ -103,6 +103,10 @@ class Inbox:
         self._seen_count = 0
         #: Whether the pictures of the last sound come.
         self._awaits_frames = False
+        #: Whether nothing is taken until an epoch begins, after an interruption.
+        self._deaf = False
+        #: The end of everything that was handed out, in seconds.
+        self._given_end = 0.0
         #: The time up to which `next_in_order` gave everything, and the clip whose pictures it gives.
         self._told = -1.0
         self._open: Sound | None = None
@@ -112,9 +116,19 @@ class Inbox:
         self._rate, self._offset = ready.sample_rate, offset
         self._clip_seconds = ready.clip_frames / ready.fps
         session = ready.session, offset, ready.epoch
-        if session == self._session:
-            return
-        self._session, self.epoch = session, ready.epoch
+        if session != self._session:
+            self._session = session
+            self._begin_epoch(ready.epoch)
+
+    def interrupted(self, epoch: int) -> None:
+        """The server has dropped everything, and begins an epoch."""
+        if self._session is not None:
+            self._session = (*self._session[:2], epoch)
+        self._deaf = False
+        self._begin_epoch(epoch)
+
+    def _begin_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
         self._base = self._end
         self.heard, self.seen = -1, (-1, -1)
         self._clips.clear()
@@ -122,19 +136,23 @@ class Inbox:
 
     def add_sound(self, message: SoundMessage) -> int | None:
         """Sound came. Returns the position after it, or None for sound of before or that is here already."""
-        if message.epoch != self.epoch or message.seq <= self.heard:
+        if self._deaf or message.epoch != self.epoch or message.seq <= self.heard:
             return None
         self.heard = message.seq
         self._awaits_frames = message.has_frames
         position, length = self._offset + message.position, len(message.samples)
         time = self._base + message.pts / PTS_RATE
-        self._end = max(self._end, time + max(self._clip_seconds, length / self._rate))
+        self._end = max(self._end, time + self._length_of(length))
         self._clips[message.seq] = position, length, message.pts
         if len(self._clips) > REMEMBERED_CLIPS:
             del self._clips[next(iter(self._clips))]
         if self._keep_sounds:
             self._keep_sound(message, time, position)
         return position + length
+
+    def _length_of(self, samples: int) -> float:
+        """Seconds of play-out of a clip with so many samples: a short one is padded."""
+        return max(self._clip_seconds, samples / self._rate)
 
     def _keep_sound(self, message: SoundMessage, time: float, position: int) -> None:
         self.sounds.append(
@@ -155,7 +173,7 @@ class Inbox:
 
     def add_frame(self, message: FrameMessage) -> bool:
         """A picture came. False for one of before or that is here already."""
-        if message.epoch != self.epoch or (message.seq, message.index) <= self.seen:
+        if self._deaf or message.epoch != self.epoch or (message.seq, message.index) <= self.seen:
             return False
         self.seen, self._seen_count = (message.seq, message.index), message.count
         if self._keep_frames:
@@ -185,6 +203,22 @@ class Inbox:
         at_end = clip == self.heard and index == self._seen_count - 1
         return not self._awaits_frames or clip > self.heard or at_end
 
+    def next_frame(self) -> Frame | None:
+        """The next picture, taken out."""
+        if not self.frames:
+            return None
+        frame = self.frames.popleft()
+        self._given_end = max(self._given_end, frame.time)
+        return frame
+
+    def next_sound(self) -> Sound | None:
+        """The next sound, taken out."""
+        if not self.sounds:
+            return None
+        sound = self.sounds.popleft()
+        self._given_end = max(self._given_end, sound.time + self._length_of(len(sound.samples)))
+        return sound
+
     def next_in_order(self, *, waited: bool = False) -> Frame | Sound | None:
         """The next of pictures and sounds by time, taken out. None while the next one may still come.
 
@@ -195,21 +229,27 @@ class Inbox:
             self.frames.popleft()
             self.frames_passed += 1
         if self.frames and (not self.sounds or self.frames[0].time < self.sounds[0].time):
-            frame = self.frames.popleft()
+            frame = self.next_frame()
+            assert frame is not None
             self._told = frame.time
             if frame.index == frame.count - 1:
                 self._open = None
             return frame
         # A picture of a later time is the sign that no more of the open clip come.
-        if not self.sounds or (self._open is not None and not self.frames and not waited):
+        if self._open is not None and not self.frames and not waited:
             return None
-        sound = self.sounds.popleft()
+        sound = self.next_sound()
+        if sound is None:
+            return None
         self._told = sound.time
         self._open = sound if sound.has_frames and self._keep_frames else None
         return sound
 
-    def forget(self) -> None:
-        """Drop everything that waits: the program has interrupted it."""
+    def interrupt(self) -> None:
+        """Drop everything that waits, and everything that comes until the server has dropped it too."""
         self.frames.clear()
         self.sounds.clear()
         self._open = None
+        self._deaf = True
+        # Time goes on from the end of what the program has.
+        self._end = self._given_end

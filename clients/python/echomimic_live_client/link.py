@@ -17,7 +17,7 @@ from echomimic_live_client.errors import ClientError, ConnectionLost, SessionEnd
 from echomimic_live_client.inbox import Inbox
 from echomimic_live_client.outbox import Outbox
 from echomimic_live_client.signal import Signal
-from echomimic_live_client.wire import FrameMessage, Options, Ready, Resume, Status
+from echomimic_live_client.wire import FrameMessage, Interrupted, Options, Ready, Resume, Status
 
 #: Seconds between two messages of sound, at least: the server bounds the messages of a second.
 MESSAGE_EVERY = 0.004
@@ -32,6 +32,7 @@ class Link:
         network: how to reach the server.
         options: wishes for the session.
         inbox: takes the pictures and the sound.
+        live: whether the sound is a live one, of which nobody wants to hear what is old.
         acknowledge_all: whether pictures count as shown when they come.
         retry_for: seconds for which a lost connection is tried again.
         on_text: is called with every text of the server.
@@ -42,11 +43,12 @@ class Link:
         ready: the last `ready`, None before the first.
         status: the last `status`, None before the first.
         reconnects: connections that were lost and found again.
-        came_at: when the last picture or sound came, of `time.monotonic`.
+        moved_at: when the last picture or sound came or went, of `time.monotonic`.
         status_at: when the last status came.
         failure: the reason for which the session is over.
         news: wakes those who wait for anything of the above.
         hold_sound: no sound goes out while this is set.
+        interrupted: the last answer to an interruption.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Link:
         options: Options,
         inbox: Inbox,
         *,
+        live: bool,
         acknowledge_all: bool,
         retry_for: float,
         on_text: Callable[[dict[str, Any]], None] | None,
@@ -65,11 +68,13 @@ class Link:
         self.ready: Ready | None = None
         self.status: Status | None = None
         self.reconnects = 0
-        self.came_at = self.status_at = 0.0
+        self.moved_at = self.status_at = 0.0
         self.failure: BaseException | None = None
         self.news = Signal()
         self.hold_sound = False
+        self.interrupted: Interrupted | None = None
         self._network = network
+        self._live = live
         self._acknowledge_all = acknowledge_all
         self._retry_for = retry_for
         self._on_text = on_text
@@ -77,7 +82,12 @@ class Link:
         self._offset = 0
         self._send_due = Signal()
         self._texts: list[str] = []
-        self._shown: tuple[int, int, int] | None = None
+        self._acknowledgements: dict[str, str] = {}
+        #: Whether an interruption is not answered yet.
+        self._interrupting = False
+        #: Pictures handed out, and how many that were when the server last found this client too slow.
+        self._handed_out = 0
+        self._slow_at = 0
         self._socket: ClientConnection | None = None
         self._running: asyncio.Task[None] | None = None
 
@@ -105,8 +115,22 @@ class Link:
 
     def frame_shown(self, epoch: int, seq: int, index: int) -> None:
         """Tell the server that this picture was shown, or passed over."""
-        self._shown = epoch, seq, index
+        self._acknowledgements["shown"] = wire.shown(epoch, seq, index)
+        self._handed_out += 1
         self._send_due.wake()
+
+    def frame_taken(self, epoch: int, seq: int, index: int) -> None:
+        """Tell the server that the program has this picture."""
+        self._acknowledgements["taken"] = wire.taken(epoch, seq, index)
+        self._handed_out += 1
+        self._send_due.wake()
+
+    def interrupt(self) -> None:
+        """Drop everything that waits or is under way. Sound that is pushed later is of the next epoch."""
+        self.outbox.drop()
+        self.inbox.interrupt()
+        self._interrupting = True
+        self.send_text(wire.interrupt())
 
     def wake_sender(self) -> None:
         """There may be sound to send."""
@@ -133,8 +157,9 @@ class Link:
         """Open a connection and greet. Raises ClientError."""
         socket = await self._network.open()
         try:
-            await socket.send(wire.hello(self.options, resume))
-            self._texts.clear()  # the hello has the newest options
+            await socket.send(wire.hello(self.options, resume, self._live))
+            # The hello has the newest options.
+            self._texts = [wire.interrupt()] if self._interrupting else []
             while True:
                 data = await asyncio.wait_for(socket.recv(), READY_WITHIN)
                 if isinstance(data, str) and self._take_text(data, greeting=True):
@@ -162,19 +187,24 @@ class Link:
                 if loop.done():
                     loop.result()
         except ConnectionClosed as closed:
-            reason = reason_of(closed)
-            if not reason.try_again or reason.code == "idle":
-                raise reason from None
-            return reason
+            return self._may_come_back(reason_of(closed))
         except SessionEnded as ended:
-            if ended.code != "shutdown":
-                raise
-            return ended
+            return self._may_come_back(ended)
         finally:
             for loop in loops:
                 loop.cancel()
             await asyncio.wait(loops)
         return ConnectionLost("the connection broke off")
+
+    def _may_come_back(self, reason: ClientError) -> ClientError:
+        """The reason for which a connection ended. Raises it where it ends the session."""
+        if reason.code == "slow_client" and self._handed_out > self._slow_at:
+            # The program stood still for a while. One that takes no pictures at all is told.
+            self._slow_at = self._handed_out
+            return reason
+        if reason.code in ("connection_lost", "shutdown"):
+            return reason
+        raise reason
 
     async def _come_back(self, lost: ClientError) -> ClientConnection:
         """Connect again, with waits that grow. Raises the last reason when the time is over."""
@@ -211,9 +241,8 @@ class Link:
 
     async def _send_loop(self, socket: ClientConnection) -> None:
         while True:
-            shown, self._shown = self._shown, None
-            if shown is not None:
-                await socket.send(wire.shown(*shown))
+            if self._acknowledgements:
+                await socket.send(self._acknowledgements.pop(next(iter(self._acknowledgements))))
             elif self._texts:
                 await socket.send(self._texts.pop(0))
             elif self.hold_sound:
@@ -221,7 +250,8 @@ class Link:
             elif self.outbox.next_is_end():
                 await socket.send(wire.flush())
             elif (samples := self.outbox.next_samples()) is not None:
-                await socket.send(wire.pcm_bytes(samples))
+                await socket.send(wire.pcm_bytes(samples, self.options.pcm == "s16"))
+                self.moved_at = time.monotonic()
                 self.news.wake()
                 await asyncio.sleep(MESSAGE_EVERY)
             else:
@@ -240,7 +270,7 @@ class Link:
 
     def _take_binary(self, data: bytes) -> None:
         message = wire.decode(data)
-        self.came_at = time.monotonic()
+        self.moved_at = time.monotonic()
         if isinstance(message, FrameMessage):
             self.inbox.add_frame(message)
             if self._acknowledge_all:
@@ -261,6 +291,10 @@ class Link:
             raise SessionEnded(str(fields.get("code")), str(fields.get("message")))
         if kind == "status":
             self.status, self.status_at = wire.parse_status(fields), time.monotonic()
+        if kind == "interrupted":
+            self.interrupted = wire.parse_interrupted(fields)
+            self._interrupting = False
+            self.inbox.interrupted(self.interrupted.epoch)
         if kind == "ready":
             ready = wire.parse_ready(fields)
             if greeting:
@@ -272,6 +306,8 @@ class Link:
         """Another connection answered: its server takes the sound from `ready.position` on."""
         if self.ready is not None and self.ready.session != ready.session:
             self._offset = self.outbox.returned  # a new session: nothing is left of the one before
+        # Dropped sound may not have arrived: what is pushed next comes right after what the server has.
+        self._offset = max(self._offset, self.outbox.returned - ready.position)
         self.outbox.go_on_at(self._offset + ready.position)
 
     def _begin(self, ready: Ready) -> None:

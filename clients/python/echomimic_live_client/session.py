@@ -11,16 +11,17 @@ from typing import Any, Literal, TypeVar
 from echomimic_live_client import wire
 from echomimic_live_client.address import parse_address
 from echomimic_live_client.connection import Network
+from echomimic_live_client.errors import ClientError
 from echomimic_live_client.inbox import Frame, Inbox, Sound
 from echomimic_live_client.link import Link
 from echomimic_live_client.pcm import PcmLike, to_samples
-from echomimic_live_client.wire import Options, Ready, Status
+from echomimic_live_client.wire import Interrupted, Options, Ready, Status
 
 Item = TypeVar("Item", bound="Frame | Sound")
 
 #: Seconds for which `media` waits for pictures that are missing before a sound.
 ORDER_WAIT = 1.0
-#: Seconds after the last message from which the server's word that speech is done counts.
+#: Seconds after the last message from which the server's word counts that nothing waits.
 END_QUIET = 1.0
 #: Seconds after the last message from which missing pictures count as lost without its word.
 END_WAIT = 25.0
@@ -37,6 +38,8 @@ def connect(
     frames: bool = True,
     sounds: bool = True,
     acknowledge: bool = True,
+    live: bool = False,
+    int16: bool = False,
     retry_for: float = 30.0,
     ssl: ssl.SSLContext | None = None,
     proxy: str | Literal[True] | None = True,
@@ -54,6 +57,9 @@ def connect(
         frames: False for a program that takes no pictures.
         sounds: False for a program that takes no sound.
         acknowledge: whether a picture counts as shown when it is handed out. Else call `Session.shown`.
+        live: whether the sound comes from a microphone. After a network that stood still the server leaves
+            out or hastens what is old.
+        int16: whether the wire carries int16 both ways, for half the bytes.
         retry_for: seconds for which a lost connection is tried again. The server waits 30 s.
         ssl: certificates to trust, None for the system's.
         proxy: address of a proxy, True for the one that the environment names, None for none.
@@ -64,8 +70,9 @@ def connect(
     """
     link = Link(
         Network(parse_address(url, token), ssl, proxy),
-        Options(avatar, pose, fps, sample_rate),
+        Options(avatar, pose, fps, sample_rate, "s16" if int16 else None),
         Inbox(frames, sounds),
+        live=live,
         acknowledge_all=not frames,
         retry_for=retry_for,
         on_text=on_text,
@@ -228,6 +235,28 @@ class Session:
         given = asked.given()
         return all(given.get(n, v) == v for n, v in vars(self.ready).items() if n in given and n != "fps")
 
+    async def interrupt(self) -> Interrupted:
+        """Drop everything at once: pushed sound, and pictures and sound that were not handed out.
+
+        Sound that is pushed from the call on is the beginning of a new epoch. The program stops playing what
+        it has.
+
+        Returns:
+            The server's answer.
+
+        Raises:
+            ClientError: `unsupported`: the server is too old.
+        """
+        self._check()
+        if "credit" not in self.ready.fields:
+            raise ClientError("unsupported", "this server knows no interruptions")
+        before = self._link.interrupted
+        self._link.interrupt()
+        while (answer := self._link.interrupted) is before or answer is None:
+            self._check()
+            await self._link.news.wait()
+        return answer
+
     def shown(self, frame: Frame) -> None:
         """This picture was shown, or passed over: for programs that connect with `acknowledge=False`."""
         self._link.frame_shown(frame.epoch, frame.seq, frame.index)
@@ -235,19 +264,13 @@ class Session:
     # ---- down
 
     async def frames(self) -> AsyncIterator[Frame]:
-        """The pictures, each once, in order. Take them: after 10 s without, the server ends the session."""
-        inbox = self._link.inbox
-        while (
-            frame := await self._next(lambda: inbox.frames.popleft() if inbox.frames else None)
-        ) is not None:
+        """The pictures, each once, in order. A program that takes none for a second misses some."""
+        while (frame := await self._next(self._link.inbox.next_frame)) is not None:
             yield frame
 
     async def sounds(self) -> AsyncIterator[Sound]:
         """The sound as it comes back, each clip once, in order."""
-        inbox = self._link.inbox
-        while (
-            sound := await self._next(lambda: inbox.sounds.popleft() if inbox.sounds else None)
-        ) is not None:
+        while (sound := await self._next(self._link.inbox.next_sound)) is not None:
             yield sound
 
     async def media(self) -> AsyncIterator[Frame | Sound]:
@@ -272,8 +295,9 @@ class Session:
         """The next item that `take` gives, or None when none comes any more."""
         while True:
             item = take()
-            if isinstance(item, Frame) and self._acknowledge:
-                self.shown(item)
+            if isinstance(item, Frame):
+                tell = self._link.frame_shown if self._acknowledge else self._link.frame_taken
+                tell(item.epoch, item.seq, item.index)
             if item is not None:
                 return item
             if self._over:
@@ -288,13 +312,16 @@ class Session:
         outbox = link.outbox
         if self._closed:
             return True
-        if link.failure is not None or not outbox.finished or outbox.returned < outbox.pushed:
+        if link.failure is not None or not outbox.finished or outbox.waiting:
             return False
-        if link.inbox.last_clip_whole:
+        back = outbox.returned >= outbox.pushed
+        if back and link.inbox.last_clip_whole:
             return True
-        quiet = time.monotonic() - link.came_at
-        told = link.status is not None and link.status.clips_waiting == 0 and link.status_at > link.came_at
-        return quiet > END_WAIT or (told and quiet > END_QUIET)
+        # Pictures may be lost, and live sound may be left out: the server's word counts when all is quiet.
+        status, since = link.status, link.status_at - link.moved_at
+        if status is not None and since > END_QUIET and not (status.clips_waiting or status.seconds_waiting):
+            return True
+        return back and time.monotonic() - link.moved_at > END_WAIT
 
     def _check(self) -> None:
         """Raise the reason for which the session is over, if it is."""

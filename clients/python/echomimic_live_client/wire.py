@@ -29,7 +29,7 @@ MAX_DOWN_BYTES = 8 << 20
 _FRAME = struct.Struct("<BBHHHIIQ")  # kind, flags, index, count, 0, epoch, seq, pts
 _SOUND = struct.Struct("<BBHHHIIQQ")  # kind, flags, 0, 0, 0, epoch, seq, pts, position
 _KIND_FRAME, _KIND_SOUND = 1, 2
-_NO_FRAMES = 1
+_NO_FRAMES, _INT16 = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class SoundMessage:
     """The sound of clip `seq` as it comes.
 
     Attributes:
-        samples: at the client's rate, exactly as the client sent them.
+        samples: at the client's rate, exactly as it sent them. Of a `live` client some may be left out.
         position: samples that the client had sent in this session before these.
         has_frames: False where the clip's pictures do not come, so that the last one stays.
     """
@@ -127,6 +127,19 @@ class Status:
 
 
 @dataclass(frozen=True)
+class Interrupted:
+    """The answer to an interruption.
+
+    Attributes:
+        epoch: the one that begins.
+        pts: of the last picture that was shown of the epoch before, None without any.
+    """
+
+    epoch: int
+    pts: int | None
+
+
+@dataclass(frozen=True)
 class Options:
     """Wishes for a session. None leaves the choice to the server."""
 
@@ -134,6 +147,8 @@ class Options:
     pose: str | None = None
     fps: int | None = None
     sample_rate: int | None = None
+    #: `f32`, or `s16` for half the bytes.
+    pcm: str | None = None
 
     def merged(self, later: Options) -> Options:
         """These wishes, with those that `later` names in their place."""
@@ -170,10 +185,13 @@ def decode(data: bytes) -> FrameMessage | SoundMessage:
     if kind == _KIND_FRAME:
         _, _, index, count, _, epoch, seq, pts = _FRAME.unpack_from(data)
         return FrameMessage(data[head.size :], epoch, seq, index, count, pts)
-    if (len(data) - head.size) % 4:
-        raise WireError("sound that is not whole float32 samples")
     _, flags, _, _, _, epoch, seq, pts, position = _SOUND.unpack_from(data)
-    samples = np.frombuffer(data, "<f4", offset=head.size).astype(np.float32)
+    kind_of_sample = "<i2" if flags & _INT16 else "<f4"
+    if (len(data) - head.size) % np.dtype(kind_of_sample).itemsize:
+        raise WireError("sound that is not whole samples")
+    samples: Samples = np.frombuffer(data, kind_of_sample, offset=head.size).astype(np.float32)
+    if flags & _INT16:
+        samples /= 32768
     return SoundMessage(samples, epoch, seq, pts, position, not flags & _NO_FRAMES)
 
 
@@ -219,14 +237,27 @@ def parse_status(fields: dict[str, Any]) -> Status:
     return Status(**values, fields=fields)
 
 
-def pcm_bytes(samples: Samples) -> bytes:
-    """Samples as they go up: float32, little-endian."""
+def parse_interrupted(fields: dict[str, Any]) -> Interrupted:
+    """The text `interrupted`. Raises WireError where a field is missing."""
+    try:
+        pts = fields["pts"]
+        return Interrupted(int(fields["epoch"]), None if pts is None else int(pts))
+    except (KeyError, TypeError, ValueError) as error:
+        raise WireError(f"an interrupted with a wrong field: {error}") from None
+
+
+def pcm_bytes(samples: Samples, int16: bool = False) -> bytes:
+    """Samples as they go up, little-endian: float32, or int16."""
+    if int16:
+        return np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2").tobytes()
     return np.ascontiguousarray(samples, "<f4").tobytes()
 
 
-def hello(options: Options, resume: Resume | None = None) -> str:
+def hello(options: Options, resume: Resume | None = None, live: bool = False) -> str:
     """The first text of a connection."""
     fields: dict[str, Any] = {"type": "hello", **options.given()}
+    if live:
+        fields["live"] = True
     if resume is not None:
         fields["resume"] = {
             "token": resume.token,
@@ -247,6 +278,16 @@ def change(options: Options) -> str:
 def shown(epoch: int, seq: int, index: int) -> str:
     """The text that tells the last picture which was shown or passed over."""
     return json.dumps({"type": "shown", "epoch": epoch, "seq": seq, "index": index})
+
+
+def taken(epoch: int, seq: int, index: int) -> str:
+    """The text that tells the last picture which the program has, to be shown at its time."""
+    return json.dumps({"type": "taken", "epoch": epoch, "seq": seq, "index": index})
+
+
+def interrupt() -> str:
+    """The text that drops everything that waits or is under way."""
+    return '{"type":"interrupt"}'
 
 
 def flush() -> str:
