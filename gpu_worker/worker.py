@@ -99,7 +99,7 @@ class GpuWorker(Worker):
         self._engine.load()
         if not self._settings.passthrough:
             # Beside the start of the other stages, because later it would keep a session waiting.
-            for fps in self._rate.rates_to_ready:
+            for fps in self._rate.rates_to_ready(self._engine.device_type):
                 self._engine.make_ready_for(fps)
             self._serve_rate(self._trials.run())
             for fps in self._rate.rates_below_choice:
@@ -285,8 +285,7 @@ class GpuWorker(Worker):
             self._serve_rate(output.value)
 
     def _write_figures(self) -> None:
-        figures = self._prefetch.figures() | self._engine.metrics()
-        figures["trial_clip_seconds"] = self._rate.choice.clip_seconds
+        figures = self._prefetch.figures() | self._engine.metrics() | self._rate.figures()
         for name, value in figures.items():
             self._stage.metrics.gauge(name, value)
 

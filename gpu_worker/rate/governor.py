@@ -38,6 +38,13 @@ HOPELESS = 1.5
 #: those of denoising and decoding one after the other, and clips in a row overlap there.
 MOST_LOAD_TO_RISE = {"cpu": 0.95, "cuda": 1.2}
 
+#: Most load, in times of that, at which the next higher rate is worth a try. A clip that comes alone has
+#: waits in its time that clips in a row do not have.
+LOAD_WORTH_A_TRY = 1.35
+
+#: How many times the patience there must be no late clip before a try.
+PATIENCE_FOR_A_TRY = 6
+
 #: Seconds of room for a higher rate before it is served: at first, and at most.
 FIRST_PATIENCE = 2.5
 MOST_PATIENCE = 120.0
@@ -136,21 +143,35 @@ class RateGovernor:
         return next(fitting, min(lower, default=self.fps))
 
     def _higher_rate(self, now: float) -> int:
-        fps = self._rate_with_room(now)
+        if len(self._log.times) < CLIPS_TO_RISE or not self._log.speaking(now):
+            self._room_since = None
+            return self.fps
+        patience = self._patience
+        fps = self._highest_within(self._most_load, now)
+        if fps == self.fps:
+            patience *= PATIENCE_FOR_A_TRY
+            fps = self._worth_a_try(now)
         if fps == self.fps:
             self._room_since = None
         elif self._room_since is None:
             self._room_since = now
-        elif now - self._room_since >= self._patience:
+        elif now - self._room_since >= patience:
             return fps
         return self.fps
 
-    def _rate_with_room(self, now: float) -> int:
-        if len(self._log.times) < CLIPS_TO_RISE or not self._log.speaking(now):
-            return self.fps
+    def _higher(self) -> list[int]:
+        """The rates above the present one that clips can be made at, from the highest down."""
+        return [fps for fps in self._rates if fps > self.fps and self._ready(fps)]
+
+    def _highest_within(self, most: float, now: float) -> int:
         cost = self.cost_of(LATEST_CLIPS)
-        higher = (fps for fps in self._rates if fps > self.fps and self._ready(fps))
-        return next((fps for fps in higher if self._load(fps, cost, now) <= self._most_load), self.fps)
+        return next((fps for fps in self._higher() if self._load(fps, cost, now) <= most), self.fps)
+
+    def _worth_a_try(self, now: float) -> int:
+        """The next higher rate, if its load is not far beyond the machine."""
+        cost, most = self.cost_of(LATEST_CLIPS), LOAD_WORTH_A_TRY * self._most_load
+        nearest = self._higher()[-1:]
+        return next((fps for fps in nearest if self._load(fps, cost, now) <= most), self.fps)
 
     def cost_of(self, clips: int) -> float:
         """Seconds that a full clip takes, the median of so many clips. 0 without any."""

@@ -67,10 +67,12 @@ class ServedRate:
         self._device_type = device_type
         self._governor.start_at(choice.fps, device_type)
 
-    @property
-    def rates_to_ready(self) -> Sequence[int]:
-        """The rates to make ready before sessions come, so that the machine can fall to each of them."""
-        return FRAME_RATES if self._follows else (self._full,)
+    def rates_to_ready(self, device_type: str) -> Sequence[int]:
+        """The rates to make ready before sessions come, so that the machine can fall to each of them.
+
+        On a GPU that compiles, each takes seconds and memory, so the lower ones wait until the trial asks.
+        """
+        return FRAME_RATES if self._follows and device_type == "cpu" else (self._full,)
 
     @property
     def rates_below_choice(self) -> Sequence[int]:
@@ -86,6 +88,11 @@ class ServedRate:
         """The rate now, the highest one, the reason for the difference, and the number of sessions."""
         facts: dict[str, InfoValue] = {"fps": self.fps, "full_fps": self._full, "notice": self._notice}
         return facts | ({"sessions": self._sessions} if self._measures else {})
+
+    def figures(self) -> dict[str, float]:
+        """Seconds that a clip with all its frames takes: in the trial, and by the last clips."""
+        cost = self._governor.cost_of(CLIPS_THAT_TELL)
+        return {"trial_clip_seconds": self.choice.clip_seconds, "clip_cost_seconds": cost}
 
     def count_sessions(self, now: float) -> bool:
         """Count anew how many sessions the machine serves. Returns whether the number has changed."""
