@@ -10,6 +10,7 @@ from functools import partial
 
 from gpu_worker.engine_api import ClipError, ClipOutcome, DeviceLost, Engine
 from gpu_worker.prefetch import ClipUnderway, Prefetch
+from gpu_worker.rate.kept_rate import KeptRate
 from gpu_worker.rate.runner import TrialRunner
 from gpu_worker.rate.served import ServedRate
 from gpu_worker.rate.trial import RateChoice
@@ -101,7 +102,11 @@ class GpuWorker(Worker):
             # Beside the start of the other stages, because later it would keep a session waiting.
             for fps in self._rate.rates_to_ready(self._engine.device_type):
                 self._engine.make_ready_for(fps)
-            self._serve_rate(self._trials.run())
+            kept = KeptRate(self._settings)
+            rate = kept.load() or self._trials.run()
+            self._serve_rate(rate)
+            if rate is not None:
+                kept.store(rate)
             for fps in self._rate.rates_below_choice:
                 self._engine.make_ready_for(fps)
             self._lowest_timed = False
