@@ -103,6 +103,10 @@ class Supervisor:
                 self._stop_all()
         return 1 if self.failed else 0
 
+    def stop(self, reason: str) -> None:
+        """Ask for a stop, from any thread. `reason` is for the log."""
+        self._stop_reason = self._stop_reason or reason
+
     def workers_left(self) -> dict[str, int]:
         """How many workers of each stage are not given up."""
         counts = dict.fromkeys((worker.stage for worker in self.stages), 0)

@@ -68,17 +68,37 @@ def read_sound(path: Path, rate: int = SAMPLE_RATE) -> Samples:
     Raises:
         SoundError: the file cannot be used. The message says why, and what to do.
     """
-    try:
-        _check_file(path)
-        with _opened(path) as (own_rate, parts):
-            if not MIN_RATE <= own_rate <= MAX_RATE:
-                raise SoundError(f"{path}: its rate is {own_rate} Hz; {MIN_RATE} to {MAX_RATE} Hz are read")
-            samples = _at_rate(_mono(path, parts, own_rate), own_rate, rate)
-    except OSError as error:
-        raise SoundError(f"{path}: {error.strerror or error}") from error
+    with _sound_of(path) as (own_rate, parts):
+        samples = _at_rate(_mono(checked_parts(path, parts, own_rate)), own_rate, rate)
     if not len(samples):
         raise SoundError(f"{path}: has no sound in it")
     return samples
+
+
+def read_channels(path: Path) -> tuple[int, Values]:
+    """A sound file as it is: its rate in Hz, and float32 (frames, channels). Kinds are those of `read_sound`.
+
+    Raises:
+        SoundError: the file cannot be used. The message says why, and what to do.
+    """
+    with _sound_of(path) as (rate, parts):
+        blocks_of_it = list(checked_parts(path, parts, rate))
+    if not sum(map(len, blocks_of_it)):
+        raise SoundError(f"{path}: has no sound in it")
+    return rate, np.concatenate(blocks_of_it)
+
+
+@contextmanager
+def _sound_of(path: Path) -> Iterator[tuple[int, Iterable[Values]]]:
+    """The rate of a sound file, which is one that is read, and its sound in blocks."""
+    try:
+        _check_file(path)
+        with _opened(path) as (rate, parts):
+            if not MIN_RATE <= rate <= MAX_RATE:
+                raise SoundError(f"{path}: its rate is {rate} Hz; {MIN_RATE} to {MAX_RATE} Hz are read")
+            yield rate, parts
+    except OSError as error:
+        raise SoundError(f"{path}: {error.strerror or error}") from error
 
 
 def _check_file(path: Path) -> None:
@@ -147,8 +167,13 @@ def _other_kind(path: Path, reason: str, *, has_soundfile: bool) -> str:
     return f"{path}: {reason}; {convert}"
 
 
-def _mono(path: Path, parts: Iterable[Values], rate: int) -> Iterator[Values]:
-    """The mean of the channels, block by block, with silence for samples that are no numbers.
+def _mono(parts: Iterable[Values]) -> Iterator[Samples]:
+    """The mean of the channels, block by block."""
+    return (part.mean(axis=1, dtype=np.float32) for part in parts)
+
+
+def checked_parts(path: Path, parts: Iterable[Values], rate: int) -> Iterator[Values]:
+    """The blocks of a file's sound, with silence for samples that are no numbers.
 
     Raises:
         SoundError: it is too long, or its samples are not in ±1.
@@ -165,7 +190,7 @@ def _mono(path: Path, parts: Iterable[Values], rate: int) -> Iterator[Values]:
         peak = float(np.abs(part).max(initial=0))
         if peak > MAX_AMPLITUDE:
             raise SoundError(f"{path}: has samples of size {peak:.3g}, and full scale is 1; divide them")
-        yield part.mean(axis=1, dtype=np.float32)
+        yield part
     if bad:
         logger.warning("%s: %d samples are no numbers and are played as silence", path, bad)
 
