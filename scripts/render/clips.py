@@ -35,6 +35,8 @@ class ClipLedger:
         self._clip_frames = clip_frames
         self._sent = 0
         self._tries = 1
+        #: The first clip under way that will not come, and why.
+        self._failed: tuple[int, str] | None = None
         #: JPEGs by their index, for each clip under way.
         self._pictures: dict[int, dict[int, bytes]] = {}
 
@@ -44,8 +46,8 @@ class ClipLedger:
         return self.left == self._clips
 
     def next_to_send(self) -> int | None:
-        """The clip whose sound is to be sent now. None: enough are under way."""
-        if self._sent == self._clips or self._sent - self.left >= UNDER_WAY:
+        """The clip whose sound is to be sent now. None: enough are under way, or one of them failed."""
+        if self._failed is not None or self._sent == self._clips or self._sent - self.left >= UNDER_WAY:
             return None
         self._sent += 1
         return self._sent - 1
@@ -75,6 +77,19 @@ class ClipLedger:
         self._tries = 1
         return [pictures[index] for index in range(self._clip_frames)]
 
+    def note_failure(self, seq: int, epoch: int, reason: str) -> None:
+        """A clip will not come. The ones before it still may."""
+        known = (
+            epoch != self.epoch or seq < self.left or (self._failed is not None and self._failed[0] <= seq)
+        )
+        if not known:
+            self._failed = seq, reason
+
+    @property
+    def failure(self) -> str:
+        """Why the next clip in order will not come. Empty while it may."""
+        return self._failed[1] if self._failed is not None and self._failed[0] == self.left else ""
+
     def begin_again(self, reason: str) -> int:
         """Begin a new epoch with the next clip in order. Returns that clip's number.
 
@@ -86,5 +101,6 @@ class ClipLedger:
         self._tries += 1
         self.epoch += 1
         self._sent = self.left
+        self._failed = None
         self._pictures.clear()
         return self.left

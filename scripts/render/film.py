@@ -9,13 +9,15 @@ import struct
 from abc import ABC, abstractmethod
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from scripts.render.errors import RenderError
 from scripts.render.source import Source
 from scripts.render.video_library import h264_encoder, require_library
+from scripts.talk.wav import Values
 
 if TYPE_CHECKING:
     import av
@@ -122,10 +124,13 @@ class VideoFile(Film):
         options = {"movflags": "+faststart"} if target.suffix.lower() == ".mp4" else {}
         self._file = av.open(str(self.part), "w", format=FORMATS[target.suffix.lower()], options=options)
         choices = {"crf": CRF, "preset": "medium"} if encoder == "libx264" else {}
-        self._video = self._file.add_stream(encoder, rate=fps, options=choices)
-        self._audio = self._file.add_stream(codec, rate=self._rate, layout=self._layout)
+        video = self._file.add_stream(encoder, rate=fps, options=choices)
+        audio = self._file.add_stream(codec, rate=self._rate, layout=self._layout)
+        # add_stream's type is that of any stream, unless its codec is a constant
+        assert isinstance(video, av.VideoStream) and isinstance(audio, av.AudioStream)
+        self._video, self._audio = video, audio
         if codec == "aac":
-            self._audio.bit_rate = AAC_BITS_A_CHANNEL * self._sound.shape[1]
+            audio.bit_rate = AAC_BITS_A_CHANNEL * self._sound.shape[1]
 
     def add_picture(self, jpeg: bytes) -> None:
         import av
@@ -158,11 +163,13 @@ class VideoFile(Film):
         self._file.mux(self._audio.encode(self._sound_frame(part)))
         self._sounded += len(part)
 
-    def _sound_frame(self, part: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> av.AudioFrame:
+    def _sound_frame(self, part: Values) -> av.AudioFrame:
         import av
 
-        values = part if self._sample_format == "flt" else np.round(part * 32768).astype(np.int16)
-        packed = np.ascontiguousarray(values).reshape(1, -1)
+        values: npt.NDArray[Any] = (
+            part if self._sample_format == "flt" else np.round(part * 32768).astype(np.int16)
+        )
+        packed: Any = np.ascontiguousarray(values).reshape(1, -1)
         frame = av.AudioFrame.from_ndarray(packed, format=self._sample_format, layout=self._layout)
         frame.sample_rate = self._rate
         frame.pts, frame.time_base = self._sounded, Fraction(1, self._rate)
@@ -183,14 +190,13 @@ class VideoFile(Film):
             pass
 
 
-def _track(
-    source: Source, suffix: str
-) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.float32]], int, str, str]:
+def _track(source: Source, suffix: str) -> tuple[Values, int, str, str]:
     """Samples, rate, ffmpeg's codec and the format of the samples that it is given."""
     if suffix == ".mkv":
         scaled = source.channels * 32768
         is_16_bit = bool((scaled == np.round(scaled)).all() and (np.abs(scaled + 0.5) < 32768).all())
-        return source.channels, source.rate, *(("flac", "s16") if is_16_bit else ("pcm_f32le", "flt"))
+        codec, sample_format = ("flac", "s16") if is_16_bit else ("pcm_f32le", "flt")
+        return source.channels, source.rate, codec, sample_format
     if source.rate in AAC_RATES:
         return source.channels, source.rate, "aac", "flt"
     import soxr

@@ -1,4 +1,4 @@
-"""Stands in for the gateway: pours a sound into the workers as fast as they take it, and takes their pictures.
+"""Stands in for the gateway: pours a sound into the workers as fast as they take it, and collects pictures.
 
 The gateway lets sound through at real time, which a film does not need. This serves the same two sockets, the
 `pcm` hop and `results`, with one session, and confirms clips as the gateway does.
@@ -134,6 +134,8 @@ class GatewayStandIn:
             while (clip := self._clips.take_clip()) is not None:
                 self._came_at = time.monotonic()
                 ready += clip
+            if reason := self._clips.failure:
+                self._begin_again(reason)
             for _ in range(min(PICTURES_A_TURN, left, len(ready))):
                 take(ready.popleft())
                 left -= 1
@@ -147,12 +149,11 @@ class GatewayStandIn:
             start, end = (pts_of_clip(each, self._fps, self._clip_frames) for each in (clip, clip + 1))
             history = min(HISTORY, start) if self._messages == 0 else 0
             shape = (SAMPLE_RATE, self._fps, self._clip_frames)
-            self._hop.dispatch(
-                Pcm(
-                    SESSION, self._clips.epoch, self._messages, start, *shape, self._avatar, self._pose,
-                    flush=end > len(self._samples), samples=self._samples[start - history : end], history=history,
-                )
-            )  # fmt: skip
+            samples = self._samples[start - history : end]
+            flush = end > len(self._samples)  # the last clip is filled up with silence
+            names = (self._avatar, self._pose)
+            place = (SESSION, self._clips.epoch, self._messages, start)
+            self._hop.dispatch(Pcm(*place, *shape, *names, flush, samples, history))
             self._messages += 1
 
     def _begin_again(self, reason: str) -> None:
@@ -195,11 +196,9 @@ class GatewayStandIn:
 
     def _note_failure(self, failed: Failed) -> None:
         reason = f"{failed.stage}: {failed.reason}"
-        if failed.epoch != self._clips.epoch:
-            return
-        if failed.fatal:
+        if failed.fatal and failed.epoch == self._clips.epoch:
             raise RenderError(f"clip {failed.seq} cannot be made: {reason}")
-        self._begin_again(reason)
+        self._clips.note_failure(failed.seq, failed.epoch, reason)
 
     def _cold_stages(self) -> list[str]:
         """The stages that have fewer warm workers than the run."""

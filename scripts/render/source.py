@@ -26,7 +26,7 @@ class Source:
 
     def heard(self) -> Samples:
         """What the model hears: the mean of the channels at 16 kHz, float32 (samples,)."""
-        mono = self.channels.mean(axis=1, dtype=np.float32)
+        mono: Samples = self.channels.mean(axis=1, dtype=np.float32)
         if self.rate == SAMPLE_RATE:
             return mono
         import soxr
