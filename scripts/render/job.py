@@ -33,7 +33,6 @@ class RenderThread(threading.Thread):
         samples: the sound, float32 (n,) at 16 kHz.
         film: takes the pictures.
         progress: counts them.
-        tell: takes a line for the console.
         ended: is called when the thread has ended its work, well or not.
     """
 
@@ -49,7 +48,6 @@ class RenderThread(threading.Thread):
         film: Film,
         progress: Progress,
         *,
-        tell: Callable[[str], None] = lambda _: None,
         ended: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(name="render", daemon=True)
@@ -57,7 +55,7 @@ class RenderThread(threading.Thread):
         self.finished = False
         self._settings, self._names, self._samples = settings, names, samples
         self._film, self._progress = film, progress
-        self._tell, self._ended = tell, ended
+        self._ended = ended
         self._stop_asked = threading.Event()
 
     def ask_stop(self) -> None:
@@ -83,7 +81,7 @@ class RenderThread(threading.Thread):
         workers = worker_counts(self._settings)
         stand_in = GatewayStandIn(self._settings, *self._names, workers, self._stop_asked)
         try:
-            stand_in.wait_warm(lambda stages: self._tell(f"waiting for {stages}"))
+            stand_in.wait_warm(self._progress.tell_waiting)
             self._progress.begin()
             stand_in.pour(self._samples, self._take)
         finally:
@@ -115,7 +113,7 @@ def run_job(
         stages = [stage for stage in stage_list(settings) if stage.stage != "gateway"]
         supervisor = Supervisor(stages, log, silent_after=settings.dead_after + 3)
         thread = RenderThread(
-            settings, names, samples, film, progress, tell=log.note, ended=lambda: supervisor.stop("rendered")
+            settings, names, samples, film, progress, ended=lambda: supervisor.stop("rendered")
         )
         log.note(f"starting {', '.join(stage.name for stage in stages)}; log: {log.path}")
         thread.start()

@@ -38,8 +38,8 @@ HISTORY = 24_000
 GREETING = 1.0
 #: Seconds after its last Status in which a worker counts as warm.
 STATUS_LASTS = 3.0
-#: Seconds without a picture, with every stage warm, after which the clips under way are sent again.
-PATIENCE = 90.0
+#: Seconds beyond --stall-after without a picture, with every stage warm, until clips are sent again.
+PATIENCE = 30.0
 #: Milliseconds that one turn waits for messages.
 TURN_MS = 50
 #: Pictures written between two looks at the sockets, so that no worker takes this process for dead.
@@ -78,6 +78,7 @@ class GatewayStandIn:
         self._warm: dict[tuple[str, str], float] = {}
         self._fps = settings.fps or FULL_RATE
         self._clip_frames = frames_of_clip(self._fps, settings.clip_frames)
+        self._patience = settings.stall_after + PATIENCE
         self._samples: Samples
         self._clips: ClipLedger
         self._messages = 0
@@ -166,8 +167,8 @@ class GatewayStandIn:
     def _check_patience(self) -> None:
         if self._cold_stages():  # the supervisor starts a stage again, which may take long
             self._came_at = time.monotonic()
-        elif time.monotonic() - self._came_at > PATIENCE:
-            self._begin_again(f"no picture came for {PATIENCE:g} s")
+        elif time.monotonic() - self._came_at > self._patience:
+            self._begin_again(f"no picture came for {self._patience:g} s")
 
     # ------------------------------------------------------------------ pictures in
 

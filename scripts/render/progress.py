@@ -39,6 +39,11 @@ class Progress:
         self._began = clock()
         self._shown_at = self._began
 
+    def tell_waiting(self, stages: str) -> None:
+        """These stages are not warm yet."""
+        self._stream.write(f"waiting for {stages}\n")
+        self._stream.flush()
+
     def begin(self) -> None:
         """The first clip is on its way."""
         self._began = self._shown_at = self._clock()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import sys
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
 
 from protocol.process.settings import Settings, load_settings
 from protocol.wire.clock import first_frame_from
@@ -188,6 +190,17 @@ def test_sound_of_kinds_that_ffmpeg_alone_reads(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(SoundError, match="convert it: ffmpeg"):
         read_source(tmp_path / "voice.m4a")
+
+
+@pytest.mark.parametrize("colour", [(200, 40, 60), (30, 160, 90), (250, 250, 250), (5, 5, 5)])
+def test_colours_survive(tmp_path: Path, colour: tuple[int, int, int]) -> None:
+    jpeg = io.BytesIO()
+    Image.new("RGB", (64, 64), colour).save(jpeg, "JPEG", quality=95, subsampling=0)
+    film = open_film(str(tmp_path / "out.mp4"), bursts(16000, 1), 24)
+    film.add_picture(jpeg.getvalue())
+    film.finish()
+    middle = decode(tmp_path / "out.mp4").pictures[0][32, 32]
+    assert np.abs(middle.astype(int) - colour).max() <= 4
 
 
 def test_what_the_model_hears(tmp_path: Path) -> None:
