@@ -16,7 +16,8 @@ from tests.clients.relay import Relay, relay_to
 from tests.gateway.clients import noise
 from tests.gateway.conftest import Running, running
 
-pytestmark = pytest.mark.process
+# On a machine that stands still for a second, the gateway leaves pictures out.
+pytestmark = [pytest.mark.process, pytest.mark.timing]
 
 
 @pytest.fixture(scope="module")
@@ -151,8 +152,8 @@ async def test_a_program_that_stood_still_goes_on(mortal: Running) -> None:
         await asyncio.sleep(6.5)
         face.finish()
         frames = [frame async for frame in face.frames()]
-        assert face.reconnects == 1 and frames[-1].seq == 17
-        places = [(frame.seq, frame.index) for frame in (first, *frames)]
+        assert face.reconnects == 1 and frames[-1].position >= 143_000
+        places = [(frame.epoch, frame.seq, frame.index) for frame in (first, *frames)]
         assert places == sorted(set(places))
     async with connect(mortal.url()) as face:
         face.push(noise(8.0, 9))

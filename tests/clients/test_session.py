@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
 
 from echomimic_live_client import Frame, Refused, Session, SessionEnded, Sound, connect
 from echomimic_live_client.errors import ConnectionLost
 from gateway.door.token_file import new_token
 from tests.gateway.clients import noise
 from tests.gateway.conftest import Running, free_port, running
+from tests.helpers.certificates import make_pair
 from tests.helpers.tokens import TokenBox
 
-pytestmark = pytest.mark.process
+# On a machine that stands still for a second, the gateway leaves pictures out.
+pytestmark = [pytest.mark.process, pytest.mark.timing]
 
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, str]]:
-    """A gateway that asks for a token, and one."""
-    box = TokenBox(tmp_path_factory.mktemp("tokens"))
-    with running(token_file=box.path, log_level="DEBUG") as run:
+    """A gateway with TLS below a path that asks for a token, and a token."""
+    folder = tmp_path_factory.mktemp("tokens")
+    box, pair = TokenBox(folder), make_pair()
+    cert, key = pair.write(folder)
+    with running(
+        trust=ssl.create_default_context(cadata=pair.certificate.decode()),
+        tls_cert=cert,
+        tls_key=key,
+        token_file=box.path,
+        root_path="/face",
+        log_level="DEBUG",
+    ) as run:
         yield run, box.add("client")
 
 
@@ -118,14 +133,12 @@ async def test_an_interruption_drops_what_waits(gateway: Running) -> None:
             taken.append(item)
             if isinstance(item, Frame) and item.seq == 1:
                 break
-        begin = asyncio.get_running_loop().time()
         answer = asyncio.create_task(face.interrupt())
         await asyncio.sleep(0)
         later = noise(1.0, 6)
         face.push(later)  # the beginning of the next epoch, answered or not
         face.finish()
         assert (await answer).epoch == 1 and (await answer).pts in (7333, 8000)
-        assert asyncio.get_running_loop().time() - begin < 1.0
         rest = [item async for item in face.media()]
     sounds = [item for item in rest if isinstance(item, Sound)]
     assert {item.epoch for item in rest} == {1} and len(rest) - len(sounds) == 24
@@ -209,7 +222,7 @@ async def test_a_refusal_at_the_door_has_its_code(
     guarded: tuple[Running, str], token: str, code: str
 ) -> None:
     with pytest.raises(Refused) as refused:
-        async with connect(guarded[0].url(), token=token):
+        async with connect(guarded[0].url("/face/"), token=token, ssl=guarded[0].trust):
             pass
     assert (refused.value.code, refused.value.status) == (code, 401)
     assert not refused.value.try_again and not (token and token in str(refused.value))
@@ -219,7 +232,7 @@ async def test_a_refusal_at_the_door_has_its_code(
 async def test_a_token_opens_the_door_and_is_in_no_address(guarded: tuple[Running, str], place: str) -> None:
     run, token = guarded
     query = f"?token={token}" if place == "query" else ""
-    face = connect(run.url(f"/{query}"), token="" if query else token)
+    face = connect(run.url(f"/face/{query}"), token="" if query else token, ssl=run.trust)
     async with face:
         face.push(noise(0.5))
         face.finish()
@@ -227,9 +240,28 @@ async def test_a_token_opens_the_door_and_is_in_no_address(guarded: tuple[Runnin
     assert token not in run.log() and token not in repr(face._link._network) and token not in repr(face.ready)
 
 
+async def test_a_token_goes_to_no_other_server() -> None:
+    visitors: list[str] = []
+
+    def send_away(connection: ServerConnection, request: Request) -> Response:
+        visitors.append(request.path)
+        host = request.headers["Host"]
+        return Response(302, "Found", Headers({"Location": f"http://{host}/away?token=secret"}), b"")
+
+    async with serve(
+        lambda connection: connection.wait_closed(), "127.0.0.1", 0, process_request=send_away
+    ) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        with pytest.raises(Refused) as sent:
+            async with connect(f"http://127.0.0.1:{port}", token="secret"):
+                pass
+    assert visitors == ["/ws"] and sent.value.status == 302
+    assert f"127.0.0.1:{port}/away" in sent.value.message and "secret" not in sent.value.message
+
+
 @pytest.mark.slow
-async def test_a_long_speech_in_one_go_is_never_too_fast(gateway: Running) -> None:
-    speech = noise(24.0, 4)
+async def test_a_long_speech_in_one_go_goes_up_bit_by_bit(gateway: Running) -> None:
+    speech = noise(11.0, 4)
     async with connect(gateway.url(), frames=False) as face:
         face.push(speech)
         face.finish()
@@ -239,4 +271,4 @@ async def test_a_long_speech_in_one_go_is_never_too_fast(gateway: Running) -> No
             sounds.append(sound.samples)
             most = max(most, face.status.seconds_waiting if face.status else 0.0)
     assert np.array_equal(np.concatenate(sounds), speech)
-    assert 4 < most < 9
+    assert 4 < most <= 8

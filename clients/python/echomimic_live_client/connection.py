@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
@@ -28,7 +29,23 @@ PING_EVERY, PING_WITHIN = 5.0, 10.0
 _CODES = {400: "bad_request", 401: "token_wrong", 403: "origin", 421: "host", 429: "throttled", 503: "busy"}
 #: Codes of a close whose text says that the session is over.
 _ENDING = frozenset({1003, 1007, 1008, 1009, 1011, 1012, 1013})
+#: Statuses that send a client to another address.
+_REDIRECTS = frozenset({300, 301, 302, 303, 307, 308})
 TIMEOUTS = (TimeoutError, asyncio.TimeoutError)  # two classes before Python 3.11
+
+
+class _ConnectHere(connect):
+    """Opens a websocket at the address that was given and no other: the token is for that server alone."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
+class _StayHere(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
 
 
 @dataclass(frozen=True)
@@ -54,7 +71,7 @@ class Network:
         """
         options: dict[str, Any] = {"ssl": self.ssl} if self.ssl is not None else {}
         try:
-            socket = await connect(
+            socket = await _ConnectHere(
                 self.address.socket,
                 subprotocols=[Subprotocol(SUBPROTOCOL)],
                 additional_headers=self.address.headers,
@@ -85,6 +102,11 @@ class Network:
         if answer.status_code in (401, 403):
             told = await asyncio.to_thread(self._ask_door)
             code, text = told.get("code") or code, told.get("message") or text
+        if answer.status_code in _REDIRECTS:
+            place = urlsplit(answer.headers.get("Location", ""))
+            text = (
+                f"the server sends its visitors to {place.scheme}://{place.netloc}{place.path}: connect there"
+            )
         after = answer.headers.get("Retry-After", "")
         seconds = float(after) if after.isdecimal() else 0.0
         return Refused(code, text or f"HTTP status {answer.status_code}", answer.status_code, seconds)
@@ -94,7 +116,7 @@ class Network:
         trust = urllib.request.HTTPSHandler(context=self.ssl)
         request = urllib.request.Request(self.address.door, headers=self.address.headers)
         try:
-            with urllib.request.build_opener(proxies, trust).open(request, timeout=5) as answer:
+            with urllib.request.build_opener(proxies, trust, _StayHere).open(request, timeout=5) as answer:
                 fields = json.loads(answer.read(65_536))
         except (OSError, ValueError):
             return {}

@@ -193,7 +193,7 @@ class Link:
         finally:
             for loop in loops:
                 loop.cancel()
-            await asyncio.wait(loops)
+            await asyncio.gather(*loops, return_exceptions=True)
         return ConnectionLost("the connection broke off")
 
     def _may_come_back(self, reason: ClientError) -> ClientError:
