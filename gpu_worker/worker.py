@@ -34,6 +34,10 @@ WARM_CACHES_AFTER = 3.0
 #: Seconds without a clip before the lowest rate is timed, by which the sessions are counted.
 TIME_LOWEST_AFTER = 4.0
 
+#: Seconds without a clip before a rate below the usual ones is made ready, on a slow machine. Converting its
+#: network takes seconds.
+READY_FOR_NEED_AFTER = 90.0
+
 #: Seconds without a clip after which a rate that fell is tried again, for the first and the second time. The
 #: other stages may have been starting during the trial before.
 RETRY_RATE_AFTER = (10.0, 60.0)
@@ -54,6 +58,7 @@ class PauseTask(Enum):
     WARM_CACHES = "warming the caches"
     TIME_LOWEST = "timing the lowest frame rate"
     RETRY_RATE = "trying the frame rate again"
+    READY_FOR_NEED = "preparing a rate below the usual ones"
 
 
 class GpuWorker(Worker):
@@ -87,6 +92,7 @@ class GpuWorker(Worker):
         self._encoders = 0
         self._retries = 0
         self._lowest_timed = True
+        self._need_met = settings.passthrough
         self._ledger = JobLedger(stage.jobs.ack)
         self._pause_task_running = False
         self._caches_cold = True
@@ -107,8 +113,6 @@ class GpuWorker(Worker):
             self._serve_rate(rate)
             if rate is not None:
                 kept.store(rate)
-            for fps in self._rate.rates_below_choice:
-                self._engine.make_ready_for(fps)
             self._lowest_timed = False
         # The pause counts from here, since a first session may come at once.
         self._prefetch.last_clip = time.monotonic()
@@ -263,6 +267,9 @@ class GpuWorker(Worker):
             self._retries += 1
             self._trials.rearm()
             self._start(PauseTask.RETRY_RATE, self._trials.run)
+        elif not self._need_met and (fps := self._rate.rate_for_need) and quiet > READY_FOR_NEED_AFTER:
+            self._need_met = True
+            self._start(PauseTask.READY_FOR_NEED, partial(self._engine.make_ready_for, fps))
 
     def _start(self, task: PauseTask, work: Callable[[], object]) -> None:
         self._pause_task_running = True

@@ -42,8 +42,9 @@ MOST_LOAD_TO_RISE = {"cpu": 0.95, "cuda": 1.2}
 #: waits in its time that clips in a row do not have.
 LOAD_WORTH_A_TRY = 1.35
 
-#: How many times the patience there must be no late clip before a try.
+#: How many times the patience there must be no late clip before a try, and the clips that tell the load.
 PATIENCE_FOR_A_TRY = 6
+CLIPS_BEFORE_A_TRY = 12
 
 #: Seconds of room for a higher rate before it is served: at first, and at most.
 FIRST_PATIENCE = 2.5
@@ -91,6 +92,7 @@ class RateGovernor:
         self.cost = self.late = 0.0
         self._changed_at = float("-inf")
         self._rose_at = float("-inf")
+        self._late_at = float("-inf")
         self._room_since: float | None = None
         self._patience = FIRST_PATIENCE
 
@@ -133,6 +135,7 @@ class RateGovernor:
 
     def _lower_rate(self, now: float, late: float) -> int:
         self._room_since = None
+        self._late_at = now
         cost = self._worst_cost(now)
         if now - self._changed_at < SETTLE or not self._log.speaking(now):
             return self.fps
@@ -146,18 +149,13 @@ class RateGovernor:
         if len(self._log.times) < CLIPS_TO_RISE or not self._log.speaking(now):
             self._room_since = None
             return self.fps
-        patience = self._patience
         fps = self._highest_within(self._most_load, now)
         if fps == self.fps:
-            patience *= PATIENCE_FOR_A_TRY
-            fps = self._worth_a_try(now)
-        if fps == self.fps:
             self._room_since = None
-        elif self._room_since is None:
+            return self._worth_a_try(now)
+        if self._room_since is None:
             self._room_since = now
-        elif now - self._room_since >= patience:
-            return fps
-        return self.fps
+        return fps if now - self._room_since >= self._patience else self.fps
 
     def _higher(self) -> list[int]:
         """The rates above the present one that clips can be made at, from the highest down."""
@@ -168,8 +166,11 @@ class RateGovernor:
         return next((fps for fps in self._higher() if self._load(fps, cost, now) <= most), self.fps)
 
     def _worth_a_try(self, now: float) -> int:
-        """The next higher rate, if its load is not far beyond the machine."""
-        cost, most = self.cost_of(LATEST_CLIPS), LOAD_WORTH_A_TRY * self._most_load
+        """The next higher rate, after a long time without a late clip, if its load may fit."""
+        quiet = now - max(self._changed_at, self._late_at)
+        if quiet < PATIENCE_FOR_A_TRY * self._patience:
+            return self.fps
+        cost, most = self.cost_of(CLIPS_BEFORE_A_TRY), LOAD_WORTH_A_TRY * self._most_load
         nearest = self._higher()[-1:]
         return next((fps for fps in nearest if self._load(fps, cost, now) <= most), self.fps)
 

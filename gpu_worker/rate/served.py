@@ -42,12 +42,12 @@ class ServedRate:
         self._follows = settings.fps is None and not settings.passthrough
         self._log = ServiceLog()
         self._governor = RateGovernor(self._log, ready=ready)
-        self._measures = not settings.passthrough
         self.lowest = settings.fps or FRAME_RATES[-1]
         self._capacity = Capacity(settings.clip_frames, self.lowest)
         self._clip_frames = settings.clip_frames
         self._device_type = "cpu"
-        self._sessions = 1
+        #: 0 before anything was timed.
+        self._sessions = 0
         self._notice = ""
         self._looked_at: float | None = None
 
@@ -66,6 +66,7 @@ class ServedRate:
         self.choice, self._notice = choice, choice.notice
         self._device_type = device_type
         self._governor.start_at(choice.fps, device_type)
+        self._sessions = self._capacity.sessions(choice, device_type)
 
     def rates_to_ready(self, device_type: str) -> Sequence[int]:
         """The rates to make ready before sessions come, so that the machine can fall to each of them.
@@ -75,9 +76,9 @@ class ServedRate:
         return FRAME_RATES if self._follows and device_type == "cpu" else (self._full,)
 
     @property
-    def rates_below_choice(self) -> Sequence[int]:
-        """A rate to make ready where the trial has found the lowest of the usual ones."""
-        return SERVED_RATES[-1:] if self._follows and self.choice.fps == FRAME_RATES[-1] else ()
+    def rate_for_need(self) -> int | None:
+        """A rate to make ready in a pause, on a machine that holds only the lowest usual one."""
+        return SERVED_RATES[-1] if self._follows and self.fps <= FRAME_RATES[-1] else None
 
     def take_lowest(self, timed: RateChoice) -> None:
         """Take the time of clips at the lowest rate."""
@@ -87,7 +88,7 @@ class ServedRate:
     def info(self) -> dict[str, InfoValue]:
         """The rate now, the highest one, the reason for the difference, and the number of sessions."""
         facts: dict[str, InfoValue] = {"fps": self.fps, "full_fps": self._full, "notice": self._notice}
-        return facts | ({"sessions": self._sessions} if self._measures else {})
+        return facts | ({"sessions": self._sessions} if self._sessions else {})
 
     def figures(self) -> dict[str, float]:
         """Seconds that a clip with all its frames takes: in the trial, and by the last clips."""
@@ -96,13 +97,15 @@ class ServedRate:
 
     def count_sessions(self, now: float) -> bool:
         """Count anew how many sessions the machine serves. Returns whether the number has changed."""
+        if not self._sessions:
+            return False
         governor, in_service = self._governor, 0.0
         if self._log.speaking(now) and len(self._log.times) >= CLIPS_THAT_TELL:
             frames = frames_of_clip(self.lowest, self._clip_frames)
             in_service = governor.cost_of(CLIPS_THAT_TELL) * governor.weight(frames)
         before = self._sessions
         self._sessions = self._capacity.sessions(self.choice, self._device_type, in_service)
-        return self._measures and self._sessions != before
+        return self._sessions != before
 
     # ------------------------------------------------------------------ a clip's way
 
