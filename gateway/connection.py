@@ -21,6 +21,7 @@ from websockets.frames import CloseCode
 
 from gateway.core.event_rate import EventRate
 from gateway.core.options import SessionLimits, SessionOptions
+from gateway.core.pace import MOST_BEHIND_AT_FIRST
 from gateway.core.session import SessionCore
 from gateway.door.guard import Grant
 from gateway.texts import ready_fields, status_fields
@@ -292,6 +293,8 @@ class Connection:
 
     async def _receive_loop(self, core: SessionCore) -> None:
         async for message in self._ws:
+            if self._ended.done():  # another connection may have the session now, and sends this speech again
+                return
             now = time.monotonic()
             self._message_rate.add(now)
             if self._message_rate.per_second(now) > MESSAGES_PER_SECOND:

@@ -26,6 +26,8 @@ BEHIND = 0.6
 CALM = 0.4
 #: Seconds behind real time beyond which live sound is left out.
 MOST_BEHIND = 2.0
+#: The same for a client that comes from a gateway that is gone: nobody has heard that sound.
+MOST_BEHIND_AT_FIRST = 8.0
 
 
 @dataclass
@@ -61,6 +63,8 @@ class PacedInput:
         self._left_out = 0
         #: Whether live sound is catching up.
         self.behind = False
+        #: Seconds behind real time beyond which live sound is left out, until it has caught up.
+        self.most_behind = MOST_BEHIND
 
     @property
     def room(self) -> int:
@@ -102,14 +106,16 @@ class PacedInput:
         """Shorten the sound of a live client that is behind real time.
 
         Returns:
-            How many of the oldest samples were left out.
+            How many of the oldest samples were left out, with those that were cut out of them before.
         """
         seconds = max(0.0, self._free_at - now) + self.waiting / self._rate
-        self.behind = seconds > (CALM if self.behind else BEHIND)
+        was_behind, self.behind = self.behind, seconds > (CALM if self.behind else BEHIND)
         if not self.behind:
+            if was_behind:
+                self.most_behind = MOST_BEHIND
             return 0
-        left_out = self._leave_out(int((seconds - MOST_BEHIND) * self._rate))
-        self._cut(int((min(seconds, MOST_BEHIND) - CALM) * self._rate))
+        left_out = self._leave_out(int((seconds - self.most_behind) * self._rate))
+        self._cut(int((min(seconds, self.most_behind) - CALM) * self._rate))
         return left_out
 
     @property
@@ -118,15 +124,18 @@ class PacedInput:
         return self.behind and self.waiting < BLOCK * self._rate
 
     def _leave_out(self, count: int) -> int:
-        left = count = max(0, min(count, self.waiting))
+        left = max(0, min(count, self.waiting))
+        self.waiting -= left
+        gone = left
         while left:
             part = self._parts.popleft()
             if len(part.samples) > left:
                 self._parts.appendleft(_Part(part.samples[left:], part.cut, part.final))
+            else:
+                gone += part.cut
             left -= min(left, len(part.samples))
-        self.waiting -= count
-        self._left_out += count
-        return count
+        self._left_out += gone
+        return gone
 
     def _cut(self, most: int) -> None:
         """Cut at most this many samples out of the parts that are not final, and make them one part."""

@@ -23,6 +23,7 @@ const MOST_LEAD = 0.4;
 const MOST_AHEAD = 1.5; // seconds of sound in hand beyond which the oldest is left out: a live face stays live
 const SPARE = 0.08; // seconds of buffer too much from which quiet moments are used to win it back
 const REMEMBERED = 10; // clips by which the buffer is judged
+const GAP = 2 * SAMPLE_RATE; // samples left out by the server after which sound from before them is of no use
 const FAR_BEHIND = 0.35; // seconds of buffer too much from which speech is played faster
 const STOOD_STILL = 1; // seconds without sound after which no buffer would have helped
 const TOO_LATE = 0.045; // seconds after its time beyond which a picture gives way to the next one
@@ -58,6 +59,7 @@ export class Playout {
     this.clips = new Map(); // seq → the clip's start, its pts, and the samples left out of it
     /** @type {number | null} */
     this.anchor = null; // time of pts 0
+    this.position = Infinity; // that would follow the last clip if the server left nothing out
     this.next = -1; // pts that would follow the last clip without a pause
     /** @type {number[]} */
     this.early = []; // of the latest clips: how long before their time they came, in seconds
@@ -116,7 +118,9 @@ export class Playout {
     const now = this.timeline.now;
     const joined = message.pts === this.next;
     let wanted = this.anchor === null ? -1 : this.anchor + message.pts / SAMPLE_RATE;
-    if (this.live && wanted - now > MOST_AHEAD) {
+    const gap = message.position - this.position;
+    this.position = message.position + message.samples.length;
+    if (this.live && wanted > now && (wanted - now > MOST_AHEAD || gap > GAP)) {
       this.leaveOut(now);
       wanted = this.end;
     }

@@ -7,7 +7,7 @@ import { SAMPLE_RATE } from "./clock.js";
 
 const MOST_UNHEARD = 20 * SAMPLE_RATE; // samples that are kept for a server that lost them
 const MOST_AT_ONCE = SAMPLE_RATE / 4; // samples of a message, where many wait
-const MOST_PENDING = 4 * SAMPLE_RATE; // samples of live speech that wait to be sent
+const MOST_PENDING = 8 * SAMPLE_RATE; // samples of live speech that wait to be sent
 
 /**
  * @typedef {Float32Array<ArrayBuffer>} Samples

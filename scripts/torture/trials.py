@@ -12,13 +12,14 @@ import argparse
 import platform
 from collections.abc import Sequence
 
-from scripts.torture import faults, floods, load
+from scripts.torture import faults, floods, load, network
 from scripts.torture.viewer import spoken
 
 #: The trials by name. Each one's docstring says what it does.
 TRIALS: dict[str, faults.Trial] = {
     **faults.TRIALS,
     **load.TRIALS,
+    **network.TRIALS,
     "upgrades": floods.flood_of_upgrades,
     "pings": floods.flood_of_pings,
     "connections": floods.flood_of_connections,
