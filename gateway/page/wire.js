@@ -101,6 +101,7 @@ export class Wire {
     this.socket = null;
     this.live = false;
     this.attempt = 0; // since the last connection that held
+    this.takenIn = false; // whether a server has ever taken this page in
     this.readyAt = 0; // when the server last took this page in
     this.resumed = 0; // how often the session went on at another connection
     this.taken = 0; // frames and sounds of this connection
@@ -181,7 +182,7 @@ export class Wire {
   serverReady(fields) {
     const epoch = this.whereabouts.place?.epoch;
     /** @type {Coming} */
-    let coming = fields.epoch === epoch ? "same" : "next";
+    let coming = fields.epoch === epoch && this.takenIn ? "same" : "next";
     if (!this.live) {
       // The first one of this connection.
       if (!fields.resumed) {
@@ -194,6 +195,7 @@ export class Wire {
     }
     this.whereabouts.begin(fields);
     if (!this.live) this.readyAt = performance.now();
+    this.takenIn = true;
     this.live = true;
     this.on.ready(fields, coming);
     this.on.state("live", fields);
