@@ -21,7 +21,6 @@ from websockets.frames import CloseCode
 
 from gateway.core.event_rate import EventRate
 from gateway.core.options import SessionLimits, SessionOptions
-from gateway.core.pace import MOST_BEHIND_AT_FIRST
 from gateway.core.session import SessionCore
 from gateway.door.guard import Grant
 from gateway.texts import ready_fields, status_fields

@@ -133,6 +133,7 @@ class PacedInput:
                 self._parts.appendleft(_Part(part.samples[left:], part.cut, part.final))
             else:
                 gone += part.cut
+                self._cut_out -= part.cut
             left -= min(left, len(part.samples))
         self._left_out += gone
         return gone

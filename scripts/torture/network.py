@@ -11,6 +11,8 @@ import time
 import urllib.request
 from collections.abc import Awaitable, Callable
 
+import numpy as np
+
 from protocol.wire.messages import Samples
 from scripts.run.managed import ManagedRun
 from scripts.torture.faults import Figure, Trial, worker_pids
@@ -55,6 +57,7 @@ def reset_figures(stream: LiveStream, resets: int) -> list[Figure]:
         Figure("without a connection, most", max(away, default=0.0)),
         Figure("a picture is back after the session goes on, most", max(back, default=0.0), 1.0),
         Figure("sound played faster, and pauses cut", stream.faster),
+        Figure("sound that nobody accounts for", stream.unaccounted(), 0.25),
         *picture_figures(stream),
     ]
 
@@ -119,6 +122,7 @@ async def stand_stills(port: int, voice: Samples, lengths: tuple[float, ...], re
         *figures,
         Figure("sessions", len(stream.sessions), 1, "n"),
         Figure("connections", len(stream.ready_at), None, "n"),
+        Figure("sound that nobody accounts for", stream.unaccounted(), 0.25),
         *picture_figures(stream),
     ]
 
@@ -184,8 +188,40 @@ def gateway_killed(voice: Samples, *flags: str) -> list[Figure]:
     ]
 
 
+async def beside_a_silent_one(port: int, voice: Samples, seconds: float) -> list[Figure]:
+    """Measure a client that takes nothing, and a healthy one beside it before and meanwhile."""
+    url = f"http://127.0.0.1:{port}"
+    healthy, silent = LiveStream(), LiveStream()
+    clients = [asyncio.create_task(ResumingClient(url, voice, one).run()) for one in (healthy, silent)]
+    await asyncio.sleep(seconds)
+    since, had = time.monotonic(), len(silent.places)
+    silent.takes_nothing = True
+    while not silent.lost_at and time.monotonic() < since + 15:
+        await asyncio.sleep(0.02)
+    cut, held = time.monotonic() - since, len(silent.places) - had
+    healthy.over = silent.over = True
+    await asyncio.gather(*clients)
+    before, meanwhile = (
+        float(np.percentile([late for at, late in healthy.arrivals if begin < at < end], 99))
+        for begin, end in ((since - seconds + 2, since), (since, since + cut))
+    )
+    return [
+        Figure("frames that it got before it was cut", held, 24, "n"),
+        Figure("cut after", cut, 6.0),
+        Figure("the healthy one's p99 before: both take frames", before),
+        Figure("the healthy one's p99 meanwhile, more than before", meanwhile - before, 0.1 * before + 0.01),
+    ]
+
+
+def silent_client(voice: Samples, *flags: str) -> list[Figure]:
+    """A client takes nothing that it is sent, beside a healthy one."""
+    with ManagedRun(*flags) as run:
+        return asyncio.run(beside_a_silent_one(run.port, voice, 8.0))
+
+
 TRIALS: dict[str, Trial] = {
     "network-resets": slow_network,
     "network-still": still_network,
     "gateway-killed": gateway_killed,
+    "silent-client": silent_client,
 }

@@ -1,4 +1,4 @@
-"""A network between a client and the gateway: a TCP proxy that is slow, stands still, and breaks connections."""
+"""A network between a client and the gateway: a TCP proxy that is slow, stands still and breaks."""
 
 from __future__ import annotations
 

@@ -118,8 +118,9 @@ async def test_a_reload_goes_on_and_a_copy_of_the_tab_takes_nothing(gateway: Run
         assert await page.evaluate("Object.keys(sessionStorage).filter((k) => k.includes('session'))") == []
         # Somebody has the place all the same: the session goes on there, and the older tab says so.
         kept = await page.evaluate(
-            "(() => { dispatchEvent(new PageTransitionEvent('pagehide')); const [key] = Object.keys(sessionStorage);"
-            " const kept = [key, sessionStorage.getItem(key)]; sessionStorage.removeItem(key); return kept; })()"
+            "(() => { dispatchEvent(new PageTransitionEvent('pagehide'));"
+            " const [key] = Object.keys(sessionStorage); const kept = [key, sessionStorage.getItem(key)];"
+            " sessionStorage.removeItem(key); return kept; })()"
         )
         other = await browser.open(gateway.url("/"))
         await other.evaluate(f"void sessionStorage.setItem(...{json.dumps(kept)})")
