@@ -77,7 +77,7 @@ class LiveStream(Stream):
             self._early = [*self._early[-1:], end - now]
             cuts = self._shorten(message.samples)
         rest = without_cuts(message.samples, SAMPLE_RATE, cuts)
-        sound = PlayedSound(message, start, start + len(rest) / SAMPLE_RATE)
+        sound = PlayedSound(message, now, start, start + len(rest) / SAMPLE_RATE)
         self.sounds.append(sound)
         self._clips[message.epoch, message.seq] = sound
         self._cuts[message.epoch, message.seq] = cuts
