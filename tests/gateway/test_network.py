@@ -1,4 +1,4 @@
-"""A client that speaks through a network that breaks and stands still; scripts/torture has the long trials."""
+"""A client that speaks through a network that breaks and stands still. The long trials are by command."""
 
 from __future__ import annotations
 
