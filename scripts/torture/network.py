@@ -30,7 +30,7 @@ TOLERATED = 0.25
 async def speak_through(
     network: Network, voice: Samples, faults: Callable[[LiveStream], Awaitable[None]]
 ) -> LiveStream:
-    """Let a client speak through the network while `faults` happen to it. Returns what it got."""
+    """Let a client speak through the network while `faults` happen to it. Returns its stream."""
     stream = LiveStream()
     speaking = asyncio.create_task(ResumingClient(network.url, voice, stream).run())
     try:
@@ -42,7 +42,7 @@ async def speak_through(
 
 
 def reset_figures(stream: LiveStream, resets: int) -> list[Figure]:
-    """What a client got whose connection was broken now and then."""
+    """Figures of a client whose connection was broken now and then."""
     comings = stream.ready_at[1:]
     ends = [*stream.lost_at[1:], time.monotonic()]
     lost = [stream.lost_sound(at, end) for at, end in zip(stream.lost_at, ends, strict=False)]

@@ -56,7 +56,7 @@ class Network:
         self._break_all()
 
     def reset(self) -> None:
-        """Break every connection at once (RST). What is on its way is lost."""
+        """Break every connection at once (RST). Bytes on their way are lost."""
         self.resets += 1
         self._break_all()
 

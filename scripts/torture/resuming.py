@@ -35,7 +35,7 @@ MOST_AT_ONCE = SAMPLE_RATE // 4
 
 @dataclass
 class LiveStream(Stream):
-    """What a client with a microphone got. Late sound catches up."""
+    """The stream of a client with a microphone. Late sound catches up."""
 
     #: Whether the client says no more that it has taken a frame, as one that reads nothing.
     takes_nothing: bool = False
@@ -158,7 +158,7 @@ class LiveStream(Stream):
 
 
 class ResumingClient:
-    """Speaks without a pause from `run` on until `stream.over`, whatever becomes of its connections."""
+    """Speaks without a pause from `run` on until `stream.over`; lost connections do not stop it."""
 
     def __init__(self, url: str, voice: Samples, stream: LiveStream) -> None:
         self._address = url.replace("http", "ws", 1) + "/ws"
