@@ -66,7 +66,9 @@ class _KeptLatents(Generic[L]):
 
 
 class LatentTable(Generic[L]):
-    """The last latent of each session's latest clips, for latent preservation: (session, epoch, seq) → L.
+    """The last latent of each session's latest clips: (session, epoch, seq) → L.
+
+    `seed-mix` and late starts need it.
 
     L is a tensor (C, h, w) that stays on the device. A session is forgotten
 

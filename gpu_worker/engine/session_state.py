@@ -7,8 +7,6 @@ session-noise: all clips of a session start from the same noise, and nothing of 
     The noise depends on the session's name alone. So a clip that is sent again, a later epoch and another
     worker all go on without a jump. FreeNoise (Qiu et al. 2023, arXiv 2310.15169) reuses the noise of a
     video's first window in the same manner. docs/lab/continuity.md has the figures of all ways.
-still-noise: as session-noise, and all frames have the noise of the first one, so that nothing of it moves.
-    A model that was trained with a noise for each frame need not take that well.
 seed-mix: each clip has its own noise, and its first frame 0.6 of the last latent of the clip before.
 new-noise: each clip has its own noise, and clips know nothing of each other.
 """
@@ -26,7 +24,7 @@ from gpu_worker.sessions import clip_seed, session_seed
 from protocol.process.settings import Settings
 from protocol.wire.messages import Clip
 
-SESSION_NOISE, STILL_NOISE, SEED_MIX, NEW_NOISE = "session-noise", "still-noise", "seed-mix", "new-noise"
+SESSION_NOISE, SEED_MIX, NEW_NOISE = "session-noise", "seed-mix", "new-noise"
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class SessionState:
     """How the clips of a session follow each other.
 
     Attributes:
-        way: one of `SESSION_NOISE`, `STILL_NOISE`, `SEED_MIX` and `NEW_NOISE`.
+        way: one of `SESSION_NOISE`, `SEED_MIX` and `NEW_NOISE`.
         seed: of all noise.
         late_start: steps that a clip which follows another skips. 0 skips none.
     """
@@ -64,15 +62,12 @@ class SessionState:
             clip: the clip. Its name of session, epoch and number choose the noise.
             shape: (C, h, w) of a frame's latent.
         """
-        if self.way in (SESSION_NOISE, STILL_NOISE):
+        if self.way == SESSION_NOISE:
             seed = session_seed(self.seed, clip.session)
         else:
             seed = clip_seed(self.seed, clip.session, clip.epoch, clip.seq)
         generator = torch.Generator().manual_seed(seed)
-        frames = len(clip.tokens)
-        if self.way == STILL_NOISE:
-            return draw_noise((1, *shape), generator).repeat(frames, 1, 1, 1)
-        return torch.cat([draw_noise((1, *shape), generator) for _ in range(frames)])
+        return torch.cat([draw_noise((1, *shape), generator) for _ in clip.tokens])
 
     def start(self, steps: Sequence[Step], noise: Tensor, before: Tensor | None) -> tuple[Tensor, int]:
         """Where sampling begins: latents (F, C, h, w) and the number of the first step.

@@ -13,7 +13,6 @@ from gpu_worker.engine.session_state import (
     NEW_NOISE,
     SEED_MIX,
     SESSION_NOISE,
-    STILL_NOISE,
     SessionState,
 )
 from protocol.process.settings import Settings, load_settings
@@ -44,7 +43,7 @@ def test_by_default_a_session_has_one_noise() -> None:
     assert SessionState.of(settings()) == SessionState(SESSION_NOISE)
 
 
-@pytest.mark.parametrize("way", [SESSION_NOISE, STILL_NOISE, SEED_MIX, NEW_NOISE])
+@pytest.mark.parametrize("way", [SESSION_NOISE, SEED_MIX, NEW_NOISE])
 def test_each_way_is_had_by_name(way: str) -> None:
     state = SessionState.of(settings("--session-state", way, "--late-start", "2", "--seed", "9"))
     assert state == SessionState(way, seed=9, late_start=2)
@@ -75,13 +74,6 @@ def test_a_session_has_one_noise() -> None:
         assert abs(float((other * first).mean())) < 0.15
 
 
-def test_still_noise_is_that_of_the_first_frame() -> None:
-    first = noise(SessionState(SESSION_NOISE))[:1]
-    made = noise(SessionState(STILL_NOISE), seq=3, frames=6)
-    assert made.shape == (6, *SHAPE)
-    assert all(torch.equal(frame, first[0]) for frame in made)
-
-
 @pytest.mark.parametrize("frames", [1, 4, 6, 11])
 def test_a_shorter_clip_has_the_first_frames(frames: int) -> None:
     state = SessionState(SESSION_NOISE)
@@ -101,7 +93,7 @@ def test_other_ways_have_a_noise_for_each_clip(way: str) -> None:
 
 def test_what_goes_on_from_the_clip_before() -> None:
     own, before = noise(SessionState(NEW_NOISE)), torch.randn(SHAPE)
-    for way in (SESSION_NOISE, STILL_NOISE, NEW_NOISE):
+    for way in (SESSION_NOISE, NEW_NOISE):
         latents, first = SessionState(way).start(STEPS, own, before)
         assert torch.equal(latents, own) and first == 0
     latents, first = SessionState(SEED_MIX).start(STEPS, own, before)

@@ -134,6 +134,10 @@ class StreamingPath:
         through: Picture = self._pictures(latents.half().numpy())[0]
         return through
 
+    def through_jpeg(self, picture: Picture) -> Picture:
+        """A picture (H, W, 3) sent as JPEG, and nothing else done to it."""
+        return read_jpeg(self._jpeg(picture))
+
     def _due(
         self, name: str, avatar: str, pose: str, samples: NDArray[np.float32], rate: int
     ) -> Iterator[DueClip]:

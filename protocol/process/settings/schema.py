@@ -139,9 +139,9 @@ class Settings:
     )
     session_state: str = setting(
         "session-noise",
-        "what is kept: session-noise, one noise for all clips of a session; still-noise, one noise for all"
-        " its frames; seed-mix, 0.6 of the last latent in the next clip's first frame; new-noise, nothing",
-        choices=("session-noise", "still-noise", "seed-mix", "new-noise"),
+        "what is kept: session-noise, one noise for all clips of a session; seed-mix, 0.6 of the last latent"
+        " in the next clip's first frame; new-noise, nothing",
+        choices=("session-noise", "seed-mix", "new-noise"),
     )
     late_start: int = setting(
         0, "sampling steps to skip for every clip except a session's first (0 = none)", low=0, high=99
