@@ -88,17 +88,21 @@ class ClipLedger:
     @property
     def failure(self) -> str:
         """Why the next clip in order will not come. Empty while it may."""
-        return self._failed[1] if self._failed is not None and self._failed[0] == self.left else ""
+        return self._failed[1] if self._failed is not None and self._failed[0] <= self.left else ""
 
-    def begin_again(self, reason: str) -> int:
+    def begin_again(self, reason: str, *, counts: bool = True) -> int:
         """Begin a new epoch with the next clip in order. Returns that clip's number.
+
+        Args:
+            reason: of the failure, for people.
+            counts: whether the clip was tried. It was not where a worker had gone.
 
         Raises:
             RenderError: it has been tried `MOST_TRIES` times.
         """
-        if self._tries == MOST_TRIES:
+        if counts and self._tries == MOST_TRIES:
             raise RenderError(f"clip {self.left} failed {MOST_TRIES} times, lastly: {reason}")
-        self._tries += 1
+        self._tries += counts
         self.epoch += 1
         self._sent = self.left
         self._failed = None

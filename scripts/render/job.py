@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from protocol.hop.endpoints import EndpointError
 from protocol.process.settings import Settings
@@ -33,6 +33,7 @@ class RenderThread(threading.Thread):
         samples: the sound, float32 (n,) at 16 kHz.
         film: takes the pictures.
         progress: counts them.
+        workers: tells how many are to be warm, by stage. None: all of the settings'.
         ended: is called when the thread has ended its work, well or not.
     """
 
@@ -48,6 +49,7 @@ class RenderThread(threading.Thread):
         film: Film,
         progress: Progress,
         *,
+        workers: Callable[[], Mapping[str, int]] | None = None,
         ended: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(name="render", daemon=True)
@@ -55,6 +57,7 @@ class RenderThread(threading.Thread):
         self.finished = False
         self._settings, self._names, self._samples = settings, names, samples
         self._film, self._progress = film, progress
+        self._workers = workers or (lambda: worker_counts(settings))
         self._ended = ended
         self._stop_asked = threading.Event()
 
@@ -78,8 +81,7 @@ class RenderThread(threading.Thread):
             self._ended()
 
     def _render(self) -> None:
-        workers = worker_counts(self._settings)
-        stand_in = GatewayStandIn(self._settings, *self._names, workers, self._stop_asked)
+        stand_in = GatewayStandIn(self._settings, *self._names, self._workers, self._stop_asked)
         try:
             stand_in.wait_warm(self._progress.tell_waiting)
             self._progress.begin()
@@ -113,7 +115,14 @@ def run_job(
         stages = [stage for stage in stage_list(settings) if stage.stage != "gateway"]
         supervisor = Supervisor(stages, log, silent_after=settings.dead_after + 3)
         thread = RenderThread(
-            settings, names, samples, film, progress, ended=lambda: supervisor.stop("rendered")
+            settings,
+            names,
+            samples,
+            film,
+            progress,
+            # an encoder may be started by hand
+            workers=lambda: {"encoder_worker": 1, **supervisor.workers_left()},
+            ended=lambda: supervisor.stop("rendered"),
         )
         log.note(f"starting {', '.join(stage.name for stage in stages)}; log: {log.path}")
         thread.start()

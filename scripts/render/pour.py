@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import zmq
 
@@ -34,7 +34,8 @@ logger = logging.getLogger(__name__)
 SESSION = "render"
 #: Sound before an epoch that its first clips are heard with: Whisper's window, in samples.
 HISTORY = 24_000
-#: Seconds for which every worker is warm before sound is sent: each finds the next one meanwhile.
+#: Seconds for which every worker is warm before sound is sent: each finds the next one meanwhile. After a
+#: failure the loss of a worker is noticed within them.
 GREETING = 1.0
 #: Seconds after its last Status in which a worker counts as warm.
 STATUS_LASTS = 3.0
@@ -53,7 +54,7 @@ class GatewayStandIn:
         settings: of the run. `fps` is given.
         avatar: id.
         pose: id.
-        workers: how many are to be warm before the first clip, by stage.
+        workers: tells how many are to be warm, by stage. Those that were given up do not count.
         stop: when set, `pour` ends.
 
     Raises:
@@ -61,7 +62,12 @@ class GatewayStandIn:
     """
 
     def __init__(
-        self, settings: Settings, avatar: str, pose: str, workers: dict[str, int], stop: threading.Event
+        self,
+        settings: Settings,
+        avatar: str,
+        pose: str,
+        workers: Callable[[], Mapping[str, int]],
+        stop: threading.Event,
     ) -> None:
         self._avatar, self._pose = avatar, pose
         self._workers = workers
@@ -83,6 +89,10 @@ class GatewayStandIn:
         self._clips: ClipLedger
         self._messages = 0
         self._came_at = 0.0
+        #: Since when every stage is warm. Infinite while one is not.
+        self._whole_since = float("inf")
+        #: When the failure was noticed that waits for every stage to be warm.
+        self._failed_at: float | None = None
 
     def close(self) -> None:
         """Close both sockets."""
@@ -100,14 +110,10 @@ class GatewayStandIn:
             Stopped: told to stop before.
         """
         self._clips = ClipLedger(0, self._clip_frames)
-        told, warm_since = "", float("inf")
-        while time.monotonic() - warm_since < GREETING:
+        told = ""
+        while time.monotonic() - self._whole_since < GREETING:
             self._turn(TURN_MS)
             waiting = ", ".join(self._cold_stages())
-            if waiting or not self._hop.workers:
-                warm_since = float("inf")
-            elif warm_since == float("inf"):
-                warm_since = time.monotonic()
             if waiting and waiting != told:
                 told = waiting
                 tell(waiting)
@@ -130,13 +136,11 @@ class GatewayStandIn:
         ready: deque[bytes] = deque()
         while left:
             if not ready:
-                self._send_clips()
+                self._recover_or_send()
             self._turn(0 if ready else TURN_MS)
             while (clip := self._clips.take_clip()) is not None:
                 self._came_at = time.monotonic()
                 ready += clip
-            if reason := self._clips.failure:
-                self._begin_again(reason)
             for _ in range(min(PICTURES_A_TURN, left, len(ready))):
                 take(ready.popleft())
                 left -= 1
@@ -144,6 +148,17 @@ class GatewayStandIn:
         self._hop.broadcast(Close(SESSION, self._clips.epoch))
 
     # ------------------------------------------------------------------ sound out
+
+    def _recover_or_send(self) -> None:
+        """Send sound while every stage is there. After a failure begin again, when every stage is there."""
+        now = time.monotonic()
+        if reason := self._clips.failure:
+            self._failed_at = now if self._failed_at is None else self._failed_at
+            if now - max(self._whole_since, self._failed_at) >= GREETING:
+                # A clip fails for no fault of its own where a stage had gone.
+                self._begin_again(reason, counts=self._whole_since < self._failed_at)
+        elif self._whole_since <= now:
+            self._send_clips()
 
     def _send_clips(self) -> None:
         while (clip := self._clips.next_to_send()) is not None:
@@ -157,18 +172,24 @@ class GatewayStandIn:
             self._hop.dispatch(Pcm(*place, *shape, *names, flush, samples, history))
             self._messages += 1
 
-    def _begin_again(self, reason: str) -> None:
+    def _begin_again(self, reason: str, *, counts: bool) -> None:
         self._hop.broadcast(Close(SESSION, self._clips.epoch))
-        clip = self._clips.begin_again(reason)
+        clip = self._clips.begin_again(reason, counts=counts)
         self._messages = 0
+        self._failed_at = None
         self._came_at = time.monotonic()
         logger.warning("clip %d is made again: %s", clip, reason)
 
     def _check_patience(self) -> None:
-        if self._cold_stages():  # the supervisor starts a stage again, which may take long
-            self._came_at = time.monotonic()
-        elif time.monotonic() - self._came_at > self._patience:
-            self._begin_again(f"no picture came for {self._patience:g} s")
+        now = time.monotonic()
+        if self._whole_since > now:  # the supervisor starts a stage again, which may take long
+            self._came_at = now
+        elif now - self._came_at > self._patience:
+            self._came_at = now
+            self._give_up_waiting(f"no picture came for {self._patience:g} s")
+
+    def _give_up_waiting(self, reason: str) -> None:
+        self._clips.note_failure(self._clips.left, self._clips.epoch, reason)
 
     # ------------------------------------------------------------------ pictures in
 
@@ -178,7 +199,7 @@ class GatewayStandIn:
         self._poller.poll(wait_ms)
         for event in self._hop.tick():
             if isinstance(event, WorkerLost) and SESSION in event.sessions:
-                self._begin_again(f"the audio worker was lost: {event.why}")
+                self._give_up_waiting(f"the audio worker was lost: {event.why}")
         for sender, message in self._results.recv():
             if isinstance(message, Status):
                 self._note_status(message)
@@ -188,6 +209,10 @@ class GatewayStandIn:
                 self._note_failure(message)
             elif self._clips.add_frame(message):
                 self._results.confirm_clip(sender, message.session, message.epoch, message.seq)
+        for lost in self._results.lost_workers():
+            self._warm.pop(lost, None)
+        is_whole = self._hop.workers > 0 and not self._cold_stages()
+        self._whole_since = min(self._whole_since, time.monotonic()) if is_whole else float("inf")
 
     def _note_status(self, status: Status) -> None:
         if status.warm:
@@ -205,4 +230,4 @@ class GatewayStandIn:
         """The stages that have fewer warm workers than the run."""
         now = time.monotonic()
         warm = [stage for (stage, _), at in self._warm.items() if now - at < STATUS_LASTS]
-        return [stage for stage, count in self._workers.items() if warm.count(stage) < count]
+        return [stage for stage, count in self._workers().items() if warm.count(stage) < count]

@@ -76,6 +76,7 @@ def test_a_clip_that_fails_every_time_ends_the_film_and_one_that_came_starts_the
     assert ledger.take_clip() is not None
     for _ in range(MOST_TRIES - 1):
         ledger.begin_again("no numbers")
+    ledger.begin_again("a worker had gone", counts=False)
     with pytest.raises(RenderError, match="clip 1 failed 4 times, lastly: no numbers"):
         ledger.begin_again("no numbers")
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 import numpy as np
+import psutil
 import pytest
 
 from protocol.process.settings import ROOT
@@ -17,6 +20,8 @@ from scripts.talk.sound import read_channels, synthetic_voice, write_wav
 pytest.importorskip("av")
 
 from tests.scripts.render.decoded import decode
+
+STAGES = ("audio_worker", "gpu_worker", "encoder_worker")
 
 
 def command(wav: Path, target: str, tmp_path: Path, *flags: str) -> list[str]:
@@ -54,22 +59,23 @@ def test_two_seconds_by_the_bundled_model(tmp_path: Path) -> None:
 @pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_ctrl_c_ends_it_and_leaves_nothing(tmp_path: Path) -> None:
-    write_wav(tmp_path / "speech.wav", synthetic_voice(600.0))
-    run_dir = tmp_path / "run"
-    flags = ("--passthrough", "--run-dir", str(run_dir))
+def test_it_outlives_its_workers_and_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
+    write_wav(tmp_path / "speech.wav", synthetic_voice(1200.0))
+    flags = ("--passthrough", "--run-dir", str(tmp_path / "run"))
     process = subprocess.Popen(
         command(tmp_path / "speech.wav", str(tmp_path / "out.mp4"), tmp_path, *flags),
         cwd=ROOT, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
         assert process.stderr is not None
-        lines: list[str] = []
-        while not any("pictures" in line for line in lines):  # a line of progress
-            line = process.stderr.readline()
-            assert line, lines
-            lines.append(line)
+        read_until(process.stderr, " pictures, ")
         assert (tmp_path / "out.mp4.part").stat().st_size > 0
+        workers = children(process.pid)
+        for name in ("audio_worker", "gpu_worker"):
+            os.kill(workers[name], signal.SIGKILL)
+        read_until(process.stderr, "is made again: the audio worker was lost")
+        before = pictures(read_until(process.stderr, " pictures, "))
+        assert pictures(read_until(process.stderr, " pictures, ")) > before
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
@@ -78,6 +84,27 @@ def test_ctrl_c_ends_it_and_leaves_nothing(tmp_path: Path) -> None:
         process.kill()
         process.communicate()
     assert leftovers(tmp_path) == []
+
+
+def read_until(stream: IO[str], words: str) -> str:
+    """The first line with these words."""
+    lines = []
+    while line := stream.readline():
+        lines.append(line)
+        if words in line:
+            return line
+    raise AssertionError("".join(lines))
+
+
+def pictures(line: str) -> int:
+    """How many a line of progress counts."""
+    return int(line.split("%")[1].split(maxsplit=1)[0])
+
+
+def children(parent: int) -> dict[str, int]:
+    """The stages of a film, by module."""
+    found = psutil.Process(parent).children()
+    return {name: child.pid for child in found for name in STAGES if name in child.cmdline()}
 
 
 @pytest.mark.parametrize(
