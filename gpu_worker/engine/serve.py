@@ -126,6 +126,7 @@ class DenoiserEngine:
         frames = frames_of_clip(fps, self.settings.clip_frames)
         if self.sampler.cpu_engine == "openvino":
             self.sampler.ready_on_cpu(*self._warm_up_inputs(fps))
+            return_freed_memory()
         if self.sampler.can_compile_for(frames):
             self.sampler.compile_for(
                 frames, lambda: self._warm_up_inputs(fps), lambda: self._make_warm_up_clip(fps)

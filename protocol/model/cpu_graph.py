@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import mmap
 import os
 import re
 import sys
@@ -103,10 +104,12 @@ class CpuGraph:
     Args:
         compiled: OpenVINO's compiled model with one output.
         file: where the network is kept, or would be if it could be written.
+        mapped: the memory that the network was loaded from.
     """
 
-    def __init__(self, compiled: Any, file: Path) -> None:
+    def __init__(self, compiled: Any, file: Path, mapped: mmap.mmap | None = None) -> None:
         self._request = compiled.create_infer_request()
+        self._mapped = mapped  # OpenVINO reads constants from there
         self._tensor = import_openvino().Tensor
         self.file = file
 
@@ -134,19 +137,24 @@ def kept_graph(file: Path, dtype: str, threads: int) -> CpuGraph | None:
     properties = graph_properties(dtype, threads)
     begin = time.monotonic()
     try:
-        blob = file.read_bytes()
+        # Private, since OpenVINO asks for memory that it may write to.
+        with file.open("rb") as stream:
+            mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
     except FileNotFoundError:
         return None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: an empty file
         logger.warning("%s cannot be read: %s", file, first_line(error))
         return None
-    core = import_openvino().Core()
+    openvino = import_openvino()
     try:
-        graph = CpuGraph(core.import_model(blob, "CPU", properties), file)
+        blob = openvino.Tensor(np.frombuffer(mapped, np.uint8), shared_memory=True)
+        graph = CpuGraph(openvino.Core().import_model(blob, "CPU", properties), file, mapped)
     except Exception as error:  # a damaged file raises anything; converting makes a new one
         logger.warning("%s cannot be used and is made anew: %s", file, first_line(error))
         return None
     with suppress(OSError):
+        # Most of it has been repacked for the processor. The rest is read from the file when it is needed.
+        mapped.madvise(mmap.MADV_DONTNEED)
         os.utime(file)  # the oldest are removed first
     logger.info("network by OpenVINO loaded in %.1f s (%s)", time.monotonic() - begin, file)
     return graph

@@ -3,6 +3,7 @@
     python -m scripts.bench                    everything, about four minutes
     python -m scripts.bench --quick            small and fast, for tests
     python -m scripts.bench --only machines    with one core, and without bfloat16
+    python -m scripts.bench --only start       a first and a second start, and waiting for a speaker
     python -m scripts.bench --json FILE        the figures also as JSON, for other programs
 
 Other flags go to the run: `python -m scripts.bench --only default --compile-unet --steps 2`.
@@ -29,13 +30,14 @@ from protocol.wire.clock import SAMPLE_RATE
 from scripts.bench.common.tools import machine, speak
 from scripts.bench.host import default as bench_default
 from scripts.bench.host import machines as bench_machines
+from scripts.bench.host import start as bench_start
 from scripts.bench.host.hops import measure_hops
 from scripts.run.managed import ManagedRun, RunError
 from scripts.talk.sound import SoundError, read_sound, synthetic_voice, write_wav
 
 PARTS = ("default", "hops", "plumbing", "capacity")
-#: Left out unless named: it starts the run four times.
-EXTRA = ("machines",)
+#: Left out unless named: they start the run several times.
+EXTRA = ("machines", "start")
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def measure(parts: Sequence[str], wav: Path, flags: Sequence[str], sizes: Sizes)
     steps: dict[str, Callable[[], Any]] = {
         "default": lambda: default_run(wav, flags, sizes.poured),
         "machines": lambda: smaller_machines(wav, flags),
+        "start": lambda: starts(flags),
         "hops": lambda: hops(sizes.messages),
         "plumbing": lambda: plumbing(wav),
         "capacity": lambda: capacity(wav, min(sizes.speech, 8.0), sizes.most),
@@ -123,6 +126,14 @@ def smaller_machines(wav: Path, flags: Sequence[str]) -> list[dict[str, Any]]:
     print("\n".join(bench_machines.lines(tried)))
     bound = bench_machines.IN_STEP
     return [{**dataclasses.asdict(one), "in_step": one.in_step, "in_step_bound": bound} for one in tried]
+
+
+def starts(flags: Sequence[str]) -> list[dict[str, Any]]:
+    """A start with nothing kept, the one after it, and what each costs while nobody speaks."""
+    print(f"\nTwo starts {' '.join(flags)}".rstrip() + ", without speech")
+    made = bench_start.measure_starts(flags)
+    print("\n".join(bench_start.lines(made)))
+    return [{**dataclasses.asdict(one), "quiet": one.quiet} for one in made]
 
 
 def hops(messages: int) -> list[dict[str, Any]]:

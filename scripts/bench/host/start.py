@@ -1,0 +1,113 @@
+"""The start of the default run: until it is ready, until it is quiet, and the cost of waiting."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scripts.bench.common.processes import Usage, usage
+from scripts.bench.common.tools import UsageMeter, settle, table
+from scripts.run.managed import ManagedRun
+
+#: Seconds over which waiting is measured.
+WAIT = 20.0
+#: Most share of a core that all stages may use while nobody speaks.
+MOST_QUIET = 0.03
+
+
+@dataclass(frozen=True)
+class Start:
+    """Figures of one start without speech.
+
+    Attributes:
+        name: "first" or "second".
+        ready_in: seconds until every worker was warm.
+        until_ready: processor seconds until then, by stage.
+        resident: RSS just after that, by stage, in bytes.
+        settled_in: seconds from ready until nothing was done any more.
+        settling: processor seconds of that time, of all stages.
+        waiting: share of a core that each stage uses after that.
+        later: RSS and PSS of all stages after that, in bytes.
+        others: cores that the rest of the machine used meanwhile.
+    """
+
+    name: str
+    ready_in: float
+    until_ready: dict[str, float]
+    resident: dict[str, int]
+    settled_in: float
+    settling: float
+    waiting: dict[str, float]
+    later: tuple[int, int]
+    others: float
+
+    @property
+    def quiet(self) -> bool:
+        """Whether waiting costs no more than it may."""
+        return sum(self.waiting.values()) <= MOST_QUIET
+
+
+def measure_starts(flags: Sequence[str]) -> list[Start]:
+    """Two starts with a home of their own: nothing is kept for the first, which keeps all for the second."""
+    with tempfile.TemporaryDirectory(prefix="echomimic-home-") as home:
+        return [measure_start(name, home, flags) for name in ("first", "second")]
+
+
+def measure_start(name: str, home: str, flags: Sequence[str]) -> Start:
+    """One start with this home."""
+    environment = {**os.environ, "HOME": home}
+    logs = ["--log-dir", f"{home}/logs"]
+    with ManagedRun(*flags, *logs, timeout=600, environment=environment) as run:
+        pids = [run.process.pid]
+        ready, began = usage(pids), time.monotonic()
+        settle(pids, 300.0)
+        settled_in = time.monotonic() - began
+        settled = usage(pids)
+        with UsageMeter(pids) as meter:
+            time.sleep(WAIT)
+    waiting = {stage: spent / WAIT for stage, spent in meter.spent.items()}
+    return Start(
+        name, run.ready_in, ready.processor, ready.resident, settled_in, _between(ready, settled), waiting,
+        (sum(meter.after.resident.values()), sum(meter.after.proportional.values())), meter.other_cores,
+    )  # fmt: skip
+
+
+def _between(before: Usage, after: Usage) -> float:
+    return sum(after.spent_since(before).values())
+
+
+def lines(starts: Sequence[Start]) -> list[str]:
+    """A table by stage and one of the whole."""
+    rows = [
+        ("stage", *[f"{start.name}: {what}" for start in starts for what in ("processor", "RSS", "waiting")])
+    ]
+    for stage in starts[-1].resident:
+        cells = [
+            cell
+            for start in starts
+            for cell in (
+                f"{start.until_ready.get(stage, 0.0):.1f} s",
+                f"{start.resident.get(stage, 0) / 2**20:.0f} MiB",
+                f"{start.waiting.get(stage, 0.0):.2%}",
+            )
+        ]
+        rows.append((stage, *cells))
+    whole = [("the whole", *[start.name for start in starts])]
+    whole.append(("ready after", *[f"{start.ready_in:.1f} s" for start in starts]))
+    whole.append(("processor time until then", *[f"{sum(s.until_ready.values()):.1f} s" for s in starts]))
+    whole.append(("RSS then", *[f"{sum(s.resident.values()) / 2**20:.0f} MiB" for s in starts]))
+    whole.append(("nothing is done after a further", *[f"{start.settled_in:.0f} s" for start in starts]))
+    whole.append(("processor time of these", *[f"{start.settling:.1f} s" for start in starts]))
+    whole.append(
+        (
+            f"waiting, share of a core (most {MOST_QUIET:.0%})",
+            *[f"{sum(s.waiting.values()):.2%}" for s in starts],
+        )
+    )
+    whole.append(("RSS then", *[f"{start.later[0] / 2**20:.0f} MiB" for start in starts]))
+    whole.append(("PSS then", *[f"{start.later[1] / 2**20:.0f} MiB" for start in starts]))
+    whole.append(("others meanwhile", *[f"{start.others:.2f} cores" for start in starts]))
+    return [*table(rows), "", *table(whole)]
