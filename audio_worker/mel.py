@@ -54,7 +54,7 @@ def short_log_mel(pcm: NDArray[np.float32], n_mels: int) -> NDArray[np.float32]:
     frames = np.lib.stride_tricks.sliding_window_view(padded, _N_FFT)[::_HOP][: WINDOW // _HOP]
     spectrum = np.fft.rfft(frames * _hann(), axis=1)
     power = spectrum.real**2 + spectrum.imag**2
-    # Not by `@`: threads of numpy's BLAS spin for 0.1 s after each product, and a window is due twice a second.
+    # Not by `@`: numpy's BLAS threads spin for 0.1 s after each product, and a window is due twice a second.
     bands = np.einsum("fb,bm->mf", power, mel_filters(n_mels))
     log = np.log10(np.maximum(bands, 1e-10))
     scaled = (np.maximum(log, log.max() - _DYNAMIC_RANGE) + 4.0) / 4.0
