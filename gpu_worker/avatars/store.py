@@ -69,7 +69,7 @@ class AvatarStore(Generic[R]):
     bytes: int
     #: Requests for an avatar whose features were at hand.
     hits: int
-    #: Requests for an avatar whose features had to be made.
+    #: Requests for an avatar whose features had to be read from disk or made.
     misses: int
 
     def __init__(

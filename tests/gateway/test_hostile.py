@@ -145,8 +145,9 @@ async def test_a_poured_file_comes_at_real_time(gateway: Running) -> None:
 
 async def test_far_too_much_at_once_is_an_error(gateway: Running) -> None:
     async with client_v2(gateway) as client:
-        for _ in range(10):
-            await client.ws.send(noise(4.0).tobytes())
+        with suppress(ConnectionClosedError):
+            for _ in range(9):
+                await client.ws.send(noise(15.0).tobytes())
         await client.closed()
         assert client.text("error")["code"] == "too_fast"
 
@@ -174,8 +175,9 @@ async def test_a_client_that_shows_nothing_gets_less_and_is_then_closed(gateway:
         code, reason = await client.closed(20)
         speaking.cancel()
         assert code == 1008 and reason.startswith("slow_client")
-        assert 72 <= len(client.frames) <= 73
-        assert len(client.audio) > 15
+        # one second of frames, and their sound while it waited for the client to take them
+        assert 24 <= len(client.frames) <= 25
+        assert len(client.audio) > 6
         assert client.text("status")["frames_dropped"] > 0
 
 

@@ -283,9 +283,15 @@ def test_memory_that_runs_out_costs_one_clip(engine: DenoiserEngine, monkeypatch
     assert np.isfinite(make(engine, clip("memory", 0))).all()
 
 
-def test_references_and_poses_are_made_once(engine: DenoiserEngine) -> None:
+def test_references_and_poses_are_made_once(engine: DenoiserEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def made_again(_picture: object) -> None:
+        raise AssertionError("features are made although they were made in a pause")
+
     while engine.work_in_pause():
         pass
+    monkeypatch.setattr(engine.model.avatars, "_prepare", made_again)
+    for name in ("ann", "bob", "cat"):  # those that are on disk are read
+        make(engine, clip("once", 0, avatar=name))
     before = engine.metrics()
     for name in ("ann", "bob", "cat"):
         make(engine, clip("once", 0, avatar=name))
@@ -378,7 +384,7 @@ def test_compiled_code_serves_the_shapes_it_was_made_for(
 
 
 def test_the_faster_arithmetic_is_taken(
-    world: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    world: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     caplog.set_level("INFO")
     monkeypatch.setattr("protocol.model.hardware.dtypes.cpu_has_bfloat16", lambda: True)
@@ -388,6 +394,7 @@ def test_the_faster_arithmetic_is_taken(
     )
     monkeypatch.setattr(DenoiserEngine, "_warm", lambda self: None)
     for fastest in ("bfloat16", "float32"):
+        monkeypatch.setenv("HOME", str(tmp_path / fastest))  # where no earlier choice is kept
         other = DenoiserEngine(settings_for(world, "--dtype", "auto"))
         other.load()
         assert other.info()["dtype"] == fastest

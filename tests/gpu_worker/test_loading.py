@@ -174,7 +174,7 @@ def test_file_that_is_torn(copy: Path, name: str) -> None:
     content = (copy / name).read_bytes()
     (copy / name).unlink()
     (copy / name).write_bytes(content[: len(content) // 2])
-    with pytest.raises(SettingsError, match=f"{Path(name).name}: is damaged"):
+    with pytest.raises(SettingsError, match=f"{Path(name).name}: is (damaged|cut off)"):
         load(copy)
 
 
