@@ -143,6 +143,7 @@ async def test_an_interruption_outlives_its_connection(relay: Relay) -> None:
     assert len(items) - len(sounds) == 24 and {item.epoch for item in items} == {1}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 async def test_a_program_that_stood_still_goes_on(mortal: Running) -> None:
     """The server ends the connection of a client that takes nothing for 5 s. One that never does is told."""

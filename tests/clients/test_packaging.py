@@ -56,6 +56,7 @@ def test_its_wheel_works_alone(venv: Path, tmp_path: Path) -> None:
     assert Path(done.stdout.strip()).is_relative_to(venv)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_programs_see_its_types(venv: Path, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)

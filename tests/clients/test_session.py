@@ -259,6 +259,7 @@ async def test_a_token_goes_to_no_other_server() -> None:
     assert f"127.0.0.1:{port}/away" in sent.value.message and "secret" not in sent.value.message
 
 
+@pytest.mark.long
 @pytest.mark.slow
 async def test_a_long_speech_in_one_go_goes_up_bit_by_bit(gateway: Running) -> None:
     speech = noise(11.0, 4)

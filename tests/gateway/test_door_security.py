@@ -339,6 +339,7 @@ def test_path_tricks_get_nothing(gateway: Running, told: Told, method: str) -> N
     )
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timing
 @pytest.mark.timeout(240)
@@ -374,6 +375,7 @@ async def test_ten_thousand_guesses(gateway: Running, visit: Visit, box: TokenBo
     told("a right token of the guesser's address, while it guesses on", f"let in after {waited:.1f} s")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 async def test_secrets_are_in_no_log_and_no_process_list(box: TokenBox, told: Told) -> None:
     program = box.add("whole-run", "session", "mint", "metrics")

@@ -12,7 +12,7 @@ from scripts.torture.network import beside_a_silent_one, resets, stand_stills
 from scripts.torture.viewer import spoken
 from tests.gateway.conftest import Running, running
 
-pytestmark = [pytest.mark.process, pytest.mark.timing]
+pytestmark = [pytest.mark.process, pytest.mark.timing, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

@@ -51,6 +51,7 @@ def sessions_begun(run: Running) -> int:
     return run.log().count(" begins: ")
 
 
+@pytest.mark.long
 async def test_networks_that_break_and_stand_still_cost_little(gateway: Running, speech: Path) -> None:
     begun = sessions_begun(gateway)
     async with Network(gateway.settings.port, delay=0.1, jitter=0.05) as network:

@@ -12,7 +12,7 @@ from protocol.process.settings import flags_of
 from protocol.wire.messages import Latents
 from tests.gpu_worker.worker_process import Around, Process, clip, run_settings
 
-pytestmark = [pytest.mark.process, pytest.mark.timing]
+pytestmark = [pytest.mark.process, pytest.mark.timing, pytest.mark.long]
 
 
 @pytest.fixture

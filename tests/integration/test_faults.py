@@ -20,6 +20,7 @@ def whole(found: dict[str, float]) -> bool:
     return found["pictures doubled"] == found["pictures out of order"] == found["samples of sound lost"] == 0
 
 
+@pytest.mark.long
 def test_an_encoder_that_stands_still_holds_nobody_up(speech: Sound) -> None:
     found = of(encoder_stopped(speech, "--passthrough", "--dead-after", "30", seconds=3.0, times=3))
     assert whole(found) and found["pictures lost"] == 0
@@ -34,6 +35,7 @@ def test_the_sound_goes_on_when_the_only_worker_of_a_stage_dies(speech: Sound) -
     assert found["silence at the client"] < 1.5
 
 
+@pytest.mark.long
 def test_workers_at_half_speed_keep_sound_and_pictures(speech: Sound) -> None:
     found = of(slow_machine(speech, "--passthrough", seconds=3.0, before_it=3.0, after_it=4.0))
     assert whole(found)

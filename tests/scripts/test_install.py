@@ -18,7 +18,7 @@ from tests.helpers.slow_index import SlowIndex, make_wheel, serve_index
 from tests.helpers.waiting import wait_for
 from tests.scripts.test_rundir import ROOT, state_of
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.long]
 
 #: A version that no folder of wheels has, and that no constraint of a machine's forbids.
 TORCH = "1.99"

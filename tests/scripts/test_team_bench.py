@@ -9,7 +9,7 @@ import pytest
 
 from scripts.bench.gpu import team
 
-pytestmark = [pytest.mark.slow, pytest.mark.process]
+pytestmark = [pytest.mark.slow, pytest.mark.process, pytest.mark.long]
 
 
 def test_two_processes_against_one(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ def leftovers(tmp_path: Path) -> list[str]:
 
 
 @pytest.mark.process
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_two_seconds_by_the_bundled_model(tmp_path: Path) -> None:
@@ -57,6 +58,7 @@ def test_two_seconds_by_the_bundled_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_it_outlives_its_workers_and_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
