@@ -19,6 +19,7 @@ from scripts.run.address import base_url
 from scripts.run.launch import ask_ready, worker_counts
 from tests.gateway.conftest import Running, running
 from tests.gateway.raw_http import UPGRADE, exchange
+from tests.helpers.ports import listening
 from tests.helpers.waiting import wait_for
 
 pytestmark = pytest.mark.process
@@ -44,20 +45,9 @@ def lan() -> Iterator[Running]:
         yield run
 
 
-def listening(run: Running) -> set[tuple[str, int]]:
-    """Every TCP or UDP address that the process and its children listen on."""
-    process = psutil.Process(run.process.pid)
-    return {
-        (connection.laddr.ip, connection.laddr.port)
-        for part in (process, *process.children(recursive=True))
-        for connection in part.net_connections("inet")
-        if connection.status in (psutil.CONN_LISTEN, psutil.CONN_NONE)
-    }
-
-
 def test_nothing_listens_but_the_port(gateway: Running, lan: Running) -> None:
-    assert listening(gateway) == {("127.0.0.1", gateway.settings.port)}
-    assert listening(lan) == {("0.0.0.0", lan.settings.port)}
+    assert listening(gateway.process.pid) == {("127.0.0.1", gateway.settings.port)}
+    assert listening(lan.process.pid) == {("0.0.0.0", lan.settings.port)}
 
 
 def test_the_network_reaches_it_by_number_and_own_name(lan: Running) -> None:

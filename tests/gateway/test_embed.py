@@ -19,6 +19,7 @@ from scripts.talk.sound import read_sound, synthetic_voice, write_wav
 from tests.gateway.conftest import Running, running
 from tests.helpers.chromium import Chromium, Page, find_chromium
 from tests.helpers.other_site import OtherSite, other_site
+from tests.helpers.ports import listening
 
 pytestmark = [
     pytest.mark.process,
@@ -81,6 +82,7 @@ async def portrait_shown(page: Page) -> None:
 
 
 async def test_the_component_speaks_in_a_page_of_another_site(gateway: Running, site: OtherSite) -> None:
+    assert listening(gateway.process.pid) == {("127.0.0.1", gateway.settings.port)}
     # The strictest policy of the holding page that still names the server.
     server = gateway.url("").rstrip("/")
     policy = f"default-src 'self'; script-src 'self' 'unsafe-inline' {server}; frame-src {server}"

@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import psutil
 import pytest
 import zxingcpp
 
@@ -28,6 +27,7 @@ from scripts.run.welcome import lan_hosts
 from tests.gateway.conftest import free_port
 from tests.helpers.certificates import spki_hash
 from tests.helpers.chromium import Chromium, find_chromium
+from tests.helpers.ports import listening
 from tests.helpers.qr_picture import code_lines, picture_of
 
 pytestmark = [
@@ -64,17 +64,6 @@ def read_until_quiet(descriptor: int) -> str:
         if readable:
             text += os.read(descriptor, 65536)
     return text.decode()
-
-
-def listening(pid: int) -> set[tuple[str, int]]:
-    """The TCP addresses at which a process and its children listen."""
-    processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    return {
-        (each.laddr.ip, each.laddr.port)
-        for process in processes
-        for each in process.net_connections("tcp")
-        if each.status == psutil.CONN_LISTEN
-    }
 
 
 @pytest.mark.browser

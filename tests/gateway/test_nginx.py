@@ -27,6 +27,7 @@ from tests.gateway.conftest import Running, free_port, running
 from tests.helpers.certificates import Pair, make_pair, spki_hash
 from tests.helpers.chromium import Chromium, find_chromium
 from tests.helpers.nginx import Nginx, find_nginx, running_nginx
+from tests.helpers.ports import listening
 
 pytestmark = [
     pytest.mark.process,
@@ -138,6 +139,8 @@ async def test_page_and_session_go_through(
                 pass
         assert get(nginx, pair, site, f"{prefix}/healthz?token=secret-word")[0] == 200
         assert "secret-word" not in nginx.logs() and "/healthz" in nginx.logs()
+        # beside nginx, which faces the network, nothing of the run does
+        assert listening(gateways[site].process.pid) == {("127.0.0.1", gateways[site].settings.port)}
 
 
 async def test_a_rewritten_host_needs_a_trusted_proxy(pair: Pair, tmp_path: Path) -> None:
