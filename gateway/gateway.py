@@ -34,7 +34,7 @@ from gateway.http_connection import connections_within
 from gateway.metrics import GatewayCollector, SessionTotals
 from gateway.offers import Offers
 from gateway.outages import OUTAGES, outage_of
-from gateway.sessions import Sessions
+from gateway.sessions import SessionRegistry
 from gateway.site import Site
 from gateway.stages import StageBoard
 from gateway.thumbnails import Thumbnails
@@ -88,7 +88,7 @@ class Gateway:
         self.totals = SessionTotals()
         self._thumbnails = Thumbnails(settings)
         self._offers = Offers(settings, self.board, self._thumbnails)
-        self.sessions = Sessions(settings, self.totals, self.close_epoch, self._offers.sessions)
+        self.sessions = SessionRegistry(settings, self.totals, self.close_epoch, self._offers.sessions)
         key = settings.hop_key()
         self.pcm = HopServer(
             context,

@@ -12,7 +12,7 @@ from websockets.exceptions import NegotiationError
 from websockets.typing import Subprotocol
 
 from gateway.door.credentials import SUBPROTOCOL_PREFIX
-from gateway.site import Peer
+from gateway.site import ConnectionEnds
 from protocol.hop.endpoints import EndpointError
 from protocol.process.addresses import bind_socket, bracketed
 from protocol.process.settings import Settings
@@ -31,10 +31,10 @@ def select_subprotocol(ws: ServerConnection, offered: Sequence[Subprotocol]) -> 
     raise NegotiationError(f"expected no subprotocol or {SUBPROTOCOL_V2}")
 
 
-def peer_of(ws: ServerConnection) -> Peer:
+def peer_of(ws: ServerConnection) -> ConnectionEnds:
     """The ends of a connection. The library says None for those of a connection that is gone."""
     ends = [str(end[0]) if end else "" for end in (ws.remote_address, ws.local_address)]
-    return Peer(ends[0], ends[1], tls=ws.transport.get_extra_info("ssl_object") is not None)
+    return ConnectionEnds(ends[0], ends[1], tls=ws.transport.get_extra_info("ssl_object") is not None)
 
 
 def websockets_logger() -> logging.Logger:

@@ -22,7 +22,7 @@ RESUME_WITHIN = 30.0
 SILENT_AFTER = 10.0
 
 
-class Sessions:
+class SessionRegistry:
     """Every session that runs, with the connection that has it. One whose client is lost is parked."""
 
     def __init__(

@@ -61,7 +61,7 @@ PostHandler = Callable[[Visitor, Request], Awaitable[HttpAnswer]]
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
+class ConnectionEnds:
     """The ends of a connection: numeric addresses, empty where the connection is gone."""
 
     address: str
@@ -109,7 +109,7 @@ class Site:
         #: Addresses that take a POST.
         self._posts: dict[str, PostHandler] = {MINT_PATH: self._mint}
 
-    async def respond(self, request: Request, peer: Peer) -> Response | Grant:
+    async def respond(self, request: Request, peer: ConnectionEnds) -> Response | Grant:
         """The response to a request, or the rights of a websocket upgrade that may go on."""
         shared_with = None
         try:

@@ -31,7 +31,7 @@ MOST_BEHIND_AT_FIRST = 8.0
 
 
 @dataclass
-class _Part:
+class _WaitingPart:
     """Samples that wait, those that were cut out of them, and whether no more is to be cut."""
 
     samples: Samples
@@ -56,7 +56,7 @@ class PacedInput:
         self._ahead = ahead
         self._high = high
         self._bound = bound
-        self._parts: deque[_Part] = deque()
+        self._parts: deque[_WaitingPart] = deque()
         self._free_at = 0.0  # when, at real time, everything taken so far has been spoken
         self.waiting = 0
         self._cut_out = 0
@@ -99,7 +99,7 @@ class PacedInput:
                 f"more than {self._bound:g} s of audio waits to be spoken; send it no faster than real time",
             )
         if len(samples):
-            self._parts.append(_Part(samples))
+            self._parts.append(_WaitingPart(samples))
             self.waiting += len(samples)
 
     def catch_up(self, now: float) -> int:
@@ -130,7 +130,7 @@ class PacedInput:
         while left:
             part = self._parts.popleft()
             if len(part.samples) > left:
-                self._parts.appendleft(_Part(part.samples[left:], part.cut, part.final))
+                self._parts.appendleft(_WaitingPart(part.samples[left:], part.cut, part.final))
             else:
                 gone += part.cut
                 self._cut_out -= part.cut
@@ -140,7 +140,7 @@ class PacedInput:
 
     def _cut(self, most: int) -> None:
         """Cut at most this many samples out of the parts that are not final, and make them one part."""
-        parts: list[_Part] = []
+        parts: list[_WaitingPart] = []
         while self._parts and not self._parts[-1].final:
             parts.insert(0, self._parts.pop())
         samples = _join([part.samples for part in parts])
@@ -150,7 +150,7 @@ class PacedInput:
             return
         rest = without_cuts(samples, self._rate, cuts)
         count = len(samples) - len(rest)
-        self._parts.append(_Part(rest, count, final=True))
+        self._parts.append(_WaitingPart(rest, count, final=True))
         self.waiting -= count
         self._cut_out += count
 
@@ -164,7 +164,7 @@ class PacedInput:
             samples = part.samples
             if count + len(samples) > allowed:
                 samples = samples[: allowed - count]
-                self._parts.appendleft(_Part(part.samples[len(samples) :], part.cut, part.final))
+                self._parts.appendleft(_WaitingPart(part.samples[len(samples) :], part.cut, part.final))
             else:
                 cut += part.cut
             taken.append(samples)

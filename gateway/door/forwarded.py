@@ -16,7 +16,7 @@ from websockets.datastructures import Headers
 
 from protocol.process.addresses import IpAddress, parse_ip
 
-Network = IPv4Network | IPv6Network
+AddressRange = IPv4Network | IPv6Network
 
 #: Headers that a proxy adds.
 HEADERS = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto")
@@ -39,14 +39,16 @@ class Hop:
     host: str = ""
 
 
-def is_trusted(address: IpAddress | None, proxies: Sequence[Network]) -> bool:
+def is_trusted(address: IpAddress | None, proxies: Sequence[AddressRange]) -> bool:
     """Whether the address is one of the proxies."""
     return address is not None and any(
         address in network for network in proxies if network.version == address.version
     )
 
 
-def forwarded_by(peer: IpAddress | None, headers: Headers, proxies: Sequence[Network]) -> tuple[str, Hop]:
+def forwarded_by(
+    peer: IpAddress | None, headers: Headers, proxies: Sequence[AddressRange]
+) -> tuple[str, Hop]:
     """The client's address, and the report that names it.
 
     Args:
@@ -74,7 +76,9 @@ def forwarded_by(peer: IpAddress | None, headers: Headers, proxies: Sequence[Net
     return address, hop
 
 
-def _client_of(peer: IpAddress | None, hops: Sequence[Hop], proxies: Sequence[Network]) -> tuple[str, Hop]:
+def _client_of(
+    peer: IpAddress | None, hops: Sequence[Hop], proxies: Sequence[AddressRange]
+) -> tuple[str, Hop]:
     """Walk from the right past the trusted addresses. An address that cannot be read ends the walk."""
     known, told = peer, hops[-1]
     for hop in reversed(hops):

@@ -14,7 +14,7 @@ from gateway.door.refusals import Refusal, Refused, quoted
 from gateway.door.target import parse_target, strip_prefix
 from protocol.process.addresses import WILDCARDS, IpAddress, is_loopback, own_names, parse_ip
 from protocol.process.settings import Settings
-from protocol.process.web_hosts import DEFAULT_PORTS, HostPort, Origin, parse_authority, parse_origin
+from protocol.process.web_hosts import DEFAULT_PORTS, HostPort, WebOrigin, parse_authority, parse_origin
 
 #: Refusals of requests that no browser and no honest program sends.
 UNREADABLE_ADDRESS = Refusal("bad_request", "The address cannot be read.")
@@ -52,9 +52,9 @@ class Visitor:
     proxy: str = ""
 
     @cached_property
-    def own_origin(self) -> Origin:
+    def own_origin(self) -> WebOrigin:
         """The origin of a page that this request's host serves."""
-        return Origin(self.scheme, self.host)
+        return WebOrigin(self.scheme, self.host)
 
     @property
     def url(self) -> str:
@@ -164,7 +164,7 @@ class Door:
         """Whether `--trusted-proxies` has the address."""
         return is_trusted(parse_ip(address), self._proxies)
 
-    def lists_origin(self, origin: Origin) -> bool:
+    def lists_origin(self, origin: WebOrigin) -> bool:
         """Whether `--allowed-origins` has the origin."""
         return any(listed.covers(origin) for listed in self._origins)
 
@@ -185,7 +185,7 @@ class Door:
         return host.address is not None or host.name in self._own_names
 
 
-def is_same_origin(origin: Origin, visitor: Visitor) -> bool:
+def is_same_origin(origin: WebOrigin, visitor: Visitor) -> bool:
     """Whether the origin is that of the page that this request's host serves.
 
     An https page of the same host is taken for an http request too: a proxy that ends TLS need not say so.

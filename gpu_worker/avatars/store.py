@@ -30,7 +30,7 @@ def fitted_picture(path: Path, width: int, height: int) -> Picture:
     return np.array(read_picture(path, (width, height)), dtype=np.uint8)
 
 
-class Kept(Protocol[R]):
+class ReferenceShelf(Protocol[R]):
     """Reference features on disk, by picture."""
 
     def load(self, picture: Picture, /) -> R | None:
@@ -81,7 +81,7 @@ class AvatarStore(Generic[R]):
         *,
         size_of: Callable[[R], int],
         budget: int,
-        kept: Kept[R] | None = None,
+        kept: ReferenceShelf[R] | None = None,
     ) -> None:
         self._kept = kept
         #: Avatars whose features are on disk, as far as that is known.

@@ -14,7 +14,7 @@ from gpu_worker.denoiser.model import DenoisingUNet3D, ReferenceCache
 from gpu_worker.denoiser.pipeline import frame_orders
 from gpu_worker.denoiser.sampler import SchedulerConfig, Step, make_steps
 from gpu_worker.fast.build import build
-from gpu_worker.fast.exchange import Exchange
+from gpu_worker.fast.exchange import TeamExchange
 from gpu_worker.fast.float8 import WatchingOps, layers_of, quantize
 from gpu_worker.fast.network import Positions, StepInputs, StepRunner, audio_keys_values
 from gpu_worker.fast.ops import Image, TorchOps, positions_of_part
@@ -110,7 +110,7 @@ class FastDenoiser:
     """
 
     #: With the other members, where a team shares each clip. Set before the first `prepare`.
-    exchange: Exchange | None = None
+    exchange: TeamExchange | None = None
 
     def __init__(
         self,

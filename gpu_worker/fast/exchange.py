@@ -44,7 +44,7 @@ class Crossing:
     sources: Sequence[Tensor]
 
 
-class Exchange:
+class TeamExchange:
     """This process's side of the exchanges. The leader is member 0. Needs torch's default process group.
 
     Of a clip of F frames member i has frames i·F/N to (i + 1)·F/N. Of P positions it has those from i·p to
@@ -133,7 +133,7 @@ class PeerMemory:
         return values <= self._values and like.dtype == self._dtype
 
     def crossing(self, frames: int, positions: int, channels: int) -> Crossing:
-        """As `Exchange.crossing`."""
+        """As `TeamExchange.crossing`."""
         key = frames, positions, channels
         if key not in self._made:
             own, every = key, (self._size * frames, positions, channels)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gpu_worker.denoiser.model.transformer import KeysValues
-from gpu_worker.fast.exchange import Exchange
+from gpu_worker.fast.exchange import TeamExchange
 from gpu_worker.fast.ops import Image, TorchOps, positions_of_part
 from gpu_worker.fast.tiers import Tier
 from gpu_worker.fast.weights import (
@@ -88,7 +88,7 @@ class StepRunner:
         ops: TorchOps,
         positions: Positions,
         tier: Tier,
-        exchange: Exchange | None = None,
+        exchange: TeamExchange | None = None,
     ) -> None:
         self.network = network
         self.ops = ops
@@ -257,7 +257,7 @@ class StepRunner:
         x, wide = self._attend_over_frames(motion, rows, len(image.data), index)
         self._add_to_image(image, x, wide, motion)
 
-    def _motion_by_positions(self, motion: Motion, image: Image, index: int, exchange: Exchange) -> None:
+    def _motion_by_positions(self, motion: Motion, image: Image, index: int, exchange: TeamExchange) -> None:
         """A motion module whose positions the members share: (own frames, all) → (all, own) and back."""
         ops = self.ops
         frames, positions, channels = image.data.shape

@@ -28,7 +28,7 @@ class Track(Protocol):
     def draw(self, indices: Sequence[int]) -> torch.Tensor: ...
 
 
-class Kept(Protocol):
+class PoseShelf(Protocol):
     """Features of whole pose files on disk."""
 
     def load(self, file: Path, /) -> torch.Tensor | None:
@@ -74,7 +74,7 @@ class PoseStore:
         *,
         budget: int,
         batch: int = 12,
-        kept: Kept | None = None,
+        kept: PoseShelf | None = None,
     ) -> None:
         self._kept = kept
         self._encode = encode

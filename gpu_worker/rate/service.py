@@ -27,7 +27,7 @@ KEPT_TIMES = 16
 
 
 @dataclass(slots=True)
-class _Stream:
+class _ClipStream:
     """One session's clips."""
 
     epoch: int
@@ -71,7 +71,7 @@ class ServiceLog:
     def __init__(self) -> None:
         self.times = deque(maxlen=KEPT_TIMES)
         self._in_hand: dict[ClipKey, _ClipInHand] = {}
-        self._streams: dict[str, _Stream] = {}
+        self._streams: dict[str, _ClipStream] = {}
         self._last_done = float("-inf")
         self._generation = 0
 
@@ -82,7 +82,7 @@ class ServiceLog:
         session, epoch, _ = key
         stream = self._streams.get(session)
         if stream is None or stream.epoch != epoch:
-            stream = self._streams[session] = _Stream(epoch, frames, fps, float("-inf"), now)
+            stream = self._streams[session] = _ClipStream(epoch, frames, fps, float("-inf"), now)
         stream.turn = max(now, stream.turn + stream.lasts)
         stream.arrived = now
         stream.clips += 1

@@ -18,7 +18,7 @@ from gpu_worker.denoiser.model import DenoisingUNet3D, UNetConfig
 from gpu_worker.denoiser.model.config import MotionConfig
 from gpu_worker.denoiser.sampler import SchedulerConfig
 from gpu_worker.fast.clip import DenoiserModel, FastDenoiser
-from gpu_worker.fast.exchange import Exchange
+from gpu_worker.fast.exchange import TeamExchange
 from gpu_worker.fast.tiers import TIERS
 from gpu_worker.team.line import Message
 
@@ -46,10 +46,10 @@ class MemberModel:
     dtype: torch.dtype
 
 
-def join_group(store: Path, device: torch.device, rank: int, size: int, direct: bool) -> Exchange:
+def join_group(store: Path, device: torch.device, rank: int, size: int, direct: bool) -> TeamExchange:
     """Makes this process a member of the team whose processes meet at the file `store`.
 
-    direct: as for `Exchange`.
+    direct: as for `TeamExchange`.
 
     Sets torch's default process group. Nothing but loopback is listened on.
     """
@@ -68,7 +68,7 @@ def join_group(store: Path, device: torch.device, rank: int, size: int, direct: 
         timeout=timedelta(seconds=EXCHANGE_SECONDS),
         device_id=device if gpu else None,
     )
-    return Exchange(direct)
+    return TeamExchange(direct)
 
 
 def describe(denoiser: FastDenoiser) -> Message:
@@ -84,7 +84,7 @@ def describe(denoiser: FastDenoiser) -> Message:
     }
 
 
-def make_denoiser(described: Message, device: torch.device, exchange: Exchange) -> FastDenoiser:
+def make_denoiser(described: Message, device: torch.device, exchange: TeamExchange) -> FastDenoiser:
     """A member's denoiser, from the leader's `describe` and, by `exchange`, its weights."""
     dtype: torch.dtype = getattr(torch, described["dtype"])
     model = MemberModel(
@@ -100,7 +100,7 @@ def make_denoiser(described: Message, device: torch.device, exchange: Exchange) 
     return made
 
 
-def share_weights(model: DenoiserModel, exchange: Exchange) -> None:
+def share_weights(model: DenoiserModel, exchange: TeamExchange) -> None:
     """The leader's weights and tables go to all members."""
     with torch.inference_mode():
         exchange.share([*chain(model.denoiser.parameters(), model.denoiser.buffers())])

@@ -19,7 +19,7 @@ import torch
 from gpu_worker.denoiser.model import ReferenceCache
 from gpu_worker.engine.device import wait_for_device
 from gpu_worker.fast.clip import FastDenoiser
-from gpu_worker.fast.exchange import Exchange
+from gpu_worker.fast.exchange import TeamExchange
 from gpu_worker.team.join import join_group, make_denoiser
 from gpu_worker.team.line import Line, Message
 from gpu_worker.team.members import end_process, remove_store
@@ -41,7 +41,7 @@ class TeamMember:
             torch.cuda.set_device(self._device)
         else:
             torch.set_num_threads(hello["threads"])
-        self._exchange: Exchange = join_group(
+        self._exchange: TeamExchange = join_group(
             Path(hello["store"]), self._device, hello["rank"], hello["size"], hello["direct"]
         )
         self._denoiser: FastDenoiser = make_denoiser(hello, self._device, self._exchange)

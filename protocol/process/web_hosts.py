@@ -33,7 +33,7 @@ class HostPort:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class WebOrigin:
     """An Origin header, or an entry of a list of origins, where `*.` stands for any name below the host."""
 
     scheme: str
@@ -44,7 +44,7 @@ class Origin:
         """The port, also where it is left out; None for a scheme without a known one."""
         return DEFAULT_PORTS.get(self.scheme) if self.host.port is None else self.host.port
 
-    def covers(self, other: Origin) -> bool:
+    def covers(self, other: WebOrigin) -> bool:
         """Whether `other` is this origin, or one below `*.`."""
         if (self.scheme, self.port) != (other.scheme, other.port):
             return False
@@ -76,7 +76,7 @@ def parse_authority(text: str) -> HostPort | None:
     return HostPort(name, port)
 
 
-def parse_origin(text: str) -> Origin | None:
+def parse_origin(text: str) -> WebOrigin | None:
     """Read scheme, host and port; None for anything else, such as `null`."""
     match = _ORIGIN.fullmatch(text)
     if match is None:
@@ -85,4 +85,4 @@ def parse_origin(text: str) -> Origin | None:
     host = parse_authority(rest)
     if host is None or (wildcard and host.address is not None):
         return None
-    return Origin(match[1].lower(), HostPort(wildcard + host.name, host.port, host.address))
+    return WebOrigin(match[1].lower(), HostPort(wildcard + host.name, host.port, host.address))

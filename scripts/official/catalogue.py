@@ -60,7 +60,7 @@ LICENCES: dict[str, str] = {
 
 
 @dataclass(frozen=True)
-class Part:
+class ModelPart:
     """One file that the model needs.
 
     Attributes:
@@ -92,13 +92,13 @@ class Variant:
     """
 
     name: str
-    denoiser: Part
-    motion: Part
+    denoiser: ModelPart
+    motion: ModelPart
 
 
-def _own(name: str) -> Part:
+def _own(name: str) -> ModelPart:
     """A file of EchoMimic-v2's own repository, which some have converted to `.safetensors`."""
-    return Part(name, ECHOMIMIC, name, (name.replace(".pth", ".safetensors"),))
+    return ModelPart(name, ECHOMIMIC, name, (name.replace(".pth", ".safetensors"),))
 
 
 ACCELERATED = Variant("accelerated", _own("denoising_unet_acc.pth"), _own("motion_module_acc.pth"))
@@ -106,33 +106,33 @@ PLAIN = Variant("plain", _own("denoising_unet.pth"), _own("motion_module.pth"))
 
 REFERENCE = _own("reference_unet.pth")
 POSE_ENCODER = _own("pose_encoder.pth")
-VAE_CONFIG = Part("sd-vae-ft-mse/config.json", VAE, "config.json")
-VAE_WEIGHTS = Part(
+VAE_CONFIG = ModelPart("sd-vae-ft-mse/config.json", VAE, "config.json")
+VAE_WEIGHTS = ModelPart(
     "sd-vae-ft-mse/diffusion_pytorch_model.safetensors",
     VAE,
     "diffusion_pytorch_model.safetensors",
     ("sd-vae-ft-mse/diffusion_pytorch_model.bin",),
 )
-BASE_CONFIG = Part(
+BASE_CONFIG = ModelPart(
     "sd-image-variations-diffusers/unet/config.json",
     BASE,
     "unet/config.json",
     ("sd-image-variations-diffusers/config.json",),
 )
 # OpenAI's tiny.pt is on no repository of the Hub under its own name. This file has the same weights.
-WHISPER_WEIGHTS = Part(
+WHISPER_WEIGHTS = ModelPart(
     "whisper-tiny/model.safetensors",
     WHISPER,
     "model.safetensors",
     ("audio_processor/tiny.pt", "audio_processor/whisper_tiny.pt"),
 )
 TAESD_PARTS = (
-    Part("taesd/config.json", TAESD, "config.json"),
-    Part("taesd/diffusion_pytorch_model.safetensors", TAESD, "diffusion_pytorch_model.safetensors"),
+    ModelPart("taesd/config.json", TAESD, "config.json"),
+    ModelPart("taesd/diffusion_pytorch_model.safetensors", TAESD, "diffusion_pytorch_model.safetensors"),
 )
 
 
-def parts_of(variant: Variant, *, small_decoder: bool) -> list[Part]:
+def parts_of(variant: Variant, *, small_decoder: bool) -> list[ModelPart]:
     """The files of a variant, the large ones first.
 
     Args:

@@ -21,14 +21,14 @@ from scripts.official.catalogue import (
     REFERENCE,
     VAE_CONFIG,
     WHISPER_WEIGHTS,
-    Part,
+    ModelPart,
     Variant,
 )
 from scripts.official.search import WEIGHTS
 
 
 def write_folder(
-    env: Mapping[str, str], model_dir: Path | None, variant: Variant, files: Mapping[Part, Path]
+    env: Mapping[str, str], model_dir: Path | None, variant: Variant, files: Mapping[ModelPart, Path]
 ) -> Path:
     """Link the files and write the configuration. Returns the configuration's path.
 
@@ -71,7 +71,7 @@ def write_folder(
     return config
 
 
-def _place(part: Part, file: Path) -> str:
+def _place(part: ModelPart, file: Path) -> str:
     """The part's place that has the file's name, because a name tells how a file is read."""
     return next((place for place in part.places if Path(place).name == file.name), part.place)
 

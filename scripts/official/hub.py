@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol, cast
 
-from scripts.official.catalogue import Part
+from scripts.official.catalogue import ModelPart
 from scripts.official.errors import OfficialError, hub_sentence, kinds_of
 
 #: Bytes of one write. The client's own 10 MB would be lost at each break, and hide slow progress.
@@ -42,7 +42,7 @@ class RemoteFile:
         sum: the Hub's ETag: SHA-256 of a large file, git's SHA-1 of a small one, or a mirror's own words.
     """
 
-    part: Part
+    part: ModelPart
     url: str
     size: int
     sum: str
@@ -87,7 +87,7 @@ class Hub:
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it repeats each retry
         self._commits: dict[str, str] = {}
 
-    def look_up(self, part: Part) -> RemoteFile:
+    def look_up(self, part: ModelPart) -> RemoteFile:
         """Facts about a file. All files of a repository are those of one commit.
 
         Raises:

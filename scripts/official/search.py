@@ -10,7 +10,7 @@ from pathlib import Path
 from protocol.model.file_damage import damage_error
 from protocol.process.settings import ROOT
 from protocol.process.settings.places import state_dir
-from scripts.official.catalogue import ACCELERATED, PLAIN, REFERENCE, Part, Variant, parts_of
+from scripts.official.catalogue import ACCELERATED, PLAIN, REFERENCE, ModelPart, Variant, parts_of
 
 #: The folder of weights in the official layout.
 WEIGHTS = "pretrained_weights"
@@ -32,8 +32,8 @@ class Found:
     """
 
     variant: Variant
-    files: dict[Part, Path] = field(default_factory=dict)
-    missing: list[Part] = field(default_factory=list)
+    files: dict[ModelPart, Path] = field(default_factory=dict)
+    missing: list[ModelPart] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
 
 
@@ -103,13 +103,13 @@ def _variant_in(folders: Sequence[Path], cache: Path) -> Variant:
     return ACCELERATED
 
 
-def _candidates(part: Part, folders: Iterable[Path], cache: Path) -> Iterator[Path]:
+def _candidates(part: ModelPart, folders: Iterable[Path], cache: Path) -> Iterator[Path]:
     for folder in folders:
         yield from (path for place in part.places if (path := folder / place).is_file())
     yield from _cached(part, cache)
 
 
-def _cached(part: Part, cache: Path) -> Iterator[Path]:
+def _cached(part: ModelPart, cache: Path) -> Iterator[Path]:
     """The part's file in each snapshot of the Hub's cache, that of its main branch first."""
     repository = cache / f"models--{part.repository.replace('/', '--')}"
     try:

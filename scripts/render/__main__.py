@@ -25,7 +25,7 @@ from scripts.official.errors import OfficialError
 from scripts.render.errors import RenderError
 from scripts.render.film import open_film
 from scripts.render.job import run_job
-from scripts.render.progress import Progress
+from scripts.render.progress import RenderProgress
 from scripts.render.source import read_source
 from scripts.run.guard import guarded
 from scripts.run.launch import require_assets, with_model
@@ -89,7 +89,7 @@ def render(settings: Settings, args: argparse.Namespace) -> bool:
         names = chosen_names(settings, args.avatar, args.pose)
         film = open_film(args.output, source, fps)
         try:
-            progress = Progress(first_frame_from(len(samples), fps), fps)
+            progress = RenderProgress(first_frame_from(len(samples), fps), fps)
             finished = run_job(settings, names, samples, film, progress)
         except BaseException:
             film.discard()

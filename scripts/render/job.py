@@ -11,8 +11,8 @@ from protocol.process.settings import Settings
 from protocol.wire.messages import Samples
 from scripts.render.errors import RenderError, Stopped
 from scripts.render.film import Film
-from scripts.render.pour import GatewayStandIn
-from scripts.render.progress import Progress
+from scripts.render.pour import FilmGateway
+from scripts.render.progress import RenderProgress
 from scripts.run.launch import stage_list, worker_counts
 from scripts.run.logfile import LogLimits
 from scripts.run.runlog import RunLog
@@ -47,7 +47,7 @@ class RenderThread(threading.Thread):
         names: tuple[str, str],
         samples: Samples,
         film: Film,
-        progress: Progress,
+        progress: RenderProgress,
         *,
         workers: Callable[[], Mapping[str, int]] | None = None,
         ended: Callable[[], None] = lambda: None,
@@ -81,7 +81,7 @@ class RenderThread(threading.Thread):
             self._ended()
 
     def _render(self) -> None:
-        stand_in = GatewayStandIn(self._settings, *self._names, self._workers, self._stop_asked)
+        stand_in = FilmGateway(self._settings, *self._names, self._workers, self._stop_asked)
         try:
             stand_in.wait_warm(self._progress.tell_waiting)
             self._progress.begin()
@@ -96,7 +96,7 @@ class RenderThread(threading.Thread):
 
 
 def run_job(
-    settings: Settings, names: tuple[str, str], samples: Samples, film: Film, progress: Progress
+    settings: Settings, names: tuple[str, str], samples: Samples, film: Film, progress: RenderProgress
 ) -> bool:
     """Start the stages, make the film, stop them.
 

@@ -47,7 +47,7 @@ TURN_MS = 50
 PICTURES_A_TURN = 4
 
 
-class GatewayStandIn:
+class FilmGateway:
     """The gateway's place for one film. All methods belong to one thread.
 
     Args:

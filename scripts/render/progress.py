@@ -13,7 +13,7 @@ LINE_EVERY = 5.0
 BAR_WIDTH = 30
 
 
-class Progress:
+class RenderProgress:
     """Counts pictures and shows them.
 
     Args:

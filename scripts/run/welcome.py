@@ -27,7 +27,7 @@ _ELSEWHERE = "192.0.2.1"
 
 
 @dataclass(frozen=True, slots=True)
-class PageLink:
+class ConsoleLink:
     """An address of the page that lets in whoever opens it."""
 
     url: str
@@ -76,14 +76,14 @@ def link_command(settings: Settings) -> str:
     return " ".join([f"{tokens_command()} link", *flags])
 
 
-def page_link(settings: Settings, url: str) -> PageLink | None:
+def page_link(settings: Settings, url: str) -> ConsoleLink | None:
     """A link of the page's address that lets a phone in.
 
     Where tokens are asked for, it carries a browser's token, as a program's token with the scope `mint` would
     mint it. None where the token file has no such token, or cannot be read: the gateway tells about that.
     """
     if settings.token_file is None:
-        return PageLink(url)
+        return ConsoleLink(url)
     from gateway.door.page_link import make_page_link, token_for_links
     from gateway.door.token_file import TokenFileError, read_book
 
@@ -93,13 +93,13 @@ def page_link(settings: Settings, url: str) -> PageLink | None:
         link = make_page_link(book, token_for_links(book, None, now), url, {"ttl": str(LINK_SECONDS)}, now)
     except TokenFileError:
         return None
-    return PageLink(link.url, link.ends)
+    return ConsoleLink(link.url, link.ends)
 
 
 def phone_lines(
     settings: Settings,
     stream: TextIO,
-    make_link: Callable[[Settings, str], PageLink | None] = page_link,
+    make_link: Callable[[Settings, str], ConsoleLink | None] = page_link,
 ) -> Iterator[str]:
     """A link for a phone, and its code. Only for a terminal, and only for a run that other machines reach.
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from protocol.wire.messages import Samples
 from scripts.run.managed import ManagedRun
-from scripts.torture.viewer import Stream, watch
+from scripts.torture.viewer import ViewedStream, watch
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Viewing:
     """A client that speaks in a thread of its own for the time of the block."""
 
     def __init__(self, url: str, voice: Samples) -> None:
-        self.stream = Stream()
+        self.stream = ViewedStream()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, args=(url, voice), daemon=True)
 
@@ -115,7 +115,7 @@ def _age(pid: int) -> float:
         return float(file.read().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
 
 
-def common_figures(stream: Stream, since: float, sound_most: float | None = None) -> list[Figure]:
+def common_figures(stream: ViewedStream, since: float, sound_most: float | None = None) -> list[Figure]:
     """The figures of every trial."""
     return [
         Figure("silence at the client", stream.sound_gap(since), sound_most),

@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from protocol.wire.messages import Samples
 from scripts.run.managed import ManagedRun
 from scripts.torture.faults import Figure, Trial, Viewing, common_figures, worker_pids
-from scripts.torture.viewer import Stream
+from scripts.torture.viewer import ViewedStream
 
 #: Seconds for which a worker is stopped, and then runs, while the machine is at half speed.
 SLICE = 0.04
@@ -134,7 +134,7 @@ def held_rate(run: ManagedRun) -> int:
         return int(json.load(answer)["fps"])
 
 
-def sound_delays(stream: Stream, since: float, until: float) -> list[float]:
+def sound_delays(stream: ViewedStream, since: float, until: float) -> list[float]:
     """From each clip's last sample spoken to its sound's arrival, of the sounds that come in this time.
 
     A client whose buffer was once empty plays everything later until a pause. That is not counted here.
@@ -144,7 +144,7 @@ def sound_delays(stream: Stream, since: float, until: float) -> list[float]:
     ] or [float("inf")]
 
 
-def told_after(stream: Stream, began: float, ended: float) -> float:
+def told_after(stream: ViewedStream, began: float, ended: float) -> float:
     """Seconds from the first sound that came 0.3 s later than usual to the notice. 0 if none did."""
     usual = statistics.median(sound_delays(stream, 0.0, began))
     late = (
@@ -155,24 +155,24 @@ def told_after(stream: Stream, began: float, ended: float) -> float:
     return max(0.0, began + stream.told("busy", began) - first) if (first := next(late, 0.0)) else 0.0
 
 
-def clips_between(stream: Stream, since: float, until: float) -> set[tuple[int, int]]:
+def clips_between(stream: ViewedStream, since: float, until: float) -> set[tuple[int, int]]:
     """Epoch and number of the clips whose sound was heard in this time."""
     return {
         (sound.message.epoch, sound.message.seq) for sound in stream.sounds if since < sound.start < until
     }
 
 
-def without_pictures(stream: Stream, clips: set[tuple[int, int]]) -> int:
+def without_pictures(stream: ViewedStream, clips: set[tuple[int, int]]) -> int:
     """How many of the clips had no picture on the screen."""
     return len(clips - {place[:2] for _, place in stream.shown})
 
 
-def rates(stream: Stream) -> list[tuple[float, int]]:
+def rates(stream: ViewedStream) -> list[tuple[float, int]]:
     """Time and rate of each `status`."""
     return [(at, text["fps"]) for at, text in stream.texts if text["type"] == "status"]
 
 
-def rate_back(stream: Stream, before: int, since: float) -> float:
+def rate_back(stream: ViewedStream, before: int, since: float) -> float:
     """Seconds from `since` until the rate of before is there again, for good."""
     lower = [at for at, fps in rates(stream) if at > since and fps < before]
     if not lower:

@@ -16,7 +16,7 @@ import numpy as np
 from protocol.wire.messages import Samples
 from scripts.run.managed import ManagedRun
 from scripts.torture.faults import Figure, Trial, worker_pids
-from scripts.torture.proxy import Network
+from scripts.torture.proxy import PoorNetwork
 from scripts.torture.resuming import LiveStream, ResumingClient
 
 #: Seconds from one reset to the next.
@@ -28,7 +28,7 @@ TOLERATED = 0.25
 
 
 async def speak_through(
-    network: Network, voice: Samples, faults: Callable[[LiveStream], Awaitable[None]]
+    network: PoorNetwork, voice: Samples, faults: Callable[[LiveStream], Awaitable[None]]
 ) -> LiveStream:
     """Let a client speak through the network while `faults` happen to it. Returns its stream."""
     stream = LiveStream()
@@ -87,7 +87,7 @@ def delay_figures(stream: LiveStream, before: float, after: float, name: str) ->
 
 async def resets(port: int, voice: Samples, seconds: float, seed: int = 3) -> list[Figure]:
     """Measure a network of 200 ± 150 ms that breaks every 4 to 8 s."""
-    async with Network(port, delay=0.2, jitter=0.15, seed=seed) as network:
+    async with PoorNetwork(port, delay=0.2, jitter=0.15, seed=seed) as network:
         chance = random.Random(seed)
         end = time.monotonic() + seconds
 
@@ -104,7 +104,7 @@ async def resets(port: int, voice: Samples, seconds: float, seed: int = 3) -> li
 async def stand_stills(port: int, voice: Samples, lengths: tuple[float, ...], rest: float) -> list[Figure]:
     """Measure a network that stands still for these times, with `rest` seconds before each."""
     spans: list[tuple[float, float]] = []
-    async with Network(port) as network:
+    async with PoorNetwork(port) as network:
 
         async def stop_it(_stream: LiveStream) -> None:
             for length in lengths:
@@ -166,7 +166,7 @@ def gateway_killed(voice: Samples, *flags: str) -> list[Figure]:
             await asyncio.sleep(14.0)
 
         async def scenario() -> LiveStream:
-            async with Network(run.port) as network:
+            async with PoorNetwork(run.port) as network:
                 return await speak_through(network, voice, kill_it)
 
         stream = asyncio.run(scenario())

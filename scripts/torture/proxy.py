@@ -15,7 +15,7 @@ ON_THE_WAY = 1 << 17
 READ = 1 << 14
 
 
-class Network:
+class PoorNetwork:
     """Carries every connection to `port`, in the order of its bytes.
 
     Attributes:
@@ -46,7 +46,7 @@ class Network:
         """Address of the gateway behind the network."""
         return f"http://127.0.0.1:{self.port}"
 
-    async def __aenter__(self) -> Network:
+    async def __aenter__(self) -> PoorNetwork:
         self._server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self

@@ -19,7 +19,7 @@ from gateway.core.hasten import Cut, cuts_of, place_in_rest, without_cuts
 from protocol.wire.browser import SUBPROTOCOL_V2, AudioMessage, VideoMessage, decode_down
 from protocol.wire.clock import SAMPLE_RATE
 from protocol.wire.messages import Samples
-from scripts.torture.viewer import CHUNK, LEAD, TOO_LATE, PlayedSound, Stream
+from scripts.torture.viewer import CHUNK, LEAD, TOO_LATE, PlayedSound, ViewedStream
 
 #: The rules of gateway/page/playout.js and wire.js, by the names that they have there.
 MOST_AHEAD = 1.5
@@ -34,7 +34,7 @@ MOST_AT_ONCE = SAMPLE_RATE // 4
 
 
 @dataclass
-class LiveStream(Stream):
+class LiveStream(ViewedStream):
     """The stream of a client with a microphone. Late sound catches up."""
 
     #: Whether the client says no more that it has taken a frame, as one that reads nothing.

@@ -41,7 +41,7 @@ class PlayedSound:
 
 
 @dataclass
-class Stream:
+class ViewedStream:
     """The stream that one client got, and when it was heard and seen."""
 
     began: float = field(default_factory=time.monotonic)
@@ -139,7 +139,7 @@ def spoken() -> Samples:
     return read_sound(file) if file.is_file() else synthetic_voice(4.2)
 
 
-async def watch(url: str, voice: Samples, stream: Stream, rest: float = 3.0) -> None:
+async def watch(url: str, voice: Samples, stream: ViewedStream, rest: float = 3.0) -> None:
     """Speak `voice`, again and again, until `stream.over`. Take the answer for `rest` seconds more.
 
     Raises:
@@ -172,7 +172,7 @@ async def watch(url: str, voice: Samples, stream: Stream, rest: float = 3.0) -> 
                 await speaking
 
 
-async def _speak(ws: ClientConnection, voice: Samples, stream: Stream) -> None:
+async def _speak(ws: ClientConnection, voice: Samples, stream: ViewedStream) -> None:
     size = round(CHUNK * SAMPLE_RATE)
     while not stream.over:
         place = stream.sent % (len(voice) - size)
@@ -182,7 +182,7 @@ async def _speak(ws: ClientConnection, voice: Samples, stream: Stream) -> None:
     await ws.send('{"type":"flush"}')
 
 
-async def _take(ws: ClientConnection, data: str | bytes, stream: Stream) -> None:
+async def _take(ws: ClientConnection, data: str | bytes, stream: ViewedStream) -> None:
     now = time.monotonic()
     if isinstance(data, str):
         stream.texts.append((now, json.loads(data)))

@@ -71,7 +71,7 @@ def test_on_the_network_a_token_opens_the_door(tmp_path: Path) -> None:
         write_book(file, add_token(new_book(), entry))
     with running(host="0.0.0.0", token_file=file) as run:
         port = run.settings.port
-        assert listening(run) == {("0.0.0.0", port)}
+        assert listening(run.process.pid) == {("0.0.0.0", port)}
         address = str(next((a for a in own_addresses() if a.version == 4), LOOPBACK))
         for target, headers in (("/avatars.json", ()), ("/ws", UPGRADE)):
             assert exchange(port, target, headers, to=address).status == 401
@@ -146,8 +146,8 @@ def test_one_interface_or_name_alone(host: str) -> None:
         assert ask_ready(run.settings, worker_counts(run.settings)).ready
         assert base_url(run.settings) == run.url("")
         assert run.get("/healthz") == (200, "ok\n")
-        assert len(listening(run)) == 1
-        here = host if "%" in host else next(iter(listening(run)))[0]
+        assert len(listening(run.process.pid)) == 1
+        here = host if "%" in host else next(iter(listening(run.process.pid)))[0]
         page = [*UPGRADE, ("Origin", base_url(run.settings))]
         shown = base_url(run.settings).partition("//")[2]
         assert exchange(run.settings.port, "/ws", page, host=shown, to=here).status == 101

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from protocol.process.settings import ROOT
-from scripts.torture.proxy import Network
+from scripts.torture.proxy import PoorNetwork
 from tests.gateway.conftest import Running, running
 from tests.gateway.test_page import STATS, speech
 from tests.helpers.chromium import Chromium, Page, find_chromium
@@ -54,7 +54,7 @@ def sessions_begun(run: Running) -> int:
 @pytest.mark.long
 async def test_networks_that_break_and_stand_still_cost_little(gateway: Running, speech: Path) -> None:
     begun = sessions_begun(gateway)
-    async with Network(gateway.settings.port, delay=0.1, jitter=0.05) as network:
+    async with PoorNetwork(gateway.settings.port, delay=0.1, jitter=0.05) as network:
         async with Chromium(microphone=speech) as browser:
             page = await speaking(browser, network.url)
             for number in (1, 2):

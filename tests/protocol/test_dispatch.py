@@ -31,6 +31,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         self.times_returned: Counter[int] = Counter()
         self.next_worker = 0
         self.silent = set()
+        self.heard: dict[bytes, float] = {}
 
     @rule(target=workers, credit=st.integers(1, 3))
     def add_worker(self, credit: int) -> bytes:
@@ -39,6 +40,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         assert self.jobs.add_worker(key, "stage", key.decode(), credit, self.now)
         assert not self.jobs.add_worker(key, "stage", key.decode(), credit, self.now)
         self.given[key] = {}
+        self.heard[key] = self.now
         return key
 
     @rule(worker=consumes(workers))
@@ -97,8 +99,8 @@ class DispatcherMachine(RuleBasedStateMachine):
         while (assigned := self.jobs.assign(self.now)) is not None:
             peer, job = assigned
             if self._in_hand(job.payload):
-                assert not self.sticky and peer.key not in self.silent
-                assert all(key in self.silent for key, held in self.given.items() if job.number in held)
+                assert not self.sticky and not self._is_silent(peer.key)
+                assert all(self._is_silent(key) for key, held in self.given.items() if job.number in held)
                 self.times_returned[job.payload] += 1
             assert self.waiting[job.payload] == job.session
             assert job.number not in self.given[peer.key]
@@ -117,6 +119,9 @@ class DispatcherMachine(RuleBasedStateMachine):
         if spare and not self.sticky:
             assert self.jobs.pending == 0
 
+    def _is_silent(self, worker: bytes) -> bool:
+        return self.now - self.heard[worker] > SILENT_AFTER
+
     def _in_hand(self, payload: int) -> bool:
         return any(payload in held.values() for held in self.given.values())
 
@@ -125,6 +130,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         self.now += seconds
         for worker, held in self.given.items():
             if worker not in self.silent:
+                self.heard[worker] = self.now
                 assert self.jobs.note_alive(worker, self.now)
                 assert self.jobs.check_held(worker, tuple(held), self.now)
 
@@ -135,6 +141,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     @rule(worker=workers)
     def be_heard_again(self, worker: bytes) -> None:
         self.silent.discard(worker)
+        self.heard[worker] = self.now
         assert self.jobs.note_alive(worker, self.now)
 
     @invariant()

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from scripts.torture.__main__ import main as torture
 from scripts.torture.fuzz import command, decoder
 from scripts.torture.fuzz.command import all_decoders, is_good
-from scripts.torture.fuzz.decoder import MAX_GROWTH, Decoder, Outcome, fuzz
+from scripts.torture.fuzz.decoder import MAX_GROWTH, FuzzedDecoder, FuzzOutcome, fuzz
+
+pytestmark = pytest.mark.long
 
 DECODERS = {one.name: one for one in all_decoders()}
 CASES = 400
@@ -50,7 +52,7 @@ def test_an_undocumented_error_is_counted_with_an_example() -> None:
         if value % 3 == 1:
             raise KeyError("not documented")
 
-    outcome = fuzz(Decoder("planted", st.integers(0, 10**6), decode, (ValueError,)), 300)
+    outcome = fuzz(FuzzedDecoder("planted", st.integers(0, 10**6), decode, (ValueError,)), 300)
     assert outcome.refused and outcome.taken
     assert [kind.split(" at ")[0] for kind in outcome.faults] == ["KeyError"]
     assert outcome.faults.total() == outcome.cases - outcome.refused - outcome.taken
@@ -62,14 +64,14 @@ def test_the_same_seed_gives_the_same_inputs() -> None:
     seen: list[list[bytes]] = []
     for _ in range(2):
         inputs: list[bytes] = []
-        fuzz(Decoder("planted", st.binary(), inputs.append), 200, start=5)
+        fuzz(FuzzedDecoder("planted", st.binary(), inputs.append), 200, start=5)
         seen.append(inputs)
     assert seen[0] == seen[1]
 
 
 def test_kept_memory_is_seen() -> None:
     kept: list[bytes] = []
-    outcome = fuzz(Decoder("planted", st.integers(), lambda _: kept.append(os.urandom(50_000))), 400)
+    outcome = fuzz(FuzzedDecoder("planted", st.integers(), lambda _: kept.append(os.urandom(50_000))), 400)
     assert outcome.growth > MAX_GROWTH
     assert not is_good(outcome)
 
@@ -83,7 +85,7 @@ def test_an_input_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) 
         except Exception:  # must not hold the alarm back
             time.sleep(60)
 
-    outcome = fuzz(Decoder("planted", st.sampled_from([1, 255]), decode), 60)
+    outcome = fuzz(FuzzedDecoder("planted", st.sampled_from([1, 255]), decode), 60)
     assert any(kind.startswith("_TooSlow") for kind in outcome.faults)
 
 
@@ -107,7 +109,7 @@ def test_a_crash_and_a_fault_end_with_status_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outcomes = iter(
-        [Outcome("a", cases=5), Outcome("b", faults=Counter(["crashed"]), examples={"crashed": "x"})]
+        [FuzzOutcome("a", cases=5), FuzzOutcome("b", faults=Counter(["crashed"]), examples={"crashed": "x"})]
     )
     monkeypatch.setattr(command, "_in_process", lambda *_: next(outcomes))
     assert command.main(["--only", "query options,wishes"]) == 1

@@ -19,7 +19,7 @@ from protocol.process import addresses
 from protocol.process.settings import Settings
 from scripts.run import welcome as module
 from scripts.run.qr_code import qr_lines, qr_width
-from scripts.run.welcome import PageLink, lan_hosts, network_lines, page_link, phone_lines
+from scripts.run.welcome import ConsoleLink, lan_hosts, network_lines, page_link, phone_lines
 from tests.helpers.qr_picture import picture_of
 
 LINK = "https://192.168.1.5:8443/#token=" + "eyJhbGciOiJIUzI1NiJ9." * 8
@@ -65,8 +65,8 @@ def settings(host: str = "0.0.0.0", tls: str | None = "self-signed") -> Settings
     return Settings(host=host, port=8443, tls=tls, auth=False)
 
 
-def link(_settings: Settings, url: str) -> PageLink:
-    return PageLink(LINK, ENDS)
+def link(_settings: Settings, url: str) -> ConsoleLink:
+    return ConsoleLink(LINK, ENDS)
 
 
 @pytest.mark.usefixtures("lan")

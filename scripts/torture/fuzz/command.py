@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from scripts.torture.fuzz.decoder import Decoder, Outcome, fuzz
+from scripts.torture.fuzz.decoder import FuzzedDecoder, FuzzOutcome, fuzz
 
 #: Seconds that a process gets beside those for its inputs, and for each input.
 START_SECONDS, CASE_SECONDS = 600.0, 0.1
@@ -49,19 +49,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if good else 1
 
 
-def all_decoders() -> Iterable[Decoder]:
+def all_decoders() -> Iterable[FuzzedDecoder]:
     """Every decoder of the project that reads what others made."""
     from scripts.torture.fuzz import files, texts
 
     return [*texts.decoders(), *files.decoders()]
 
 
-def is_good(outcome: Outcome) -> bool:
+def is_good(outcome: FuzzOutcome) -> bool:
     """Whether the decoder raised nothing undocumented and kept no memory."""
     return not outcome.faults and outcome.growth <= outcome.most_growth
 
 
-def table_row(outcome: Outcome) -> str:
+def table_row(outcome: FuzzOutcome) -> str:
     """One line of the table."""
     return _row(
         outcome.name,
@@ -79,7 +79,7 @@ def _row(name: str, *cells: str) -> str:
     return f"| {name:34} |" + "".join(f" {cell:>12} |" for cell in cells)
 
 
-def _named(name: str) -> Decoder:
+def _named(name: str) -> FuzzedDecoder:
     from scripts.torture.fuzz import texts
 
     for decoder in texts.decoders():  # at first, since those of files load torch, which takes seconds
@@ -88,7 +88,7 @@ def _named(name: str) -> Decoder:
     return next(decoder for decoder in all_decoders() if decoder.name == name)
 
 
-def _in_process(name: str, cases: int, seed: int) -> Outcome:
+def _in_process(name: str, cases: int, seed: int) -> FuzzOutcome:
     """Fuzz one decoder in a process of its own."""
     command = [sys.executable, "-m", "scripts.torture", "fuzz"]
     command += ["--child", name, "--cases", str(cases), "--seed", str(seed)]
@@ -99,11 +99,11 @@ def _in_process(name: str, cases: int, seed: int) -> Outcome:
         return _ended(name, f"hung: no end after {limit:.0f} s", "")
     if done.returncode != 0:
         return _ended(name, f"crashed: exit status {done.returncode}", done.stderr[-2000:])
-    return Outcome.from_json(json.loads(done.stdout.splitlines()[-1]))
+    return FuzzOutcome.from_json(json.loads(done.stdout.splitlines()[-1]))
 
 
-def _ended(name: str, how: str, words: str) -> Outcome:
-    return Outcome(name, faults=Counter([how]), examples={how: words})
+def _ended(name: str, how: str, words: str) -> FuzzOutcome:
+    return FuzzOutcome(name, faults=Counter([how]), examples={how: words})
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -41,7 +41,7 @@ MAX_QUOTED = 300
 
 
 @dataclass(frozen=True)
-class Decoder:
+class FuzzedDecoder:
     """One decoder.
 
     Attributes:
@@ -60,7 +60,7 @@ class Decoder:
 
 
 @dataclass
-class Outcome:
+class FuzzOutcome:
     """What came of a decoder's inputs."""
 
     name: str
@@ -85,7 +85,7 @@ class Outcome:
         return {**vars(self), "faults": dict(self.faults)}
 
     @classmethod
-    def from_json(cls, told: dict[str, Any]) -> Outcome:
+    def from_json(cls, told: dict[str, Any]) -> FuzzOutcome:
         """The outcome that `as_json` made this of."""
         return cls(**{**told, "faults": Counter(told["faults"])})
 
@@ -94,7 +94,7 @@ class _TooSlow(BaseException):
     """An input took longer than MAX_SECONDS. No `except Exception` of a decoder holds it back."""
 
 
-def fuzz(decoder: Decoder, cases: int, start: int = 0) -> Outcome:
+def fuzz(decoder: FuzzedDecoder, cases: int, start: int = 0) -> FuzzOutcome:
     """Give a decoder this many inputs.
 
     Args:
@@ -102,7 +102,7 @@ def fuzz(decoder: Decoder, cases: int, start: int = 0) -> Outcome:
         cases: how many inputs.
         start: the first round's seed. The same seed gives the same inputs.
     """
-    outcome = Outcome(decoder.name, most_growth=decoder.most_growth)
+    outcome = FuzzOutcome(decoder.name, most_growth=decoder.most_growth)
     began = time.monotonic()
     warm: int | None = None
     rounds = 0
@@ -121,7 +121,7 @@ def fuzz(decoder: Decoder, cases: int, start: int = 0) -> Outcome:
     return outcome
 
 
-def _one_round(decoder: Decoder, draws: int, number: int, outcome: Outcome) -> None:
+def _one_round(decoder: FuzzedDecoder, draws: int, number: int, outcome: FuzzOutcome) -> None:
     random = Random(number)
 
     @seed(number)
@@ -141,7 +141,7 @@ def _one_round(decoder: Decoder, draws: int, number: int, outcome: Outcome) -> N
     one()
 
 
-def _one_case(decoder: Decoder, case: object, outcome: Outcome) -> None:
+def _one_case(decoder: FuzzedDecoder, case: object, outcome: FuzzOutcome) -> None:
     outcome.cases += 1
     began = time.monotonic()
     signal.setitimer(signal.ITIMER_REAL, MAX_SECONDS)

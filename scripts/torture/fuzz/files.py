@@ -26,7 +26,7 @@ from protocol.model.pictures import read_picture
 from protocol.process.settings import ROOT
 from scripts.convert_pose import ConvertError, read_pose
 from scripts.talk.sound import SoundError, read_sound
-from scripts.torture.fuzz.decoder import Decoder, Scratch
+from scripts.torture.fuzz.decoder import FuzzedDecoder, Scratch
 from scripts.torture.fuzz.mutations import edited
 
 #: Pixels of a picture that are read here. A header with larger sizes would take seconds for each.
@@ -41,7 +41,7 @@ FORMATS: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 
 
-def decoders() -> list[Decoder]:
+def decoders() -> list[FuzzedDecoder]:
     """All of them."""
     return [_pictures(), *_sounds(), *_poses(), _certificates(), *_models()]
 
@@ -49,14 +49,14 @@ def decoders() -> list[Decoder]:
 # ------------------------------------------------------------------ pictures
 
 
-def _pictures() -> Decoder:
+def _pictures() -> FuzzedDecoder:
     scratch = Scratch()
 
     def read(content: bytes) -> object:
         with mock.patch.object(pictures, "MAX_PICTURE_PIXELS", MAX_PIXELS):
             return read_picture(scratch.file("face.png", content), (32, 32))
 
-    return Decoder("files: pictures", edited(_whole_pictures()), read, (AssetError,))
+    return FuzzedDecoder("files: pictures", edited(_whole_pictures()), read, (AssetError,))
 
 
 def _whole_pictures() -> list[bytes]:
@@ -94,7 +94,7 @@ def _saved(picture: Image.Image, form: str, **options: Any) -> bytes:
 # ------------------------------------------------------------------ sounds
 
 
-def _sounds() -> list[Decoder]:
+def _sounds() -> list[FuzzedDecoder]:
     scratch = Scratch()
 
     def read(content: bytes) -> object:
@@ -115,8 +115,8 @@ def _sounds() -> list[Decoder]:
     # libsndfile 1.2.2 keeps about 130 bytes of each file that it refuses. A client reads one file.
     lossy = 20_000_000
     return [
-        Decoder("files: sounds", inputs, read_alone, (SoundError,)),
-        Decoder("files: sounds, by soundfile too", inputs, read, (SoundError,), lossy),
+        FuzzedDecoder("files: sounds", inputs, read_alone, (SoundError,)),
+        FuzzedDecoder("files: sounds, by soundfile too", inputs, read, (SoundError,), lossy),
     ]
 
 
@@ -149,7 +149,7 @@ def _whole_sounds() -> list[bytes]:
 # ------------------------------------------------------------------ poses
 
 
-def _poses() -> list[Decoder]:
+def _poses() -> list[FuzzedDecoder]:
     scratch = Scratch()
     tracks = [_track("official"), _track("sdf")]
     pickled = _official_pose()
@@ -162,9 +162,9 @@ def _poses() -> list[Decoder]:
         return pose_svg(scratch.file("talk.npz", content), keyframes=1)
 
     return [
-        Decoder("files: poses", edited(tracks), load, (PoseFileError,)),
-        Decoder("files: poses for cards", edited(tracks), card, (AssetError,)),
-        Decoder(
+        FuzzedDecoder("files: poses", edited(tracks), load, (PoseFileError,)),
+        FuzzedDecoder("files: poses for cards", edited(tracks), card, (AssetError,)),
+        FuzzedDecoder(
             "files: official poses",
             edited([pickled]),
             lambda content: read_pose(scratch.file("0.npy", content)),
@@ -208,7 +208,7 @@ def _official_pose() -> bytes:
 # ------------------------------------------------------------------ certificates
 
 
-def _certificates() -> Decoder:
+def _certificates() -> FuzzedDecoder:
     scratch = Scratch()
     now = datetime(2026, 1, 1, tzinfo=timezone.utc)
     whole = make_certificate(["localhost", "127.0.0.1"], now)
@@ -217,13 +217,13 @@ def _certificates() -> Decoder:
         path = scratch.file("both.pem", content)
         return read_certificate(CertificateFiles(path, path), now)
 
-    return Decoder("files: certificates", edited([whole]), read, (CertificateError,))
+    return FuzzedDecoder("files: certificates", edited([whole]), read, (CertificateError,))
 
 
 # ------------------------------------------------------------------ models
 
 
-def _models() -> list[Decoder]:
+def _models() -> list[FuzzedDecoder]:
     scratch = Scratch()
     state = {"a": torch.zeros(4, 4), "b.c": torch.ones(3, dtype=torch.float16)}
     zipped = io.BytesIO()
@@ -242,6 +242,6 @@ def _models() -> list[Decoder]:
 
     contents = edited([safetensors.torch.save(state), zipped.getvalue()])
     return [
-        Decoder("files: weights", contents, weights, (CheckpointError,)),
-        Decoder("files: configurations", edited([configuration]), model, (ConfigError,)),
+        FuzzedDecoder("files: weights", contents, weights, (CheckpointError,)),
+        FuzzedDecoder("files: configurations", edited([configuration]), model, (ConfigError,)),
     ]

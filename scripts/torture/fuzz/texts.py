@@ -36,7 +36,7 @@ from gateway.door.token_file import (
     write_book,
 )
 from gateway.door.token_watch import TokenWatch
-from gateway.site import DOOR_PATH, MINT_PATH, Peer, Site
+from gateway.site import DOOR_PATH, MINT_PATH, ConnectionEnds, Site
 from gateway.stages import StageBoard
 from gateway.thumbnails import Thumbnails
 from protocol.model.assets import AssetError, display_names, name_of, picture_files
@@ -69,7 +69,7 @@ from protocol.wire.messages import (
     Received,
     Status,
 )
-from scripts.torture.fuzz.decoder import Decoder, Scratch
+from scripts.torture.fuzz.decoder import FuzzedDecoder, Scratch
 from scripts.torture.fuzz.mutations import NUMBERS, edited, edited_text, fields, json_of, leaves, values
 
 NOW = 1_800_000_000
@@ -84,7 +84,7 @@ MARKS = [
 marked = st.lists(st.sampled_from(MARKS) | st.text(max_size=6), max_size=6).map("".join)
 
 
-def decoders() -> list[Decoder]:
+def decoders() -> list[FuzzedDecoder]:
     """All of them."""
     return [*_browser(), _hop(), *_door(), *_tokens(), *_settings()]
 
@@ -92,7 +92,7 @@ def decoders() -> list[Decoder]:
 # ------------------------------------------------------------------ the browser's wire
 
 
-def _browser() -> list[Decoder]:
+def _browser() -> list[FuzzedDecoder]:
     sound = np.linspace(-1, 1, 50, dtype="<f4").tobytes()
     down = [
         made
@@ -113,15 +113,15 @@ def _browser() -> list[Decoder]:
     )
     texts = json_of(object_of | fields(names, known) | values) | edited_text(controls) | st.just("[" * 4000)
     return [
-        Decoder("browser: sound", edited([sound]), parse_pcm, (BrowserError,)),
-        Decoder("browser: control text", texts, parse_control, (BrowserError,)),
-        Decoder(
+        FuzzedDecoder("browser: sound", edited([sound]), parse_pcm, (BrowserError,)),
+        FuzzedDecoder("browser: control text", texts, parse_control, (BrowserError,)),
+        FuzzedDecoder(
             "browser: messages down",
             st.tuples(edited(down), st.sampled_from([1, 2])),
             lambda case: decode_down(*case),
             (BrowserError,),
         ),
-        Decoder("browser: query options", marked, _parse_query, (BrowserError,)),
+        FuzzedDecoder("browser: query options", marked, _parse_query, (BrowserError,)),
     ]
 
 
@@ -132,7 +132,7 @@ def _parse_query(query: str) -> object:
 # ------------------------------------------------------------------ between processes
 
 
-def _hop() -> Decoder:
+def _hop() -> FuzzedDecoder:
     sound, tokens = np.zeros(9, np.float32), np.zeros((2, 50, 384), np.float16)
     messages: list[Message] = [
         Pcm("s", 0, 1, 8000, 16000, 24, 12, "a", "p", False, sound),
@@ -153,7 +153,7 @@ def _hop() -> Decoder:
     body = edited([parts[1] for parts in valid if len(parts) > 1])
     near = st.sampled_from(valid).flatmap(lambda p: st.tuples(*(edited([part]) for part in p)).map(list))
     parts = near | st.builds(lambda head, rest: [head, *rest], first, st.lists(body, max_size=3))
-    return Decoder("hop: messages", parts, decode, (ProtocolError,))
+    return FuzzedDecoder("hop: messages", parts, decode, (ProtocolError,))
 
 
 def _packed(value: object) -> bytes:
@@ -163,13 +163,15 @@ def _packed(value: object) -> bytes:
 # ------------------------------------------------------------------ HTTP
 
 
-def _door() -> list[Decoder]:
+def _door() -> list[FuzzedDecoder]:
     return [
-        Decoder("http: addresses", marked, _parse_addresses),
-        Decoder("http: requests", _requests(), _Requests().respond),
-        Decoder("http: requests, tokens asked for", _requests(), _Requests(with_tokens=True).respond),
-        Decoder("names of files", st.lists(_file_names(), max_size=4), _show_names),
-        Decoder("paths of pictures", marked, lambda text: picture_files([Path("/tmp", text)]), (AssetError,)),
+        FuzzedDecoder("http: addresses", marked, _parse_addresses),
+        FuzzedDecoder("http: requests", _requests(), _Requests().respond),
+        FuzzedDecoder("http: requests, tokens asked for", _requests(), _Requests(with_tokens=True).respond),
+        FuzzedDecoder("names of files", st.lists(_file_names(), max_size=4), _show_names),
+        FuzzedDecoder(
+            "paths of pictures", marked, lambda text: picture_files([Path("/tmp", text)]), (AssetError,)
+        ),
     ]
 
 
@@ -245,7 +247,7 @@ class _Requests:
             with suppress(InvalidHeaderValue):  # the library gives no such header on
                 headers[name] = value
         request = Request(target, headers, method)
-        return self._loop.run_until_complete(self._site.respond(request, Peer(peer, "127.0.0.1")))
+        return self._loop.run_until_complete(self._site.respond(request, ConnectionEnds(peer, "127.0.0.1")))
 
 
 def _file_names() -> st.SearchStrategy[str]:
@@ -267,7 +269,7 @@ def _show_names(names: Sequence[str]) -> None:
 # ------------------------------------------------------------------ tokens
 
 
-def _tokens() -> list[Decoder]:
+def _tokens() -> list[FuzzedDecoder]:
     book = new_book()
     entry = entry_for(new_token(), "robot", ("session", "mint"), NOW, sessions=3, avatars=("ada", "ben"))
     claims = BrowserClaims(entry.id, "j", NOW, NOW + 60, 1)
@@ -297,14 +299,14 @@ def _tokens() -> list[Decoder]:
         marked | st.sampled_from(["1", "60", "ada", "ada,ben", *map(str, NUMBERS)]),
     )
     return [
-        Decoder(
+        FuzzedDecoder(
             "tokens: of browsers",
             edited_text([token]) | odd,
             lambda text: verify(book.key, ("old",), text, NOW + 1),
             (SignedTokenError,),
         ),
-        Decoder("tokens: the file", contents, read, (TokenFileError,)),
-        Decoder("tokens: wishes", wishes, lambda asked: claims_for(entry, asked, NOW), (MintError,)),
+        FuzzedDecoder("tokens: the file", contents, read, (TokenFileError,)),
+        FuzzedDecoder("tokens: wishes", wishes, lambda asked: claims_for(entry, asked, NOW), (MintError,)),
     ]
 
 
@@ -321,7 +323,7 @@ def _changed(whole: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
 # ------------------------------------------------------------------ settings
 
 
-def _settings() -> list[Decoder]:
+def _settings() -> list[FuzzedDecoder]:
     names = [field.name for field in dataclasses.fields(Settings)]
     scratch = Scratch()
 
@@ -345,6 +347,6 @@ def _settings() -> list[Decoder]:
     flags = st.lists(st.builds("--{}={}".format, named, marked | st.sampled_from(["3", "on"])), max_size=4)
     whole = [b"port: 8081\nfps: 12\nreference-image: [a.png, b.png]\nuse_init_latent: no\n"]
     return [
-        Decoder("settings: the file", edited(whole) | file, load_file, (SettingsError,)),
-        Decoder("settings: flags", flags, load_flags, (SettingsError,)),
+        FuzzedDecoder("settings: the file", edited(whole) | file, load_file, (SettingsError,)),
+        FuzzedDecoder("settings: flags", flags, load_flags, (SettingsError,)),
     ]

@@ -14,14 +14,14 @@ import pytest
 from huggingface_hub import constants, file_download
 
 from scripts.official import hub as hub_module
-from scripts.official.catalogue import ECHOMIMIC, VAE, Part
+from scripts.official.catalogue import ECHOMIMIC, VAE, ModelPart
 from scripts.official.download import already_here, fetch, part_file
 from scripts.official.errors import OfficialError
 from scripts.official.hub import CHUNK_BYTES, Hub
 from tests.helpers.hub_server import COMMIT, Fault, HubServer
 
-LARGE = Part("weights.pth", ECHOMIMIC, "weights.pth")
-SMALL = Part("vae/config.json", VAE, "config.json")
+LARGE = ModelPart("weights.pth", ECHOMIMIC, "weights.pth")
+SMALL = ModelPart("vae/config.json", VAE, "config.json")
 KEY = f"{ECHOMIMIC}/{LARGE.name}"
 #: More than three writes of the client.
 CONTENT = random.Random(0).randbytes(3 * CHUNK_BYTES + 12345)
@@ -50,7 +50,7 @@ def hub_at(url: str) -> Hub:
     return made
 
 
-def fetched(hub: Hub, target: Path, part: Part = LARGE) -> int:
+def fetched(hub: Hub, target: Path, part: ModelPart = LARGE) -> int:
     """Fetch a part. Returns the bytes that were counted."""
     counts: list[int] = []
     fetch(hub, hub.look_up(part), target, counts.append)
@@ -126,7 +126,7 @@ def test_a_beginning_of_another_version_is_not_used(server: HubServer, hub: Hub,
 
 
 @pytest.mark.parametrize("part", [LARGE, SMALL])
-def test_another_content_than_the_sum(server: HubServer, hub: Hub, tmp_path: Path, part: Part) -> None:
+def test_another_content_than_the_sum(server: HubServer, hub: Hub, tmp_path: Path, part: ModelPart) -> None:
     server.faults["*"] = Fault(altered=True)
     target = tmp_path / "file"
     target.write_bytes(b"the user's")

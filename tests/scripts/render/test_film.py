@@ -21,7 +21,7 @@ from scripts.fake_stages.workers import FakeBehaviour, FakeStages
 from scripts.render.errors import RenderError
 from scripts.render.film import Film, open_film
 from scripts.render.job import RenderThread
-from scripts.render.progress import Progress
+from scripts.render.progress import RenderProgress
 from scripts.render.source import Source, read_source
 from scripts.talk.sound import SoundError, read_channels, synthetic_voice, write_wav
 from tests.scripts.render.decoded import decode, lag
@@ -54,7 +54,7 @@ class Studio:
     def film(self, source: Source, target: str) -> RenderThread:
         film: Film = open_film(target, source, 24)
         heard = source.heard()
-        progress = Progress(first_frame_from(len(heard), 24), 24)
+        progress = RenderProgress(first_frame_from(len(heard), 24), 24)
         thread = RenderThread(self._settings, NAMES, heard, film, progress)
         thread.run()  # in this thread
         if not thread.finished:

@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal, a line every five seconds elsewhere."""
+"""RenderProgress: a bar on a terminal, a line every five seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from scripts.render.progress import Progress
+from scripts.render.progress import RenderProgress
 
 
 class Screen(io.StringIO):
@@ -17,7 +17,7 @@ class Screen(io.StringIO):
 @pytest.mark.parametrize("stream", [Screen(), io.StringIO()])
 def test_twelve_seconds_of_work(stream: io.StringIO) -> None:
     now = [100.0]
-    progress = Progress(48, 24, stream, lambda: now[0])
+    progress = RenderProgress(48, 24, stream, lambda: now[0])
     for _ in range(48):
         now[0] += 0.25
         progress.step()
