@@ -23,6 +23,7 @@ from gateway.core.session import SessionCore
 from gateway.texts import ready_fields, status_fields
 from protocol.process.settings import ROOT
 from protocol.wire.browser import CLOSE_CODES, KIND_AUDIO, KIND_FRAME, SUBPROTOCOL_V2
+from protocol.wire.clock import SAMPLE_RATE
 from protocol.wire.controls import PCM_FORMATS, SAMPLE_RATES, Options, Shown
 
 FILE = ROOT / "protocol" / "asyncapi.yaml"
@@ -111,7 +112,7 @@ def _texts_up() -> dict[str, dict[str, Any]]:
 
 def _texts_down() -> dict[str, dict[str, Any]]:
     shape = ClipShape(24, 12)
-    core = SessionCore("a", 2, SessionOptions("a", "b", shape, 16000), SessionLimits(), 0.0)
+    core = SessionCore("a", 2, SessionOptions("a", "b", shape, SAMPLE_RATE), SessionLimits(), 0.0)
     place = {"epoch": {"type": "integer"}, "pts": {"type": "integer"}}
     return {
         "ready": _schemas_of_values(ready_fields(core, "", "", False)),

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from protocol.process.settings import Settings, SettingsError, given_values
 from protocol.process.user import complete_user
-from protocol.wire.clock import FULL_RATE, first_frame_from
+from protocol.wire.clock import FULL_RATE, SAMPLE_RATE, first_frame_from
 from scripts.official.errors import OfficialError
 from scripts.render.errors import RenderError
 from scripts.render.film import open_film
@@ -97,7 +97,7 @@ def render(settings: Settings, args: argparse.Namespace) -> bool:
         if not finished:
             film.discard()
     if finished:
-        print(f"{args.output}: {progress.done} pictures, {len(samples) / 16000:.2f} s", file=sys.stderr)
+        print(f"{args.output}: {progress.done} pictures, {len(samples) / SAMPLE_RATE:.2f} s", file=sys.stderr)
     return finished
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from protocol.wire.clock import SAMPLE_RATE
 from scripts.render.errors import RenderError
 from scripts.render.source import Source
 from scripts.render.video_library import h264_encoder, require_library
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 #: Endings of films, and ffmpeg's names of their formats.
 FORMATS = {".mp4": "mp4", ".mkv": "matroska"}
 #: Rates that AAC has. Sound of another rate is written at `USUAL_RATE`.
-AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
+AAC_RATES = (8000, 11025, 12000, SAMPLE_RATE, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 USUAL_RATE = 48_000
 AAC_BITS_A_CHANNEL = 96_000
 #: x264's constant quality: compression that is hard to see.

@@ -24,6 +24,7 @@ from protocol.model.checkpoint import CheckpointError, read_state_dict
 from protocol.model.config import ConfigError, ModelConfig
 from protocol.model.pictures import read_picture
 from protocol.process.settings import ROOT
+from protocol.wire.clock import SAMPLE_RATE
 from scripts.convert_pose import ConvertError, read_pose
 from scripts.talk.sound import SoundError, read_sound
 from scripts.torture.fuzz.decoder import FuzzedDecoder, Scratch
@@ -128,7 +129,9 @@ def _whole_sounds() -> list[bytes]:
         *((3, 4, tone.astype("<f4")), (3, 8, tone.astype("<f8")), (6, 1, np.arange(200, dtype=np.uint8))),
     ):
         for extensible in (False, True):
-            form = struct.pack("<HHIIHH", 0xFFFE if extensible else codec, 1, 16000, 0, width, 8 * width)
+            form = struct.pack(
+                "<HHIIHH", 0xFFFE if extensible else codec, 1, SAMPLE_RATE, 0, width, 8 * width
+            )
             if extensible:
                 form += struct.pack("<HHIH", 22, 8 * width, 4, codec)
                 form += bytes.fromhex("000000001000800000aa00389b71")
@@ -141,7 +144,7 @@ def _whole_sounds() -> list[bytes]:
         return whole
     for form_name, subtype in (("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("AIFF", "PCM_16"), ("AU", "ULAW")):
         out = io.BytesIO()
-        soundfile.write(out, tone, 16000, format=form_name, subtype=subtype)
+        soundfile.write(out, tone, SAMPLE_RATE, format=form_name, subtype=subtype)
         whole.append(out.getvalue())
     return whole
 

@@ -51,6 +51,7 @@ from protocol.wire.browser import (
     encode_video,
     parse_pcm,
 )
+from protocol.wire.clock import SAMPLE_RATE
 from protocol.wire.codec import decode, encode
 from protocol.wire.controls import parse_control, parse_options
 from protocol.wire.limits import ProtocolError, check_id
@@ -103,7 +104,7 @@ def _browser() -> list[FuzzedDecoder]:
         )
     ]
     names = ["type", "avatar", "pose", "fps", "sample_rate", "epoch", "seq", "index"]
-    known = st.sampled_from(["hello", "options", "shown", "flush", "ada", 24, 16000, *NUMBERS])
+    known = st.sampled_from(["hello", "options", "shown", "flush", "ada", 24, SAMPLE_RATE, *NUMBERS])
     controls = ['{"type":"hello","avatar":"ada","fps":24}', '{"type":"shown","epoch":0,"seq":1,"index":2}']
     # A websocket gives text that is UTF-8, so no half characters come.
     object_of = st.builds(
@@ -135,7 +136,7 @@ def _parse_query(query: str) -> object:
 def _hop() -> FuzzedDecoder:
     sound, tokens = np.zeros(9, np.float32), np.zeros((2, 50, 384), np.float16)
     messages: list[Message] = [
-        Pcm("s", 0, 1, 8000, 16000, 24, 12, "a", "p", False, sound),
+        Pcm("s", 0, 1, 8000, SAMPLE_RATE, 24, 12, "a", "p", False, sound),
         Clip("s", 0, 1, 8000, 24, "a", "p", tokens[:, :3]),
         Latents("s", 0, 1, 8000, 24, np.zeros((2, 4, 2, 2), np.float16)),
         Frame("s", 0, 1, 0, 2, 8000, 8, 8, b"\xff\xd8\xff\xd9"),
@@ -147,7 +148,7 @@ def _hop() -> FuzzedDecoder:
     valid = [[bytes(part) for part in encode(message)] for message in messages]
     names = sorted({f.name for message in messages for f in dataclasses.fields(message)})
     kinds = [type(message).__name__.lower() for message in messages]
-    known = st.sampled_from([*kinds, "s", 1, [2, 4], 16000, *NUMBERS[:-2]])
+    known = st.sampled_from([*kinds, "s", 1, [2, 4], SAMPLE_RATE, *NUMBERS[:-2]])
     header = fields([*names, "kind", "version", "shape"], known).map(_packed)
     first = edited([parts[0] for parts in valid]) | header | values.map(_packed)
     body = edited([parts[1] for parts in valid if len(parts) > 1])
