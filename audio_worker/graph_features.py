@@ -19,9 +19,9 @@ from audio_worker.mel import short_log_mel
 from audio_worker.ring import WINDOW
 from audio_worker.sessions import DueClip
 from protocol.model.config import ModelConfig
-from protocol.model.cpu_graph import CpuEngine, CpuGraph, GraphUnavailable, kept_graph
-from protocol.model.kept_record import content_key, read_record, write_record
-from protocol.process.logs import first_line
+from protocol.model.cpu_graph import CpuEngine, CpuGraph
+from protocol.model.graph_record import GraphRecord
+from protocol.model.kept_record import content_key
 from protocol.process.settings import Settings
 from protocol.wire.messages import Array16, InfoValue
 
@@ -91,7 +91,7 @@ def silent_clip() -> DueClip:
     return DueClip("warm-up", 0, 0, 0, 24, 12, "none", "none", silence, 0.0)
 
 
-class WhisperRecord:
+class WhisperRecord(GraphRecord[WhisperFacts]):
     """Which library runs Whisper on this CPU, as an earlier start found by timing.
 
     Only the short window, which always runs on the CPU, has one.
@@ -103,53 +103,32 @@ class WhisperRecord:
 
     def __init__(self, settings: Settings, config: ModelConfig) -> None:
         self._margin = settings.audio_margin
-        self._name: str | None = None
         engine = CpuEngine.of(settings) if config.whisper_window == "short" else None
-        #: How OpenVINO may be used, or None where it may not.
-        self.engine = engine
-        if engine is None:
-            return
-        # The short window takes one thread 4 % of a clip's time. More threads would disturb the denoiser.
-        self.engine = engine = replace(engine, threads=settings.threads or 1)
-        weights = config.audio_model_path
-        adapter = config.audio_adapter_path
-        files = [weights, *([adapter] if adapter is not None else [])]
-        if weights.is_file():  # a file's configuration lies beside it
-            files += [file for file in (weights.parent / "config.json",) if file.is_file()]
-        key = content_key(files, [Path(__file__).parent], settings.dtype, settings.cpu_engine, engine.threads)
-        self._name = None if key is None else f"whisper-{key}"
+        name = None
+        if engine is not None:
+            # The short window takes one thread 4 % of a clip's time. More threads would disturb the denoiser.
+            engine = replace(engine, threads=settings.threads or 1)
+            name = _record_name(settings, config, engine)
+        super().__init__(engine, name, WhisperFacts, "Whisper")
 
     def load(self) -> GraphFeatures | None:
         """The encoder that is to serve, or None where torch is needed to say, or is the faster one."""
-        if self.engine is None or self._name is None:
-            return None
-        record = read_record(self.engine.folder, self._name)
-        if record is None or record.get("serves") != "openvino":
-            return None
-        try:
-            facts = WhisperFacts(**record["facts"])
-            file = self.engine.folder / Path(record["file"]).name
-            graph = kept_graph(file, facts.dtype, self.engine.threads)
-        except (KeyError, TypeError, ValueError) as error:
-            logger.warning("a record of Whisper is damaged: %s", first_line(error))
-            return None
-        except GraphUnavailable as error:
-            logger.warning("the kept Whisper cannot serve: %s", error)
-            return None
-        return None if graph is None else GraphFeatures(graph, facts, self._margin)
-
-    def torch_serves(self) -> bool:
-        """Whether torch was the faster one."""
-        if self.engine is None or self._name is None:
-            return False
-        record = read_record(self.engine.folder, self._name)
-        return record is not None and record.get("serves") == "torch"
+        kept = self.load_graph()
+        return None if kept is None else GraphFeatures(*kept, self._margin)
 
     def store(self, features: GraphFeatures | None) -> None:
         """Keeps the choice: these features, or None for torch."""
-        if self.engine is None or self._name is None:
-            return
-        record: dict[str, object] = {"serves": "torch"}
-        if features is not None:
-            record = {"serves": "openvino", "file": features.file.name, "facts": asdict(features.numbers)}
-        write_record(self.engine.folder, self._name, record)
+        if features is None:
+            self.store_torch()
+        else:
+            self.store_graph(features.file, asdict(features.numbers))
+
+
+def _record_name(settings: Settings, config: ModelConfig, engine: CpuEngine) -> str | None:
+    weights = config.audio_model_path
+    adapter = config.audio_adapter_path
+    files = [weights, *([adapter] if adapter is not None else [])]
+    if weights.is_file():  # a file's configuration lies beside it
+        files += [file for file in (weights.parent / "config.json",) if file.is_file()]
+    key = content_key(files, [Path(__file__).parent], settings.dtype, settings.cpu_engine, engine.threads)
+    return None if key is None else f"whisper-{key}"

@@ -14,11 +14,11 @@ import numpy.typing as npt
 from encoder_worker.jpeg import Picture
 from encoder_worker.latents import DecodeError, check_latents
 from protocol.model.config import ModelConfig
-from protocol.model.cpu_graph import CpuEngine, CpuGraph, Floats, GraphUnavailable, kept_graph
+from protocol.model.cpu_graph import CpuEngine, CpuGraph, Floats
+from protocol.model.graph_record import GraphRecord
 from protocol.model.hardware.drivers import only_a_cpu
-from protocol.model.kept_record import content_key, read_record, write_record
+from protocol.model.kept_record import content_key
 from protocol.model.vae_folder import CONFIG_FILE, WEIGHTS_FILES, VaeFolder
-from protocol.process.logs import first_line
 from protocol.process.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ class GraphDecoder:
         return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
 
 
-class DecoderRecord:
+class DecoderRecord(GraphRecord[DecoderFacts]):
     """Which library decodes on this CPU, as an earlier start found by timing.
 
     Args:
@@ -131,51 +131,28 @@ class DecoderRecord:
     """
 
     def __init__(self, settings: Settings, config: ModelConfig, folder: VaeFolder, chunk: int) -> None:
-        self._engine = CpuEngine.of(settings)
+        engine = CpuEngine.of(settings)
         devices = ["cpu"] if set(settings.gpu_devices) == {"cpu"} else settings.encoder_devices
         weights = [folder.path / name for name in WEIGHTS_FILES]
         here = Path(__file__).parent
         key = None
-        if self._engine is not None and only_a_cpu(devices):
+        if engine is not None and only_a_cpu(devices):
             key = content_key(
                 [folder.path / CONFIG_FILE, *[file for file in weights if file.is_file()]],
                 [here / "vae", here / "decode.py", Path(__file__)],
                 folder.config, config.picture_size(settings), chunk,
-                settings.dtype, settings.cpu_engine, self._engine.threads,
+                settings.dtype, settings.cpu_engine, engine.threads,
             )  # fmt: skip
-        self._name = None if key is None else f"decoder-{key}"
+        super().__init__(engine, None if key is None else f"decoder-{key}", DecoderFacts, "decoder")
 
     def load(self) -> GraphDecoder | None:
         """The decoder that is to serve, or None where torch is needed to say, or is the faster one."""
-        if self._engine is None or self._name is None:
-            return None
-        record = read_record(self._engine.folder, self._name)
-        if record is None or record.get("serves") != "openvino":
-            return None
-        try:
-            facts = DecoderFacts(**record["facts"])
-            file = self._engine.folder / Path(record["file"]).name
-            graph = kept_graph(file, facts.dtype, self._engine.threads)
-        except (KeyError, TypeError, ValueError) as error:
-            logger.warning("a record of the decoder is damaged: %s", first_line(error))
-            return None
-        except GraphUnavailable as error:
-            logger.warning("the kept decoder cannot serve: %s", error)
-            return None
-        return None if graph is None else GraphDecoder(graph, facts)
-
-    def torch_serves(self) -> bool:
-        """Whether torch was the faster one."""
-        if self._engine is None or self._name is None:
-            return False
-        record = read_record(self._engine.folder, self._name)
-        return record is not None and record.get("serves") == "torch"
+        kept = self.load_graph()
+        return None if kept is None else GraphDecoder(*kept)
 
     def store(self, decoder: GraphDecoder | None) -> None:
         """Keeps the choice: this decoder, or None for torch."""
-        if self._engine is None or self._name is None:
-            return
-        record: dict[str, object] = {"serves": "torch"}
-        if decoder is not None:
-            record = {"serves": "openvino", "file": decoder.file.name, "facts": asdict(decoder.facts)}
-        write_record(self._engine.folder, self._name, record)
+        if decoder is None:
+            self.store_torch()
+        else:
+            self.store_graph(decoder.file, asdict(decoder.facts))
