@@ -228,8 +228,7 @@ class Connection:
         chosen = self._host.resolve_options(merged, self.grant)
         self.options = merged
         if chosen != self.core.options:
-            self._host.close_epoch(self.name, self.core.epoch)
-            self.core.restart(chosen, time.monotonic())
+            self._restart(self.core, chosen)
         self._queue_ready_text()
         self._speech_came.set()
 
@@ -247,11 +246,13 @@ class Connection:
     def begin_new_epoch(self) -> None:
         """Go on with workers that know nothing of the session. Raises BrowserError if it cannot be had."""
         assert self.core is not None
-        chosen = self._host.resolve_options(self.options, self.grant)
-        self._host.close_epoch(self.name, self.core.epoch)
-        self.core.restart(chosen, time.monotonic())
+        self._restart(self.core, self._host.resolve_options(self.options, self.grant))
         self._queue_ready_text()
         self._speech_came.set()
+
+    def _restart(self, core: SessionCore, options: SessionOptions) -> None:
+        self._host.close_epoch(self.name, core.epoch)
+        core.restart(options, time.monotonic())
 
     # ---- the client's side
 

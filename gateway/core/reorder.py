@@ -83,11 +83,9 @@ class Reorderer:
         self._clips.setdefault(seq, _ClipFrames()).failed = True
         return True
 
-    def begin_sound(self) -> bool:
-        """The sound of the next clip is not to wait for its frames. False when it is out already."""
-        clip = self._clips.setdefault(self.next_seq, _ClipFrames())
-        clip.sound_due = True
-        return not clip.begun
+    def begin_sound(self) -> None:
+        """The sound of the next clip is not to wait for its frames."""
+        self._clips.setdefault(self.next_seq, _ClipFrames()).sound_due = True
 
     def pop(self) -> list[InOrder]:
         """Everything that can be given out now, in order."""

@@ -89,8 +89,6 @@ class SessionCore:
         self.duplicates = 0
         #: Why the last clip failed.
         self.last_failure = ""
-        #: Clips whose sound went out ahead of their frames, or without them.
-        self.clips_sound_first = 0
         #: Whether a stage has no worker, so that speech is kept here and its sound goes on alone.
         self.outage = ""
         self._first_frames = first_frames or Histogram(CLIP_TIME_BOUNDS_MS)
@@ -313,7 +311,6 @@ class SessionCore:
                 self._skip_clip(clip - 1, self.outage or "its pictures came later than its sound could wait")
             else:
                 self._reorderer.begin_sound()
-                self.clips_sound_first += 1
             self._play_ordered(now)
 
     def _sound_due(self, clip: int) -> float:

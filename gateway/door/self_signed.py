@@ -8,10 +8,8 @@ phone. The key of this certificate vouches for this machine alone.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -22,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from gateway.door.certificates import CertificateError, CertificateFiles, read_certificate
+from protocol.hop.private_file import replace_file
 from protocol.process.addresses import WILDCARDS, own_addresses, own_names, parse_ip
 from protocol.process.settings.places import config_dir, make_private_folder
 from protocol.process.web_hosts import parse_authority
@@ -90,7 +89,7 @@ def ensure_certificate(
         return files, False
     try:
         make_private_folder(files.key.parent)
-        _write_private(files.key, make_certificate(names, now))
+        replace_file(files.key, make_certificate(names, now))
     except OSError as error:
         raise CertificateError(
             f"--tls self-signed: {error.filename or files.key}: {error.strerror};"
@@ -157,21 +156,6 @@ def _still_good(files: CertificateFiles, names: Sequence[str], now: datetime) ->
         return False
     needed = {name for name in names if ":" not in name or name in LOOPBACK}
     return private and needed <= names_of(certificate.leaf) and now < certificate.ends - RENEW_BEFORE
-
-
-def _write_private(path: Path, data: bytes) -> None:
-    """Replace the file as a whole, mode 0600."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp's mode is 0600
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
 
 
 def _general_name(name: str) -> x509.GeneralName:

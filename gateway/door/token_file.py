@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from protocol.hop.private_file import replace_file
 from protocol.process.settings import tokens_command
 
 #: What a token may be used for.
@@ -346,17 +347,7 @@ def write_book(path: Path, book: TokenBook) -> None:
         "tokens": [{k: v for k, v in asdict(token).items() if v is not None} for token in book.tokens],
     }
     text = json.dumps(fields, indent=1).encode() + b"\n"
-    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(new, path)
-        except BaseException:
-            new.unlink(missing_ok=True)
-            raise
+        replace_file(path, text)
     except OSError as error:
         raise TokenFileError(f"{path} cannot be written: {error.strerror}") from None

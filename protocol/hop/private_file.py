@@ -1,11 +1,13 @@
-"""A small secret that the processes of a run share: a file of the run folder that only this user can read."""
+"""Small files that only this user can read, such as the secrets that the processes of a run share."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -23,6 +25,25 @@ def read_or_make(path: Path, make: Callable[[], bytes], most_bytes: int) -> byte
     if not path.exists():
         _write(path, make())
     return _read(path, most_bytes)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put `content` in the place of a file, mode 0600, whole or not at all, and safe from a loss of power.
+
+    Raises:
+        OSError: it cannot be written. Nothing is left.
+    """
+    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # its mode is 0600
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(name)
+        raise
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -10,6 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
 
 from protocol.wire.messages import Samples
 from scripts.run.managed import ManagedRun
@@ -63,12 +66,12 @@ class Viewing:
 
 def worker_pids(run: ManagedRun, module: str) -> list[int]:
     """The processes of a stage, in the order of their start."""
-    found = []
-    for pid in run.pids():
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            if module.encode() in file.read().split(b"\0"):
-                found.append(pid)
-    return sorted(found)
+    return sorted(pid for pid in run.pids() if module in words_of(pid))
+
+
+def words_of(pid: int) -> list[str]:
+    """The command line of a process, word by word. One that has just ended has none."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
 
 
 @contextmanager
@@ -109,10 +112,7 @@ def warm_workers(run: ManagedRun, module: str) -> str:
 
 def _age(pid: int) -> float:
     """Seconds since the process was started."""
-    with open(f"/proc/{pid}/stat") as file:
-        ticks = int(file.read().rpartition(")")[2].split()[19])
-    with open("/proc/uptime") as file:
-        return float(file.read().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
+    return time.time() - psutil.Process(pid).create_time()
 
 
 def common_figures(stream: ViewedStream, since: float, sound_most: float | None = None) -> list[Figure]:

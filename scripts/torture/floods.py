@@ -11,9 +11,9 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from pathlib import Path
 
 import numpy as np
+import psutil
 
 from protocol.wire.messages import Samples
 from scripts.run.managed import ROOT, ManagedRun
@@ -131,8 +131,7 @@ def lateness(arrivals: list[tuple[float, float]], since: float, until: float) ->
 
 def resident_mb(pid: int) -> float:
     """Resident memory of a process in megabytes."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 1e6
+    return float(psutil.Process(pid).memory_info().rss) / 1e6
 
 
 def flood_of_upgrades(voice: Samples, *flags: str) -> list[Figure]:

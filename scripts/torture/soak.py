@@ -9,18 +9,17 @@ slope of its memory over the second half. Exit status: 0 if every limit is kept,
 from __future__ import annotations
 
 import argparse
-import os
-import resource
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
+import psutil
 
 from protocol.wire.messages import Samples
 from scripts.run.managed import ManagedRun
-from scripts.torture.faults import Viewing
+from scripts.torture.faults import Viewing, words_of
+from scripts.torture.floods import resident_mb
 from scripts.torture.viewer import spoken
 
 SAMPLE_EVERY = 5.0
@@ -41,21 +40,14 @@ class Sample:
 
 def look(pid: int) -> Sample:
     """Resident memory, descriptors and threads of a process now."""
-    folder = Path(f"/proc/{pid}")
-    pages = int((folder / "statm").read_text().split()[1])
-    return Sample(
-        time.monotonic(),
-        pages * resource.getpagesize() / 1e6,
-        len(os.listdir(folder / "fd")),
-        len(os.listdir(folder / "task")),
-    )
+    process = psutil.Process(pid)
+    return Sample(time.monotonic(), resident_mb(pid), process.num_fds(), process.num_threads())
 
 
 def name_of(pid: int) -> str:
     """The module that a process of the run executes."""
-    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    known = {b"gateway", b"audio_worker", b"gpu_worker", b"encoder_worker"}
-    return next((word.decode() for word in words if word in known), f"process {pid}")
+    known = {"gateway", "audio_worker", "gpu_worker", "encoder_worker"}
+    return next((word for word in words_of(pid) if word in known), f"process {pid}")
 
 
 def slope(samples: Sequence[Sample]) -> float:
