@@ -55,11 +55,11 @@ def at_a_terminal(folder: Path, *flags: str) -> Iterator[tuple[str, int]]:
 
 
 def read_until_quiet(descriptor: int) -> str:
-    text, end = b"", time.monotonic() + 30
+    """Everything up to the end of the code. A busy machine takes its time between "ready" and the code."""
+    text, end, block = b"", time.monotonic() + 30, "█".encode()
     while time.monotonic() < end:
-        # The lines behind "ready" come at once.
-        readable, _, _ = select.select([descriptor], [], [], 1.0 if b"ready" in text else 5.0)
-        if not readable and b"ready" in text:
+        readable, _, _ = select.select([descriptor], [], [], 1.0 if block in text else 5.0)
+        if not readable and block in text:
             break
         if readable:
             text += os.read(descriptor, 65536)
