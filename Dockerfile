@@ -12,6 +12,8 @@ FROM scratch AS code
 COPY LICENSE /
 COPY protocol /protocol
 COPY gateway /gateway
+# The page is built on it.
+COPY clients/js/client /clients/js/client
 COPY audio_worker /audio_worker
 COPY gpu_worker /gpu_worker
 COPY encoder_worker /encoder_worker

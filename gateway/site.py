@@ -32,6 +32,8 @@ from gateway.stages import StageBoard
 from gateway.thumbnails import Thumbnails
 
 PAGE = Path(__file__).parent / "page"
+#: The client for JavaScript, on which the page is built. It is a package of its own.
+CLIENT = Path(__file__).parents[1] / "clients/js/client"
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -41,9 +43,9 @@ TYPES = {
     ".webmanifest": "application/manifest+json",
 }
 SOCKET_PATHS = ("/", "/ws")
-#: Files that pages of other sites load: the web component, the worklet that reads streams for it, and the
-#: face alone, which `frame-ancestors` guards.
-PUBLIC_FILES = ("/echomimic-face.js", "/capture-worklet.js", "/resampler.js", "/clock.js", "/embed.html")
+#: Files that pages of other sites load, besides the client: the web component, the worklet that reads streams
+#: for it, and the face alone, which `frame-ancestors` guards.
+PUBLIC_FILES = ("/echomimic-face.js", "/capture-worklet.js", "/embed.html")
 #: Where a page learns whether it may connect. It is answered whatever the Host and the Origin are.
 DOOR_PATH = "/door.json"
 #: Where a program mints tokens for browsers.
@@ -103,7 +105,7 @@ class Site:
         self._catalogue = catalogue
         self._is_busy = is_busy
         self._refused = refused
-        self._files = _page_files(PAGE)
+        self._files = _page_files()
         self._headers = security_headers(door.embedders)
         self._refusals = RefusalLog(time.monotonic)
         #: Addresses that take a POST.
@@ -276,14 +278,15 @@ def _wrong_method(allowed: list[str]) -> HttpAnswer:
     return plain(HTTPStatus.METHOD_NOT_ALLOWED, f"This address answers to {listed}.", [("Allow", listed)])
 
 
-def _page_files(folder: Path) -> dict[str, HttpAnswer]:
-    """Every file of the page by its path. No other file can be asked for."""
+def _page_files() -> dict[str, HttpAnswer]:
+    """Every file of the page and of its client by its path. No other file can be asked for."""
     files = {}
-    for file in sorted(folder.rglob("*")):
-        if file.is_file() and file.suffix in TYPES:
-            path = "/" + file.relative_to(folder).as_posix()
-            public = path in PUBLIC_FILES
-            files[path] = HttpAnswer(file.read_bytes(), TYPES[file.suffix], cached=True, public=public)
+    for folder, prefix in ((PAGE, "/"), (CLIENT, "/client/")):
+        for file in sorted(folder.rglob("*")):
+            if file.is_file() and file.suffix in TYPES:
+                path = prefix + file.relative_to(folder).as_posix()
+                public = folder == CLIENT or path in PUBLIC_FILES
+                files[path] = HttpAnswer(file.read_bytes(), TYPES[file.suffix], cached=True, public=public)
     files["/"] = files["/index.html"]
     files["/embed"] = files["/embed.html"]
     if "/icon.svg" in files:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lints and type-checks the page's JavaScript with the pinned tools of tests/js, which it installs there.
+# Lints and type-checks the JavaScript of the page and of its client with the pinned tools of tests/js, which it installs there.
 # Without node and npm it says so and skips.
 set -euo pipefail
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
@@ -20,6 +20,6 @@ if [ ! "$tools/node_modules/.package-lock.json" -nt "$tools/package-lock.json" ]
   touch "$tools/node_modules/.package-lock.json"
 fi
 bin=$tools/node_modules/.bin
-"$bin/eslint" --config "$tools/eslint.config.js" --max-warnings 0 gateway/page "$tools/eslint.config.js"
+"$bin/eslint" --config "$tools/eslint.config.js" --max-warnings 0 gateway/page clients/js "$tools/eslint.config.js"
 "$bin/tsc" --project "$tools/tsconfig.json"
 "$bin/tsc" --project "$tools/tsconfig.worklet.json"

@@ -1,7 +1,8 @@
 """Speech made shorter with its pitch kept: pauses are cut first, then short spans of the speech itself.
 
 Each block of 100 ms has at most one cut. Its two sides are faded into each other where they are most alike
-(synchronised overlap-add), and the block's ends stay as they are. `gateway/page/hasten.js` does the same.
+(synchronised overlap-add), and the block's ends stay as they are.
+`clients/js/client/hasten.js` does the same.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 // The token of this page. It comes by the address (?token= or #token=), by a field on the page, or from the page
 // that holds this one in a frame. It never stays in the address bar, and a tab keeps it over a reload.
 
-import { PageError } from "./errors.js";
+import { ClientError } from "./client/errors.js";
+import { Server } from "./client/server.js";
 
 const KEPT = "echomimic-token";
 const SHAPE = /^[A-Za-z0-9._~-]{1,4096}$/; // a token can stand in a header and in a subprotocol
-const SUBPROTOCOL = "echomimic-live.token.";
 
 /** Browsers that keep nothing for pages in frames throw here. @param {(storage: Storage) => string | null | void} use */
 function tryStorage(use) {
@@ -39,9 +39,10 @@ export function takeToken(text) {
   return { token, rest: others.length ? text[0] + others.join("&") : "" };
 }
 
-export class Access {
+export class Access extends Server {
   constructor() {
-    this.place = KEPT + new URL(".", document.baseURI).pathname; // two servers may share an origin
+    super(document.baseURI);
+    this.place = KEPT + this.base.pathname; // two servers may share an origin
     this.token = tryStorage((storage) => storage.getItem(this.place));
     this.takeFromAddress();
   }
@@ -69,32 +70,6 @@ export class Access {
   }
 
   /**
-   * Subprotocols of the websocket: a browser can set no header there.
-   *
-   * @param {string} version
-   */
-  subprotocols(version) {
-    return this.token ? [version, SUBPROTOCOL + this.token] : [version];
-  }
-
-  /**
-   * @param {string} path relative to the page
-   * @param {RequestCache} cache
-   * @param {number} within milliseconds after which it is given up; 0 for no limit
-   * @returns {Promise<Response>}
-   */
-  async fetch(path, cache = "no-store", within = 0) {
-    const headers = this.token ? { Authorization: `Bearer ${this.token}` } : undefined;
-    const giveUp = new AbortController();
-    const timer = within ? setTimeout(() => giveUp.abort(), within) : 0;
-    try {
-      return await fetch(new URL(path, document.baseURI), { cache, headers, signal: giveUp.signal });
-    } finally {
-      clearTimeout(timer);
-    }
-  }
-
-  /**
    * Shows a picture in an element, which cannot send a token by itself.
    *
    * @param {HTMLImageElement} img
@@ -107,7 +82,7 @@ export class Access {
     if (this.token) {
       try {
         const answer = await this.fetch(path, "default");
-        if (!answer.ok) throw new PageError("lost");
+        if (!answer.ok) throw new ClientError("lost");
         blob = URL.createObjectURL(await answer.blob());
         src = blob;
       } catch {

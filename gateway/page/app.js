@@ -2,16 +2,17 @@
 
 import { Access } from "./access.js";
 import { AudioFile, Microphone } from "./capture.js";
-import { PageError, describe, isPassing, needsToken } from "./errors.js";
+import { ClientError, isPassing, needsToken } from "./client/errors.js";
+import { Session } from "./client/session.js";
+import { describe } from "./errors.js";
+import { keepForReload, takeKept } from "./kept-session.js";
 import { ServerWatch } from "./server-watch.js";
-import { Session } from "./session.js";
 import { Ui } from "./ui.js";
-import { keepForReload, takeKept } from "./whereabouts.js";
 
 /**
+ * @import { StateDetails, WireState } from "./client/wire.js"
+ * @import { Kept } from "./kept-session.js"
  * @import { Catalogue, Group } from "./ui.js"
- * @import { Kept } from "./whereabouts.js"
- * @import { StateDetails, WireState } from "./wire.js"
  */
 
 /** @type {Record<string, string>} */
@@ -80,7 +81,7 @@ async function goOn({ microphone }) {
   }
 }
 
-/** @param {PageError} error why the server does not let the page in */
+/** @param {ClientError} error why the server does not let the page in */
 function showRefusal(error) {
   const { code, text } = describe(error);
   const asks = needsToken(code);
@@ -91,7 +92,7 @@ function showRefusal(error) {
 /** @param {string} token */
 function useToken(token) {
   if (access.set(token)) watch.start();
-  else showRefusal(new PageError("token_wrong"));
+  else showRefusal(new ClientError("token_wrong"));
 }
 
 function startOrStop() {
@@ -103,7 +104,7 @@ async function start() {
   const file = ui.source === "file" ? ui.file : null;
   ui.showError("");
   if (ui.source === "file" && !file) {
-    ui.showError(describe(new PageError("no_file")).text);
+    ui.showError(describe(new ClientError("no_file")).text);
     return;
   }
   ui.showState("connecting", file ? "Connecting…" : "Waiting for the microphone…");
@@ -208,5 +209,5 @@ if (isSupported()) {
   watch.start();
 } else {
   ui.showState("loading", "Not supported");
-  ui.showError(describe(new PageError("old_browser")).text);
+  ui.showError(describe(new ClientError("old_browser")).text);
 }

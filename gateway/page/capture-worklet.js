@@ -1,7 +1,7 @@
 // Runs in the audio thread: turns whatever plays into its node into 16 kHz mono, in chunks of 20 ms.
 
-import { SAMPLE_RATE } from "./clock.js";
-import { Resampler } from "./resampler.js";
+import { SAMPLE_RATE } from "./client/clock.js";
+import { Resampler } from "./client/resampler.js";
 
 const CHUNK = 320;
 

@@ -1,29 +1,13 @@
 // Sound from the microphone or a file. Both pass the same worklet, which makes 16 kHz mono chunks of 20 ms.
 
-import { PageError } from "./errors.js";
-import { settledWithin } from "./waiting.js";
+import { ClientError } from "./client/errors.js";
+import { settledWithin } from "./client/waiting.js";
 
 // A chunk that waited longer than this for a busy page is left out: a live face must not fall behind.
 const STALE_SECONDS = 1;
 const SOUND_WITHIN = 2500; // milliseconds that the browser's sound may take to start
 
-/**
- * @typedef {"unplugged" | "finished"} EndReason why no more sound comes
- *
- * A source of speech. A Session opens it from a click, begins it once the server takes speech, and closes it.
- * @typedef {{
- *   onChunk: (samples: Float32Array<ArrayBuffer>) => void,
- *   onEnd: (why: EndReason) => void,
- *   readonly stale: number,
- *   readonly live: boolean,
- *   open: () => Promise<void>,
- *   begin: () => Promise<void>,
- *   pause: () => void,
- *   resume: () => void,
- *   close: () => void,
- * }} Source `onChunk` takes mono speech at 16 kHz, `stale` counts chunks left out, and
- *   `live` says that old speech is of no use
- */
+/** @import { EndReason } from "./client/source.js" */
 
 class Capture {
   constructor() {
@@ -55,7 +39,7 @@ class Capture {
     // The node's output is silence, but browsers may not run a node that leads nowhere.
     node.connect(context.destination);
     // Without a sound device, or without a click, the browser never starts the context.
-    if (!(await settledWithin(context.resume(), SOUND_WITHIN))) throw new PageError("no_sound");
+    if (!(await settledWithin(context.resume(), SOUND_WITHIN))) throw new ClientError("no_sound");
   }
 
   /** @param {{samples: Float32Array<ArrayBuffer>, time: number}} chunk */
@@ -92,7 +76,7 @@ export class Microphone extends Capture {
   }
 
   async open() {
-    if (!navigator.mediaDevices?.getUserMedia) throw new PageError("insecure");
+    if (!navigator.mediaDevices?.getUserMedia) throw new ClientError("insecure");
     await Promise.all([super.open(), this.ask()]);
     if (this.stream && this.node) this.context?.createMediaStreamSource(this.stream).connect(this.node);
   }
@@ -139,7 +123,7 @@ export class AudioFile extends Capture {
     const decoded = await this.decode();
     // The person pressed Stop while the file was decoded.
     if (!this.context || !this.node) return;
-    if (decoded.duration < 0.05) throw new PageError("bad_file", this.file.name);
+    if (decoded.duration < 0.05) throw new ClientError("bad_file", this.file.name);
     const source = new AudioBufferSourceNode(this.context, { buffer: decoded });
     source.connect(this.node);
     source.addEventListener("ended", () => this.onEnd("finished"));
@@ -154,7 +138,7 @@ export class AudioFile extends Capture {
       if (!this.context) throw new Error("closed");
       return await this.context.decodeAudioData(data);
     } catch {
-      throw new PageError("bad_file", this.file.name);
+      throw new ClientError("bad_file", this.file.name);
     }
   }
 

@@ -3,19 +3,20 @@
 
 import { Access } from "./access.js";
 import { Microphone } from "./capture.js";
+import { PacedSpeech } from "./client/paced-speech.js";
+import { Session } from "./client/session.js";
 import { readOptions } from "./embed-options.js";
 import { EmbedUi } from "./embed-ui.js";
 import { describe } from "./errors.js";
 import { Holder } from "./holder.js";
-import { PostedSpeech } from "./posted-speech.js";
 import { ServerWatch } from "./server-watch.js";
-import { Session } from "./session.js";
 
 /**
- * @import { PageError } from "./errors.js"
+ * @import { ClientError } from "./client/errors.js"
+ * @import { FramePlace } from "./client/whereabouts.js"
+ * @import { StateDetails, WireState } from "./client/wire.js"
  * @import { Message } from "./holder.js"
  * @import { Catalogue } from "./ui.js"
- * @import { StateDetails, WireState } from "./wire.js"
  */
 
 const LOOK = 100; // milliseconds between two looks at the session
@@ -30,7 +31,7 @@ class EmbeddedFace {
     this.ui = new EmbedUi(this.options, () => this.tapped());
     /** @type {Session | null} */
     this.session = null;
-    /** @type {PostedSpeech | null} */
+    /** @type {PacedSpeech | null} */
     this.speech = null; // what the holding page hands over
     this.expected = false; // speech was handed over, and its first picture has not come
     this.speaking = false;
@@ -95,7 +96,7 @@ class EmbeddedFace {
     this.holder.tell("error", { code, text });
   }
 
-  /** @param {PageError} error why the server does not let the face in */
+  /** @param {ClientError} error why the server does not let the face in */
   serverRefused(error) {
     this.refused = true;
     // A face at rest keeps looking well: its holding page may have a new token before anybody speaks.
@@ -146,7 +147,7 @@ class EmbeddedFace {
       return;
     }
     if (this.session && !this.speech) this.stop(); // the microphone gives way
-    this.speech ??= new PostedSpeech();
+    this.speech ??= new PacedSpeech();
     const refusal = this.speech.add(samples, rate);
     if (refusal) {
       this.holder.tell("error", { code: "bad_audio", text: refusal });
@@ -179,7 +180,7 @@ class EmbeddedFace {
     this.begin(new Microphone());
   }
 
-  /** @param {Microphone | PostedSpeech} source */
+  /** @param {Microphone | PacedSpeech} source */
   async begin(source) {
     /** @type {Session} */
     const mine = new Session(this.ui.canvas, source, this.access, this.wanted, null, {
@@ -193,7 +194,7 @@ class EmbeddedFace {
     this.session = mine;
     if (this.catalogue) this.watch.stop();
     this.ui.showState("connecting");
-    if (source instanceof PostedSpeech) source.onFlush = () => mine.flush();
+    if (source instanceof PacedSpeech) source.onFlush = () => mine.flush();
     try {
       const heard = await mine.start(this.options.muted);
       if (this.session === mine && !heard) this.askForTap("Tap for sound");
@@ -206,7 +207,7 @@ class EmbeddedFace {
     }
   }
 
-  /** @param {import("./stats.js").FramePlace} place */
+  /** @param {FramePlace} place */
   pictureShown(place) {
     this.ui.showFace(true);
     this.holder.tell("frame", place);

@@ -1,16 +1,6 @@
 // Errors in words for the person in front of the page.
 
-export class PageError extends Error {
-  /**
-   * @param {string} code one of TEXTS, or any other that the server sent
-   * @param {string} detail
-   */
-  constructor(code, detail = "") {
-    super(code);
-    this.code = code;
-    this.detail = detail;
-  }
-}
+import { ClientError } from "./client/errors.js";
 
 /** @type {Record<string, string>} */
 const TEXTS = {
@@ -50,33 +40,15 @@ const CODES = {
 };
 
 /**
- * The code and the text of a PageError, of one of the browser's errors, or of anything else that was thrown.
+ * The code and the text of a ClientError, of one of the browser's errors, or of anything else that was thrown.
  *
  * @param {unknown} thrown
  */
 export function describe(thrown) {
   const error = thrown instanceof Error || thrown instanceof DOMException ? thrown : new Error(String(thrown ?? ""));
-  const code = error instanceof PageError ? error.code : (CODES[error.name] ?? "unknown");
-  const own = error instanceof PageError ? error.detail : "";
+  const code = error instanceof ClientError ? error.code : (CODES[error.name] ?? "unknown");
+  const own = error instanceof ClientError ? error.detail : "";
   const text = TEXTS[code] ?? (own || TEXTS.unknown);
   const detail = code === "failed" || code === "unknown" ? own || error.message : "";
   return { code, text: detail ? `${text} (${detail})` : text };
-}
-
-/**
- * Whether the page should connect again by itself after an error with this code.
- *
- * @param {string} code
- */
-export function isPassing(code) {
-  return ["lost", "busy", "not_ready", "shutdown", "throttled", "token_file"].includes(code);
-}
-
-/**
- * Whether another token would help.
- *
- * @param {string} code
- */
-export function needsToken(code) {
-  return ["token_missing", "token_wrong", "token_expired", "token_revoked", "token_scope"].includes(code);
 }

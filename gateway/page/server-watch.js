@@ -1,38 +1,21 @@
 // Asks the server again and again whether it is ready, and why not.
 
-import { PageError, isPassing, needsToken } from "./errors.js";
+import { isPassing, needsToken } from "./client/errors.js";
 
 /**
  * @import { Access } from "./access.js"
+ * @import { ClientError } from "./client/errors.js"
  * @import { Catalogue } from "./ui.js"
  * @typedef {{
  *   ready: (catalogue: Catalogue) => void,
  *   loading: (stages: Record<string, string> | undefined) => void,
- *   refused: (error: PageError) => void,
+ *   refused: (error: ClientError) => void,
  *   lost: () => void,
  * }} WatchHandlers
  */
 
 const POLL = 1500; // milliseconds between two questions while the server is not ready
 const CALM = 6000; // and while it is
-const REASON_WITHIN = 2000; // milliseconds to wait for the reason of a refusal
-
-/**
- * Why the server does not let this page's websocket in. Null where it does, or is not reached.
- *
- * @param {Access} access
- * @returns {Promise<PageError | null>}
- */
-export async function askReason(access) {
-  const address = `door.json?origin=${encodeURIComponent(window.location.origin)}`;
-  try {
-    const answer = await access.fetch(address, "no-store", REASON_WITHIN);
-    const { open, code, message } = await answer.json();
-    return open ? null : new PageError(String(code), String(message));
-  } catch {
-    return null;
-  }
-}
 
 export class ServerWatch {
   /**
@@ -59,7 +42,7 @@ export class ServerWatch {
   /** @param {number} round */
   async look(round) {
     let again = POLL;
-    const refusal = await askReason(this.access);
+    const refusal = await this.access.askReason();
     if (round !== this.round) return;
     if (refusal && refusal.code !== "busy") {
       this.on.refused(refusal);

@@ -4,7 +4,7 @@ import { typed } from "./elements.js";
 
 /**
  * @import { Access } from "./access.js"
- * @import { Stats } from "./stats.js"
+ * @import { Stats } from "./client/stats.js"
  * @typedef {"loading" | "idle" | "connecting" | "live" | "waiting"} PageState
  * @typedef {"avatar" | "pose"} Group
  * @typedef {{

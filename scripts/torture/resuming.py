@@ -21,7 +21,7 @@ from protocol.wire.clock import SAMPLE_RATE
 from protocol.wire.messages import Samples
 from scripts.torture.viewer import CHUNK, LEAD, TOO_LATE, PlayedSound, ViewedStream
 
-#: The rules of gateway/page/playout.js and wire.js, by the names that they have there.
+#: The rules of playout.js and wire.js in clients/js/client, by the names that they have there.
 MOST_AHEAD = 1.5
 GAP = 1.0
 FAR_BEHIND = 0.35

@@ -208,10 +208,10 @@ async def test_without_a_click_the_face_speaks_silently_and_a_tap_gives_the_soun
 async def test_posted_speech_goes_out_at_the_pace_of_speaking(gateway: Running) -> None:
     """On a clock of the test's: two rates, a pause, a hidden page's slow ticks, a lost connection."""
     script = """(async () => {
-        const { PostedSpeech } = await import("/posted-speech.js");
+        const { PacedSpeech } = await import("/client/paced-speech.js");
         let now = 1000, sent = 0, flushed = 0;
         performance.now = () => now;
-        const speech = new PostedSpeech(), tone = (n) => new Float32Array(n).fill(0.1), log = [];
+        const speech = new PacedSpeech(), tone = (n) => new Float32Array(n).fill(0.1), log = [];
         speech.onChunk = (samples) => { sent += samples.length; };
         speech.onFlush = () => { flushed += 1; };
         await speech.begin();

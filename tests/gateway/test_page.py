@@ -174,7 +174,7 @@ async def test_page_and_gateway_agree_on_bytes_and_the_resampler_is_clean(gatewa
         video = encode_video(VideoMessage(b"jpeg", 3, 70_000, 11, 12, 2**33 + 5), 2)
         audio = encode_audio(AudioMessage(np.array([0.5, -1], np.float32), 1, 2, 3, 2**40, False), 2)
         decode = (
-            "(async (text) => { const { decode } = await import('/wire.js');"
+            "(async (text) => { const { decode } = await import('/client/messages.js');"
             " const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));"
             " const m = decode(bytes.buffer);"
             " for (const k of ['jpeg', 'samples']) if (m[k]) m[k] = [...m[k]];"
@@ -192,7 +192,7 @@ async def test_page_and_gateway_agree_on_bytes_and_the_resampler_is_clean(gatewa
         }  # fmt: skip
 
         tone = """(async (rate, hertz) => {
-            const { Resampler } = await import('/resampler.js');
+            const { Resampler } = await import('/client/resampler.js');
             const resampler = new Resampler(rate, 16000), out = [];
             const at = (n) => Math.sin(2 * Math.PI * hertz * n / rate);
             for (let n = 0; n + 128 <= rate; n += 128)

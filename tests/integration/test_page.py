@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gateway.site import CLIENT, PAGE
 from protocol.process.settings import ROOT
 from scripts.run.managed import ManagedRun
 from scripts.talk.live import server_info
@@ -63,7 +64,7 @@ async def canvas(page: Page) -> np.ndarray:
 
 def test_the_page_brings_everything_itself() -> None:
     """No address of another host anywhere in the page's files."""
-    for file in Path(ROOT / "gateway/page").rglob("*"):
+    for file in (path for folder in (PAGE, CLIENT) for path in folder.rglob("*")):
         if file.suffix in (".html", ".js", ".css"):
             text = file.read_text()
             assert "http://" not in text.replace("http://www.w3.org/", "")

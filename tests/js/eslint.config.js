@@ -27,17 +27,18 @@ const STRICT = {
   "require-atomic-updates": "error",
 };
 
-const page = "**/gateway/page/*.js";
+const page = "**/gateway/page/**/*.js";
+const client = "**/clients/js/**/*.js";
 
 export default [
-  { ...js.configs.recommended, files: [page, "*.js"] },
+  { ...js.configs.recommended, files: [page, client, "*.js"] },
   {
-    files: [page, "*.js"],
+    files: [page, client, "*.js"],
     languageOptions: { ecmaVersion: 2022, sourceType: "module" },
     linterOptions: { reportUnusedDisableDirectives: "error" },
     rules: STRICT,
   },
-  { files: [page], languageOptions: { globals: globals.browser } },
+  { files: [page, client], languageOptions: { globals: globals.browser } },
   { files: ["**/capture-worklet.js"], languageOptions: { globals: globals.audioWorklet } },
   {
     // Browsers without modules read this one: it is a script in the language of 2009.

@@ -68,7 +68,8 @@ def test_nothing_else_states_the_sample_rate_or_the_frame_rates(path: Path) -> N
 def test_the_page_states_the_sample_rate_once_and_alike() -> None:
     stating = {
         path.name: re.findall(r"\b16_?000\b", path.read_text(encoding="utf-8"))
-        for path in (ROOT / "gateway/page").glob("*.js")
+        for folder in ("gateway/page", "clients/js/client")
+        for path in (ROOT / folder).rglob("*.js")
     }
     once = [str(clock.SAMPLE_RATE)]
     # The component is one file for other sites, so it imports nothing.

@@ -123,7 +123,8 @@ def test_an_installed_copy_has_the_bundled_model_and_not_its_factory(installed: 
     assert weights >= tracked
     for kind in ("avatars", "poses"):
         assert len(list((installed / f"demo/bundled/{kind}").iterdir())) > 2
-    assert (installed / "gateway/page").is_dir()
+    assert (installed / "gateway/page/app.js").is_file()
+    assert (installed / "clients/js/client/wire.js").is_file()
     assert not (installed / "demo/factory").exists()
     assert (installed / "echomimic_live_client/py.typed").is_file()
 

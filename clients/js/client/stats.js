@@ -1,8 +1,8 @@
 // Live figures of a session. `window.echomimic.stats` is one of these.
 
 /**
- * @import { AudioMessage, StatusFields } from "./wire.js"
- * @typedef {{epoch: number, seq: number, index: number}} FramePlace
+ * @import { AudioMessage, StatusFields } from "./messages.js"
+ * @import { FramePlace } from "./whereabouts.js"
  */
 
 const WINDOW = 48; // painted frames over which the offset is averaged

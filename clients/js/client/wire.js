@@ -1,44 +1,28 @@
 // The websocket: version 2 of the wire (protocol/SPEC.md). It connects again after a lost connection.
 
 import { SAMPLE_RATE } from "./clock.js";
-import { PageError, isPassing, needsToken } from "./errors.js";
-import { askReason } from "./server-watch.js";
+import { ClientError, isPassing, needsToken } from "./errors.js";
+import { SUBPROTOCOL, decode } from "./messages.js";
 import { SpeechLog } from "./speech-log.js";
 import { Whereabouts } from "./whereabouts.js";
 
-const SUBPROTOCOL = "echomimic-live.v2";
-const FRAME = 1;
-const AUDIO = 2;
-const FRAME_HEADER = 24;
-const AUDIO_HEADER = 32;
 // Seconds between two tries. After a lost connection a person waits: the server may be back at any moment.
 const LOST_SECONDS = [0, 0.25, 0.5, 1, 1.5];
 const REFUSED_SECONDS = [0.5, 1, 2, 4, 8, 15];
 const HIDDEN_FACTOR = 4; // nobody looks at a hidden page
-// Sound beyond this that the network has not taken waits in the page.
+// Sound beyond this that the network has not taken waits in the client.
 const MOST_BUFFERED = SAMPLE_RATE * 4;
 // A server says something each second. One that is silent for longer is lost, whatever the network says.
 const SILENT_AFTER = 5000; // milliseconds
 const HELD_AFTER = 2000; // milliseconds after which a connection was no failed try
 const LOOK_EVERY = 500; // milliseconds
-const AWAY_AFTER = 2000; // milliseconds between two looks after which the page itself was away
+const AWAY_AFTER = 2000; // milliseconds between two looks after which the client itself was away
 
 /**
- * @import { Access } from "./access.js"
- * @typedef {{epoch: number, seq: number, pts: number}} Place
- * @typedef {Place & {kind: "frame", index: number, count: number, jpeg: Uint8Array<ArrayBuffer>}} FrameMessage
- * @typedef {Place & {
- *   kind: "audio", position: number, pictures: boolean, samples: Float32Array<ArrayBuffer>,
- * }} AudioMessage
- * @typedef {{
- *   epoch: number, width: number, height: number, notice: string, resume: string, resumed: boolean, position: number,
- * }} ReadyFields the used ones of `ready`
+ * @import { AudioMessage, FrameMessage, Options, ReadyFields, StatusFields } from "./messages.js"
+ * @import { Server } from "./server.js"
  * @typedef {"new" | "same" | "next"} Coming what a `ready` begins: a session, nothing (the connection alone is new), or
  *   an epoch
- * @typedef {{
- *   notice: string, clips_waiting: number, seconds_waiting: number, frames_dropped: number, frames_lost: number,
- * }} StatusFields the used ones of `status`
- * @typedef {{avatar?: string, pose?: string}} Options
  * @typedef {"connecting" | "live" | "waiting" | "ended"} WireState
  * @typedef {{again?: boolean, notice?: string, seconds?: number, error?: unknown}} StateDetails
  *   `again` with connecting, `notice` with live, `seconds` and `error` with waiting, `error` with ended
@@ -51,48 +35,26 @@ const AWAY_AFTER = 2000; // milliseconds between two looks after which the page 
  * }} WireHandlers
  */
 
-/**
- * A binary message; null for a kind that this page does not know.
- *
- * @param {ArrayBuffer} buffer
- * @returns {FrameMessage | AudioMessage | null}
- */
-export function decode(buffer) {
-  const view = new DataView(buffer);
-  const kind = view.getUint8(0);
-  const place = () => ({
-    epoch: view.getUint32(8, true),
-    seq: view.getUint32(12, true),
-    pts: Number(view.getBigUint64(16, true)),
-  });
-  if (kind === FRAME && buffer.byteLength > FRAME_HEADER) {
-    const index = view.getUint16(2, true);
-    const count = view.getUint16(4, true);
-    return { kind: "frame", ...place(), index, count, jpeg: new Uint8Array(buffer, FRAME_HEADER) };
-  }
-  if (kind === AUDIO && buffer.byteLength >= AUDIO_HEADER) {
-    const position = Number(view.getBigUint64(24, true));
-    const pictures = (view.getUint8(1) & 1) === 0;
-    return { kind: "audio", ...place(), position, pictures, samples: new Float32Array(buffer, AUDIO_HEADER) };
-  }
-  return null;
-}
-
 /** @param {string} reason of a close */
 function closeError(reason) {
   const [code] = reason.split(":");
-  return new PageError(/^[a-z_]+$/.test(code) ? code : "lost", reason);
+  return new ClientError(/^[a-z_]+$/.test(code) ? code : "lost", reason);
+}
+
+/** Nobody looks at a hidden page. A program of its own has none. */
+function isHidden() {
+  return globalThis.document?.hidden ?? false;
 }
 
 export class Wire {
   /**
-   * @param {Access} access
+   * @param {Server} server
    * @param {Options} options
    * @param {WireHandlers} on
-   * @param {Whereabouts} whereabouts where the page was, if it comes back
+   * @param {Whereabouts} whereabouts where the client was, if it comes back
    */
-  constructor(access, options, on, whereabouts = new Whereabouts()) {
-    this.access = access;
+  constructor(server, options, on, whereabouts = new Whereabouts()) {
+    this.server = server;
     this.options = options;
     this.on = on;
     this.whereabouts = whereabouts;
@@ -101,34 +63,32 @@ export class Wire {
     this.socket = null;
     this.live = false;
     this.attempt = 0; // since the last connection that held
-    this.takenIn = false; // whether a server has ever taken this page in
-    this.readyAt = 0; // when the server last took this page in
+    this.takenIn = false; // whether a server has ever taken this client in
+    this.readyAt = 0; // when the server last took this client in
     this.resumed = 0; // how often the session went on at another connection
     this.taken = 0; // frames and sounds of this connection
-    /** @type {PageError | null} */
+    /** @type {ClientError | null} */
     this.error = null; // the server's, which comes before the close
     this.timer = 0;
     this.closed = false;
     this.heardAt = 0; // when the server last said something
     this.lookedAt = 0;
     this.looking = 0;
-    this.hurry = () => document.hidden || this.retry();
+    this.hurry = () => isHidden() || this.retry();
   }
 
   open() {
     this.connect();
     this.looking = setInterval(() => this.look(), LOOK_EVERY);
-    document.addEventListener("visibilitychange", this.hurry);
-    window.addEventListener("online", this.hurry);
+    globalThis.document?.addEventListener("visibilitychange", this.hurry);
+    globalThis.window?.addEventListener("online", this.hurry);
   }
 
   connect() {
     this.on.state("connecting", { again: this.attempt > 0 });
-    const address = new URL("ws", document.baseURI);
-    address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
     this.error = null;
     this.taken = 0;
-    const socket = new WebSocket(address, this.access.subprotocols(SUBPROTOCOL));
+    const socket = new WebSocket(this.server.socketAddress, this.server.subprotocols(SUBPROTOCOL));
     this.socket = socket;
     this.heardAt = performance.now();
     socket.binaryType = "arraybuffer";
@@ -159,7 +119,7 @@ export class Wire {
     } else if (fields.type === "status") {
       this.on.status(fields);
     } else if (fields.type === "error") {
-      this.error = new PageError(fields.code, fields.message);
+      this.error = new ClientError(fields.code, fields.message);
     }
     this.pump();
   }
@@ -201,7 +161,7 @@ export class Wire {
     this.on.state("live", fields);
   }
 
-  // A network that stands still tells nobody, so the page looks by itself.
+  // A network that stands still tells nobody, so the client looks by itself.
   look() {
     const now = performance.now();
     const away = now - this.lookedAt > AWAY_AFTER; // what the server said meanwhile is not read yet
@@ -223,7 +183,7 @@ export class Wire {
 
   /**
    * @param {string} reason of the close
-   * @param {boolean} opened whether the server had let the page in
+   * @param {boolean} opened whether the server had let the client in
    */
   async connectionLost(reason, opened) {
     const wasLive = this.live;
@@ -232,9 +192,9 @@ export class Wire {
     this.socket = null;
     if (this.closed) return;
     let error = this.error ?? closeError(reason);
-    // A browser does not tell a page why a websocket was refused, but the server does.
+    // A browser does not tell why a websocket was refused, but the server does.
     if (!opened) {
-      error = (await askReason(this.access)) ?? error;
+      error = (await this.server.askReason()) ?? error;
       if (this.closed || this.socket) return;
     }
     if (needsToken(error.code)) {
@@ -242,21 +202,21 @@ export class Wire {
       this.on.state("waiting", { error });
       return;
     }
-    // A network that stood still looks like a slow page. One that is slow takes nothing of a whole connection.
+    // A network that stood still looks like a slow client. One that is slow takes nothing of a whole connection.
     const stoodStill = error.code === "slow_client" && wasLive && this.taken > 0;
     if (!isPassing(error.code) && !stoodStill) {
       this.close();
       this.on.state("ended", { error });
       return;
     }
-    this.wait(stoodStill ? new PageError("lost") : error);
+    this.wait(stoodStill ? new ClientError("lost") : error);
   }
 
-  /** @param {PageError} error after which the page connects again in a moment */
+  /** @param {ClientError} error after which the client connects again in a moment */
   wait(error) {
     const table = ["lost", "shutdown", "not_ready"].includes(error.code) ? LOST_SECONDS : REFUSED_SECONDS;
     const base = table[Math.min(this.attempt, table.length - 1)];
-    const seconds = (base * (0.8 + 0.4 * Math.random()) + 0.05 * Math.random()) * (document.hidden ? HIDDEN_FACTOR : 1);
+    const seconds = (base * (0.8 + 0.4 * Math.random()) + 0.05 * Math.random()) * (isHidden() ? HIDDEN_FACTOR : 1);
     this.attempt += 1;
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.connect(), seconds * 1000);
@@ -277,7 +237,7 @@ export class Wire {
 
   /** @param {Float32Array<ArrayBuffer>} samples */
   sendAudio(samples) {
-    if (!this.whereabouts.place) return; // no server has taken the page in yet
+    if (!this.whereabouts.place) return; // no server has taken the client in yet
     this.speech.add(samples, performance.now());
     this.pump();
   }
@@ -301,8 +261,8 @@ export class Wire {
     this.closed = true;
     clearTimeout(this.timer);
     clearInterval(this.looking);
-    document.removeEventListener("visibilitychange", this.hurry);
-    window.removeEventListener("online", this.hurry);
+    globalThis.document?.removeEventListener("visibilitychange", this.hurry);
+    globalThis.window?.removeEventListener("online", this.hurry);
     this.socket?.close(1000);
     this.socket = null;
     this.live = false;

@@ -12,8 +12,9 @@ import { Timeline } from "./timeline.js";
 
 /**
  * @import { Cut } from "./hasten.js"
- * @import { FramePlace, Stats } from "./stats.js"
- * @import { AudioMessage, FrameMessage } from "./wire.js"
+ * @import { AudioMessage, FrameMessage } from "./messages.js"
+ * @import { Stats } from "./stats.js"
+ * @import { FramePlace } from "./whereabouts.js"
  * @typedef {FramePlace & {due: number, bitmap: ImageBitmap}} DecodedFrame `due` in time of the timeline
  * @typedef {{node: AudioBufferSourceNode | null, seq: number, start: number, end: number}} ScheduledSound
  */

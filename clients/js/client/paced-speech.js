@@ -1,9 +1,9 @@
-// Speech that the holding page hands over in pieces of any length. It goes to the server at the pace of speaking.
+// Speech that a program hands over in pieces of any length. It goes to the server at the pace of speaking.
 
 import { SAMPLE_RATE } from "./clock.js";
 import { Resampler } from "./resampler.js";
 
-/** @import { EndReason } from "./capture.js" */
+/** @import { EndReason } from "./source.js" */
 
 const TICK = 20; // milliseconds between two looks
 const AHEAD = 200; // milliseconds that speech is sent before its turn, so that a late tick leaves no gap
@@ -13,7 +13,7 @@ const BLOCK = 8192; // samples that are resampled at once
 const LOWEST_RATE = 8000;
 const HIGHEST_RATE = 192000;
 
-export class PostedSpeech {
+export class PacedSpeech {
   constructor() {
     /** @type {(samples: Float32Array<ArrayBuffer>) => void} */
     this.onChunk = () => {};

@@ -1,18 +1,18 @@
-// One press of Start: capture, wire and play-out together, until Stop or the end of the file.
+// A source of speech, the wire and the play-out together, until stop() or the end of the speech.
 
 import { SAMPLE_RATE } from "./clock.js";
-import { PageError } from "./errors.js";
+import { ClientError } from "./errors.js";
 import { Playout } from "./playout.js";
 import { Stats } from "./stats.js";
 import { Whereabouts } from "./whereabouts.js";
 import { Wire } from "./wire.js";
 
 /**
- * @import { Access } from "./access.js"
- * @import { EndReason, Source } from "./capture.js"
- * @import { FramePlace } from "./stats.js"
- * @import { Resume } from "./whereabouts.js"
- * @import { AudioMessage, Coming, Options, ReadyFields, StateDetails, WireState } from "./wire.js"
+ * @import { AudioMessage, Options, ReadyFields } from "./messages.js"
+ * @import { Server } from "./server.js"
+ * @import { EndReason, Source } from "./source.js"
+ * @import { FramePlace, Resume } from "./whereabouts.js"
+ * @import { Coming, StateDetails, WireState } from "./wire.js"
  * @typedef {{
  *   state: (name: WireState, details: StateDetails) => void,
  *   ready: (fields: ReadyFields) => void,
@@ -30,12 +30,12 @@ export class Session {
   /**
    * @param {HTMLCanvasElement} canvas
    * @param {Source} source of the speech
-   * @param {Access} access
+   * @param {Server} server
    * @param {Options} options
-   * @param {Resume | null} place of the page before a reload, whose session this one takes over
+   * @param {Resume | null} place of a client before this one, whose session this one takes over
    * @param {SessionHandlers} on
    */
-  constructor(canvas, source, access, options, place, on) {
+  constructor(canvas, source, server, options, place, on) {
     this.on = on;
     this.stats = new Stats();
     this.over = false;
@@ -65,17 +65,17 @@ export class Session {
       audio: (message, spokenAt) => this.soundCame(message, spokenAt),
       state: (name, details) => this.wireChanged(name, details),
     };
-    this.wire = new Wire(access, options, handlers, new Whereabouts(place));
+    this.wire = new Wire(server, options, handlers, new Whereabouts(place));
     this.wire.speech.live = source.live;
   }
 
-  // What a page after this one needs to go on here; null if nothing is to go on.
+  // What a client after this one needs to go on here; null if nothing is to go on.
   get place() {
     return this.over ? null : this.wire.whereabouts.place;
   }
 
   /**
-   * Rejects with an error that describe() understands.
+   * Rejects with a ClientError, or with an error of the browser.
    *
    * @param {boolean} muted
    * @returns {Promise<boolean>} whether sound is as wanted: without, the pictures come alone
@@ -170,7 +170,7 @@ export class Session {
   sourceEnded(why) {
     if (this.over) return;
     if (why !== "finished") {
-      this.end(new PageError(why));
+      this.end(new ClientError(why));
       return;
     }
     this.flush();

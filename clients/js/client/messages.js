@@ -1,0 +1,50 @@
+// The messages of version 2 of the wire that a client reads (protocol/SPEC.md).
+
+export const SUBPROTOCOL = "echomimic-live.v2";
+
+const FRAME = 1;
+const AUDIO = 2;
+const FRAME_HEADER = 24;
+const AUDIO_HEADER = 32;
+
+/**
+ * @typedef {{epoch: number, seq: number, pts: number}} Place
+ * @typedef {Place & {kind: "frame", index: number, count: number, jpeg: Uint8Array<ArrayBuffer>}} FrameMessage
+ * @typedef {Place & {
+ *   kind: "audio", position: number, pictures: boolean, samples: Float32Array<ArrayBuffer>,
+ * }} AudioMessage
+ * @typedef {{
+ *   epoch: number, width: number, height: number, notice: string, resume: string, resumed: boolean, position: number,
+ * }} ReadyFields the used ones of `ready`
+ * @typedef {{
+ *   notice: string, clips_waiting: number, seconds_waiting: number, frames_dropped: number, frames_lost: number,
+ * }} StatusFields the used ones of `status`
+ * @typedef {{avatar?: string, pose?: string}} Options
+ */
+
+/**
+ * A binary message; null for a kind that this page does not know.
+ *
+ * @param {ArrayBuffer} buffer
+ * @returns {FrameMessage | AudioMessage | null}
+ */
+export function decode(buffer) {
+  const view = new DataView(buffer);
+  const kind = view.getUint8(0);
+  const place = () => ({
+    epoch: view.getUint32(8, true),
+    seq: view.getUint32(12, true),
+    pts: Number(view.getBigUint64(16, true)),
+  });
+  if (kind === FRAME && buffer.byteLength > FRAME_HEADER) {
+    const index = view.getUint16(2, true);
+    const count = view.getUint16(4, true);
+    return { kind: "frame", ...place(), index, count, jpeg: new Uint8Array(buffer, FRAME_HEADER) };
+  }
+  if (kind === AUDIO && buffer.byteLength >= AUDIO_HEADER) {
+    const position = Number(view.getBigUint64(24, true));
+    const pictures = (view.getUint8(1) & 1) === 0;
+    return { kind: "audio", ...place(), position, pictures, samples: new Float32Array(buffer, AUDIO_HEADER) };
+  }
+  return null;
+}

@@ -1,0 +1,21 @@
+// A source of speech for a Session: a microphone, a file, or what a program hands over.
+
+/**
+ * @typedef {"unplugged" | "finished"} EndReason why no more sound comes
+ *
+ * A source of speech. A Session opens it from a click, begins it once the server takes speech, and closes it.
+ * @typedef {{
+ *   onChunk: (samples: Float32Array<ArrayBuffer>) => void,
+ *   onEnd: (why: EndReason) => void,
+ *   readonly stale: number,
+ *   readonly live: boolean,
+ *   open: () => Promise<void>,
+ *   begin: () => Promise<void>,
+ *   pause: () => void,
+ *   resume: () => void,
+ *   close: () => void,
+ * }} Source `onChunk` takes mono speech at 16 kHz, `stale` counts chunks left out, and
+ *   `live` says that old speech is of no use
+ */
+
+export {};
