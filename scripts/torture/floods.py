@@ -51,7 +51,7 @@ def upgrades(port: int, until: float) -> float:
 
 
 def pings(port: int, until: float) -> float:
-    """Send pings as fast as they go, on a new websocket whenever one is closed. Returns pings a second."""
+    """Write pings as fast as they go, on a new websocket when one is closed. Returns pings a second."""
     frame = b"\x89\x84\0\0\0\0ping"  # a masked ping of four bytes
     began, sent = time.monotonic(), 0
     while time.monotonic() < until:
@@ -141,7 +141,7 @@ def flood_of_upgrades(voice: Samples, *flags: str) -> list[Figure]:
 
 def flood_of_pings(voice: Samples, *flags: str) -> list[Figure]:
     """A client sends nothing but pings."""
-    return flood("pings", "pings a second", voice, *flags)
+    return flood("pings", "pings written a second", voice, *flags)
 
 
 def flood_of_connections(voice: Samples, *flags: str) -> list[Figure]:
