@@ -23,3 +23,11 @@ bin=$tools/node_modules/.bin
 "$bin/eslint" --config "$tools/eslint.config.js" --max-warnings 0 gateway/page clients/js "$tools/eslint.config.js"
 "$bin/tsc" --project "$tools/tsconfig.json"
 "$bin/tsc" --project "$tools/tsconfig.worklet.json"
+# The types that the client's package carries are those of its code.
+types=$(mktemp -d)
+trap 'rm -rf "$types"' EXIT
+"$bin/tsc" --project clients/js/tsconfig.json --outDir "$types"
+diff -r "$types" clients/js/types || {
+  echo "clients/js/types is old: run $bin/tsc --project clients/js/tsconfig.json"
+  exit 1
+}

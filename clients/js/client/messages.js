@@ -19,7 +19,8 @@ const AUDIO_HEADER = 32;
  * @typedef {{
  *   notice: string, clips_waiting: number, seconds_waiting: number, frames_dropped: number, frames_lost: number,
  * }} StatusFields the used ones of `status`
- * @typedef {{avatar?: string, pose?: string}} Options
+ * @typedef {{epoch: number, pts: number | null, position: number}} Interrupted the answer to `interrupt`
+ * @typedef {{avatar?: string, pose?: string, fps?: number}} Options
  */
 
 /**

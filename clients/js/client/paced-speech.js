@@ -84,6 +84,14 @@ export class PacedSpeech {
     this.flushing = true;
   }
 
+  // Forgets the speech that waits.
+  drop() {
+    this.queue = [];
+    this.waiting = 0;
+    this.flushing = false;
+    this.rate = 0;
+  }
+
   tick() {
     if (this.paused) return;
     const now = performance.now();

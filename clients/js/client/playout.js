@@ -197,6 +197,16 @@ export class Playout {
     this.early = [];
   }
 
+  // Everything that came falls away, whether it has begun to play or not.
+  silence() {
+    for (const { node } of this.sources) node?.stop();
+    for (const frame of this.frames) frame.bitmap.close();
+    this.sources = [];
+    this.frames = [];
+    this.clips = new Map();
+    this.end = this.timeline.now;
+  }
+
   /**
    * @param {number} seq
    * @param {Float32Array<ArrayBuffer>} samples

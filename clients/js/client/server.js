@@ -1,6 +1,7 @@
 // A server: its address, the token that opens it, and its answers to plain requests.
 
 import { ClientError } from "./errors.js";
+import { SUBPROTOCOL } from "./messages.js";
 
 const SUBPROTOCOL_OF_TOKEN = "echomimic-live.token.";
 const REASON_WITHIN = 2000; // milliseconds to wait for the reason of a refusal
@@ -9,10 +10,12 @@ export class Server {
   /**
    * @param {string | URL} address of the server's page, or of a page beside it
    * @param {string} token empty for none
+   * @param {typeof WebSocket} Socket the class of its websocket, where the platform has none of its own
    */
-  constructor(address, token = "") {
+  constructor(address, token = "", Socket = globalThis.WebSocket) {
     this.base = new URL(".", address);
     this.token = token;
+    this.Socket = Socket;
   }
 
   /** Address of the websocket. */
@@ -22,13 +25,10 @@ export class Server {
     return address;
   }
 
-  /**
-   * Subprotocols of the websocket: a browser can set no header there.
-   *
-   * @param {string} version
-   */
-  subprotocols(version) {
-    return this.token ? [version, SUBPROTOCOL_OF_TOKEN + this.token] : [version];
+  /** A new websocket of version 2. The token is a subprotocol: a browser can set no header there. */
+  open() {
+    const subprotocols = this.token ? [SUBPROTOCOL, SUBPROTOCOL_OF_TOKEN + this.token] : [SUBPROTOCOL];
+    return new this.Socket(this.socketAddress, subprotocols);
   }
 
   /**

@@ -18,7 +18,9 @@ import { Wire } from "./wire.js";
  *   ready: (fields: ReadyFields) => void,
  *   picture: (place: FramePlace) => void,
  *   level: (level: number) => void,
- * }} SessionHandlers `picture` is called for every frame; `level` is the voice's, from 0 to 1
+ *   text?: (fields: Record<string, unknown> & {type: string}) => void,
+ * }} SessionHandlers `picture` is called for every frame; `level` is the voice's, from 0 to 1; `text` is told of every
+ *   text of the server
  */
 
 const MOST_AHEAD = 5 * SAMPLE_RATE; // samples that may be unanswered before a source that can wait does so
@@ -63,6 +65,8 @@ export class Session {
       },
       frame: (message) => this.playout.picture(message),
       audio: (message, spokenAt) => this.soundCame(message, spokenAt),
+      interrupted: ({ epoch }) => this.playout.reset(epoch),
+      text: (fields) => this.on.text?.(fields),
       state: (name, details) => this.wireChanged(name, details),
     };
     this.wire = new Wire(server, options, handlers, new Whereabouts(place));
@@ -184,7 +188,14 @@ export class Session {
 
   // Speech has ended for now: the begun clip needs no more of it.
   flush() {
-    this.wire.send({ type: "flush" });
+    this.wire.flush();
+  }
+
+  // Somebody speaks over the face: it falls silent at once, and forgets what was still to be said.
+  interrupt() {
+    this.source.drop?.();
+    this.wire.interrupt();
+    this.playout.silence();
   }
 
   /**

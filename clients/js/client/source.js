@@ -14,8 +14,9 @@
  *   pause: () => void,
  *   resume: () => void,
  *   close: () => void,
- * }} Source `onChunk` takes mono speech at 16 kHz, `stale` counts chunks left out, and
- *   `live` says that old speech is of no use
+ *   drop?: () => void,
+ * }} Source `onChunk` takes mono speech at 16 kHz, `stale` counts chunks left out,
+ *   `live` says that old speech is of no use, and `drop` forgets speech that waits in the source
  */
 
 export {};

@@ -44,6 +44,10 @@ export class SpeechLog {
     this.unheard = []; // they end at `sent`
     /** @type {Piece[]} */
     this.pending = []; // they begin at `sent`
+    /** @type {number[]} */
+    this.ends = []; // positions at which speech ends, still to be told
+    /** @type {number[]} */
+    this.told = []; // those that were told, of speech that did not come back
   }
 
   // Position of the oldest sample that is kept.
@@ -65,6 +69,26 @@ export class SpeechLog {
     this.leaveOutOldest();
   }
 
+  // Speech ends here for now: the server need not wait whether more of it comes.
+  endHere() {
+    if (this.ends.at(-1) !== this.end) this.ends.push(this.end);
+  }
+
+  /** Whether an end is to be told now. It counts as told. */
+  takeEnd() {
+    if (this.ends.length === 0 || this.ends[0] > this.sent) return false;
+    this.told.push(Number(this.ends.shift()));
+    return true;
+  }
+
+  // Nobody wants to hear the speech that did not come back.
+  drop() {
+    this.unheard = [];
+    this.pending = [];
+    this.ends = [];
+    this.told = [];
+  }
+
   // Of live speech that waits to be sent, only the newest is of use.
   leaveOutOldest() {
     let excess = this.live ? count(this.pending) - MOST_PENDING : 0;
@@ -73,6 +97,7 @@ export class SpeechLog {
       const part = Math.min(excess, samples.length);
       if (part === samples.length) this.pending.shift();
       else this.pending[0] = { samples: samples.slice(part), at };
+      this.ends = this.ends.map((end) => Math.max(this.sent, end - part));
       this.leftOut += part;
       excess -= part;
     }
@@ -85,7 +110,7 @@ export class SpeechLog {
     let length = 0;
     let pieces = 0;
     for (const { samples } of this.pending) {
-      if (pieces && length + samples.length > MOST_AT_ONCE) break;
+      if (pieces && (length + samples.length > MOST_AT_ONCE || this.ends[0] === this.sent + length)) break;
       length += samples.length;
       pieces += 1;
     }
@@ -112,6 +137,7 @@ export class SpeechLog {
       if (end > position) break;
       this.unheard.shift();
     }
+    while (this.told.length && this.told[0] <= position) this.told.shift();
     return at;
   }
 
@@ -130,11 +156,16 @@ export class SpeechLog {
       back -= samples.length - kept;
     }
     this.sent = position;
+    // An end at this very place may not have arrived. Told twice, it does nothing.
+    while (this.told.length && this.told[this.told.length - 1] >= position) this.ends.unshift(Number(this.told.pop()));
     this.leaveOutOldest();
   }
 
   // A new session knows nothing of the speech before: its positions begin at 0 with what nobody has heard.
   startAnew() {
+    const { start } = this;
+    this.ends = [...this.told, ...this.ends].map((end) => Math.max(0, end - start));
+    this.told = [];
     this.pending.unshift(...this.unheard);
     this.unheard = [];
     this.sent = 0;

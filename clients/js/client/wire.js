@@ -2,7 +2,7 @@
 
 import { SAMPLE_RATE } from "./clock.js";
 import { ClientError, isPassing, needsToken } from "./errors.js";
-import { SUBPROTOCOL, decode } from "./messages.js";
+import { decode } from "./messages.js";
 import { SpeechLog } from "./speech-log.js";
 import { Whereabouts } from "./whereabouts.js";
 
@@ -16,10 +16,11 @@ const MOST_BUFFERED = SAMPLE_RATE * 4;
 const SILENT_AFTER = 5000; // milliseconds
 const HELD_AFTER = 2000; // milliseconds after which a connection was no failed try
 const LOOK_EVERY = 500; // milliseconds
+const OPEN = 1; // state of a websocket
 const AWAY_AFTER = 2000; // milliseconds between two looks after which the client itself was away
 
 /**
- * @import { AudioMessage, FrameMessage, Options, ReadyFields, StatusFields } from "./messages.js"
+ * @import { AudioMessage, FrameMessage, Interrupted, Options, ReadyFields, StatusFields } from "./messages.js"
  * @import { Server } from "./server.js"
  * @typedef {"new" | "same" | "next"} Coming what a `ready` begins: a session, nothing (the connection alone is new), or
  *   an epoch
@@ -32,7 +33,9 @@ const AWAY_AFTER = 2000; // milliseconds between two looks after which the clien
  *   frame: (message: FrameMessage) => void,
  *   audio: (message: AudioMessage, spokenAt: number | null) => void,
  *   state: (name: WireState, details: StateDetails) => void,
- * }} WireHandlers
+ *   interrupted?: (fields: Interrupted) => void,
+ *   text?: (fields: Record<string, unknown> & {type: string}) => void,
+ * }} WireHandlers `text` is told of every text of the server, after the others
  */
 
 /** @param {string} reason of a close */
@@ -59,6 +62,8 @@ export class Wire {
     this.on = on;
     this.whereabouts = whereabouts;
     this.speech = new SpeechLog();
+    this.ahead = Infinity; // samples that may be sent and not be back
+    this.interrupting = false; // whether an interruption is not answered yet
     /** @type {WebSocket | null} */
     this.socket = null;
     this.live = false;
@@ -88,7 +93,7 @@ export class Wire {
     this.on.state("connecting", { again: this.attempt > 0 });
     this.error = null;
     this.taken = 0;
-    const socket = new WebSocket(this.server.socketAddress, this.server.subprotocols(SUBPROTOCOL));
+    const socket = this.server.open();
     this.socket = socket;
     this.heardAt = performance.now();
     socket.binaryType = "arraybuffer";
@@ -99,7 +104,10 @@ export class Wire {
       this.send({ type: "hello", ...this.options, sample_rate: SAMPLE_RATE, ...this.comingBack });
     };
     socket.onmessage = ({ data }) => this.takeMessage(data);
-    socket.onclose = ({ reason }) => this.connectionLost(reason, opened);
+    const lost = (/** @type {string} */ reason) => this.socket === socket && this.connectionLost(reason, opened);
+    socket.onclose = ({ reason }) => lost(reason);
+    // Node.js tells of a connection that was never there by an error alone.
+    socket.onerror = () => opened || lost("");
   }
 
   get comingBack() {
@@ -120,14 +128,17 @@ export class Wire {
       this.on.status(fields);
     } else if (fields.type === "error") {
       this.error = new ClientError(fields.code, fields.message);
+    } else if (fields.type === "interrupted") {
+      this.interruptionAnswered(fields);
     }
+    this.on.text?.(fields);
     this.pump();
   }
 
   /** @param {ArrayBuffer} data */
   takeBinary(data) {
     const message = decode(data);
-    if (!message) return;
+    if (!message || this.interrupting) return;
     this.taken += 1;
     if (message.kind === "frame") {
       this.whereabouts.seen(message);
@@ -135,6 +146,7 @@ export class Wire {
     } else {
       this.whereabouts.heard(message);
       this.on.audio(message, this.speech.heard(message.position + message.samples.length));
+      if (this.ahead < Infinity) this.pump();
     }
   }
 
@@ -154,6 +166,7 @@ export class Wire {
       this.speech.goOnFrom(fields.position);
     }
     this.whereabouts.begin(fields);
+    if (!this.live && this.interrupting) this.send({ type: "interrupt" });
     if (!this.live) this.readyAt = performance.now();
     this.takenIn = true;
     this.live = true;
@@ -177,6 +190,7 @@ export class Wire {
     socket.onopen = null;
     socket.onmessage = null;
     socket.onclose = null;
+    socket.onerror = null;
     socket.close();
     this.connectionLost("", true);
   }
@@ -232,7 +246,7 @@ export class Wire {
 
   /** @param {Record<string, unknown>} fields of a JSON text */
   send(fields) {
-    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(fields));
+    if (this.socket?.readyState === OPEN) this.socket.send(JSON.stringify(fields));
   }
 
   /** @param {Float32Array<ArrayBuffer>} samples */
@@ -242,13 +256,36 @@ export class Wire {
     this.pump();
   }
 
-  // Sends the speech that waits, as far as the network takes it.
+  // Sends the speech that waits, as far as the network and the server take it.
   pump() {
-    while (this.live && this.socket?.readyState === WebSocket.OPEN && this.socket.bufferedAmount < MOST_BUFFERED) {
-      const samples = this.speech.next();
+    const { speech } = this;
+    while (this.live && this.socket?.readyState === OPEN && this.socket.bufferedAmount < MOST_BUFFERED) {
+      if (speech.takeEnd()) this.send({ type: "flush" });
+      if (speech.sent - speech.start >= this.ahead) return;
+      const samples = speech.next();
       if (!samples) return;
       this.socket.send(samples);
     }
+  }
+
+  // Speech ends here for now: the begun clip needs no more of it.
+  flush() {
+    this.speech.endHere();
+    this.pump();
+  }
+
+  // Drops all speech, here and at the server. What is added from now on begins a new epoch.
+  interrupt() {
+    this.speech.drop();
+    this.interrupting = true;
+    if (this.live) this.send({ type: "interrupt" });
+  }
+
+  /** @param {Interrupted} fields */
+  interruptionAnswered(fields) {
+    this.interrupting = false;
+    this.whereabouts.begin({ resume: this.whereabouts.place?.token, epoch: fields.epoch });
+    this.on.interrupted?.(fields);
   }
 
   /** @param {Options} options */

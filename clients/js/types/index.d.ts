@@ -1,0 +1,11 @@
+export { SAMPLE_RATE } from "./clock.js";
+export { ClientError } from "./errors.js";
+export { PacedSpeech } from "./paced-speech.js";
+export { Playout } from "./playout.js";
+export { Resampler } from "./resampler.js";
+export { Server } from "./server.js";
+export { Session } from "./session.js";
+export { Stats } from "./stats.js";
+export { Wire } from "./wire.js";
+export { Face, connect } from "./face.js";
+export { ShownFace, show } from "./show.js";

@@ -1,0 +1,75 @@
+/**
+ * @typedef {{epoch: number, seq: number, pts: number}} Place
+ * @typedef {Place & {kind: "frame", index: number, count: number, jpeg: Uint8Array<ArrayBuffer>}} FrameMessage
+ * @typedef {Place & {
+ *   kind: "audio", position: number, pictures: boolean, samples: Float32Array<ArrayBuffer>,
+ * }} AudioMessage
+ * @typedef {{
+ *   epoch: number, width: number, height: number, notice: string, resume: string, resumed: boolean, position: number,
+ * }} ReadyFields the used ones of `ready`
+ * @typedef {{
+ *   notice: string, clips_waiting: number, seconds_waiting: number, frames_dropped: number, frames_lost: number,
+ * }} StatusFields the used ones of `status`
+ * @typedef {{epoch: number, pts: number | null, position: number}} Interrupted the answer to `interrupt`
+ * @typedef {{avatar?: string, pose?: string, fps?: number}} Options
+ */
+/**
+ * A binary message; null for a kind that this page does not know.
+ *
+ * @param {ArrayBuffer} buffer
+ * @returns {FrameMessage | AudioMessage | null}
+ */
+export function decode(buffer: ArrayBuffer): FrameMessage | AudioMessage | null;
+export const SUBPROTOCOL: "echomimic-live.v2";
+export type Place = {
+    epoch: number;
+    seq: number;
+    pts: number;
+};
+export type FrameMessage = Place & {
+    kind: "frame";
+    index: number;
+    count: number;
+    jpeg: Uint8Array<ArrayBuffer>;
+};
+export type AudioMessage = Place & {
+    kind: "audio";
+    position: number;
+    pictures: boolean;
+    samples: Float32Array<ArrayBuffer>;
+};
+/**
+ * the used ones of `ready`
+ */
+export type ReadyFields = {
+    epoch: number;
+    width: number;
+    height: number;
+    notice: string;
+    resume: string;
+    resumed: boolean;
+    position: number;
+};
+/**
+ * the used ones of `status`
+ */
+export type StatusFields = {
+    notice: string;
+    clips_waiting: number;
+    seconds_waiting: number;
+    frames_dropped: number;
+    frames_lost: number;
+};
+/**
+ * the answer to `interrupt`
+ */
+export type Interrupted = {
+    epoch: number;
+    pts: number | null;
+    position: number;
+};
+export type Options = {
+    avatar?: string;
+    pose?: string;
+    fps?: number;
+};

@@ -1,0 +1,22 @@
+/**
+ * why no more sound comes
+ *
+ * A source of speech. A Session opens it from a click, begins it once the server takes speech, and closes it.
+ */
+export type EndReason = "unplugged" | "finished";
+/**
+ * `onChunk` takes mono speech at 16 kHz, `stale` counts chunks left out,
+ *   `live` says that old speech is of no use, and `drop` forgets speech that waits in the source
+ */
+export type Source = {
+    onChunk: (samples: Float32Array<ArrayBuffer>) => void;
+    onEnd: (why: EndReason) => void;
+    readonly stale: number;
+    readonly live: boolean;
+    open: () => Promise<void>;
+    begin: () => Promise<void>;
+    pause: () => void;
+    resume: () => void;
+    close: () => void;
+    drop?: () => void;
+};

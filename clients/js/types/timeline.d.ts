@@ -1,0 +1,37 @@
+export class Timeline {
+    /** @type {AudioContext | null} */
+    context: AudioContext | null;
+    /** @type {GainNode | null} */
+    gain: GainNode | null;
+    audible: boolean;
+    shift: number;
+    base: number;
+    /**
+     * Asks the browser for sound. Some give it only within a click, a tap or a key press.
+     *
+     * @param {boolean} muted
+     * @returns {Promise<boolean>} whether sound runs
+     */
+    open(muted: boolean): Promise<boolean>;
+    /** @param {boolean} muted */
+    newContext(muted: boolean): AudioContext;
+    followState(): void;
+    get now(): number;
+    /**
+     * This clock's time of the sample that is heard at `when`.
+     *
+     * @param {number} when on the clock of performance.now()
+     */
+    heard(when: number): number;
+    /**
+     * Plays samples at a time of this clock.
+     *
+     * @param {Float32Array<ArrayBuffer>} samples
+     * @param {number} start
+     * @returns {AudioBufferSourceNode | null} null while there is no sound
+     */
+    play(samples: Float32Array<ArrayBuffer>, start: number): AudioBufferSourceNode | null;
+    /** @param {boolean} muted */
+    mute(muted: boolean): void;
+    close(): void;
+}
