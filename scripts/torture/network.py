@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import signal
@@ -10,9 +11,16 @@ import statistics
 import time
 import urllib.request
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import numpy as np
+import psutil
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
 
+from protocol.wire.browser import SUBPROTOCOL_V2
+from protocol.wire.clock import SAMPLE_RATE
 from protocol.wire.messages import Samples
 from scripts.run.managed import ManagedRun
 from scripts.torture.faults import Figure, Trial, worker_pids
@@ -219,7 +227,42 @@ def silent_client(voice: Samples, *flags: str) -> list[Figure]:
         return asyncio.run(beside_a_silent_one(run.port, voice, 8.0))
 
 
+async def until_cut(port: int, version: int) -> float:
+    """Speak on a websocket, read nothing from it, and wait until the gateway ends it.
+
+    Returns:
+        Seconds from the last byte that was read until the connection is no longer established.
+    """
+    names = [Subprotocol(SUBPROTOCOL_V2)] if version > 1 else None
+    address = f"ws://127.0.0.1:{port}/ws"
+    async with connect(address, subprotocols=names, ping_interval=None, close_timeout=0.1) as ws:
+        if version > 1:
+            await ws.send(json.dumps({"type": "hello"}))
+            await ws.recv()
+        ws.transport.pause_reading()
+        own, since = ws.local_address[1], time.monotonic()
+        while time.monotonic() < since + 60:
+            with suppress(ConnectionClosed, asyncio.TimeoutError):
+                noise = np.random.default_rng(0).uniform(-0.3, 0.3, SAMPLE_RATE // 10)
+                await asyncio.wait_for(ws.send(noise.astype("<f4").tobytes()), 1.0)
+            served = [c for c in psutil.net_connections("tcp") if c.raddr and c.raddr[1] == own]
+            if not any(c.status == psutil.CONN_ESTABLISHED for c in served):
+                break
+            await asyncio.sleep(0.1)
+        return time.monotonic() - since
+
+
+def deaf_client(voice: Samples, *flags: str) -> list[Figure]:
+    """A client does not even read its socket. Version 1 acknowledges nothing, so full buffers tell it."""
+    with ManagedRun(*flags) as run:
+        return [
+            Figure(f"version {version}: ended after", asyncio.run(until_cut(run.port, version)), most)
+            for version, most in ((2, 10.0), (1, None))
+        ]
+
+
 TRIALS: dict[str, Trial] = {
+    "deaf-client": deaf_client,
     "network-resets": slow_network,
     "network-still": still_network,
     "gateway-killed": gateway_killed,
