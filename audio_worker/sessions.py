@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from audio_worker.ring import SpeechError, SpeechStream
 from protocol.wire.messages import Close, Failed, Pcm, Samples
+from protocol.wire.video import JPEG
 
 STAGE = "audio_worker"
 
@@ -31,6 +32,7 @@ class DueClip:
     samples: Samples = field(repr=False)
     #: When it became due, on the caller's clock.
     since: float
+    codec: str = JPEG
 
 
 @dataclass(slots=True)
@@ -93,7 +95,7 @@ class Sessions:
             self._due.append(
                 DueClip(
                     pcm.session, pcm.epoch, window.seq, window.pts, pcm.fps, pcm.clip_frames,
-                    pcm.avatar, pcm.pose, window.samples, now,
+                    pcm.avatar, pcm.pose, window.samples, now, pcm.codec,
                 )
             )  # fmt: skip
         return self._overload(pcm.session) if windows else []

@@ -135,7 +135,9 @@ class AudioWorker(Worker):
     def _send_clip(self, clip: DueClip, tokens: Array16) -> None:
         if not self._sessions.alive(clip):
             return
-        message = Clip(clip.session, clip.epoch, clip.seq, clip.pts, clip.fps, clip.avatar, clip.pose, tokens)
+        message = Clip(
+            clip.session, clip.epoch, clip.seq, clip.pts, clip.fps, clip.avatar, clip.pose, tokens, clip.codec
+        )  # fmt: skip
         self._stage.metrics.count("clips_total")
         self._stage.metrics.observe_clip(time.monotonic() - clip.since)
         pushed_out = self._stage.out.dispatch(message)

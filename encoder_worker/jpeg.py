@@ -20,6 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from encoder_worker.marks import JPEG_HEADER
+from protocol.wire.generated import GENERATED_XMP
+
 logger = logging.getLogger(__name__)
 
 #: RGB, shape (H, W, 3).
@@ -75,14 +78,8 @@ class JpegEncoder:
         return self._encode(picture)
 
 
-#: The segment that says by machine that a picture was made by a model: the IPTC's digital source type in XMP
-#: (https://cv.iptc.org/newscodes/digitalsourcetype/, Adobe's XMP Specification Part 3).
-GENERATED = (
-    b"http://ns.adobe.com/xap/1.0/\0"
-    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-    b'<rdf:Description xmlns:i="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" i:DigitalSourceType='
-    b'"http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"/></rdf:RDF></x:xmpmeta>'
-)
+#: The segment that says by machine that a picture was made by a model.
+GENERATED = JPEG_HEADER + GENERATED_XMP
 _APP1, _COMMENT = b"\xff\xe1", b"\xff\xfe"
 
 

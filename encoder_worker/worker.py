@@ -1,4 +1,4 @@
-"""The encoder worker: latents of a clip in, its pictures out as JPEG, each as soon as it is ready."""
+"""The encoder worker: latents of a clip in, its coded pictures out, each as soon as it is ready."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from encoder_worker.coders import ClipCoder, Coders
 from encoder_worker.graph_decoder import DecoderRecord, GraphDecoder
-from encoder_worker.jpeg import JpegEncoder, with_segments
+from encoder_worker.jpeg import JpegEncoder, Picture, with_segments
 from encoder_worker.jpeg_pool import JpegPool, threads_for
 from encoder_worker.latents import DecodeError
+from encoder_worker.video import CodedPicture
 from protocol.hop.client import Job
 from protocol.model.config import ModelConfig
 from protocol.model.cpu_graph import CpuEngine
@@ -27,6 +29,7 @@ from protocol.process.settings import Settings
 from protocol.process.stage import Stage, Worker
 from protocol.wire.clock import first_frame_from, pts_of_frame
 from protocol.wire.messages import Array16, ClipKey, Frame, InfoValue, Latents, clip_key
+from protocol.wire.video import JPEG
 
 if TYPE_CHECKING:
     from encoder_worker.decode import ClipDecoder
@@ -50,21 +53,21 @@ class EncoderWorker(Worker):
         self._ledger = JobLedger(stage.jobs.ack)
         self._facts: dict[str, InfoValue] = {}
         self._jpeg = JpegEncoder(settings.jpeg_quality)
-        self._pool = JpegPool(self._jpeg, threads_for(os.cpu_count() or 1, gpu=False))
+        self._coders = Coders(settings, self._jpeg_pool(gpu=False))
         self._decoder: ClipDecoder | GraphDecoder | None = None
         self._device_memory: Callable[[], dict[str, float]] = dict
         self._figures_at = float("-inf")
-        self._plain: tuple[bytes, int, int] | None = (
-            None  # the picture that --passthrough sends, height, width
-        )
+        #: The picture that --passthrough sends, shape (1, H, W, 3).
+        self._plain: Picture | None = None
 
     def warm_up(self) -> None:
         settings = self._settings
         self._facts = {"jpeg": self._jpeg.library, "jpeg_quality": settings.jpeg_quality}
         config = ModelConfig.load(settings.config)
         width, height = config.picture_size(settings)
+        self._coders.warm_up(height, width)
         if settings.passthrough:
-            self._plain = self._jpeg(np.full((height, width, 3), 128, np.uint8)), height, width
+            self._plain = np.full((1, height, width, 3), 128, np.uint8)
             return
         small = settings.decoder == "tiny"
         folder = VaeFolder.small_of(config) if small else VaeFolder.of(config)
@@ -91,7 +94,7 @@ class EncoderWorker(Worker):
         device = decoder_device(settings)
         chunk = CHUNK
         if device.type == "cuda":
-            self._pool = JpegPool(self._jpeg, threads_for(os.cpu_count() or 1, gpu=True))
+            self._coders.jpeg = self._jpeg_pool(gpu=True)
             chunk = SMALL_CHUNK if settings.decoder == "tiny" else CHUNK
         fast = "eight_bit" if settings.tier == "fast" else "exact"
         engine = None if record.torch_serves() else CpuEngine.of(settings)
@@ -112,7 +115,7 @@ class EncoderWorker(Worker):
         self._decoder = decoder
 
     def info(self) -> dict[str, InfoValue]:
-        return self._facts if self._stage.warm else {}
+        return self._facts | {"codecs": self._coders.names} if self._stage.warm else {}
 
     def on_job(self, job: Job) -> None:
         if not isinstance(job.msg, Latents):
@@ -166,10 +169,12 @@ class EncoderWorker(Worker):
             return
         begin = time.monotonic()
         index = 0
-        for (height, width), jpegs in self._encoded(msg.latents):
+        code = ClipCoder(self._coders, msg.codec, msg.fps)
+        for pictures in self._decoded(msg.latents):
+            size = pictures.shape[1], pictures.shape[2]
             frames = [
-                _frame(msg, index + i, height, width, jpeg, self._settings.mark_generated)
-                for i, jpeg in enumerate(jpegs)
+                _frame(msg, index + i, size, coded, self._coders.generated)
+                for i, coded in enumerate(code(pictures))
             ]
             if index == 0:
                 self._stage.metrics.observe("first_frame_seconds", time.monotonic() - since)
@@ -178,23 +183,26 @@ class EncoderWorker(Worker):
         self._stage.metrics.observe("clip_seconds", time.monotonic() - begin)
         self._stage.metrics.observe_clip(time.monotonic() - since)
 
-    def _encoded(self, latents: Array16) -> Iterator[tuple[tuple[int, int], list[bytes]]]:
-        """Size and JPEGs of a few frames at a time."""
+    def _jpeg_pool(self, *, gpu: bool) -> JpegPool:
+        return JpegPool(self._jpeg, threads_for(os.cpu_count() or 1, gpu=gpu))
+
+    def _decoded(self, latents: Array16) -> Iterator[Picture]:
+        """Pictures, a few at a time."""
         if self._plain is not None:
-            jpeg, height, width = self._plain
-            yield (height, width), [jpeg] * len(latents)
+            yield np.repeat(self._plain, len(latents), axis=0)
             return
         assert self._decoder is not None
-        for pictures in self._decoder.decode(latents):
-            size = (pictures.shape[1], pictures.shape[2])
-            yield size, self._pool(pictures)
+        yield from self._decoder.decode(latents)
 
 
-def _frame(msg: Latents, index: int, height: int, width: int, jpeg: bytes, generated: bool) -> Frame:
+def _frame(msg: Latents, index: int, size: tuple[int, int], coded: CodedPicture, generated: bool) -> Frame:
     # positions are those of whole frames of the stream, so they do not drift where fps does not divide 16000
     first = first_frame_from(msg.pts, msg.fps)
     pts = pts_of_frame(first + index, msg.fps)
-    count = len(msg.latents)
-    # a client of version 1 gets bare pictures: the comment tells it where in the stream they belong
-    marked = with_segments(jpeg, f"echomimic pts={pts}", generated)
-    return Frame(msg.session, msg.epoch, msg.seq, index, count, pts, width, height, marked)
+    data = coded.data
+    if coded.codec == JPEG:
+        # a client of version 1 gets bare pictures: the comment tells it where in the stream they belong
+        data = with_segments(data, f"echomimic pts={pts}", generated)
+    height, width = size
+    place = msg.session, msg.epoch, msg.seq, index, len(msg.latents), pts
+    return Frame(*place, width, height, data, coded.codec, coded.key)

@@ -13,6 +13,7 @@ from protocol.process.settings import Settings
 from protocol.wire.browser import BrowserError
 from protocol.wire.clock import FRAME_RATES, FULL_RATE, SAMPLE_RATE, frames_of_clip
 from protocol.wire.controls import Options
+from protocol.wire.video import JPEG
 
 #: Sessions at once where no GPU worker measures: nothing is computed there.
 UNMEASURED_SESSIONS = 4
@@ -47,6 +48,7 @@ class Offers:
             width=width,
             height=height,
             int16=options.pcm == "s16",
+            codec=next((name for name in options.video or () if name in (JPEG, *self._board.codecs)), JPEG),
         )
 
     def sessions(self) -> int:

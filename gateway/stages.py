@@ -104,12 +104,17 @@ class StageBoard:
         """The model's name. Empty while no GPU worker is warm."""
         return next(iter(self._gpu_facts("model", "")), "")
 
+    @property
+    def codecs(self) -> list[str]:
+        """The codecs of pictures, besides JPEG, that every warm encoder has."""
+        return self._common_names("codecs", "encoder_worker")
+
     def _gpu_facts(self, name: str, default: V) -> list[V]:
         values: list[InfoValue] = [w.info.get(name, default) for w in self.workers("gpu_worker") if w.warm]
         return [v for v in values if type(v) is type(default)]
 
-    def _common_names(self, name: str) -> list[str]:
-        """The names that every warm GPU worker has, in the first one's order."""
-        lists = [w.info.get(name) for w in self.workers("gpu_worker") if w.warm]
+    def _common_names(self, name: str, stage: str = "gpu_worker") -> list[str]:
+        """The names that every warm worker of the stage has, in the first one's order."""
+        lists = [w.info.get(name) for w in self.workers(stage) if w.warm]
         known = [value for value in lists if isinstance(value, list)]
         return [n for n in known[0] if all(n in other for other in known)] if known else []

@@ -25,6 +25,7 @@ def ready_fields(core: SessionCore, notice: str, token: str, resumed: bool) -> d
         "position": core.received,
         "credit": core.credit,
         "pcm": "s16" if options.int16 else "f32",
+        "video": options.codec,
     }
 
 

@@ -200,7 +200,9 @@ class GpuWorker(Worker):
         elif outcome.latents is not None:
             self._stage.metrics.count("clips_total")
             self._stage.metrics.observe_clip(time.monotonic() - self._ledger.received_at(clip_key(clip)))
-            latents = Latents(clip.session, clip.epoch, clip.seq, clip.pts, clip.fps, outcome.latents)
+            latents = Latents(
+                clip.session, clip.epoch, clip.seq, clip.pts, clip.fps, outcome.latents, clip.codec
+            )
             for dropped in self._stage.out.dispatch(latents):
                 self._report_overload(dropped, "the encoders")
                 self._release(dropped)

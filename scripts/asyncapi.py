@@ -22,9 +22,9 @@ from gateway.core.options import SessionLimits, SessionOptions
 from gateway.core.session import SessionCore
 from gateway.texts import ready_fields, status_fields
 from protocol.process.settings import ROOT
-from protocol.wire.browser import CLOSE_CODES, KIND_AUDIO, KIND_FRAME, SUBPROTOCOL_V2
+from protocol.wire.browser import CLOSE_CODES, KIND_AUDIO, KIND_CODED, KIND_FRAME, SUBPROTOCOL_V2
 from protocol.wire.clock import SAMPLE_RATE
-from protocol.wire.controls import PCM_FORMATS, SAMPLE_RATES, Options, Shown
+from protocol.wire.controls import MOST_CODECS, PCM_FORMATS, SAMPLE_RATES, Options, Shown
 
 FILE = ROOT / "protocol" / "asyncapi.yaml"
 _TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
@@ -45,6 +45,7 @@ def document() -> dict[str, Any]:
     binary = {
         "pcm": ("up", "Samples of the client, float32 or int16, little-endian."),
         "frame": ("down", f"Kind {KIND_FRAME}: a header of 24 bytes, then a JPEG."),
+        "coded_frame": ("down", f"Kind {KIND_CODED}: a header of 24 bytes, then a frame of H.264 or VP8."),
         "audio": ("down", f"Kind {KIND_AUDIO}: a header of 32 bytes, then the PCM of a clip."),
     }
     messages = {name: _text_message(name, schema) for name, schema in {**up, **down}.items()}
@@ -96,6 +97,7 @@ def _texts_up() -> dict[str, dict[str, Any]]:
     options = _schemas_of(Options)
     options["sample_rate"] = {"enum": list(SAMPLE_RATES)}
     options["pcm"] = {"enum": list(PCM_FORMATS)}
+    options["video"] = {"type": "array", "items": {"type": "string"}, "maxItems": MOST_CODECS}
     resume = {
         "type": "object",
         "required": list(RESUME_FIELDS),
@@ -138,7 +140,7 @@ def _schemas_of(cls: type) -> dict[str, Any]:
 def _type_name(hint: Any) -> str:
     if isinstance(hint, types.UnionType):
         (hint,) = [part for part in hint.__args__ if part is not type(None)]
-    return _TYPES[hint]
+    return "array" if typing.get_origin(hint) is tuple else _TYPES[hint]
 
 
 def _schemas_of_values(fields: Mapping[str, object]) -> dict[str, Any]:

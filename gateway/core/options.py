@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.core.audio_log import ClipShape
+from protocol.wire.video import JPEG
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,8 @@ class SessionOptions:
     height: int = 0
     #: Whether the client's samples are int16 on the wire.
     int16: bool = False
+    #: How the pictures are coded.
+    codec: str = JPEG
 
 
 @dataclass(frozen=True)

@@ -48,4 +48,5 @@ class PcmMaker:
             flush=piece.flush,
             samples=np.concatenate([history, piece.samples]) if len(history) else piece.samples,
             history=len(history),
+            codec=self._options.codec,
         )

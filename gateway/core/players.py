@@ -3,7 +3,7 @@
 Both players take messages in stream order and give back those to send now. Version 1 has no positions, so its
 player holds each frame until its time. Version 2's client keeps its own time, so its player sends everything
 at once. It stops when too much is sent and not shown: for a slow client the newest frames win and the sound
-goes on.
+goes on. A coded frame needs the one before it, so with one frame of a clip goes the rest of it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from gateway.core.play_clock import PlayClock
 from protocol.wire.browser import AudioMessage, VideoMessage, encode_audio, encode_video
 from protocol.wire.clock import pts_of_frame
 from protocol.wire.controls import Resume, Shown
+from protocol.wire.video import JPEG
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,8 @@ class AckedPlayer:
         self._flight_bytes = 0
         self._flight_frames = 0
         self._progress = 0.0
+        #: Codec, epoch, seq and index of the coded frame that was sent last.
+        self._coded: tuple[str, int, int, int] = ("", 0, 0, 0)
 
     def push(self, item: Playable, now: float) -> None:
         if isinstance(item, ClipSound):
@@ -208,6 +211,9 @@ class AckedPlayer:
             self._count_in_flight((message.epoch, message.seq, -1), out[-1], now)
         while self._frames and writable and self._window_open():
             frame = self._frames.popleft()[1]
+            if not self._can_decode(frame):
+                self.dropped += 1
+                continue
             out.append(_frame_message(frame, 2))
             self._count_in_flight((frame.epoch, frame.seq, frame.index), out[-1], now)
         longest = self._queue_seconds if self.stalled(now) < self._window else 0.0
@@ -255,6 +261,14 @@ class AckedPlayer:
         self._flight_bytes = sum(len(out.data) for _, out in self._flight)
         self._flight_frames = sum(place[2] >= 0 for place, _ in self._flight)
         self._progress = now
+
+    def _can_decode(self, frame: VideoMessage) -> bool:
+        """Whether the client has what this frame refers to: the one before it in its clip."""
+        if not frame.key and self._coded != (frame.codec, frame.epoch, frame.seq, frame.index - 1):
+            return False
+        if frame.codec != JPEG:
+            self._coded = frame.codec, frame.epoch, frame.seq, frame.index
+        return True
 
     def _drop_oldest(self) -> None:
         self._frames.popleft()

@@ -367,7 +367,8 @@ class SessionCore:
                 self._frame_pts[f.seq, f.index] = f.pts
                 if len(self._frame_pts) > REMEMBERED_FRAMES:
                     del self._frame_pts[next(iter(self._frame_pts))]
-                self._player.push(VideoMessage(f.jpeg, f.epoch, f.seq, f.index, f.count, f.pts), now)
+                place = f.epoch, f.seq, f.index, f.count, f.pts
+                self._player.push(VideoMessage(f.data, *place, f.codec, f.key), now)
             elif isinstance(item, ClipEnds):
                 self.frames_lost += item.missing
                 self.clips_failed += item.missing > 0

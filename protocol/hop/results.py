@@ -14,7 +14,7 @@ from protocol.hop import sockets
 from protocol.hop.keys import RunKey
 from protocol.hop.sockets import DRAIN, Context
 from protocol.wire.codec import decode, encode
-from protocol.wire.limits import MAX_HEADER_BYTES, MAX_JPEG_BYTES, MAX_PARTS, ProtocolError
+from protocol.wire.limits import MAX_HEADER_BYTES, MAX_PARTS, MAX_PICTURE_BYTES, ProtocolError
 from protocol.wire.messages import ClipKey, Failed, Frame, Heartbeat, Message, Received, Status, clip_key
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class ResultServer:
         clock: Callable[[], float] = time.monotonic,
         key: RunKey | None = None,
     ) -> None:
-        self._bound = sockets.BoundRouter(ctx, endpoint, max_part_bytes=MAX_JPEG_BYTES, key=key)
+        self._bound = sockets.BoundRouter(ctx, endpoint, max_part_bytes=MAX_PICTURE_BYTES, key=key)
         self.socket = self._bound.socket
         self.wake: Callable[[], None] | None = None  # set by aio.pump: sending may hide a readable edge
         self.malformed = 0

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from protocol.wire.messages import Samples
+from protocol.wire.video import CODECS, JPEG
 
 #: Name of the websocket subprotocol of version 2.
 SUBPROTOCOL_V2 = "echomimic-live.v2"
@@ -24,6 +25,9 @@ SUBPROTOCOL_V2 = "echomimic-live.v2"
 #: First byte of a binary message downwards.
 KIND_FRAME = 0x01
 KIND_AUDIO = 0x02
+KIND_CODED = 0x03
+#: Flag of a coded frame: it can be decoded without the frames before it.
+FLAG_KEY = 0x01
 #: Flag of an audio message: its clip's frames do not come, and the last frame stays.
 FLAG_NO_FRAMES = 0x01
 #: Flag of an audio message: its samples are int16.
@@ -34,7 +38,7 @@ MAX_MESSAGE_BYTES = 1 << 20
 #: Samples are floats in -1..1. Hot signals pass, but int16 values that were never divided do not.
 MAX_AMPLITUDE = 16.0
 
-_FRAME = struct.Struct("<BBHHHIIQ")  # kind, flags, index, count, 0, epoch, seq, pts
+_FRAME = struct.Struct("<BBHHHIIQ")  # kind, flags, index, count, codec, epoch, seq, pts
 _AUDIO = struct.Struct("<BBHHHIIQQ")  # kind, flags, 0, 0, 0, epoch, seq, pts, position
 
 #: Error code -> websocket close code.
@@ -134,7 +138,7 @@ def pcm_bytes(samples: Samples, int16: bool = False) -> bytes:
 class VideoMessage:
     """One frame on its way down. Version 1 carries the JPEG alone."""
 
-    jpeg: bytes
+    data: bytes
     epoch: int = 0
     #: The clip.
     seq: int = 0
@@ -144,6 +148,10 @@ class VideoMessage:
     count: int = 0
     #: Position of the frame, in 16 kHz samples from the epoch's start.
     pts: int = 0
+    #: How `data` is coded, one of CODECS.
+    codec: str = JPEG
+    #: Whether it can be decoded without the frames before it.
+    key: bool = True
 
 
 @dataclass(frozen=True)
@@ -167,13 +175,13 @@ class AudioMessage:
 
 
 def encode_video(message: VideoMessage, version: int) -> bytes:
-    """`0x01` + JPEG (version 1) or a 24-byte header + JPEG (version 2)."""
+    """`0x01` + JPEG (version 1) or a 24-byte header + JPEG or coded frame (version 2)."""
     if version == 1:
-        return bytes([KIND_FRAME]) + message.jpeg
-    head = _FRAME.pack(
-        KIND_FRAME, 0, message.index, message.count, 0, message.epoch, message.seq, message.pts
-    )
-    return head + message.jpeg
+        return bytes([KIND_FRAME]) + message.data
+    codec = CODECS.index(message.codec)
+    kind, flags = (KIND_CODED, FLAG_KEY * message.key) if codec else (KIND_FRAME, 0)
+    place = message.epoch, message.seq, message.pts
+    return _FRAME.pack(kind, flags, message.index, message.count, codec, *place) + message.data
 
 
 def encode_audio(message: AudioMessage, version: int) -> bytes:
@@ -189,11 +197,12 @@ def decode_down(data: bytes, version: int) -> VideoMessage | AudioMessage:
     """A binary message as the client reads it.
 
     Raises:
-        BrowserError: "bad_message": it is no message, or shorter than its header. "bad_audio": see
-            `parse_pcm`.
+        BrowserError: "bad_message": it is no message, shorter than its header, or of an unknown codec.
+            "bad_audio": see `parse_pcm`.
     """
     kind = data[0] if data else -1
-    head = {KIND_FRAME: _FRAME, KIND_AUDIO: _AUDIO}.get(kind)
+    heads = {KIND_FRAME: _FRAME, KIND_AUDIO: _AUDIO, **({} if version == 1 else {KIND_CODED: _FRAME})}
+    head = heads.get(kind)
     if head is None:
         raise BrowserError("bad_message", f"unknown message kind {kind}")
     start = 1 if version == 1 else head.size
@@ -203,9 +212,12 @@ def decode_down(data: bytes, version: int) -> VideoMessage | AudioMessage:
         if kind == KIND_FRAME:
             return VideoMessage(data[1:])
         return AudioMessage(parse_pcm(data[1:]))
-    if kind == KIND_FRAME:
-        _, _, index, count, _, epoch, seq, pts = _FRAME.unpack_from(data)
-        return VideoMessage(data[start:], epoch, seq, index, count, pts)
+    if kind in (KIND_FRAME, KIND_CODED):
+        _, flags, index, count, codec, epoch, seq, pts = _FRAME.unpack_from(data)
+        if codec >= len(CODECS) or bool(codec) != (kind == KIND_CODED):
+            raise BrowserError("bad_message", f"unknown codec {codec} in a message of kind {kind}")
+        key = kind == KIND_FRAME or bool(flags & FLAG_KEY)
+        return VideoMessage(data[start:], epoch, seq, index, count, pts, CODECS[codec], key)
     _, flags, _, _, _, epoch, seq, pts, position = _AUDIO.unpack_from(data)
     int16 = bool(flags & FLAG_INT16)
     samples = parse_pcm16(data[start:]) if int16 else parse_pcm(data[start:])

@@ -1,7 +1,7 @@
 """Messages as bytes: one or two parts of a ZeroMQ message.
 
 The first part is a msgpack map: `kind`, `version`, every field by its name, and an array's `shape`. Four
-kinds have a second part, a raw buffer: an array in little-endian C order, or a JPEG.
+kinds have a second part, a raw buffer: an array in little-endian C order, or a picture.
 
 `decode` compares sizes before it builds anything from bytes. There is no pickle here.
 """
@@ -23,9 +23,9 @@ from protocol.wire.limits import (
     MAX_HELD_JOBS,
     MAX_INFO_CHARS,
     MAX_INFO_LIST,
-    MAX_JPEG_BYTES,
     MAX_METRIC_ENTRIES,
     MAX_PARTS,
+    MAX_PICTURE_BYTES,
     MAX_STATUS_BYTES,
     ProtocolError,
     check_int,
@@ -62,7 +62,7 @@ _ARRAYS: dict[str, tuple[str, type[np.generic], int]] = {
     "latents": ("latents", np.float16, 4),
 }
 #: The field of each kind that travels as a raw buffer.
-_BUFFERS = {kind: array[0] for kind, array in _ARRAYS.items()} | {"frame": "jpeg"}
+_BUFFERS = {kind: array[0] for kind, array in _ARRAYS.items()} | {"frame": "data"}
 _HEADER_FIELDS = {
     kind: tuple(f.name for f in fields(cls) if f.name != _BUFFERS.get(kind)) for kind, cls in _BY_KIND.items()
 }
@@ -84,7 +84,7 @@ def encode(message: Message) -> list[bytes | memoryview]:
         header["shape"] = list(array.shape)
         parts.append(array.reshape(-1).view(np.uint8).data)
     elif isinstance(message, Frame):
-        parts.append(message.jpeg)
+        parts.append(message.data)
     packed: bytes = msgpack.packb(header)
     if len(packed) > (MAX_STATUS_BYTES if kind == "status" else MAX_HEADER_BYTES):
         raise ProtocolError(f"{kind}: header of {len(packed)} bytes is too large")
@@ -114,7 +114,7 @@ def decode(parts: Sequence[bytes | memoryview]) -> Message:
     if kind in _ARRAYS:
         header[_ARRAYS[kind][0]] = _view(kind, header.pop("shape", None), parts[1])
     elif kind == "frame":
-        header["jpeg"] = bytes(parts[1]) if len(parts[1]) <= MAX_JPEG_BYTES else None
+        header["data"] = bytes(parts[1]) if len(parts[1]) <= MAX_PICTURE_BYTES else None
     elif kind == "heartbeat" and isinstance(header.get("jobs"), list):
         header["jobs"] = tuple(header["jobs"])
     expected = len(_HEADER_FIELDS[kind]) + (kind in _BUFFERS)

@@ -8,6 +8,7 @@ from typing import Any
 
 from protocol.wire.browser import BrowserError
 from protocol.wire.clock import SAMPLE_RATE
+from protocol.wire.video import CODECS
 
 #: Longest JSON text a client may send, in characters.
 MAX_TEXT_CHARS = 4096
@@ -15,6 +16,8 @@ MAX_TEXT_CHARS = 4096
 SAMPLE_RATES = (8000, 11025, 12000, SAMPLE_RATE, 22050, 24000, 32000, 44100, 48000)
 #: How a client may write its samples: float32, or int16 where 32768 stands for 1.
 PCM_FORMATS = ("f32", "s16")
+#: Most codecs that a client may name.
+MOST_CODECS = 8
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Options:
     sample_rate: int | None = None
     #: One of PCM_FORMATS.
     pcm: str | None = None
+    #: The codecs of pictures that the client can decode besides JPEG, the best one first.
+    video: tuple[str, ...] | None = None
 
     def merged(self, later: Options) -> Options:
         """These options, with those that `later` names in their place."""
@@ -119,7 +124,7 @@ def parse_options(fields: dict[str, str]) -> Options:
         BrowserError: "bad_option".
     """
     numbers = {name: _number(v) for name, v in fields.items() if name in ("fps", "sample_rate")}
-    return _options({**fields, **numbers})
+    return _options({**fields, **numbers, "video": None})  # version 1 is JPEG
 
 
 def _number(text: str) -> int | str:
@@ -139,6 +144,7 @@ def _options(fields: dict[str, Any]) -> Options:
         fps=_optional_whole(fields, "fps", 1, 120),
         sample_rate=rate,
         pcm=_pcm_format(fields),
+        video=_video_codecs(fields.get("video")),
     )
 
 
@@ -147,6 +153,15 @@ def _pcm_format(fields: dict[str, Any]) -> str | None:
     if value is not None and value not in PCM_FORMATS:
         raise BrowserError("bad_option", f"pcm: give one of {', '.join(PCM_FORMATS)}")
     return value
+
+
+def _video_codecs(names: object) -> tuple[str, ...] | None:
+    """The codecs that a client names. One that is not known here is no error: it may be known elsewhere."""
+    if names is None:
+        return None
+    if not isinstance(names, list) or len(names) > MOST_CODECS or not all(isinstance(n, str) for n in names):
+        raise BrowserError("bad_option", f"video: give a list of at most {MOST_CODECS} names of codecs")
+    return tuple(name for name in names if name in CODECS)
 
 
 def _resume(fields: object) -> Resume | None:

@@ -17,7 +17,8 @@ MAX_HEADER_BYTES = 4096
 MAX_STATUS_BYTES = 65536
 #: Raw buffer of an array.
 MAX_BUFFER_BYTES = 16 * 2**20
-MAX_JPEG_BYTES = 4 * 2**20
+#: A picture as JPEG, or as a coded frame.
+MAX_PICTURE_BYTES = 4 * 2**20
 #: Parts of a ZeroMQ message without the address: a header, and a buffer for some kinds.
 MAX_PARTS = 2
 
@@ -89,6 +90,12 @@ def check_text(name: str, value: object, limit: int) -> None:
         value.encode()
     except UnicodeEncodeError as error:
         raise ProtocolError(f"{name}: {show(value)} cannot be written as UTF-8") from error
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """One of these texts."""
+    if not isinstance(value, str) or value not in choices:
+        raise ProtocolError(f"{name}: {show(value)} is not one of {', '.join(choices)}")
 
 
 def check_array(name: str, value: object, dtype: type[np.generic], limits: Sequence[tuple[int, int]]) -> None:

@@ -21,21 +21,23 @@ from protocol.wire.limits import (
     MAX_FRAME_TOKENS,
     MAX_HELD_JOBS,
     MAX_JOB,
-    MAX_JPEG_BYTES,
     MAX_LATENT_CHANNELS,
     MAX_LATENT_SIDE,
     MAX_PCM_SAMPLES,
+    MAX_PICTURE_BYTES,
     MAX_REASON_CHARS,
     TOKEN_WIDTH,
     ProtocolError,
     check_array,
     check_bool,
+    check_choice,
     check_id,
     check_info,
     check_int,
     check_metrics,
     check_text,
 )
+from protocol.wire.video import CODECS, JPEG
 
 #: Mono sound, float32 in -1..1.
 Samples = npt.NDArray[np.float32]
@@ -66,6 +68,8 @@ class Pcm:
     #: Of the first `history` samples no clip is made: they were spoken before the epoch, and its first clips
     #: are heard with them. Only an epoch's first message has any.
     history: int = 0
+    #: How its pictures are to be coded, one of CODECS.
+    codec: str = JPEG
 
     def __post_init__(self) -> None:
         _unit(self)
@@ -77,6 +81,7 @@ class Pcm:
         check_id("avatar", self.avatar)
         check_id("pose", self.pose)
         check_bool("flush", self.flush)
+        check_choice("codec", self.codec, CODECS)
         check_array("samples", self.samples, np.float32, [(self.history + (not self.flush), MAX_PCM_SAMPLES)])
         if not np.isfinite(self.samples).all():
             raise ProtocolError("samples: not all finite")
@@ -97,6 +102,8 @@ class Clip:
     pose: str
     #: float16 (frames, tokens, 384).
     tokens: Array16 = field(repr=False)
+    #: As in Pcm.
+    codec: str = JPEG
 
     def __post_init__(self) -> None:
         _unit(self)
@@ -104,6 +111,7 @@ class Clip:
         check_int("fps", self.fps, 1, MAX_FPS)
         check_id("avatar", self.avatar)
         check_id("pose", self.pose)
+        check_choice("codec", self.codec, CODECS)
         limits = [(1, MAX_CLIP_FRAMES), (1, MAX_FRAME_TOKENS), (TOKEN_WIDTH, TOKEN_WIDTH)]
         check_array("tokens", self.tokens, np.float16, limits)
 
@@ -120,11 +128,14 @@ class Latents:
     #: float16 (frames, channels, h, w), scaled as the denoiser makes them. The encoder divides by the VAE's
     #: scaling factor.
     latents: Array16 = field(repr=False)
+    #: As in Pcm. An encoder that has no such codec makes JPEGs.
+    codec: str = JPEG
 
     def __post_init__(self) -> None:
         _unit(self)
         check_int("pts", self.pts, 0, MAX_COUNT)
         check_int("fps", self.fps, 1, MAX_FPS)
+        check_choice("codec", self.codec, CODECS)
         limits = [(1, MAX_CLIP_FRAMES), (1, MAX_LATENT_CHANNELS), (1, MAX_LATENT_SIDE), (1, MAX_LATENT_SIDE)]
         check_array("latents", self.latents, np.float16, limits)
 
@@ -145,7 +156,12 @@ class Frame:
     pts: int
     width: int
     height: int
-    jpeg: bytes = field(repr=False)
+    #: The picture.
+    data: bytes = field(repr=False)
+    #: How it is coded.
+    codec: str = JPEG
+    #: Whether it can be decoded without the frames before it. A clip's first one always can.
+    key: bool = True
 
     def __post_init__(self) -> None:
         _unit(self)
@@ -154,8 +170,12 @@ class Frame:
         check_int("pts", self.pts, 0, MAX_COUNT)
         check_int("width", self.width, 1, MAX_FRAME_SIDE)
         check_int("height", self.height, 1, MAX_FRAME_SIDE)
-        if not isinstance(self.jpeg, bytes) or not 1 <= len(self.jpeg) <= MAX_JPEG_BYTES:
-            raise ProtocolError(f"jpeg: not 1 to {MAX_JPEG_BYTES} bytes")
+        if not isinstance(self.data, bytes) or not 1 <= len(self.data) <= MAX_PICTURE_BYTES:
+            raise ProtocolError(f"data: not 1 to {MAX_PICTURE_BYTES} bytes")
+        check_choice("codec", self.codec, CODECS)
+        check_bool("key", self.key)
+        if not self.key and (self.index == 0 or self.codec == JPEG):
+            raise ProtocolError("key: the first frame of a clip is one, and so is every JPEG")
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ Box = tuple[float, float, float, float]
 
 
 class FacePainter:
-    """Draws frames as JPEG. The people are the drawn ones, or the portraits in a folder."""
+    """Draws frames. The people are the drawn ones, or the portraits in a folder."""
 
     def __init__(self, size: int, portraits: Path | None = None) -> None:
         """Load nothing yet.
@@ -43,6 +43,12 @@ class FacePainter:
         self._background = functools.cache(self._load_background)
 
     def draw(self, person: int, loudness: float, seconds: float) -> bytes:
+        """Draw one frame as JPEG. It takes what `paint` takes."""
+        out = io.BytesIO()
+        self.paint(person, loudness, seconds).save(out, "JPEG", quality=85)
+        return out.getvalue()
+
+    def paint(self, person: int, loudness: float, seconds: float) -> Image.Image:
         """Draw one frame.
 
         Args:
@@ -51,7 +57,7 @@ class FacePainter:
             seconds: the frame's place in the session.
 
         Returns:
-            The frame as JPEG.
+            The frame in RGB.
         """
         name = self.names[person % len(self.names)]
         opening = min(1.0, max(0.0, loudness) / LOUD)
@@ -63,9 +69,7 @@ class FacePainter:
         else:
             self._draw_head(pen, opening, seconds)
         pen.ellipse(self._around(seconds % 1.0, 0.97, 0.012, 0.012), "white")
-        out = io.BytesIO()
-        image.save(out, "JPEG", quality=85)
-        return out.getvalue()
+        return image
 
     def _draw_head(self, pen: ImageDraw.ImageDraw, opening: float, seconds: float) -> None:
         middle = 0.5 + 0.02 * math.sin(math.tau * seconds / 3)

@@ -15,6 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import zmq
 
+from encoder_worker.coders import ClipCoder, Coders
+from encoder_worker.jpeg import JpegEncoder
+from encoder_worker.jpeg_pool import JpegPool
+from encoder_worker.video import CodedPicture
 from gpu_worker.rate.thinning import thin_clip
 from protocol.hop.client import HopClient, Job
 from protocol.hop.results import ResultClient
@@ -174,7 +178,8 @@ class FakeAudioWorker(FakeWorker):
         for index, part in enumerate(np.array_split(sound, pcm.clip_frames)):
             tokens[index, 0, 0] = np.sqrt(np.mean(part**2)) if len(part) else 0.0
         pts = clock.pts_of_clip(clip, pcm.fps, pcm.clip_frames)
-        self.out.dispatch(Clip(pcm.session, pcm.epoch, clip, pts, pcm.fps, pcm.avatar, pcm.pose, tokens))
+        place = pcm.session, pcm.epoch, clip, pts, pcm.fps
+        self.out.dispatch(Clip(*place, pcm.avatar, pcm.pose, tokens, pcm.codec))
         self.metrics.count("clips_total")
 
 
@@ -230,7 +235,8 @@ class FakeGpuWorker(FakeWorker):
         latents = np.empty((len(clip.tokens), 1, 1, 2), np.float16)
         latents[:, 0, 0, 0] = clip.tokens[:, 0, 0]
         latents[:, 0, 0, 1] = self._painter.names.index(clip.avatar)
-        self.out.dispatch(Latents(clip.session, clip.epoch, clip.seq, clip.pts, clip.fps, latents))
+        place = clip.session, clip.epoch, clip.seq, clip.pts, clip.fps
+        self.out.dispatch(Latents(*place, latents, clip.codec))
         self.metrics.count("clips_total")
 
 
@@ -242,6 +248,8 @@ class FakeEncoderWorker(FakeWorker):
     ) -> None:
         super().__init__("encoder_worker", context, settings, behaviour, settings.endpoint("latents", 0))
         self._painter = painter
+        self._coders = Coders(settings, JpegPool(JpegEncoder(), 1))
+        self._coders.warm_up(painter.size, painter.size)
         self._unconfirmed: dict[ClipKey, list[Job]] = defaultdict(list)
 
     def take(self, job: Job, now: float) -> None:
@@ -250,7 +258,8 @@ class FakeEncoderWorker(FakeWorker):
         clip = job.msg
         self._unconfirmed[clip.session, clip.epoch, clip.seq].append(job)
         with self.metrics.time("clip_seconds"):
-            frames = [self._frame(clip, index) for index in range(len(clip.latents))]
+            coder = ClipCoder(self._coders, clip.codec, clip.fps)
+            frames = [self._frame(clip, index, coder) for index in range(len(clip.latents))]
         if self.behaviour.shuffle:
             order = np.random.default_rng(clip.seq).permutation(len(frames))
             frames = [frames[index] for index in order] + frames[:3]
@@ -264,12 +273,21 @@ class FakeEncoderWorker(FakeWorker):
         for job in self._unconfirmed.pop(key, []):
             self.jobs.ack(job)
 
-    def _frame(self, clip: Latents, index: int) -> Frame:
+    def info(self) -> dict[str, InfoValue]:
+        """The facts that a real encoder reports."""
+        return {"codecs": self._coders.names}
+
+    def _frame(self, clip: Latents, index: int, coder: ClipCoder) -> Frame:
         loudness, person = (float(value) for value in clip.latents[index, 0, 0])
         pts = clip.pts + clock.pts_of_frame(index, clip.fps)
         size = self._painter.size
-        jpeg = self._painter.draw(int(person), loudness, pts / clock.SAMPLE_RATE)
-        return Frame(clip.session, clip.epoch, clip.seq, index, len(clip.latents), pts, size, size, jpeg)
+        look = int(person), loudness, pts / clock.SAMPLE_RATE
+        coded = CodedPicture(b"")
+        if coder.codes_video:
+            (coded,) = coder(np.asarray(self._painter.paint(*look))[None])
+        data = coded.data or self._painter.draw(*look)
+        place = clip.session, clip.epoch, clip.seq, index, len(clip.latents), pts
+        return Frame(*place, size, size, data, coded.codec, coded.key)
 
 
 class FakeStages(threading.Thread):

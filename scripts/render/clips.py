@@ -65,7 +65,7 @@ class ClipLedger:
                 f"clip {frame.seq} came with {frame.count} frames and {self._clip_frames} were asked for"
             )
         pictures = self._pictures.setdefault(frame.seq, {})
-        pictures[frame.index] = frame.jpeg
+        pictures[frame.index] = frame.data
         return len(pictures) == self._clip_frames
 
     def take_clip(self) -> list[bytes] | None:

@@ -168,7 +168,7 @@ async def _talk(socket: ClientConnection, plan: Plan, check: StreamCheck) -> Non
             heard = now
             picture = check.received(message, now)
             if picture is not None:
-                plan.on_frame(check.numbers[-1], picture.jpeg)
+                plan.on_frame(check.numbers[-1], picture.data)
                 if plan.version == 2:
                     await _acknowledge(socket, picture)
     except BrowserError as error:

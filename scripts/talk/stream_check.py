@@ -106,7 +106,7 @@ class StreamCheck:
             return None
         self.numbers.append(self._number(message))
         self.times.append(now)
-        if not message.jpeg.startswith(b"\xff\xd8") or not message.jpeg.endswith(b"\xff\xd9"):
+        if not message.data.startswith(b"\xff\xd8") or not message.data.endswith(b"\xff\xd9"):
             self._problem(f"frame {self.numbers[-1]} is not a whole JPEG")
         return message
 
@@ -191,7 +191,7 @@ class StreamCheck:
             if message.pts != expected:
                 self._problem(f"frame {number} carries pts {message.pts}, not {expected}")
             return number
-        mark = _PTS_COMMENT.search(message.jpeg, 0, 128)
+        mark = _PTS_COMMENT.search(message.data, 0, 128)
         if mark is None:
             return len(self.numbers)
         self._marked = True

@@ -104,3 +104,27 @@ def test_without_pyav_a_file_becomes_a_folder(tmp_path: Path, monkeypatch: pytes
 def test_other_endings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"\.mkv"):
         Recorder(tmp_path / "talk.mp4")
+
+
+@pytest.mark.process
+async def test_h264_is_decoded_and_recorded_as_it_came(gateway: Running, tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    if "libx264" not in av.codecs_available:
+        pytest.skip("this PyAV has no x264")
+    decoder, frames, shown = VideoDecoder(), [], []
+    async with connect(gateway.url(), video=["h264"]) as face:
+        await face.push(noise(1.0))
+        await face.finish()
+        with Recorder(tmp_path / "talk.mkv") as recorder:
+            async for item in face.media():
+                recorder.add(item)
+                if isinstance(item, Frame):
+                    frames.append(item)
+                    shown.append(decoder.decode(item))
+    assert len(frames) == 24 and {frame.codec for frame in frames} == {"h264"}
+    with pytest.raises(ValueError, match="h264"):
+        _ = frames[0].jpeg
+    assert decoder.decode(frames[5]) is None
+    with av.open(str(tmp_path / "talk.mkv")) as file:
+        kept = [picture.to_ndarray(format="rgb24") for picture in file.decode(video=0)]
+    assert all(np.array_equal(a, b) for a, b in zip(kept, shown, strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,20 @@ from echomimic_live_client import wire
 from echomimic_live_client.errors import WireError
 from protocol.wire import browser, controls
 from protocol.wire.clock import SAMPLE_RATE
+from protocol.wire.video import CODECS
 
 CLIENT = Path(__file__).resolve().parents[2] / "clients/python"
 
 u16, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (16, 32, 64))
 samples = st.lists(st.floats(-16, 16, width=32), max_size=40).map(lambda values: np.array(values, np.float32))
 video = st.builds(
-    browser.VideoMessage, jpeg=st.binary(max_size=60), epoch=u32, seq=u32, index=u16, count=u16, pts=u64
-)
+    browser.VideoMessage, data=st.binary(max_size=60), epoch=u32, seq=u32, index=u16, count=u16, pts=u64,
+    codec=st.just("jpeg"), key=st.just(True),
+)  # fmt: skip
+coded = st.builds(
+    browser.VideoMessage, data=st.binary(max_size=60), epoch=u32, seq=u32, index=u16, count=u16, pts=u64,
+    codec=st.sampled_from(CODECS[1:]), key=st.booleans(),
+)  # fmt: skip
 audio = st.builds(
     browser.AudioMessage,
     samples=samples,
@@ -37,13 +44,11 @@ audio = st.builds(
 )
 
 
-@given(video)
+@given(st.one_of(video, coded))
 def test_a_picture_is_read_as_it_was_written(message: browser.VideoMessage) -> None:
     read = wire.decode(browser.encode_video(message, 2))
     assert isinstance(read, wire.FrameMessage)
-    assert (read.jpeg, read.epoch, read.seq, read.index, read.count, read.pts) == (
-        message.jpeg, message.epoch, message.seq, message.index, message.count, message.pts,
-    )  # fmt: skip
+    assert asdict(read) == asdict(message)
 
 
 @given(audio)
@@ -78,6 +83,7 @@ options = st.builds(
     fps=st.none() | st.integers(1, 120),
     sample_rate=st.none() | st.sampled_from(controls.SAMPLE_RATES),
     pcm=st.none() | st.sampled_from(controls.PCM_FORMATS),
+    video=st.none() | st.lists(st.sampled_from(CODECS), max_size=3).map(tuple),
 )
 place = st.integers(-1, 2**16 - 1)
 resume = st.builds(

@@ -112,7 +112,7 @@ def test_a_run_of_the_worker(upstream: Upstream) -> None:
         frames = upstream.frames["anna", seq]
         assert [frames[i].pts for i in range(12)] == [(12 * seq + i) * 16000 // 24 for i in range(12)]
         assert {(f.width, f.height, f.count) for f in frames.values()} == {(16, 32, 12)}
-        assert simplejpeg.decode_jpeg(frames[0].jpeg).shape == (32, 16, 3)
+        assert simplejpeg.decode_jpeg(frames[0].data).shape == (32, 16, 3)
     assert upstream.duplicates == 0
 
     # one clip that cannot be decoded is told, and the next one comes

@@ -65,7 +65,7 @@ def stage() -> FakeStage:
 @pytest.fixture
 def worker(stage: FakeStage) -> EncoderWorker:
     worker = EncoderWorker(load_settings([], {}), cast("Stage", stage))
-    worker._plain = (b"jpeg", 8, 8)
+    worker._plain = np.full((1, 8, 8, 3), 128, np.uint8)
     return worker
 
 
@@ -83,7 +83,7 @@ def test_a_clip_is_acknowledged_when_the_gateway_has_it(worker: EncoderWorker, s
     worker.on_job(job(0, 1))
     run(worker, stage)
     assert [frame.index for frame in stage.sent] == [0, 1] and stage.acked == []
-    assert all(f"pts={frame.pts}".encode() in frame.jpeg for frame in stage.sent)
+    assert all(f"pts={frame.pts}".encode() in frame.data for frame in stage.sent)
     worker.on_confirmed(("anna", 0, 0))
     assert [j.origin.number for j in stage.acked] == [1]
     worker.on_confirmed(("anna", 0, 0))
@@ -117,7 +117,7 @@ def test_an_error_inside_fails_the_clip_and_not_the_worker(worker: EncoderWorker
     run(worker, stage)
     assert len(stage.failed) == 1 and "AttributeError" in stage.failed[0][1] and not stage.failed[0][2]
     assert [j.origin.number for j in stage.acked] == [1]
-    worker._plain = (b"jpeg", 8, 8)
+    worker._plain = np.full((1, 8, 8, 3), 128, np.uint8)
     worker.on_job(job(1, 2))
     run(worker, stage)
     assert {frame.seq for frame in stage.sent} == {1}

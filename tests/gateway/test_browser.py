@@ -19,6 +19,7 @@ from protocol.wire.browser import (
     pcm_bytes,
 )
 from protocol.wire.controls import Change, ClientHello, Flush, Options, Shown, parse_control, parse_options
+from protocol.wire.video import CODECS
 from tests.gateway.clients import sound_of
 
 U16, U32, U53 = st.integers(0, 2**16 - 1), st.integers(0, 2**32 - 1), st.integers(0, 2**53)
@@ -30,6 +31,27 @@ def test_frames_round_trip(jpeg: bytes, epoch: int, seq: int, index: int, count:
     assert decode_down(encode_video(message, 2), 2) == message
     assert encode_video(message, 1) == b"\x01" + jpeg
     assert decode_down(encode_video(message, 1), 1) == VideoMessage(jpeg)
+
+
+@given(st.binary(max_size=50), U32, U16, st.sampled_from(CODECS[1:]), st.booleans())
+def test_coded_frames_round_trip(data: bytes, seq: int, index: int, codec: str, key: bool) -> None:
+    message = VideoMessage(data, 1, seq, index, 12, 8000, codec, key)
+    assert decode_down(encode_video(message, 2), 2) == message
+
+
+@pytest.mark.parametrize(("kind", "codec"), [(1, 1), (3, 0), (3, 9)])
+def test_a_codec_that_does_not_fit_its_kind_is_refused(kind: int, codec: int) -> None:
+    data = bytes([kind, 1, 0, 0, 1, 0, codec, 0]) + bytes(17)
+    with pytest.raises(BrowserError):
+        decode_down(data, 2)
+
+
+def test_hello_names_the_codecs_that_the_client_takes() -> None:
+    hello = parse_control('{"type": "hello", "video": ["vp9", "vp8", "h264"]}')
+    assert isinstance(hello, ClientHello) and hello.options.video == ("vp8", "h264")
+    change = parse_control('{"type": "options", "video": []}')
+    assert isinstance(change, Change)
+    assert hello.options.merged(change.options).video == ()
 
 
 @given(st.lists(st.floats(-1, 1, width=32), max_size=20), U32, U32, U53, U53, st.booleans())

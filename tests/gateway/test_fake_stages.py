@@ -83,7 +83,7 @@ async def test_it_serves_the_page_and_a_face_that_speaks(served: Address) -> Non
         await client.until(lambda c: len(c.frames) == 36)
         assert [frame.pts for frame in client.frames] == [index * 16000 // 24 for index in range(36)]
         assert len(client.heard) == 24000
-        heights = [mouth_height(frame.jpeg) for frame in client.frames]
+        heights = [mouth_height(frame.data) for frame in client.frames]
         assert max(heights[:12] + heights[24:]) < min(heights[12:24])
 
 

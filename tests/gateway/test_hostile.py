@@ -44,7 +44,7 @@ def bystander(gateway: Running) -> Iterator[None]:
             stops = sum(pause > 0.5 * gateway.settings.idle_flush for pause in watch.pauses)
             assert len(spoken) <= len(client.audio) <= len(spoken) + stops
             assert np.array_equal(client.heard, np.concatenate(spoken))
-            assert {avatar_of(frame.jpeg) for frame in client.frames} == {"chen"}
+            assert {avatar_of(frame.data) for frame in client.frames} == {"chen"}
 
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(asyncio.run, speak())

@@ -171,3 +171,40 @@ def test_a_client_that_shows_nothing_is_stalled_and_an_idle_one_is_not() -> None
     assert player.stalled(106.0) == 1.0
     player.frame_shown(Shown(0, 0, 11), 106.0)
     assert player.stalled(900.0) == 0.0
+
+
+def coded_clip(seq: int, codec: str = "h264") -> list[VideoMessage]:
+    return [
+        VideoMessage(b"c", 0, seq, index, 12, SHAPE.pts(seq) + index * 16000 // 24, codec, index == 0)
+        for index in range(12)
+    ]
+
+
+def sent_places(out: list[OutgoingMessage]) -> list[tuple[int, int]]:
+    return [(m.seq, m.index) for o in out if isinstance(m := decode_down(o.data, 2), VideoMessage)]
+
+
+def test_a_slow_client_gets_no_coded_frame_that_it_cannot_decode() -> None:
+    player = AckedPlayer(SHAPE, window=0.25, queue=0.6)  # six frames may be in flight
+    for seq in range(3):
+        player.push(sound(seq), 0.5 * seq)
+        for each in coded_clip(seq):
+            player.push(each, 0.5 * seq)
+    first = sent_places(player.pull(1.0, True))
+    assert first == [(0, index) for index in range(6)]
+    # the rest of clip 0 is too old now: what comes next begins with a key frame
+    player.frame_shown(Shown(0, 0, 5), 1.0)
+    assert sent_places(player.pull(1.0, True)) == [(1, index) for index in range(6)]
+    player.frame_shown(Shown(0, 1, 5), 1.1)
+    assert sent_places(player.pull(1.1, True)) == [(1, index) for index in range(6, 12)]
+    assert player.dropped == 6
+
+
+def test_frames_of_two_encoders_are_mixed_only_where_they_can_be_decoded() -> None:
+    jpegs = [frame(0, index) for index in range(12)]
+    player = AckedPlayer(SHAPE)
+    # an encoder without video begins the clip, and one with video goes on: nothing refers to a JPEG
+    for each in [*jpegs[:4], *coded_clip(0)[4:], *coded_clip(1)[:5], frame(1, 5), *coded_clip(1)[6:]]:
+        player.push(each, 0.0)
+    places = sent_places(player.pull(0.0, True))
+    assert places == [(0, i) for i in range(4)] + [(1, i) for i in range(6)]

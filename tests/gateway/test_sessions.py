@@ -36,7 +36,7 @@ async def test_version_1_chooses_by_query(gateway: Running) -> None:
     async with client_v1(gateway, "?avatar=chen&pose=talk") as client:
         await client.speak(noise(0.5), pace=0)
         await client.until(lambda c: len(c.frames) == 12)
-        assert {avatar_of(f.jpeg) for f in client.frames} == {"chen"}
+        assert {avatar_of(f.data) for f in client.frames} == {"chen"}
         assert gateway.stages.audio.received[-1].pose == "talk"
 
 
@@ -68,7 +68,7 @@ async def test_two_sessions_keep_their_faces_and_voices(gateway: Running) -> Non
         for client, sound, avatar in ((one, sounds[0], "ada"), (two, sounds[1], "bruno")):
             await client.until(lambda c: len(c.frames) == 48)
             assert np.array_equal(client.heard, sound)
-            assert {avatar_of(f.jpeg) for f in client.frames} == {avatar}
+            assert {avatar_of(f.data) for f in client.frames} == {avatar}
 
 
 async def test_a_pause_ends_the_clip_and_speech_goes_on_in_the_next(gateway: Running) -> None:
@@ -139,7 +139,7 @@ async def test_new_options_start_a_new_epoch(gateway: Running) -> None:
         await client.speak(noise(0.4), pace=0)
         await client.until(lambda c: len(c.frames) == 18)
         later = client.frames[12:]
-        assert {avatar_of(f.jpeg) for f in later} == {"chen"}
+        assert {avatar_of(f.data) for f in later} == {"chen"}
         assert [(f.epoch, f.index, f.pts) for f in later][:2] == [(1, 0, 0), (1, 1, 1333)]
         assert any(c.epoch == 0 for c in gateway.stages.gpu.closed)
 

@@ -23,6 +23,7 @@ from protocol.wire.messages import (
     Received,
     Status,
 )  # fmt: skip
+from protocol.wire.video import CODECS, JPEG
 
 ids = st.from_regex(r"[A-Za-z0-9_.-]{1,64}", fullmatch=True)
 counts = st.integers(0, 2**53)
@@ -41,16 +42,18 @@ def pcm(draw: st.DrawFn) -> Pcm:
         session=draw(ids), epoch=draw(counts), seq=draw(counts), pts=draw(counts),
         sample_rate=draw(st.integers(8000, 192000)), fps=draw(st.integers(1, 60)),
         clip_frames=draw(st.integers(1, MAX_CLIP_FRAMES)), avatar=draw(ids), pose=draw(ids), flush=flush,
-        samples=samples,
+        samples=samples, codec=draw(st.sampled_from(CODECS)),
     )  # fmt: skip
 
 
 @st.composite
 def frame(draw: st.DrawFn) -> Frame:
     count = draw(st.integers(1, MAX_CLIP_FRAMES))
+    index, codec = draw(st.integers(0, count - 1)), draw(st.sampled_from(CODECS))
     return Frame(
-        draw(ids), draw(counts), draw(counts), draw(st.integers(0, count - 1)), count, draw(counts),
+        draw(ids), draw(counts), draw(counts), index, count, draw(counts),
         draw(st.integers(1, 8192)), draw(st.integers(1, 8192)), draw(st.binary(min_size=1, max_size=100)),
+        codec, index == 0 or codec == JPEG or draw(st.booleans()),
     )  # fmt: skip
 
 

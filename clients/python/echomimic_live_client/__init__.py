@@ -1,5 +1,6 @@
 """Client of echomimic-live: sound goes up, and a face that speaks it comes back, picture by picture."""
 
+from echomimic_live_client.decoding import VideoDecoder
 from echomimic_live_client.errors import ClientError, ConnectionLost, Refused, SessionEnded, WireError
 from echomimic_live_client.inbox import Frame, Sound
 from echomimic_live_client.recording import Recorder, record
@@ -17,6 +18,7 @@ __all__ = [
     "SessionEnded",
     "Sound",
     "Status",
+    "VideoDecoder",
     "WireError",
     "connect",
     "record",

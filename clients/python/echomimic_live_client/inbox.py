@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from echomimic_live_client.wire import PTS_RATE, FrameMessage, Ready, Samples, SoundMessage
+from echomimic_live_client.wire import CODECS, PTS_RATE, FrameMessage, Ready, Samples, SoundMessage
 
 #: Clips whose places are remembered. Pictures come at most a few seconds after their sound.
 REMEMBERED_CLIPS = 64
@@ -21,7 +21,7 @@ class Frame:
     """A picture.
 
     Attributes:
-        jpeg: its bytes.
+        data: its bytes, a JPEG unless the options name other codecs.
         epoch: the life of the session's state, from 0. A new one begins with other options or after a fault.
         seq: its clip, in its epoch.
         index: its number in its clip.
@@ -29,9 +29,11 @@ class Frame:
         pts: its place in its epoch, in samples at 16 kHz.
         time: its place in the session, in seconds of play-out. Padded pauses count.
         position: the sample, of all that were pushed, that is spoken in it.
+        codec: `jpeg`, `h264` (Annex B) or `vp8`.
+        key: whether it can be decoded without the ones before it in its clip.
     """
 
-    jpeg: bytes = field(repr=False)
+    data: bytes = field(repr=False)
     epoch: int
     seq: int
     index: int
@@ -39,6 +41,15 @@ class Frame:
     pts: int
     time: float
     position: int
+    codec: str = CODECS[0]
+    key: bool = True
+
+    @property
+    def jpeg(self) -> bytes:
+        """The JPEG. Raises ValueError where the picture is coded otherwise."""
+        if self.codec != CODECS[0]:
+            raise ValueError(f"the picture is no JPEG: it is coded as {self.codec}, see `VideoDecoder`")
+        return self.data
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +190,9 @@ class Inbox:
         if self._keep_frames:
             self.frames.append(
                 Frame(
-                    jpeg=message.jpeg,
+                    data=message.data,
+                    codec=message.codec,
+                    key=message.key,
                     epoch=message.epoch,
                     seq=message.seq,
                     index=message.index,

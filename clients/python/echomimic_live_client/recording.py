@@ -43,8 +43,8 @@ class Recorder:
     """Writes pictures and sounds, in the order of `Session.media`. Pauses become silence.
 
     Args:
-        path: a `.mkv` file (Motion JPEG and PCM, nothing is encoded again), or a folder: pictures in
-            `frames/`, their times in `frames.csv`, and `sound.wav`. Without PyAV, `talk.mkv` becomes the
+        path: a `.mkv` file (the pictures as they came and PCM, nothing is encoded again), or a folder: JPEGs
+            in `frames/`, their times in `frames.csv`, and `sound.wav`. Without PyAV, `talk.mkv` becomes the
             folder `talk`.
 
     Attributes:
@@ -143,7 +143,7 @@ class FolderWriter:
 
 
 class MkvWriter:
-    """Motion JPEG and PCM in Matroska, by PyAV.
+    """The pictures as they came and PCM in Matroska, by PyAV.
 
     The file begins with the first picture, since its head has the size. Without sound until then it is
     silent.
@@ -158,13 +158,18 @@ class MkvWriter:
         #: Sound before the first picture.
         self._early: list[tuple[Sound16, int, int]] = []
         self._video: av.VideoStream | None = None
+        self._codec = ""
         self._audio: av.AudioStream | None = None
 
     def add_frame(self, frame: Frame) -> None:
         if self._video is None:
-            self._begin_video(frame.jpeg)
+            if not frame.key:
+                return  # nothing can be shown before the next clip
+            self._begin_video(frame)
             self._begin_audio()
-        self._mux(self._video, frame.jpeg, round(frame.time * PTS_RATE), PTS_RATE)
+        if frame.codec != self._codec:
+            raise ValueError(f"a recording has one codec: it began with {self._codec}, not {frame.codec}")
+        self._mux(self._video, frame.data, round(frame.time * PTS_RATE), PTS_RATE, key=frame.key)
 
     def add_sound(self, samples: Sound16, start: int, rate: int) -> None:
         if self._video is None:
@@ -177,16 +182,20 @@ class MkvWriter:
             self._begin_audio()
         self._container.close()
 
-    def _begin_video(self, jpeg: bytes) -> None:
+    def _begin_video(self, frame: Frame) -> None:
         from av.codec import CodecContext
         from av.video.codeccontext import VideoCodecContext
 
-        reader = CodecContext.create("mjpeg", "r")
+        self._codec = frame.codec
+        name = "mjpeg" if frame.codec == "jpeg" else frame.codec
+        reader = CodecContext.create(name, "r")
         assert isinstance(reader, VideoCodecContext)
-        picture = reader.decode(self._packet(jpeg))[0]
-        self._video = self._container.add_stream("mjpeg", rate=24)
-        self._video.width, self._video.height = picture.width, picture.height
-        self._video.pix_fmt = picture.format.name
+        picture = [*reader.decode(self._packet(frame.data)), *reader.decode(None)][0]
+        self._video = self._container.add_mux_stream(
+            name, rate=24, width=picture.width, height=picture.height, pix_fmt=picture.format.name
+        )
+        if frame.codec == "h264":  # the key frame begins with the parameters that the file's head holds
+            self._video.codec_context.extradata = frame.data
 
     def _begin_audio(self) -> None:
         if not self._early:
@@ -203,13 +212,14 @@ class MkvWriter:
         start: int,
         rate: int,
         length: int = 0,
+        key: bool = True,
     ) -> None:
         assert stream is not None
         packet = self._packet(data)
         packet.stream = stream
         packet.pts = packet.dts = start
         packet.time_base = Fraction(1, rate)
-        packet.is_keyframe = True
+        packet.is_keyframe = key
         if length:
             packet.duration = length
         self._container.mux(packet)

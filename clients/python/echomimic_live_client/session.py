@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
@@ -40,6 +40,7 @@ def connect(
     acknowledge: bool = True,
     live: bool = False,
     int16: bool = False,
+    video: Sequence[str] | None = None,
     retry_for: float = 30.0,
     ssl: ssl.SSLContext | None = None,
     proxy: str | Literal[True] | None = True,
@@ -60,6 +61,7 @@ def connect(
         live: whether the sound comes from a microphone. After a network that stood still the server leaves
             out or hastens what is old.
         int16: whether the wire carries int16 both ways, for half the bytes.
+        video: codecs of pictures besides JPEG that the program decodes, the best one first: `h264`, `vp8`.
         retry_for: seconds for which a lost connection is tried again. The server waits 30 s.
         ssl: certificates to trust, None for the system's.
         proxy: address of a proxy, True for the one that the environment names, None for none.
@@ -70,7 +72,7 @@ def connect(
     """
     link = Link(
         Network(parse_address(url, token), ssl, proxy),
-        Options(avatar, pose, fps, sample_rate, "s16" if int16 else None),
+        Options(avatar, pose, fps, sample_rate, "s16" if int16 else None, None if video is None else tuple(video)),
         Inbox(frames, sounds),
         live=live,
         acknowledge_all=not frames,

@@ -26,22 +26,33 @@ PTS_RATE = 16_000
 #: Longest message that the server may send, in bytes.
 MAX_DOWN_BYTES = 8 << 20
 
-_FRAME = struct.Struct("<BBHHHIIQ")  # kind, flags, index, count, 0, epoch, seq, pts
+_FRAME = struct.Struct("<BBHHHIIQ")  # kind, flags, index, count, codec, epoch, seq, pts
 _SOUND = struct.Struct("<BBHHHIIQQ")  # kind, flags, 0, 0, 0, epoch, seq, pts, position
-_KIND_FRAME, _KIND_SOUND = 1, 2
+_KIND_FRAME, _KIND_SOUND, _KIND_CODED = 1, 2, 3
+_KEY = 1
 _NO_FRAMES, _INT16 = 1, 2
+#: How pictures may be coded. The place of a codec is its number on the wire.
+CODECS = ("jpeg", "h264", "vp8")
 
 
 @dataclass(frozen=True, slots=True)
 class FrameMessage:
-    """A picture as it comes: number `index` of the `count` of clip `seq`, at `pts` of its epoch."""
+    """A picture as it comes: number `index` of the `count` of clip `seq`, at `pts` of its epoch.
 
-    jpeg: bytes
+    Attributes:
+        data: its bytes.
+        codec: one of CODECS.
+        key: whether it can be decoded without the ones before it.
+    """
+
+    data: bytes
     epoch: int
     seq: int
     index: int
     count: int
     pts: int
+    codec: str = CODECS[0]
+    key: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +160,8 @@ class Options:
     sample_rate: int | None = None
     #: `f32`, or `s16` for half the bytes.
     pcm: str | None = None
+    #: Codecs of pictures that the program can decode besides JPEG, the best one first: `h264`, `vp8`.
+    video: tuple[str, ...] | None = None
 
     def merged(self, later: Options) -> Options:
         """These wishes, with those that `later` names in their place."""
@@ -177,14 +190,17 @@ def decode(data: bytes) -> FrameMessage | SoundMessage:
         WireError: it is none of the wire's, or cut off.
     """
     kind = data[0] if data else -1
-    head = {_KIND_FRAME: _FRAME, _KIND_SOUND: _SOUND}.get(kind)
+    head = {_KIND_FRAME: _FRAME, _KIND_SOUND: _SOUND, _KIND_CODED: _FRAME}.get(kind)
     if head is None:
         raise WireError(f"a message of the unknown kind {kind}")
     if len(data) < head.size:
         raise WireError(f"a message of {len(data)} bytes is shorter than its header")
-    if kind == _KIND_FRAME:
-        _, _, index, count, _, epoch, seq, pts = _FRAME.unpack_from(data)
-        return FrameMessage(data[head.size :], epoch, seq, index, count, pts)
+    if kind != _KIND_SOUND:
+        _, flags, index, count, codec, epoch, seq, pts = _FRAME.unpack_from(data)
+        if codec >= len(CODECS) or bool(codec) != (kind == _KIND_CODED):
+            raise WireError(f"a picture of the unknown codec {codec}")
+        key = kind == _KIND_FRAME or bool(flags & _KEY)
+        return FrameMessage(data[head.size :], epoch, seq, index, count, pts, CODECS[codec], key)
     _, flags, _, _, _, epoch, seq, pts, position = _SOUND.unpack_from(data)
     kind_of_sample = "<i2" if flags & _INT16 else "<f4"
     if (len(data) - head.size) % np.dtype(kind_of_sample).itemsize:

@@ -119,6 +119,12 @@ class Settings:
         " leaves it to you to say so",
     )
     jpeg_quality: int = setting(90, "JPEG quality of the frames", low=1, high=100)
+    video: str = setting(
+        "auto",
+        "video for clients that take it: x264 (H.264; GPL), openh264 (H.264), vp8, auto for the first of them"
+        " that PyAV has, or off: every client gets JPEG",
+        choices=("auto", "x264", "openh264", "vp8", "off"),
+    )
 
     # The model.
     model: str = setting(
