@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import io
 import wave
 from collections.abc import AsyncIterable
 from fractions import Fraction
@@ -183,19 +184,23 @@ class MkvWriter:
         self._container.close()
 
     def _begin_video(self, frame: Frame) -> None:
-        from av.codec import CodecContext
-        from av.video.codeccontext import VideoCodecContext
+        import av
 
         self._codec = frame.codec
+        if frame.codec == "h264":
+            # The key frame begins with the parameters that the file's head holds.
+            with av.open(io.BytesIO(frame.data), format="h264") as source:
+                self._video = self._container.add_stream_from_template(source.streams.video[0])
+            return
         name = "mjpeg" if frame.codec == "jpeg" else frame.codec
-        reader = CodecContext.create(name, "r")
-        assert isinstance(reader, VideoCodecContext)
+        reader = av.CodecContext.create(name, "r")
+        assert isinstance(reader, av.VideoCodecContext)
         picture = [*reader.decode(self._packet(frame.data)), *reader.decode(None)][0]
-        self._video = self._container.add_mux_stream(
+        stream = self._container.add_mux_stream(
             name, rate=24, width=picture.width, height=picture.height, pix_fmt=picture.format.name
         )
-        if frame.codec == "h264":  # the key frame begins with the parameters that the file's head holds
-            self._video.codec_context.extradata = frame.data
+        assert isinstance(stream, av.VideoStream)
+        self._video = stream
 
     def _begin_audio(self) -> None:
         if not self._early:

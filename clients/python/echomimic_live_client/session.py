@@ -72,7 +72,9 @@ def connect(
     """
     link = Link(
         Network(parse_address(url, token), ssl, proxy),
-        Options(avatar, pose, fps, sample_rate, "s16" if int16 else None, None if video is None else tuple(video)),
+        Options(
+            avatar, pose, fps, sample_rate, "s16" if int16 else None, None if video is None else tuple(video)
+        ),
         Inbox(frames, sounds),
         live=live,
         acknowledge_all=not frames,
