@@ -60,7 +60,7 @@ async def test_what_a_gateway_says_fits(gateway: Running, messages: dict[str, An
 
 @pytest.mark.parametrize("kind", ["hello", "options", "shown", "flush", "interrupt"])
 def test_what_the_file_lets_a_client_say_is_taken(messages: dict[str, Any], kind: str) -> None:
-    examples = {"string": "a", "integer": 1}
+    examples: dict[str, object] = {"string": "a", "integer": 1, "array": ["h264"]}
 
     def example(schema: dict[str, Any]) -> object:
         if "enum" in schema:
@@ -74,7 +74,8 @@ def test_what_the_file_lets_a_client_say_is_taken(messages: dict[str, Any], kind
 
 
 def test_a_wrong_type_is_refused(messages: dict[str, Any]) -> None:
-    for name in messages["hello"]["payload"]["properties"]:
+    for name, schema in messages["hello"]["payload"]["properties"].items():
         if name != "type":
+            wrong = "x" if schema.get("type") == "array" else ["x"]
             with pytest.raises(BrowserError):
-                parse_control(json.dumps({"type": "hello", name: ["x"]}))
+                parse_control(json.dumps({"type": "hello", name: wrong}))
