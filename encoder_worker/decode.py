@@ -20,6 +20,7 @@ from encoder_worker.jpeg import Picture
 from encoder_worker.latents import DecodeError, check_latents
 from encoder_worker.vae.decoders import Decoder
 from encoder_worker.vae.doubling import fold_doubling
+from encoder_worker.vae.int8 import Ranges
 from encoder_worker.vae.openvino import LARGE_DECODER, graph_decoder
 from protocol.model.cpu_graph import CpuEngine, best_times, is_faster
 from protocol.model.hardware.dtypes import dtype_name, dtypes_to_try
@@ -69,6 +70,7 @@ class ClipDecoder:
         chunk: frames decoded at once.
         fast: the decoder that `warm_up` builds for its size on a GPU: "exact", "eight_bit", or "" for none.
         engine: how `warm_up` may use OpenVINO on a CPU, or None for torch alone.
+        ranges: of the convolutions that may round to eight bits, or None where none may.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class ClipDecoder:
         chunk: int = 2,
         fast: str = "exact",
         engine: CpuEngine | None = None,
+        ranges: Ranges | None = None,
     ) -> None:
         if device.type == "cuda" and device.index is None:
             device = torch.device("cuda", torch.cuda.current_device())
@@ -88,6 +91,7 @@ class ClipDecoder:
         self._fast: FixedSizeDecoder | None = None
         self._dtype = dtype
         self._engine = engine if device.type == "cpu" else None
+        self._ranges = ranges
         #: The decoder by OpenVINO, where that serves.
         self.openvino: GraphDecoder | None = None
         #: Whether `warm_up` has timed OpenVINO against torch.
@@ -147,26 +151,50 @@ class ClipDecoder:
 
     @torch.inference_mode()
     def _build_openvino(self, engine: CpuEngine, h: int, w: int) -> None:
-        """OpenVINO for this size, if it is faster than torch. If anything fails there, torch decodes."""
+        """OpenVINO for this size, if it is faster than torch. If anything fails there, torch decodes.
+
+        Eight bits serve where they are clearly faster than OpenVINO's other arithmetic.
+        """
         if not engine.forced and sum(p.numel() for p in self._decoder.parameters()) > LARGE_DECODER:
             return
         dtype = dtypes_to_try(self._dtype, self.device)[-1]  # bfloat16 where the processor has it
         noise = torch.randn(self.chunk, self.channels, h, w)
         try:
-            made = graph_decoder(self._decoder, self.chunk, h, w, dtype, engine)
+            candidates = self._graphs(engine, h, w, dtype)
             own = partial(self._by_torch, self._module, self.plan, noise)
-            openvino, by_torch = best_times([partial(made.unscaled, noise.numpy()), own])
+            tasks = [partial(made.unscaled, noise.numpy()) for made in candidates]
+            *times, by_torch = best_times([*tasks, own])
         except Exception as error:  # a library that is not there, a conversion that fails
             logger.warning("decoding by torch, OpenVINO cannot serve: %s", first_line(error))
             return
-        serves = engine.forced or is_faster(openvino, by_torch)
-        logger.info(
-            "decoding by %s: a frame takes torch %.1f ms, OpenVINO (%s) %.1f ms",
-            "OpenVINO" if serves else "torch", 1e3 * by_torch / self.chunk, dtype_name(dtype),
-            1e3 * openvino / self.chunk,
-        )  # fmt: skip
-        self.openvino = made if serves else None
+        best, made = times[0], candidates[0]
+        for seconds, candidate in zip(times[1:], candidates[1:], strict=True):
+            if is_faster(seconds, best):
+                best, made = seconds, candidate
+        self.openvino = made if engine.forced or is_faster(best, by_torch) else None
         self.was_timed = True
+        timed = {"torch": by_torch}
+        timed |= dict(zip((each.describe() for each in candidates), times, strict=True))
+        logger.info(
+            "decoding by %s: a frame takes %s",
+            "torch" if self.openvino is None else made.describe(),
+            ", ".join(f"{name} {1e3 * seconds / self.chunk:.1f} ms" for name, seconds in timed.items()),
+        )
+
+    def _graphs(self, engine: CpuEngine, h: int, w: int, dtype: torch.dtype) -> list[GraphDecoder]:
+        """The decoders by OpenVINO that may serve: without eight bits, with them, or one that is forced."""
+        kinds: list[Ranges | None] = [None]
+        if engine.eight_bit and self._ranges is not None:
+            kinds = [self._ranges] if engine.forced else [None, self._ranges]
+        elif engine.eight_bit and engine.forced:
+            logger.warning("this decoder has no ranges for eight bits; it decodes in %s", dtype_name(dtype))
+        made = [graph_decoder(self._decoder, self.chunk, h, w, dtype, engine, kinds[0])]
+        for kind in kinds[1:]:
+            try:
+                made.append(graph_decoder(self._decoder, self.chunk, h, w, dtype, engine, kind))
+            except Exception as error:  # whatever a processor's eight bits fail with, the others serve
+                logger.warning("decoding without int8: %s", first_line(error))
+        return made
 
     # ------------------------------------------------------------------ the fast decoder
 

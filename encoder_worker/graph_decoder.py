@@ -23,6 +23,9 @@ from protocol.process.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+#: Beside the weights: the ranges of a decoder in eight bits, see `vae.int8`.
+RANGES_FILE = "int8_ranges.json"
+
 #: Rounds of the first clip, of which the last is timed.
 WARM_UP_ROUNDS = 2
 
@@ -40,6 +43,7 @@ class DecoderFacts:
         frames: decoded at once.
         height: of the latents.
         width: of the latents.
+        eight_bit: whether most convolutions round to eight bits.
     """
 
     kind: str
@@ -50,6 +54,7 @@ class DecoderFacts:
     frames: int
     height: int
     width: int
+    eight_bit: bool = False
 
 
 class GraphDecoder:
@@ -104,7 +109,7 @@ class GraphDecoder:
 
     def describe(self) -> str:
         """How it decodes, for people."""
-        return f"{self.facts.dtype} by OpenVINO"
+        return f"{'int8 and ' if self.facts.eight_bit else ''}{self.facts.dtype} by OpenVINO"
 
     def _decode(self, latents: npt.NDArray[np.float16]) -> Picture:
         scaling, shift = np.float32(self.facts.scaling), np.float32(self.facts.shift)
@@ -133,7 +138,7 @@ class DecoderRecord(GraphRecord[DecoderFacts]):
     def __init__(self, settings: Settings, config: ModelConfig, folder: VaeFolder, chunk: int) -> None:
         engine = CpuEngine.of(settings)
         devices = ["cpu"] if set(settings.gpu_devices) == {"cpu"} else settings.encoder_devices
-        weights = [folder.path / name for name in WEIGHTS_FILES]
+        weights = [folder.path / name for name in (*WEIGHTS_FILES, RANGES_FILE)]
         here = Path(__file__).parent
         key = None
         if engine is not None and only_a_cpu(devices):

@@ -86,6 +86,7 @@ class EncoderWorker(Worker):
 
         from encoder_worker.decode import ClipDecoder
         from encoder_worker.vae.decoders import load_decoder
+        from encoder_worker.vae.int8 import read_ranges
         from protocol.model.hardware.devices import decoder_device
         from protocol.model.hardware.gpu_memory import device_memory
 
@@ -98,7 +99,9 @@ class EncoderWorker(Worker):
             chunk = SMALL_CHUNK if settings.decoder == "tiny" else CHUNK
         fast = "eight_bit" if settings.tier == "fast" else "exact"
         engine = None if record.torch_serves() else CpuEngine.of(settings)
-        decoder = ClipDecoder(load_decoder(folder), device, settings.dtype, chunk, fast, engine)
+        vae = load_decoder(folder)
+        ranges = None if engine is None else read_ranges(folder.path, vae)
+        decoder = ClipDecoder(vae, device, settings.dtype, chunk, fast, engine, ranges)
         seconds = decoder.warm_up(*size)
         if decoder.was_timed:
             record.store(decoder.openvino)

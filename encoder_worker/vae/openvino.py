@@ -8,6 +8,7 @@ import torch
 
 from encoder_worker.graph_decoder import DecoderFacts, GraphDecoder
 from encoder_worker.vae.decoders import Decoder
+from encoder_worker.vae.int8 import Ranges, with_eight_bits
 from protocol.model.cpu_convert import load_graph
 from protocol.model.cpu_graph import CpuEngine
 from protocol.model.hardware.dtypes import dtype_name
@@ -17,7 +18,13 @@ LARGE_DECODER = 20_000_000
 
 
 def graph_decoder(
-    decoder: Decoder, frames: int, h: int, w: int, dtype: torch.dtype, engine: CpuEngine
+    decoder: Decoder,
+    frames: int,
+    h: int,
+    w: int,
+    dtype: torch.dtype,
+    engine: CpuEngine,
+    ranges: Ranges | None = None,
 ) -> GraphDecoder:
     """The decoder by OpenVINO, from the kept file or converted now.
 
@@ -28,14 +35,18 @@ def graph_decoder(
         w: width of the latents.
         dtype: of the arithmetic, float32 or bfloat16.
         engine: where compiled networks are kept, and how many threads they use.
+        ranges: of the convolutions that round to eight bits. None leaves all in `dtype`.
 
     Raises:
         Exception: whatever fails in OpenVINO. torch can decode instead.
     """
+    own = decoder if ranges is None else with_eight_bits(decoder, ranges)
+    name = "decoder" if ranges is None else "decoder-int8"
     example = torch.zeros(frames, decoder.channels, h, w)
     sources = Path(__file__).parent
-    graph = load_graph(decoder, [example], dtype, engine, name=f"decoder-{frames}x{h}x{w}", sources=sources)
+    graph = load_graph(own, [example], dtype, engine, name=f"{name}-{frames}x{h}x{w}", sources=sources)
     facts = DecoderFacts(
-        decoder.kind, decoder.channels, decoder.scaling, decoder.shift, dtype_name(dtype), frames, h, w
-    )
+        decoder.kind, decoder.channels, decoder.scaling, decoder.shift, dtype_name(dtype), frames, h, w,
+        ranges is not None,
+    )  # fmt: skip
     return GraphDecoder(graph, facts)

@@ -38,7 +38,8 @@ MOST_KEPT = 24
 #: Names of kept networks: only such files are ever removed.
 KEPT_NAME = re.compile(r"[\w-]+-[0-9a-f]{24}\.blob")
 
-#: OpenVINO serves where a clip takes it less than this share of torch's time: it also takes memory.
+#: OpenVINO serves where a clip takes it less than this share of torch's time: it also takes memory. Eight
+#: bits serve where they take less than this share of OpenVINO's other arithmetic: they are less exact.
 CLEARLY = 0.95
 
 #: Runs of each task that count when the fastest is chosen.
@@ -59,11 +60,13 @@ class CpuEngine:
         forced: whether OpenVINO serves even where torch is faster.
         folder: keeps converted networks.
         threads: that a network may use.
+        eight_bit: whether a network that rounds to eight bits may serve.
     """
 
     forced: bool
     folder: Path
     threads: int
+    eight_bit: bool = False
 
     @classmethod
     def of(cls, settings: Settings) -> CpuEngine | None:
@@ -71,12 +74,14 @@ class CpuEngine:
         if settings.cpu_engine == "torch":
             return None
         folder = kept_folder(settings, "openvino")
-        return cls(settings.cpu_engine == "openvino", folder, thread_count(settings))
+        forced = settings.cpu_engine in ("openvino", "openvino-int8")
+        eight_bit = settings.cpu_engine != "openvino"
+        return cls(forced, folder, thread_count(settings), eight_bit)
 
 
-def is_faster(openvino: float, torch: float) -> bool:
-    """Whether OpenVINO's time for the same work is clearly less than torch's."""
-    return openvino < CLEARLY * torch
+def is_faster(seconds: float, others: float) -> bool:
+    """Whether these seconds are clearly less than another way's for the same work."""
+    return seconds < CLEARLY * others
 
 
 def best_times(

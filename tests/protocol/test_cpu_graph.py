@@ -41,13 +41,14 @@ def test_the_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
     engines = {
         name: CpuEngine.of(load_settings(["--cpu-engine", name, "--threads", "3"], env={}))
-        for name in ("auto", "torch", "openvino")
+        for name in ("auto", "torch", "openvino", "openvino-int8")
     }
     folder = tmp_path / ".cache" / "echomimic-live" / "openvino"
     assert engines == {
-        "auto": CpuEngine(False, folder, 3),
+        "auto": CpuEngine(False, folder, 3, eight_bit=True),
         "torch": None,
-        "openvino": CpuEngine(True, folder, 3),
+        "openvino": CpuEngine(True, folder, 3, eight_bit=False),
+        "openvino-int8": CpuEngine(True, folder, 3, eight_bit=True),
     }
     with pytest.raises(SettingsError, match="--cpu-engine tensorrt: choose one of auto, torch, openvino"):
         load_settings(["--cpu-engine", "tensorrt"], env={})

@@ -68,6 +68,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--fps", type=int, default=24, choices=FRAME_RATES)
     parser.add_argument("--steps", type=int, help="denoising steps (default: the model's)")
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
+    engines = Settings.__dataclass_fields__["cpu_engine"].metadata["choices"]
+    parser.add_argument("--cpu-engine", default="auto", choices=engines, help="library on a CPU")
     parser.add_argument("--no-use-init-latent", action="store_true", help="nothing is kept between clips")
     parser.add_argument("--session-state", default="session-noise", help="way to keep a session's state")
     parser.add_argument(
@@ -140,6 +142,7 @@ def make_bench(arguments: argparse.Namespace, folder: Path) -> Bench:
         fps=arguments.fps,
         steps=arguments.steps,
         dtype=arguments.dtype,
+        cpu_engine=arguments.cpu_engine,
         use_init_latent=not arguments.no_use_init_latent,
         session_state=arguments.session_state,
         gpu_devices=(str(device),),

@@ -25,9 +25,11 @@ from audio_worker.sessions import DueClip, Sessions
 from encoder_worker.decode import ClipDecoder
 from encoder_worker.jpeg import JpegEncoder
 from encoder_worker.vae.decoders import load_decoder
+from encoder_worker.vae.int8 import read_ranges
 from gpu_worker.avatars.vae_encoder import VaeEncoder, load_vae_encoder
 from gpu_worker.engine.serve import DenoiserEngine
 from protocol.model.config import ModelConfig
+from protocol.model.cpu_graph import CpuEngine
 from protocol.model.hardware.devices import decoder_device
 from protocol.model.vae_folder import VaeFolder
 from protocol.process.settings import Settings
@@ -70,7 +72,7 @@ class StreamingPath:
         self.config = ModelConfig.load(settings.config)
         self._features = FeatureExtractor.load(self.config, settings)
         device = decoder_device(settings)
-        self._decoder = ClipDecoder(load_decoder(VaeFolder.of(self.config)), device, settings.dtype)
+        self._decoder = self._make_decoder(device)
         self._jpeg = JpegEncoder(settings.jpeg_quality)
         # Last, because it sets the number of threads for the heaviest work.
         self.engine = DenoiserEngine(settings)
@@ -82,13 +84,24 @@ class StreamingPath:
         self._clock = time.process_time if device.type == "cpu" else time.perf_counter
         self.clips = 0
 
+    def _make_decoder(self, device: torch.device) -> ClipDecoder:
+        """The decoder that an encoder worker chooses on this machine with these settings."""
+        settings, folder = self.settings, VaeFolder.of(self.config)
+        vae, engine = load_decoder(folder), CpuEngine.of(settings)
+        ranges = None if engine is None else read_ranges(folder.path, vae)
+        decoder = ClipDecoder(vae, device, settings.dtype, engine=engine, ranges=ranges)
+        if device.type == "cpu":
+            width, height = self.config.picture_size(settings)
+            decoder.warm_up(height // vae.factor, width // vae.factor)
+        return decoder
+
     def name_sessions_anew(self) -> None:
         """Gives the next sessions the names, and so the noise, of this path's first ones."""
         self._played = 0
 
     def info(self) -> dict[str, InfoValue]:
         """The facts that the workers put in their status."""
-        return {**self.engine.info(), "decoder": str(self._decoder.plan), "jpeg": self._jpeg.library}
+        return {**self.engine.info(), "decoder": self._decoder.describe(), "jpeg": self._jpeg.library}
 
     def play(
         self,
@@ -109,6 +122,14 @@ class StreamingPath:
             wanted: whether to decode the clip that starts at a frame. All clips are denoised, because each
                 starts from the one before.
         """
+        for clip in self.latents(avatar, pose, samples, rate=rate):
+            first, made = clip.seq * self.clip_frames, clip.latents
+            yield Made(first, len(made), self._pictures(made) if wanted(first) else None)
+
+    def latents(
+        self, avatar: str, pose: str, samples: NDArray[np.float32], *, rate: int = SAMPLE_RATE
+    ) -> Iterator[Latents]:
+        """The clips of one session as the encoder worker gets them. Arguments as for `play`."""
         self._played += 1
         name = f"evaluation-{self._played}"
         for due in self._due(name, avatar, pose, samples, rate):
@@ -117,10 +138,8 @@ class StreamingPath:
             clip = Clip(name, due.epoch, due.seq, due.pts, due.fps, due.avatar, due.pose, tokens)
             with self._time("denoise"):
                 made = self.engine.denoise(self.engine.prepare(clip))
-            latents = Latents(name, clip.epoch, clip.seq, clip.pts, clip.fps, made)
             self.clips += 1
-            first = due.seq * self.clip_frames
-            yield Made(first, len(made), self._pictures(latents.latents) if wanted(first) else None)
+            yield Latents(name, clip.epoch, clip.seq, clip.pts, clip.fps, made)
         self.engine.close(name, 0)
 
     def through_vae(self, picture: Picture) -> Picture:

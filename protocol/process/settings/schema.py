@@ -192,8 +192,9 @@ class Settings:
     )
     cpu_engine: str = setting(
         "auto",
-        "library that computes on a CPU: torch, openvino, or auto for the faster of both",
-        choices=("auto", "torch", "openvino"),
+        "library that computes on a CPU: torch, openvino, openvino-int8 (the decoder in eight bits, where its"
+        " model has ranges for that), or auto for the fastest of them",
+        choices=("auto", "torch", "openvino", "openvino-int8"),
     )
     threads: int = setting(0, "threads of each model process; 0 is half of the cores", low=0, high=1024)
 

@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,12 +23,16 @@ from protocol.model.hardware.threads import let_waiting_threads_sleep, thread_co
 from protocol.process.settings import Settings, settings_from_command_line
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import torch
     from torch import Tensor
 
     from gpu_worker.denoiser.model import ReferenceCache
     from gpu_worker.denoiser.pipeline import ClipDenoiser
+    from protocol.model.config import ModelConfig
     from protocol.model.cpu_graph import CpuEngine
+    from protocol.model.vae_folder import VaeFolder
 
 FRAMES = 12
 ROUNDS = 7
@@ -96,25 +101,48 @@ def decoders(
 
     from encoder_worker.decode import ClipDecoder
     from encoder_worker.vae.decoders import load_decoder
+    from encoder_worker.vae.int8 import read_ranges
     from protocol.model.config import ModelConfig
     from protocol.model.vae_folder import VaeFolder
 
     config = ModelConfig.load(settings.config)
-    vae = load_decoder(VaeFolder.of(config))
-    width, height = config.picture_size(settings)
-    h, w = height // vae.factor, width // vae.factor
-    latents = np.random.default_rng(0).standard_normal((FRAMES, vae.channels, h, w)).astype(np.float16)
+    folder = VaeFolder.of(config)
+    vae = load_decoder(folder)
+    latents = latents_of_avatars(settings, config, folder)
+    h, w = latents.shape[2:]
 
     def decode(decoder: ClipDecoder) -> Tensor:
         return torch.from_numpy(np.concatenate(list(decoder.decode(latents)))).float()
 
     tasks: dict[str, Callable[[], Tensor]] = {}
     for dtype in dtypes:
-        for library, used in (("torch", None), ("OpenVINO", engine)):
-            decoder = ClipDecoder(vae, torch.device("cpu"), _named(dtype), CHUNK, "", used)
+        ranges = read_ranges(folder.path, vae)
+        ways = [("torch", None), ("OpenVINO", engine)]
+        if ranges is not None:
+            ways.append(("int8", replace(engine, eight_bit=True)))
+        for library, used in ways:
+            decoder = ClipDecoder(vae, torch.device("cpu"), _named(dtype), CHUNK, "", used, ranges)
             decoder.warm_up(h, w)
             tasks[f"{library} {_named(dtype)}"] = partial(decode, decoder)
     return tasks
+
+
+def latents_of_avatars(
+    settings: Settings, config: ModelConfig, folder: VaeFolder
+) -> npt.NDArray[np.float16]:
+    """Scaled latents (12, C, h, w) of the avatars' pictures, since the ranges of eight bits fit faces."""
+    import numpy as np
+    import torch
+
+    from gpu_worker.avatars.vae_encoder import load_vae_encoder
+    from protocol.model.assets import avatar_paths, picture_files
+    from protocol.model.pictures import read_picture
+
+    files = list(picture_files(avatar_paths(settings)).values())
+    size = config.picture_size(settings)
+    pictures = [np.asarray(read_picture(file, size), np.float32) for file in files]
+    made = load_vae_encoder(folder)(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 127.5 - 1)
+    return np.resize(made.numpy(), (FRAMES, *made.shape[1:])).astype(np.float16)
 
 
 def rows(tasks: dict[str, Callable[[], Tensor]], *, pictures: bool) -> list[str]:

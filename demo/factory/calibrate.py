@@ -1,0 +1,116 @@
+"""Measure the ranges of the decoder in eight bits: `python -m demo.factory.calibrate`.
+
+The bundled people say the sentences of the evaluation's sample, through the streaming path, with each pose
+loop in turn. The greatest input of each convolution that rounds is written beside the VAE's weights. The
+command also prints how far the decoder with rounding is from the one without, on every other picture, which
+it measured nothing of. Names and noise are fixed, so the same weights get the same ranges.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from demo.factory.evaluate.command import SAMPLE
+from demo.factory.evaluate.path import StreamingPath
+from demo.factory.speech.corpus import load
+from encoder_worker.vae.decoders import Decoder, load_decoder
+from encoder_worker.vae.int8 import Ranges, rounding_layers, with_eight_bits, write_ranges
+from protocol.model.config import ModelConfig
+from protocol.model.vae_folder import VaeFolder
+from protocol.process.settings import Settings
+
+#: Frames decoded at once.
+BATCH = 8
+
+
+def drawn_latents(settings: Settings) -> Tensor:
+    """Unscaled latents (N, C, h, w) of the bundled people speaking."""
+    path = StreamingPath(settings)
+    names = zip(cycle(path.engine.model.avatars.names), cycle(path.engine.model.poses.names), strict=False)
+    corpus = load(SAMPLE / "speech.npz")
+    made = []
+    for sentence, (avatar, pose) in zip(range(len(corpus.starts) - 1), names, strict=False):
+        samples = (corpus.samples(sentence) / np.float32(32768)).astype(np.float32)
+        made += [clip.latents for clip in path.latents(avatar, pose, samples)]
+    return torch.from_numpy(np.concatenate(made)).float()
+
+
+@torch.inference_mode()
+def measured_ranges(decoder: Decoder, latents: Tensor) -> Ranges:
+    """The greatest input of each convolution that rounds.
+
+    Args:
+        decoder: in float32.
+        latents: unscaled (N, C, h, w).
+
+    Raises:
+        ValueError: the decoder has no such convolution.
+    """
+    layers = dict(rounding_layers(decoder))
+    if not layers:
+        raise ValueError("this decoder has no convolutions that round")
+    greatest = dict.fromkeys(layers, 0.0)
+
+    def watch(name: str, conv: nn.Conv2d) -> torch.utils.hooks.RemovableHandle:
+        def look(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            greatest[name] = max(greatest[name], float(inputs[0].max()))
+
+        return conv.register_forward_pre_hook(look)
+
+    hooks = [watch(name, conv) for name, conv in layers.items()]
+    for _ in _decoded(decoder, latents):
+        pass
+    for hook in hooks:
+        hook.remove()
+    return greatest
+
+
+@torch.inference_mode()
+def distance(decoder: Decoder, rounding: Decoder, latents: Tensor) -> float:
+    """PSNR in dB of one decoder's pictures against another's."""
+    errors = [
+        float((a - b).square().mean())
+        for a, b in zip(_decoded(decoder, latents), _decoded(rounding, latents), strict=True)
+    ]
+    return 10 * math.log10(255**2 / max(float(np.mean(errors)), 1e-12))
+
+
+def _decoded(decoder: Decoder, latents: Tensor) -> Iterator[Tensor]:
+    """Pictures in grey levels, 0 to 255, a batch at a time."""
+    for batch in latents.split(BATCH):
+        yield decoder(batch).clamp(-1, 1).add(1).mul(127.5)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command. Returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m demo.factory.calibrate", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--config", type=Path, default=Settings().config, help="of the model")
+    args = parser.parse_args(argv)
+    folder = VaeFolder.of(ModelConfig.load(args.config))
+    decoder = load_decoder(folder)
+    with tempfile.TemporaryDirectory() as run_dir:
+        settings = replace(Settings(), config=args.config, run_dir=Path(run_dir), fps=24, cpu_engine="torch")
+        latents = drawn_latents(replace(settings, gpu_devices=("cpu",), encoder_devices=("cpu",)))
+    latents = latents / decoder.scaling + decoder.shift
+    ranges = measured_ranges(decoder, latents[::2])
+    decibels = distance(decoder, with_eight_bits(decoder, ranges), latents[1::2])
+    file = write_ranges(folder.path, decoder, ranges)
+    print(f"{file}: {len(ranges)} ranges of {len(latents[::2])} pictures; {decibels:.1f} dB to float32")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
