@@ -44,6 +44,9 @@ class EightBitConv(nn.Module):
         greatest: input above which values are cut off. Below 0 they are too.
     """
 
+    weight_steps: Tensor
+    weight_zeros: Tensor
+
     def __init__(self, conv: nn.Conv2d, greatest: float) -> None:
         super().__init__()
         self.conv = conv
@@ -59,7 +62,7 @@ class EightBitConv(nn.Module):
         weight = torch.fake_quantize_per_channel_affine(
             conv.weight, self.weight_steps, self.weight_zeros, 0, -WEIGHT_LEVELS, WEIGHT_LEVELS
         )
-        return F.conv2d(rounded, weight, conv.bias, padding=conv.padding)  # type: ignore[arg-type]
+        return F.conv2d(rounded, weight, conv.bias, padding=conv.padding)
 
 
 def rounding_layers(decoder: Decoder) -> Iterator[tuple[str, nn.Conv2d]]:

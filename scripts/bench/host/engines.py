@@ -127,9 +127,7 @@ def decoders(
     return tasks
 
 
-def latents_of_avatars(
-    settings: Settings, config: ModelConfig, folder: VaeFolder
-) -> npt.NDArray[np.float16]:
+def latents_of_avatars(settings: Settings, config: ModelConfig, folder: VaeFolder) -> npt.NDArray[np.float16]:
     """Scaled latents (12, C, h, w) of the avatars' pictures, since the ranges of eight bits fit faces."""
     import numpy as np
     import torch
