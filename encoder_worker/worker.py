@@ -28,20 +28,19 @@ from protocol.process.ledger import JobLedger
 from protocol.process.settings import Settings
 from protocol.process.stage import Stage, Worker
 from protocol.wire.clock import first_frame_from, pts_of_frame
-from protocol.wire.messages import Array16, ClipKey, Frame, InfoValue, Latents, clip_key
+from protocol.wire.messages import ClipKey, Frame, InfoValue, Latents, clip_key
 from protocol.wire.video import JPEG
 
 if TYPE_CHECKING:
+    from encoder_worker.by_name import NamedDecoders
     from encoder_worker.decode import ClipDecoder
 
 logger = logging.getLogger(__name__)
 
 STAGE = "encoder_worker"
 FIGURES_EVERY = 0.5
-#: Frames decoded at once. More gain nothing, neither on a CPU nor on a GPU, and the first ones come later.
+#: Frames decoded at once on a CPU. More gain nothing, and the first ones come later.
 CHUNK = 2
-#: The same for a small decoder on a GPU: JPEG takes longer there, and as many threads work on it.
-SMALL_CHUNK = 6
 
 
 class EncoderWorker(Worker):
@@ -55,6 +54,8 @@ class EncoderWorker(Worker):
         self._jpeg = JpegEncoder(settings.jpeg_quality)
         self._coders = Coders(settings, self._jpeg_pool(gpu=False))
         self._decoder: ClipDecoder | GraphDecoder | None = None
+        #: On a GPU, the decoders that a GPU worker may ask for.
+        self._named: NamedDecoders | None = None
         self._device_memory: Callable[[], dict[str, float]] = dict
         self._figures_at = float("-inf")
         #: The picture that --passthrough sends, shape (1, H, W, 3).
@@ -76,14 +77,17 @@ class EncoderWorker(Worker):
         if kept is not None:
             self._serve(kept, kept.facts.kind, "cpu", kept.warm_up())
         else:
-            self._load_by_torch(folder, (height // folder.factor, width // folder.factor), record)
+            self._load_by_torch(config, folder, (height // folder.factor, width // folder.factor), record)
         return_freed_memory()
 
-    def _load_by_torch(self, folder: VaeFolder, size: tuple[int, int], record: DecoderRecord) -> None:
+    def _load_by_torch(
+        self, config: ModelConfig, folder: VaeFolder, size: tuple[int, int], record: DecoderRecord
+    ) -> None:
         """Load the decoder by torch, and the choice between it and OpenVINO where it is to be made."""
         # Here, because the import takes a second and 200 MB, and a kept decoder needs none of it.
         import torch
 
+        from encoder_worker.by_name import NamedDecoders, chunk_of, fast_kind, own_name
         from encoder_worker.decode import ClipDecoder
         from encoder_worker.vae.decoders import load_decoder
         from encoder_worker.vae.int8 import read_ranges
@@ -93,20 +97,22 @@ class EncoderWorker(Worker):
         settings = self._settings
         torch.set_num_threads(thread_count(settings))
         device = decoder_device(settings)
-        chunk = CHUNK
-        if device.type == "cuda":
+        cuda, name = device.type == "cuda", own_name(settings)
+        if cuda:
             self._coders.jpeg = self._jpeg_pool(gpu=True)
-            chunk = SMALL_CHUNK if settings.decoder == "tiny" else CHUNK
-        fast = "eight_bit" if settings.tier == "fast" else "exact"
+        chunk = chunk_of(name) if cuda else CHUNK
         engine = None if record.torch_serves() else CpuEngine.of(settings)
         vae = load_decoder(folder)
         ranges = None if engine is None else read_ranges(folder.path, vae)
-        decoder = ClipDecoder(vae, device, settings.dtype, chunk, fast, engine, ranges)
+        decoder = ClipDecoder(vae, device, settings.dtype, chunk, fast_kind(name), engine, ranges)
         seconds = decoder.warm_up(*size)
         if decoder.was_timed:
             record.store(decoder.openvino)
         self._device_memory = partial(device_memory, decoder.device)
         self._serve(decoder, folder.class_name, str(device), seconds)
+        # Another VAE than Stable Diffusion's is the only one of its model.
+        if cuda and folder.class_name in ("AutoencoderKL", "AutoencoderTiny"):
+            self._named = NamedDecoders(settings, config, device, decoder, name)
 
     def _serve(self, decoder: ClipDecoder | GraphDecoder, kind: str, device: str, seconds: float) -> None:
         """Decode by this from now on. `seconds`: what a chunk takes."""
@@ -173,7 +179,7 @@ class EncoderWorker(Worker):
         begin = time.monotonic()
         index = 0
         code = ClipCoder(self._coders, msg.codec, msg.fps)
-        for pictures in self._decoded(msg.latents):
+        for pictures in self._decoded(msg):
             size = pictures.shape[1], pictures.shape[2]
             frames = [
                 _frame(msg, index + i, size, coded, self._coders.generated)
@@ -189,13 +195,15 @@ class EncoderWorker(Worker):
     def _jpeg_pool(self, *, gpu: bool) -> JpegPool:
         return JpegPool(self._jpeg, threads_for(os.cpu_count() or 1, gpu=gpu))
 
-    def _decoded(self, latents: Array16) -> Iterator[Picture]:
+    def _decoded(self, msg: Latents) -> Iterator[Picture]:
         """Pictures, a few at a time."""
         if self._plain is not None:
-            yield np.repeat(self._plain, len(latents), axis=0)
+            yield np.repeat(self._plain, len(msg.latents), axis=0)
             return
+        if self._named is not None:
+            self._decoder = self._named.get(msg.decoder, len(msg.latents))
         assert self._decoder is not None
-        yield from self._decoder.decode(latents)
+        yield from self._decoder.decode(msg.latents)
 
 
 def _frame(msg: Latents, index: int, size: tuple[int, int], coded: CodedPicture, generated: bool) -> Frame:

@@ -40,10 +40,11 @@ class Offers:
             known = ", ".join(str(rate) for rate in sorted({full, *FRAME_RATES}) if rate <= full)
             raise BrowserError("bad_option", f"fps {options.fps}: give one of {known}")
         width, height = self._board.size
+        clip_frames = self._board.clip_frames or self._settings.frames_a_clip
         return SessionOptions(
             avatar=_known_avatar(options.avatar, self._board.avatars, grant),
             pose=_known_name("pose", options.pose, self._board.poses),
-            shape=ClipShape(fps, frames_of_clip(fps, self._settings.clip_frames)),
+            shape=ClipShape(fps, frames_of_clip(fps, clip_frames)),
             sample_rate=options.sample_rate or self._settings.sample_rate,
             width=width,
             height=height,

@@ -85,6 +85,11 @@ class StageBoard:
         return min((rate for rate in self._gpu_facts("full_fps", 0) if rate > 0), default=self.fps)
 
     @property
+    def clip_frames(self) -> int:
+        """Frames of a clip at 24 fps that the GPU workers are ready for, 0 where none says it."""
+        return max(self._gpu_facts("clip_frames", 0), default=0)
+
+    @property
     def sessions(self) -> int:
         """Sessions that the warm GPU workers can serve together, 0 where none has measured it."""
         return sum(count for count in self._gpu_facts("sessions", 0) if count > 0)

@@ -7,9 +7,12 @@ A clip's way through the GPU worker, by the names of the calls:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from gpu_worker.quality.options import Quality
+from protocol.process.settings import Settings
 from protocol.wire.messages import Array16, Clip, InfoValue
 
 
@@ -49,6 +52,19 @@ class Engine(Protocol):
 
         Raises:
             SettingsError: the settings cannot work, so a restart would not help.
+        """
+
+    def open_qualities(self) -> Sequence[Quality]:
+        """What --quality auto may pick, the best first. Nothing where there is nothing to pick."""
+
+    @property
+    def steps(self) -> int:
+        """Steps of the sampler."""
+
+    def adopt(self, settings: Settings) -> None:
+        """Serves by these settings from now on. Called in the compute thread, before any session.
+
+        Tier, late start, the length of clips and the rate may differ from those before.
         """
 
     def make_ready_for(self, fps: int) -> None:

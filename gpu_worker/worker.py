@@ -10,6 +10,7 @@ from functools import partial
 
 from gpu_worker.engine_api import ClipError, ClipOutcome, DeviceLost, Engine
 from gpu_worker.prefetch import ClipUnderway, Prefetch
+from gpu_worker.quality.runner import QualityRunner
 from gpu_worker.rate.kept_rate import KeptRate
 from gpu_worker.rate.runner import TrialRunner
 from gpu_worker.rate.served import ServedRate
@@ -33,6 +34,9 @@ WARM_CACHES_AFTER = 3.0
 
 #: Seconds without a clip before the lowest rate is timed, by which the sessions are counted.
 TIME_LOWEST_AFTER = 4.0
+
+#: Seconds without a clip before a GPU's lower rates are made ready, so that the rate can fall to them.
+READY_TO_FALL_AFTER = 5.0
 
 #: Seconds without a clip before a rate below the usual ones is made ready, on a slow machine. Converting its
 #: network takes seconds.
@@ -58,6 +62,7 @@ class PauseTask(Enum):
     WARM_CACHES = "warming the caches"
     TIME_LOWEST = "timing the lowest frame rate"
     RETRY_RATE = "trying the frame rate again"
+    READY_TO_FALL = "preparing a lower frame rate"
     READY_FOR_NEED = "preparing a rate below the usual ones"
 
 
@@ -89,10 +94,14 @@ class GpuWorker(Worker):
         self._rate = ServedRate(settings, engine.ready_for)
         self._prefetch = Prefetch(engine, stage.compute, stage.wake, stage.metrics, fit=self._rate.fit)
         self._trials = TrialRunner(engine, settings, f"_rate-{settings.worker_index}", stage.wake)
+        #: The decoder that encoders are asked for, "" for their own choice.
+        self._decoder = ""
         self._encoders = 0
         self._retries = 0
         self._lowest_timed = True
         self._need_met = settings.passthrough
+        #: Lower rates that are still to be made ready, from the highest.
+        self._to_fall_to: list[int] = []
         self._ledger = JobLedger(stage.jobs.ack)
         self._pause_task_running = False
         self._caches_cold = True
@@ -105,17 +114,30 @@ class GpuWorker(Worker):
     def warm_up(self) -> None:
         self._engine.load()
         if not self._settings.passthrough:
-            # Beside the start of the other stages, because later it would keep a session waiting.
-            for fps in self._rate.rates_to_ready(self._engine.device_type):
-                self._engine.make_ready_for(fps)
             kept = KeptRate(self._settings)
-            rate = kept.load() or self._trials.run()
+            rate = self._pick_quality() or self._find_rate(kept)
             self._serve_rate(rate)
             if rate is not None:
                 kept.store(rate)
-            self._lowest_timed = False
+            self._to_fall_to = list(self._rate.rates_to_fall_to(self._engine.device_type))
         # The pause counts from here, since a first session may come at once.
         self._prefetch.last_clip = time.monotonic()
+
+    def _pick_quality(self) -> RateChoice | None:
+        """The rate that --quality auto finds on a GPU with all that goes with it, or None."""
+        quality = QualityRunner(self._engine, self._settings, self._trials)
+        settings, rate = quality.run()
+        if rate is not None:
+            self._settings, self._decoder = settings, quality.decoder
+            self._rate.adopt(settings, rate.fps)
+        return rate
+
+    def _find_rate(self, kept: KeptRate) -> RateChoice | None:
+        # Beside the start of the other stages, because later it would keep a session waiting.
+        for fps in self._rate.rates_to_ready(self._engine.device_type):
+            self._engine.make_ready_for(fps)
+        self._lowest_timed = False
+        return kept.load() or self._trials.run()
 
     def _serve_rate(self, rate: RateChoice | None) -> None:
         if rate is None:  # nothing aborts a trial at the start
@@ -125,6 +147,7 @@ class GpuWorker(Worker):
         why = rate.notice or f"making a clip takes {rate.clip_seconds:.2f} s"
         logger.log(level, "new sessions get %d fps: %s", rate.fps, why)
         self._renew_info()
+        logger.info("sessions at once: %s", self._info.get("sessions", "not measured"))
 
     def _renew_info(self) -> None:
         self._info = {**self._engine.info(), **self._rate.info()}
@@ -201,7 +224,14 @@ class GpuWorker(Worker):
             self._stage.metrics.count("clips_total")
             self._stage.metrics.observe_clip(time.monotonic() - self._ledger.received_at(clip_key(clip)))
             latents = Latents(
-                clip.session, clip.epoch, clip.seq, clip.pts, clip.fps, outcome.latents, clip.codec
+                clip.session,
+                clip.epoch,
+                clip.seq,
+                clip.pts,
+                clip.fps,
+                outcome.latents,
+                clip.codec,
+                self._decoder,
             )
             for dropped in self._stage.out.dispatch(latents):
                 self._report_overload(dropped, "the encoders")
@@ -265,6 +295,9 @@ class GpuWorker(Worker):
             self._lowest_timed = True
             self._trials.rearm()
             self._start(PauseTask.TIME_LOWEST, partial(self._trials.time_rate, self._rate.lowest))
+        elif self._to_fall_to and quiet > READY_TO_FALL_AFTER:
+            lower = self._to_fall_to.pop(0)
+            self._start(PauseTask.READY_TO_FALL, partial(self._engine.make_ready_for, lower))
         elif self._may_retry_rate(quiet):
             self._retries += 1
             self._trials.rearm()

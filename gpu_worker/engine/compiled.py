@@ -22,7 +22,7 @@ from gpu_worker.engine.device import keep_compiled_code, release_memory
 from gpu_worker.engine.openvino import OpenVinoDenoiser
 from gpu_worker.engine.session_state import SessionState
 from gpu_worker.engine_api import DeviceLost
-from gpu_worker.fast import TIERS, FastDenoiser
+from gpu_worker.fast import TIERS, FastDenoiser, FastUnavailable
 from gpu_worker.team.denoiser import TeamDenoiser
 from gpu_worker.team.members import Members
 from protocol.model.hardware.threads import thread_count
@@ -84,8 +84,24 @@ class ClipSampler:
         self._fast: FastDenoiser | None = None
         self._ready_frames: set[int] = set()
         self._compiling_failed = False
+        #: Whether torch.compile, which takes minutes, is left out.
+        self._only_fast = False
         #: Frames of clips that the team cannot share, as the log said.
         self._left_to_leader: set[int] = set()
+
+    def adopt(self, settings: Settings) -> None:
+        """Samples as these settings say from now on, by the fast path or by plain torch.
+
+        Every shape is to be made ready again.
+        """
+        if _tier(settings) != _tier(self._settings):
+            self._fast = None
+            release_memory(self._plain.models.device)
+        self._settings = settings
+        self.state = SessionState.of(settings)
+        self._ready_frames.clear()
+        self._compiling_failed = False
+        self._only_fast = True
 
     # ------------------------------------------------------------------ each clip
 
@@ -151,11 +167,11 @@ class ClipSampler:
     @property
     def tier(self) -> str:
         """The tier in use, as --tier names it. All ways but the fast path are exact."""
-        return self._settings.tier if self._fast is not None else "exact"
+        return _tier(self._settings) if self._fast is not None else "exact"
 
     def can_compile_for(self, frames: int) -> bool:
         """Whether clips of this many frames wait for `compile_for`."""
-        wanted = self._settings.compile_unet and not self._compiling_failed
+        wanted = bool(self._settings.compile_unet) and not self._compiling_failed
         if self._members is not None and frames % self._members.size:
             if frames not in self._left_to_leader:
                 logger.warning("a team cannot share clips of %d frames; its leader makes them alone", frames)
@@ -186,6 +202,8 @@ class ClipSampler:
         begin = time.monotonic()
         try:
             if not self._set_up_fast(prepare):
+                if self._only_fast:
+                    raise FastUnavailable("the fast path fails, and only a flag asks for torch.compile")
                 self._set_up_compiled()
             self._ready_frames.add(frames)
             for _ in range(RUNS_TO_COMPILE):
@@ -224,7 +242,7 @@ class ClipSampler:
     def _make_fast(self, members: Members | None) -> FastDenoiser:
         settings, models = self._settings, self._plain.models
         given: dict[str, Any] = {
-            "steps": settings.steps, "guidance_scale": settings.cfg, "tier": TIERS[settings.tier],
+            "steps": settings.steps, "guidance_scale": settings.cfg, "tier": TIERS[_tier(settings)],
         }  # fmt: skip
         if members is None:
             return FastDenoiser(models, **given)
@@ -237,3 +255,7 @@ class ClipSampler:
             guidance_scale=self._settings.cfg,
             compile_unet=True,
         )
+
+
+def _tier(settings: Settings) -> str:
+    return settings.tier or "exact"

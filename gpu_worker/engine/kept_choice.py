@@ -41,7 +41,7 @@ class KeptChoice:
         self._folder: Path = kept_folder(settings, "openvino")
         self._dtypes = list(dtypes)
         facts = (settings.cpu_engine, thread_count(settings), settings.steps, settings.cfg)
-        clip = (settings.fps, settings.clip_frames, settings.audio_margin)
+        clip = (settings.fps, settings.frames_a_clip, settings.audio_margin)
         key = model_key(
             config, [dtype_name(one) for one in dtypes], facts, clip, config.picture_size(settings)
         )

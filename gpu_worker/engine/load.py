@@ -251,7 +251,7 @@ def _blank_clip(
 ) -> _BlankClip:
     """A clip at --fps or 24 fps of a black picture, silence, and pose features of zeros."""
     width, height = config.picture_size(settings)
-    frames = frames_of_clip(settings.fps or FULL_RATE, settings.clip_frames)
+    frames = frames_of_clip(settings.fps or FULL_RATE, settings.frames_a_clip)
     black = np.zeros((height, width, 3), np.uint8)
     kept = None if features is None else KeptReferences(features)
     cache = None if kept is None else kept.load(black)
@@ -301,7 +301,7 @@ def check_team(settings: Settings, members: int) -> None:
     where = f"--gpu-devices {settings.gpu_devices[settings.worker_index]}"
     if not settings.compile_unet:
         raise SettingsError(f"{where}: a team needs --compile-unet")
-    frames = frames_of_clip(settings.fps or FULL_RATE, settings.clip_frames)
+    frames = frames_of_clip(settings.fps or FULL_RATE, settings.frames_a_clip)
     if frames % members:
         raise SettingsError(f"{where}: {members} devices cannot share a clip of {frames} frames")
     cfg = settings.cfg or ModelConfig.load(settings.config).cfg
@@ -310,7 +310,7 @@ def check_team(settings: Settings, members: int) -> None:
 
 
 def _check_late_start(settings: Settings, steps: int) -> None:
-    if settings.late_start >= steps:
+    if (settings.late_start or 0) >= steps:
         raise SettingsError(
             f"--late-start {settings.late_start}: there are {steps} steps, so at most {steps - 1}"
         )

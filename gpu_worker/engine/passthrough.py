@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 
+from gpu_worker.quality.options import Quality
 from protocol.model.assets import avatar_paths, picture_files, pose_files, pose_paths
 from protocol.model.config import ModelConfig
 from protocol.model.vae_folder import VaeFolder
@@ -36,6 +38,16 @@ class PassthroughEngine:
 
     def load(self) -> None:
         logger.warning("--passthrough: no denoiser, all latents are zero")
+
+    def adopt(self, settings: Settings) -> None:
+        pass
+
+    def open_qualities(self) -> Sequence[Quality]:
+        return ()
+
+    @property
+    def steps(self) -> int:
+        return 1
 
     def make_ready_for(self, fps: int) -> None:
         pass

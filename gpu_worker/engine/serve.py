@@ -25,14 +25,16 @@ from gpu_worker.engine.device import (
     release_memory,
     wait_for_device,
 )
-from gpu_worker.engine.load import LoadedModel, check_team, load_model
+from gpu_worker.engine.load import LARGE_MODEL, LoadedModel, check_team, load_model
 from gpu_worker.engine_api import ClipError, LatentsNotFiniteError
+from gpu_worker.quality.options import Quality, qualities
 from gpu_worker.sessions import LatentTable
 from gpu_worker.team.members import Members
 from protocol.model.hardware.c_allocator import return_freed_memory
 from protocol.model.hardware.devices import denoiser_devices
 from protocol.model.hardware.dtypes import dtype_name
 from protocol.model.hardware.gpu_memory import device_memory
+from protocol.model.vae_folder import has_small_decoder
 from protocol.process.settings import Settings, SettingsError
 from protocol.wire.clock import FRAME_RATES, frames_of_clip, pts_of_clip
 from protocol.wire.limits import TOKEN_WIDTH
@@ -107,6 +109,8 @@ class DenoiserEngine:
         """The rates whose clips torch makes, and OpenVINO's first. `make_ready_for` warms its others."""
         if self.settings.fps is not None:
             return (self.settings.fps,)
+        if self.settings.compile_unet or self.open_qualities():
+            return FRAME_RATES[:1]  # the others are compiled for, or hardly ever asked for
         return FRAME_RATES[:1] if self.sampler.cpu_engine == "openvino" else FRAME_RATES
 
     def _make_warm_up_clip(self, fps: int) -> None:
@@ -123,7 +127,7 @@ class DenoiserEngine:
 
     def make_ready_for(self, fps: int) -> None:
         """Compiles for clips of this rate. Other shapes run in plain torch: no clip waits for a compiler."""
-        frames = frames_of_clip(fps, self.settings.clip_frames)
+        frames = frames_of_clip(fps, self.settings.frames_a_clip)
         if self.sampler.cpu_engine == "openvino":
             self.sampler.ready_on_cpu(*self._warm_up_inputs(fps))
             return_freed_memory()
@@ -133,9 +137,36 @@ class DenoiserEngine:
             )
             self._info = self._describe()
 
+    def adopt(self, settings: Settings) -> None:
+        """Serves by these settings from now on. Tier, late start and the length of clips may differ."""
+        self.settings = settings
+        self.sampler.adopt(settings)
+        self._info = self._describe()
+
+    def open_qualities(self) -> Sequence[Quality]:
+        """What --quality auto may pick. Nothing where the fast path would not serve or gain nothing."""
+        settings, model = self.settings, self.model
+        large = sum(p.numel() for p in model.denoiser.models.denoiser.parameters()) > LARGE_MODEL
+        if (
+            settings.quality != "auto"
+            or settings.compile_unet is False
+            or self.device_type != "cuda"
+            or self.members is not None
+            or model.denoiser.guidance_scale > 1
+            or not large
+        ):
+            return ()
+        alone = len(settings.gpu_devices) == 1  # others would pick by themselves
+        return qualities(settings, self.steps, tiny=has_small_decoder(model.config), lengths=alone)
+
+    @property
+    def steps(self) -> int:
+        """Steps of the sampler."""
+        return len(self.model.denoiser.steps)
+
     def ready_for(self, fps: int) -> bool:
         """Whether clips of this rate are made by the fastest way that serves here."""
-        return self.sampler.ready_for(frames_of_clip(fps, self.settings.clip_frames))
+        return self.sampler.ready_for(frames_of_clip(fps, self.settings.frames_a_clip))
 
     def _warm_up_inputs(self, fps: int) -> tuple[PreparedClip, ReferenceCache]:
         prepared = self.prepare(self.trial_clip(WARM_UP_SESSION, 0, fps))
@@ -215,7 +246,7 @@ class DenoiserEngine:
 
     def trial_clip(self, session: str, seq: int, fps: int) -> Clip:
         """A clip of random tokens, for the first avatar and pose."""
-        frames = frames_of_clip(fps, self.settings.clip_frames)
+        frames = frames_of_clip(fps, self.settings.frames_a_clip)
         pts = pts_of_clip(seq, fps, frames)
         shape = (frames, self.model.token_count, TOKEN_WIDTH)
         tokens = np.random.default_rng(seq).standard_normal(shape).astype(np.float16)
@@ -238,6 +269,8 @@ class DenoiserEngine:
             "cpu_engine": self.sampler.cpu_engine,
             "compiled": self.sampler.compiled,
             "tier": self.sampler.tier,
+            "late_start": self.sampler.state.late_start,
+            "clip_frames": self.settings.frames_a_clip,
             "session_state": self.sampler.state.way,
             "avatars": model.avatars.names,
             "poses": model.poses.names,

@@ -46,7 +46,7 @@ class SessionState:
         """The state that the settings ask for."""
         if not settings.use_init_latent:
             return cls(NEW_NOISE, settings.seed)
-        return cls(settings.session_state, settings.seed, settings.late_start)
+        return cls(settings.session_state, settings.seed, settings.late_start or 0)
 
     @property
     def first_steps(self) -> set[int]:

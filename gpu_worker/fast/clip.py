@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from gpu_worker.fast.exchange import TeamExchange
 from gpu_worker.fast.float8 import WatchingOps, layers_of, quantize
 from gpu_worker.fast.network import Positions, StepInputs, StepRunner, audio_keys_values
 from gpu_worker.fast.ops import Image, TorchOps, positions_of_part
+from gpu_worker.fast.references import ReferenceSpaces, ShapeReferences, halved
 from gpu_worker.fast.tiers import TIERS, Tier
 from gpu_worker.fast.weights import Network, SpareColumn
 from protocol.process.logs import first_line
@@ -84,15 +85,15 @@ class _ShapeBuffers:
     """Buffers of one shape, and on CUDA the graph that reads and writes them.
 
     own: of the frames that this process computes. whole: of all frames, which are the same tensors unless a
-    team shares them. None in a member that does not lead.
+    team shares them. None in a member that does not lead. references: space for a
+    reference.
     """
 
     runner: StepRunner
     own: ClipTensors
     whole: ClipTensors | None
-    reference: list[Tensor]  # as `network.StepInputs` has it
+    references: ShapeReferences
     graphs: dict[int, torch.cuda.CUDAGraph] = field(default_factory=dict)  # by the step they start at
-    filled_from: ReferenceCache | None = field(default=None, repr=False)
 
 
 class FastDenoiser:
@@ -143,6 +144,9 @@ class FastDenoiser:
             block.slot for block in self.network.spatials() if not self.ops.two_sources(block.heads)
         )
         self._ready: dict[Shape, _ShapeBuffers] = {}
+        self._reference_spaces = ReferenceSpaces(self.network, self._joined, models.device, models.dtype)
+        #: The memory that all graphs work in. One runs at a time, and its result lies elsewhere.
+        self._pool: Any = None
         self._quantized = False
 
     def prepare(
@@ -160,20 +164,29 @@ class FastDenoiser:
         starts: the steps that clips may start at.
         """
         shape = shape_of(latents, tokens)
-        if shape not in self._ready:
-            self.prepare_shape(shape, (latents, tokens, pose_features), reference, starts)
+        if self.has_starts(shape, starts):
+            return
+        self.prepare_shape(shape, (latents, tokens, pose_features), reference, starts)
+
+    def has_starts(self, shape: Shape, starts: Collection[int]) -> bool:
+        """Whether clips of this shape may start at each of these steps."""
+        ready = self._ready.get(shape)
+        return ready is not None and (not self.graphs or set(starts) <= set(ready.graphs))
 
     @torch.inference_mode()
     def prepare_shape(
         self, shape: Shape, given: GivenTensors | None, reference: ReferenceCache, starts: Collection[int]
     ) -> None:
-        """`prepare` of a new shape. given: None in a member that does not lead, the leader's go there."""
-        buffers = self._make_buffers(shape)
+        """`prepare` of a new shape, or of more starts.
+
+        given: None in a member that does not lead, the leader's go there.
+        """
+        buffers = self._ready.get(shape) or self._make_buffers(shape)
         self._fill(buffers, given, reference)
         if self.tier.fp8 and not self._quantized:
             self._quantize(buffers)
         if self.graphs:
-            for start in starts:
+            for start in set(starts) - set(buffers.graphs):
                 buffers.graphs[start] = self._record(buffers, start)
         self._ready[shape] = buffers
 
@@ -248,9 +261,8 @@ class FastDenoiser:
         if self.exchange is not None:
             self.exchange.reserve(self._largest_crossing(shape), own.pose)
         runner = StepRunner(self.network, self.ops, positions, self.tier, self.exchange)
-        return _ShapeBuffers(
-            runner, own, whole, reference=self._empty_reference(len(own.latents), height, width)
-        )
+        references = self._reference_spaces.for_shape(len(own.latents), height, width)
+        return _ShapeBuffers(runner, own, whole, references)
 
     def _largest_crossing(self, shape: Shape) -> int:
         """Values of all frames that the motion modules of a level exchange at most."""
@@ -274,35 +286,10 @@ class FastDenoiser:
             pose=torch.zeros(frames, height * width, channels, device=device, dtype=dtype),
         )
 
-    def _empty_reference(self, frames: int, height: int, width: int) -> list[Tensor]:
-        made = []
-        for block in self.network.spatials():
-            heads, h, w = block.heads, *halved(height, width, block.level)
-            count, rows = (frames, 2 * h * w) if block.slot in self._joined else (1, h * w)
-            shape = (count, rows, 2 * heads.count * heads.wide)
-            made.append(torch.zeros(shape, device=self.models.device, dtype=self.models.dtype))
-        return made
-
     def _fill(self, buffers: _ShapeBuffers, given: GivenTensors | None, reference: ReferenceCache) -> None:
         if buffers.whole is not None and given is not None:
             buffers.whole.fill(*given)
-        if buffers.filled_from is not reference:
-            self._fill_reference(buffers, reference)
-
-    def _fill_reference(self, buffers: _ShapeBuffers, reference: ReferenceCache) -> None:
-        height, width = buffers.own.latents.shape[2:]
-        blocks = self.network.spatials()
-        for block, target, source in zip(blocks, buffers.reference, reference.layers, strict=True):
-            heads, h, w = block.heads, *halved(height, width, block.level)
-            kv = torch.zeros(
-                1, h * w, 2, heads.count, heads.wide, device=source[0].device, dtype=source[0].dtype
-            )
-            for to, x in zip(kv.unbind(2), source, strict=True):
-                to[..., : heads.size] = x.unflatten(2, (heads.count, heads.size))
-            kv[..., heads.size : heads.size + 1] = 1
-            kv = kv.flatten(2)
-            target[:, -kv.shape[1] :] = kv  # the end of it where the frame's own come first
-        buffers.filled_from = reference
+        buffers.references.fill(reference)
 
     def _record(self, buffers: _ShapeBuffers, start: int) -> torch.cuda.CUDAGraph:
         """The graph of a clip from step `start` on."""
@@ -312,10 +299,13 @@ class FastDenoiser:
             self._run(buffers, start)
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.synchronize(self.models.device)
+        if self._pool is None and self.exchange is None:  # a team's collectives know their graph's memory
+            self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         # the prefetch thread may use the device meanwhile
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             self._run(buffers, start)
+        buffers.runner.begin()  # lets go of what the steps kept, so that the next graph works there
         return graph
 
     def _run(self, buffers: _ShapeBuffers, start: int) -> None:
@@ -329,7 +319,7 @@ class FastDenoiser:
         # cuDNN is off by default here
         with torch.backends.cudnn.flags(enabled=True, benchmark=True):
             audio = audio_keys_values(self.network, own.tokens)
-            inputs = StepInputs(own.pose, audio, buffers.reference, self._joined)
+            inputs = StepInputs(own.pose, audio, buffers.references.tensors, self._joined)
             latents = own.latents.permute(0, 2, 3, 1).contiguous().flatten(1, 2)
             for index in range(start, len(self.steps)):
                 x = Image(latents.to(self.models.dtype), height, width)
@@ -341,13 +331,6 @@ class FastDenoiser:
 
 def shape_of(latents: Tensor, tokens: Tensor) -> Shape:
     return len(latents), latents.shape[2], latents.shape[3], tokens.shape[1]
-
-
-def halved(height: int, width: int, times: int) -> tuple[int, int]:
-    """The sides of an image after `times` convolutions of stride 2."""
-    for _ in range(times):
-        height, width = (height + 1) // 2, (width + 1) // 2
-    return height, width
 
 
 def supported(tier: Tier, device: torch.device) -> Tier:

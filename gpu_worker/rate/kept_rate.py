@@ -31,7 +31,7 @@ class KeptRate:
             "parent": os.getppid(),
             "config": str(settings.config),
             "fps": settings.fps,
-            "clip_frames": settings.clip_frames,
+            "clip_frames": settings.frames_a_clip,
         }
 
     def load(self) -> RateChoice | None:

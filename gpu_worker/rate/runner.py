@@ -9,6 +9,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 
 from gpu_worker.engine_api import Engine
 from gpu_worker.rate.trial import MAX_SHARE_DENOISING, RateChoice, RateTrial, choose_given_rate, max_share
@@ -23,6 +25,12 @@ ENCODER_WAIT = 20.0
 
 #: Seconds to wait for an encoder to confirm a clip.
 ACK_WAIT = 15.0
+
+#: Seconds to wait for a clip's confirmation where the encoder may have to make its decoder first.
+DECODER_WAIT = 60.0
+
+#: Clips of which the fastest counts, where one is timed with nothing beside it.
+TIMED_ALONE = 3
 
 #: The epoch under which `abort` ends the wait for confirmations; no clip has it.
 _ABORTED = -1
@@ -42,11 +50,14 @@ class TrialRunner:
     outbox: deque[Latents]
     #: Set by the loop when an encoder has joined.
     encoder_joined: threading.Event
+    #: The decoder that the encoders are asked for, "" for their own choice.
+    decoder: str
 
     def __init__(self, engine: Engine, settings: Settings, session: str, wake: Callable[[], None]) -> None:
         self.session = session
         self.outbox = deque()
         self.encoder_joined = threading.Event()
+        self.decoder = ""
         self._engine = engine
         self._settings = settings
         self._wake = wake
@@ -55,6 +66,10 @@ class TrialRunner:
         #: (epoch, time) of clips that an encoder has confirmed.
         self._confirmed: queue.SimpleQueue[tuple[int, float]] = queue.SimpleQueue()
         self._aborted = threading.Event()
+
+    def adopt(self, settings: Settings) -> None:
+        """Try by these settings from now on."""
+        self._settings = settings
 
     # ------------------------------------------------------------------ for the loop's thread
 
@@ -89,21 +104,63 @@ class TrialRunner:
         finally:
             self._engine.close(self.session, self._seq)
 
+    def time_denoising(self, fps: int) -> float:
+        """Seconds of denoising a clip that follows no other, by the way that is ready."""
+        times = []
+        for _ in range(TIMED_ALONE):
+            times.append(self._denoise(fps)[1])
+            self._engine.close(self.session, self._seq)
+        return min(times)
+
+    def time_decoding(self, fps: int, decoder: str) -> float | None:
+        """Seconds from a clip's latents to its pictures at the gateway, with nothing beside. None: none came.
+
+        Args:
+            fps: of the clip.
+            decoder: as `Latents.decoder` has it. The first clip waits until an encoder has made it.
+        """
+        if not self._wait_for_encoder():
+            return None
+        times = []
+        for number in range(TIMED_ALONE):
+            latents, _ = self._denoise(fps)
+            self._epoch += 1
+            begin = time.monotonic()
+            self.outbox.append(replace(latents, epoch=self._epoch, decoder=decoder))
+            self._wake()
+            confirmed = self._wait_for(self._epoch, ACK_WAIT if number else DECODER_WAIT)
+            if confirmed is None:
+                return None
+            times.append(confirmed - begin)
+        self._epoch += 1
+        self._engine.close(self.session, self._seq)
+        return min(times)
+
+    def _wait_for(self, epoch: int, seconds: float) -> float | None:
+        """When the clip of this epoch was confirmed, or None after so many seconds."""
+        deadline = time.monotonic() + seconds
+        with suppress(queue.Empty):
+            while (left := deadline - time.monotonic()) > 0:
+                confirmed, at = self._confirmed.get(True, left)
+                if confirmed == epoch:
+                    return at
+        return None
+
     def _time_given_rate(self, fps: int) -> RateChoice:
         self._engine.make_ready_for(fps)
         seconds = min(self._denoise(fps)[1] for _ in range(2))
-        return choose_given_rate(fps, seconds, self._settings.clip_frames)
+        return choose_given_rate(fps, seconds, self._settings.frames_a_clip)
 
     def _choose_rate(self, rates: Sequence[int]) -> RateChoice | None:
         if self._wait_for_encoder():
             share = max_share(len(os.sched_getaffinity(0)))
-            trial = RateTrial(self._settings.clip_frames, share, "denoising and decoding a clip", rates)
+            trial = RateTrial(self._settings.frames_a_clip, share, "denoising and decoding a clip", rates)
             if self._try_rates(trial, decoded=True) or self._aborted.is_set():
                 return trial.result
             logger.warning("no encoder confirmed the trial's clips in %.0f s", ACK_WAIT)
         logger.info("the frame rate is chosen by the denoiser's time alone: no encoder takes part")
         share = MAX_SHARE_DENOISING[self._engine.device_type]
-        trial = RateTrial(self._settings.clip_frames, share, "denoising a clip", rates)
+        trial = RateTrial(self._settings.frames_a_clip, share, "denoising a clip", rates)
         self._try_rates(trial, decoded=False)
         return trial.result
 
@@ -155,4 +212,5 @@ class TrialRunner:
         begin = time.monotonic()
         latents = self._engine.denoise(inputs)
         seconds = time.monotonic() - begin
-        return Latents(clip.session, self._epoch, clip.seq, clip.pts, fps, latents), seconds
+        made = Latents(clip.session, self._epoch, clip.seq, clip.pts, fps, latents, decoder=self.decoder)
+        return made, seconds

@@ -37,19 +37,28 @@ class ServedRate:
     lowest: int
 
     def __init__(self, settings: Settings, ready: Callable[[int], bool]) -> None:
-        self._full = settings.fps or FULL_RATE
-        self.choice = RateChoice(self._full, 0.0, "")
-        self._follows = settings.fps is None and not settings.passthrough
         self._log = ServiceLog()
         self._governor = RateGovernor(self._log, ready=ready)
-        self.lowest = settings.fps or FRAME_RATES[-1]
-        self._capacity = Capacity(settings.clip_frames, self.lowest)
-        self._clip_frames = settings.clip_frames
         self._device_type = "cpu"
         #: 0 before anything was timed.
         self._sessions = 0
         self._notice = ""
         self._looked_at: float | None = None
+        self.adopt(settings, None)
+
+    def adopt(self, settings: Settings, held: int | None) -> None:
+        """Serve by these settings.
+
+        Args:
+            settings: of this worker.
+            held: the rate by which sessions are counted, or None for the lowest.
+        """
+        self._full = settings.fps or FULL_RATE
+        self.choice = RateChoice(self._full, 0.0, "")
+        self._follows = settings.fps is None and not settings.passthrough
+        self.lowest = settings.fps or held or FRAME_RATES[-1]
+        self._clip_frames = settings.frames_a_clip
+        self._capacity = Capacity(self._clip_frames, self.lowest)
 
     @property
     def fps(self) -> int:
@@ -71,9 +80,15 @@ class ServedRate:
     def rates_to_ready(self, device_type: str) -> Sequence[int]:
         """The rates to make ready before sessions come, so that the machine can fall to each of them.
 
-        On a GPU that compiles, each takes seconds and memory, so the lower ones wait until the trial asks.
+        On a GPU that compiles, each takes seconds and memory, so the lower ones wait for a pause.
         """
         return FRAME_RATES if self._follows and device_type == "cpu" else (self._full,)
+
+    def rates_to_fall_to(self, device_type: str) -> Sequence[int]:
+        """The lower rates to make ready in the first pauses, where that takes seconds and memory."""
+        return (
+            [fps for fps in FRAME_RATES if fps < self.fps] if self._follows and device_type == "cuda" else ()
+        )
 
     @property
     def rate_for_need(self) -> int | None:

@@ -195,3 +195,14 @@ def load_half(folder: VaeFolder, half: Half, builders: Mapping[str, Callable[[Ma
     own = {key: value for key, value in state.items() if not key.startswith(other)}
     load_into(module, own, file=weights, dtype=torch.float32)
     return module.eval().requires_grad_(False)
+
+
+def has_small_decoder(model: ModelConfig) -> bool:
+    """Whether `--decoder tiny` can serve a model: its VAE is Stable Diffusion's and the files are there."""
+    try:
+        small = VaeFolder.small_of(model)
+        return VaeFolder.of(model).class_name == "AutoencoderKL" and any(
+            (small.path / name).is_file() for name in WEIGHTS_FILES
+        )
+    except ConfigError:
+        return False

@@ -39,6 +39,10 @@ from protocol.wire.limits import (
 )
 from protocol.wire.video import CODECS, JPEG
 
+#: The decoders that a GPU worker may ask for on a GPU: the model's VAE in half precision, the same with 8-bit
+#: blocks, and AutoencoderTiny.
+DECODER_NAMES = ("", "kl", "kl-8bit", "tiny")
+
 #: Mono sound, float32 in -1..1.
 Samples = npt.NDArray[np.float32]
 Array16 = npt.NDArray[np.float16]
@@ -130,12 +134,15 @@ class Latents:
     latents: Array16 = field(repr=False)
     #: As in Pcm. An encoder that has no such codec makes JPEGs.
     codec: str = JPEG
+    #: The decoder that is to serve, of `DECODER_NAMES`: "" for the encoder's own choice.
+    decoder: str = ""
 
     def __post_init__(self) -> None:
         _unit(self)
         check_int("pts", self.pts, 0, MAX_COUNT)
         check_int("fps", self.fps, 1, MAX_FPS)
         check_choice("codec", self.codec, CODECS)
+        check_choice("decoder", self.decoder, DECODER_NAMES)
         limits = [(1, MAX_CLIP_FRAMES), (1, MAX_LATENT_CHANNELS), (1, MAX_LATENT_SIDE), (1, MAX_LATENT_SIDE)]
         check_array("latents", self.latents, np.float16, limits)
 

@@ -14,12 +14,12 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO
 
 from protocol.model.config import ACCELERATED_SAMPLING, PLAIN_SAMPLING
 from protocol.process.settings import Settings
 from protocol.process.settings.places import official_config
-from scripts.official.catalogue import ACCELERATED
+from scripts.official.catalogue import ACCELERATED, TAESD_PARTS
 from scripts.official.download import already_here, fetch
 from scripts.official.errors import OfficialError, disk_sentence
 from scripts.official.folder import write_folder
@@ -65,8 +65,9 @@ class Preparation:
         Raises:
             OfficialError: the model cannot be had. The text says why and what to do.
         """
-        small = self._settings.decoder == "tiny"
-        found = search(self._folders, hub_cache(self._env), small_decoder=small)
+        found = search(self._folders, hub_cache(self._env), small_decoder=self._small_decoder != "no")
+        if self._small_decoder == "with the others" and set(found.missing) <= set(TAESD_PARTS):
+            found.missing.clear()  # all that is needed is here, so the network is not asked
         for damage in found.damaged:
             self._say(f"not used: {damage}")
         samples = self._samples_here()
@@ -80,6 +81,14 @@ class Preparation:
             raise OfficialError(disk_sentence(error, folder)) from error
         self._tell_use(found)
         return self._with_samples(dataclasses.replace(self._settings, config=config), samples)
+
+    @property
+    def _small_decoder(self) -> Literal["yes", "with the others", "no"]:
+        """Whether the small decoder is fetched. --quality auto may use it, and does without it too."""
+        if self._settings.decoder == "tiny":
+            return "yes"
+        picks = self._settings.decoder is None and self._settings.quality == "auto"
+        return "with the others" if picks else "no"
 
     # ------------------------------------------------------------------ the weights
 

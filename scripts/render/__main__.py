@@ -62,10 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def render_settings(given: Mapping[str, object]) -> Settings:
     """The settings of a run that renders: a frame rate that stays, and a run folder of its own.
 
-    With an explicit `fps` the GPU worker never leaves frames out.
+    With an explicit `fps` the GPU worker never leaves frames out. A film need not be made in real time, so
+    nothing is given up for that.
     """
     run_dir = Path(tempfile.gettempdir()) / f"echomimic-render-{os.getuid()}-{os.getpid()}"
-    usual = {"fps": FULL_RATE, "jpeg_quality": JPEG_QUALITY, "run_dir": run_dir}
+    usual = {"fps": FULL_RATE, "quality": "fixed", "jpeg_quality": JPEG_QUALITY, "run_dir": run_dir}
     return Settings(**(usual | dict(given)))  # type: ignore[arg-type] # each value was parsed by its field
 
 

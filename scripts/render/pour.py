@@ -83,7 +83,7 @@ class FilmGateway:
         #: When each worker last said that it is warm, by stage and name.
         self._warm: dict[tuple[str, str], float] = {}
         self._fps = settings.fps or FULL_RATE
-        self._clip_frames = frames_of_clip(self._fps, settings.clip_frames)
+        self._clip_frames = frames_of_clip(self._fps, settings.frames_a_clip)
         self._patience = settings.stall_after + PATIENCE
         self._samples: Samples
         self._clips: ClipLedger

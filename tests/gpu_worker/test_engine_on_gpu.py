@@ -155,3 +155,28 @@ def test_compiled_clips_are_the_same(
         error = differ(make(cuda, clip("compiled", seq)), make(cpu, clip("compiled", seq)))
         print(f"compiled float16 on CUDA against float32 on the CPU: relative error {error:.1e}")
         assert error < 2e-2
+
+
+@pytest.mark.parametrize("way", ["session-noise", "seed-mix", "new-noise"])
+@pytest.mark.parametrize("late", ["0", "1"])
+def test_the_fast_path_keeps_a_sessions_state(world: list[str], way: str, late: str) -> None:
+    """Clips of three lengths and two avatars in turn, as plain torch makes them on the CPU in float32."""
+    state = ("--session-state", way, "--late-start", late, "--fps", "24")
+    plain = DenoiserEngine(settings_for(without_device(world), "--gpu-devices", "cpu", *LARGER, *state))
+    plain.load()
+    cuda = ("--gpu-devices", "cuda:0", "--dtype", "float16", "--compile-unet")
+    lengths = (12, 6, 4)
+    fast = DenoiserEngine(settings_for(without_device(world), *LARGER, *cuda, *state))
+    fast.load()
+    for frames in lengths:
+        fast.adopt(settings_for(without_device(world), *LARGER, *cuda, *state, "--clip-frames", str(frames)))
+        fast.make_ready_for(24)
+    assert fast.info()["compiled"] is True
+    worst = 0.0
+    for seq in range(3):
+        for frames in lengths:
+            for avatar in ("ann", "bob"):
+                wanted = clip(f"{avatar}-{frames}", seq, seed=seq, frames=frames, avatar=avatar)
+                worst = max(worst, differ(make(fast, wanted), make(plain, wanted)))
+    print(f"{way}, late start {late}: fast path in float16 against plain float32: {worst:.1e}")
+    assert worst < 2e-2

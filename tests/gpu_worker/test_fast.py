@@ -122,6 +122,25 @@ def test_another_avatar_is_taken_over(models: Models) -> None:
     assert torch.equal(first, again)
 
 
+def test_clips_of_several_lengths_and_avatars_take_turns(models: Models) -> None:
+    """Clips of any length share some of the space for a reference."""
+    plain = ClipDenoiser(models)
+    references = [
+        plain.prepare_reference(np.full((16, 16, 3), level, np.uint8)).reference for level in (30, 200)
+    ]
+    fast = FastDenoiser(models, ops=TorchOps(SpareColumn()))
+    inputs = {}
+    for frames in (2, 4):
+        given = conditions(plain, frames)
+        noise = torch.randn(frames, 8, 8, 8, generator=seeded())
+        inputs[frames] = noise, given["tokens"], given["pose_features"]
+        fast.prepare(*inputs[frames], references[0])
+    for frames, which in ((2, 0), (4, 1), (2, 0), (4, 0), (2, 1)):
+        noise, tokens, pose = inputs[frames]
+        wanted = plain.sample(noise, plain.project_audio(tokens), pose, references[which])
+        assert difference(fast.sample(*inputs[frames], references[which]), wanted) <= LIMIT
+
+
 def test_only_prepared_shapes(models: Models) -> None:
     fast, given = FastDenoiser(models), conditions(ClipDenoiser(models))
     fast.prepare(torch.zeros(4, 8, 8, 8), given["tokens"], given["pose_features"], given["reference"])

@@ -19,6 +19,7 @@ import zmq
 
 from gpu_worker.engine_api import ClipError, DeviceLost
 from gpu_worker.prefetch import QUEUE_DEPTH
+from gpu_worker.quality.options import Quality
 from gpu_worker.sessions import LatentTable
 from gpu_worker.worker import GpuWorker, credit
 from protocol.hop.client import HopClient, Job
@@ -40,12 +41,20 @@ class ToyEngine:
 
     def __init__(self, settings: Settings, cost: float = 0.0) -> None:
         self._cost = cost
-        self._clip_frames = settings.clip_frames
+        self._clip_frames = settings.frames_a_clip
         self._ends = LatentTable[int](8)
         self.device_type = "cpu"
 
     def load(self) -> None:
         time.sleep(0.1)
+
+    steps = 1
+
+    def open_qualities(self) -> Sequence[Quality]:
+        return ()
+
+    def adopt(self, settings: Settings) -> None:
+        self._clip_frames = settings.frames_a_clip
 
     def make_ready_for(self, fps: int) -> None:
         pass

@@ -68,7 +68,7 @@ class StreamingPath:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.fps = settings.fps or FULL_RATE
-        self.clip_frames = frames_of_clip(self.fps, settings.clip_frames)
+        self.clip_frames = frames_of_clip(self.fps, settings.frames_a_clip)
         self.config = ModelConfig.load(settings.config)
         self._features = FeatureExtractor.load(self.config, settings)
         device = decoder_device(settings)

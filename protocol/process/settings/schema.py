@@ -31,6 +31,9 @@ BUNDLED_CONFIG = ROOT / "demo/bundled/model/infer_bundled.yaml"
 #: Sessions at once that are ever served where --max-sessions is not given.
 MOST_MEASURED_SESSIONS = 32
 
+#: Frames of a clip at 24 fps where --clip-frames is not given and nothing else is picked.
+USUAL_CLIP_FRAMES = 12
+
 #: Stands for a path that depends on another setting.
 UNSET = Path()
 
@@ -103,7 +106,12 @@ class Settings:
     fps: int | None = setting(
         None, "frame rate; if not given, the highest of 24, 12 and 8 that this machine holds", low=1, high=60
     )
-    clip_frames: int = setting(12, "frames of a clip at 24 fps", low=1, high=24)
+    clip_frames: int | None = setting(
+        None,
+        "frames of a clip at 24 fps; fewer come sooner; if not given, 12, or what --quality auto picks",
+        low=1,
+        high=24,
+    )
     idle_flush: float = setting(
         0.3, "seconds without speech data before a begun clip is finished", low=0.05, high=10
     )
@@ -149,19 +157,34 @@ class Settings:
         " in the next clip's first frame; new-noise, nothing",
         choices=("session-noise", "seed-mix", "new-noise"),
     )
-    late_start: int = setting(
-        0, "sampling steps to skip for every clip except a session's first (0 = none)", low=0, high=99
+    quality: str = setting(
+        "auto",
+        "auto: on a GPU, warm-up times the card and picks whatever of --compile-unet, --tier, --decoder,"
+        " --late-start, --clip-frames and --fps is not given; fixed: they have their usual values",
+        choices=("auto", "fixed"),
     )
-    compile_unet: bool = setting(False, "compile the denoiser; on CUDA use its own fast path")
-    tier: str = setting(
-        "exact",
-        "arithmetic on CUDA: exact, or fast, which approximates (the denoiser only with --compile-unet)",
+    late_start: int | None = setting(
+        None,
+        "sampling steps to skip for every clip except a session's first; if not given, none, or what"
+        " --quality auto picks",
+        low=0,
+        high=99,
+    )
+    compile_unet: bool | None = setting(
+        None,
+        "compile the denoiser; on CUDA use its own fast path; if not given, only where --quality auto picks",
+    )
+    tier: str | None = setting(
+        None,
+        "arithmetic on CUDA: exact, or fast, which approximates (the denoiser only with --compile-unet); if"
+        " not given, exact, or what --quality auto picks",
         choices=("exact", "fast"),
     )
-    decoder: str = setting(
-        "kl",
+    decoder: str | None = setting(
+        None,
         "decoder: kl, the model's own VAE, or tiny, AutoencoderTiny from the folder taesd beside it "
-        "(huggingface.co/madebyollin/taesd), faster and less exact",
+        "(huggingface.co/madebyollin/taesd), faster and less exact; if not given, kl, or what --quality auto"
+        " picks",
         choices=("kl", "tiny"),
     )
     steps: int | None = setting(None, "denoising steps; the model's if not given", low=1, high=100)
@@ -238,6 +261,11 @@ class Settings:
                     f"--run-dir {self.run_dir}: its sockets' paths would have {longest} bytes and the system"
                     f" takes {IPC_PATH_BYTES}; choose a shorter folder"
                 )
+
+    @property
+    def frames_a_clip(self) -> int:
+        """Frames of a clip at 24 fps, where nothing else is picked."""
+        return self.clip_frames or USUAL_CLIP_FRAMES
 
     @property
     def serves_tls(self) -> bool:

@@ -136,8 +136,8 @@ def _program_name() -> str | None:
 def _add_flag(parser: argparse.ArgumentParser, name: str) -> None:
     default, metadata, kind = _FIELDS[name].default, _FIELDS[name].metadata, _KINDS[name]
     text = str(metadata["help"]).replace("%", "%%")
-    if isinstance(default, bool):
-        shown = f"{text} (default {'on' if default else 'off'})"
+    if kind.is_switch:
+        shown = f"{text} (default {'on' if default else 'off'})" if default is not None else text
         parser.add_argument(flag(name), action=argparse.BooleanOptionalAction, help=shown)
         return
     # the default places of files are said in the text, or are bundled with the project

@@ -34,6 +34,11 @@ class ValueKind:
     #: Whether an empty value means None.
     optional: bool = False
 
+    @property
+    def is_switch(self) -> bool:
+        """Whether the flag takes no value: `--name` or `--no-name`."""
+        return self.parse is _parse_bool
+
 
 def kind_of(annotation: object) -> ValueKind:
     """The kind of a field's annotation: a type of `_KINDS`, or one of them `| None`.

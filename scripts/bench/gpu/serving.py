@@ -46,29 +46,52 @@ class Part:
         return 60 + 2 * self.seconds
 
 
-def parts(out: Path, model: Path, caches: Path) -> list[Part]:
-    """All of them, the most important first."""
+def parts(out: Path, model: Path, caches: Path, speech: float | None = None) -> list[Part]:
+    """All of them, the most important first.
+
+    Args:
+        out: folder of the results.
+        model: folder of the model with random weights.
+        caches: folder of compiled code.
+        speech: seconds of speech of each live run, in place of its own.
+    """
+    spoken = [] if speech is None else ["--seconds", str(speech)]
 
     def live(name: str, text: str, seconds: float, *flags: str, gpus: int = 1, size: int = 512) -> Part:
-        words = ["-m", "scripts.bench.gpu.live", "--model", "full", "--model-dir", str(model), "--fps", "24"]
-        words += ["--width", str(size), "--height", str(size), "--compile-unet"]
+        words = ["-m", "scripts.bench.gpu.live", "--model", "full", "--model-dir", str(model)]
+        words += ["--width", str(size), "--height", str(size)]
+        if "--quality" not in flags:
+            words += ["--quality", "fixed", "--fps", "24"]
+            words += [] if "--no-compile-unet" in flags else ["--compile-unet"]
         words += ["--caches", str(caches), "--json", str(out / f"{name}.json")]
         places = (
             () if "--gpu-devices" in flags else ("--gpu-devices", "cuda:0", "--encoder-devices", "cuda:0")
         )
         small = ["-m", "scripts.bench.gpu.live", "--model", "tiny", "--seconds", "2", "--fps", "8"]
         small += ["--gpu-devices", "cpu", "--encoder-devices", "cpu", "--json", str(out / f"{name}.json")]
-        return Part(name, text, (*words, *places, *flags), seconds, gpus, tuple(small))
+        seconds -= 0 if speech is None else 60 - speech
+        return Part(name, text, (*words, *places, *flags, *spoken), seconds, gpus, tuple(small))
 
     ladder = ("-m", "scripts.bench.gpu.decode")
     tests = ("-m", "pytest", "-c", os.devnull, "--rootdir", str(ROOT), "-q", "-s", "-p", "no:cacheprovider")
     apart = ("--gpu-devices", "cuda:0", "--encoder-devices", "cuda:1")
+    many = ("--late-start", "3", "--decoder", "tiny")
     team = ("--gpu-devices", "cuda:0+cuda:1", "--encoder-devices", "cuda:1")
     both = ("--gpu-devices", "cuda:0,cuda:1", "--encoder-devices", "cuda:0,cuda:1", "--encoders", "2")
     return [
         Part("tests", "the CUDA tests of engine and decoder", (*tests, *CUDA_TESTS), 60),
         live("512", "512², exact, one session of 60 s; a cold and a warm start", 150, "--starts", "2"),
         live("512-two", "512², exact, two sessions of 60 s", 110, "--sessions", "2"),
+        live("512-auto", "512², what the card holds, one session of 60 s; a first and a second start", 170,
+             "--quality", "auto", "--starts", "2"),
+        live("768-auto", "768², what the card holds, one session of 60 s; a first and a second start", 200,
+             "--quality", "auto", "--starts", "2", size=768),
+        live("512-four", "512², exact, late start 3, small decoder, four sessions of 60 s", 110,
+             *many, "--sessions", "4"),
+        live("512-five-fast", "512², fast, late start 3, small decoder, five sessions of 60 s", 110,
+             *many, "--tier", "fast", "--sessions", "5"),
+        live("512-6", "512², exact, clips of 6 frames, 60 s", 100, "--clip-frames", "6"),
+        live("512-4", "512², exact, clips of 4 frames, 60 s", 100, "--clip-frames", "4"),
         live("768-fast", "768², fast tier, one session of 60 s", 120, "--tier", "fast", size=768),
         live("512-two-fast", "512², fast, two sessions of 60 s", 110, "--tier", "fast", "--sessions", "2"),
         Part("decode", "the decode ladder", (*ladder, "--chunks", "2,3,4,6"), 120, 1, (*ladder, "--quick")),
@@ -129,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ended: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="echomimic-serving-") as scratch:
         out = args.out or Path(scratch) / "out"
-        every = parts(out.absolute(), Path(scratch) / "model", Path(scratch) / "caches")
+        every = parts(out.absolute(), Path(scratch) / "model", Path(scratch) / "caches", args.speech)
         if args.list:
             for part in every:
                 print(f"{part.name:<18}{part.seconds:>5.0f} s, {part.gpus} GPU: {part.text}")
@@ -170,6 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the output and the JSON")
     parser.add_argument("--only", metavar="PART,…", help="these parts alone")
     parser.add_argument("--budget", type=float, default=3600.0, metavar="S", help="seconds for all of it")
+    parser.add_argument("--speech", type=float, metavar="S", help="seconds of speech of each live run")
     parser.add_argument("--list", action="store_true", help="name the parts and their times")
     parser.add_argument("--quick", action="store_true", help="the small versions, for any machine")
     return parser

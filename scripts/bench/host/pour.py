@@ -101,7 +101,7 @@ class GatewayStandIn:
         self._confirmed: set[ClipKey] = set()
         self._done: list[float] = []
         self.fps = settings.fps or FULL_RATE
-        self.clip_frames = frames_of_clip(self.fps, settings.clip_frames)
+        self.clip_frames = frames_of_clip(self.fps, settings.frames_a_clip)
         self.clip_samples = pts_of_clip(1, self.fps, self.clip_frames)
 
     @property

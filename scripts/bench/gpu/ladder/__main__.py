@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from gpu_worker.denoiser.loading import Models
+from gpu_worker.denoiser.model import attention
 from gpu_worker.denoiser.pipeline import ClipDenoiser
 from scripts.bench.gpu.ladder.model import ClipInputs, as_type, make_clip, make_models, to_half
 from scripts.bench.gpu.ladder.profile import profile_step
@@ -47,10 +48,11 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     device = torch.device("cuda" if torch.cuda.is_available() and not args.cpu else "cpu")
     sides = [8] if args.quick else [int(size) // 8 for size in args.sizes.split(",")]
-    frames, steps = (4, 2) if args.quick else (FRAMES, STEPS)
+    frames, steps = (4, 2) if args.quick else (args.frames, STEPS)
     rows = _chosen(args.rows, args.slow, device)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     say(_heading(device))
+    _keep_to(args.memory)
     models = make_models(device, steps, tiny=args.quick)
     clips = {side: make_clip(models, side, frames) for side in sides}
     wanted = {side: _reference(models, clip, side) for side, clip in clips.items()}
@@ -96,6 +98,13 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="with the rows that torch.compile the whole network, and each step's reuse by itself",
     )
+    parser.add_argument("--frames", type=int, default=FRAMES, help="of a clip (default %(default)s)")
+    parser.add_argument(
+        "--memory",
+        type=float,
+        default=76,
+        help="gigabytes of the card to use, 0 for all (default %(default)s)",
+    )
     parser.add_argument("--repeat", type=int, default=5, help="clips timed a row (default %(default)s)")
     parser.add_argument(
         "--paced", nargs="?", const="all", default="", metavar="ROWS",
@@ -132,10 +141,30 @@ def _heading(device: torch.device) -> str:
 def _reference(models: Models, clip: ClipInputs, side: int) -> Tensor:
     begin = time.perf_counter()
     denoiser = ClipDenoiser(models)
-    latents = denoiser.sample(clip.noise, denoiser.project_audio(clip.tokens), clip.pose, clip.reference)
+    # frame by frame, since in float32 torch's attention of all frames at once takes tens of gigabytes
+    attention.activate(attention.Backend("framewise", "one frame at a time", attend=_framewise))
+    try:
+        latents = denoiser.sample(clip.noise, denoiser.project_audio(clip.tokens), clip.pose, clip.reference)
+    finally:
+        attention.activate(attention.SDPA)
     seconds, size = time.perf_counter() - begin, latents.std().item()
-    say(f"float32 eager, {8 * side}²: {seconds:.1f} s, latents' standard deviation {size:.3f}")
+    held = f", {torch.cuda.max_memory_reserved() / 1e9:.1f} GB held" if models.device.type == "cuda" else ""
+    say(f"float32 eager, {8 * side}²: {seconds:.1f} s, latents' standard deviation {size:.3f}{held}")
+    _free()
     return latents.double()
+
+
+def _framewise(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """torch's attention, (batch, tokens, width) in and out, one of the batch at a time."""
+    each = zip(q.split(1), k.split(1), v.split(1), strict=True)
+    return torch.cat([attention.sdpa(*one, heads) for one in each])
+
+
+def _keep_to(gigabytes: float) -> None:
+    """Holds this process to so much of a larger card's memory, by giving back what is held unused."""
+    if torch.cuda.is_available() and gigabytes:
+        whole = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, gigabytes * 1e9 / whole))
 
 
 def _measure(

@@ -1,0 +1,1 @@
+"""`--quality auto`: warm-up times the card and picks what it holds in real time."""

@@ -1,0 +1,120 @@
+"""Runs the search for a quality: has the engine and the encoders make the clips that it asks for."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+
+from gpu_worker.engine_api import Engine
+from gpu_worker.quality.kept import KeptQuality
+from gpu_worker.quality.options import Quality
+from gpu_worker.quality.search import QualitySearch, Timing, describe
+from gpu_worker.rate.runner import TrialRunner
+from gpu_worker.rate.trial import RateChoice
+from protocol.process.settings import Settings
+
+#: Most of a clip's duration that a clip of a kept quality may take, while others follow it.
+MOST_SHARE_AGAIN = 0.9
+
+logger = logging.getLogger(__name__)
+
+
+class QualityRunner:
+    """Picks a quality and has the engine serve it. Belongs to the compute thread.
+
+    Args:
+        engine: denoises the clips.
+        settings: of this worker.
+        trials: has clips made and decoded.
+    """
+
+    #: The decoder to ask the encoders for, "" for their own choice.
+    decoder: str
+
+    def __init__(self, engine: Engine, settings: Settings, trials: TrialRunner) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._trials = trials
+        self.decoder = ""
+        self._adopted: Quality | None = None
+
+    def run(self) -> tuple[Settings, RateChoice | None]:
+        """The settings to serve by, and the rate that was timed with them.
+
+        Where nothing is to be picked, they are the given ones and None.
+        """
+        choices = list(self._engine.open_qualities())
+        if not choices:
+            return self._settings, None
+        kept = KeptQuality(self._settings, str(self._engine.info()["device"]), choices)
+        known = kept.load()
+        timed = None if known is None else self._serve(known)
+        if known is not None and timed is not None and timed.clip_seconds <= MOST_SHARE_AGAIN * known.lasts:
+            logger.info("quality, as an earlier start found: %s", known)
+            return self._adopt(known), timed
+        kept.forget()
+        picked, seconds, notice = self._search(choices)
+        if picked is None:
+            self._engine.adopt(self._settings)
+            return self._settings, None
+        if not notice:
+            kept.store(picked)
+        timed = self._serve(picked)
+        seconds = seconds if timed is None else timed.clip_seconds
+        return self._adopt(picked), RateChoice(picked.fps, seconds, notice)
+
+    def _search(self, choices: list[Quality]) -> tuple[Quality | None, float, str]:
+        """The quality to serve, the seconds of its clip, and a notice where even that is not held."""
+        begin = time.monotonic()
+        search = QualitySearch(choices, self._engine.steps, apart=self._decodes_apart())
+        while (timing := search.next()) is not None:
+            search.timed(timing, self._time(timing))
+        size = "{width}×{height}".format_map(self._engine.info())
+        line, notice = describe(search, size)
+        level = logging.WARNING if notice else logging.INFO
+        logger.log(level, "quality, found in %.1f s: %s", time.monotonic() - begin, line)
+        picked = search.result or search.least
+        return picked, 0.0 if picked is None else search.share(picked) * picked.lasts, notice
+
+    def _serve(self, quality: Quality) -> RateChoice | None:
+        """Makes the quality ready, and times its clips as a session's come."""
+        self._adopt(quality)
+        self._engine.make_ready_for(quality.fps)
+        self.decoder = self._trials.decoder = quality.decoding
+        return self._trials.time_rate(quality.fps)
+
+    def _decodes_apart(self) -> bool:
+        """Whether the encoders surely have another device."""
+        own = self._settings.gpu_devices[self._settings.worker_index]
+        others = self._settings.encoder_devices
+        return own != "auto" and "auto" not in others and own not in others
+
+    def _time(self, timing: Timing) -> float | None:
+        quality = timing.quality
+        self._adopt(quality)
+        if timing.kind == "decode":
+            seconds = self._trials.time_decoding(quality.fps, timing.name)
+        else:
+            self._engine.make_ready_for(quality.fps)
+            compiled = self._engine.info().get("compiled")
+            seconds = self._trials.time_denoising(quality.fps) if compiled else None
+        shown = "fails" if seconds is None else f"{seconds * 1e3:.0f} ms"
+        logger.info("%s by %s, %d frames: %s", timing.kind, timing.name, quality.frames, shown)
+        return seconds
+
+    def _adopt(self, quality: Quality) -> Settings:
+        """Has the engine serve it, and returns the settings that say so."""
+        settings = replace(
+            self._settings,
+            compile_unet=True,
+            tier=quality.tier,
+            late_start=quality.late_start,
+            decoder=quality.decoder,
+            clip_frames=quality.clip_frames,
+        )
+        self._trials.adopt(settings)
+        if self._adopted != quality:
+            self._engine.adopt(settings)
+            self._adopted = quality
+        return settings

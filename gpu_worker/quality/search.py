@@ -1,0 +1,162 @@
+"""Finds the best quality that a card holds, by as few timings as it takes. No I/O, no clock.
+
+Making a tier or a clip's length ready takes seconds, so only what may decide is timed. Each timing also
+estimates the others, and a quality that is far from real time by such an estimate is passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from gpu_worker.quality.options import Quality
+
+#: Most of a clip's duration that denoising and decoding it may take: a fifth is to spare.
+MOST_SHARE = 0.8
+
+#: Times that share at which an estimate is believed.
+FAR = 1.3
+
+#: Seconds of the card that a clip takes besides: Whisper's window and the copies.
+OTHER_SECONDS = 0.006
+
+#: The fast tier's time over the exact one's. Source: docs/lab/gpu-denoiser.md, docs/lab/older-cards.md.
+FAST_RATIO = 0.62
+
+#: Decoding a clip over decoding it by the VAE in half precision, by the decoder's name. Source:
+#: docs/lab/older-cards.md.
+DECODER_RATIO = {"kl": 1.0, "kl-8bit": 0.72, "tiny": 0.25}
+
+#: Frames whose time a clip takes besides that of its own frames. Source: 84, 120 and 221 ms for 4, 6 and 12.
+FIXED_FRAMES = 0.9
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Something to time: denoising a clip by a tier with all steps, or decoding one by a decoder.
+
+    Attributes:
+        kind: "denoise" or "decode".
+        name: of the tier, or of the decoder as `Latents.decoder` has it.
+        quality: whose clip is to be timed.
+    """
+
+    kind: Literal["denoise", "decode"]
+    name: str
+    quality: Quality
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What the time belongs to."""
+        return self.kind, self.name, self.quality.frames
+
+
+class QualitySearch:
+    """Its owner times what `next` asks for and reports it with `timed`, until `next` gives None.
+
+    Args:
+        choices: the best first.
+        steps: of the sampler.
+        apart: whether another device decodes.
+    """
+
+    #: The best quality that is held, once `next` has given None, or None: nothing is.
+    result: Quality | None
+
+    def __init__(self, choices: Sequence[Quality], steps: int, *, apart: bool = False) -> None:
+        self._choices = choices
+        self._steps = steps
+        self._apart = apart
+        self._times: dict[tuple[str, str, int], float] = {}
+        self._failed: set[tuple[str, str]] = set()
+        self.result = None
+
+    def next(self) -> Timing | None:
+        """The next thing to time, or None at the end."""
+        for quality in self._choices:
+            if not self._possible(quality):
+                continue
+            missing = [timing for timing in _timings(quality) if timing.key not in self._times]
+            if not missing:
+                if self.share(quality) <= MOST_SHARE:
+                    self.result = quality
+                    return None
+            elif not self._times or self.share(quality) <= FAR * MOST_SHARE:
+                return missing[0]
+        return None
+
+    def timed(self, timing: Timing, seconds: float | None) -> None:
+        """Reports a time, or None where it failed: whatever needs it is left out from then on."""
+        if seconds is None:
+            self._failed.add((timing.kind, timing.name))
+        else:
+            self._times[timing.key] = seconds
+
+    def share(self, quality: Quality) -> float:
+        """Part of a clip's duration that the card takes for one, by times and estimates."""
+        steps = (self._steps - quality.late_start) / self._steps
+        denoising = steps * self._seconds("denoise", quality.tier, quality.frames)
+        decoding = self._seconds("decode", quality.decoding, quality.frames)
+        seconds = max(denoising, decoding) if self._apart else denoising + decoding
+        return (seconds + OTHER_SECONDS) / quality.lasts
+
+    @property
+    def best(self) -> Quality | None:
+        """The best quality that could be served by a card that is fast enough."""
+        return next(filter(self._possible, self._choices), None)
+
+    @property
+    def least(self) -> Quality | None:
+        """The quality that takes the smallest part of the card."""
+        return min(filter(self._possible, self._choices), key=self.share, default=None)
+
+    def _possible(self, quality: Quality) -> bool:
+        return not any((timing.kind, timing.name) in self._failed for timing in _timings(quality))
+
+    def _seconds(self, kind: str, name: str, frames: int) -> float:
+        """Seconds of a clip: timed, else estimated by those of another name or length, else 0."""
+        if (kind, name, frames) in self._times:
+            return self._times[kind, name, frames]
+        others = [(own, n, seconds) for (a_kind, own, n), seconds in self._times.items() if a_kind == kind]
+        if not others:
+            return 0.0
+        # of the same name rather than of another, and of a like length
+        own, n, seconds = min(others, key=lambda other: (other[0] != name, abs(other[1] - frames)))
+        ratio = _weight(kind, name) / _weight(kind, own)
+        return seconds * ratio * (frames + FIXED_FRAMES) / (n + FIXED_FRAMES)
+
+
+def _timings(quality: Quality) -> tuple[Timing, Timing]:
+    return Timing("denoise", quality.tier, quality), Timing("decode", quality.decoding, quality)
+
+
+def _weight(kind: str, name: str) -> float:
+    if kind == "denoise":
+        return FAST_RATIO if name == "fast" else 1.0
+    return DECODER_RATIO.get(name, 1.0)
+
+
+def describe(search: QualitySearch, size: str) -> tuple[str, str]:
+    """What was picked and what more would take, as a line for the log, and a notice for people, or "".
+
+    Args:
+        search: at its end.
+        size: of the pictures, such as "768×768".
+    """
+    picked, best = search.result, search.best
+    if picked is None:
+        least = search.least
+        if least is None:
+            return "nothing could be timed", ""
+        share = search.share(least)
+        text = (
+            f"this card is too slow for {size}: a clip of {least.lasts:.2f} s takes it"
+            f" {share * least.lasts:.2f} s with {least}; choose a smaller --width and --height"
+        )
+        return text, text
+    line = f"{picked}: a clip takes {search.share(picked):.0%} of its duration"
+    if best is None or best == picked:
+        return f"{line}; nothing better is left open", ""
+    faster = search.share(best) / MOST_SHARE
+    return f"{line}; {best} would take a card {faster:.1f} times as fast", ""
