@@ -34,7 +34,7 @@ def real_seconds(card: Card, timing: Timing) -> float:
 def search(card: Card, *argv: str, tiny: bool = True, **options: bool) -> tuple[QualitySearch, list[Timing]]:
     """The search at its end, and what it timed."""
     found = QualitySearch(qualities(settings(*argv), STEPS, tiny=tiny), STEPS, **options)
-    asked = []
+    asked: list[Timing] = []
     while (timing := found.next()) is not None:
         assert len(asked) < 20
         asked.append(timing)
@@ -105,17 +105,18 @@ def test_a_card_that_holds_nothing_is_told_so_in_a_sentence() -> None:
 def test_flags_that_are_given_win() -> None:
     given = ("--tier", "exact", "--late-start", "3", "--decoder", "kl", "--clip-frames", "12", "--fps", "24")
     assert pick(H200_768, *given) is None  # 0.31 + 0.14 of 0.5 s
-    for flags, wanted in (
-        (("--clip-frames", "12"), lambda q: q.clip_frames == 12),
-        (("--tier", "exact"), lambda q: q.tier == "exact"),
-        (("--late-start", "0"), lambda q: q.late_start == 0),
-        (("--decoder", "tiny"), lambda q: q.decoder == "tiny"),
-        (("--fps", "12"), lambda q: q.fps == 12),
-        (("--no-use-init-latent",), lambda q: q.late_start == 0),
-    ):
+    wanted: list[tuple[str, object, tuple[str, ...]]] = [
+        ("clip_frames", 12, ("--clip-frames", "12")),
+        ("tier", "exact", ("--tier", "exact")),
+        ("late_start", 0, ("--late-start", "0")),
+        ("decoder", "tiny", ("--decoder", "tiny")),
+        ("fps", 12, ("--fps", "12")),
+        ("late_start", 0, ("--no-use-init-latent",)),
+    ]
+    for name, value, flags in wanted:
         quality = pick(H200_768, *flags)
         assert quality is not None, flags
-        assert wanted(quality), (flags, quality)
+        assert getattr(quality, name) == value, (flags, quality)
 
 
 def test_another_device_for_decoding_takes_its_part() -> None:

@@ -58,10 +58,10 @@ def test_the_question_and_its_answers(
     for answer in ("n\n", "\n", ""):
         console = io.StringIO()
         with pytest.raises(OfficialError, match="licences were not accepted"):
-            Preparation(given(), env, Answer(answer), console).run()
+            Preparation(given("--decoder", "kl"), env, Answer(answer), console).run()
         assert console.getvalue().count("[y/N]") == 1
     assert not [request for request in server.requests if request.method == "GET"]
-    Preparation(given(), env, Answer("Yes\n"), io.StringIO()).run()
+    Preparation(given("--decoder", "kl"), env, Answer("Yes\n"), io.StringIO()).run()
     assert not LicenceMemory(env).still_open([ECHOMIMIC])
     assert LicenceMemory(env).still_open([TAESD]), "only those that were told"
 
