@@ -1,4 +1,4 @@
-"""What the small decoder (`--decoder tiny`) loses against the model's own VAE, on pictures.
+"""The loss of the small decoder (`--decoder tiny`) against the model's own VAE, on pictures.
 
     python -m scripts.bench.gpu.decoder_loss --config …/infer_acc.yaml                   the bundled figures
     python -m scripts.bench.gpu.decoder_loss --config …/infer_acc.yaml portrait.png folder/
