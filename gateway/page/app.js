@@ -1,12 +1,18 @@
 // The page: it waits until the server is ready, and holds one Session between Start and Stop.
 
 import { Access } from "./access.js";
-import { AudioFile, Microphone } from "./capture.js";
+import { AudioFile } from "./audio-file.js";
 import { ClientError, isPassing, needsToken } from "./client/errors.js";
 import { Session } from "./client/session.js";
+import { Curves } from "./curves.js";
 import { describe } from "./errors.js";
+import { offerFullScreen } from "./full-screen.js";
+import { Guide } from "./guide.js";
 import { keepForReload, takeKept } from "./kept-session.js";
+import { Microphone } from "./microphone.js";
+import { MicrophoneUi } from "./microphone-ui.js";
 import { ServerWatch } from "./server-watch.js";
+import { keyOf, t, translate } from "./text.js";
 import { Ui } from "./ui.js";
 
 /**
@@ -15,25 +21,36 @@ import { Ui } from "./ui.js";
  * @import { Catalogue, Group } from "./ui.js"
  */
 
-/** @type {Record<string, string>} */
-const STAGES = { audio_worker: "hearing", gpu_worker: "the face model", encoder_worker: "the picture encoder" };
-
 /** @type {Session | null} */
 let session = null;
 let framesLostBefore = 0; // in this session, when the page last looked
 /** @type {Kept | null} */
 let before = takeKept(); // the session of this page before it was loaded again
 const access = new Access();
-const ui = new Ui(access, { startOrStop, choose: changeChoice, sound: hearVoice, token: useToken });
+translate();
+const ui = new Ui(access, {
+  startOrStop,
+  choose: changeChoice,
+  sound: hearVoice,
+  token: useToken,
+  language: () => ui.tellAgain(),
+});
+const microphones = new MicrophoneUi({
+  level: (level) => ui.showLevel(level),
+  error: (error) => ui.showError(describe(error).text),
+  change: changeMicrophone,
+});
+const curves = new Curves();
+const guide = new Guide();
 // A session ends the asking.
 const watch = new ServerWatch(access, {
   ready: serverReady,
   loading: (stages = {}) => {
     const cold = Object.keys(stages).filter((name) => stages[name] !== "warm");
-    ui.showState("loading", `Loading ${STAGES[cold[0]] ?? "the model"}…`);
+    ui.showState("loading", "state.loading", { part: t(keyOf(`part.${cold[0]}`) ?? "part.model") });
   },
   refused: showRefusal,
-  lost: () => ui.showState("loading", "Server not reached, trying again…"),
+  lost: () => ui.showState("loading", "state.unreached"),
 });
 
 // For tests and for a curious person's console.
@@ -59,7 +76,7 @@ function serverReady(catalogue) {
     ui.fillChoices(catalogue, before?.options);
     ui.showRatio(catalogue.width, catalogue.height);
     ui.showGenerated(catalogue.generated);
-    ui.showState("idle", "Ready");
+    ui.showState("idle", "state.ready");
     if (before) goOn(before);
   }
   ui.showNotice(catalogue.notice);
@@ -85,7 +102,7 @@ async function goOn({ microphone }) {
 function showRefusal(error) {
   const { code, text } = describe(error);
   const asks = needsToken(code);
-  ui.showState("loading", asks ? "Token needed" : isPassing(code) ? "Waiting…" : "Not let in");
+  ui.showState("loading", asks ? "state.token" : isPassing(code) ? "state.waiting" : "state.refused");
   ui.showRefusal(text, asks);
 }
 
@@ -107,10 +124,12 @@ async function start() {
     ui.showError(describe(new ClientError("no_file")).text);
     return;
   }
-  ui.showState("connecting", file ? "Connecting…" : "Waiting for the microphone…");
+  guide.close();
+  microphones.endCheck();
+  ui.showState("connecting", file ? "state.connecting" : "state.microphone");
   framesLostBefore = 0;
   const options = { avatar: ui.chosen("avatar"), pose: ui.chosen("pose") };
-  const source = file ? new AudioFile(file) : new Microphone();
+  const source = file ? new AudioFile(file) : new Microphone(microphones.chosen);
   const place = before?.place ?? null;
   /** @type {Session} */
   const mine = new Session(ui.canvas, source, access, options, place, {
@@ -119,6 +138,7 @@ async function start() {
     },
     ready: (fields) => {
       forgetBefore();
+      microphones.fill(); // their names are known once the person allowed one
       ui.showRatio(fields.width, fields.height);
     },
     picture: () => ui.showFace(true),
@@ -147,7 +167,8 @@ function keepPlace() {
 function stop() {
   session?.stop();
   session = null;
-  ui.showState("idle", "Ready");
+  ui.showTrouble("");
+  ui.showState("idle", "state.ready");
   watch.start();
 }
 
@@ -166,13 +187,14 @@ function stateChanged(name, details) {
       return;
     }
     ui.showError(code === "lost" || code === "shutdown" ? "" : text);
-    ui.showState("waiting", code === "busy" ? "Waiting for a place…" : "Reconnecting…");
+    ui.showState("waiting", code === "busy" ? "state.place" : "state.reconnecting");
   } else if (name === "connecting") {
-    ui.showState(details.again ? "waiting" : "connecting", details.again ? "Reconnecting…" : "Connecting…");
+    const { again } = details;
+    ui.showState(again ? "waiting" : "connecting", again ? "state.reconnecting" : "state.connecting");
   } else {
     ui.showError("");
     ui.showNotice(details.notice ?? "");
-    ui.showState("live", "Live");
+    ui.showState("live", "state.live");
   }
 }
 
@@ -189,13 +211,37 @@ function hearVoice(on) {
   session?.mute(!on);
 }
 
+/** @param {string} device the microphone to take from now on */
+async function changeMicrophone(device) {
+  if (!(session?.source instanceof Microphone)) return;
+  try {
+    await session.source.use(device);
+  } catch (error) {
+    if (session) stateChanged("ended", { error });
+  }
+}
+
+// Browsers that hold sound back let it out after a press of any kind.
+function pressed() {
+  if (session?.trouble === "sound_withheld") session.playout.open();
+}
+
+/** @param {KeyboardEvent} event */
+function keyPressed({ key }) {
+  pressed();
+  if (key === "Escape" && !document.fullscreenElement && session) stop();
+}
+
 function refresh() {
   ui.showFigures(session?.stats ?? null);
+  curves.add(session?.stats ?? null);
   if (!session) return;
+  const { trouble } = session;
+  ui.showTrouble(trouble ? t(`trouble.${trouble}`) : "");
   if (session.source instanceof AudioFile) ui.showProgress(session.source.progress);
   const server = session.stats.server;
   if (!server) return;
-  const behind = server.frames_lost > framesLostBefore ? "The machine is behind: some pictures are left out." : "";
+  const behind = server.frames_lost > framesLostBefore ? t("notice.behind") : "";
   framesLostBefore = server.frames_lost;
   ui.showNotice(server.notice || behind);
 }
@@ -206,8 +252,11 @@ window.addEventListener("pageshow", () => keepForReload(null));
 if (isSupported()) {
   setInterval(refresh, 500);
   ui.showSource();
+  offerFullScreen();
+  document.addEventListener("pointerdown", pressed);
+  document.addEventListener("keydown", keyPressed);
   watch.start();
 } else {
-  ui.showState("loading", "Not supported");
+  ui.showState("loading", "state.unsupported");
   ui.showError(describe(new ClientError("old_browser")).text);
 }

@@ -1,15 +1,20 @@
-// Sound from the microphone or a file. Both pass the same worklet, which makes 16 kHz mono chunks of 20 ms.
+// Sound that passes through the browser's audio graph: a worklet makes 16 kHz mono chunks of 20 ms of it.
+//
+// Browsers stop that graph for many reasons: another program takes the sound device, the device goes away, a phone
+// rings, the machine sleeps. They often tell nobody. So this looks whether chunks come, and starts the graph again.
 
 import { ClientError } from "./client/errors.js";
 import { settledWithin } from "./client/waiting.js";
 
-// A chunk that waited longer than this for a busy page is left out: a live face must not fall behind.
-const STALE_SECONDS = 1;
+/** @import { EndReason, Trouble } from "./client/source.js" */
+
 const SOUND_WITHIN = 2500; // milliseconds that the browser's sound may take to start
+const MODULE_WITHIN = 10000; // and the worklet to load
+const LOOK_EVERY = 500; // milliseconds
+const STOPPED_AFTER = 2000; // milliseconds without a chunk after which the graph counts as stopped
+const BUILD_EVERY = 5000; // milliseconds without a chunk after which a new graph is built
 
-/** @import { EndReason } from "./client/source.js" */
-
-class Capture {
+export class Capture {
   constructor() {
     /** @type {(samples: Float32Array<ArrayBuffer>) => void} */
     this.onChunk = () => {};
@@ -21,13 +26,34 @@ class Capture {
     this.node = null;
     this.stale = 0;
     this.live = false;
+    /** @type {Trouble} */
+    this.trouble = "";
+    this.closed = false;
+    this.flowing = false; // whether chunks are expected
+    this.chunkAt = 0; // when the last one came
+    this.builtAt = 0;
+    this.lookedAt = 0;
+    this.looking = 0;
   }
 
   // Must be called from a click or key press, or browsers keep the context silent.
   async open() {
-    const context = new AudioContext({ latencyHint: "interactive" });
+    await this.build();
+    // Without a sound device, or without a click, the browser never starts the context.
+    if (this.context && !(await settledWithin(this.context.resume(), SOUND_WITHIN))) throw new ClientError("no_sound");
+    this.lookedAt = performance.now();
+    this.looking = setInterval(() => this.look(), LOOK_EVERY);
+  }
+
+  /** @param {number} [rate] of the graph, where the browser's own will not do */
+  async build(rate) {
+    this.takeDown();
+    const context = new AudioContext({ latencyHint: "interactive", sampleRate: rate });
     this.context = context;
-    await context.audioWorklet.addModule(new URL("./capture-worklet.js", import.meta.url));
+    this.builtAt = performance.now();
+    const module = context.audioWorklet.addModule(new URL("./capture-worklet.js", import.meta.url));
+    if (!(await settledWithin(module, MODULE_WITHIN))) throw new ClientError("lost");
+    if (this.context !== context) return; // it was closed meanwhile
     const node = new AudioWorkletNode(context, "capture", {
       numberOfInputs: 1,
       numberOfOutputs: 1,
@@ -35,11 +61,13 @@ class Capture {
       channelCountMode: "explicit",
     });
     this.node = node;
-    node.port.onmessage = ({ data }) => this.takeChunk(data);
+    node.port.onmessage = ({ data }) => {
+      this.chunkAt = performance.now();
+      if (this.trouble === "speech_stopped") this.trouble = "";
+      this.takeChunk(data);
+    };
     // The node's output is silence, but browsers may not run a node that leads nowhere.
     node.connect(context.destination);
-    // Without a sound device, or without a click, the browser never starts the context.
-    if (!(await settledWithin(context.resume(), SOUND_WITHIN))) throw new ClientError("no_sound");
   }
 
   /** @param {{samples: Float32Array<ArrayBuffer>, time: number}} chunk */
@@ -47,109 +75,66 @@ class Capture {
     if (this.context) this.onChunk(samples);
   }
 
-  async begin() {}
+  // Joins what is captured to the node of a new graph.
+  async connectInput() {}
+
+  async begin() {
+    this.flow(true);
+  }
 
   pause() {}
 
   resume() {
-    this.context?.resume();
+    this.start();
   }
 
-  close() {
+  // Some browsers leave the promise open for ever, and reject it when the context is closed.
+  start() {
+    this.context?.resume().catch(() => {});
+  }
+
+  /** @param {boolean} flowing whether chunks are expected from now on */
+  flow(flowing) {
+    this.flowing = flowing;
+    this.chunkAt = performance.now();
+  }
+
+  look() {
+    const now = performance.now();
+    // After a sleep of the machine, or of a hidden page, chunks need a moment.
+    if (now - this.lookedAt > STOPPED_AFTER) this.chunkAt = now;
+    this.lookedAt = now;
+    if (!this.flowing || now - this.chunkAt < STOPPED_AFTER) return;
+    this.trouble = "speech_stopped";
+    this.start();
+    if (now - Math.max(this.chunkAt, this.builtAt) > BUILD_EVERY) this.rebuild();
+  }
+
+  async rebuild() {
+    try {
+      await this.build();
+      if (this.closed) return;
+      await this.connectInput();
+      this.start();
+    } catch {
+      // The next look tries again.
+    }
+  }
+
+  takeDown() {
     if (this.node) {
       this.node.port.onmessage = null;
       this.node.port.postMessage("stop");
       this.node.disconnect();
     }
-    this.context?.close();
+    this.context?.close().catch(() => {});
     this.context = null;
     this.node = null;
   }
-}
-
-export class Microphone extends Capture {
-  constructor() {
-    super();
-    this.live = true;
-    /** @type {MediaStream | null} */
-    this.stream = null;
-  }
-
-  async open() {
-    if (!navigator.mediaDevices?.getUserMedia) throw new ClientError("insecure");
-    await Promise.all([super.open(), this.ask()]);
-    if (this.stream && this.node) this.context?.createMediaStreamSource(this.stream).connect(this.node);
-  }
-
-  async ask() {
-    const stream = await navigator.mediaDevices.getUserMedia({
-      audio: { channelCount: 1, echoCancellation: true, noiseSuppression: true, autoGainControl: true },
-    });
-    if (!this.context) {
-      // The person pressed Stop while the browser asked: the microphone must not stay on.
-      stream.getTracks().forEach((track) => track.stop());
-      return;
-    }
-    this.stream = stream;
-    const [track] = stream.getAudioTracks();
-    track.addEventListener("ended", () => this.onEnd("unplugged"));
-  }
-
-  /** @param {{samples: Float32Array<ArrayBuffer>, time: number}} chunk */
-  takeChunk(chunk) {
-    if (this.context && this.context.currentTime - chunk.time > STALE_SECONDS) this.stale += 1;
-    else super.takeChunk(chunk);
-  }
 
   close() {
-    super.close();
-    this.stream?.getTracks().forEach((track) => track.stop());
-    this.stream = null;
-  }
-}
-
-export class AudioFile extends Capture {
-  /** @param {File} file */
-  constructor(file) {
-    super();
-    this.file = file;
-    this.startedAt = 0;
-    this.duration = 0; // seconds
-  }
-
-  // Plays the file into the worklet, once: after a lost connection it goes on where it stood.
-  async begin() {
-    if (this.duration) return;
-    const decoded = await this.decode();
-    // The person pressed Stop while the file was decoded.
-    if (!this.context || !this.node) return;
-    if (decoded.duration < 0.05) throw new ClientError("bad_file", this.file.name);
-    const source = new AudioBufferSourceNode(this.context, { buffer: decoded });
-    source.connect(this.node);
-    source.addEventListener("ended", () => this.onEnd("finished"));
-    this.duration = decoded.duration;
-    this.startedAt = this.context.currentTime;
-    source.start();
-  }
-
-  async decode() {
-    try {
-      const data = await this.file.arrayBuffer();
-      if (!this.context) throw new Error("closed");
-      return await this.context.decodeAudioData(data);
-    } catch {
-      throw new ClientError("bad_file", this.file.name);
-    }
-  }
-
-  // How much of the file has been sent, from 0 to 1.
-  get progress() {
-    if (!this.duration || !this.context) return 0;
-    return Math.min(1, (this.context.currentTime - this.startedAt) / this.duration);
-  }
-
-  // The file stands still until resume().
-  pause() {
-    this.context?.suspend();
+    this.closed = true;
+    clearInterval(this.looking);
+    this.takeDown();
   }
 }

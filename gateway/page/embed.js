@@ -2,14 +2,15 @@
 // holding page hands over (holder.js), or what the microphone hears.
 
 import { Access } from "./access.js";
-import { Microphone } from "./capture.js";
 import { PacedSpeech } from "./client/paced-speech.js";
 import { Session } from "./client/session.js";
 import { readOptions } from "./embed-options.js";
 import { EmbedUi } from "./embed-ui.js";
 import { describe } from "./errors.js";
 import { Holder } from "./holder.js";
+import { Microphone } from "./microphone.js";
 import { ServerWatch } from "./server-watch.js";
+import { t, translate } from "./text.js";
 
 /**
  * @import { ClientError } from "./client/errors.js"
@@ -197,12 +198,12 @@ class EmbeddedFace {
     if (source instanceof PacedSpeech) source.onFlush = () => mine.flush();
     try {
       const heard = await mine.start(this.options.muted);
-      if (this.session === mine && !heard) this.askForTap("Tap for sound");
+      if (this.session === mine && !heard) this.askForTap(t("embed.tap.sound"));
     } catch (error) {
       if (this.session !== mine) return;
       this.stop();
       // The microphone needs the browser's sound, and that may need a tap.
-      if (describe(error).code === "no_sound") this.askForTap("Tap to speak");
+      if (describe(error).code === "no_sound") this.askForTap(t("embed.tap.speak"));
       else this.failed(error);
     }
   }
@@ -281,6 +282,7 @@ class EmbeddedFace {
   }
 }
 
+translate();
 const face = new EmbeddedFace();
 
 // For tests and for a curious person's console.

@@ -1,10 +1,12 @@
 // The page's elements: they show the session's state and tell of a person's choices.
 
 import { typed } from "./elements.js";
+import { CATALOGUES, currentLanguage, t, useLanguage } from "./text.js";
 
 /**
  * @import { Access } from "./access.js"
  * @import { Stats } from "./client/stats.js"
+ * @import { TextKey, Values } from "./text.js"
  * @typedef {"loading" | "idle" | "connecting" | "live" | "waiting"} PageState
  * @typedef {"avatar" | "pose"} Group
  * @typedef {{
@@ -13,7 +15,7 @@ import { typed } from "./elements.js";
  * }} Catalogue the used fields of avatars.json
  * @typedef {{
  *   startOrStop: () => void, choose: (group: Group, name: string) => void, sound: (on: boolean) => void,
- *   token: (token: string) => void,
+ *   token: (token: string) => void, language: () => void,
  * }} UiHandlers
  * @typedef {{img: HTMLImageElement, move?: (live: boolean) => void}} CardPicture
  */
@@ -103,6 +105,11 @@ export class Ui {
     this.avatarNames = {}; // display names by id
     this.loudest = 0; // level since the page last showed it
     this.levelAt = 0;
+    /** @type {{key: TextKey, values: Values}} */
+    this.told = { key: "state.connecting", values: {} }; // the state in words
+    /** @type {boolean | null} */
+    this.soundWish = null; // the person's own choice; without one it follows from the source
+    this.fillLanguages();
     $("panel").addEventListener("submit", (event) => {
       event.preventDefault();
       on.startOrStop();
@@ -124,19 +131,52 @@ export class Ui {
     if (target.name === "avatar" || target.name === "pose") this.on.choose(target.name, target.value);
     if (target.name === "avatar") this.showPortrait(target.value);
     if (target.name === "source") this.showSource();
-    if (target.id === "sound") this.on.sound(target.checked);
+    if (target.id === "sound") {
+      this.soundWish = target.checked;
+      this.showSoundHint();
+      this.on.sound(target.checked);
+    }
     if (target.id === "file") this.showFile();
   }
 
   /** @param {FileList | undefined} files */
   dropped(files) {
-    const running = ["connecting", "live", "waiting"].includes(document.body.dataset.state ?? "");
     const source = input("[name=source][value=file]");
-    if (!files?.length || running || !source) return;
+    if (!files?.length || this.running || !source) return;
     typed("file", HTMLInputElement).files = files;
     source.checked = true;
     this.showSource();
     this.showFile();
+  }
+
+  fillLanguages() {
+    const select = typed("language", HTMLSelectElement);
+    const options = Object.entries(CATALOGUES).map(([name, texts]) => {
+      const option = new Option(texts["language.name"], name, false, name === currentLanguage());
+      option.lang = name;
+      return option;
+    });
+    select.replaceChildren(...options);
+    select.addEventListener("change", () => {
+      useLanguage(select.value);
+      this.on.language();
+    });
+  }
+
+  // The texts that the page's state decides, in a language that was just chosen.
+  tellAgain() {
+    const { key, values } = this.told;
+    $("state").textContent = t(key, values);
+    this.showSource();
+    if (!this.file) this.showFile();
+    typed("start", HTMLButtonElement).textContent = t(this.running ? "stop" : "start");
+    const avatar = this.chosen("avatar");
+    if (avatar !== undefined) this.tellPortrait(avatar);
+  }
+
+  /** Whether a session runs or is about to. */
+  get running() {
+    return ["connecting", "live", "waiting"].includes(document.body.dataset.state ?? "");
   }
 
   // ---- a person's choices
@@ -208,20 +248,31 @@ export class Ui {
       $("placeholder").hidden = false;
     };
     this.access.show(portrait, path);
-    portrait.alt = `${this.avatarNames[name] ?? name}, at rest`;
+    this.tellPortrait(name);
+  }
+
+  /** @param {string} name */
+  tellPortrait(name) {
+    typed("portrait", HTMLImageElement).alt = t("stage.portrait", { name: this.avatarNames[name] ?? name });
   }
 
   showSource() {
     const file = this.source === "file";
     $("file-row").hidden = !file;
-    $("sound-hint").textContent = file
-      ? "In step with the face."
-      : "In step with the face. Use headphones to avoid an echo.";
+    $("microphone-row").hidden = file;
+    // By loudspeakers the microphone would hear the face, and the face would answer itself.
+    typed("sound", HTMLInputElement).checked = this.soundWish ?? file;
+    this.showSoundHint();
     this.showError("");
   }
 
+  showSoundHint() {
+    const microphone = this.sound ? "sound.microphone.on" : "sound.microphone.off";
+    $("sound-hint").textContent = t(this.source === "file" ? "sound.file" : microphone);
+  }
+
   showFile() {
-    $("file-label").textContent = this.file?.name ?? "Choose a file…";
+    $("file-label").textContent = this.file?.name ?? t("panel.choose");
     $("file-label").classList.toggle("chosen", Boolean(this.file));
     this.showError("");
   }
@@ -230,14 +281,16 @@ export class Ui {
    * The state decides the pill's colour and the button's word.
    *
    * @param {PageState} state
-   * @param {string} text
+   * @param {TextKey} key of the state in words
+   * @param {Values} values
    */
-  showState(state, text) {
-    const running = state === "connecting" || state === "live" || state === "waiting";
+  showState(state, key, values = {}) {
     const start = typed("start", HTMLButtonElement);
     document.body.dataset.state = state;
-    $("state").textContent = text;
-    start.textContent = running ? "Stop" : "Start";
+    this.told = { key, values };
+    $("state").textContent = t(key, values);
+    const { running } = this;
+    start.textContent = t(running ? "stop" : "start");
     start.disabled = state === "loading";
     $("sources").classList.toggle("locked", running);
     for (const each of document.querySelectorAll("[name=source], #file")) {
@@ -280,6 +333,13 @@ export class Ui {
     $("notice").hidden = !text;
   }
 
+  /** @param {string} text what is wrong with the browser's sound or the microphone; empty for nothing */
+  showTrouble(text) {
+    if ($("trouble").textContent === text) return;
+    $("trouble").textContent = text;
+    $("trouble").hidden = !text;
+  }
+
   /** @param {boolean} shown whether the page says that the face is generated */
   showGenerated(shown) {
     $("generated").hidden = !shown;
@@ -308,7 +368,7 @@ export class Ui {
     this.loudest = Math.max(this.loudest, level);
     if (level > 0 && now - this.levelAt < 100) return;
     this.levelAt = now;
-    $("level").style.transform = `scaleX(${this.loudest.toFixed(2)})`;
+    for (const bar of ["level", "meter-level"]) $(bar).style.transform = `scaleX(${this.loudest.toFixed(2)})`;
     $("ring").style.opacity = level === 0 ? "0" : (0.25 + 0.75 * this.loudest).toFixed(2);
     this.loudest = 0;
   }

@@ -57,7 +57,7 @@ export class Face {
     this.rate = SAMPLE_RATE;
     /** @type {Resampler | null} */
     this.resampler = null;
-    const server = new Server(address, token, options.WebSocket ?? globalThis.WebSocket);
+    const server = new Server(address, token, options.WebSocket);
     this.wire = new Wire(server, wishes, {
       ready: (fields, coming) => this.serverReady(fields, coming),
       status: (fields) => {

@@ -79,7 +79,10 @@ export class Playout {
       };
       this.loop = requestAnimationFrame(step);
       // Browsers do not ask a hidden page to paint. Its pictures are passed over, so that the server keeps sending.
-      this.timer = setInterval(() => document.hidden && this.paint(), 200);
+      this.timer = setInterval(() => {
+        this.timeline.look();
+        if (document.hidden) this.paint();
+      }, 200);
     }
     return this.muted || this.timeline.open(this.muted);
   }

@@ -10,9 +10,9 @@ export class Server {
   /**
    * @param {string | URL} address of the server's page, or of a page beside it
    * @param {string} token empty for none
-   * @param {typeof WebSocket} Socket the class of its websocket, where the platform has none of its own
+   * @param {typeof WebSocket} [Socket] the class of its websocket, where the platform has none of its own
    */
-  constructor(address, token = "", Socket = globalThis.WebSocket) {
+  constructor(address, token = "", Socket = undefined) {
     this.base = new URL(".", address);
     this.token = token;
     this.Socket = Socket;
@@ -28,7 +28,8 @@ export class Server {
   /** A new websocket of version 2. The token is a subprotocol: a browser can set no header there. */
   open() {
     const subprotocols = this.token ? [SUBPROTOCOL, SUBPROTOCOL_OF_TOKEN + this.token] : [SUBPROTOCOL];
-    return new this.Socket(this.socketAddress, subprotocols);
+    const Socket = this.Socket ?? WebSocket;
+    return new Socket(this.socketAddress, subprotocols);
   }
 
   /**

@@ -10,7 +10,7 @@ import { Wire } from "./wire.js";
 /**
  * @import { AudioMessage, Options, ReadyFields } from "./messages.js"
  * @import { Server } from "./server.js"
- * @import { EndReason, Source } from "./source.js"
+ * @import { EndReason, Source, Trouble } from "./source.js"
  * @import { FramePlace, Resume } from "./whereabouts.js"
  * @import { Coming, StateDetails, WireState } from "./wire.js"
  * @typedef {{
@@ -205,6 +205,19 @@ export class Session {
    */
   drained(passed) {
     return passed >= DRAINED_AFTER || (this.stats.answered >= this.wire.speech.end && this.playout.idle);
+  }
+
+  /**
+   * What keeps speech from coming or sound from being heard just now.
+   *
+   * @returns {Trouble | "sound_stopped" | "sound_withheld"}
+   */
+  get trouble() {
+    const { timeline, muted } = this.playout;
+    if (this.source.trouble) return this.source.trouble;
+    if (muted || this.over || !this.wire.live) return "";
+    if (timeline.lost) return "sound_stopped";
+    return timeline.audible ? "" : "sound_withheld";
   }
 
   /** @param {Options} options other ones for the running session */

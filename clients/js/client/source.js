@@ -1,7 +1,10 @@
 // A source of speech for a Session: a microphone, a file, or what a program hands over.
 
 /**
- * @typedef {"unplugged" | "finished"} EndReason why no more sound comes
+ * @typedef {"unplugged" | "bad_file" | "finished"} EndReason why no more sound comes
+ * @typedef {"" | "speech_stopped" | "microphone_silent" | "microphone_asks" | "microphone_switched"} Trouble what keeps
+ *   speech from coming just now: the browser delivers none, the microphone gives zeros alone, the browser asks for it, or
+ *   it took another one than was wanted
  *
  * A source of speech. A Session opens it from a click, begins it once the server takes speech, and closes it.
  * @typedef {{
@@ -9,6 +12,7 @@
  *   onEnd: (why: EndReason) => void,
  *   readonly stale: number,
  *   readonly live: boolean,
+ *   readonly trouble?: Trouble,
  *   open: () => Promise<void>,
  *   begin: () => Promise<void>,
  *   pause: () => void,

@@ -5,6 +5,9 @@ import { SAMPLE_RATE } from "./clock.js";
 import { settledWithin } from "./waiting.js";
 
 const PATIENCE = 1000; // milliseconds that sound may take to start before the pictures go on without it
+const STUCK_AFTER = 1000; // milliseconds after which sound that says it runs, and stands still, counts as lost
+const TRY_EVERY = 2000; // milliseconds between two tries to start sound that was lost
+const BUILD_AFTER = 5000; // milliseconds after which a new context takes the place of a lost one
 
 export class Timeline {
   constructor() {
@@ -13,6 +16,13 @@ export class Timeline {
     /** @type {GainNode | null} */
     this.gain = null;
     this.audible = false; // whether the sound's clock runs
+    this.muted = false;
+    this.wasAudible = false; // whether sound has ever run
+    this.stuck = false; // whether the browser says that sound runs, and it stands still
+    this.seenTime = 0; // of the context, when it was looked at last
+    this.movedAt = 0; // when that had moved last, by performance.now()
+    this.lookedAt = 0;
+    this.triedAt = 0;
     this.shift = 0; // audible: from the context's time to this clock's
     this.base = -performance.now() / 1000; // otherwise: from the computer's time to this clock's
   }
@@ -24,6 +34,7 @@ export class Timeline {
    * @returns {Promise<boolean>} whether sound runs
    */
   async open(muted) {
+    this.muted = muted;
     const context = this.context ?? this.newContext(muted);
     await settledWithin(context.resume(), PATIENCE);
     this.followState();
@@ -38,7 +49,7 @@ export class Timeline {
     } catch {
       context = new AudioContext({ latencyHint: "interactive" });
     }
-    context.addEventListener("statechange", () => this.followState());
+    context.addEventListener("statechange", () => this.context === context && this.followState());
     this.gain = new GainNode(context, { gain: muted ? 0 : 1 });
     this.gain.connect(context.destination);
     this.context = context;
@@ -47,13 +58,49 @@ export class Timeline {
 
   followState() {
     const context = this.context;
-    const audible = context?.state === "running";
+    const audible = context?.state === "running" && !this.stuck;
     if (!context || audible === this.audible) return;
     const now = this.now;
     this.audible = audible;
+    this.wasAudible ||= audible;
     // Whole samples: clips that follow each other meet at a sample.
     if (audible) this.shift = Math.round((now - context.currentTime) * SAMPLE_RATE) / SAMPLE_RATE;
     else this.base = now - performance.now() / 1000;
+  }
+
+  // Whether sound has run and does not now: its device went away, or another program took it.
+  get lost() {
+    return this.wasAudible && !this.audible;
+  }
+
+  // Browsers tell nobody when a sound device is gone, and some stop the sound for a phone call or a sleep and start
+  // it no more. So this is called several times a second.
+  look() {
+    const { context } = this;
+    if (!context) return;
+    const at = performance.now();
+    // A page that was away itself knows nothing yet.
+    const away = at - this.lookedAt > STUCK_AFTER;
+    this.lookedAt = at;
+    if (context.currentTime !== this.seenTime || away || !this.wasAudible) {
+      this.seenTime = context.currentTime;
+      this.movedAt = at;
+    }
+    this.stuck = context.state === "running" && at - this.movedAt > STUCK_AFTER;
+    this.followState();
+    if (this.lost && at - this.triedAt > TRY_EVERY) {
+      this.triedAt = at;
+      if (at - this.movedAt > BUILD_AFTER) this.replace();
+      this.context?.resume().catch(() => {});
+    }
+  }
+
+  // A context that stands still for good gives way to a new one. What it was to play is lost.
+  replace() {
+    this.context?.close().catch(() => {});
+    this.newContext(this.muted);
+    this.stuck = false;
+    this.movedAt = performance.now();
   }
 
   get now() {
@@ -93,11 +140,12 @@ export class Timeline {
 
   /** @param {boolean} muted */
   mute(muted) {
+    this.muted = muted;
     if (this.context) this.gain?.gain.setTargetAtTime(muted ? 0 : 1, this.context.currentTime, 0.02);
   }
 
   close() {
-    this.context?.close();
+    this.context?.close().catch(() => {});
     this.context = null;
     this.audible = false;
   }

@@ -9,6 +9,7 @@
  * }} ReadyFields the used ones of `ready`
  * @typedef {{
  *   notice: string, clips_waiting: number, seconds_waiting: number, frames_dropped: number, frames_lost: number,
+ *   latency_ms?: {p50?: number, p95?: number}, stages_ms?: Record<string, number>,
  * }} StatusFields the used ones of `status`
  * @typedef {{epoch: number, pts: number | null, position: number}} Interrupted the answer to `interrupt`
  * @typedef {{avatar?: string, pose?: string, fps?: number}} Options
@@ -59,6 +60,11 @@ export type StatusFields = {
     seconds_waiting: number;
     frames_dropped: number;
     frames_lost: number;
+    latency_ms?: {
+        p50?: number;
+        p95?: number;
+    };
+    stages_ms?: Record<string, number>;
 };
 /**
  * the answer to `interrupt`

@@ -2,7 +2,7 @@ export class Server {
     /**
      * @param {string | URL} address of the server's page, or of a page beside it
      * @param {string} token empty for none
-     * @param {typeof WebSocket} Socket the class of its websocket, where the platform has none of its own
+     * @param {typeof WebSocket} [Socket] the class of its websocket, where the platform has none of its own
      */
     constructor(address: string | URL, token?: string, Socket?: typeof WebSocket);
     base: URL;
@@ -14,7 +14,7 @@ export class Server {
         readonly OPEN: 1;
         readonly CLOSING: 2;
         readonly CLOSED: 3;
-    };
+    } | undefined;
     /** Address of the websocket. */
     get socketAddress(): URL;
     /** A new websocket of version 2. The token is a subprotocol: a browser can set no header there. */

@@ -53,6 +53,12 @@ export class Session {
      * @param {number} passed milliseconds since its end was sent
      */
     drained(passed: number): boolean;
+    /**
+     * What keeps speech from coming or sound from being heard just now.
+     *
+     * @returns {Trouble | "sound_stopped" | "sound_withheld"}
+     */
+    get trouble(): Trouble | "sound_stopped" | "sound_withheld";
     /** @param {Options} options other ones for the running session */
     change(options: Options): void;
     retry(): void;
@@ -86,6 +92,7 @@ import type { WireState } from "./wire.js";
 import type { StateDetails } from "./wire.js";
 import type { AudioMessage } from "./messages.js";
 import type { EndReason } from "./source.js";
+import type { Trouble } from "./source.js";
 import type { Options } from "./messages.js";
 import type { Server } from "./server.js";
 import type { FramePlace } from "./whereabouts.js";

@@ -4,6 +4,13 @@ export class Timeline {
     /** @type {GainNode | null} */
     gain: GainNode | null;
     audible: boolean;
+    muted: boolean;
+    wasAudible: boolean;
+    stuck: boolean;
+    seenTime: number;
+    movedAt: number;
+    lookedAt: number;
+    triedAt: number;
     shift: number;
     base: number;
     /**
@@ -16,6 +23,9 @@ export class Timeline {
     /** @param {boolean} muted */
     newContext(muted: boolean): AudioContext;
     followState(): void;
+    get lost(): boolean;
+    look(): void;
+    replace(): void;
     get now(): number;
     /**
      * This clock's time of the sample that is heard at `when`.

@@ -1,0 +1,80 @@
+// The page's texts in the reader's language.
+//
+// An element of the page names its text: data-text is the key of its content, data-label of its aria-label, and
+// data-title of its title. The server's own sentences (notices, refusals) are English.
+
+import { DE } from "./texts-de.js";
+import { EN } from "./texts-en.js";
+
+/**
+ * @typedef {keyof typeof EN} TextKey
+ * @typedef {Record<string, string | number>} Values
+ */
+
+/** @type {Record<string, Record<TextKey, string>>} */
+export const CATALOGUES = { en: EN, de: DE };
+const KEPT = "echomimic-language";
+
+let language = firstLanguage();
+
+/** The language of the address (?lang=), the one that was chosen before, or the browser's. */
+function firstLanguage() {
+  const asked = [new URLSearchParams(window.location.search).get("lang"), kept(), ...navigator.languages];
+  const known = asked.map((name) => name?.slice(0, 2).toLowerCase() ?? "").find((name) => name in CATALOGUES);
+  return known ?? "en";
+}
+
+/** Browsers that keep nothing throw here. */
+function kept() {
+  try {
+    return window.localStorage.getItem(KEPT);
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * @param {TextKey} key
+ * @param {Values} values take the places of {names} in the text
+ */
+export function t(key, values = {}) {
+  return CATALOGUES[language][key].replace(/\{(\w+)\}/g, (_, name) => String(values[name] ?? ""));
+}
+
+/**
+ * A key that is made of parts. Null where there is none.
+ *
+ * @param {string} key
+ * @returns {TextKey | null}
+ */
+export function keyOf(key) {
+  return key in EN ? /** @type {TextKey} */ (key) : null;
+}
+
+export function currentLanguage() {
+  return language;
+}
+
+/** @param {string} name one of CATALOGUES */
+export function useLanguage(name) {
+  language = name;
+  try {
+    window.localStorage.setItem(KEPT, name);
+  } catch {
+    // The next visit has the browser's language again.
+  }
+  translate();
+}
+
+/** Puts the texts into the elements that name them. */
+export function translate() {
+  document.documentElement.lang = language;
+  for (const element of document.querySelectorAll("[data-text], [data-label], [data-title]")) {
+    if (!(element instanceof HTMLElement)) continue;
+    const { text, label, title } = element.dataset;
+    const [textKey, labelKey, titleKey] = [text, label, title].map((key) => keyOf(key ?? ""));
+    if (textKey) element.textContent = t(textKey);
+    if (labelKey) element.setAttribute("aria-label", t(labelKey));
+    if (titleKey) element.title = t(titleKey);
+  }
+}
