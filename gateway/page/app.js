@@ -14,6 +14,7 @@ import { MicrophoneUi } from "./microphone-ui.js";
 import { ServerWatch } from "./server-watch.js";
 import { keyOf, t, translate } from "./text.js";
 import { Ui } from "./ui.js";
+import { videoOptions } from "./video-choice.js";
 
 /**
  * @import { StateDetails, WireState } from "./client/wire.js"
@@ -56,6 +57,9 @@ const watch = new ServerWatch(access, {
 // For tests and for a curious person's console.
 Object.defineProperty(window, "echomimic", {
   value: {
+    get session() {
+      return session;
+    },
     get stats() {
       return session?.stats ?? null;
     },
@@ -128,7 +132,7 @@ async function start() {
   microphones.endCheck();
   ui.showState("connecting", file ? "state.connecting" : "state.microphone");
   framesLostBefore = 0;
-  const options = { avatar: ui.chosen("avatar"), pose: ui.chosen("pose") };
+  const options = { avatar: ui.chosen("avatar"), pose: ui.chosen("pose"), ...videoOptions(window.location.search) };
   const source = file ? new AudioFile(file) : new Microphone(microphones.chosen);
   const place = before?.place ?? null;
   /** @type {Session} */

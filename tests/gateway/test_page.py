@@ -177,14 +177,17 @@ async def test_page_and_gateway_agree_on_bytes_and_the_resampler_is_clean(gatewa
             "(async (text) => { const { decode } = await import('/client/messages.js');"
             " const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));"
             " const m = decode(bytes.buffer);"
-            " for (const k of ['jpeg', 'samples']) if (m[k]) m[k] = [...m[k]];"
+            " for (const k of ['data', 'samples']) if (m[k]) m[k] = [...m[k]];"
             " return m; })"
         )
         got = await page.evaluate(f"{decode}({json.dumps(base64.b64encode(video).decode())})")
         assert got == {
             "kind": "frame", "epoch": 3, "seq": 70_000, "pts": 2**33 + 5, "index": 11, "count": 12,
-            "jpeg": list(b"jpeg"),
+            "codec": "jpeg", "key": True, "data": list(b"jpeg"),
         }  # fmt: skip
+        coded = encode_video(VideoMessage(b"h264", 3, 7, 11, 12, 5, "h264", False), 2)
+        got = await page.evaluate(f"{decode}({json.dumps(base64.b64encode(coded).decode())})")
+        assert (got["codec"], got["key"], bytes(got["data"])) == ("h264", False, b"h264")
         got = await page.evaluate(f"{decode}({json.dumps(base64.b64encode(audio).decode())})")
         assert got == {
             "kind": "audio", "epoch": 1, "seq": 2, "pts": 3, "position": 2**40, "pictures": False,

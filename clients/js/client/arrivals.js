@@ -75,7 +75,7 @@ export class Arrivals {
    * @param {FrameMessage} message
    * @returns {boolean} false for one that is here already, or of an epoch before
    */
-  addFrame({ epoch, seq, pts, index, count, jpeg }) {
+  addFrame({ epoch, seq, pts, index, count, data }) {
     const [clip, last] = this.seen;
     if (epoch !== this.epoch || seq < clip || (seq === clip && index <= last)) return false;
     this.seen = [seq, index];
@@ -84,7 +84,7 @@ export class Arrivals {
     const place = this.clips.get(seq) ?? { position: this.offset, length: 0, pts };
     // In a padded pause it is the sample after the clip's last one.
     const position = place.position + Math.min(place.length, Math.max(0, pts - place.pts));
-    this.frames.push({ time: this.base + pts / SAMPLE_RATE, position, epoch, seq, pts, index, count, jpeg });
+    this.frames.push({ time: this.base + pts / SAMPLE_RATE, position, epoch, seq, pts, index, count, jpeg: data });
     return true;
   }
 

@@ -4,12 +4,17 @@ export const SUBPROTOCOL = "echomimic-live.v2";
 
 const FRAME = 1;
 const AUDIO = 2;
+const CODED = 3;
+const KEY = 1; // flag of a coded frame
+const CODECS = ["jpeg", "h264", "vp8"]; // by their numbers
 const FRAME_HEADER = 24;
 const AUDIO_HEADER = 32;
 
 /**
  * @typedef {{epoch: number, seq: number, pts: number}} Place
- * @typedef {Place & {kind: "frame", index: number, count: number, jpeg: Uint8Array<ArrayBuffer>}} FrameMessage
+ * @typedef {Place & {
+ *   kind: "frame", index: number, count: number, codec: string, key: boolean, data: Uint8Array<ArrayBuffer>,
+ * }} FrameMessage `key`: whether it can be decoded without the frames before it
  * @typedef {Place & {
  *   kind: "audio", position: number, pictures: boolean, samples: Float32Array<ArrayBuffer>,
  * }} AudioMessage
@@ -21,7 +26,8 @@ const AUDIO_HEADER = 32;
  *   latency_ms?: {p50?: number, p95?: number}, stages_ms?: Record<string, number>,
  * }} StatusFields the used ones of `status`
  * @typedef {{epoch: number, pts: number | null, position: number}} Interrupted the answer to `interrupt`
- * @typedef {{avatar?: string, pose?: string, fps?: number}} Options
+ * @typedef {{avatar?: string, pose?: string, fps?: number, video?: string[]}} Options `video` are the codecs of pictures that
+ *   the client decodes besides JPEG, the best one first
  */
 
 /**
@@ -38,10 +44,13 @@ export function decode(buffer) {
     seq: view.getUint32(12, true),
     pts: Number(view.getBigUint64(16, true)),
   });
-  if (kind === FRAME && buffer.byteLength > FRAME_HEADER) {
+  if ((kind === FRAME || kind === CODED) && buffer.byteLength > FRAME_HEADER) {
     const index = view.getUint16(2, true);
     const count = view.getUint16(4, true);
-    return { kind: "frame", ...place(), index, count, jpeg: new Uint8Array(buffer, FRAME_HEADER) };
+    const codec = CODECS[view.getUint16(6, true)];
+    if (!codec || (codec === "jpeg") !== (kind === FRAME)) return null;
+    const key = kind === FRAME || (view.getUint8(1) & KEY) !== 0;
+    return { kind: "frame", ...place(), index, count, codec, key, data: new Uint8Array(buffer, FRAME_HEADER) };
   }
   if (kind === AUDIO && buffer.byteLength >= AUDIO_HEADER) {
     const position = Number(view.getBigUint64(24, true));

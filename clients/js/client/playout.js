@@ -8,6 +8,7 @@
 
 import { SAMPLE_RATE } from "./clock.js";
 import { cutsOf, placeInRest, total, withoutCuts } from "./hasten.js";
+import { Pictures } from "./pictures.js";
 import { Timeline } from "./timeline.js";
 
 /**
@@ -34,8 +35,11 @@ export class Playout {
   /**
    * @param {HTMLCanvasElement} canvas
    * @param {Stats} stats
-   * @param {{taken: (place: FramePlace, last: boolean) => void, shown: (place: FramePlace) => void}} on `taken` is told of every
-   *   picture that is decoded or passed over, and whether it is the last of its clip; `shown` of every one whose time has come
+   * @param {{
+   *   taken: (place: FramePlace, last: boolean) => void, shown: (place: FramePlace) => void,
+   *   undecodable?: (error: unknown) => void,
+   * }} on `taken` is told of every picture that is decoded or passed over, and whether it is the last of its clip; `shown` of
+   *   every one whose time has come; `undecodable` when coded frames cannot be decoded: ask for JPEG
    */
   constructor(canvas, stats, on) {
     this.canvas = canvas;
@@ -45,6 +49,8 @@ export class Playout {
     this.live = false; // whether sound that is late is to catch up
     this.behind = false; // whether it does
     this.timeline = new Timeline();
+    this.pictures = new Pictures((error) => this.on.undecodable?.(error));
+    this.silenced = 0; // how often everything that came fell away
     this.closed = false;
     this.muted = false;
     this.loop = 0;
@@ -207,6 +213,7 @@ export class Playout {
     this.sources = [];
     this.frames = [];
     this.clips = new Map();
+    this.silenced += 1;
     this.end = this.timeline.now;
   }
 
@@ -229,14 +236,15 @@ export class Playout {
     if (message.epoch !== this.epoch || this.closed) return;
     const clip = this.clips.get(message.seq);
     const { epoch, seq, index } = message;
-    try {
-      if (clip) {
-        const due = clip.start + placeInRest(clip.cuts, message.pts - clip.pts) / SAMPLE_RATE;
-        const bitmap = await createImageBitmap(new Blob([message.jpeg], { type: "image/jpeg" }));
-        this.add({ epoch, seq, index, due, bitmap });
-      }
-    } catch {
-      this.stats.passedOver += 1; // the picture is damaged: the one before stays
+    const { silenced } = this;
+    this.stats.came(message);
+    // A coded frame is decoded even where it has no place: those after it refer to it.
+    const bitmap = clip || message.codec !== "jpeg" ? await this.pictures.decode(message) : null;
+    if (!bitmap) this.stats.passedOver += clip ? 1 : 0; // the one before stays
+    else if (!clip || silenced !== this.silenced) bitmap.close();
+    else {
+      const due = clip.start + placeInRest(clip.cuts, message.pts - clip.pts) / SAMPLE_RATE;
+      this.add({ epoch, seq, index, due, bitmap });
     }
     this.on.taken({ epoch, seq, index }, index === message.count - 1);
   }
@@ -292,6 +300,7 @@ export class Playout {
     this.sources = [];
     this.end = 0;
     this.closed = true;
+    this.pictures.close();
     this.timeline.close();
   }
 }

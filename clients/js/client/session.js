@@ -2,6 +2,7 @@
 
 import { SAMPLE_RATE } from "./clock.js";
 import { ClientError } from "./errors.js";
+import { wantedCodecs } from "./pictures.js";
 import { Playout } from "./playout.js";
 import { Stats } from "./stats.js";
 import { Whereabouts } from "./whereabouts.js";
@@ -52,6 +53,7 @@ export class Session {
         this.wire.send({ type: "shown", epoch, seq, index });
         this.on.picture({ epoch, seq, index });
       },
+      undecodable: () => this.wire.change({ video: [] }),
     });
     this.playout.live = source.live;
     this.source = source;
@@ -87,8 +89,15 @@ export class Session {
   async start(muted) {
     this.playout.muted = muted;
     let heard = true;
+    const { options, server } = this.wire;
     try {
-      [heard] = await Promise.all([this.playout.open(), this.source.open()]);
+      const [sound, codecs] = await Promise.all([
+        this.playout.open(),
+        options.video ?? wantedCodecs(server.base.hostname),
+        this.source.open(),
+      ]);
+      heard = sound;
+      options.video = codecs;
     } catch (error) {
       this.stop();
       throw error;

@@ -1,7 +1,7 @@
 // Live figures of a session. `window.echomimic.stats` is one of these.
 
 /**
- * @import { AudioMessage, StatusFields } from "./messages.js"
+ * @import { AudioMessage, FrameMessage, StatusFields } from "./messages.js"
  * @import { FramePlace } from "./whereabouts.js"
  */
 
@@ -27,6 +27,8 @@ export class Stats {
     this.leftOut = 0; // seconds of speech left out on their way to the server
     this.unheard = 0; // seconds of sound that came and were left out
     this.faster = 0; // seconds won by playing sound faster and pauses shorter
+    this.codec = ""; // of the picture that came last
+    this.pictureBytes = 0; // of all pictures that came
     /** @type {StatusFields | null} */
     this.server = null; // the latest status text
     this.buffer = 0; // seconds in hand when the latest clip came
@@ -56,6 +58,12 @@ export class Stats {
       const [oldest] = this.waiting.keys();
       this.waiting.delete(oldest);
     }
+  }
+
+  /** @param {FrameMessage} message a picture came */
+  came({ codec, data }) {
+    this.codec = codec;
+    this.pictureBytes += data.length;
   }
 
   /**
@@ -111,6 +119,8 @@ export class Stats {
     const { resumed, leftOut, unheard, faster } = this;
     const { fps, latencyMs, offsetMs, worstOffsetMs, drops } = this;
     return {
+      codec: this.codec,
+      pictureBytes: this.pictureBytes,
       fps, latencyMs, offsetMs, worstOffsetMs, drops, shown, passedOver, underruns, clips, buffer, server,
       resumed, leftOut, unheard, faster,
     };

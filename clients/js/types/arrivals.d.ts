@@ -45,7 +45,7 @@ export class Arrivals {
      * @param {FrameMessage} message
      * @returns {boolean} false for one that is here already, or of an epoch before
      */
-    addFrame({ epoch, seq, pts, index, count, jpeg }: FrameMessage): boolean;
+    addFrame({ epoch, seq, pts, index, count, data }: FrameMessage): boolean;
     get lastClipWhole(): boolean;
     clear(): void;
 }

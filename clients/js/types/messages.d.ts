@@ -1,6 +1,8 @@
 /**
  * @typedef {{epoch: number, seq: number, pts: number}} Place
- * @typedef {Place & {kind: "frame", index: number, count: number, jpeg: Uint8Array<ArrayBuffer>}} FrameMessage
+ * @typedef {Place & {
+ *   kind: "frame", index: number, count: number, codec: string, key: boolean, data: Uint8Array<ArrayBuffer>,
+ * }} FrameMessage `key`: whether it can be decoded without the frames before it
  * @typedef {Place & {
  *   kind: "audio", position: number, pictures: boolean, samples: Float32Array<ArrayBuffer>,
  * }} AudioMessage
@@ -12,7 +14,8 @@
  *   latency_ms?: {p50?: number, p95?: number}, stages_ms?: Record<string, number>,
  * }} StatusFields the used ones of `status`
  * @typedef {{epoch: number, pts: number | null, position: number}} Interrupted the answer to `interrupt`
- * @typedef {{avatar?: string, pose?: string, fps?: number}} Options
+ * @typedef {{avatar?: string, pose?: string, fps?: number, video?: string[]}} Options `video` are the codecs of pictures that
+ *   the client decodes besides JPEG, the best one first
  */
 /**
  * A binary message; null for a kind that this page does not know.
@@ -27,11 +30,16 @@ export type Place = {
     seq: number;
     pts: number;
 };
+/**
+ * `key`: whether it can be decoded without the frames before it
+ */
 export type FrameMessage = Place & {
     kind: "frame";
     index: number;
     count: number;
-    jpeg: Uint8Array<ArrayBuffer>;
+    codec: string;
+    key: boolean;
+    data: Uint8Array<ArrayBuffer>;
 };
 export type AudioMessage = Place & {
     kind: "audio";
@@ -74,8 +82,13 @@ export type Interrupted = {
     pts: number | null;
     position: number;
 };
+/**
+ * `video` are the codecs of pictures that
+ * the client decodes besides JPEG, the best one first
+ */
 export type Options = {
     avatar?: string;
     pose?: string;
     fps?: number;
+    video?: string[];
 };

@@ -2,12 +2,16 @@ export class Playout {
     /**
      * @param {HTMLCanvasElement} canvas
      * @param {Stats} stats
-     * @param {{taken: (place: FramePlace, last: boolean) => void, shown: (place: FramePlace) => void}} on `taken` is told of every
-     *   picture that is decoded or passed over, and whether it is the last of its clip; `shown` of every one whose time has come
+     * @param {{
+     *   taken: (place: FramePlace, last: boolean) => void, shown: (place: FramePlace) => void,
+     *   undecodable?: (error: unknown) => void,
+     * }} on `taken` is told of every picture that is decoded or passed over, and whether it is the last of its clip; `shown` of
+     *   every one whose time has come; `undecodable` when coded frames cannot be decoded: ask for JPEG
      */
     constructor(canvas: HTMLCanvasElement, stats: Stats, on: {
         taken: (place: FramePlace, last: boolean) => void;
         shown: (place: FramePlace) => void;
+        undecodable?: (error: unknown) => void;
     });
     canvas: HTMLCanvasElement;
     pen: CanvasRenderingContext2D;
@@ -15,10 +19,13 @@ export class Playout {
     on: {
         taken: (place: FramePlace, last: boolean) => void;
         shown: (place: FramePlace) => void;
+        undecodable?: (error: unknown) => void;
     };
     live: boolean;
     behind: boolean;
     timeline: Timeline;
+    pictures: Pictures;
+    silenced: number;
     closed: boolean;
     muted: boolean;
     loop: number;
@@ -112,6 +119,7 @@ export type ScheduledSound = {
 import type { Stats } from "./stats.js";
 import type { FramePlace } from "./whereabouts.js";
 import { Timeline } from "./timeline.js";
+import { Pictures } from "./pictures.js";
 import type { Cut } from "./hasten.js";
 import type { AudioMessage } from "./messages.js";
 import type { FrameMessage } from "./messages.js";

@@ -8,6 +8,8 @@ export class Stats {
     leftOut: number;
     unheard: number;
     faster: number;
+    codec: string;
+    pictureBytes: number;
     /** @type {StatusFields | null} */
     server: StatusFields | null;
     buffer: number;
@@ -27,6 +29,8 @@ export class Stats {
      * @param {number} buffer
      */
     clip(message: AudioMessage, spokenAt: number | null, buffer: number): void;
+    /** @param {FrameMessage} message a picture came */
+    came({ codec, data }: FrameMessage): void;
     /**
      * @param {FramePlace} frame
      * @param {number} time
@@ -39,6 +43,8 @@ export class Stats {
     get worstOffsetMs(): number | null;
     get drops(): number;
     toJSON(): {
+        codec: string;
+        pictureBytes: number;
         fps: number;
         latencyMs: number | null;
         offsetMs: number | null;
@@ -58,4 +64,5 @@ export class Stats {
 }
 import type { StatusFields } from "./messages.js";
 import type { AudioMessage } from "./messages.js";
+import type { FrameMessage } from "./messages.js";
 import type { FramePlace } from "./whereabouts.js";
