@@ -92,10 +92,13 @@ class QualityRunner:
 
     def _time(self, timing: Timing) -> float | None:
         quality = timing.quality
-        self._adopt(quality)
         if timing.kind == "decode":
+            # by the tier that is ready, since any latents do
+            now = self._adopted or quality
+            self._adopt(replace(quality, tier=now.tier, late_start=now.late_start))
             seconds = self._trials.time_decoding(quality.fps, timing.name)
         else:
+            self._adopt(quality)
             self._engine.make_ready_for(quality.fps)
             compiled = self._engine.info().get("compiled")
             seconds = self._trials.time_denoising(quality.fps) if compiled else None

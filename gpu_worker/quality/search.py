@@ -16,7 +16,7 @@ from gpu_worker.quality.options import Quality
 MOST_SHARE = 0.8
 
 #: Times that share at which an estimate is believed.
-FAR = 1.3
+FAR = 1.15
 
 #: Seconds of the card that a clip takes besides: Whisper's window and the copies.
 OTHER_SECONDS = 0.006
