@@ -12,7 +12,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Coroutine
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from websockets.asyncio.server import ServerConnection
@@ -23,6 +23,7 @@ from gateway.core.event_rate import EventRate
 from gateway.core.options import SessionLimits, SessionOptions
 from gateway.core.session import SessionCore
 from gateway.door.guard import Grant
+from gateway.session_host import SessionHost
 from gateway.texts import ready_fields, status_fields
 from gateway.waiting import at_most, cancel_tasks, read_and_drop, wait_for_event
 from protocol.wire.browser import BrowserError, encode_error, encode_text, parse_pcm, parse_pcm16
@@ -33,12 +34,12 @@ from protocol.wire.controls import (
     Interrupt,
     Options,
     Resume,
+    SayText,
     Shown,
     parse_control,
     parse_options,
 )
 from protocol.wire.figures import Histogram
-from protocol.wire.messages import Pcm
 
 logger = logging.getLogger(__name__)
 
@@ -54,43 +55,6 @@ CHANGES_PER_SECOND = 10
 CREDIT_EVERY = 5.0
 #: Seconds to wait for a client to take the error that ends it.
 ERROR_WITHIN = 2.0
-
-
-class SessionHost(Protocol):
-    """The gateway as a connection sees it."""
-
-    def resolve_options(self, options: Options, grant: Grant) -> SessionOptions:
-        """Fill in the options that the client left open. Raises BrowserError if they cannot be had."""
-
-    def notice(self) -> str:
-        """The outage, or the reason for a lower frame rate, for clients to show. Empty when all is well."""
-
-    def admit(self, connection: Connection) -> None:
-        """Count the session in. Raises BrowserError("busy" or "not_ready")."""
-
-    @property
-    def full_rate(self) -> int:
-        """Frames a second that a client counts on which does not name a rate."""
-
-    def take_over(self, connection: Connection, resume: Resume) -> SessionCore | None:
-        """Give the session that the client comes back to into this connection's hands.
-
-        Returns:
-            The session, still in its place, or None when this gateway does not have it. Then the connection
-            has the session's name, if the token was good.
-        """
-
-    def resume_token(self, connection: Connection) -> str:
-        """The token with which the client can come back to its session."""
-
-    def pcm_waiting(self, session: str) -> int:
-        """How many Pcm messages of this session wait for an audio worker."""
-
-    def send_speech(self, messages: list[Pcm]) -> None:
-        """Hand speech to the audio workers."""
-
-    def close_epoch(self, session: str, epoch: int) -> None:
-        """Tell the stages that this epoch is over."""
 
 
 class Connection:
@@ -177,6 +141,7 @@ class Connection:
             position=position,
             repeat_to=self._host.full_rate if self.options.fps is None else 0,
         )
+        self.core.says.engine, self.core.says.why_none = self._host.voice.engine, self._host.voice.why
         self._host.admit(self)
         return self.core
 
@@ -213,6 +178,10 @@ class Connection:
         """End this session from outside."""
         if not self._ended.done():
             self._ended.set_exception(error)
+
+    def wake_speech(self) -> None:
+        """There is speech for the audio worker, or its end."""
+        self._speech_came.set()
 
     def wake_sender(self) -> None:
         """Something may be due for the client."""
@@ -323,6 +292,10 @@ class Connection:
         elif isinstance(message, Flush):
             core.end_speech()
             self._speech_came.set()
+        elif isinstance(message, SayText):
+            core.says.add(message)
+            self._output_due.set()
+            self._speech_came.set()
         elif isinstance(message, (Change, Interrupt)):
             self._change_rate.add(now)
             if self._change_rate.per_second(now) > CHANGES_PER_SECOND:
@@ -337,6 +310,7 @@ class Connection:
     def _interrupt(self, core: SessionCore, now: float) -> None:
         """Drop everything at once: here, in the stages, and at the client by the answer."""
         self._host.close_epoch(self.name, core.epoch)
+        self._host.close_texts(self.name, core.says.turn)
         self._texts.append(encode_text("interrupted", **core.interrupt(now)))
         self._output_due.set()
         self._speech_came.set()
@@ -354,6 +328,8 @@ class Connection:
         while not self._ended.done():  # another connection may have the session now
             now = time.monotonic()
             self._host.send_speech(core.next_pcm(now, self._host.pcm_waiting(self.name)))
+            if (sentence := core.says.next_sentence(core.options.sample_rate, now)) is not None:
+                self._host.speak(sentence)
             await wait_for_event(self._speech_came, core.seconds_until_pcm(now))
 
     async def _send_loop(self, core: SessionCore) -> None:

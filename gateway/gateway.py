@@ -38,17 +38,20 @@ from gateway.sessions import SessionRegistry
 from gateway.site import Site
 from gateway.stages import StageBoard
 from gateway.thumbnails import Thumbnails
+from gateway.voices import VOICE_STAGE, VoiceHop
 from gateway.waiting import cancel_tasks
 from protocol.hop.aio import pump
-from protocol.hop.results import ResultServer
+from protocol.hop.results import Result, ResultServer
 from protocol.hop.server import HopEvent, HopServer, WorkerLost
 from protocol.process.addresses import bracketed
 from protocol.process.ready import tell_alive, tell_ready
 from protocol.process.settings import NO_AUTH_WARNING, Settings, is_open_to_all
+from protocol.process.voices import VoiceChoice
 from protocol.wire.browser import MAX_MESSAGE_BYTES, SUBPROTOCOL_V2, BrowserError
 from protocol.wire.clock import FULL_RATE
 from protocol.wire.controls import Options, Resume
-from protocol.wire.messages import Close, Failed, Frame, Pcm, Status
+from protocol.wire.limits import MAX_COUNT
+from protocol.wire.messages import Close, Failed, Frame, Pcm, Sentence, SpokenPart, Status
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +91,7 @@ class Gateway:
         self.totals = SessionTotals()
         self._thumbnails = Thumbnails(settings)
         self._offers = Offers(settings, self.board, self._thumbnails)
-        self.sessions = SessionRegistry(settings, self.totals, self.close_epoch, self._offers.sessions)
+        self.sessions = SessionRegistry(settings, self.totals, self._close_session, self._offers.sessions)
         key = settings.hop_key()
         self.pcm = HopServer(
             context,
@@ -100,6 +103,7 @@ class Gateway:
             key=key,
         )
         self.results = ResultServer(context, settings.endpoint("results"), key=key)
+        self._voice = VoiceHop(settings, context, key)
         self._limits = SessionLimits(
             idle=settings.idle_flush, clip=2 * settings.dead_after + 5, overtaken=settings.dead_after + 2
         )
@@ -133,6 +137,8 @@ class Gateway:
             asyncio.create_task(pump(self.results, self._take_result)),
             asyncio.create_task(self._check_loop()),
         ]
+        if self._voice.hop is not None:
+            tasks.append(asyncio.create_task(pump(self._voice.hop, lambda _: None)))
         if self._tls is not None:
             tasks.append(asyncio.create_task(self._tls.watch()))
         server = serve(
@@ -182,6 +188,7 @@ class Gateway:
     def close(self) -> None:
         """Close the stages' sockets."""
         self.pcm.close()
+        self._voice.close()
         self.results.close()
 
     def _log_address(self) -> None:
@@ -203,13 +210,15 @@ class Gateway:
             if connection := self.sessions.get(name):
                 self._guarded(connection, connection.begin_new_epoch)
 
-    def _take_result(self, event: tuple[bytes, Frame | Failed | Status]) -> None:
+    def _take_result(self, event: tuple[bytes, Result]) -> None:
         sender, message = event
         now = time.monotonic()
         if isinstance(message, Status):
             self.board.take_status(message, now)
         elif isinstance(message, Failed):
             self._take_failure(message, now)
+        elif isinstance(message, SpokenPart):
+            self._take_spoken(message, now)
         else:
             self._take_frame(sender, message, now)
 
@@ -217,8 +226,18 @@ class Gateway:
         self.totals.add_failure(failed)
         connection = self.sessions.get(failed.session)
         if connection is not None and connection.core is not None:
-            connection.core.clip_failed(failed, now)
+            if failed.stage == VOICE_STAGE:
+                connection.core.says.sentence_failed(failed.epoch, failed.seq, failed.reason)
+                connection.wake_speech()
+            else:
+                connection.core.clip_failed(failed, now)
             connection.wake_sender()
+
+    def _take_spoken(self, part: SpokenPart, now: float) -> None:
+        connection = self.sessions.get(part.session)
+        if connection is not None and connection.core is not None:
+            connection.core.says.take_part(part, now)
+            connection.wake_speech()
 
     def _take_frame(self, sender: bytes, frame: Frame, now: float) -> None:
         connection = self.sessions.get(frame.session)
@@ -275,6 +294,23 @@ class Gateway:
     def close_epoch(self, session: str, epoch: int) -> None:
         """Tell the stages that this epoch is over."""
         self.pcm.broadcast(Close(session, epoch))
+
+    def _close_session(self, session: str, epoch: int) -> None:
+        self.close_epoch(session, epoch)
+        self.close_texts(session, MAX_COUNT)
+
+    @property
+    def voice(self) -> VoiceChoice:
+        """The engine that speaks texts."""
+        return self._voice.choice
+
+    def speak(self, sentence: Sentence) -> None:
+        """Hand a sentence to a voice worker."""
+        self._voice.speak(sentence)
+
+    def close_texts(self, session: str, turn: int) -> None:
+        """Tell the voice workers that the sentences up to this turn are not wanted any more."""
+        self._voice.close_session(session, turn)
 
     # ---- the websocket server
 

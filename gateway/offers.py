@@ -10,6 +10,7 @@ from gateway.door.guard import Grant
 from gateway.stages import StageBoard
 from gateway.thumbnails import Thumbnails
 from protocol.process.settings import Settings
+from protocol.process.voices import choose_voice
 from protocol.wire.browser import BrowserError
 from protocol.wire.clock import FRAME_RATES, FULL_RATE, SAMPLE_RATE, frames_of_clip
 from protocol.wire.controls import Options
@@ -26,6 +27,7 @@ class Offers:
         self._settings = settings
         self._board = board
         self._thumbnails = thumbnails
+        self._voice_engine = choose_voice(settings).engine
         #: The last known number, for a time without a GPU worker.
         self._measured = 0
 
@@ -83,6 +85,7 @@ class Offers:
             "generated": self._settings.mark_generated,
             "sample_rate": SAMPLE_RATE,
             "max_sessions": self.sessions(),
+            "voice_engine": self._voice_engine,
         }
 
 

@@ -26,6 +26,8 @@ def ready_fields(core: SessionCore, notice: str, token: str, resumed: bool) -> d
         "credit": core.credit,
         "pcm": "s16" if options.int16 else "f32",
         "video": options.codec,
+        "voice_engine": core.says.engine,
+        "saying": core.says.saying(),
     }
 
 

@@ -19,12 +19,21 @@ import yaml
 
 from gateway.core.audio_log import ClipShape
 from gateway.core.options import SessionLimits, SessionOptions
+from gateway.core.says import SAY_OUTCOMES
 from gateway.core.session import SessionCore
 from gateway.texts import ready_fields, status_fields
 from protocol.process.settings import ROOT
 from protocol.wire.browser import CLOSE_CODES, KIND_AUDIO, KIND_CODED, KIND_FRAME, SUBPROTOCOL_V2
 from protocol.wire.clock import SAMPLE_RATE
-from protocol.wire.controls import MOST_CODECS, PCM_FORMATS, SAMPLE_RATES, Options, Shown
+from protocol.wire.controls import (
+    MAX_SAY_CHARS,
+    MOST_CODECS,
+    PCM_FORMATS,
+    SAMPLE_RATES,
+    VOICE_NAME,
+    Options,
+    Shown,
+)
 
 FILE = ROOT / "protocol" / "asyncapi.yaml"
 _TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
@@ -109,6 +118,11 @@ def _texts_up() -> dict[str, dict[str, Any]]:
         "shown": _schemas_of(Shown),
         "flush": {},
         "interrupt": {},
+        "say": {
+            "text": {"type": "string", "minLength": 1, "maxLength": MAX_SAY_CHARS},
+            "voice": {"type": "string", "pattern": f"^{VOICE_NAME.pattern}$"},
+            "id": {"type": "string", "maxLength": 64},
+        },
     }
 
 
@@ -127,6 +141,14 @@ def _texts_down() -> dict[str, dict[str, Any]]:
         "speech_started": dict(place),
         "speech_ended": dict(place),
         "idle": dict(place),
+        "say_started": {"id": {"type": "string"}, **place},
+        "say_ended": {
+            "id": {"type": "string"},
+            **place,
+            "pts": {"type": ["integer", "null"]},
+            "outcome": {"enum": list(SAY_OUTCOMES)},
+            "message": {"type": "string"},
+        },
         "credit": {"until": {"type": "integer"}},
         "error": {"code": {"enum": sorted(CLOSE_CODES)}, "message": {"type": "string"}},
     }
@@ -148,6 +170,8 @@ def _schemas_of_values(fields: Mapping[str, object]) -> dict[str, Any]:
 
 
 def _schema_of_value(value: object) -> dict[str, Any]:
+    if isinstance(value, list):
+        return {"type": "array", "items": {"type": "string"}}
     return {"type": "object"} if isinstance(value, dict) else {"type": _TYPES[type(value)]}
 
 

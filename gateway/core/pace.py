@@ -10,7 +10,7 @@ than `MOST_BEHIND` is left out, then pauses are cut, then speech is made faster 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,11 +32,17 @@ MOST_BEHIND_AT_FIRST = 8.0
 
 @dataclass
 class _WaitingPart:
-    """Samples that wait, those that were cut out of them, and whether no more is to be cut."""
+    """Samples that wait, those that were cut out of them, and whether no more is to be cut.
+
+    `ends`: speech ends behind them, and the samples that follow are taken by another call.
+    `text`: they were made of a text.
+    """
 
     samples: Samples
     cut: int = 0
     final: bool = False
+    ends: bool = False
+    text: bool = False
 
 
 class PacedInput:
@@ -59,8 +65,12 @@ class PacedInput:
         self._parts: deque[_WaitingPart] = deque()
         self._free_at = 0.0  # when, at real time, everything taken so far has been spoken
         self.waiting = 0
+        #: How many of those were made of a text.
+        self.waiting_text = 0
         self._cut_out = 0
         self._left_out = 0
+        #: Whether an end of speech follows on the samples that were taken last.
+        self.at_end = False
         #: Whether live sound is catching up.
         self.behind = False
         #: Seconds behind real time beyond which live sound is left out, until it has caught up.
@@ -84,23 +94,37 @@ class PacedInput:
     @property
     def seconds_faster(self) -> float:
         """Seconds that live speech has won by shorter pauses and faster speech."""
-        return self._cut_out / self._rate
+        return max(0, self._cut_out) / self._rate
 
     @property
     def seconds_left_out(self) -> float:
         """Seconds of live speech that were too late to be spoken."""
         return self._left_out / self._rate
 
-    def put(self, samples: Samples) -> None:
-        """Add samples. Raises BrowserError("too_fast") past the bound."""
-        if self.waiting + len(samples) > self._bound * self._rate:
+    def put(self, samples: Samples, text: bool = False) -> None:
+        """Add samples. Raises BrowserError("too_fast") past the bound, unless they were made of a text."""
+        if not text and self.waiting + len(samples) > self._bound * self._rate:
             raise BrowserError(
                 "too_fast",
                 f"more than {self._bound:g} s of audio waits to be spoken; send it no faster than real time",
             )
         if len(samples):
-            self._parts.append(_WaitingPart(samples))
+            self._parts.append(_WaitingPart(samples, final=text, text=text))
             self.waiting += len(samples)
+            self.waiting_text += len(samples) if text else 0
+
+    def end(self) -> None:
+        """Speech ends behind everything that was put."""
+        if self._parts:
+            self._parts[-1].ends = self._parts[-1].final = True
+        else:
+            self.at_end = True
+
+    def skip(self, count: int) -> None:
+        """So many samples of the client more are left out, behind everything that was put."""
+        if count:
+            self._parts.append(_WaitingPart(np.empty(0, np.float32), count, final=True))
+            self._left_out += count
 
     def catch_up(self, now: float) -> int:
         """Shorten the sound of a live client that is behind real time.
@@ -130,10 +154,11 @@ class PacedInput:
         while left:
             part = self._parts.popleft()
             if len(part.samples) > left:
-                self._parts.appendleft(_WaitingPart(part.samples[left:], part.cut, part.final))
+                self._parts.appendleft(replace(part, samples=part.samples[left:]))
             else:
                 gone += part.cut
                 self._cut_out -= part.cut
+                self.at_end = self.at_end or part.ends
             left -= min(left, len(part.samples))
         self._left_out += gone
         return gone
@@ -155,19 +180,24 @@ class PacedInput:
         self._cut_out += count
 
     def take(self, now: float) -> tuple[Samples, int]:
-        """The samples that may go to the audio worker now, shape (n,), and how many were cut out of them."""
+        """The samples that may go to the audio worker now, shape (n,), and how many were cut out of them.
+
+        It goes no further than an end of speech, which `at_end` then tells.
+        """
         allowed = int((now + self._ahead - max(self._free_at, now)) * self._speed)
         taken: list[Samples] = []
         count = cut = 0
-        while self._parts and count < allowed:
+        while self._parts and count < allowed and not self.at_end:
             part = self._parts.popleft()
             samples = part.samples
             if count + len(samples) > allowed:
                 samples = samples[: allowed - count]
-                self._parts.appendleft(_WaitingPart(part.samples[len(samples) :], part.cut, part.final))
+                self._parts.appendleft(replace(part, samples=part.samples[len(samples) :]))
             else:
                 cut += part.cut
+                self.at_end = part.ends
             taken.append(samples)
+            self.waiting_text -= len(samples) if part.text else 0
             count += len(samples)
         self.waiting -= count
         self._free_at = max(self._free_at, now) + count / self._speed

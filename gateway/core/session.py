@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
+
 from gateway.core.audio_log import AudioLog
 from gateway.core.event_rate import EventRate
 from gateway.core.options import SessionLimits, SessionOptions
@@ -17,7 +19,8 @@ from gateway.core.pace import PacedInput
 from gateway.core.pcm_maker import PcmMaker
 from gateway.core.players import AckedPlayer, ClipSound, OutgoingMessage, PacedPlayer, Player
 from gateway.core.reorder import ClipBegins, ClipEnds, NextFrame, Reorderer
-from gateway.core.speech_events import Event, SpeechEvents
+from gateway.core.says import SayEvent, SayQueue
+from gateway.core.speech_events import SpeechEvents
 from protocol.wire.browser import AudioMessage, BrowserError, VideoMessage
 from protocol.wire.clock import pts_after
 from protocol.wire.controls import Resume, Shown
@@ -34,6 +37,8 @@ GATHERED_WITHIN = 0.15
 REMEMBERED_FRAMES = 512
 #: A client may be this many clips behind, and their latency is still counted.
 REMEMBERED_CLIPS = 64
+#: Seconds from a clip's last sample to its frames, while none were seen yet, and those that are added.
+USUAL_DELAY, SPARE_DELAY = 0.5, 0.1
 
 
 class SessionCore:
@@ -79,6 +84,8 @@ class SessionCore:
         self.parked = False
         #: Set when the session cannot go on. The owner of the session ends it.
         self.fatal: BrowserError | None = None
+        #: Texts that the avatar speaks.
+        self.says = SayQueue(self)
         #: From a clip's last sample to its first frame sent.
         self.latency = Summary()
         self.frame_rate = EventRate()
@@ -146,15 +153,20 @@ class SessionCore:
         position, history = self._log.position, self._log.history
         if options.sample_rate != self._log.rate:
             # Samples of another rate cannot be joined: they count as spoken.
-            position += len(speech) + self.input.waiting
             speech, history = speech[:0], history[:0]
+            self.says.interrupt()
+            position = self.says.place
             self.input = PacedInput(options.sample_rate)
         self.epoch += 1
         self.outage = ""
         self.options = options
         self._player.restart(options.shape)
         self._begin_epoch(position, history)
-        self._carried = [self._pcm.make(piece) for piece in self._log.append(speech, spoken_at)]
+        for part, ends in self.says.parts_of(position, speech):
+            pieces = self._log.append(part, spoken_at)
+            if ends and (flushed := self._log.flush(spoken_at)):
+                pieces.append(flushed)
+            self._carried += [self._pcm.make(piece) for piece in pieces]
 
     def interrupt(self, now: float) -> dict[str, int | None]:
         """Drop all speech that waits or is under way, and begin a new epoch.
@@ -164,6 +176,7 @@ class SessionCore:
             has shown, or None, and the samples that the client had sent.
         """
         self._log.take_from(self._reorderer.next_seq + self._reorderer.begun)
+        self.says.interrupt()
         self.input = PacedInput(self.options.sample_rate)
         self._flush_asked = False
         self.epoch += 1
@@ -171,7 +184,7 @@ class SessionCore:
         self._player.interrupt()
         self._events.interrupted(now)
         shown = self._shown_pts
-        self._begin_epoch(self.received, self._log.history)
+        self._begin_epoch(self.says.place, self._log.history)
         return {"epoch": self.epoch, "pts": shown, "position": self.received}
 
     def resume(self, resume: Resume, now: float) -> None:
@@ -188,14 +201,23 @@ class SessionCore:
 
     def add_speech(self, samples: Samples, now: float) -> None:
         """Take samples from the client, shape (n,). Raises BrowserError("too_fast")."""
-        if len(samples):
+        if len(samples) and self.says.busy:
+            if len(samples) > self.input.room - self.says.held:
+                raise BrowserError("too_fast", "more audio waits behind the texts than can be kept")
+            self.received += len(samples)
+            self.says.hold(samples)
+        elif len(samples):
+            self.says.let_sound_in()
             self.input.put(samples)
             self.received += len(samples)
             self.speech_at = now
 
     def end_speech(self) -> None:
         """The client says that a pause begins: the clip is to be flushed at once."""
-        self._flush_asked = True
+        if self.says.busy:
+            self.says.hold(np.empty(0, np.float32))
+        else:
+            self._flush_asked = True
 
     def frame_shown(self, shown: Shown, now: float) -> None:
         """The client has shown this frame, or passed it over."""
@@ -218,7 +240,7 @@ class SessionCore:
         least = min(seconds * self._log.rate, self._log.missing)
         if self.input.waiting < least and now - self._pcm_at < seconds:
             return carried
-        if self.live:
+        if self.live and not self.says.busy:
             self._log.skip(self.input.catch_up(now))
             if self.input.gathering and now - self.speech_at < GATHERED_WITHIN:
                 return carried
@@ -226,9 +248,10 @@ class SessionCore:
         samples, cut = self.input.take(now)
         pieces = self._log.append(samples, now)
         self._log.skip(cut)
-        if not self.input.waiting:
-            asked, self._flush_asked = self._flush_asked, False
-            if asked or now - self.speech_at >= self.limits.idle:
+        ends, self.input.at_end = self.input.at_end, False
+        if ends or not self.input.waiting:
+            asked, self._flush_asked = self._flush_asked or ends, False
+            if asked or (now - self.speech_at >= self.limits.idle and now >= self._clip_due):
                 padding = self._log.missing / self._log.rate if self._log.partial else 0.0
                 flushed = self._log.flush(now)
                 if flushed is not None:
@@ -244,8 +267,18 @@ class SessionCore:
         if paced is not None:
             waits.append(max(LEAST_PCM_SECONDS, paced))
         if self._log.partial:
-            waits.append(self.speech_at + self.limits.idle - now)
+            waits.append(max(self.speech_at + self.limits.idle, self._clip_due) - now)
         return max(0.001, min(waits))
+
+    @property
+    def _clip_due(self) -> float:
+        """When the begun clip must go, so that its frames are there at its turn.
+
+        A pause does not end it before that: while earlier clips are still played, padding would put more
+        silence into speech that comes in bursts than it has.
+        """
+        delay = self.latency.figures("s").get("s_p95", USUAL_DELAY) + SPARE_DELAY
+        return self._player.clock.end - delay
 
     # ---- from the stages
 
@@ -355,13 +388,15 @@ class SessionCore:
                     self.epoch,
                     item.seq,
                     audio.pts,
-                    audio.position,
+                    self.says.client_position(audio.position),
                     item.has_frames,
                     self.options.int16,
+                    self.says.is_text(audio.position),
                 )
                 end_pts = audio.pts + pts_after(len(audio.samples), self._log.rate)
                 self._events.clip_begins(self.epoch, audio.pts, end_pts)
                 self._player.push(ClipSound(message, audio), now)
+                self.says.clip_begins(audio, self._log.rate, self._player.clock.start)
             elif isinstance(item, NextFrame):
                 f = item.frame
                 self._frame_pts[f.seq, f.index] = f.pts
@@ -384,7 +419,8 @@ class SessionCore:
         """The messages to send now. `writable` is False while the connection's buffer is full."""
         out = self._player.pull(now, writable)
         more = bool(self.input.waiting or self._log.partial or self.clips_waiting or self._carried)
-        self._events.look(now, self._player.clock.end, more)
+        self._events.look(now, self._player.clock.end, more or bool(self.says.saying()))
+        self.says.look(now)
         for message in out:
             if message.first_frame_of is not None and message.first_frame_of in self._unanswered:
                 delay = now - self._unanswered.pop(message.first_frame_of)
@@ -395,14 +431,15 @@ class SessionCore:
                 self.frame_rate.add(now)
         return out
 
-    def take_events(self) -> list[Event]:
-        """What the client is to be told about the avatar's speech."""
-        return self._events.take()
+    def take_events(self) -> list[SayEvent]:
+        """What the client is to be told about the avatar's speech and its texts."""
+        speech: list[SayEvent] = [(kind, {**fields}) for kind, fields in self._events.take()]
+        return speech + self.says.take_events()
 
     @property
     def credit(self) -> int:
         """Position up to which the client may send samples now."""
-        return self.received + self.input.room
+        return self.received + self.input.room - self.says.held
 
     def seconds_until_message(self, now: float) -> float | None:
         """Seconds until `next_messages` may give something by itself. None: only an event can change that."""

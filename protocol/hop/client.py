@@ -26,6 +26,7 @@ from protocol.wire.messages import (
     Message,
     Pcm,
     Ready,
+    Sentence,
     Work,
 )
 
@@ -187,7 +188,7 @@ class HopClient:
             self._reset(index, upstream)
         elif isinstance(message, Close):
             self._inbox.append(Job(message, JobOrigin(index, upstream.life, 0), self._clock()))
-        elif isinstance(message, (Pcm, Clip, Latents)) and number:
+        elif isinstance(message, (Pcm, Clip, Latents, Sentence)) and number:
             if number not in upstream.held:  # the same number again asks for nothing new
                 upstream.held.add(number)
                 self._inbox.append(Job(message, JobOrigin(index, upstream.life, number), self._clock()))

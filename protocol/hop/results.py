@@ -15,9 +15,22 @@ from protocol.hop.keys import RunKey
 from protocol.hop.sockets import DRAIN, Context
 from protocol.wire.codec import decode, encode
 from protocol.wire.limits import MAX_HEADER_BYTES, MAX_PARTS, MAX_PICTURE_BYTES, ProtocolError
-from protocol.wire.messages import ClipKey, Failed, Frame, Heartbeat, Message, Received, Status, clip_key
+from protocol.wire.messages import (
+    ClipKey,
+    Failed,
+    Frame,
+    Heartbeat,
+    Message,
+    Received,
+    SpokenPart,
+    Status,
+    clip_key,
+)
 
 logger = logging.getLogger(__name__)
+
+#: A message on its way to the gateway.
+Result = Frame | SpokenPart | Failed | Status
 
 #: Longest wait before a clip is sent again, in seconds.
 RESEND_LIMIT = 10.0
@@ -66,7 +79,7 @@ class ResultServer:
         self._clock = clock
         self._senders: dict[bytes, _Sender] = {}
 
-    def recv(self) -> list[tuple[bytes, Frame | Failed | Status]]:
+    def recv(self) -> list[tuple[bytes, Result]]:
         """At most `DRAIN` messages that have arrived, each after its sender. Malformed ones are logged."""
         arrived = []
         for _ in range(DRAIN):
@@ -75,7 +88,7 @@ class ResultServer:
                 break
             try:
                 message = decode(parts[1:])
-                if not isinstance(message, (Frame, Failed, Status)):
+                if not isinstance(message, (Frame, SpokenPart, Failed, Status)):
                     raise ProtocolError(f"{type(message).__name__} is no result")
                 arrived.append((parts[0], message))
                 self._note_sender(parts[0], message)
@@ -87,7 +100,7 @@ class ResultServer:
 
     on_readable = recv
 
-    def tick(self) -> list[tuple[bytes, Frame | Failed | Status]]:
+    def tick(self) -> list[tuple[bytes, Result]]:
         """The same as `recv`: nothing here depends on the time."""
         return self.recv()
 
@@ -108,7 +121,7 @@ class ResultServer:
                 self.wake()
         return lost
 
-    def _note_sender(self, key: bytes, message: Frame | Failed | Status) -> None:
+    def _note_sender(self, key: bytes, message: Result) -> None:
         if known := self._senders.get(key):
             known.last_seen = self._clock()
         elif isinstance(message, Status) and len(self._senders) < MAX_SENDERS:
@@ -171,7 +184,7 @@ class ResultClient:
         self._unsent: deque[list[bytes | memoryview]] = deque(maxlen=UNSENT_LIMIT)
         self._status: list[bytes | memoryview] | None = None
 
-    def send(self, msg: Frame | Failed | Status) -> None:
+    def send(self, msg: Result) -> None:
         """Send, or keep until the gateway is there. Of Status only the newest is kept."""
         parts = encode(msg)
         if isinstance(msg, Status):

@@ -32,6 +32,8 @@ FLAG_KEY = 0x01
 FLAG_NO_FRAMES = 0x01
 #: Flag of an audio message: its samples are int16.
 FLAG_INT16 = 0x02
+#: Flag of an audio message: its sound was made of a text (`say`), so it has none of the client's samples.
+FLAG_SAID = 0x04
 
 #: Longest websocket message a client may send, in bytes: 16 s of 16 kHz float32.
 MAX_MESSAGE_BYTES = 1 << 20
@@ -172,6 +174,8 @@ class AudioMessage:
     frames_follow: bool = True
     #: Whether the wire carries int16, as the client asked for.
     int16: bool = False
+    #: Whether it was made of a text, and has none of the client's samples.
+    said: bool = False
 
 
 def encode_video(message: VideoMessage, version: int) -> bytes:
@@ -189,6 +193,7 @@ def encode_audio(message: AudioMessage, version: int) -> bytes:
     if version == 1:
         return bytes([KIND_AUDIO]) + pcm_bytes(message.samples)
     flags = (0 if message.frames_follow else FLAG_NO_FRAMES) | (FLAG_INT16 if message.int16 else 0)
+    flags |= FLAG_SAID if message.said else 0
     head = _AUDIO.pack(KIND_AUDIO, flags, 0, 0, 0, message.epoch, message.seq, message.pts, message.position)
     return head + pcm_bytes(message.samples, message.int16)
 
@@ -221,7 +226,8 @@ def decode_down(data: bytes, version: int) -> VideoMessage | AudioMessage:
     _, flags, _, _, _, epoch, seq, pts, position = _AUDIO.unpack_from(data)
     int16 = bool(flags & FLAG_INT16)
     samples = parse_pcm16(data[start:]) if int16 else parse_pcm(data[start:])
-    return AudioMessage(samples, epoch, seq, pts, position, not flags & FLAG_NO_FRAMES, int16)
+    said = bool(flags & FLAG_SAID)
+    return AudioMessage(samples, epoch, seq, pts, position, not flags & FLAG_NO_FRAMES, int16, said)
 
 
 # ---- downwards, JSON

@@ -1,6 +1,6 @@
 """Messages as bytes: one or two parts of a ZeroMQ message.
 
-The first part is a msgpack map: `kind`, `version`, every field by its name, and an array's `shape`. Four
+The first part is a msgpack map: `kind`, `version`, every field by its name, and an array's `shape`. Five
 kinds have a second part, a raw buffer: an array in little-endian C order, or a picture.
 
 `decode` compares sizes before it builds anything from bytes. There is no pickle here.
@@ -45,6 +45,8 @@ from protocol.wire.messages import (
     Pcm,
     Ready,
     Received,
+    Sentence,
+    SpokenPart,
     Status,
 )
 
@@ -53,6 +55,7 @@ VERSION = 1
 
 _CLASSES: tuple[type[Any], ...] = (
     Pcm, Clip, Latents, Frame, Close, Failed, Status, Ready, Ack, Heartbeat, Bye, Hello, Received,
+    Sentence, SpokenPart,
 )  # fmt: skip
 _BY_KIND: dict[str, type[Any]] = {cls.__name__.lower(): cls for cls in _CLASSES}
 #: Of each kind with an array: the field, its type and its number of dimensions.
@@ -60,6 +63,7 @@ _ARRAYS: dict[str, tuple[str, type[np.generic], int]] = {
     "pcm": ("samples", np.float32, 1),
     "clip": ("tokens", np.float16, 3),
     "latents": ("latents", np.float16, 4),
+    "spokenpart": ("samples", np.float32, 1),
 }
 #: The field of each kind that travels as a raw buffer.
 _BUFFERS = {kind: array[0] for kind, array in _ARRAYS.items()} | {"frame": "data"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,13 +12,17 @@ from protocol.wire.clock import SAMPLE_RATE
 from protocol.wire.video import CODECS
 
 #: Longest JSON text a client may send, in characters.
-MAX_TEXT_CHARS = 4096
+MAX_TEXT_CHARS = 16384
+#: Longest text of one `say`, in characters: some two minutes of speech.
+MAX_SAY_CHARS = 2000
 #: Rates of PCM that a client may choose, in Hz.
 SAMPLE_RATES = (8000, 11025, 12000, SAMPLE_RATE, 22050, 24000, 32000, 44100, 48000)
 #: How a client may write its samples: float32, or int16 where 32768 stands for 1.
 PCM_FORMATS = ("f32", "s16")
 #: Most codecs that a client may name.
 MOST_CODECS = 8
+#: Names of voices that a client may ask for. None is a path, or an option of a program.
+VOICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+_-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,18 @@ class Interrupt:
     """Everything that waits or is under way is to be dropped: somebody speaks over the avatar."""
 
 
-Control = ClientHello | Change | Shown | Flush | Interrupt
+@dataclass(frozen=True)
+class SayText:
+    """A text that the avatar is to speak."""
+
+    text: str
+    #: The engine's name of a voice. Empty: the server's usual one.
+    voice: str
+    #: The client's name for it.
+    id: str
+
+
+Control = ClientHello | Change | Shown | Flush | Interrupt | SayText
 
 
 def parse_control(text: str) -> Control | None:
@@ -114,6 +130,8 @@ def parse_control(text: str) -> Control | None:
         return ClientHello(_options(fields), _resume(fields.get("resume")), fields.get("live") is True)
     if kind == "options":
         return Change(_options(fields))
+    if kind == "say":
+        return _say(fields)
     return Interrupt() if kind == "interrupt" else None
 
 
@@ -146,6 +164,17 @@ def _options(fields: dict[str, Any]) -> Options:
         pcm=_pcm_format(fields),
         video=_video_codecs(fields.get("video")),
     )
+
+
+def _say(fields: dict[str, Any]) -> SayText:
+    text, voice, own_id = (fields.get(name, "") for name in ("text", "voice", "id"))
+    if not isinstance(text, str) or not 1 <= len(text) <= MAX_SAY_CHARS:
+        raise BrowserError("bad_message", f"say: give a text of 1 to {MAX_SAY_CHARS} characters")
+    if not isinstance(own_id, str) or len(own_id) > 64:
+        raise BrowserError("bad_message", "say: give an id of at most 64 characters")
+    if not isinstance(voice, str) or (voice and not VOICE_NAME.fullmatch(voice)):
+        raise BrowserError("bad_message", "say: a voice is named by letters, digits, + - and _")
+    return SayText(text, voice, own_id)
 
 
 def _pcm_format(fields: dict[str, Any]) -> str | None:

@@ -39,6 +39,10 @@ MAX_FPS = 60
 MAX_CREDIT = 64
 #: Job numbers in one Heartbeat.
 MAX_HELD_JOBS = 256
+#: Characters of one sentence that is to be spoken: its UTF-8 fits into a header.
+MAX_SENTENCE_CHARS = 600
+#: Samples of one piece of a spoken sentence.
+MAX_SPOKEN_SAMPLES = 2**17
 #: Characters of a failure's reason.
 MAX_REASON_CHARS = 500
 

@@ -26,6 +26,8 @@ from protocol.wire.limits import (
     MAX_PCM_SAMPLES,
     MAX_PICTURE_BYTES,
     MAX_REASON_CHARS,
+    MAX_SENTENCE_CHARS,
+    MAX_SPOKEN_SAMPLES,
     TOKEN_WIDTH,
     ProtocolError,
     check_array,
@@ -186,8 +188,53 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
+class Sentence:
+    """gateway → voice worker: a sentence to be spoken."""
+
+    session: str
+    #: Counts the interruptions of the session's texts. Close drops the sentences up to one.
+    epoch: int
+    #: The sentence's number in its epoch.
+    seq: int
+    #: Rate of the sound that is asked for, in Hz.
+    sample_rate: int
+    #: The engine's name of a voice. Empty: the one that the server's settings name.
+    voice: str
+    text: str
+
+    def __post_init__(self) -> None:
+        _unit(self)
+        check_int("sample_rate", self.sample_rate, 8000, 192000)
+        check_text("voice", self.voice, 64)
+        check_text("text", self.text, MAX_SENTENCE_CHARS)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpokenPart:
+    """voice worker → gateway: a piece of a sentence's sound."""
+
+    session: str
+    epoch: int
+    seq: int
+    #: Samples of the sentence before this piece.
+    position: int
+    #: Whether the sentence ends with it.
+    last: bool
+    #: float32 (n,), finite. n may be 0 in the last piece.
+    samples: Samples = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _unit(self)
+        check_int("position", self.position, 0, MAX_COUNT)
+        check_bool("last", self.last)
+        check_array("samples", self.samples, np.float32, [(0 if self.last else 1, MAX_SPOKEN_SAMPLES)])
+        if not np.isfinite(self.samples).all():
+            raise ProtocolError("samples: not all finite")
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
-    """gateway → audio workers → GPU workers: the session is over up to and including this epoch."""
+    """gateway → audio workers → GPU workers, and voice workers: the session is over up to this epoch."""
 
     session: str
     epoch: int
@@ -305,16 +352,18 @@ class Received:
 
 
 #: The messages that a hop delivers until they are acknowledged.
-Work = Pcm | Clip | Latents
-Message = Work | Frame | Close | Failed | Status | Ready | Ack | Heartbeat | Bye | Hello | Received
+Work = Pcm | Clip | Latents | Sentence
+Message = (
+    Work | Frame | SpokenPart | Close | Failed | Status | Ready | Ack | Heartbeat | Bye | Hello | Received
+)
 
 
 #: Session, epoch and seq. They name a clip in every process.
 ClipKey = tuple[str, int, int]
 
 
-def clip_key(message: Work | Frame | Failed | Received) -> ClipKey:
-    """The clip that a message is about."""
+def clip_key(message: Work | Frame | SpokenPart | Failed | Received) -> ClipKey:
+    """The clip, or the sentence, that a message is about."""
     return message.session, message.epoch, message.seq
 
 

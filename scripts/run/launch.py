@@ -23,6 +23,7 @@ from protocol.process.settings import (
     load_settings,
 )
 from protocol.process.user import complete_user
+from protocol.process.voices import VOICE_WANTED_FILE, choose_voice
 from scripts.official.errors import OfficialError
 from scripts.run.address import base_url, connect_gateway
 from scripts.run.guard import guarded
@@ -45,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         check_token_file(settings)
+        check_voice(settings)
         check_certificate(settings)
         check_port_free(settings.host, settings.port)
         settings = with_model(settings)
@@ -84,6 +86,17 @@ def check_token_file(settings: Settings) -> None:
         read_book(settings.token_file)
     except TokenFileError as error:
         raise SettingsError(str(error)) from None
+
+
+def check_voice(settings: Settings) -> None:
+    """Make sure that a speech engine that was named can be had.
+
+    Raises:
+        SettingsError: it cannot. The text says why, and what to install.
+    """
+    choice = choose_voice(settings)
+    if settings.voice_engine not in ("auto", "none") and not choice.engine:
+        raise SettingsError(choice.why)
 
 
 def require_assets(settings: Settings) -> None:
@@ -133,7 +146,8 @@ def run_stages(settings: Settings, notes: Sequence[str] = ()) -> int:
     try:
         for note in notes:
             log.note(note)
-        log.note(f"starting {', '.join(stage.name for stage in stages)}; log: {log.path}")
+        now = [stage.name for stage in stages if stage.wanted is None]
+        log.note(f"starting {', '.join(now)}; log: {log.path}")
         supervisor = Supervisor(
             stages,
             log,
@@ -189,6 +203,11 @@ def stage_list(settings: Settings) -> list[StageProcess]:
             name = module if count == 1 else f"{module}.{index}"
             own = ["--worker-index", str(index)]  # after the run's flags: the later one counts
             stages.append(StageProcess(name, command_of(sys.executable, module, *flags, *own)))
+    if choose_voice(settings).engine:
+        # It costs nothing until the first text comes.
+        wanted = settings.run_dir / VOICE_WANTED_FILE
+        command = command_of(sys.executable, "voice_worker", *flags)
+        stages.append(StageProcess("voice_worker", command, wanted=wanted.exists, optional=True))
     return stages
 
 

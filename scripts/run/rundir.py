@@ -28,11 +28,13 @@ from protocol.hop.endpoints import KEY_FILE, MAX_KEY_BYTES, RESUME_KEY_FILE
 from protocol.hop.run_folder import MARK, Origin, make_folder, open_folder, read_mark, write_mark
 from protocol.process.addresses import bind_socket, bracketed
 from protocol.process.settings import default_run_dir
+from protocol.process.voices import VOICE_WANTED_FILE
 
 LOCK = "run.lock"
 POSES = "poses"
-_SOCKET = re.compile(r"pcm|results|(clips|latents)\.\d+")
-_SOCKET_LOCK = re.compile(rf"({_SOCKET.pattern})\.lock")
+_SOCKET = re.compile(r"pcm|results|sentences|(clips|latents)\.\d+")
+# A lock of a socket, or the sign that a worker is wanted which is started late.
+_SOCKET_LOCK = re.compile(rf"({_SOCKET.pattern})\.lock|{re.escape(VOICE_WANTED_FILE)}")
 # Keys of a run, and one whose process was killed as it wrote it.
 _KEY = re.compile(rf"({re.escape(KEY_FILE)}|{re.escape(RESUME_KEY_FILE)})(\.[0-9a-f]{{8}})?")
 # Converted poses, and compiled code where there is no home.

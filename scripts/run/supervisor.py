@@ -38,6 +38,10 @@ class StageProcess:
     child: Child | None = None
     restart_at: float | None = None
     given_up: bool = False
+    #: Whether the process is wanted now. It is started once this says so. None: at once.
+    wanted: Callable[[], bool] | None = None
+    #: Whether the run goes on without it.
+    optional: bool = False
 
     @property
     def stage(self) -> str:
@@ -94,7 +98,8 @@ class Supervisor:
                 now = time.monotonic()
                 self._next_waiting = now + WAITING_EVERY
                 for stage in self.stages:
-                    self._start(stage, now)
+                    if stage.wanted is None:
+                        self._start(stage, now)
                 while not self._stop_reason:
                     self._turn()
                 if not self.failed:
@@ -123,6 +128,9 @@ class Supervisor:
                 stage.child.forgive_silence(now)
             if stage.child is not None:
                 self._watch(stage, stage.child, now)
+            elif stage.wanted is not None and stage.wanted():
+                stage.wanted = None
+                self._start(stage, now)
             elif stage.restart_at is not None and now >= stage.restart_at:
                 self._start(stage, now)
         if self._probe is not None and now >= self._next_probe:
@@ -176,7 +184,9 @@ class Supervisor:
         left = self.workers_left()[worker.stage]
         lines = [f"{worker.name} {decision.reason}. Its last lines:"]
         lines += [f"    {line}" for line in self.log.tail(worker.name)] or ["    (it printed nothing)"]
-        if left and (self._was_ready or not decision.misconfigured):
+        if worker.optional:
+            lines.append(f"{worker.name} is not started again; the run goes on without it")
+        elif left and (self._was_ready or not decision.misconfigured):
             total = sum(other.stage == worker.stage for other in self.stages)
             lines.append(
                 f"{worker.name} is not started again; the run goes on with {left} of {total} {worker.stage}s"

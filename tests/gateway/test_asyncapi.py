@@ -29,7 +29,7 @@ def fits(value: object, schema: dict[str, Any]) -> bool:
     """Whether a value is of a schema's type, as far as the file uses JSON Schema."""
     kinds: dict[str, tuple[type, ...]] = {
         "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,),
-        "object": (dict,), "null": (type(None),),
+        "object": (dict,), "array": (list,), "null": (type(None),),
     }  # fmt: skip
     if "const" in schema:
         return bool(value == schema["const"])
@@ -58,7 +58,7 @@ async def test_what_a_gateway_says_fits(gateway: Running, messages: dict[str, An
             assert fits(value, properties[name]), (said["type"], name, value)
 
 
-@pytest.mark.parametrize("kind", ["hello", "options", "shown", "flush", "interrupt"])
+@pytest.mark.parametrize("kind", ["hello", "options", "shown", "flush", "interrupt", "say"])
 def test_what_the_file_lets_a_client_say_is_taken(messages: dict[str, Any], kind: str) -> None:
     examples: dict[str, object] = {"string": "a", "integer": 1, "array": ["h264"]}
 

@@ -21,6 +21,8 @@ from protocol.wire.messages import (
     Pcm,
     Ready,
     Received,
+    Sentence,
+    SpokenPart,
     Status,
 )  # fmt: skip
 from protocol.wire.video import CODECS, JPEG
@@ -88,6 +90,16 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.just(Bye()),
     st.builds(Hello, st.integers(0, 2**64 - 1)),
     st.builds(Received, **unit),
+    st.builds(
+        Sentence, **unit, sample_rate=st.integers(8000, 192000), voice=text.map(lambda t: t[:64]), text=text
+    ),
+    st.builds(
+        SpokenPart,
+        **unit,
+        position=counts,
+        last=st.booleans(),
+        samples=hnp.arrays(np.float32, 9, elements=st.floats(-1, 1, width=32)),
+    ),
 )
 
 
@@ -112,4 +124,6 @@ EXAMPLES: list[Message] = [
     Failed("s", 0, 3, "gpu_worker", "overload", False),
     Status("gpu_worker", "0-1", True, {"avatars": ["ann"], "fps": 24, "x": 0.5, "b": True}, {"n": 1.0}),
     Ready("encoder_worker", "0-1", 2), Ack(1), Heartbeat((1, 2)), Bye(), Hello(7), Received("s", 0, 1),
+    Sentence("s", 0, 1, 16000, "en+f3", "Hello."),
+    SpokenPart("s", 0, 1, 400, False, np.full(9, 0.5, np.float32)),
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from echomimic_live_client.decoding import VideoDecoder
 from echomimic_live_client.errors import ClientError, ConnectionLost, Refused, SessionEnded, WireError
 from echomimic_live_client.inbox import Frame, Sound
 from echomimic_live_client.recording import Recorder, record
+from echomimic_live_client.says import Say
 from echomimic_live_client.session import Session, connect
 from echomimic_live_client.wire import Ready, Status
 
@@ -14,6 +15,7 @@ __all__ = [
     "Ready",
     "Recorder",
     "Refused",
+    "Say",
     "Session",
     "SessionEnded",
     "Sound",

@@ -65,6 +65,7 @@ class Sound:
         time: see `Frame`.
         position: number of its first sample, of all that were pushed.
         has_frames: False where the clip's pictures do not come, so that the last one stays.
+        said: whether the server made it of a text. Then `position` is that of the sound around it.
     """
 
     samples: Samples = field(repr=False)
@@ -75,6 +76,7 @@ class Sound:
     time: float
     position: int
     has_frames: bool
+    said: bool = False
 
 
 class Inbox:
@@ -154,12 +156,13 @@ class Inbox:
         position, length = self._offset + message.position, len(message.samples)
         time = self._base + message.pts / PTS_RATE
         self._end = max(self._end, time + self._length_of(length))
-        self._clips[message.seq] = position, length, message.pts
+        own = 0 if message.said else length
+        self._clips[message.seq] = position, own, message.pts
         if len(self._clips) > REMEMBERED_CLIPS:
             del self._clips[next(iter(self._clips))]
         if self._keep_sounds:
             self._keep_sound(message, time, position)
-        return position + length
+        return position + own
 
     def _length_of(self, samples: int) -> float:
         """Seconds of play-out of a clip with so many samples: a short one is padded."""
@@ -176,6 +179,7 @@ class Inbox:
                 time=time,
                 position=position,
                 has_frames=message.has_frames,
+                said=message.said,
             )
         )
         while self.sounds[-1].time - self.sounds[0].time > MOST_SOUND:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from echomimic_live_client.connection import READY_WITHIN, TIMEOUTS, Network, re
 from echomimic_live_client.errors import ClientError, ConnectionLost, SessionEnded
 from echomimic_live_client.inbox import Inbox
 from echomimic_live_client.outbox import Outbox
+from echomimic_live_client.says import Say, Says
 from echomimic_live_client.signal import Signal
 from echomimic_live_client.wire import FrameMessage, Interrupted, Options, Ready, Resume, Status
 
@@ -47,6 +49,7 @@ class Link:
         status_at: when the last status came.
         failure: the reason for which the session is over.
         news: wakes those who wait for anything of the above.
+        says: the texts whose end was not told.
         hold_sound: no sound goes out while this is set.
         interrupted: the last answer to an interruption.
     """
@@ -71,6 +74,7 @@ class Link:
         self.moved_at = self.status_at = 0.0
         self.failure: BaseException | None = None
         self.news = Signal()
+        self.says = Says(self.news)
         self.hold_sound = False
         self.interrupted: Interrupted | None = None
         self._network = network
@@ -82,6 +86,8 @@ class Link:
         self._offset = 0
         self._send_due = Signal()
         self._texts: list[str] = []
+        #: Texts to be spoken, each with the number of the sample before which it comes.
+        self._says_due: deque[tuple[int, str]] = deque()
         self._acknowledgements: dict[str, str] = {}
         #: Whether an interruption is not answered yet.
         self._interrupting = False
@@ -130,7 +136,18 @@ class Link:
         self.outbox.drop()
         self.inbox.interrupt()
         self._interrupting = True
+        self.says.interrupt()
+        self._says_due.clear()
         self.send_text(wire.interrupt())
+
+    def say(self, text: str, voice: str) -> Say:
+        """Have a text spoken behind the sound that was pushed before."""
+        say = self.says.begin(text, voice)
+        if self.outbox.waiting:
+            self.outbox.end_speech()
+        self._says_due.append((self.outbox.pushed, say.wire_text))
+        self._send_due.wake()
+        return say
 
     def wake_sender(self) -> None:
         """There may be sound to send."""
@@ -150,6 +167,7 @@ class Link:
             raise
         except BaseException as error:  # the program's next call raises it
             self.failure = error
+            self.says.end_all("lost", "the session is over")
         finally:
             self.news.wake()
 
@@ -160,6 +178,7 @@ class Link:
             await socket.send(wire.hello(self.options, resume, self._live))
             # The hello has the newest options.
             self._texts = [wire.interrupt()] if self._interrupting else []
+            self._says_due.clear()  # the answer tells which the server does not know
             while True:
                 data = await asyncio.wait_for(socket.recv(), READY_WITHIN)
                 if isinstance(data, str) and self._take_text(data, greeting=True):
@@ -249,6 +268,8 @@ class Link:
                 await self._send_due.wait()
             elif self.outbox.next_is_end():
                 await socket.send(wire.flush())
+            elif self._says_due and self._says_due[0][0] <= self.outbox.sent:
+                await socket.send(self._says_due.popleft()[1])
             elif (samples := self.outbox.next_samples()) is not None:
                 await socket.send(wire.pcm_bytes(samples, self.options.pcm == "s16"))
                 self.moved_at = time.monotonic()
@@ -291,6 +312,7 @@ class Link:
             raise SessionEnded(str(fields.get("code")), str(fields.get("message")))
         if kind == "status":
             self.status, self.status_at = wire.parse_status(fields), time.monotonic()
+        self._texts += self.says.take_text(kind, fields, greeting)
         if kind == "interrupted":
             self.interrupted = wire.parse_interrupted(fields)
             self._interrupting = False

@@ -15,6 +15,7 @@ from echomimic_live_client.errors import ClientError
 from echomimic_live_client.inbox import Frame, Inbox, Sound
 from echomimic_live_client.link import Link
 from echomimic_live_client.pcm import PcmLike, to_samples
+from echomimic_live_client.says import Say
 from echomimic_live_client.wire import Interrupted, Options, Ready, Status
 
 Item = TypeVar("Item", bound="Frame | Sound")
@@ -179,6 +180,27 @@ class Session:
         self._link.outbox.push(to_samples(pcm))
         self._link.wake_sender()
 
+    def say(self, text: str, voice: str = "") -> Say:
+        """Speak a text by the server's engine, after everything that was pushed or said before.
+
+        Args:
+            text: plain text of at most 2000 characters.
+            voice: the engine's name of a voice, such as `en-us` or `de`. Empty: the server's usual one.
+
+        Returns:
+            The text on its way. `await` it for its end.
+
+        Raises:
+            ValueError: the text is empty or too long.
+            ClientError: `unsupported`: the server has no engine, or is too old. Or the session has ended.
+        """
+        self._check()
+        if not self.ready.fields.get("voice_engine"):
+            raise ClientError("unsupported", "this server has no speech engine for texts")
+        if not 1 <= len(text) <= wire.MAX_SAY_CHARS:
+            raise ValueError(f"a text of {len(text)} characters: give 1 to {wire.MAX_SAY_CHARS}")
+        return self._link.say(text, voice)
+
     def flush(self) -> None:
         """Speech pauses here: the begun clip is made at once, and not 0.3 s later."""
         self._check()
@@ -316,7 +338,7 @@ class Session:
         outbox = link.outbox
         if self._closed:
             return True
-        if link.failure is not None or not outbox.finished or outbox.waiting:
+        if link.failure is not None or not outbox.finished or outbox.waiting or link.says.waiting:
             return False
         back = outbox.returned >= outbox.pushed
         if back and link.inbox.last_clip_whole:

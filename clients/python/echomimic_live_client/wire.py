@@ -30,7 +30,9 @@ _FRAME = struct.Struct("<BBHHHIIQ")  # kind, flags, index, count, codec, epoch, 
 _SOUND = struct.Struct("<BBHHHIIQQ")  # kind, flags, 0, 0, 0, epoch, seq, pts, position
 _KIND_FRAME, _KIND_SOUND, _KIND_CODED = 1, 2, 3
 _KEY = 1
-_NO_FRAMES, _INT16 = 1, 2
+_NO_FRAMES, _INT16, _SAID = 1, 2, 4
+#: Longest text of one `say`, in characters.
+MAX_SAY_CHARS = 2000
 #: How pictures may be coded. The place of a codec is its number on the wire.
 CODECS = ("jpeg", "h264", "vp8")
 
@@ -63,6 +65,7 @@ class SoundMessage:
         samples: at the client's rate, exactly as it sent them. Of a `live` client some may be left out.
         position: samples that the client had sent in this session before these.
         has_frames: False where the clip's pictures do not come, so that the last one stays.
+        said: whether it was made of a text, and has none of the client's samples.
     """
 
     samples: Samples
@@ -71,6 +74,7 @@ class SoundMessage:
     pts: int
     position: int
     has_frames: bool
+    said: bool = False
 
 
 @dataclass(frozen=True)
@@ -208,7 +212,8 @@ def decode(data: bytes) -> FrameMessage | SoundMessage:
     samples: Samples = np.frombuffer(data, kind_of_sample, offset=head.size).astype(np.float32)
     if flags & _INT16:
         samples /= 32768
-    return SoundMessage(samples, epoch, seq, pts, position, not flags & _NO_FRAMES)
+    has_frames, said = not flags & _NO_FRAMES, bool(flags & _SAID)
+    return SoundMessage(samples, epoch, seq, pts, position, has_frames, said)
 
 
 def parse_text(text: str) -> dict[str, Any]:
@@ -304,6 +309,12 @@ def taken(epoch: int, seq: int, index: int) -> str:
 def interrupt() -> str:
     """The text that drops everything that waits or is under way."""
     return '{"type":"interrupt"}'
+
+
+def say(text: str, voice: str, own_id: str) -> str:
+    """The text to be spoken, under an id."""
+    fields = {"type": "say", "text": text, "voice": voice, "id": own_id}
+    return json.dumps({name: value for name, value in fields.items() if value}, ensure_ascii=False)
 
 
 def flush() -> str:

@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from protocol.process.addresses import is_loopback, parse_ip
 from protocol.process.settings.places import default_token_file
@@ -71,6 +72,13 @@ def check_network(where: str, value: str) -> None:
         raise SettingsError(
             f"{where} {value}: give addresses such as 127.0.0.1 or networks such as 10.0.0.0/8"
         ) from None
+
+
+def check_service(where: str, value: str) -> None:
+    """`--voice-url`: the address of a service, without a user and without a query."""
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+        raise SettingsError(f"{where}: give an address such as http://127.0.0.1:8880/v1, without a key in it")
 
 
 def tokens_command() -> str:

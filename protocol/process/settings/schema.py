@@ -198,6 +198,24 @@ class Settings:
     seed: int = setting(0, "seed of the noise", low=0, high=2**63 - 1)
     passthrough: bool = setting(False, "no denoiser: measure the cost of the plumbing alone")
 
+    # Texts that the avatar speaks.
+    voice_engine: str = setting(
+        "auto",
+        "program or service that makes speech of texts: espeak-ng or flite from this machine, piper with a"
+        " voice file, openai for a service at --voice-url, none, or auto for the first that there is",
+        choices=("auto", "none", "espeak-ng", "flite", "piper", "openai"),
+    )
+    voice: str | None = setting(
+        None, "voice of texts, by the engine's name for it; for piper the path of its .onnx file"
+    )
+    voice_url: str | None = setting(
+        None,
+        "address of an OpenAI-compatible service, such as http://127.0.0.1:8880/v1; the key is read from"
+        " the variable OPENAI_API_KEY",
+        check=door.check_service,
+    )
+    voice_model: str = setting("tts-1", "model that the service at --voice-url is asked for")
+
     # The machine.
     encoders: int = setting(1, "encoder workers to start", low=0, high=MAX_WORKERS)
     audio_workers: int = setting(1, "audio workers to start", low=1, high=MAX_WORKERS)
@@ -291,9 +309,9 @@ class Settings:
         return self.max_sessions or MOST_MEASURED_SESSIONS
 
     def endpoint(self, name: str, index: int | None = None) -> str:
-        """The URL of hop `pcm`, `results`, `clips` (of audio worker `index`) or `latents` (of GPU worker)."""
-        offsets = {"pcm": 0, "results": 1, "clips": MAX_WORKERS, "latents": 2 * MAX_WORKERS}
-        if name not in offsets or (index is None) != (name in ("pcm", "results")):
+        """The URL of a hop: of `clips` that of an audio worker, of `latents` that of a GPU worker."""
+        offsets = {"pcm": 0, "results": 1, "sentences": 2, "clips": MAX_WORKERS, "latents": 2 * MAX_WORKERS}
+        if name not in offsets or (index is None) != (name in ("pcm", "results", "sentences")):
             raise ValueError(f"no endpoint {name!r} with index {index}")
         if not 0 <= (index or 0) < MAX_WORKERS:
             raise ValueError(f"endpoint {name}: index {index} is not 0 to {MAX_WORKERS - 1}")
