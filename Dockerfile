@@ -17,6 +17,7 @@ COPY clients/js/client /clients/js/client
 COPY audio_worker /audio_worker
 COPY gpu_worker /gpu_worker
 COPY encoder_worker /encoder_worker
+COPY voice_worker /voice_worker
 COPY scripts /scripts
 # The bundled model, its pictures and poses: nothing is fetched when it runs.
 COPY demo /demo

@@ -112,7 +112,7 @@ def run_job(
     except OSError as error:
         raise RenderError(f"--log-dir {settings.log_dir}: {error.strerror}; choose another") from error
     try:
-        stages = [stage for stage in stage_list(settings) if stage.stage != "gateway"]
+        stages = [stage for stage in stage_list(settings) if stage.stage != "gateway" and not stage.optional]
         supervisor = Supervisor(stages, log, silent_after=settings.dead_after + 3)
         thread = RenderThread(
             settings,

@@ -25,7 +25,7 @@ from protocol.wire.clock import (
     frames_of_clip,
     pts_of_clip,
 )
-from protocol.wire.messages import Close, Failed, Pcm, Samples, Status
+from protocol.wire.messages import Close, Failed, Frame, Pcm, Samples, Status
 from scripts.render.clips import ClipLedger
 from scripts.render.errors import RenderError, Stopped
 
@@ -207,7 +207,7 @@ class FilmGateway:
                 self._results.confirm_clip(sender, message.session, message.epoch, message.seq)
             elif isinstance(message, Failed):
                 self._note_failure(message)
-            elif self._clips.add_frame(message):
+            elif isinstance(message, Frame) and self._clips.add_frame(message):
                 self._results.confirm_clip(sender, message.session, message.epoch, message.seq)
         for lost in self._results.lost_workers():
             self._warm.pop(lost, None)

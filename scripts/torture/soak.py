@@ -46,7 +46,7 @@ def look(pid: int) -> Sample:
 
 def name_of(pid: int) -> str:
     """The module that a process of the run executes."""
-    known = {"gateway", "audio_worker", "gpu_worker", "encoder_worker"}
+    known = {"gateway", "audio_worker", "gpu_worker", "encoder_worker", "voice_worker"}
     return next((word for word in words_of(pid) if word in known), f"process {pid}")
 
 

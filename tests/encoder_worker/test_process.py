@@ -76,7 +76,7 @@ class Upstream:
                 self.status[message.worker] = message
             elif isinstance(message, Failed):
                 self.failed.append(message)
-            else:
+            elif isinstance(message, Frame):
                 clip = self.frames.setdefault((message.session, message.seq), {})
                 self.duplicates += message.index in clip
                 clip[message.index] = message

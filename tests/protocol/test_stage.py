@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from protocol.hop.results import ResultServer
+from protocol.hop.results import Result, ResultServer
 from protocol.hop.server import Acked, HopEvent, HopServer, WorkerJoined, WorkerLost
 from protocol.process.settings import ROOT
 from protocol.process.stage import FAILURES_BEFORE_EXIT
@@ -32,7 +32,7 @@ class Surroundings:
         self.hop = HopServer(ctx, f"ipc://{run_dir}/latents.0", sticky=False, dead_after=1.5)
         self.results = ResultServer(ctx, f"ipc://{run_dir}/results")
         self.events: list[HopEvent] = []
-        self.messages: list[Frame | Failed | Status] = []
+        self.messages: list[Result] = []
 
     def until(self, ready: Callable[[], object], seconds: float = 8.0) -> float:
         begin = time.monotonic()

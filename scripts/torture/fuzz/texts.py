@@ -68,6 +68,8 @@ from protocol.wire.messages import (
     Pcm,
     Ready,
     Received,
+    Sentence,
+    SpokenPart,
     Status,
 )
 from scripts.torture.fuzz.decoder import FuzzedDecoder, Scratch
@@ -144,6 +146,8 @@ def _hop() -> FuzzedDecoder:
         Failed("s", 0, 3, "gpu_worker", "overload", False),
         Status("gpu_worker", "0-1", True, {"avatars": ["ann"], "fps": 24, "x": 0.5, "b": True}, {"n": 1.0}),
         *(Ready("encoder_worker", "0-1", 2), Ack(1), Heartbeat((1, 2)), Hello(7), Received("s", 0, 1)),
+        Sentence("s", 0, 1, SAMPLE_RATE, "en+f3", "Hello."),
+        SpokenPart("s", 0, 1, 400, False, sound),
     ]
     valid = [[bytes(part) for part in encode(message)] for message in messages]
     names = sorted({f.name for message in messages for f in dataclasses.fields(message)})

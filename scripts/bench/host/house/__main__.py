@@ -35,6 +35,7 @@ SHIPPED = (
     "audio_worker",
     "gpu_worker",
     "encoder_worker",
+    "voice_worker",
     "scripts",
     "demo",
     "clients",
