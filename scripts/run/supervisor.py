@@ -171,7 +171,7 @@ class Supervisor:
     def _decide(
         self, stage: StageProcess, worked_for: float | None, status: int, how: str, what: str
     ) -> None:
-        """Start the stage again later, or give it up. `how` it ended and the sentence about it are for the log."""
+        """Start the stage again later, or give it up. The last two words are for the log."""
         decision = stage.policy.ended(worked_for, status, how)
         if isinstance(decision, GiveUp):
             self._give_up(stage, decision)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from protocol.model.assets import display_names, pose_files
-from protocol.process.settings import NO_AUTH_WARNING, load_settings
+from protocol.process.settings import NO_AUTH_WARNING, SettingsError, load_settings
+from protocol.process.voices import VOICE_WANTED_FILE
 from scripts.run import launch
 from scripts.run.poses import PoseError, convert_pose_folders
 from scripts.run.runlog import RunLog
@@ -25,12 +26,32 @@ def commands(*flags: str) -> dict[str, list[str]]:
 
 
 def test_one_process_per_stage_by_default() -> None:
-    assert list(commands()) == ["gateway", "audio_worker", "gpu_worker", "encoder_worker"]
+    assert list(commands("--voice-engine", "none")) == [
+        *("gateway", "audio_worker", "gpu_worker", "encoder_worker")
+    ]
+
+
+def test_the_voice_worker_is_started_when_the_gateway_asks_for_it(tmp_path: Path) -> None:
+    flags = ["--voice-url", "http://127.0.0.1:1/v1", "--run-dir", str(tmp_path)]
+    voice = launch.stage_list(load_settings(flags, env={}))[-1]
+    assert voice.name == "voice_worker" and voice.optional
+    assert voice.wanted is not None and not voice.wanted()
+    (tmp_path / VOICE_WANTED_FILE).touch()
+    assert voice.wanted()
+
+
+def test_a_speech_engine_that_is_named_and_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    settings = load_settings(["--voice-engine", "flite"], env={})
+    with pytest.raises(SettingsError, match="apt-get install flite"):
+        launch.check_voice(settings)
+    launch.check_voice(load_settings([], env={}))
 
 
 def test_counts_follow_the_flags_and_each_worker_knows_its_number() -> None:
     made = commands(
-        "--encoders", "3", "--gpu-devices", "cuda:0,cuda:1", "--audio-workers", "2", "--port", "9001"
+        *("--encoders", "3", "--gpu-devices", "cuda:0,cuda:1", "--audio-workers", "2", "--port", "9001"),
+        *("--voice-engine", "none"),
     )
     assert list(made) == [
         *("gateway", "audio_worker.0", "audio_worker.1", "gpu_worker.0", "gpu_worker.1"),
