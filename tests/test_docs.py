@@ -70,7 +70,7 @@ def test_a_broken_link_is_found(tmp_path: Path) -> None:
 
 
 PACKAGES = (
-    "protocol", "gateway", "audio_worker", "gpu_worker", "encoder_worker", "scripts", "demo/factory",
+    "protocol", "gateway", "audio_worker", "gpu_worker", "encoder_worker", "voice_worker", "scripts", "demo/factory",
     "clients/python", "clients/js",
 )  # fmt: skip
 SECTION = re.compile(r"^### `([^`]+)/`.*?(?=^### |\Z)", re.MULTILINE | re.DOTALL)

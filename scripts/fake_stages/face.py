@@ -43,7 +43,7 @@ class FacePainter:
         self._background = functools.cache(self._load_background)
 
     def draw(self, person: int, loudness: float, seconds: float) -> bytes:
-        """Draw one frame as JPEG. It takes what `paint` takes."""
+        """Draw one frame as JPEG. Its arguments are those of `paint`."""
         out = io.BytesIO()
         self.paint(person, loudness, seconds).save(out, "JPEG", quality=85)
         return out.getvalue()

@@ -54,11 +54,11 @@ class Film(ABC):
 
     @abstractmethod
     def _end(self) -> None:
-        """Write what is left."""
+        """Write the rest."""
 
     @abstractmethod
     def _let_go(self) -> None:
-        """Close what is open, without a word about errors."""
+        """Close everything, without a word about errors."""
 
     def finish(self) -> None:
         """Write the rest and give the target its name.

@@ -1,4 +1,4 @@
-"""A decoder under test, and what is counted of it."""
+"""A decoder under test, and its figures."""
 
 from __future__ import annotations
 
