@@ -70,8 +70,8 @@ def test_a_broken_link_is_found(tmp_path: Path) -> None:
 
 
 PACKAGES = (
-    "protocol", "gateway", "audio_worker", "gpu_worker", "encoder_worker", "voice_worker", "scripts", "demo/factory",
-    "clients/python", "clients/js",
+    "protocol", "gateway", "audio_worker", "gpu_worker", "encoder_worker", "voice_worker",
+    "scripts", "demo/factory", "clients/python", "clients/js",
 )  # fmt: skip
 SECTION = re.compile(r"^### `([^`]+)/`.*?(?=^### |\Z)", re.MULTILINE | re.DOTALL)
 ROW = re.compile(r"^\| (?:\*\*)?`([^`]+)`", re.MULTILINE)
