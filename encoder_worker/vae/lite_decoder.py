@@ -6,6 +6,8 @@ doubles the resolution (equal cost per level), grows by 1×1 convolution and pix
 3×3 convolution's cost), has no normalisation (each is a pass over memory), and leaves the last doubling
 to a pixel shuffle. The residual blocks without normalisation follow the idea of TAESD (Ollin Boer Bohan,
 2023); widths and layout are this project's.
+
+A second, finer head makes pictures of twice the side from the same features. It costs a seventh of the rest.
 """
 
 from __future__ import annotations
@@ -42,13 +44,37 @@ class Grow(nn.Module):
         return F.pixel_shuffle(self.conv(x), 2)
 
 
+class FineHead(nn.Module):
+    """The last level's features (N, width, h, w) → pictures (N, 3, 4h, 4w).
+
+    Args:
+        width: channels of the features.
+        fine_width: channels at twice their side.
+        blocks: residual blocks there.
+        kernel: side of the kernel that leads there, 1 or 3.
+    """
+
+    def __init__(self, width: int, fine_width: int, blocks: int, kernel: int) -> None:
+        super().__init__()
+        self.grow = nn.Conv2d(width, fine_width * 4, kernel, padding=kernel // 2)
+        self.blocks = nn.ModuleList(ResidualBlock(fine_width) for _ in range(blocks))
+        self.conv_out = nn.Conv2d(fine_width, 3 * 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.pixel_shuffle(self.grow(F.relu(x)), 2)
+        for block in self.blocks:
+            x = block(x)
+        return F.pixel_shuffle(self.conv_out(F.relu(x)), 2)
+
+
 class LiteDecoder(nn.Module):
     """Latents to pictures.
 
     Args:
         config: the `config.json` of the VAE folder. Its keys are `latent_channels`, `decoder_widths` (one per
             level, coarse to fine) and `decoder_blocks` (residual blocks per level). The picture is
-            2**len(decoder_widths) times the latent's size.
+            2**len(decoder_widths) times the latent's size. With `fine_width`, `fine_blocks` and `fine_kernel`
+            there is a second head, whose pictures are twice as large (see `FineHead`).
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -67,10 +93,24 @@ class LiteDecoder(nn.Module):
             levels.extend(ResidualBlock(width) for _ in range(count))
         self.levels = nn.ModuleList(levels)
         self.conv_out = nn.Conv2d(widths[-1], 3 * 4, 3, padding=1)
+        #: The head of pictures of twice the side, where the VAE has one.
+        self.fine: FineHead | None = None
+        if "fine_width" in config:
+            self.fine = FineHead(
+                widths[-1], config["fine_width"], config["fine_blocks"], config["fine_kernel"]
+            )
+
+    def features(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents (N, C, h, w), unscaled → the last level's features, from which either head draws."""
+        x: torch.Tensor = self.conv_in(latents)
+        for level in self.levels:
+            x = level(x)
+        return x
+
+    def plain(self, features: torch.Tensor) -> torch.Tensor:
+        """Pictures (N, 3, H, W) of `features`, nominally in -1..1 (not clamped)."""
+        return F.pixel_shuffle(self.conv_out(F.relu(features)), 2)
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents (N, C, h, w), unscaled, → pictures (N, 3, H, W), nominally in -1..1 (not clamped)."""
-        x = self.conv_in(latents)
-        for level in self.levels:
-            x = level(x)
-        return F.pixel_shuffle(self.conv_out(F.relu(x)), 2)
+        return self.plain(self.features(latents))

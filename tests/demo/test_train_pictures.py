@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from demo.factory.train.both_sizes import HAND_MARGIN, HAND_WEIGHT, hand_weights
 from demo.factory.train.data import RARE, Material, Poses, rarity
 from demo.factory.train.decoder import train_decoder
-from demo.factory.train.denoiser import HAND_MARGIN, HAND_WEIGHT, hand_weights
 from demo.factory.train.from_export import MODEL, start
 from demo.factory.train.vae import local_contrast, picture_loss, strength_loss
 
@@ -82,7 +82,7 @@ def material() -> Material:
     cpu = torch.device("cpu")
     return Material(
         SAMPLE / "identities.npz", SAMPLE / "speech.npz", cpu, seed=3, poses=Poses.draw(1, cpu),
-        unknown_people=True, unknown_voices=True,
+        unknown_people=True, unknown_voices=True, fine=True,
     )  # fmt: skip
 
 

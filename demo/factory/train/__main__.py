@@ -123,7 +123,8 @@ def run_on_drawn_material(arguments: argparse.Namespace) -> None:
     seed = arguments.seed + 1000 * arguments.rank
     torch.manual_seed(seed)
     speech = None if arguments.stage == "vae" else arguments.speech
-    material = Material(arguments.figure, speech, device, seed=seed, tracks=arguments.tracks)
+    fine = arguments.stage == "decoder"
+    material = Material(arguments.figure, speech, device, seed=seed, tracks=arguments.tracks, fine=fine)
     common = {
         "minutes": arguments.minutes,
         "peak": arguments.lr,

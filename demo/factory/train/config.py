@@ -12,6 +12,7 @@ from typing import Any
 from protocol.wire.clock import SAMPLE_RATE
 
 SIZE = 256
+FINE_SIZE = 2 * SIZE  # of the decoder's finer head
 FPS = 24
 CLIP_FRAMES = 12
 WINDOW_SAMPLES = 24_000
@@ -27,6 +28,9 @@ VAE = {
     "encoder_layers_per_block": 1,
     "decoder_widths": [160, 96, 48, 24],
     "decoder_blocks": [3, 2, 2, 2],
+    "fine_width": 8,
+    "fine_blocks": 1,
+    "fine_kernel": 1,
     "norm_num_groups": 16,
 }
 

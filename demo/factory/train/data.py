@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from demo.factory.figure.captured import CapturedRenderer
 from demo.factory.figure.make_identities import SPLIT_FILE
@@ -25,7 +26,7 @@ from demo.factory.motion.marks import life_to_marks
 from demo.factory.motion.pose_map import draw_pose_maps
 from demo.factory.motion.visemes import CHANNELS as MOUTH_COLUMNS
 from demo.factory.poses.make_poses import load_split, pose_arrays
-from demo.factory.train.config import FIRST_TRACK_SEED, FPS, SIZE
+from demo.factory.train.config import FINE_SIZE, FIRST_TRACK_SEED, FPS, SIZE
 from demo.factory.train.variety import RECOLORED, color_matrices, recolor
 from demo.factory.train.voices import Voices
 
@@ -125,6 +126,12 @@ class ClipBatch:
     identity: Tensor  # (B,) index in the renderer
     track: Tensor  # (B,) index in the pose bank
     frame: Tensor  # (B, F) frame of the pose loop
+    fine: Tensor | None = None  # (B, F, 3, FINE_SIZE, FINE_SIZE) 0..1: the clip's own frames, drawn larger
+
+
+def halved(pictures: Tensor) -> Tensor:
+    """Pictures (N, 3, 2h, 2w) → (N, 3, h, w): each pixel is the mean of four."""
+    return F.avg_pool2d(pictures, 2)
 
 
 def split_names(assets: Path, names: list[str], split: str) -> list[int]:
@@ -152,6 +159,7 @@ class Material:
         poses: the pose tracks to use. None: new ones are drawn.
         unknown_people: take identities of the held-out split, to measure with and never to train.
         unknown_voices: take voices of the held-out split, likewise.
+        fine: draw at `FINE_SIZE`. Pictures of `SIZE` are then means of four pixels of those.
     """
 
     def __init__(
@@ -165,10 +173,12 @@ class Material:
         poses: Poses | None = None,
         unknown_people: bool = False,
         unknown_voices: bool = False,
+        fine: bool = False,
     ) -> None:
         self.device = device
         self.generator = torch.Generator(device=device).manual_seed(seed)
-        self.renderer = Renderer(figure, size=SIZE, device=device)
+        self.fine = fine
+        self.renderer = Renderer(figure, size=FINE_SIZE if fine else SIZE, device=device)
         people = split_names(figure, self.renderer.names, "held_out" if unknown_people else "train")
         if not unknown_people:
             # Most will see one of the bundled avatars, so they are drawn more often than the others.
@@ -207,7 +217,7 @@ class Material:
         track, frame = self.integers(len(self.poses.life), count), self.integers(LOOP, count)
         life, hands = self.poses.life[track, frame], self.poses.hands[self.moments(count)]
         drawn = self._draw(identity, figure_state(self.random_mouths(count), life, hands))
-        return recolor(drawn, *color_matrices(count, self.generator))
+        return self._usual(recolor(drawn, *color_matrices(count, self.generator)))
 
     def _draw(self, identity: Tensor, state: FigureState) -> Tensor:
         """Pictures of states. On CUDA a recording draws them, and the next call overwrites them."""
@@ -258,11 +268,12 @@ class Material:
         identity = self.identities[self.integers(len(self.identities), count)]
         state = figure_state(mouth.flatten(0, 1), life.flatten(0, 1), hands.flatten(0, 1))
         matrix, offset = color_matrices(count, self.generator, 0.0 if plain else RECOLORED)
-        reference = recolor(self._draw(identity, FigureState.neutral(count, device)), matrix, offset)
+        neutral = self._draw(identity, FigureState.neutral(count, device))
+        reference = self._usual(recolor(neutral, matrix, offset))
         matrix, offset = (x.repeat_interleave(len(when), 0) for x in (matrix, offset))
-        pictures = recolor(self._draw(identity.repeat_interleave(len(when)), state), matrix, offset)
+        drawn = recolor(self._draw(identity.repeat_interleave(len(when)), state), matrix, offset)
         return ClipBatch(
-            pictures=pictures.unflatten(0, (count, len(when))),
+            pictures=self._usual(drawn).unflatten(0, (count, len(when))),
             reference=reference,
             poses=self.poses.maps[track[:, None], frame[:, 1:]],
             pcm=pcm,
@@ -270,4 +281,9 @@ class Material:
             identity=identity,
             track=track,
             frame=frame[:, 1:],
+            fine=drawn.unflatten(0, (count, len(when)))[:, 1:] if self.fine else None,
         )
+
+    def _usual(self, drawn: Tensor) -> Tensor:
+        """Pictures of `SIZE`, whatever size is drawn."""
+        return halved(drawn) if self.fine else drawn

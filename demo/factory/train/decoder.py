@@ -3,7 +3,7 @@
     python -m demo.factory.train decoder --state DIR --minutes 50
 
 Latents stay as they are, so nothing else has to be trained again. The decoder learns to turn predicted
-latents into the drawn pictures of the same moments, and keeps decoding true latents.
+latents into the drawn pictures of the same moments, in both sizes, and keeps decoding true latents.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from demo.factory.train.both_sizes import BothSizes, pictures_of
 from demo.factory.train.checkpoint import Averaged, load_training
 from demo.factory.train.data import Material
 from demo.factory.train.denoiser import CARRIED, ConditionEncoder, pick_rate, predicted_latents
@@ -22,20 +23,13 @@ from demo.factory.train.listen import ADAPTER, load_ears
 from demo.factory.train.models import build_networks, channels_last
 from demo.factory.train.replay import Replay
 from demo.factory.train.step import Gradients, GraphedLoss, TrainingRun, make_optimizer
-from demo.factory.train.vae import (
-    LATENT_NOISE,
-    AutoencoderLite,
-    picture_loss,
-    picture_weights,
-    strength_loss,
-    to_bytes,
-)
+from demo.factory.train.vae import LATENT_NOISE, AutoencoderLite, to_bytes
 
 USES = 5  # times that a frame is learned from, on average: making one costs as much as learning from it twice
 MEMORY = 4096  # frames
-CLIPS = 2  # made at a time
+CLIPS = {"cpu": 2, "cuda": 16}  # made at a time, by the kind of device
 PREDICTED = 2 / 3  # share of a batch that is decoded from predicted latents, the rest from true ones
-SQUARED, STRENGTH = 0.25, 2.0  # of the loss: squared differences, which blur, and the outlines' strength
+SQUARED, STRENGTH = 0.5, 1.0  # of the loss: squared differences, which blur, and the outlines' strength
 DECAY = 0.99  # of the running average: this stage has some thousand steps
 
 
@@ -55,21 +49,25 @@ class Predictor:
         """The frames of `CLIPS` clips.
 
         Returns:
-            `predicted` and `true` latents (n, C, h, w) and `pictures` (n, 3, H, W), uint8.
+            `predicted` and `true` latents (n, C, h, w), `pictures`, uint8 (n, 3, FINE_SIZE, FINE_SIZE), and
+            `hands` (n, 2, 21, 2), their key points.
         """
+        device = self._material.device
+        count = CLIPS[device.type]
         fps, frames = pick_rate(self._turn)
         self._turn += 1
-        clips = self._material.clips(CLIPS, fps=fps, frames=frames)
+        clips = self._material.clips(count, fps=fps, frames=frames)
+        assert clips.fine is not None, "the material is drawn for both sizes"
         kept = self._conditions.encode(clips)
         batch = self._conditions.batch(
             kept, self._conditions.positions(fps, range(frames)), self._material.poses.maps
         )
-        device = self._material.device
-        predicted = predicted_latents(self._networks, batch, torch.rand(CLIPS, device=device) < CARRIED)
+        predicted = predicted_latents(self._networks, batch, torch.rand(count, device=device) < CARRIED)
         return {
             "predicted": predicted.transpose(1, 2).flatten(0, 1).bfloat16(),
             "true": kept["clean"].transpose(1, 2).flatten(0, 1),
-            "pictures": to_bytes(clips.pictures[:, 1:].flatten(0, 1)),
+            "pictures": to_bytes(clips.fine.flatten(0, 1)),
+            "hands": self._material.poses.hands[clips.track[:, None], clips.frame].flatten(0, 1),
         }
 
 
@@ -84,7 +82,10 @@ def train_decoder(
     final: float,
     memory: int = MEMORY,
 ) -> None:
-    """Train the VAE's decoder for `minutes`. The time for the first frames does not count."""
+    """Train the VAE's decoder, both heads, for `minutes`. The time for the first frames does not count.
+
+    The material draws for both sizes (`Material(fine=True)`).
+    """
     vae = channels_last(AutoencoderLite(), material.device)
     averaged = Averaged(vae, DECAY)
     optimizer = make_optimizer(list(vae.parameters()), weight_decay=1e-4)
@@ -94,19 +95,18 @@ def train_decoder(
     predictor = Predictor(material, state, whisper, vae)
     vae.decoder.requires_grad_(True)
     gradients = Gradients(list(vae.decoder.parameters()))
-    weights = picture_weights(material)
+    sizes = BothSizes(material, squared=SQUARED, strength=STRENGTH)
     from_prediction = round(PREDICTED * batch)
 
     def loss_of(kept: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         true = kept["true"][from_prediction:].float()
         true = true + LATENT_NOISE * torch.randn_like(true)
         latents = torch.cat([kept["predicted"][:from_prediction].float(), true])
-        pictures = (kept["pictures"].float() / 255).contiguous(memory_format=torch.channels_last)
+        pictures = pictures_of(kept["pictures"])
         with torch.autocast(material.device.type, torch.bfloat16):
-            output = vae.decode(latents.contiguous(memory_format=torch.channels_last))
-        error = (output[:from_prediction].float() - pictures[:from_prediction]).square().mean()
-        loss = picture_loss(output, pictures, weights, squared_share=SQUARED)
-        return loss + STRENGTH * strength_loss(output, pictures, weights), error
+            plain, fine = vae.decode_both(latents.contiguous(memory_format=torch.channels_last))
+        error = (fine[:from_prediction].float() - pictures[:from_prediction]).square().mean()
+        return sizes.loss(plain, fine, pictures, kept["hands"]), error
 
     replay = Replay(memory, material.device)
     made = _fill(replay, predictor, 4 * batch)

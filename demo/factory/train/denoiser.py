@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from audio_worker.whisper import SpeechEncoder
-from demo.factory.evaluate.scores import inside
+from demo.factory.train.both_sizes import hand_weights
 from demo.factory.train.checkpoint import Averaged, load_training
 from demo.factory.train.config import CLIP_FRAMES, FPS, HISTORY_SAMPLES, INFERENCE
 from demo.factory.train.data import ClipBatch, Material
@@ -44,7 +44,6 @@ TOLD = 2  # frames whose true latents are decoded as well, as the VAE's own trai
 LATENT_SHARE, PICTURE_SHARE = (1.0, 0.3), (2.0, 6.0)  # weights of the two losses, at the start and the end
 FACE_ROWS, FACE_COLUMNS, FACE_WEIGHT = slice(4, 9), slice(5, 11), 2.0  # of the 16×16 latent
 MOUTH_ROWS, MOUTH_COLUMNS, MOUTH_WEIGHT = slice(7, 9), slice(6, 10), 4.0
-HAND_MARGIN, HAND_WEIGHT = 0.03, 2.0  # of the picture's side around a hand's points; its weight in pictures
 
 
 @dataclass
@@ -160,13 +159,6 @@ def noised(batch: TrainingBatch, alphas: Tensor) -> tuple[Tensor, Tensor, Tensor
     alpha = alphas[timestep].view(-1, 1, 1, 1, 1)
     noisy = alpha.sqrt() * batch.clean + (1 - alpha).sqrt() * noise
     return noisy, alpha.sqrt() * noise - (1 - alpha).sqrt() * batch.clean, timestep, alpha
-
-
-def hand_weights(hands: Tensor, size: int) -> Tensor:
-    """Weights (n, 1, size, size): `HAND_WEIGHT` in the boxes around hands (n, 2, 21, 2), 1 elsewhere."""
-    low, high = hands.amin(2) - HAND_MARGIN, hands.amax(2) + HAND_MARGIN
-    boxes = torch.cat([low, high], 2) * size - 0.5  # of pixels' centres
-    return 1 + (HAND_WEIGHT - 1) * inside(boxes, size)[:, None].float()
 
 
 def pictures_loss(

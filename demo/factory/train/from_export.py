@@ -61,9 +61,11 @@ def start(model: Path, state: Path) -> None:
             f"{model} does not fit demo/factory/train/config.py: missing {missing}, unexpected {unexpected}"
         )
     vae = AutoencoderLite()
-    vae.load_state_dict(
-        {k: v.float() for k, v in load_file(model / "vae" / "diffusion_pytorch_model.safetensors").items()}
-    )
+    exported = load_file(model / "vae" / "diffusion_pytorch_model.safetensors")
+    missing, unexpected = vae.load_state_dict({k: v.float() for k, v in exported.items()}, strict=False)
+    missing = [key for key in missing if not key.startswith("decoder.fine.")]  # a head that begins untrained
+    if missing or unexpected:
+        raise RuntimeError(f"{model}/vae: missing {missing}, unexpected {unexpected}")
     _save(state, "networks", networks)
     _save(state, "vae", vae)
     if (model / ADAPTER).is_file():

@@ -1,8 +1,8 @@
 """Find where quality is lost: `python -m demo.factory.train.gap --state DIR [--clips N]`.
 
 It measures single clips from trained and from held-out people and voices, without the streaming path. The
-figures are the PSNR of the output, of its mouth's box and of the VAE alone, the edges kept in mouth and
-hands, and how the mouth's opening follows the truth.
+figures are those of the pictures of both sizes, of the larger ones through the VAE alone, and of how the
+mouth's opening follows the truth.
 
 More people or voices can close the gap between trained and held-out ones. More training can close the gap
 that remains on trained ones. --held-out looks only at people and voices that training never saw.
@@ -11,6 +11,7 @@ that remains on trained ones. --held-out looks only at people and voices that tr
 from __future__ import annotations
 
 import argparse
+import json
 from itertools import product
 from pathlib import Path
 
@@ -18,9 +19,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from demo.factory.evaluate.scores import edges_kept, inside
+from demo.factory.evaluate.scores import edge_strength, edges_kept, inside, ssim
 from demo.factory.figure.measure import MouthMeter, crop_mouth, hand_boxes, mouth_box
 from demo.factory.figure.renderer import Renderer
+from demo.factory.figure.state import FigureState
 from demo.factory.train.config import CLIP_FRAMES, FPS
 from demo.factory.train.data import Material, Poses, figure_state
 from demo.factory.train.denoiser import ConditionEncoder, predicted_latents
@@ -36,30 +38,17 @@ def psnr(output: Tensor, truth: Tensor) -> float:
     return float((-10 * torch.log10((output - truth).square().flatten(1).mean(1))).mean())
 
 
-@torch.inference_mode()
-def measure(
-    material: Material, conditions: ConditionEncoder, networks: Networks, meter: MouthMeter, clips: int
-) -> dict[str, float]:
-    """Figures of `clips` plain clips at 24 fps that begin from the true latent of the frame before."""
-    drawn = material.clips(clips, plain=True)
-    kept = conditions.encode(drawn)
-    batch = conditions.batch(kept, conditions.positions(FPS, range(CLIP_FRAMES)), material.poses.maps)
-    made = predicted_latents(networks, batch, torch.ones(clips, dtype=torch.bool)).float()
-    vae = conditions.vae
-    truth = drawn.pictures[:, 1:].flatten(0, 1)
-    output, through = (
-        vae.decode(x.transpose(1, 2).flatten(0, 1)).float().clamp(0, 1) for x in (made, batch.clean)
-    )
-    place = drawn.track[:, None], drawn.frame
-    life, hands = (bank[place].flatten(0, 1) for bank in (material.poses.life, material.poses.hands))
-    state = figure_state(drawn.mouth[:, 1:].flatten(0, 1), life, hands)
-    opened, wanted = (
-        meter.opening(pictures, drawn.identity.repeat_interleave(CLIP_FRAMES), state.head)
-        for pictures in (output, truth)
-    )
-    renderer = material.renderer
-    boxes = mouth_box(renderer, state)
-    places = {"mouth": boxes[:, None], "hands": hand_boxes(renderer, state)}
+def sharpness(renderer: Renderer, state: FigureState, output: Tensor, truth: Tensor) -> dict[str, float]:
+    """PSNR of whole pictures and of the mouth's box, and the edges kept in mouth and hands.
+
+    Args:
+        renderer: of the pictures' size.
+        state: N moments.
+        output: pictures (N, 3, H, W) in 0..1.
+        truth: the drawn ones.
+    """
+    boxes = mouth_box(renderer, state).to(output.device)
+    places = {"mouth": boxes[:, None], "hands": hand_boxes(renderer, state).to(output.device)}
     return {
         "psnr": psnr(output, truth),
         "mouth": psnr(crop_mouth(output, boxes), crop_mouth(truth, boxes)),
@@ -67,10 +56,72 @@ def measure(
             f"{name}_edges": float(edges_kept(output, truth, inside(where, renderer.size)).mean())
             for name, where in places.items()
         },
-        "vae": psnr(through, truth),
-        "correlation": float(torch.corrcoef(torch.stack([opened, wanted]))[0, 1]),
-        "movement": float((opened * wanted).mean() / wanted.square().mean()),
+        **{
+            f"{name}_strength": float(edge_strength(output, truth, inside(where, renderer.size)).mean())
+            for name, where in places.items()
+        },
+        "ssim": float(ssim(output, truth).mean()),
     }
+
+
+class Gauge:
+    """Measures clips of one material.
+
+    Args:
+        material: draws at `FINE_SIZE`.
+        conditions: the encoders.
+        networks: the denoiser and its parts.
+        figure: file of identities.
+    """
+
+    def __init__(
+        self, material: Material, conditions: ConditionEncoder, networks: Networks, figure: Path
+    ) -> None:
+        self._material, self._conditions, self._networks = material, conditions, networks
+        # Places are asked of it and nobody is drawn, so one person is enough.
+        renderer = material.renderer
+        self._small = Renderer(figure, renderer.size // 2, material.device, renderer.names[:1])
+        self._meter = MouthMeter(material.renderer)
+
+    @torch.inference_mode()
+    def measure(self, clips: int) -> dict[str, dict[str, float]]:
+        """Figures of `clips` plain clips at 24 fps that begin from the true latent of the frame before.
+
+        Returns:
+            Figures by name, of the smaller pictures, of the larger ones, of the larger ones through the VAE
+            alone, and of the mouth's opening.
+        """
+        drawn = self._material.clips(clips, plain=True)
+        assert drawn.fine is not None, "the material is drawn for both sizes"
+        kept = self._conditions.encode(drawn)
+        positions = self._conditions.positions(FPS, range(CLIP_FRAMES))
+        batch = self._conditions.batch(kept, positions, self._material.poses.maps)
+        carry = torch.ones(clips, dtype=torch.bool, device=self._material.device)
+        made = predicted_latents(self._networks, batch, carry).float()
+        plain, fine = self._pictures(made)
+        _, through = self._pictures(batch.clean)
+        truth = drawn.fine.flatten(0, 1)
+        place = drawn.track[:, None], drawn.frame
+        poses = self._material.poses
+        life, hands = (bank[place].flatten(0, 1) for bank in (poses.life, poses.hands))
+        state = figure_state(drawn.mouth[:, 1:].flatten(0, 1), life, hands)
+        identity = drawn.identity.repeat_interleave(CLIP_FRAMES)
+        opened, wanted = (self._meter.opening(p, identity, state.head) for p in (fine, truth))
+        return {
+            "small": sharpness(self._small, state, plain, drawn.pictures[:, 1:].flatten(0, 1)),
+            "large": sharpness(self._material.renderer, state, fine, truth),
+            "large, VAE alone": sharpness(self._material.renderer, state, through, truth),
+            "opening": {
+                "correlation": float(torch.corrcoef(torch.stack([opened, wanted]))[0, 1]),
+                "size": float((opened * wanted).mean() / wanted.square().mean()),
+            },
+        }
+
+    def _pictures(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures of both sizes, in 0..1, of latents (B, C, F, h, w)."""
+        flat = latents.transpose(1, 2).flatten(0, 1)
+        plain, fine = self._conditions.vae.decode_both(flat)
+        return plain.float().clamp(0, 1), fine.float().clamp(0, 1)
 
 
 def main() -> None:
@@ -81,36 +132,41 @@ def main() -> None:
         "--held-out", action="store_true", help="people and voices of the held-out split alone"
     )
     parser.add_argument("--seed", type=int, default=5)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--figure", type=Path, default=ROOT / "figure" / "build" / "identities.npz")
     parser.add_argument("--speech", type=Path, default=ROOT / "speech" / "build" / "speech.npz")
     arguments = parser.parse_args()
-    device = torch.device("cpu")
-    vae = AutoencoderLite()
+    device = torch.device(arguments.device)
+    vae = AutoencoderLite().to(device)
     vae.load_state_dict(load_file(arguments.state / "vae.average.safetensors"))
-    networks = build_networks().eval()
+    networks = build_networks().eval().to(device)
     networks.load_state_dict(load_file(arguments.state / "networks.average.safetensors"))
     conditions = ConditionEncoder(
         vae, load_ears(ROOT.parent / "bundled/model" / "whisper", arguments.state / ADAPTER), device
     )
     poses = Poses.draw(4, device)
-    meter = MouthMeter(Renderer(arguments.figure))  # measures everybody's mouth at rest: once is enough
-    print("voices   people   PSNR      mouth's   VAE alone  edges: mouth, hands  opening: correlation, size")
+    figures = {}
     for people, voices in product((False, True), repeat=2):
         if arguments.held_out and not (people and voices):
             continue
         torch.manual_seed(arguments.seed)
         material = Material(
             arguments.figure, arguments.speech, device, seed=arguments.seed, poses=poses,
-            unknown_people=people, unknown_voices=voices,
+            unknown_people=people, unknown_voices=voices, fine=True,
         )  # fmt: skip
-        made = measure(material, conditions, networks, meter, arguments.clips)
-        names = ("held out" if voices else "trained", "held out" if people else "trained")
-        print(
-            f"{names[0]:<9}{names[1]:<9}{made['psnr']:5.2f} dB  {made['mouth']:5.2f} dB  "
-            f"{made['vae']:5.2f} dB   {made['mouth_edges']:.3f}, {made['hands_edges']:.3f}         "
-            f"{made['correlation']:.3f}, {made['movement']:.2f}",
-            flush=True,
+        name = ", ".join(
+            f"{'held-out' if new else 'trained'} {what}"
+            for new, what in ((people, "people"), (voices, "voices"))
         )
+        figures[name] = Gauge(material, conditions, networks, arguments.figure).measure(arguments.clips)
+        print(name)
+        for kind, numbers in figures[name].items():
+            print(
+                f"  {kind}: " + ", ".join(f"{key} {value:.3f}" for key, value in numbers.items()), flush=True
+            )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

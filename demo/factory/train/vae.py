@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from demo.factory.figure.measure import mouth_center
 from demo.factory.train.checkpoint import Averaged, load_training
-from demo.factory.train.config import VAE
+from demo.factory.train.config import SIZE, VAE
 from demo.factory.train.data import Material
 from demo.factory.train.models import channels_last
 from demo.factory.train.replay import Replay
@@ -49,13 +49,18 @@ class AutoencoderLite(nn.Module):
         output: Tensor = self.decoder(latents)
         return output * 0.5 + 0.5
 
+    def decode_both(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures of either head, (N, 3, H, W) and (N, 3, 2H, 2W), as those of `decode`."""
+        features = self.decoder.features(latents)
+        assert self.decoder.fine is not None, "the configuration names a finer head"
+        return self.decoder.plain(features) * 0.5 + 0.5, self.decoder.fine(features) * 0.5 + 0.5
 
-def picture_weights(material: Material) -> Tensor:
-    """Loss weights (1, 1, SIZE, SIZE). The mouth counts four times, because eyes go there first."""
-    size = material.renderer.size
+
+def picture_weights(material: Material, size: int = SIZE) -> Tensor:
+    """Loss weights (1, 1, size, size). The mouth counts four times, because eyes go there first."""
     weights = torch.ones(1, 1, size, size, device=material.device)
     middle = mouth_center(material.renderer, torch.zeros(1, 3, device=material.device))[0]
-    x, y = (int(v) for v in middle.tolist())
+    x, y = (int(v) for v in (middle * size / material.renderer.size).tolist())
     reach_x, reach_y = round(0.10 * size), round(0.08 * size)
     weights[..., y - reach_y : y + reach_y, x - reach_x : x + reach_x] = 4.0
     return weights
