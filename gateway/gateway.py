@@ -22,6 +22,8 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
+from gateway.avatars.open import open_own_avatars
+from gateway.avatars.preview import PreviewMaker
 from gateway.connection import Connection
 from gateway.core.options import SessionLimits, SessionOptions
 from gateway.core.session import SessionCore
@@ -30,7 +32,7 @@ from gateway.door.rules import Door
 from gateway.door.tls import TlsGate
 from gateway.door.token_watch import TokenWatch
 from gateway.handshake import bound_listener, peer_of, select_subprotocol, websockets_logger
-from gateway.http_connection import connections_within
+from gateway.http_connection import HttpConnection, connections_within
 from gateway.metrics import GatewayCollector, SessionTotals
 from gateway.offers import Offers
 from gateway.outages import OUTAGES, outage_of
@@ -61,6 +63,8 @@ LAST_WORDS = 1.0
 CHECK_EVERY = 0.1
 #: Seconds between two looks from which on this process was kept from running.
 MOST_BETWEEN_CHECKS = 0.5
+#: Seconds for a request, its body and its answer. `http_connection` bounds the head.
+OPEN_SECONDS = 150
 #: Connections beyond the most sessions: those that are not sessions yet, or are no more.
 SPARE_CONNECTIONS = 64
 #: Connections that are no websockets, or none yet. More would take the descriptors of the process.
@@ -90,7 +94,9 @@ class Gateway:
         self.board = StageBoard(settings.dead_after)
         self.totals = SessionTotals()
         self._thumbnails = Thumbnails(settings)
-        self._offers = Offers(settings, self.board, self._thumbnails)
+        self._previews = PreviewMaker(self.send_speech, self.close_epoch)
+        self._own_avatars = open_own_avatars(settings, self.board, self._previews, self._has_place)
+        self._offers = Offers(settings, self.board, self._thumbnails, self._own_avatars)
         self.sessions = SessionRegistry(settings, self.totals, self._close_session, self._offers.sessions)
         key = settings.hop_key()
         self.pcm = HopServer(
@@ -124,6 +130,7 @@ class Gateway:
             lambda grant: self._offers.catalogue(grant, self.notice()),
             self._is_full,
             self.totals.refused,
+            self._own_avatars,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -136,6 +143,7 @@ class Gateway:
             asyncio.create_task(pump(self.pcm, self._take_hop_event)),
             asyncio.create_task(pump(self.results, self._take_result)),
             asyncio.create_task(self._check_loop()),
+            asyncio.create_task(self._own_avatars.tidy_for_ever()),
         ]
         if self._voice.hop is not None:
             tasks.append(asyncio.create_task(pump(self._voice.hop, lambda _: None)))
@@ -160,7 +168,7 @@ class Gateway:
             ping_interval=10,
             ping_timeout=20,
             close_timeout=2,
-            open_timeout=10,
+            open_timeout=OPEN_SECONDS,
         )
         try:
             async with server:
@@ -224,6 +232,7 @@ class Gateway:
 
     def _take_failure(self, failed: Failed, now: float) -> None:
         self.totals.add_failure(failed)
+        self._previews.take_failure(failed)
         connection = self.sessions.get(failed.session)
         if connection is not None and connection.core is not None:
             if failed.stage == VOICE_STAGE:
@@ -240,6 +249,7 @@ class Gateway:
             connection.wake_speech()
 
     def _take_frame(self, sender: bytes, frame: Frame, now: float) -> None:
+        self._previews.take_frame(frame)
         connection = self.sessions.get(frame.session)
         fresh, wanted = False, False
         if connection is not None and connection.core is not None:
@@ -315,11 +325,18 @@ class Gateway:
     # ---- the websocket server
 
     async def _answer_http(self, ws: ServerConnection, request: Request) -> Response | None:
-        outcome = await self._site.respond(request, peer_of(ws))
+        assert isinstance(ws, HttpConnection)
+        try:
+            outcome = await self._site.respond(request, peer_of(ws), ws.read_body)
+        finally:
+            ws.drop_body()
         if isinstance(outcome, Response):
             return outcome
         self._grants[ws] = outcome
         return None
+
+    def _has_place(self) -> bool:
+        return len(self.sessions.all()) < self._offers.sessions()
 
     def _is_full(self) -> bool:
         return self._open_connections >= self.settings.most_sessions + SPARE_CONNECTIONS

@@ -16,13 +16,23 @@ from websockets.protocol import Event
 
 from gateway.answers import FIXED_HEADERS
 from gateway.core.event_rate import EventRate
+from gateway.request_body import BodyError, BodyIntake
 
 #: Pings and pongs a second that no honest client reaches. The gateway itself sends one in ten seconds.
 CONTROL_FRAMES_PER_SECOND = 50
 #: Bytes in which a flood of small frames takes a few milliseconds to read.
 MOST_READ_AT_ONCE = 4096
 NOT_HTTP = "This is no HTTP/1.1 request that this server can read."
-NO_BODY = "This server takes no request body. Values belong into the query."
+NO_BODY = "This address takes no request body. Values belong into the query."
+#: Seconds within which a request's head has to be there.
+HEAD_SECONDS = 10.0
+#: Addresses that take a body end with one of these, behind whatever `--root-path` there is.
+BODY_PATHS = ("/avatars",)
+
+
+def takes_body(path: str) -> bool:
+    """Whether a request of this path may have a body."""
+    return path.endswith(BODY_PATHS)
 
 
 class HttpConnection(ServerConnection):
@@ -40,13 +50,55 @@ class HttpConnection(ServerConnection):
         super().__init__(*args, **kwargs)
         self._told = False
         self._control_rate = EventRate(1.0)
+        self._intake = BodyIntake(takes_body)
+        self._head_timer: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
         """Take bytes a little at a time: the library reads every frame in them before it tells of one."""
+        data = self._intake.feed(data)
         for start in range(0, len(data), MOST_READ_AT_ONCE):
             if self.transport.is_closing():
                 return
             super().data_received(data[start : start + MOST_READ_AT_ONCE])
+        if self._intake.holds_back:
+            self.transport.pause_reading()
+
+    @property
+    def body_length(self) -> int:
+        """Length of the request's body as its head says, in bytes."""
+        return self._intake.length
+
+    async def read_body(self, most: int, seconds: float) -> bytes:
+        """The request's body.
+
+        Args:
+            most: bytes that are read.
+            seconds: within which all of it has to come.
+
+        Raises:
+            BodyError: it is longer, comes too slowly, or its client is gone.
+        """
+        if self._intake.length > most:
+            raise BodyError(f"{self._intake.length} bytes are more than {most}", too_long=True)
+        whole = self._intake.whole(self.loop)
+        if not whole.done():
+            if self._intake.expects:
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.transport.resume_reading()
+        try:
+            return await asyncio.wait_for(asyncio.shield(whole), seconds)
+        except asyncio.TimeoutError:
+            raise BodyError(f"it did not come within {seconds:.0f} s") from None
+        except asyncio.CancelledError:
+            if not whole.cancelled():
+                raise
+            raise BodyError("its client is gone") from None
+
+    def drop_body(self) -> None:
+        """Read the rest of the body and forget it: a client that still sends reads no answer."""
+        if self._intake.length and not self.transport.is_closing():
+            self._intake.drop()
+            self.transport.resume_reading()
 
     def process_event(self, event: Event) -> None:
         """Take a request or a frame. A flood of pings ends the connection."""
@@ -68,10 +120,19 @@ class HttpConnection(ServerConnection):
             self.transport.abort()
         else:
             self.open_ones.add(self)
+            # The library's own limit is longer, since it covers a body and the answer too.
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._end_without_head)
+
+    def _end_without_head(self) -> None:
+        if self.request is None:
+            self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Make room."""
         self.open_ones.discard(self)
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+        self._intake.drop()
         super().connection_lost(exc)
 
     def send_data(self) -> None:

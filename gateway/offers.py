@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from gateway.avatars.framing import framing_of
+from gateway.avatars.service import OwnAvatars
 from gateway.core.audio_log import ClipShape
 from gateway.core.options import SessionOptions
 from gateway.door.guard import Grant
@@ -23,8 +25,11 @@ UNMEASURED_SESSIONS = 4
 class Offers:
     """The avatars, poses and rates that the stages have now."""
 
-    def __init__(self, settings: Settings, board: StageBoard, thumbnails: Thumbnails) -> None:
+    def __init__(
+        self, settings: Settings, board: StageBoard, thumbnails: Thumbnails, own_avatars: OwnAvatars
+    ) -> None:
         self._settings = settings
+        self._own_avatars = own_avatars
         self._board = board
         self._thumbnails = thumbnails
         self._voice_engine = choose_voice(settings).engine
@@ -44,7 +49,8 @@ class Offers:
         width, height = self._board.size
         clip_frames = self._board.clip_frames or self._settings.frames_a_clip
         return SessionOptions(
-            avatar=_known_avatar(options.avatar, self._board.avatars, grant),
+            avatar=self._own_avatars.own_id(options.avatar, grant)
+            or _known_avatar(options.avatar, self._board.avatars, grant),
             pose=_known_name("pose", options.pose, self._board.poses),
             shape=ClipShape(fps, frames_of_clip(fps, clip_frames)),
             sample_rate=options.sample_rate or self._settings.sample_rate,
@@ -69,11 +75,16 @@ class Offers:
         """The object of /avatars.json, as far as the rights of `grant` go."""
         width, height = self._board.size
         avatars = [name for name in self._board.avatars if grant.may_use(name)]
+        own = self._own_avatars.catalogue(grant)
+        kept = {each["id"]: each["name"] for each in own if each["kept"]}
         return {
-            "avatars": avatars,
+            "avatars": [*avatars, *kept],
+            "own_avatars": own,
+            "own_avatars_most": self._own_avatars.most(grant),
+            "framing": framing_of(self._board.model),
             "poses": self._board.poses,
             "names": {
-                "avatars": _names_of(avatars, self._thumbnails.avatar_names),
+                "avatars": {**_names_of(avatars, self._thumbnails.avatar_names), **kept},
                 "poses": _names_of(self._board.poses, self._thumbnails.pose_names),
             },
             "fps": self._board.fps,

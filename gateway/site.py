@@ -23,6 +23,7 @@ from gateway.answers import (
     security_headers,
     sharing_headers,
 )
+from gateway.avatars.service import BodyReader, OwnAvatars
 from gateway.door.credentials import QUERY_NAME, token_of
 from gateway.door.guard import ANY, Grant, Guard
 from gateway.door.minting import MintError
@@ -84,6 +85,7 @@ class Site:
         catalogue: Callable[[Grant], dict[str, object]],
         is_busy: Callable[[], bool],
         refused: Counter[str],
+        own_avatars: OwnAvatars,
     ) -> None:
         """Read the page's files.
 
@@ -96,6 +98,7 @@ class Site:
             catalogue: makes the object of /avatars.json for a visitor with these rights.
             is_busy: whether there is no room for another websocket.
             refused: counts the requests that are refused, by code.
+            own_avatars: the avatars that people bring.
         """
         self._door = door
         self._guard = guard
@@ -105,14 +108,23 @@ class Site:
         self._catalogue = catalogue
         self._is_busy = is_busy
         self._refused = refused
+        self._own_avatars = own_avatars
         self._files = _page_files()
         self._headers = security_headers(door.embedders)
         self._refusals = RefusalLog(time.monotonic)
         #: Addresses that take a POST.
         self._posts: dict[str, PostHandler] = {MINT_PATH: self._mint}
 
-    async def respond(self, request: Request, peer: ConnectionEnds) -> Response | Grant:
-        """The response to a request, or the rights of a websocket upgrade that may go on."""
+    async def respond(
+        self, request: Request, peer: ConnectionEnds, read_body: BodyReader
+    ) -> Response | Grant:
+        """The response to a request, or the rights of a websocket upgrade that may go on.
+
+        Args:
+            request: its head.
+            peer: the ends of its connection.
+            read_body: reads its body.
+        """
         shared_with = None
         try:
             visitor = self._door.visitor(request, peer.address, peer.local, peer.tls)
@@ -123,7 +135,7 @@ class Site:
                 if (refusal := self._door.host_refusal(visitor)) is not None:
                     raise Refused(refusal)
                 if not is_upgrade(request):
-                    answer = await self._answer(visitor, request)
+                    answer = await self._answer(visitor, request, read_body)
                 elif (problem := _misplaced_upgrade(visitor, request)) is not None:
                     answer = problem
                 else:
@@ -173,13 +185,20 @@ class Site:
         }
         return json_answer(told, public=True)
 
-    async def _answer(self, visitor: Visitor, request: Request) -> HttpAnswer:
+    async def _answer(self, visitor: Visitor, request: Request, read_body: BodyReader) -> HttpAnswer:
         method, path = method_of(request), visitor.path
-        allowed = ["GET", "HEAD", "OPTIONS", *(["POST"] if path in self._posts else [])]
+        own = self._own_avatars.methods(path)
+        allowed = ["GET", "HEAD", "OPTIONS", *own, *(["POST"] if path in self._posts else [])]
         if method not in allowed:
             return _wrong_method(allowed)
         if method == "OPTIONS":
             return self._options(visitor, ", ".join(allowed))
+        if method in own:
+            # A page of another site may not change anything here, with a token or without.
+            if (refusal := self._door.origin_refusal(visitor, visitor.origins)) is not None:
+                raise Refused(refusal)
+            grant = self._rights(visitor, request, "avatars")
+            return await self._own_avatars.change(method, path, _fields(visitor.query), grant, read_body)
         if method == "POST":
             return await self._posts[path](visitor, request)
         if path == self._door.prefix and path:
@@ -216,8 +235,9 @@ class Site:
             return json_answer(self._catalogue(self._rights(visitor, request, "session")))
         if path == MINT_PATH:
             return await self._mint(visitor, request)
-        grant = self._rights(visitor, request, "session") if path.startswith(PICTURES) else None
-        answer = await self._thumbnail(path, grant) if grant else None
+        wanted = path == "/avatars" or path.startswith(PICTURES)
+        grant = self._rights(visitor, request, "session") if wanted else None
+        answer = await self._picture(path, grant) if grant else None
         return answer or plain(HTTPStatus.NOT_FOUND, "There is nothing at this address.")
 
     def _readiness(self, visitor: Visitor, request: Request) -> HttpAnswer:
@@ -243,6 +263,9 @@ class Site:
             return json_answer(self._guard.mint(grant, fields))
         except MintError as error:
             return plain(HTTPStatus.BAD_REQUEST, str(error))
+
+    async def _picture(self, path: str, grant: Grant) -> HttpAnswer | None:
+        return await self._own_avatars.show(path, grant) or await self._thumbnail(path, grant)
 
     async def _thumbnail(self, path: str, grant: Grant) -> HttpAnswer | None:
         folder, _, file = path.rpartition("/")

@@ -51,6 +51,10 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 TAKES_EFFECT = "running gateways take it over within 2 s"
 
 
+#: Flags of `link` that are wishes for its token.
+LINK_WISHES = ("sessions", "avatars", "subject")
+
+
 class CommandError(Exception):
     """The command cannot be carried out. The text says why."""
 
@@ -146,7 +150,11 @@ def _link(path: Path, arguments: argparse.Namespace, given: dict[str, Any]) -> N
     entry = token_for_links(book, arguments.name, now)
     wishes = {
         "ttl": str(seconds(arguments.ttl)),
-        **{name: str(value) for name in ("sessions", "avatars") if (value := getattr(arguments, name))},
+        **{
+            name: str(value)
+            for name in ("sessions", "avatars", "subject")
+            if (value := getattr(arguments, name))
+        },
     }
     if arguments.url is None:
         settings = Settings(**{**given, "token_file": path, "auth": True})
@@ -244,9 +252,9 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("name", metavar="NAME", help="tells it from others, in the log too")
     add.add_argument(
         "--scopes",
-        default="session,mint",
-        help=f"some of {','.join(SCOPES)} (default session,mint): open sessions; mint tokens for browsers;"
-        " read /metrics; use admin calls",
+        default="session,avatars,mint",
+        help=f"some of {','.join(SCOPES)} (default session,avatars,mint): open sessions; bring own avatars;"
+        " mint tokens for browsers; read /metrics; use admin calls",
     )
     add.add_argument("--expires", metavar="TIME", help="12h, 30d, or a date (default never)")
     add.add_argument("--sessions", type=int, metavar="N", help="sessions at once (default any)")
@@ -262,6 +270,7 @@ def _parser() -> argparse.ArgumentParser:
     link.add_argument("--ttl", default="10m", metavar="TIME", help="45m, 12h; at most 24h (default 10m)")
     link.add_argument("--sessions", type=int, metavar="N", help="sessions at once (default 1)")
     link.add_argument("--avatars", metavar="A,B", help="avatars that it may use")
+    link.add_argument("--subject", metavar="NAME", help="person whose own avatars outlast the link")
     link.add_argument("--url", help="the page's address behind a proxy, such as https://face.example/")
     return parser
 

@@ -52,6 +52,19 @@ class Quota:
 
 
 @dataclass(frozen=True)
+class Owner:
+    """Whose own avatars are. Nobody else sees them."""
+
+    key: str
+    #: Unix seconds until which they are kept. None: until they are removed.
+    until: int | None = None
+
+
+#: Owns the avatars of a machine that asks for no tokens.
+THIS_MACHINE = Owner("machine")
+
+
+@dataclass(frozen=True)
 class Grant:
     """The rights of one request."""
 
@@ -67,6 +80,8 @@ class Grant:
     quotas: tuple[Quota, ...] = ()
     #: Longest time of one session, in seconds. None: as long as it likes.
     session_seconds: int | None = None
+    #: Whose own avatars its holder sees, and brings.
+    owner: Owner = THIS_MACHINE
 
     def may_use(self, avatar: str) -> bool:
         """Whether this avatar is among those that it may use."""
@@ -235,7 +250,8 @@ def _grant_of(entry: ProgramToken, claims: BrowserClaims | None = None, key_id: 
     """The rights of a program's token, or of a browser's token that it minted."""
     quotas = () if entry.sessions is None else (Quota(f"token {entry.id}", entry.sessions),)
     if claims is None:
-        return Grant(entry.name, entry.scopes, entry.id, "", entry.avatars, quotas)
+        owner = Owner(f"token {entry.name}")
+        return Grant(entry.name, entry.scopes, entry.id, "", entry.avatars, quotas, owner=owner)
     avatars = claims.avatars
     if avatars is not None and entry.avatars is not None:
         avatars = tuple(avatar for avatar in avatars if avatar in entry.avatars)
@@ -243,10 +259,18 @@ def _grant_of(entry: ProgramToken, claims: BrowserClaims | None = None, key_id: 
         avatars = entry.avatars
     return Grant(
         name=entry.name,
-        scopes=("session",),
+        scopes=claims.scopes,
         token_id=entry.id,
         key_id=key_id,
         avatars=avatars,
         quotas=(*quotas, Quota(f"browser {claims.jti}", claims.sessions)),
         session_seconds=claims.session_seconds,
+        owner=_owner_of(entry, claims),
     )
+
+
+def _owner_of(entry: ProgramToken, claims: BrowserClaims) -> Owner:
+    """The person whom the program named, or else the browser's token itself for as long as it holds."""
+    if claims.subject:
+        return Owner(f"person {entry.name} {claims.subject}")
+    return Owner(f"browser {entry.name} {claims.jti}", claims.expires)

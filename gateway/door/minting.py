@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from gateway.door.signed_tokens import DEFAULT_SESSIONS, DEFAULT_TTL, MAX_TTL, BrowserClaims, new_jti
-from gateway.door.token_file import ProgramToken
+from gateway.door.token_file import NAME, ProgramToken
 
 #: Most avatars that a browser's token lists: it travels in headers and addresses.
 MAX_AVATARS = 32
 #: Longest time of one session that a token may set, in seconds.
 MAX_SESSION_SECONDS = 7 * 86400
-WISHES = ("ttl", "sessions", "avatars", "session_seconds")
+WISHES = ("ttl", "sessions", "avatars", "session_seconds", "subject", "own_avatars")
 
 
 class MintError(ValueError):
@@ -22,7 +22,8 @@ def claims_for(entry: ProgramToken, fields: dict[str, str], now: int) -> Browser
     Args:
         entry: the program's token.
         fields: `ttl` (seconds in which sessions may begin), `sessions` (at once), `avatars` (ids with commas
-            between them), `session_seconds` (longest time of one session). All may be missing.
+            between them), `session_seconds` (longest time of one session), `subject` (the person behind the
+            browser), `own_avatars` (1: the person may bring some). All may be missing.
         now: Unix seconds.
 
     Raises:
@@ -36,6 +37,12 @@ def claims_for(entry: ProgramToken, fields: dict[str, str], now: int) -> Browser
         expires = min(expires, entry.expires)
     most = 1000 if entry.sessions is None else entry.sessions
     longest = "session_seconds" in fields
+    own = _whole(fields, "own_avatars", 0, 1, 0) == 1
+    if own and "avatars" not in entry.scopes:
+        raise MintError("own_avatars: this token has not the scope avatars.")
+    subject = fields.get("subject", "")
+    if "subject" in fields and not NAME.fullmatch(subject):
+        raise MintError("subject: give 1 to 64 of the characters A-Z a-z 0-9 _ . -")
     return BrowserClaims(
         token_id=entry.id,
         jti=new_jti(),
@@ -44,6 +51,8 @@ def claims_for(entry: ProgramToken, fields: dict[str, str], now: int) -> Browser
         sessions=_whole(fields, "sessions", 1, most, min(DEFAULT_SESSIONS, most)),
         avatars=_avatars(fields["avatars"], entry) if "avatars" in fields else None,
         session_seconds=_whole(fields, "session_seconds", 1, MAX_SESSION_SECONDS, 1) if longest else None,
+        subject=subject,
+        own_avatars=own,
     )
 
 

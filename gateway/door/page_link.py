@@ -55,13 +55,15 @@ def make_page_link(
         book: the token file's contents.
         entry: the program's token that answers for the link.
         base: address of the page.
-        wishes: as `minting.claims_for` takes them.
+        wishes: as `minting.claims_for` takes them. Own avatars need no wish: whoever opens the link may bring
+            some where the program's token may.
         now: Unix seconds.
 
     Raises:
         MintError: a wish cannot be had.
     """
-    claims = claims_for(entry, wishes, now)
+    own = "1" if "avatars" in entry.scopes else "0"
+    claims = claims_for(entry, {"own_avatars": own, **wishes}, now)
     return PageLink(f"{base.partition('#')[0]}#token={sign(book.key, claims)}", claims.expires)
 
 

@@ -1,9 +1,9 @@
 """Short-lived signed tokens for browsers: JWT with HS256, minted for a program by the gateway.
 
-A browser's token admits sessions, and nothing else. It names the program's token that it was minted with, so
-that it falls with it. It is short, so that an address with it fits a QR code. The algorithm, the issuer and
-the audience are fixed. A header that names another algorithm (`none`, RS256) is refused before any key is
-used.
+A browser's token admits sessions, and own avatars where its program says so. It names the program's token
+that it was minted with, so that it falls with it. It is short, so that an address with it fits a QR code. The
+algorithm, the issuer and the audience are fixed. A header that names another algorithm (`none`, RS256) is
+refused before any key is used.
 """
 
 from __future__ import annotations
@@ -55,6 +55,15 @@ class BrowserClaims:
     avatars: tuple[str, ...] | None = None
     #: Longest time of one session, in seconds. None: as long as it likes.
     session_seconds: int | None = None
+    #: The program's word for the person, whose own avatars outlast this token. Empty: none.
+    subject: str = ""
+    #: Whether avatars may be brought with it.
+    own_avatars: bool = False
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """Its scopes."""
+        return ("session", "avatars") if self.own_avatars else ("session",)
 
 
 def sign(key: SigningKey, claims: BrowserClaims) -> str:
@@ -66,13 +75,15 @@ def sign(key: SigningKey, claims: BrowserClaims) -> str:
         "jti": claims.jti,
         "iat": claims.issued,
         "exp": claims.expires,
-        "scope": "session",
+        "scope": " ".join(claims.scopes),
         "sessions": claims.sessions,
     }
     if claims.avatars is not None:
         payload["avatars"] = list(claims.avatars)
     if claims.session_seconds is not None:
         payload["session_seconds"] = claims.session_seconds
+    if claims.subject:
+        payload["sub"] = claims.subject
     return jwt.encode(payload, key.secret, algorithm=ALGORITHM, headers={"kid": key.id, "typ": None})
 
 
@@ -141,8 +152,10 @@ def _claims_of(payload: dict[str, object]) -> BrowserClaims:
         sessions=_whole(payload["sessions"]),
         avatars=None if avatars is None else tuple(avatars),
         session_seconds=None if longest is None else _whole(longest),
+        subject=_text(payload.get("sub", "")),
+        own_avatars=payload["scope"] == "session avatars",
     )
-    if payload["scope"] != "session" or claims.expires - claims.issued > MAX_TTL:
+    if payload["scope"] != " ".join(claims.scopes) or claims.expires - claims.issued > MAX_TTL:
         raise ValueError("scope or time")
     return claims
 

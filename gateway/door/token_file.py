@@ -29,7 +29,7 @@ from protocol.hop.private_file import replace_file
 from protocol.process.settings import tokens_command
 
 #: What a token may be used for.
-SCOPES = ("session", "mint", "metrics", "admin")
+SCOPES = ("session", "avatars", "mint", "metrics", "admin")
 #: A program's token begins with this, so that logs can blot it out and scanners of repositories find it.
 PREFIX = "eml_"
 #: Names of tokens.

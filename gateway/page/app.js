@@ -2,9 +2,11 @@
 
 import { Access } from "./access.js";
 import { AudioFile } from "./audio-file.js";
+import { AvatarDialog } from "./avatar-dialog.js";
 import { ClientError, isPassing, needsToken } from "./client/errors.js";
 import { Session } from "./client/session.js";
 import { Curves } from "./curves.js";
+import { typed } from "./elements.js";
 import { describe } from "./errors.js";
 import { offerFullScreen } from "./full-screen.js";
 import { Guide } from "./guide.js";
@@ -43,6 +45,7 @@ const microphones = new MicrophoneUi({
 });
 const curves = new Curves();
 const guide = new Guide();
+const ownAvatars = new AvatarDialog(typed("own-open", HTMLButtonElement), access, showOwnAvatars);
 // A session ends the asking.
 const watch = new ServerWatch(access, {
   ready: serverReady,
@@ -78,12 +81,29 @@ function serverReady(catalogue) {
   if (document.body.dataset.state === "loading") {
     ui.showRefusal("", false);
     ui.fillChoices(catalogue, before?.options);
+    ownAvatars.offer(catalogue);
     ui.showRatio(catalogue.width, catalogue.height);
     ui.showGenerated(catalogue.generated);
     ui.showState("idle", "state.ready");
     if (before) goOn(before);
   }
   ui.showNotice(catalogue.notice);
+}
+
+/**
+ * Shows the choices anew, since an avatar was brought or removed.
+ *
+ * @param {string | null} id the avatar that was brought
+ */
+async function showOwnAvatars(id) {
+  const answer = await access.fetch("avatars.json");
+  if (!answer.ok) return;
+  /** @type {Catalogue} */
+  const catalogue = await answer.json();
+  ui.fillChoices(catalogue, {});
+  ownAvatars.offer(catalogue);
+  const card = id === null ? null : document.querySelector(`[name=avatar][value="${id}"]`);
+  if (card instanceof HTMLInputElement) card.click();
 }
 
 /**

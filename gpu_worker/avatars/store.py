@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from gpu_worker.engine_api import ClipError
 from protocol.model.assets import DEFAULT_NAME, AssetError, listed, picture_files
+from protocol.model.own_avatars import own_picture
 from protocol.model.pictures import read_picture
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,8 @@ class AvatarStore(Generic[R]):
         budget: bytes of reference features kept. The least recently used avatars make room, but the one in
             use stays.
         kept: features that earlier starts made. None: every start makes its own.
+        own_folder: holds the avatars that people bring while this runs. Their features are never kept on
+            disk, and they go when the picture goes. None: there are none.
 
     Raises:
         AssetError: no picture can be read.
@@ -82,8 +85,10 @@ class AvatarStore(Generic[R]):
         size_of: Callable[[R], int],
         budget: int,
         kept: ReferenceShelf[R] | None = None,
+        own_folder: Path | None = None,
     ) -> None:
         self._kept = kept
+        self._own_folder = own_folder
         #: Avatars whose features are on disk, as far as that is known.
         self._on_disk: set[str] = set()
         self._size = (width, height)
@@ -123,7 +128,21 @@ class AvatarStore(Generic[R]):
             return name
         if name == DEFAULT_NAME:
             return self.names[0]
+        if (own := self._own_file(name)) is not None:
+            if own.is_file():
+                return name
+            raise ClipError(f"the avatar {name} was removed, or never was", fatal=True)
         raise ClipError(f"there is no avatar {name}; there are {listed(self.names)}", fatal=True)
+
+    def _own_file(self, name: str) -> Path | None:
+        return None if self._own_folder is None else own_picture(self._own_folder, name)
+
+    def _drop_removed(self) -> None:
+        """Forgets the features of own avatars whose pictures were removed."""
+        for name in list(self._references):
+            file = None if name in self._files else self._own_file(name)
+            if file is not None and not file.is_file():
+                self.bytes -= self._size_of(self._references.pop(name))
 
     def get(self, name: str) -> R:
         """The avatar's reference features, made now if they are not at hand.
@@ -131,6 +150,7 @@ class AvatarStore(Generic[R]):
         Raises:
             ClipError: there is no such avatar, or its picture cannot be read any more.
         """
+        self._drop_removed()
         name = self.resolve(name)
         if name in self._references:
             self.hits += 1
@@ -138,9 +158,11 @@ class AvatarStore(Generic[R]):
             return self._references[name]
         self.misses += 1
         picture = self._picture(name)
-        reference = self._kept.load(picture) if self._kept is not None else None
-        if reference is None:
-            reference = self._make(name, picture)
+        if name not in self._files:  # somebody's own: its features go with its picture
+            reference = self._prepare(picture)
+        else:
+            found = self._kept.load(picture) if self._kept is not None else None
+            reference = self._make(name, picture) if found is None else found
         logger.info("reference caching: avatar %s is ready and kept for all its sessions", name)
         self._references[name] = reference
         self.bytes += self._size_of(reference)
@@ -151,8 +173,10 @@ class AvatarStore(Generic[R]):
         return reference
 
     def _picture(self, name: str) -> Picture:
+        file = self._files.get(name) or self._own_file(name)
+        assert file is not None  # `resolve` found it
         try:
-            return fitted_picture(self._files[name], *self._size)
+            return fitted_picture(file, *self._size)
         except AssetError as error:
             raise ClipError(str(error), fatal=True) from error
 

@@ -27,6 +27,7 @@ from protocol.model.cpu_graph import CpuEngine, best_times, is_faster
 from protocol.model.hardware.devices import denoiser_device, denoiser_devices
 from protocol.model.hardware.dtypes import dtype_name, dtypes_to_try
 from protocol.model.hardware.threads import thread_count
+from protocol.model.own_avatars import own_avatar_folder
 from protocol.process.logs import first_line
 from protocol.process.settings import Settings, SettingsError
 from protocol.wire.clock import FULL_RATE, frames_of_clip
@@ -105,6 +106,7 @@ def load_model(settings: Settings) -> LoadedModel:
         size_of=lambda made: made.reference.nbytes,
         budget=REFERENCE_BYTES[device.type],
         kept=None if features is None else KeptReferences(features),
+        own_folder=own_avatar_folder(settings),
     )
     poses = PoseStore(
         pose_paths(settings),

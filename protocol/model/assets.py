@@ -204,6 +204,11 @@ def display_names(files: Mapping[str, Path]) -> dict[str, str]:
     return {name: shown.get(name, name) for name in files}
 
 
+def display_name(text: str) -> str:
+    """A name that somebody gave, on one line, as `display_names` shows it. Empty where there is none."""
+    return _titled(_shown(text)) if text.strip() else ""
+
+
 def _ways_to_show(name: str, file: Path) -> tuple[str, ...]:
     stem, whole, folder = (_shown(part) for part in (file.stem, file.name, file.absolute().parent.name))
     return _titled(stem), stem, whole, f"{stem} ({folder})", f"{whole} ({folder})", f"{stem} · {name}"

@@ -66,7 +66,9 @@ _OWN = (
 )
 
 
-def read_picture(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
+def read_picture(
+    path: Path, size: tuple[int, int] | None = None, *, most_pixels: int = MAX_PICTURE_PIXELS
+) -> Image.Image:
     """A picture as a viewer shows it: RGB in the colours of sRGB, upright, transparent parts on white.
 
     Of several pictures in a file it is the first. Format and pixels are checked before anything is decoded.
@@ -75,6 +77,7 @@ def read_picture(path: Path, size: tuple[int, int] | None = None) -> Image.Image
         path: the file. Its ending does not matter.
         size: (width, height) of the frames to be made of it. The picture is cropped to their shape and
             resized. A wide picture keeps its middle. A tall one keeps its top, where the head is.
+        most_pixels: of the file's picture.
 
     Raises:
         AssetError: the file is missing, too large, damaged or of another format. Names the file.
@@ -85,7 +88,7 @@ def read_picture(path: Path, size: tuple[int, int] | None = None) -> Image.Image
             # Limits are checked here, and what is odd in a file but can be shown concerns nobody.
             warnings.simplefilter("ignore")
             with Image.open(path, formats=_formats()) as picture:
-                _check_pixels(path, picture)
+                _check_pixels(path, picture, most_pixels)
                 picture.load()
                 upright = _upright(to_plain_mode(picture), _orientation(picture))
                 info = dict(picture.info)
@@ -95,7 +98,7 @@ def read_picture(path: Path, size: tuple[int, int] | None = None) -> Image.Image
     except AssetError:
         raise
     except Exception as error:  # decoders raise all kinds of things for damaged files
-        raise AssetError(_reason(path, error)) from error
+        raise AssetError(_reason(path, error, most_pixels)) from error
     return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("RGB")
 
 
@@ -137,15 +140,13 @@ def _check_file(path: Path) -> None:
         raise AssetError(f"{path}: larger than {MAX_PICTURE_BYTES >> 20} MiB; give a smaller picture")
 
 
-def _check_pixels(path: Path, picture: Image.Image) -> None:
-    if picture.width * picture.height > MAX_PICTURE_PIXELS:
-        raise _too_many_pixels(path, f"{picture.width}×{picture.height} pixels are ")
+def _check_pixels(path: Path, picture: Image.Image, most: int) -> None:
+    if picture.width * picture.height > most:
+        raise _too_many_pixels(path, most, f"{picture.width}×{picture.height} pixels are ")
 
 
-def _too_many_pixels(path: Path, begin: str = "") -> AssetError:
-    return AssetError(
-        f"{path}: {begin}more than {MAX_PICTURE_PIXELS // 10**6} million pixels; give a smaller picture"
-    )
+def _too_many_pixels(path: Path, most: int = MAX_PICTURE_PIXELS, begin: str = "") -> AssetError:
+    return AssetError(f"{path}: {begin}more than {most // 10**6} million pixels; give a smaller picture")
 
 
 def _orientation(picture: Image.Image) -> int:
@@ -161,10 +162,10 @@ def _upright(picture: Image.Image, orientation: int) -> Image.Image:
     return picture if method is None else picture.transpose(method)
 
 
-def _reason(path: Path, error: Exception) -> str:
+def _reason(path: Path, error: Exception, most_pixels: int) -> str:
     """Why the file cannot be read, and what to do."""
     if isinstance(error, Image.DecompressionBombError):
-        return str(_too_many_pixels(path))
+        return str(_too_many_pixels(path, most_pixels))
     if isinstance(error, UnidentifiedImageError):
         return stand_in_error(path) or f"{path}: cannot be read as a picture: {_unknown(path)}"
     if isinstance(error, MemoryError):

@@ -21,6 +21,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from protocol.model.own_avatars import own_avatar_folder
 from protocol.process.settings import NO_AUTH_WARNING, Settings, flags_of, is_open_to_all, load_settings
 from scripts.fake_stages.face import FacePainter
 from scripts.fake_stages.workers import FakeBehaviour, FakeStages
@@ -38,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve until a signal comes."""
     own, others = _parser().parse_known_args(argv)
     try:
-        painter = FacePainter(own.size, own.portraits)
         settings = load_settings(others)
+        painter = FacePainter(own.size, own.portraits, own_avatar_folder(settings))
         check_certificate(settings)
         check_port_free(settings.host, settings.port)
         with RunDir(settings.run_dir, settings.port):

@@ -57,6 +57,8 @@ class FakeBehaviour:
     #: Frames a second that it makes of it, as a machine that is busy does. None: all.
     made_fps: int | None = None
     notice: str = ""
+    #: Whether own avatars come out as smears.
+    smears: bool = False
     #: Sessions that the GPU worker says it serves. 0: it does not say.
     sessions: int = 0
     #: The stages that are warm.
@@ -232,9 +234,14 @@ class FakeGpuWorker(FakeWorker):
             reason = "the model has a fault" if fatal else "overload"
             self.results.send(Failed(clip.session, clip.epoch, clip.seq, self.stage, reason, fatal))
             return
+        person = self._painter.number_of(clip.avatar)
+        if person is None:
+            reason = f"there is no avatar {clip.avatar}"
+            self.results.send(Failed(clip.session, clip.epoch, clip.seq, self.stage, reason, True))
+            return
         latents = np.empty((len(clip.tokens), 1, 1, 2), np.float16)
         latents[:, 0, 0, 0] = clip.tokens[:, 0, 0]
-        latents[:, 0, 0, 1] = self._painter.names.index(clip.avatar)
+        latents[:, 0, 0, 1] = person
         place = clip.session, clip.epoch, clip.seq, clip.pts, clip.fps
         self.out.dispatch(Latents(*place, latents, clip.codec))
         self.metrics.count("clips_total")
@@ -281,7 +288,7 @@ class FakeEncoderWorker(FakeWorker):
         loudness, person = (float(value) for value in clip.latents[index, 0, 0])
         pts = clip.pts + clock.pts_of_frame(index, clip.fps)
         size = self._painter.size
-        look = int(person), loudness, pts / clock.SAMPLE_RATE
+        look = int(person), loudness, pts / clock.SAMPLE_RATE, self.behaviour.smears
         coded = CodedPicture(b"")
         if coder.codes_video:
             (coded,) = coder(np.asarray(self._painter.paint(*look))[None])

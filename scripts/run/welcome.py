@@ -88,9 +88,11 @@ def page_link(settings: Settings, url: str) -> ConsoleLink | None:
     from gateway.door.token_file import TokenFileError, read_book
 
     now = int(time.time())
+    # Who reads the console is the operator, whose own avatars outlast the link.
+    wishes = {"ttl": str(LINK_SECONDS), "subject": "operator"}
     try:
         book = read_book(settings.token_file)
-        link = make_page_link(book, token_for_links(book, None, now), url, {"ttl": str(LINK_SECONDS)}, now)
+        link = make_page_link(book, token_for_links(book, None, now), url, wishes, now)
     except TokenFileError:
         return None
     return ConsoleLink(link.url, link.ends)

@@ -112,9 +112,10 @@ def running(
 ) -> Iterator[Running]:
     """A gateway with these settings; stopped, and its exit status checked, at the end."""
     with tempfile.TemporaryDirectory(prefix="eml-") as folder:
-        made = Settings(port=free_port(), run_dir=Path(folder) / "run", **settings)
+        own = settings.pop("own_avatar_dir", Path(folder) / "own")
+        made = Settings(port=free_port(), run_dir=Path(folder) / "run", own_avatar_dir=own, **settings)
         flags = flags_of(made)
-        with FakeStages(made, FacePainter(256, portraits)) as stages:
+        with FakeStages(made, FacePainter(256, portraits, own)) as stages:
             run = Running(made, flags, stages)
             run.trust = trust
             try:

@@ -95,7 +95,9 @@ def test_each_scope_opens_its_own_door_alone(door: Door) -> None:
     for scope in SCOPES:
         token = door.add(f"only-{scope}", scope)
         assert door.check(token, scope).scopes == door.check(token, ANY).scopes == (scope,)
-        assert [door.code(token, other) for other in SCOPES if other != scope] == ["token_scope"] * 3
+        assert [door.code(token, other) for other in SCOPES if other != scope] == ["token_scope"] * (
+            len(SCOPES) - 1
+        )
 
 
 def test_missing_and_wrong_tokens(door: Door) -> None:

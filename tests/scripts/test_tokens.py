@@ -33,7 +33,7 @@ def test_the_token_stands_alone_on_stdout(file: Path, capsys: pytest.CaptureFixt
     out, err = capsys.readouterr()
     assert re.fullmatch(rf"{PREFIX}[\w-]{{43}}\n", out) and out.strip() not in err and str(file) in err
     entry = read_book(file).find(out.strip())
-    assert entry is not None and entry.scopes == ("session", "mint") and entry.sessions == 2
+    assert entry is not None and entry.scopes == ("session", "avatars", "mint") and entry.sessions == 2
     assert entry.avatars == ("ada", "leo")
     assert entry.expires is not None and abs(entry.expires - time.time() - 30 * 86400) < 60
     assert file.stat().st_mode & 0o777 == 0o600
@@ -48,7 +48,9 @@ def test_list_revoke_and_add_again(file: Path, capsys: pytest.CaptureFixture[str
     capsys.readouterr()
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert re.match(r"a +metrics .* revoked 20", lines[1]) and re.match(r"b +session,mint .* good$", lines[2])
+    assert re.match(r"a +metrics .* revoked 20", lines[1]) and re.match(
+        r"b +session,avatars,mint .* good$", lines[2]
+    )
     assert main(["add", "a"]) == 0
 
 

@@ -147,6 +147,15 @@ class Settings:
     config: Path = setting(BUNDLED_CONFIG, "model configuration (infer_acc.yaml layout)")
     reference_image: tuple[Path, ...] = setting((), "reference image(s); the bundled avatars if none")
     avatar_dir: Path = setting(ROOT / "demo/bundled/avatars", "folder of bundled avatars")
+    own_avatars: int = setting(
+        12,
+        "avatars that each token, or this machine without tokens, may bring and keep; 0: none",
+        low=0,
+        high=200,
+    )
+    own_avatar_dir: Path | None = setting(
+        None, "folder of the avatars that people bring; a folder of this user's state if not given"
+    )
     pose_dir: tuple[Path, ...] = setting((), "pose folder(s) or .npz; the bundled poses if none")
     use_init_latent: bool = setting(
         True, "keep a session's state between its clips, so that they join; without it each has its own noise"

@@ -21,6 +21,9 @@ from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHeaderValue
 from websockets.http11 import Request
 
+from gateway.avatars.preview import PreviewMaker
+from gateway.avatars.service import OwnAvatars
+from gateway.avatars.shelf import Shelf
 from gateway.door.guard import Guard
 from gateway.door.minting import MintError, claims_for
 from gateway.door.rules import Door
@@ -233,15 +236,19 @@ class _Requests:
             write_book(path, book)
             watch = TokenWatch(path)
         # No workers: a card is made for no frame, so that requests alone are read.
+        board = StageBoard(5)
+        shelf = Shelf(self._scratch.file("own", b"").with_name("avatars"), 3)
+        previews = PreviewMaker(lambda messages: None, lambda session, epoch: None)
         self._site = Site(
             Door(settings),
             Guard(watch),
-            StageBoard(5),
+            board,
             Thumbnails(settings),
             metrics=lambda: b"",
             catalogue=lambda grant: {"avatars": []},
             is_busy=lambda: False,
             refused=Counter(),
+            own_avatars=OwnAvatars(shelf, board, previews, lambda: False, 12),
         )
         self._loop = asyncio.new_event_loop()
 
@@ -252,7 +259,14 @@ class _Requests:
             with suppress(InvalidHeaderValue):  # the library gives no such header on
                 headers[name] = value
         request = Request(target, headers, method)
-        return self._loop.run_until_complete(self._site.respond(request, ConnectionEnds(peer, "127.0.0.1")))
+        return self._loop.run_until_complete(
+            self._site.respond(request, ConnectionEnds(peer, "127.0.0.1"), _no_body)
+        )
+
+
+async def _no_body(most: int, seconds: float) -> bytes:
+    """The body of a request that has none."""
+    return b""
 
 
 def _file_names() -> st.SearchStrategy[str]:

@@ -1,0 +1,262 @@
+"""The addresses of people's own avatars. `protocol/SPEC.md` has their fields and answers."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
+from http import HTTPStatus
+
+from PIL import Image
+
+from gateway.answers import HttpAnswer, json_answer, plain
+from gateway.avatars.cropping import WHOLE, CropError, parse_crop
+from gateway.avatars.fit import Fit, measure_fit
+from gateway.avatars.preview import PreviewError, PreviewMaker, PreviewShape
+from gateway.avatars.reader import PictureReader, PictureRefused
+from gateway.avatars.shelf import OwnAvatar, Shelf, ShelfError
+from gateway.door.guard import Grant
+from gateway.request_body import BodyError
+from gateway.stages import StageBoard
+from protocol.model.assets import display_name
+from protocol.model.own_avatars import OWN_ID
+from protocol.wire.clock import FULL_RATE
+
+logger = logging.getLogger(__name__)
+
+#: Bytes of an uploaded picture, and seconds within which they have to come.
+MOST_UPLOAD, UPLOAD_SECONDS = 16 * 2**20, 60.0
+#: Uploads at once. Each may wait for the one picture that is being decoded.
+MOST_UPLOADS = 4
+#: Previews that are kept, some 300 kB each.
+MOST_PREVIEWS = 32
+#: Seconds between two looks for avatars whose time is over.
+TIDY_EVERY = 30.0
+#: Characters of a name that is shown.
+MOST_NAME = 40
+
+#: Reads a request's body: at most so many bytes, within so many seconds.
+BodyReader = Callable[[int, float], Awaitable[bytes]]
+
+NO_ROOM_NOW = "Other pictures are being taken in. Try again in a moment."
+NOT_HERE = "There is no such avatar of yours."
+
+
+def warning_of(fit: Mapping[str, float], model: str) -> str:
+    """A warning about an avatar that the model does not carry. Empty where it does, or was not measured."""
+    if not fit or Fit(fit.get("edges", 0.0), fit.get("psnr", 0.0)).carried:
+        return ""
+    if model.startswith("bundled"):
+        return (
+            "This model animates drawn figures of its own kind, and this picture would come out as a smear."
+            " A photo needs the official weights."
+        )
+    return "This model does not keep much of this picture. Try another crop, or one person from the front."
+
+
+class OwnAvatars:
+    """Takes in, shows and removes own avatars."""
+
+    def __init__(
+        self,
+        shelf: Shelf | None,
+        board: StageBoard,
+        previews: PreviewMaker,
+        has_room: Callable[[], bool],
+        clip_frames: int,
+        reader: PictureReader | None = None,
+    ) -> None:
+        """Serve the avatars of a shelf.
+
+        Args:
+            shelf: where they are kept. None: nobody can bring any.
+            board: the stages' state.
+            previews: animates an avatar.
+            has_room: whether the stages could serve one session more.
+            clip_frames: frames of a clip at 24 fps, where no GPU worker says it.
+            reader: decodes pictures.
+        """
+        self.shelf = shelf
+        self._board = board
+        self._previews = previews
+        self._has_room = has_room
+        self._clip_frames = clip_frames
+        self._reader = reader or PictureReader()
+        self._uploads = 0
+        #: Animated previews by avatar, WebP, the newest last.
+        self._films: dict[str, bytes] = {}
+
+    def methods(self, path: str) -> tuple[str, ...]:
+        """Methods besides GET that a path takes."""
+        if self.shelf is None:
+            return ()
+        if path == "/avatars":
+            return ("POST", "PUT")
+        folder, _, rest = path.rpartition("/")
+        if rest == "keep" and _own_id(folder):
+            return ("POST",)
+        return ("DELETE",) if _own_id(path) else ()
+
+    async def tidy_for_ever(self) -> None:
+        """Remove avatars that nobody kept, or whose tokens' time is over, twice a minute."""
+        while True:
+            await asyncio.sleep(TIDY_EVERY)
+            if self.shelf is not None:
+                self.shelf.remove_expired()
+                self._films = {name: film for name, film in self._films.items() if self.shelf.has(name)}
+
+    async def change(
+        self, method: str, path: str, fields: Mapping[str, str], grant: Grant, read_body: BodyReader
+    ) -> HttpAnswer:
+        """Answer a request with one of `methods`. The door has let it in."""
+        assert self.shelf is not None
+        try:
+            if path == "/avatars":
+                return await self._take_in(fields, grant, read_body)
+            avatar = self.shelf.find(grant.owner, _own_id(path.removesuffix("/keep")))
+            if avatar is None:
+                return plain(HTTPStatus.NOT_FOUND, NOT_HERE)
+            if method == "DELETE":
+                self.shelf.remove(avatar)
+                self._films.pop(avatar.id, None)
+                return HttpAnswer(b"", status=HTTPStatus.NO_CONTENT)
+            return json_answer(self.described(self.shelf.keep(grant.owner, avatar)))
+        except ShelfError as error:
+            status = HTTPStatus.INSUFFICIENT_STORAGE if error.full else HTTPStatus.SERVICE_UNAVAILABLE
+            return plain(status, f"The avatar cannot be kept: {error}.")
+
+    async def show(self, path: str, grant: Grant) -> HttpAnswer | None:
+        """Answer GET for a path below /avatars. None where it is no own avatar's."""
+        if self.shelf is None:
+            return None
+        if path == "/avatars":
+            return json_answer({"own_avatars": self.catalogue(grant), "own_avatars_most": self.most(grant)})
+        folder, _, file = path.rpartition("/")
+        avatar_id = _own_id(folder if file == "preview.webp" else path.removesuffix(".png"))
+        if not avatar_id:
+            return None
+        avatar = self.shelf.find(grant.owner, avatar_id)
+        if avatar is None:
+            return plain(HTTPStatus.NOT_FOUND, NOT_HERE)
+        if file == "preview.webp":
+            return await self._film(avatar)
+        picture = await asyncio.to_thread(self.shelf.picture(avatar).read_bytes)
+        return HttpAnswer(picture, "image/png", cached=True)
+
+    def own_id(self, asked: str | None, grant: Grant) -> str | None:
+        """The id that a client asks for, if it is an avatar of its own."""
+        found = self.shelf.find(grant.owner, asked) if self.shelf is not None and asked is not None else None
+        return None if found is None else found.id
+
+    def catalogue(self, grant: Grant) -> list[dict[str, object]]:
+        """Everything that belongs to the holder of these rights."""
+        return [] if self.shelf is None else [self.described(each) for each in self.shelf.of(grant.owner)]
+
+    def most(self, grant: Grant) -> int:
+        """Avatars that the holder of these rights may keep."""
+        return 0 if self.shelf is None or "avatars" not in grant.scopes else self.shelf.each
+
+    def described(self, avatar: OwnAvatar) -> dict[str, object]:
+        """The fields that a client learns of an avatar of its own."""
+        return {
+            "id": avatar.id,
+            "name": avatar.name,
+            "kept": avatar.kept,
+            "until": avatar.until,
+            "fit": avatar.fit or None,
+            "warning": warning_of(avatar.fit, self._board.model),
+            "picture": f"avatars/{avatar.id}.png",
+            "preview": f"avatars/{avatar.id}/preview.webp",
+        }
+
+    # ---- taking one in
+
+    async def _take_in(self, fields: Mapping[str, str], grant: Grant, read_body: BodyReader) -> HttpAnswer:
+        assert self.shelf is not None
+        try:
+            crop = parse_crop(fields["crop"]) if "crop" in fields else WHOLE
+        except CropError as error:
+            return plain(HTTPStatus.BAD_REQUEST, f"{error}.")
+        if self._uploads >= MOST_UPLOADS:
+            return plain(HTTPStatus.SERVICE_UNAVAILABLE, NO_ROOM_NOW, [("Retry-After", "2")])
+        self._uploads += 1
+        try:
+            picture = await read_body(MOST_UPLOAD, UPLOAD_SECONDS)
+            if not picture:
+                return plain(HTTPStatus.BAD_REQUEST, "Send the picture's file as the request's body.")
+            width, height = self._board.size
+            pixels = await self._reader.read(picture, crop, width / height if height else 1.0)
+        except BodyError as error:
+            status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if error.too_long else HTTPStatus.REQUEST_TIMEOUT
+            return plain(status, f"The picture was not taken: {error}.")
+        except PictureRefused as error:
+            return plain(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"The picture was not taken: {error}.")
+        finally:
+            self._uploads -= 1
+        name = display_name(fields.get("name", ""))[:MOST_NAME] or "My avatar"
+        avatar = await asyncio.to_thread(self.shelf.add, grant.owner, name, pixels)
+        await self._measure(avatar)
+        avatar = self.shelf.find(grant.owner, avatar.id) or avatar
+        if fields.get("keep") == "1":
+            avatar = self.shelf.keep(grant.owner, avatar)
+        return json_answer(self.described(avatar), HTTPStatus.CREATED)
+
+    async def _measure(self, avatar: OwnAvatar) -> None:
+        """Animate the avatar, and note how much of it the model kept. Without room, nothing is noted."""
+        assert self.shelf is not None
+        if avatar.id in self._films or not self._board.ready or not self._has_room():
+            return
+        fps = self._board.full_fps or FULL_RATE
+        clip_frames = self._board.clip_frames or self._clip_frames
+        shape = PreviewShape(fps, clip_frames, next(iter(self._board.poses), "default"))
+        try:
+            frames = await self._previews.make(avatar.id, shape)
+        except PreviewError as error:
+            logger.warning("no preview of the avatar %s: %s", avatar.id, error)
+            return
+        picture = self.shelf.picture(avatar)
+        fit, film = await asyncio.to_thread(_fit_and_film, picture.read_bytes, frames, fps)
+        if fit is not None:
+            self.shelf.note_fit(avatar, asdict(fit))
+            logger.info("own avatar %s: %.2f of its edges kept, %.1f dB", avatar.id, fit.edges, fit.psnr)
+        self._films[avatar.id] = film
+        while len(self._films) > MOST_PREVIEWS:
+            del self._films[next(iter(self._films))]
+
+    async def _film(self, avatar: OwnAvatar) -> HttpAnswer:
+        if avatar.id not in self._films:
+            await self._measure(avatar)
+        film = self._films.get(avatar.id)
+        if film is None:
+            return plain(HTTPStatus.SERVICE_UNAVAILABLE, "The stages have no room for a preview now.")
+        return HttpAnswer(film, "image/webp")
+
+
+def _own_id(path: str) -> str:
+    """The id in `/avatars/ID`, or nothing."""
+    name = path.removeprefix("/avatars/")
+    return name if name != path and OWN_ID.fullmatch(name) else ""
+
+
+def _fit_and_film(
+    read_picture: Callable[[], bytes], frames: list[bytes], fps: int
+) -> tuple[Fit | None, bytes]:
+    """How much the frames keep of the picture, and the frames as an animated WebP that goes on for ever."""
+    with Image.open(io.BytesIO(read_picture()), formats=["PNG"]) as picture:
+        fit = measure_fit(picture.convert("RGB"), frames[len(frames) // 2 :: 2])
+    # Every second one: twelve frames a second are enough to judge it by.
+    shown = [Image.open(io.BytesIO(jpeg)).convert("RGB") for jpeg in frames[::2]]
+    made = io.BytesIO()
+    shown[0].save(
+        made,
+        "WEBP",
+        save_all=True,
+        append_images=shown[1:],
+        duration=round(2000 / fps),
+        loop=0,
+        quality=80,
+        method=0,
+    )
+    return fit, made.getvalue()

@@ -1,0 +1,295 @@
+// The dialogue in which a person brings an avatar: choose, crop, try, keep. Or removes one.
+
+import { Camera, CameraError } from "./avatar-camera.js";
+import { CropView } from "./avatar-crop.js";
+import { AvatarStore, StoreError } from "./avatar-store.js";
+import { TEXTS } from "./avatar-texts.js";
+import { describe } from "./errors.js";
+
+/**
+ * @import { Access } from "./access.js"
+ * @import { Framing } from "./avatar-crop.js"
+ * @import { OwnAvatar } from "./avatar-store.js"
+ * @typedef {"choose" | "camera" | "crop" | "trying" | "preview"} Step
+ * @typedef {{
+ *   own_avatars?: OwnAvatar[], own_avatars_most?: number, framing?: Framing, width: number, height: number,
+ * }} OwnCatalogue the used fields of avatars.json
+ */
+
+const MOST_BYTES = 15 * 2 ** 20; // the server takes a little more
+const MOST_SIDE = 4096; // of a picture that is made smaller for that
+const CANVAS = 512; // pixels of the crop's width
+
+/**
+ * @template {keyof HTMLElementTagNameMap} K
+ * @param {K} tag
+ * @param {Record<string, unknown>} [fields]
+ * @param {(Node | string)[]} children
+ * @returns {HTMLElementTagNameMap[K]}
+ */
+function element(tag, fields = {}, ...children) {
+  const made = document.createElement(tag);
+  Object.assign(made, fields);
+  made.append(...children);
+  return made;
+}
+
+/** @param {string} text @param {() => void} act @param {string} [kind] */
+function button(text, act, kind = "") {
+  const made = element("button", { type: "button", className: kind }, text);
+  made.addEventListener("click", act);
+  return made;
+}
+
+export class AvatarDialog {
+  /**
+   * @param {HTMLButtonElement} opener
+   * @param {Access} access
+   * @param {(id: string | null) => void} changed an avatar was kept, or (null) one was removed
+   */
+  constructor(opener, access, changed) {
+    this.access = access;
+    this.store = new AvatarStore(access);
+    this.changed = changed;
+    /** @type {OwnAvatar[]} */
+    this.own = [];
+    this.most = 0;
+    this.ratio = 1;
+    /** @type {Framing | null} */
+    this.framing = null;
+    /** @type {Blob | null} */
+    this.picture = null;
+    /** @type {OwnAvatar | null} */
+    this.tried = null;
+    this.opener = opener;
+    opener.textContent = TEXTS.open;
+    opener.addEventListener("click", () => this.open());
+    this.build();
+  }
+
+  build() {
+    this.message = element("p", { className: "own-message" });
+    this.message.setAttribute("role", "status");
+    this.file = element("input", { type: "file", accept: "image/*", id: "own-file", className: "own-file" });
+    this.file.addEventListener("change", () => this.take(this.file?.files?.[0]));
+    const label = element("label", { htmlFor: "own-file", className: "file-button" }, TEXTS.file);
+    this.list = element("ul", { className: "own-list" });
+    this.listTitle = element("h3", {}, TEXTS.yours);
+    this.video = element("video", { muted: true, playsInline: true });
+    this.camera = new Camera(this.video);
+    this.canvas = element("canvas", { width: CANVAS, height: CANVAS, tabIndex: 0, className: "own-crop" });
+    this.canvas.setAttribute("role", "img");
+    this.canvas.setAttribute("aria-label", TEXTS.cropLabel);
+    this.view = new CropView(this.canvas, () => {});
+    this.name = element("input", { type: "text", maxLength: 40, id: "own-name", autocomplete: "off" });
+    this.shown = element("img", { alt: TEXTS.tried, className: "own-preview" });
+    this.keepButton = button(TEXTS.keep, () => this.keep(), "primary");
+    const cropTools = element(
+      "div",
+      { className: "own-row" },
+      button(TEXTS.zoomOut, () => this.view?.zoomBy(1 / 1.1)),
+      button(TEXTS.zoomIn, () => this.view?.zoomBy(1.1)),
+    );
+    const nameRow = element("label", { className: "own-name", htmlFor: "own-name" }, `${TEXTS.name} `, this.name);
+    const again = () => button(TEXTS.back, () => this.show("choose"));
+    const cameraButton = button(TEXTS.camera, () => this.openCamera());
+    /** @type {Record<Step, HTMLElement>} */
+    this.steps = {
+      choose: element(
+        "div", {}, element("p", { className: "own-drop" }, TEXTS.chooseHint),
+        element("div", { className: "own-row" }, this.file, label, cameraButton), this.listTitle, this.list,
+      ),
+      camera: element(
+        "div", {}, this.video,
+        element("div", { className: "own-row" }, again(), button(TEXTS.take, () => this.shoot(), "primary")),
+      ),
+      crop: element(
+        "div", {}, element("p", {}, TEXTS.cropHint), this.canvas, cropTools, nameRow,
+        element("div", { className: "own-row" }, again(), button(TEXTS.try, () => this.tryOut(), "primary")),
+      ),
+      trying: element("div", {}, element("progress", { ariaLabel: TEXTS.trying })),
+      preview: element(
+        "div", {}, this.shown,
+        element("div", { className: "own-row" }, button(TEXTS.back, () => this.show("crop")), this.keepButton),
+      ),
+    };
+    const title = element("h2", { id: "own-title" }, TEXTS.title);
+    const head = element("div", { className: "own-head" }, title, button(TEXTS.close, () => this.dialog?.close()));
+    this.dialog = element("dialog", { className: "own" }, head, ...Object.values(this.steps), this.message);
+    this.dialog.setAttribute("aria-labelledby", "own-title");
+    this.dialog.addEventListener("close", () => this.closed());
+    this.dialog.addEventListener("dragover", (event) => event.preventDefault());
+    this.dialog.addEventListener("drop", (event) => this.dropped(event));
+    this.dialog.addEventListener("paste", (event) => this.take(event.clipboardData?.files[0]));
+    document.body.append(this.dialog);
+  }
+
+  /** @param {OwnCatalogue} catalogue what the server says this person has */
+  offer({ own_avatars: own = [], own_avatars_most: most = 0, framing = undefined, width, height }) {
+    this.own = own.filter((each) => each.kept);
+    this.most = most;
+    this.framing = framing ?? null;
+    this.ratio = width && height ? width / height : 1;
+    this.opener.hidden = most === 0;
+  }
+
+  open() {
+    this.dialog?.showModal();
+    this.show("choose");
+  }
+
+  closed() {
+    this.camera?.close();
+    if (this.tried && !this.tried.kept) this.store.remove(this.tried.id).catch(() => {}); // it would go by itself
+    this.tried = null;
+    this.opener.focus();
+  }
+
+  /** @param {Step} step */
+  show(step) {
+    if (!this.steps) return;
+    for (const [name, part] of Object.entries(this.steps)) part.hidden = name !== step;
+    if (step !== "camera") this.camera?.close();
+    if (step === "choose") this.showList();
+    this.tell(step === "trying" ? TEXTS.trying : "");
+    const first = this.steps[step].querySelector("canvas, input:not([type=text]), button.primary");
+    if (first instanceof HTMLElement) first.focus();
+  }
+
+  /** @param {string} text @param {boolean} bad */
+  tell(text, bad = false) {
+    if (!this.message) return;
+    this.message.textContent = text;
+    this.message.classList.toggle("bad", bad);
+  }
+
+  /** @param {unknown} error */
+  tellError(error) {
+    const own = error instanceof StoreError || error instanceof CameraError;
+    this.tell(own ? error.message : describe(error).text, true);
+  }
+
+  showList() {
+    if (!this.list || !this.listTitle) return;
+    this.listTitle.hidden = this.own.length === 0;
+    this.list.replaceChildren(
+      ...this.own.map((each) => {
+        const picture = element("img", { alt: "", width: 48, height: 48 });
+        this.access.show(picture, each.picture);
+        const gone = button(TEXTS.remove, () => this.remove(each));
+        gone.setAttribute("aria-label", TEXTS.removeNamed(each.name));
+        return element("li", {}, picture, element("span", { dir: "auto" }, each.name), gone);
+      }),
+    );
+  }
+
+  /** @param {DragEvent} event */
+  dropped(event) {
+    event.preventDefault();
+    event.stopPropagation(); // outside of the dialogue a dropped file is speech
+    this.take(event.dataTransfer?.files[0]);
+  }
+
+  async openCamera() {
+    this.show("camera");
+    try {
+      await this.camera?.open();
+    } catch (error) {
+      this.show("choose");
+      this.tellError(error);
+    }
+  }
+
+  async shoot() {
+    try {
+      await this.take(await this.camera?.take());
+    } catch (error) {
+      this.tellError(error);
+    }
+  }
+
+  /** @param {Blob | undefined} picture */
+  async take(picture) {
+    if (!picture || !this.framing || this.steps?.trying.hidden === false) return;
+    let seen;
+    try {
+      seen = await createImageBitmap(picture);
+      this.picture = picture.size > MOST_BYTES ? await smaller(seen) : picture;
+    } catch {
+      this.show("choose");
+      this.tell(TEXTS.noPicture, true);
+      return;
+    }
+    if (this.name) this.name.value = picture instanceof File ? picture.name.replace(/\.[^.]*$/, "") : "";
+    this.show("crop");
+    this.view?.show(seen, this.ratio, this.framing);
+  }
+
+  async tryOut() {
+    if (!this.picture || !this.view || !this.shown || !this.keepButton) return;
+    this.show("trying");
+    try {
+      this.tried = await this.store.bring(this.picture, this.name?.value ?? "", this.view.crop);
+    } catch (error) {
+      this.show("crop");
+      this.tellError(error);
+      return;
+    }
+    if (!this.dialog?.open) {
+      this.closed();
+      return;
+    }
+    const { fit, warning, preview, picture } = this.tried;
+    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    this.access.show(this.shown, fit && !calm ? preview : picture);
+    this.show("preview");
+    this.keepButton.textContent = warning ? TEXTS.keepAnyway : TEXTS.keep;
+    this.tell(warning || (fit ? TEXTS.tried : TEXTS.still), warning !== "");
+  }
+
+  async keep() {
+    if (!this.tried) return;
+    try {
+      this.tried = await this.store.keep(this.tried.id);
+    } catch (error) {
+      this.tellError(error);
+      return;
+    }
+    this.own.push(this.tried);
+    this.changed(this.tried.id);
+    this.dialog?.close();
+  }
+
+  /** @param {OwnAvatar} avatar */
+  async remove(avatar) {
+    try {
+      await this.store.remove(avatar.id);
+    } catch (error) {
+      this.tellError(error);
+      return;
+    }
+    this.own = this.own.filter((each) => each.id !== avatar.id);
+    this.changed(null);
+    this.show("choose");
+    this.tell(TEXTS.removed);
+  }
+}
+
+/**
+ * A picture that fits the server's limits.
+ *
+ * @param {ImageBitmap} picture
+ * @returns {Promise<Blob>}
+ */
+async function smaller(picture) {
+  const scale = Math.min(1, MOST_SIDE / Math.max(picture.width, picture.height));
+  const width = Math.round(picture.width * scale);
+  const height = Math.round(picture.height * scale);
+  const canvas = element("canvas", { width, height });
+  canvas.getContext("2d")?.drawImage(picture, 0, 0, width, height);
+  const blob = await new Promise((done) => {
+    canvas.toBlob(done, "image/jpeg", 0.95);
+  });
+  if (!(blob instanceof Blob)) throw new Error("the canvas gives no picture");
+  return blob;
+}

@@ -1,0 +1,125 @@
+"""The page's dialogue of own avatars in headless Chromium."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from protocol.process.settings import ROOT
+from tests.gateway.conftest import Running, running
+from tests.helpers.chromium import Chromium, Page, find_chromium
+
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.browser,
+    pytest.mark.skipif(find_chromium() is None, reason="needs Chromium (apt install chromium)"),
+]
+
+FACE = ROOT / "demo/bundled/avatars/maya.png"
+#: The dialogue's part that is shown, by the class of what it holds.
+SHOWN = "[...document.querySelectorAll('dialog.own > div')].slice(1).findIndex((part) => !part.hidden)"
+CHOOSE, CAMERA, CROP, TRYING, PREVIEW = range(5)
+BUTTONS = "[...document.querySelectorAll('dialog.own button')]"
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("page") / "own"
+    with running(portraits=ROOT / "demo/bundled/avatars", own_avatar_dir=folder, max_sessions=2) as run:
+        yield run
+
+
+async def press(page: Page, text: str) -> None:
+    """Press the button of the dialogue with this text or name that is shown."""
+    found = f"{BUTTONS}.find((b) => b.checkVisibility() && (b.ariaLabel ?? b.textContent) === {text!r})"
+    await page.until(f"Boolean({found})")
+    await page.evaluate(f"{found}.click()")
+
+
+async def at(page: Page, step: int) -> None:
+    await page.until(f"{SHOWN} === {step}", 30)
+
+
+async def test_bring_crop_try_keep_use_and_remove(gateway: Running, tmp_path: Path) -> None:
+    async with Chromium() as browser:
+        page = await browser.open(gateway.url("/"))
+        await page.until("window.echomimic?.state === 'idle'")
+        await page.click("#own-open")
+        await at(page, CHOOSE)
+        await page.choose_file("#own-file", FACE)
+        await at(page, CROP)
+        assert await page.evaluate("document.activeElement.className") == "own-crop"
+        await page.press("ArrowRight", 39)
+        await page.press("+", 187)
+        assert await page.evaluate("document.querySelector('#own-name').value") == "maya"
+        await press(page, "Try it")
+        await at(page, PREVIEW)
+        await page.until("document.querySelector('.own-preview').naturalWidth > 100")
+        assert "animates it" in await page.evaluate("document.querySelector('.own-message').textContent")
+        await press(page, "Keep")
+        card = "document.querySelector('#avatars input[value^=own-]')"
+        await page.until(f"{card}?.checked === true")
+        assert await page.evaluate("document.querySelector('dialog.own').open") is False
+        assert await page.evaluate(f"{card}.parentElement.textContent") == "Maya"
+        await page.click("#start")
+        await page.until("window.echomimic.stats?.shown > 20")
+        await page.click("#start")
+
+        await page.click("#own-open")
+        await press(page, "Remove Maya")
+        await page.until(f"{card} === null")
+        await page.evaluate("document.querySelector('dialog.own').close()")
+        assert await page.evaluate("document.activeElement.id") == "own-open"
+        assert not page.problems
+
+
+@pytest.mark.long
+async def test_what_the_model_does_not_carry_is_warned_of(gateway: Running) -> None:
+    """The warning stands on the page before the avatar is kept, and a draft that is left goes."""
+    gateway.does.smears = True
+    async with Chromium() as browser:
+        page = await browser.open(gateway.url("/"))
+        await page.until("window.echomimic?.state === 'idle'")
+        await page.click("#own-open")
+        await page.choose_file("#own-file", FACE)
+        await at(page, CROP)
+        await press(page, "Try it")
+        await at(page, PREVIEW)
+        assert "does not keep much" in await page.evaluate(
+            "document.querySelector('.own-message').textContent"
+        )
+        assert await page.evaluate(f"{BUTTONS}.some((b) => b.textContent === 'Keep it anyway')")
+        await page.evaluate("document.querySelector('dialog.own').close()")
+        assert gateway.settings.own_avatar_dir is not None
+        folder = gateway.settings.own_avatar_dir
+        for _ in range(100):
+            if not list(folder.glob("own-*")):
+                break
+            await page.evaluate("new Promise((done) => setTimeout(done, 50))")
+        assert not list(folder.glob("own-*"))
+
+
+@pytest.mark.long
+async def test_the_camera_and_files_that_are_no_pictures(gateway: Running, tmp_path: Path) -> None:
+    async with Chromium() as browser:
+        page = await browser.open(gateway.url("/"))
+        await page.until("window.echomimic?.state === 'idle'")
+        await page.click("#own-open")
+        wrong = tmp_path / "x.png"
+        wrong.write_bytes(b"no picture")
+        await page.choose_file("#own-file", wrong)
+        await page.until("document.querySelector('.own-message').textContent.includes('PNG or JPEG')")
+        await press(page, "Use the camera")
+        await page.until("document.querySelector('dialog.own video').videoWidth > 0")
+        await press(page, "Take the picture")
+        await at(page, CROP)
+        assert await page.evaluate("document.querySelector('dialog.own video').srcObject") is None
+        # A part chosen by dragging and with the wheel.
+        await page.evaluate(
+            "document.querySelector('.own-crop').dispatchEvent(new WheelEvent('wheel', {deltaY: -200,"
+            " clientX: 300, clientY: 300, cancelable: true}))"
+        )
+        await press(page, "Back")
+        await at(page, CHOOSE)
