@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from audio_worker.clip_features import ClipFeatures
 from audio_worker.graph_features import WhisperRecord
 from audio_worker.sessions import STAGE, DueClip, Sessions
+from audio_worker.voice import VoiceDetector
 from protocol.hop.client import Job
 from protocol.model.config import ModelConfig
 from protocol.model.hardware.c_allocator import return_freed_memory
@@ -47,7 +49,8 @@ class AudioWorker(Worker):
         self._settings = settings
         self._stage = stage
         self._sessions = Sessions()
-        self._features: Features | None = None
+        self._features: ClipFeatures | None = None
+        self._info: dict[str, InfoValue] = {}
         self._device_memory: Callable[[], dict[str, float]] = dict
         self._next_expiry = 0.0
 
@@ -59,8 +62,10 @@ class AudioWorker(Worker):
         seconds = features.warm_up(MAX_BATCH)
         facts = ", ".join(f"{name} {value}" for name, value in features.facts().items())
         logger.info("Whisper features: %s, %.1f ms a clip", facts, seconds * 1e3)
+        detector = VoiceDetector.load() if self._settings.silence == "loop" else None
         return_freed_memory()
-        self._features = features
+        self._info = dict(features.facts())
+        self._features = ClipFeatures(features, detector)
 
     def _load_by_torch(self, config: ModelConfig, record: WhisperRecord) -> Features:
         """Load Whisper by torch, and the choice between it and OpenVINO where it is to be made."""
@@ -75,7 +80,7 @@ class AudioWorker(Worker):
 
     def info(self) -> dict[str, InfoValue]:
         """The facts that Status carries."""
-        return {} if self._features is None else dict(self._features.facts())
+        return self._info
 
     def on_job(self, job: Job) -> None:
         """Take speech into its session, or close a session."""
@@ -94,8 +99,8 @@ class AudioWorker(Worker):
             reason = f"audio features failed: {output.error}"[:200]
             self._give_up([_failed(clip, reason) for clip in output.key.clips])
         else:
-            for clip, tokens in zip(output.key.clips, output.value, strict=True):
-                self._send_clip(clip, tokens)
+            for clip, (tokens, silent) in zip(output.key.clips, output.value, strict=True):
+                self._send_clip(clip, tokens, silent)
 
     def on_reset(self, upstream: int) -> None:
         """Forget all sessions: the gateway gives them to other workers."""
@@ -127,18 +132,20 @@ class AudioWorker(Worker):
         self._stage.metrics.observe("batch_clips", len(batch.clips))
         self._stage.compute.start_task(batch, self._compute_tokens, batch)
 
-    def _compute_tokens(self, batch: FeatureBatch) -> list[Array16]:
+    def _compute_tokens(self, batch: FeatureBatch) -> list[tuple[Array16, bool]]:
         assert self._features is not None
         with self._stage.metrics.time("features_seconds"):
             return self._features.tokens(batch.clips)
 
-    def _send_clip(self, clip: DueClip, tokens: Array16) -> None:
+    def _send_clip(self, clip: DueClip, tokens: Array16, silent: bool) -> None:
         if not self._sessions.alive(clip):
             return
         message = Clip(
-            clip.session, clip.epoch, clip.seq, clip.pts, clip.fps, clip.avatar, clip.pose, tokens, clip.codec
+            clip.session, clip.epoch, clip.seq, clip.pts, clip.fps, clip.avatar, clip.pose, tokens,
+            clip.codec, silent,
         )  # fmt: skip
         self._stage.metrics.count("clips_total")
+        self._stage.metrics.count("clips_silent_total", by=int(silent))
         self._stage.metrics.observe_clip(time.monotonic() - clip.since)
         pushed_out = self._stage.out.dispatch(message)
         self._give_up([_failed(old, "overload") for old in pushed_out if isinstance(old, Clip)])

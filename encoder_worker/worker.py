@@ -15,6 +15,7 @@ from encoder_worker.coders import ClipCoder, Coders
 from encoder_worker.graph_decoder import DecoderRecord, GraphDecoder
 from encoder_worker.jpeg import JpegEncoder, Picture, with_segments
 from encoder_worker.jpeg_pool import JpegPool, threads_for
+from encoder_worker.kept_clips import Coded, KeptClips, clip_digest
 from encoder_worker.latents import DecodeError
 from encoder_worker.video import CodedPicture
 from protocol.hop.client import Job
@@ -53,6 +54,7 @@ class EncoderWorker(Worker):
         self._facts: dict[str, InfoValue] = {}
         self._jpeg = JpegEncoder(settings.jpeg_quality)
         self._coders = Coders(settings, self._jpeg_pool(gpu=False))
+        self._kept = KeptClips()
         self._decoder: ClipDecoder | GraphDecoder | None = None
         #: On a GPU, the decoders that a GPU worker may ask for.
         self._named: NamedDecoders | None = None
@@ -149,7 +151,8 @@ class EncoderWorker(Worker):
         now = time.monotonic()
         if self._decoder is not None and now - self._figures_at >= FIGURES_EVERY:
             self._figures_at = now
-            for name, value in self._device_memory().items():
+            kept = {"kept_clips_hits_total": self._kept.hits, "kept_clips_bytes": self._kept.size}
+            for name, value in (kept | self._device_memory()).items():
                 self._stage.metrics.gauge(name, value)
 
     def on_reset(self, upstream: int) -> None:
@@ -178,12 +181,10 @@ class EncoderWorker(Worker):
             return
         begin = time.monotonic()
         index = 0
-        code = ClipCoder(self._coders, msg.codec, msg.fps)
-        for pictures in self._decoded(msg):
-            size = pictures.shape[1], pictures.shape[2]
+        for size, pictures in self._coded(msg):
             frames = [
                 _frame(msg, index + i, size, coded, self._coders.generated)
-                for i, coded in enumerate(code(pictures))
+                for i, coded in enumerate(pictures)
             ]
             if index == 0:
                 self._stage.metrics.observe("first_frame_seconds", time.monotonic() - since)
@@ -194,6 +195,20 @@ class EncoderWorker(Worker):
 
     def _jpeg_pool(self, *, gpu: bool) -> JpegPool:
         return JpegPool(self._jpeg, threads_for(os.cpu_count() or 1, gpu=gpu))
+
+    def _coded(self, msg: Latents) -> Iterator[Coded]:
+        """Size and coded pictures, a few at a time. A silent clip comes again, so it is kept."""
+        if not msg.silent:
+            return self._code(msg)
+        # A coded clip refers to no other one.
+        return self._kept.through(
+            (clip_digest(msg.latents), f"{msg.codec} {msg.fps} {msg.decoder}"), lambda: self._code(msg)
+        )
+
+    def _code(self, msg: Latents) -> Iterator[Coded]:
+        code = ClipCoder(self._coders, msg.codec, msg.fps)
+        for pictures in self._decoded(msg):
+            yield (pictures.shape[1], pictures.shape[2]), list(code(pictures))
 
     def _decoded(self, msg: Latents) -> Iterator[Picture]:
         """Pictures, a few at a time."""
@@ -216,4 +231,4 @@ def _frame(msg: Latents, index: int, size: tuple[int, int], coded: CodedPicture,
         data = with_segments(data, f"echomimic pts={pts}", generated)
     height, width = size
     place = msg.session, msg.epoch, msg.seq, index, len(msg.latents), pts
-    return Frame(*place, width, height, data, coded.codec, coded.key)
+    return Frame(*place, width, height, data, coded.codec, coded.key, msg.silent)

@@ -116,7 +116,7 @@ class Connection:
             hello = await self._receive_hello()
             self.options = hello.options
             self.core = self._resumed_core(hello.resume) or self._new_core(hello.resume)
-            self.core.live = hello.live
+            self.core.live, self.core.life.on = hello.live, hello.idle_life
             self._queue_ready_text()
             await self._run_loops(self.core)
         except ConnectionClosed:

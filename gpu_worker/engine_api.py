@@ -91,6 +91,12 @@ class Engine(Protocol):
             DeviceLost: no clip can be made any more.
         """
 
+    def rest(self, clip: Clip) -> Array16 | None:
+        """Latents of a silent clip without computing, or None where it has to be denoised.
+
+        Called in the loop's thread.
+        """
+
     def check(self) -> None:
         """Called in the loop's thread, every 100 ms at least, also while another call waits for the device.
 

@@ -106,9 +106,13 @@ class Prefetch:
         self.last_clip = self._clock()
         if self._floor.is_stale(clip.session, clip.epoch):
             return [clip]
-        self._floor.raise_to(clip.session, clip.epoch)
-        superseded = self._queue.remove(clip.session, clip.epoch - 1)
+        superseded = self.begin_epoch(clip)
         return superseded + self._queue.put(clip.session, (clip.epoch, clip.seq), clip)
+
+    def begin_epoch(self, clip: Clip) -> list[Clip]:
+        """Takes the session's clips of older epochs than this clip's out of the queue and returns them."""
+        self._floor.raise_to(clip.session, clip.epoch)
+        return self._queue.remove(clip.session, clip.epoch - 1)
 
     def take_back(self, session: str) -> list[Clip]:
         """Takes all of the session's clips out of the queue and returns them."""

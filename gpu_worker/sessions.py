@@ -25,9 +25,9 @@ def clip_seed(seed: int, session: str, epoch: int, seq: int) -> int:
     return _seed_of(f"{seed}/{session}/{epoch}/{seq}")
 
 
-def session_seed(seed: int, session: str) -> int:
-    """The seed of a session's noise, 63 bits. It is the same in every epoch and in any process."""
-    return _seed_of(f"{seed}/{session}")
+def session_seed(seed: int) -> int:
+    """The seed of a noise that all clips share, 63 bits. It is the same in any process."""
+    return _seed_of(f"{seed}")
 
 
 def _seed_of(text: str) -> int:

@@ -170,6 +170,8 @@ class GpuWorker(Worker):
         if not self._ledger.enter(job, clip):
             return
         self._stage.metrics.count("clips_received_total")
+        if clip.silent and self._rest(clip):
+            return
         self._rate.take_clip(clip, time.monotonic())
         if self._pause_task_running:
             self._trials.abort()
@@ -178,6 +180,23 @@ class GpuWorker(Worker):
                 self._report_overload(dropped, "the denoiser")
             self._release(dropped)
         self._advance()
+
+    def _rest(self, clip: Clip) -> bool:
+        """Answers a silent clip with latents that were made before, at once and without the device.
+
+        It says nothing about the machine's speed, so the rate does not learn of it.
+        """
+        if self._prefetch.is_stale(clip.session, clip.epoch):
+            return False
+        clip = self._rate.thin(clip)
+        latents = self._engine.rest(clip)
+        if latents is None:
+            return False
+        for superseded in self._prefetch.begin_epoch(clip):
+            self._release(superseded)
+        self._stage.metrics.count("clips_at_rest_total")
+        self._conclude(ClipOutcome(clip, latents, None))
+        return True
 
     def _close(self, close: Close) -> None:
         self._prefetch.close(close.session, close.epoch)
@@ -232,6 +251,7 @@ class GpuWorker(Worker):
                 outcome.latents,
                 clip.codec,
                 self._decoder,
+                clip.silent,
             )
             for dropped in self._stage.out.dispatch(latents):
                 self._report_overload(dropped, "the encoders")

@@ -26,6 +26,7 @@ from protocol.process.settings import ROOT
 from protocol.wire.browser import CLOSE_CODES, KIND_AUDIO, KIND_CODED, KIND_FRAME, SUBPROTOCOL_V2
 from protocol.wire.clock import SAMPLE_RATE
 from protocol.wire.controls import (
+    IDLE_WAYS,
     MAX_SAY_CHARS,
     MOST_CODECS,
     PCM_FORMATS,
@@ -113,7 +114,11 @@ def _texts_up() -> dict[str, dict[str, Any]]:
         "properties": {name: {"type": kind} for name, kind in RESUME_FIELDS.items()},
     }
     return {
-        "hello": {**options, "resume": resume},
+        "hello": {
+            **options,
+            "idle": {"enum": list(IDLE_WAYS)},
+            "resume": resume,
+        },
         "options": options,
         "shown": _schemas_of(Shown),
         "flush": {},

@@ -50,7 +50,7 @@ class Piece:
 class ClipAudio:
     """A complete clip's sound: samples at the client's rate and when the last of them came (seconds).
 
-    `joined`: its first sample followed the clip before without a pause.
+    `joined`: its first sample followed the clip before without a pause. `idle`: the client sent none of it.
     """
 
     clip: int
@@ -59,6 +59,7 @@ class ClipAudio:
     samples: Samples
     ended_at: float
     joined: bool
+    idle: bool = False
 
 
 class AudioLog:
@@ -84,6 +85,7 @@ class AudioLog:
         self._filled = 0
         self._joined = False
         self._held_back = False  # a resampler may hold samples of the last clip
+        self.after_idle = False  # the last clip was one that the client did not send
         self._done: dict[int, ClipAudio] = {}
         #: The sound before the oldest clip in the log, at most 1.5 s, with the padding that the model heard.
         self.history = np.empty(0, np.float32) if history is None else history
@@ -146,6 +148,20 @@ class AudioLog:
         self._held_back = self._joined = False
         return piece
 
+    def append_idle(self, now: float) -> Piece:
+        """A whole clip of silence, which the client did not send. No clip may have begun."""
+        silence = np.zeros(self.missing, np.float32)
+        piece = Piece(self.clip, self._next_pts(), silence, flush=True)
+        self._clip_position = self.position
+        self._finish(now, joined=False, idle=True)
+        self._held_back = self._joined = False
+        return piece
+
+    @property
+    def holds_speech(self) -> bool:
+        """Whether speech of the client is here that was not played yet."""
+        return bool(self._filled) or not all(audio.idle for audio in self._done.values())
+
     def take_from(self, clip: int) -> Samples:
         """Remove and give back every sample from the beginning of `clip` on. Clips before it are released."""
         for seq in [seq for seq in self._done if seq < clip]:
@@ -174,7 +190,7 @@ class AudioLog:
     def _next_pts(self) -> int:
         return self.shape.pts(self.clip) + pts_after(self._filled, self.rate)
 
-    def _finish(self, now: float, joined: bool) -> None:
+    def _finish(self, now: float, joined: bool, idle: bool = False) -> None:
         self._done[self.clip] = ClipAudio(
             clip=self.clip,
             pts=self.shape.pts(self.clip),
@@ -182,9 +198,10 @@ class AudioLog:
             samples=_join(self._parts),
             ended_at=now,
             joined=self._joined,
+            idle=idle,
         )
         self._parts, self._filled = [], 0
-        self._joined = joined
+        self._joined, self.after_idle = joined, idle
         self.clip += 1
 
 

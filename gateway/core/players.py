@@ -193,7 +193,8 @@ class AckedPlayer:
             self.clock.begin(item.audio, now)
             self._sounds.append(item)
             return
-        self.clock.arrived(item.pts, now)
+        if not item.idle:
+            self.clock.arrived(item.pts, now)
         self._frames.append((now, item))
         # Several clips may arrive at once without the client being slow.
         while len(self._frames) > BURST * self._shape.fps:

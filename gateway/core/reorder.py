@@ -16,11 +16,13 @@ from protocol.wire.messages import Frame
 class ClipBegins:
     """Clip `seq` is next. `has_frames` is False when it failed before its first frame.
 
-    It is True when the sound goes ahead of frames that may still come.
+    It is True when the sound goes ahead of frames that may still come. `silent` is True where its first frame
+    is there and says that the clip holds no voice.
     """
 
     seq: int
     has_frames: bool
+    silent: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ class Reorderer:
             ready = clip.next_index in clip.frames
             if not clip.begun and (ready or clip.failed or clip.sound_due):
                 clip.begun = True
-                out.append(ClipBegins(seq, ready or not clip.failed))
+                silent = ready and clip.frames[clip.next_index].silent
+                out.append(ClipBegins(seq, ready or not clip.failed, silent))
             while clip.next_index in clip.frames:
                 out.append(NextFrame(clip.frames.pop(clip.next_index)))
                 clip.next_index += 1

@@ -13,35 +13,36 @@ import logging
 import numpy as np
 
 from gateway.core.audio_log import AudioLog
-from gateway.core.event_rate import EventRate
+from gateway.core.late_clips import Overtaking, sound_due
+from gateway.core.lively_session import LivelySession
 from gateway.core.options import SessionLimits, SessionOptions
 from gateway.core.pace import PacedInput
 from gateway.core.pcm_maker import PcmMaker
 from gateway.core.players import AckedPlayer, ClipSound, OutgoingMessage, PacedPlayer, Player
 from gateway.core.reorder import ClipBegins, ClipEnds, NextFrame, Reorderer
 from gateway.core.says import SayEvent, SayQueue
+from gateway.core.shown_places import ShownPlaces
 from gateway.core.speech_events import SpeechEvents
 from protocol.wire.browser import AudioMessage, BrowserError, VideoMessage
 from protocol.wire.clock import pts_after
 from protocol.wire.controls import Resume, Shown
-from protocol.wire.figures import CLIP_TIME_BOUNDS_MS, Histogram, Summary
+from protocol.wire.figures import Histogram
 from protocol.wire.messages import Failed, Frame, Pcm, Samples
 
 logger = logging.getLogger(__name__)
 
-#: A Pcm message has at least this many seconds, unless a clip ends or as much time has passed.
-LEAST_PCM_SECONDS = 0.01
+#: A Pcm message has at least this many seconds, unless a clip ends or as much time has passed. Nothing is
+#: made of a clip before its end, so smaller ones would only cost time.
+LEAST_PCM_SECONDS = 0.1
+#: Seconds that it has more of for each one that waits for a worker beyond the tenth.
+MORE_PCM_SECONDS = 0.01
 #: Seconds after its last sample for which sound that is catching up waits to be cut.
 GATHERED_WITHIN = 0.15
-#: Frames whose pts is remembered, for a client that says which it has shown.
-REMEMBERED_FRAMES = 512
-#: A client may be this many clips behind, and their latency is still counted.
-REMEMBERED_CLIPS = 64
 #: Seconds from a clip's last sample to its frames, while none were seen yet, and those that are added.
 USUAL_DELAY, SPARE_DELAY = 0.5, 0.1
 
 
-class SessionCore:
+class SessionCore(LivelySession):
     """All state of one session. Times are seconds on one monotonic clock. No method waits."""
 
     def __init__(
@@ -70,6 +71,7 @@ class SessionCore:
             position: samples that the client sent before, to a gateway that is gone.
             repeat_to: frames a second that a client of version 1 counts on.
         """
+        super().__init__(first_frames)
         self.name = name
         self.version = version
         #: Whether the client's sound is a live one, which catches up when it is late.
@@ -86,27 +88,14 @@ class SessionCore:
         self.fatal: BrowserError | None = None
         #: Texts that the avatar speaks.
         self.says = SayQueue(self)
-        #: From a clip's last sample to its first frame sent.
-        self.latency = Summary()
-        self.frame_rate = EventRate()
-        self.frames_sent = 0
-        self.clips_done = 0
-        self.clips_failed = 0
-        self.frames_lost = 0
-        self.duplicates = 0
-        #: Why the last clip failed.
-        self.last_failure = ""
         #: Whether a stage has no worker, so that speech is kept here and its sound goes on alone.
         self.outage = ""
-        self._first_frames = first_frames or Histogram(CLIP_TIME_BOUNDS_MS)
         #: Speech on its way in.
         self.input = PacedInput(options.sample_rate)
         self._player: Player = AckedPlayer(options.shape)
         if version == 1:
             self._player = PacedPlayer(options.shape, repeat_to=repeat_to)
         self._events = SpeechEvents()
-        #: pts of the last frame of this epoch that the client has shown.
-        self._shown_pts: int | None = None
         #: When the last sample came.
         self.speech_at = now
         self._pcm_at = now
@@ -124,22 +113,19 @@ class SessionCore:
         )
 
     def _begin_epoch(self, position: int, history: Samples | None) -> None:
-        self._shown_pts = None
-        #: pts of the latest frames, by clip and index.
-        self._frame_pts: dict[tuple[int, int], int] = {}
+        self._places = ShownPlaces()
         self._log = AudioLog(self.options.shape, self.options.sample_rate, position, history)
         #: Messages of the new epoch with the speech of the old one that was not played yet.
         self._carried: list[Pcm] = []
         self._reorderer = Reorderer(self.options.shape.frames, self._log.complete)
         self._pcm = PcmMaker(self.name, self.epoch, self.options, history)
-        #: The next clip to play, and since when a later one is complete.
-        self._overtaken = (-1, 0.0)
+        self._overtaking = Overtaking()
         #: Frames of the clip that came last: a machine that is busy makes fewer than were asked for.
         self._frames_of_clip = self.options.shape.frames
         #: Clips of which a full queue pushed out some Pcm.
         self._unsent_clips: set[int] = set()
-        #: Clips whose first frame is not sent yet → when their last sample came.
-        self._unanswered: dict[int, float] = {}
+        self._unanswered = {}
+        self.life.restart()
 
     def restart(self, options: SessionOptions, now: float) -> None:
         """Go on in a new epoch, with these options and with workers that know nothing of the one before.
@@ -183,7 +169,7 @@ class SessionCore:
         self._player.restart(self.options.shape)
         self._player.interrupt()
         self._events.interrupted(now)
-        shown = self._shown_pts
+        shown = self._places.last
         self._begin_epoch(self.says.place, self._log.history)
         return {"epoch": self.epoch, "pts": shown, "position": self.received}
 
@@ -223,7 +209,7 @@ class SessionCore:
         """The client has shown this frame, or passed it over."""
         self._player.frame_shown(shown, now)
         if shown.on_screen and shown.epoch == self.epoch:
-            self._shown_pts = self._frame_pts.get((shown.seq, shown.index), self._shown_pts)
+            self._places.shown(shown)
 
     # ---- to the audio worker
 
@@ -236,14 +222,16 @@ class SessionCore:
                 one is.
         """
         carried, self._carried = self._carried, []
-        seconds = LEAST_PCM_SECONDS * (1 + waiting)
+        seconds = max(LEAST_PCM_SECONDS, MORE_PCM_SECONDS * (1 + waiting))
         least = min(seconds * self._log.rate, self._log.missing)
         if self.input.waiting < least and now - self._pcm_at < seconds:
-            return carried
+            return carried + self._live_on(now)
         if self.live and not self.says.busy:
             self._log.skip(self.input.catch_up(now))
             if self.input.gathering and now - self.speech_at < GATHERED_WITHIN:
                 return carried
+        if self._word_begins(now):
+            return carried + self._live_on(now)
         self._pcm_at = now
         samples, cut = self.input.take(now)
         pieces = self._log.append(samples, now)
@@ -257,7 +245,7 @@ class SessionCore:
                 if flushed is not None:
                     self.input.charge(padding, now)
                     pieces.append(flushed)
-        messages = carried + [self._pcm.make(piece) for piece in pieces]
+        messages = carried + [self._pcm.make(piece) for piece in pieces] + self._live_on(now)
         return [] if self.outage else messages
 
     def seconds_until_pcm(self, now: float) -> float:
@@ -268,7 +256,7 @@ class SessionCore:
             waits.append(max(LEAST_PCM_SECONDS, paced))
         if self._log.partial:
             waits.append(max(self.speech_at + self.limits.idle, self._clip_due) - now)
-        return max(0.001, min(waits))
+        return max(0.001, min(*waits, self._ask_for_life_at(now) - now))
 
     @property
     def _clip_due(self) -> float:
@@ -289,6 +277,10 @@ class SessionCore:
             return False
         self._frame_at = now
         self._frames_of_clip = frame.count
+        if not self.life.made(frame.seq):
+            while self.life.made(self._reorderer.next_seq):  # speech does not wait for idle life
+                self._reorderer.fail(self._reorderer.next_seq)
+                self._play_ordered(now)
         self._play_ordered(now)
         return True
 
@@ -338,7 +330,9 @@ class SessionCore:
         while self._log.complete(self._reorderer.next_seq):
             begun = self._reorderer.begun
             clip = self._reorderer.next_seq + begun
-            if not self._log.complete(clip) or now < self._sound_due(clip):
+            if not self._log.complete(clip):
+                return
+            if now < sound_due(self._log.audio(clip), self._player.clock.end, bool(self.outage), self.limits):
                 return
             if begun:
                 self._skip_clip(clip - 1, self.outage or "its pictures came later than its sound could wait")
@@ -346,25 +340,11 @@ class SessionCore:
                 self._reorderer.begin_sound()
             self._play_ordered(now)
 
-    def _sound_due(self, clip: int) -> float:
-        """When the sound of a complete clip goes out, with or without frames.
-
-        Its turn comes when the clip before it has been played. It is put off for a while to wait for frames,
-        unless none can come or the sound would fall too far behind.
-        """
-        spoken_at = self._log.audio(clip).ended_at
-        turn = max(spoken_at, self._player.clock.end)
-        if self.outage:
-            return turn
-        return max(turn, min(turn + self.limits.sound_wait, spoken_at + self.limits.sound_delay))
-
     def _wait_for_next_clip(self, now: float) -> tuple[float, float]:
         """How long the next clip has been waited for, and how long it may be."""
         clip = self._reorderer.next_seq
         if self._reorderer.overtaken:
-            if self._overtaken[0] != clip:
-                self._overtaken = clip, now
-            return now - self._overtaken[1], self.limits.overtaken
+            return self._overtaking.waited(clip, now), self.limits.overtaken
         # While frames of this session come, the stages are slow and not stuck: their queues are short.
         return now - max(self._log.audio(clip).ended_at, self._frame_at), self.limits.clip
 
@@ -382,53 +362,53 @@ class SessionCore:
         for item in self._reorderer.pop():
             if isinstance(item, ClipBegins):
                 audio = self._log.audio(item.seq)
+                if audio.idle:
+                    self.life.begins(item.seq, now)
+                    continue
+                for frame in self.life.take_rest():
+                    self._player.push(frame, now)
                 self._unanswered[item.seq] = audio.ended_at
                 message = AudioMessage(
-                    audio.samples,
-                    self.epoch,
-                    item.seq,
-                    audio.pts,
-                    self.says.client_position(audio.position),
-                    item.has_frames,
-                    self.options.int16,
-                    self.says.is_text(audio.position),
-                )
+                    audio.samples, self.epoch, item.seq, audio.pts, self.says.client_position(audio.position),
+                    item.has_frames, self.options.int16, self.says.is_text(audio.position),
+                )  # fmt: skip
                 end_pts = audio.pts + pts_after(len(audio.samples), self._log.rate)
-                self._events.clip_begins(self.epoch, audio.pts, end_pts)
+                if self.live and item.silent:
+                    self._events.silent_clip(self.epoch, audio.pts, now)
+                else:
+                    self._events.clip_begins(self.epoch, audio.pts, end_pts)
                 self._player.push(ClipSound(message, audio), now)
                 self.says.clip_begins(audio, self._log.rate, self._player.clock.start)
             elif isinstance(item, NextFrame):
                 f = item.frame
-                self._frame_pts[f.seq, f.index] = f.pts
-                if len(self._frame_pts) > REMEMBERED_FRAMES:
-                    del self._frame_pts[next(iter(self._frame_pts))]
-                place = f.epoch, f.seq, f.index, f.count, f.pts
-                self._player.push(VideoMessage(f.data, *place, f.codec, f.key), now)
+                self._places.sent(f)
+                idle = self.life.made(f.seq)
+                video = VideoMessage(f.data, f.epoch, f.seq, f.index, f.count, f.pts, f.codec, f.key, idle)
+                if idle:
+                    seconds = self.options.shape.seconds / f.count
+                    self.life.push(video, seconds, self._player.clock.end)
+                else:
+                    self._player.push(video, now)
             elif isinstance(item, ClipEnds):
-                self.frames_lost += item.missing
-                self.clips_failed += item.missing > 0
+                if self._log.release(item.seq).idle:
+                    self.life.ends(item.seq)
+                    continue
+                self.count_end(item)
                 if not item.missing:
                     self._told_failure = ""
-                self.clips_done += 1
-                self._log.release(item.seq)
-                self._unanswered.pop(item.seq - REMEMBERED_CLIPS, None)
 
     # ---- to the client
 
     def next_messages(self, now: float, writable: bool) -> list[OutgoingMessage]:
         """The messages to send now. `writable` is False while the connection's buffer is full."""
+        for frame in self.life.pull(now, self._first_frame_at(now)):
+            self._player.push(frame, now)
         out = self._player.pull(now, writable)
-        more = bool(self.input.waiting or self._log.partial or self.clips_waiting or self._carried)
-        self._events.look(now, self._player.clock.end, more or bool(self.says.saying()))
+        more = self._speech_waits or bool(self.says.saying())
+        self._events.look(now, self._player.clock.end, more)
         self.says.look(now)
         for message in out:
-            if message.first_frame_of is not None and message.first_frame_of in self._unanswered:
-                delay = now - self._unanswered.pop(message.first_frame_of)
-                self.latency.add(delay)
-                self._first_frames.add(delay)
-            if message.is_frame:
-                self.frames_sent += 1
-                self.frame_rate.add(now)
+            self.count_sent(message, now)
         return out
 
     def take_events(self) -> list[SayEvent]:
@@ -443,7 +423,8 @@ class SessionCore:
 
     def seconds_until_message(self, now: float) -> float | None:
         """Seconds until `next_messages` may give something by itself. None: only an event can change that."""
-        return self._player.wait(now)
+        waits = [wait for wait in (self._player.wait(now), self.life.wait(now)) if wait is not None]
+        return min(waits, default=None)
 
     @property
     def fps(self) -> int:

@@ -28,6 +28,12 @@ class SpeechEvents:
         self._speaking, self._epoch, self._end_pts = True, epoch, end_pts
         self._idle_at = float("inf")
 
+    def silent_clip(self, epoch: int, pts: int, now: float) -> None:
+        """A clip without a voice begins, of a client whose sound never stops."""
+        if self._speaking:
+            self._epoch, self._end_pts = epoch, pts
+            self._end(now)
+
     def look(self, now: float, played_until: float, more: bool) -> None:
         """Find an end.
 

@@ -62,6 +62,9 @@ class PassthroughEngine:
         channels, height, width = self._shape
         return np.zeros((len(inputs.tokens), channels, height, width), np.float16)
 
+    def rest(self, clip: Clip) -> Array16 | None:
+        return None
+
     def check(self) -> None:
         pass
 

@@ -26,6 +26,7 @@ from gpu_worker.engine.device import (
     wait_for_device,
 )
 from gpu_worker.engine.load import LARGE_MODEL, LoadedModel, check_team, load_model
+from gpu_worker.engine.rest_loop import RestKey, RestLoops, rest_key
 from gpu_worker.engine_api import ClipError, LatentsNotFiniteError
 from gpu_worker.quality.options import Quality, qualities
 from gpu_worker.sessions import LatentTable
@@ -66,6 +67,7 @@ class DenoiserEngine:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._last_latents = LatentTable[Tensor](limit=4 * settings.most_sessions)
+        self._rests = RestLoops()
         self._prefetch_stream: torch.cuda.Stream | None = None
         self._info: dict[str, InfoValue] = {}
         self.members = None
@@ -214,13 +216,36 @@ class DenoiserEngine:
             if inputs.ready is not None:
                 torch.cuda.current_stream().wait_event(inputs.ready)
             before = self._last_latents.before(clip.session, clip.epoch, clip.seq)
+            if before is not None:
+                before = before.to(self.model.device)
             latents = self.sampler.sample(inputs, reference, before)
             made: Array16 = latents.to(torch.float16).cpu().numpy()
         if not np.isfinite(made).all():
             raise LatentsNotFiniteError("the denoiser's latents are not all finite")
         # Only now: latents that are not finite would spoil every clip that follows.
         self._last_latents.store(clip.session, clip.epoch, clip.seq, latents[-1].clone())
+        if clip.silent:
+            self._rests.store(self._rest_key(clip), made)
         return made
+
+    def rest(self, clip: Clip) -> Array16 | None:
+        """The latents of a silent clip that was made before. The clip after it follows them."""
+        avatars, poses = self.model.avatars, self.model.poses
+        try:
+            clip = replace(clip, avatar=avatars.resolve(clip.avatar), pose=poses.resolve(clip.pose))
+        except ClipError:
+            return None  # `prepare` says so to the session
+        latents = self._rests.get(self._rest_key(clip))
+        if latents is not None:
+            # On the CPU: this is not the thread that has the device.
+            last = torch.from_numpy(latents[-1]).float()
+            self._last_latents.store(clip.session, clip.epoch, clip.seq, last)
+        return latents
+
+    def _rest_key(self, clip: Clip) -> RestKey:
+        """The key of a silent clip with resolved names."""
+        indices = self.model.poses.frame_indices(clip.pose, clip.pts, clip.fps, len(clip.tokens))
+        return rest_key(clip, indices)
 
     # ------------------------------------------------------------------ between clips
 
@@ -293,6 +318,9 @@ class DenoiserEngine:
                 "pose_cache_hits_total": float(poses.hits),
                 "pose_cache_misses_total": float(poses.misses),
                 "pose_cache_bytes": float(poses.bytes),
+                "rest_clips_hits_total": float(self._rests.hits),
+                "rest_clips_misses_total": float(self._rests.misses),
+                "rest_clips_bytes": float(self._rests.bytes),
             }
             figures |= device_memory(self.model.device)
         return figures

@@ -4,9 +4,10 @@ Every engine asks here: plain torch, torch.compile, OpenVINO, the GPU's fast pat
 `--use-init-latent` turns it on, `--session-state` names the way, and `--late-start` skips steps.
 
 session-noise: all clips of a session start from the same noise, and nothing of the clip before is mixed in.
-    The noise depends on the session's name alone. So a clip that is sent again, a later epoch and another
-    worker all go on without a jump. FreeNoise (Qiu et al. 2023, arXiv 2310.15169) reuses the noise of a
-    video's first window in the same manner. docs/lab/continuity.md has the figures of all ways.
+    The noise depends on --seed alone, so all sessions have the same. So a clip that is sent again, a later
+    epoch, another worker and the loop of silent clips (`rest_loop`) all go on without a jump. FreeNoise (Qiu
+    et al. 2023, arXiv 2310.15169) reuses the noise of a video's first window in the same manner.
+    docs/lab/continuity.md has the figures of all ways.
 seed-mix: each clip has its own noise, and its first frame 0.6 of the last latent of the clip before.
 new-noise: each clip has its own noise, and clips know nothing of each other.
 """
@@ -59,11 +60,11 @@ class SessionState:
         Frame after frame, so that a shorter clip of the same seed has the first frames of a longer one.
 
         Args:
-            clip: the clip. Its name of session, epoch and number choose the noise.
+            clip: the clip. Its name of session, epoch and number choose the noise, but for session-noise.
             shape: (C, h, w) of a frame's latent.
         """
         if self.way == SESSION_NOISE:
-            seed = session_seed(self.seed, clip.session)
+            seed = session_seed(self.seed)
         else:
             seed = clip_seed(self.seed, clip.session, clip.epoch, clip.seq)
         generator = torch.Generator().manual_seed(seed)

@@ -130,9 +130,13 @@ class ServedRate:
 
     def fit(self, clip: Clip) -> Clip:
         """The clip with as many frames as are to be made of it, when it leaves the queue."""
-        fitting = thin_clip(clip, self.fps) if self._follows else clip
+        fitting = self.thin(clip)
         self._log.begun(clip_key(clip), len(fitting.tokens))
         return fitting
+
+    def thin(self, clip: Clip) -> Clip:
+        """The clip with as many frames as the rate has now."""
+        return thin_clip(clip, self.fps) if self._follows else clip
 
     def confirm(self, latents: Latents, now: float) -> None:
         """An encoder has confirmed the clip."""

@@ -28,6 +28,8 @@ KIND_AUDIO = 0x02
 KIND_CODED = 0x03
 #: Flag of a coded frame: it can be decoded without the frames before it.
 FLAG_KEY = 0x01
+#: Flag of a frame: its clip has no sound and no place in time, so it is shown when it comes.
+FLAG_IDLE = 0x02
 #: Flag of an audio message: its clip's frames do not come, and the last frame stays.
 FLAG_NO_FRAMES = 0x01
 #: Flag of an audio message: its samples are int16.
@@ -154,6 +156,8 @@ class VideoMessage:
     codec: str = JPEG
     #: Whether it can be decoded without the frames before it.
     key: bool = True
+    #: Whether it belongs to no speech: it is shown after the frames before it, when it comes.
+    idle: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,6 +188,7 @@ def encode_video(message: VideoMessage, version: int) -> bytes:
         return bytes([KIND_FRAME]) + message.data
     codec = CODECS.index(message.codec)
     kind, flags = (KIND_CODED, FLAG_KEY * message.key) if codec else (KIND_FRAME, 0)
+    flags |= FLAG_IDLE * message.idle
     place = message.epoch, message.seq, message.pts
     return _FRAME.pack(kind, flags, message.index, message.count, codec, *place) + message.data
 
@@ -222,7 +227,8 @@ def decode_down(data: bytes, version: int) -> VideoMessage | AudioMessage:
         if codec >= len(CODECS) or bool(codec) != (kind == KIND_CODED):
             raise BrowserError("bad_message", f"unknown codec {codec} in a message of kind {kind}")
         key = kind == KIND_FRAME or bool(flags & FLAG_KEY)
-        return VideoMessage(data[start:], epoch, seq, index, count, pts, CODECS[codec], key)
+        idle = bool(flags & FLAG_IDLE)
+        return VideoMessage(data[start:], epoch, seq, index, count, pts, CODECS[codec], key, idle)
     _, flags, _, _, _, epoch, seq, pts, position = _AUDIO.unpack_from(data)
     int16 = bool(flags & FLAG_INT16)
     samples = parse_pcm16(data[start:]) if int16 else parse_pcm(data[start:])

@@ -23,6 +23,8 @@ PCM_FORMATS = ("f32", "s16")
 MOST_CODECS = 8
 #: Names of voices that a client may ask for. None is a path, or an option of a program.
 VOICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+_-]{0,63}")
+#: What the face does while the client sends nothing: it breathes, blinks and moves, or the last frame stays.
+IDLE_WAYS = ("life", "still")
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class ClientHello:
     resume: Resume | None = None
     #: Whether its sound is a live one, of which nobody wants to hear what is old.
     live: bool = False
+    #: Whether the face is to live on while the client sends nothing.
+    idle_life: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,8 @@ def parse_control(text: str) -> Control | None:
     if kind == "flush":
         return Flush()
     if kind == "hello":
-        return ClientHello(_options(fields), _resume(fields.get("resume")), fields.get("live") is True)
+        live, idle = fields.get("live") is True, _idle_life(fields.get("idle"))
+        return ClientHello(_options(fields), _resume(fields.get("resume")), live, idle)
     if kind == "options":
         return Change(_options(fields))
     if kind == "say":
@@ -191,6 +196,12 @@ def _video_codecs(names: object) -> tuple[str, ...] | None:
     if not isinstance(names, list) or len(names) > MOST_CODECS or not all(isinstance(n, str) for n in names):
         raise BrowserError("bad_option", f"video: give a list of at most {MOST_CODECS} names of codecs")
     return tuple(name for name in names if name in CODECS)
+
+
+def _idle_life(value: object) -> bool:
+    if value not in (None, *IDLE_WAYS):
+        raise BrowserError("bad_option", f"idle: give one of {', '.join(IDLE_WAYS)}")
+    return value == "life"
 
 
 def _resume(fields: object) -> Resume | None:

@@ -110,9 +110,12 @@ class Clip:
     tokens: Array16 = field(repr=False)
     #: As in Pcm.
     codec: str = JPEG
+    #: Whether it holds no voice. Its tokens are those of digital silence then.
+    silent: bool = False
 
     def __post_init__(self) -> None:
         _unit(self)
+        check_bool("silent", self.silent)
         check_int("pts", self.pts, 0, MAX_COUNT)
         check_int("fps", self.fps, 1, MAX_FPS)
         check_id("avatar", self.avatar)
@@ -138,9 +141,12 @@ class Latents:
     codec: str = JPEG
     #: The decoder that is to serve, of `DECODER_NAMES`: "" for the encoder's own choice.
     decoder: str = ""
+    #: Whether the clip holds no voice. The same latents come again then, in this session and in others.
+    silent: bool = False
 
     def __post_init__(self) -> None:
         _unit(self)
+        check_bool("silent", self.silent)
         check_int("pts", self.pts, 0, MAX_COUNT)
         check_int("fps", self.fps, 1, MAX_FPS)
         check_choice("codec", self.codec, CODECS)
@@ -171,9 +177,12 @@ class Frame:
     codec: str = JPEG
     #: Whether it can be decoded without the frames before it. A clip's first one always can.
     key: bool = True
+    #: Whether its clip holds no voice.
+    silent: bool = False
 
     def __post_init__(self) -> None:
         _unit(self)
+        check_bool("silent", self.silent)
         check_int("count", self.count, 1, MAX_CLIP_FRAMES)
         check_int("index", self.index, 0, self.count - 1)
         check_int("pts", self.pts, 0, MAX_COUNT)

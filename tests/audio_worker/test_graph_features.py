@@ -70,7 +70,8 @@ def warm(*flags: str) -> Any:
     stage: Any = SimpleNamespace()
     worker = AudioWorker(load_settings(["--threads", "1", *flags], env={}), stage)
     worker.warm_up()
-    return worker._features
+    assert worker._features is not None
+    return worker._features.whisper
 
 
 def test_the_second_start_serves_the_kept_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

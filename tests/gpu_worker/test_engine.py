@@ -110,13 +110,12 @@ def test_a_clip_sent_again_is_the_same_clip(engine: DenoiserEngine) -> None:
 def test_every_clip_of_a_session_starts_from_its_noise(
     world: list[str], monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    """`--session-state session-noise`: also in a later epoch and in another worker."""
+    """`--session-state session-noise`: also in a later epoch, in another session and in another worker."""
     engine = engine_by(path, world, "--session-state", "session-noise")
     clips = [clip("a", 0, frames=4), clip("a", 1, frames=4), clip("a", 5, frames=4, epoch=2)]
     starts, _ = watched_clips(engine, [*clips, clip("b", 0, frames=4)], monkeypatch)
     noise = engine.prepare(clips[0]).noise
-    assert all(torch.equal(start, noise) for start in starts[:3])
-    assert not torch.equal(starts[3], noise)
+    assert all(torch.equal(start, noise) for start in starts)
     other = engine_by(path, world, "--session-state", "session-noise")
     assert differ(make(other, clips[1]), make(engine, clips[1])) < 1e-3
 
@@ -206,12 +205,28 @@ def test_every_condition_has_its_effect(engine: DenoiserEngine) -> None:
         {"avatar": "bob"},
         {"pose": "wave"},
         {"tokens": clip("same", 0, seed=9).tokens},
-        {"session": "other"},
     ):
         engine.close("same", 9)
         assert differ(make(engine, replace(clip("same", 0), **changes)), plain) > 1e-4, changes
     assert np.array_equal(make(engine, clip("same", 0, avatar="default", pose="default")), plain)
     assert np.array_equal(make(engine, clip("same", 0, epoch=1)), plain)
+
+
+def test_a_silent_clip_is_made_once(engine: DenoiserEngine) -> None:
+    """For every session, each time the pose comes round; the clip after it follows its last latent."""
+    quiet = [clip("quiet", seq, silent=True) for seq in range(3)]
+    assert engine.rest(quiet[0]) is None
+    made = [make(engine, one) for one in quiet[:2]]
+    again = clip("other", 7, pts=2 * 16000, avatar="default", pose="default", silent=True)
+    for one in (again, quiet[2]):  # poses of 24 frames loop after a second
+        latents = engine.rest(one)
+        assert latents is not None and np.array_equal(latents, made[0])
+    before = engine._last_latents.before("other", 0, 8)
+    assert before is not None and np.array_equal(before.half().numpy(), made[0][-1])
+    for changes in ({"pose": "wave"}, {"avatar": "bob"}, {"fps": 12}, {"pts": 100}):
+        assert engine.rest(replace(quiet[0], **changes)) is None, changes
+    assert engine.rest(replace(quiet[0], avatar="nobody")) is None  # `prepare` tells the session
+    assert make(engine, clip("other", 8, pts=8000)).shape == made[0].shape
 
 
 def test_pose_follows_pts(engine: DenoiserEngine) -> None:

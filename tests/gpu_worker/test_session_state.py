@@ -61,7 +61,7 @@ def test_without_use_init_latent_nothing_is_kept() -> None:
 # ------------------------------------------------------------------ the noise
 
 
-def test_a_session_has_one_noise() -> None:
+def test_all_sessions_have_one_noise() -> None:
     state = SessionState(SESSION_NOISE)
     first = noise(state)
     assert first.shape == (12, *SHAPE)
@@ -70,8 +70,8 @@ def test_a_session_has_one_noise() -> None:
     for others in ({"seq": 7}, {"epoch": 3}, {"epoch": 1, "seq": 2}):
         assert torch.equal(noise(SessionState(SESSION_NOISE), **others), first)
     assert not torch.equal(first[0], first[1])
-    for other in (noise(state, "b"), noise(replace(state, seed=1))):
-        assert abs(float((other * first).mean())) < 0.15
+    assert torch.equal(noise(state, "b"), first)  # a loop of silent clips serves every session
+    assert abs(float((noise(replace(state, seed=1)) * first).mean())) < 0.15
 
 
 @pytest.mark.parametrize("frames", [1, 4, 6, 11])

@@ -66,6 +66,30 @@ def test_a_clip_is_held_until_its_latents_are_acknowledged(start: Start) -> None
     around.until(lambda: around.acked)
 
 
+def test_silent_clips_are_made_once_and_never_wait(start: Start) -> None:
+    """Not for the device, not for other sessions. The clip after them follows them."""
+    around, _ = start("--fps", "24")
+    around.clips.dispatch(clip("a", 0, value=1, silent=True))
+    around.until(lambda: len(around.acked) == 1)
+    around.clips.dispatch(clip("loud", 0, seconds=1.0))
+    around.rest(0.1)
+    around.clips.dispatch(clip("a", 1, value=2, silent=True))
+    around.clips.dispatch(clip("b", 5, value=3, silent=True))
+    around.until(lambda: len(around.acked) == 3)
+    assert all(latents.silent for latents in around.latents)  # "loud" is still being denoised
+    assert [float(one.latents[0, 0, 0, 2]) for one in around.latents] == [1, 1, 1]
+    around.clips.dispatch(clip("a", 2, value=4))
+    around.until(lambda: len(around.acked) == 5)
+    assert around.rows()[-1] == ("a", 2, 1)
+    around.until(lambda: around.metric("clips_at_rest_total") == 2)
+    # an older epoch is dropped, as ever
+    around.clips.dispatch(clip("a", 0, epoch=1, silent=True))
+    around.clips.dispatch(clip("a", 3, silent=True))
+    around.until(lambda: len(around.acked) == 7)
+    assert len(around.latents) == 6
+    assert around.failed == []
+
+
 def test_sessions_take_turns(start: Start) -> None:
     around, _ = start("--fps", "24")
     around.clips.dispatch(clip("first", 0, seconds=0.4))

@@ -43,6 +43,8 @@ class ToyEngine:
         self._cost = cost
         self._clip_frames = settings.frames_a_clip
         self._ends = LatentTable[int](8)
+        #: Latents of silent clips by pose.
+        self._rests: dict[str, Array16] = {}
         self.device_type = "cpu"
 
     def load(self) -> None:
@@ -80,7 +82,14 @@ class ToyEngine:
         self._ends.store(inputs.session, inputs.epoch, inputs.seq, inputs.seq)
         row = np.array([inputs.seq, -1 if before is None else before, value, 0], np.float16)
         latents: Array16 = np.broadcast_to(row, (len(inputs.tokens), 1, 1, 4)).copy()
+        if inputs.silent:
+            self._rests[inputs.pose] = latents
         return latents
+
+    def rest(self, clip: Clip) -> Array16 | None:
+        if clip.pose in self._rests:
+            self._ends.store(clip.session, clip.epoch, clip.seq, clip.seq)
+        return self._rests.get(clip.pose)
 
     def check(self) -> None:
         pass
@@ -113,12 +122,13 @@ def clip(
     seconds: float = 0.0,
     failure: int = 0,
     tokens: Array16 | None = None,
+    silent: bool = False,
 ) -> Clip:
     """A clip for `ToyEngine`, or with `tokens` for any."""
     if tokens is None:
         tokens = np.zeros((frames, 2, 384), np.float16)
         tokens[0, 0, :3] = value, seconds, failure
-    return Clip(session, epoch, seq, seq * 8000, 24, avatar, pose, tokens)
+    return Clip(session, epoch, seq, seq * 8000, 24, avatar, pose, tokens, silent=silent)
 
 
 class Around:

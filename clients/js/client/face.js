@@ -33,7 +33,7 @@ export class Face {
   constructor(address, options) {
     const { token, live = false, frames = true, sounds = true, acknowledge = true, retryFor = 30, onText } = options;
     const wishes = Object.fromEntries(
-      ["avatar", "pose", "fps"].flatMap((name) => (name in options ? [[name, Reflect.get(options, name)]] : [])),
+      ["avatar", "pose", "fps", "idle"].flatMap((name) => (name in options ? [[name, Reflect.get(options, name)]] : [])),
     );
     /** @type {ReadyFields | null} */
     this.ready = null; // the session as the server runs it

@@ -7,14 +7,17 @@ const AUDIO = 2;
 const CODED = 3;
 const KEY = 1; // flag of a coded frame
 const CODECS = ["jpeg", "h264", "vp8"]; // by their numbers
+const IDLE = 2;
 const FRAME_HEADER = 24;
 const AUDIO_HEADER = 32;
 
 /**
  * @typedef {{epoch: number, seq: number, pts: number}} Place
  * @typedef {Place & {
- *   kind: "frame", index: number, count: number, codec: string, key: boolean, data: Uint8Array<ArrayBuffer>,
- * }} FrameMessage `key`: whether it can be decoded without the frames before it
+ *   kind: "frame", index: number, count: number, codec: string, key: boolean, idle: boolean,
+ *   data: Uint8Array<ArrayBuffer>,
+ * }} FrameMessage `key`: whether it can be decoded without the frames before it. `idle`:
+ *   nobody speaks, so it is shown when it comes, after those before it
  * @typedef {Place & {
  *   kind: "audio", position: number, pictures: boolean, samples: Float32Array<ArrayBuffer>,
  * }} AudioMessage
@@ -26,8 +29,9 @@ const AUDIO_HEADER = 32;
  *   latency_ms?: {p50?: number, p95?: number}, stages_ms?: Record<string, number>,
  * }} StatusFields the used ones of `status`
  * @typedef {{epoch: number, pts: number | null, position: number}} Interrupted the answer to `interrupt`
- * @typedef {{avatar?: string, pose?: string, fps?: number, video?: string[]}} Options `video` are the codecs of pictures that
- *   the client decodes besides JPEG, the best one first
+ * @typedef {{avatar?: string, pose?: string, fps?: number, video?: string[], idle?: "life" | "still"}} Options `video` are
+ *   the codecs of pictures that the client decodes besides JPEG, the best one first. `idle` is what the face does while
+ *   nothing is sent
  */
 
 /**
@@ -50,7 +54,9 @@ export function decode(buffer) {
     const codec = CODECS[view.getUint16(6, true)];
     if (!codec || (codec === "jpeg") !== (kind === FRAME)) return null;
     const key = kind === FRAME || (view.getUint8(1) & KEY) !== 0;
-    return { kind: "frame", ...place(), index, count, codec, key, data: new Uint8Array(buffer, FRAME_HEADER) };
+    const idle = (view.getUint8(1) & IDLE) !== 0;
+    const data = new Uint8Array(buffer, FRAME_HEADER);
+    return { kind: "frame", ...place(), index, count, codec, key, idle, data };
   }
   if (kind === AUDIO && buffer.byteLength >= AUDIO_HEADER) {
     const position = Number(view.getBigUint64(24, true));

@@ -16,7 +16,7 @@ import { Timeline } from "./timeline.js";
  * @import { AudioMessage, FrameMessage } from "./messages.js"
  * @import { Stats } from "./stats.js"
  * @import { FramePlace } from "./whereabouts.js"
- * @typedef {FramePlace & {due: number, bitmap: ImageBitmap}} DecodedFrame `due` in time of the timeline
+ * @typedef {FramePlace & {idle: boolean, due: number, bitmap: ImageBitmap}} DecodedFrame `due` in time of the timeline
  * @typedef {{node: AudioBufferSourceNode | null, seq: number, start: number, end: number}} ScheduledSound
  */
 
@@ -68,6 +68,9 @@ export class Playout {
     this.anchor = null; // time of pts 0
     this.position = Infinity; // that would follow the last clip if the server left nothing out
     this.next = -1; // pts that would follow the last clip without a pause
+    this.idleAt = 0; // time of the last picture that belongs to no speech
+    this.idlePts = 0;
+    this.speechAt = Infinity; // start of speech that came after those
     /** @type {number[]} */
     this.early = []; // of the latest clips: how long before their time they came, in seconds
   }
@@ -146,6 +149,8 @@ export class Playout {
       cuts = this.shorten(message.samples);
     }
     start = Math.ceil(start * SAMPLE_RATE) / SAMPLE_RATE;
+    this.speechAt = start;
+    for (const frame of this.frames) if (frame.idle) frame.due = Math.min(frame.due, start);
     this.anchor = start - (message.pts + total(cuts)) / SAMPLE_RATE;
     this.next = message.pts + message.samples.length;
     this.clips.set(message.seq, { start, pts: message.pts, cuts });
@@ -235,18 +240,36 @@ export class Playout {
   async picture(message) {
     if (message.epoch !== this.epoch || this.closed) return;
     const clip = this.clips.get(message.seq);
-    const { epoch, seq, index } = message;
+    const { epoch, seq, index, idle } = message;
     const { silenced } = this;
     this.stats.came(message);
+    const idleDue = idle ? this.idleDue(message) : 0;
+    const placed = idle || clip;
     // A coded frame is decoded even where it has no place: those after it refer to it.
-    const bitmap = clip || message.codec !== "jpeg" ? await this.pictures.decode(message) : null;
-    if (!bitmap) this.stats.passedOver += clip ? 1 : 0; // the one before stays
-    else if (!clip || silenced !== this.silenced) bitmap.close();
+    const bitmap = placed || message.codec !== "jpeg" ? await this.pictures.decode(message) : null;
+    if (!bitmap) this.stats.passedOver += placed ? 1 : 0; // the one before stays
+    else if (!placed || silenced !== this.silenced) bitmap.close();
     else {
-      const due = clip.start + placeInRest(clip.cuts, message.pts - clip.pts) / SAMPLE_RATE;
-      this.add({ epoch, seq, index, due, bitmap });
+      const due = clip
+        ? clip.start + placeInRest(clip.cuts, message.pts - clip.pts) / SAMPLE_RATE
+        : Math.min(idleDue, this.speechAt);
+      this.add({ epoch, seq, index, idle, due, bitmap });
     }
     this.on.taken({ epoch, seq, index }, index === message.count - 1);
+  }
+
+  /**
+   * Nobody speaks, so there is no sound to follow: the server sends each picture at its time.
+   *
+   * @param {FrameMessage} message
+   */
+  idleDue(message) {
+    // Pictures that the network kept together are shown apart, a little faster than they were made.
+    const apart = Math.min(0.25, Math.max(0, message.pts - this.idlePts) / SAMPLE_RATE);
+    this.idlePts = message.pts;
+    this.speechAt = Infinity;
+    this.idleAt = Math.max(this.timeline.now, this.end, this.idleAt + apart / 2);
+    return this.idleAt;
   }
 
   /** @param {DecodedFrame} frame */

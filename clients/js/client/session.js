@@ -71,7 +71,7 @@ export class Session {
       text: (fields) => this.on.text?.(fields),
       state: (name, details) => this.wireChanged(name, details),
     };
-    this.wire = new Wire(server, options, handlers, new Whereabouts(place));
+    this.wire = new Wire(server, { idle: "life", ...options }, handlers, new Whereabouts(place));
     this.wire.speech.live = source.live;
   }
 

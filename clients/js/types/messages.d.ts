@@ -1,8 +1,10 @@
 /**
  * @typedef {{epoch: number, seq: number, pts: number}} Place
  * @typedef {Place & {
- *   kind: "frame", index: number, count: number, codec: string, key: boolean, data: Uint8Array<ArrayBuffer>,
- * }} FrameMessage `key`: whether it can be decoded without the frames before it
+ *   kind: "frame", index: number, count: number, codec: string, key: boolean, idle: boolean,
+ *   data: Uint8Array<ArrayBuffer>,
+ * }} FrameMessage `key`: whether it can be decoded without the frames before it. `idle`:
+ *   nobody speaks, so it is shown when it comes, after those before it
  * @typedef {Place & {
  *   kind: "audio", position: number, pictures: boolean, samples: Float32Array<ArrayBuffer>,
  * }} AudioMessage
@@ -14,8 +16,9 @@
  *   latency_ms?: {p50?: number, p95?: number}, stages_ms?: Record<string, number>,
  * }} StatusFields the used ones of `status`
  * @typedef {{epoch: number, pts: number | null, position: number}} Interrupted the answer to `interrupt`
- * @typedef {{avatar?: string, pose?: string, fps?: number, video?: string[]}} Options `video` are the codecs of pictures that
- *   the client decodes besides JPEG, the best one first
+ * @typedef {{avatar?: string, pose?: string, fps?: number, video?: string[], idle?: "life" | "still"}} Options `video` are
+ *   the codecs of pictures that the client decodes besides JPEG, the best one first. `idle` is what the face does while
+ *   nothing is sent
  */
 /**
  * A binary message; null for a kind that this page does not know.
@@ -31,7 +34,8 @@ export type Place = {
     pts: number;
 };
 /**
- * `key`: whether it can be decoded without the frames before it
+ * `key`: whether it can be decoded without the frames before it. `idle`:
+ *  nobody speaks, so it is shown when it comes, after those before it
  */
 export type FrameMessage = Place & {
     kind: "frame";
@@ -39,6 +43,7 @@ export type FrameMessage = Place & {
     count: number;
     codec: string;
     key: boolean;
+    idle: boolean;
     data: Uint8Array<ArrayBuffer>;
 };
 export type AudioMessage = Place & {
@@ -83,12 +88,14 @@ export type Interrupted = {
     position: number;
 };
 /**
- * `video` are the codecs of pictures that
- * the client decodes besides JPEG, the best one first
+ * `video` are
+ * the codecs of pictures that the client decodes besides JPEG, the best one first. `idle` is what the face does while
+ * nothing is sent
  */
 export type Options = {
     avatar?: string;
     pose?: string;
     fps?: number;
     video?: string[];
+    idle?: "life" | "still";
 };

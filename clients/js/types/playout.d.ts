@@ -47,6 +47,9 @@ export class Playout {
     anchor: number | null;
     position: number;
     next: number;
+    idleAt: number;
+    idlePts: number;
+    speechAt: number;
     /** @type {number[]} */
     early: number[];
     /**
@@ -96,6 +99,12 @@ export class Playout {
     play(seq: number, samples: Float32Array<ArrayBuffer>, start: number): void;
     /** @param {FrameMessage} message */
     picture(message: FrameMessage): Promise<void>;
+    /**
+     * Nobody speaks, so there is no sound to follow: the server sends each picture at its time.
+     *
+     * @param {FrameMessage} message
+     */
+    idleDue(message: FrameMessage): number;
     /** @param {DecodedFrame} frame */
     add(frame: DecodedFrame): void;
     paint(): void;
@@ -107,6 +116,7 @@ export class Playout {
  * `due` in time of the timeline
  */
 export type DecodedFrame = FramePlace & {
+    idle: boolean;
     due: number;
     bitmap: ImageBitmap;
 };

@@ -31,6 +31,7 @@ class Frame:
         position: the sample, of all that were pushed, that is spoken in it.
         codec: `jpeg`, `h264` (Annex B) or `vp8`.
         key: whether it can be decoded without the ones before it in its clip.
+        idle: whether nobody speaks in it: it came at its time, and no sound goes with it.
     """
 
     data: bytes = field(repr=False)
@@ -43,6 +44,7 @@ class Frame:
     position: int
     codec: str = CODECS[0]
     key: bool = True
+    idle: bool = False
 
     @property
     def jpeg(self) -> bytes:
@@ -197,6 +199,7 @@ class Inbox:
                     data=message.data,
                     codec=message.codec,
                     key=message.key,
+                    idle=message.idle,
                     epoch=message.epoch,
                     seq=message.seq,
                     index=message.index,

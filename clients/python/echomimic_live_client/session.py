@@ -42,6 +42,7 @@ def connect(
     live: bool = False,
     int16: bool = False,
     video: Sequence[str] | None = None,
+    idle: Literal["life", "still"] | None = None,
     retry_for: float = 30.0,
     ssl: ssl.SSLContext | None = None,
     proxy: str | Literal[True] | None = True,
@@ -63,6 +64,8 @@ def connect(
             out or hastens what is old.
         int16: whether the wire carries int16 both ways, for half the bytes.
         video: codecs of pictures besides JPEG that the program decodes, the best one first: `h264`, `vp8`.
+        idle: what the face does while nothing is pushed. `life`: it breathes, blinks and moves. `still`: the
+            last picture stays. None is `still`.
         retry_for: seconds for which a lost connection is tried again. The server waits 30 s.
         ssl: certificates to trust, None for the system's.
         proxy: address of a proxy, True for the one that the environment names, None for none.
@@ -74,7 +77,13 @@ def connect(
     link = Link(
         Network(parse_address(url, token), ssl, proxy),
         Options(
-            avatar, pose, fps, sample_rate, "s16" if int16 else None, None if video is None else tuple(video)
+            avatar,
+            pose,
+            fps,
+            sample_rate,
+            "s16" if int16 else None,
+            None if video is None else tuple(video),
+            idle,
         ),
         Inbox(frames, sounds),
         live=live,

@@ -30,6 +30,7 @@ _FRAME = struct.Struct("<BBHHHIIQ")  # kind, flags, index, count, codec, epoch, 
 _SOUND = struct.Struct("<BBHHHIIQQ")  # kind, flags, 0, 0, 0, epoch, seq, pts, position
 _KIND_FRAME, _KIND_SOUND, _KIND_CODED = 1, 2, 3
 _KEY = 1
+_IDLE = 2
 _NO_FRAMES, _INT16, _SAID = 1, 2, 4
 #: Longest text of one `say`, in characters.
 MAX_SAY_CHARS = 2000
@@ -45,6 +46,7 @@ class FrameMessage:
         data: its bytes.
         codec: one of CODECS.
         key: whether it can be decoded without the ones before it.
+        idle: whether nobody speaks in it.
     """
 
     data: bytes
@@ -55,6 +57,7 @@ class FrameMessage:
     pts: int
     codec: str = CODECS[0]
     key: bool = True
+    idle: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +169,8 @@ class Options:
     pcm: str | None = None
     #: Codecs of pictures that the program can decode besides JPEG, the best one first: `h264`, `vp8`.
     video: tuple[str, ...] | None = None
+    #: What the face does while nothing is sent: `life`, or `still`, which is the server's choice.
+    idle: str | None = None
 
     def merged(self, later: Options) -> Options:
         """These wishes, with those that `later` names in their place."""
@@ -204,7 +209,8 @@ def decode(data: bytes) -> FrameMessage | SoundMessage:
         if codec >= len(CODECS) or bool(codec) != (kind == _KIND_CODED):
             raise WireError(f"a picture of the unknown codec {codec}")
         key = kind == _KIND_FRAME or bool(flags & _KEY)
-        return FrameMessage(data[head.size :], epoch, seq, index, count, pts, CODECS[codec], key)
+        idle = bool(flags & _IDLE)
+        return FrameMessage(data[head.size :], epoch, seq, index, count, pts, CODECS[codec], key, idle)
     _, flags, _, _, _, epoch, seq, pts, position = _SOUND.unpack_from(data)
     kind_of_sample = "<i2" if flags & _INT16 else "<f4"
     if (len(data) - head.size) % np.dtype(kind_of_sample).itemsize:

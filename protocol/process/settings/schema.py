@@ -166,6 +166,12 @@ class Settings:
         " in the next clip's first frame; new-noise, nothing",
         choices=("session-noise", "seed-mix", "new-noise"),
     )
+    silence: str = setting(
+        "loop",
+        "clips without a voice: loop, denoised once for each avatar and gesture and then shown again;"
+        " denoise, each is denoised",
+        choices=("loop", "denoise"),
+    )
     quality: str = setting(
         "auto",
         "auto: on a GPU, warm-up times the card and picks whatever of --compile-unet, --tier, --decoder,"

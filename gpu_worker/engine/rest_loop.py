@@ -1,0 +1,70 @@
+"""Latents of clips in which nobody speaks: each is denoised once, and given again to every session.
+
+Such a clip is made of an avatar, of pose frames and of the tokens of digital silence. With the same noise
+nothing else can change it, so a loop of the pose holds every clip that there is. docs/lab/idle.md has the
+figures.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from protocol.wire.messages import Array16, Clip
+
+#: Bytes of latents kept. A pose of 12 s has 21 MB at 768² and 2.4 MB at 256².
+MOST_BYTES = 128 * 2**20
+
+#: Avatar, pose, frames a second, and the numbers of the pose frames.
+RestKey = tuple[str, str, int, tuple[int, ...]]
+
+
+def rest_key(clip: Clip, pose_frames: Sequence[int]) -> RestKey:
+    """The key of a silent clip, with the names of avatar and pose resolved."""
+    return clip.avatar, clip.pose, clip.fps, tuple(pose_frames)
+
+
+class RestLoops:
+    """Latents by key. Beyond the budget those go that were not asked for for longest. Thread-safe.
+
+    Args:
+        budget: bytes of latents kept.
+    """
+
+    #: Clips that were given again.
+    hits: int
+    #: Clips that were not there.
+    misses: int
+    #: Bytes of latents kept.
+    bytes: int
+
+    def __init__(self, budget: int = MOST_BYTES) -> None:
+        self._budget = budget
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[RestKey, Array16] = OrderedDict()
+        self.hits = self.misses = self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, key: RestKey) -> Array16 | None:
+        """The latents (frames, c, h, w), which nobody may change, or None."""
+        with self._lock:
+            latents = self._kept.get(key)
+            if latents is None:
+                self.misses += 1
+                return None
+            self.hits += 1
+            self._kept.move_to_end(key)
+            return latents
+
+    def store(self, key: RestKey, latents: Array16) -> None:
+        """Keeps the latents of a silent clip. The first ones stay, so that a loop has no seam."""
+        with self._lock:
+            if key in self._kept:
+                return
+            self._kept[key] = latents
+            self.bytes += latents.nbytes
+            while self.bytes > self._budget:
+                self.bytes -= self._kept.popitem(last=False)[1].nbytes

@@ -1,0 +1,52 @@
+"""Coded pictures of clips that come again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from encoder_worker.kept_clips import Coded, KeptClips, clip_digest
+from encoder_worker.video import CodedPicture
+
+PARTS: list[Coded] = [
+    ((8, 8), [CodedPicture(b"one"), CodedPicture(b"two")]),
+    ((8, 8), [CodedPicture(b"three")]),
+]
+
+
+def test_a_clip_is_coded_once() -> None:
+    kept, made = KeptClips(), 0
+
+    def make() -> Iterator[Coded]:
+        nonlocal made
+        made += 1
+        yield from PARTS
+
+    for _ in range(3):
+        assert list(kept.through((b"a", "jpeg"), make)) == PARTS
+    assert (made, kept.hits, kept.size) == (1, 2, 11)
+    list(kept.through((b"a", "h264"), make))
+    assert made == 2
+
+
+def test_a_clip_that_was_not_taken_whole_is_not_kept() -> None:
+    kept = KeptClips()
+    assert next(kept.through((b"a", "jpeg"), lambda: iter(PARTS))) == PARTS[0]
+    assert kept.size == 0
+
+
+def test_the_oldest_gives_way() -> None:
+    kept = KeptClips(budget=25)
+    for name in (b"a", b"b", b"a", b"c"):
+        list(kept.through((name, "jpeg"), lambda: iter(PARTS)))
+    assert kept.size == 22
+    list(kept.through((b"a", "jpeg"), lambda: iter(PARTS)))
+    assert kept.hits == 2
+
+
+def test_the_digest_is_of_the_contents() -> None:
+    latents = np.random.default_rng(0).standard_normal((4, 2, 3, 3)).astype(np.float16)
+    assert clip_digest(latents) == clip_digest(latents.copy()) != clip_digest(latents[::-1])
+    assert clip_digest(latents) != clip_digest(latents.reshape(2, 4, 3, 3))
+    assert len(clip_digest(latents)) == 16
