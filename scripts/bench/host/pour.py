@@ -201,7 +201,7 @@ def stages(flags: Sequence[str]) -> Iterator[GatewayStandIn]:
         stack.callback(_stop, processes)
         stand_in = GatewayStandIn(settings, processes, log)
         stack.callback(stand_in.close)
-        for stage in stage_list(settings):
+        for stage in (stage for stage in stage_list(settings) if not stage.optional):
             if stage.name != "gateway":
                 started = subprocess.Popen(
                     stage.command,

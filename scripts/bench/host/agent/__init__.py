@@ -1,0 +1,1 @@
+"""How a voice agent fares: interruptions, the first picture of a burst, speech with gaps."""
