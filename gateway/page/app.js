@@ -13,6 +13,7 @@ import { Guide } from "./guide.js";
 import { keepForReload, takeKept } from "./kept-session.js";
 import { Microphone } from "./microphone.js";
 import { MicrophoneUi } from "./microphone-ui.js";
+import { Quiet, SayBox } from "./say-box.js";
 import { ServerWatch } from "./server-watch.js";
 import { keyOf, t, translate } from "./text.js";
 import { Ui } from "./ui.js";
@@ -45,6 +46,7 @@ const microphones = new MicrophoneUi({
 });
 const curves = new Curves();
 const guide = new Guide();
+const sayBox = new SayBox(sayText);
 const ownAvatars = new AvatarDialog(typed("own-open", HTMLButtonElement), access, showOwnAvatars);
 // A session ends the asking.
 const watch = new ServerWatch(access, {
@@ -84,6 +86,7 @@ function serverReady(catalogue) {
     ownAvatars.offer(catalogue);
     ui.showRatio(catalogue.width, catalogue.height);
     ui.showGenerated(catalogue.generated);
+    sayBox.offer(catalogue.voice_engine);
     ui.showState("idle", "state.ready");
     if (before) goOn(before);
   }
@@ -141,19 +144,31 @@ function startOrStop() {
   else start();
 }
 
-async function start() {
-  const file = ui.source === "file" ? ui.file : null;
+/**
+ * A text alone needs no microphone: it begins a session without one.
+ *
+ * @param {string} text
+ * @param {string} id
+ */
+function sayText(text, id) {
+  if (!session) start(new Quiet());
+  session?.say(text, id);
+}
+
+/** @param {Quiet | null} quiet the source of a session that speaks texts alone */
+async function start(quiet = null) {
+  const file = ui.source === "file" && !quiet ? ui.file : null;
   ui.showError("");
-  if (ui.source === "file" && !file) {
+  if (ui.source === "file" && !file && !quiet) {
     ui.showError(describe(new ClientError("no_file")).text);
     return;
   }
   guide.close();
   microphones.endCheck();
-  ui.showState("connecting", file ? "state.connecting" : "state.microphone");
+  ui.showState("connecting", file || quiet ? "state.connecting" : "state.microphone");
   framesLostBefore = 0;
   const options = { avatar: ui.chosen("avatar"), pose: ui.chosen("pose"), ...videoOptions(window.location.search) };
-  const source = file ? new AudioFile(file) : new Microphone(microphones.chosen);
+  const source = quiet ?? (file ? new AudioFile(file) : new Microphone(microphones.chosen));
   const place = before?.place ?? null;
   /** @type {Session} */
   const mine = new Session(ui.canvas, source, access, options, place, {
@@ -167,11 +182,12 @@ async function start() {
     },
     picture: () => ui.showFace(true),
     level: (level) => ui.showLevel(level),
+    text: (fields) => sayBox.take(fields),
   });
   session = mine;
   watch.stop();
   try {
-    await mine.start(!ui.sound);
+    await mine.start(!quiet && !ui.sound);
   } catch (error) {
     if (session === mine) stateChanged("ended", { error });
   }
@@ -192,6 +208,7 @@ function stop() {
   session?.stop();
   session = null;
   ui.showTrouble("");
+  sayBox.over();
   ui.showState("idle", "state.ready");
   watch.start();
 }

@@ -62,6 +62,9 @@ export const DE = {
   "panel.file": "Tondatei",
   "panel.choose": "Datei wählen …",
   "panel.played": "Gespielt",
+  "say.label": "Text, den das Gesicht spricht",
+  "say.button": "Sprechen",
+  "say.failed": "Nicht gesprochen: {reason}",
   "sound.label": "Stimme hören",
   "sound.file": "Im Takt mit dem Gesicht.",
   "sound.microphone.off":

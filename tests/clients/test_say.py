@@ -6,12 +6,14 @@ import asyncio
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from echomimic_live_client import ClientError, Frame, Session, Sound, connect
+from tests.clients.node_programs import HAS_SOCKET, installed, run_node
 from tests.gateway.clients import noise
 from tests.gateway.conftest import Running, running
 from tests.helpers.voice import needs_espeak, start_voice_worker, voice_worker
@@ -141,3 +143,23 @@ async def test_without_an_engine_a_client_is_told_at_once() -> None:
         async with connect(run.url()) as face:
             with pytest.raises(ClientError, match="no speech engine"):
                 face.say("Hello.")
+
+
+JS_PROGRAM = """
+import { connect } from "echomimic-live-client";
+const face = await connect(process.argv[2]);
+const say = face.say("Hello from JavaScript.");
+face.finish();
+let pictures = 0;
+for await (const frame of face.frames()) pictures += frame.jpeg.length > 0;
+console.log((await say).outcome, pictures, face.secondsUnanswered);
+face.close();
+"""
+
+
+@needs_espeak
+@pytest.mark.skipif(not HAS_SOCKET, reason="needs Node.js 20.10 (a websocket of its own)")
+def test_a_program_in_javascript_speaks_a_text(speaking: Running, tmp_path: Path) -> None:
+    (line,) = run_node(installed(tmp_path), JS_PROGRAM, speaking.url())
+    outcome, pictures, unanswered = line.split()
+    assert outcome == "spoken" and 24 <= int(pictures) <= 84 and unanswered == "0"

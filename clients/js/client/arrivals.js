@@ -57,14 +57,14 @@ export class Arrivals {
   }
 
   /** @param {AudioMessage} message */
-  addSound({ epoch, seq, pts, position, samples, pictures }) {
+  addSound({ epoch, seq, pts, position, samples, own, pictures }) {
     if (epoch !== this.epoch || seq <= this.heard) return;
     this.heard = seq;
     this.awaits = pictures;
     const first = this.offset + position;
     const time = this.base + pts / SAMPLE_RATE;
     this.end = Math.max(this.end, time + Math.max(this.clipSeconds, samples.length / SAMPLE_RATE));
-    this.clips.set(seq, { position: first, length: samples.length, pts });
+    this.clips.set(seq, { position: first, length: own, pts });
     this.clips.delete(seq - REMEMBERED);
     if (!this.keepSounds) return;
     this.sounds.push({ time, position: first, epoch, seq, pts, samples, rate: SAMPLE_RATE, hasFrames: pictures });

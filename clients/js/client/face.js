@@ -13,6 +13,8 @@ const LOST = 25000; // and from which missing pictures count as lost without it
 const BLOCK = 4096; // samples that are resampled at once
 
 /**
+ * @typedef {{outcome: string, message: string}} SayEnd `spoken`, `interrupted`, `failed` with the reason, or `lost` with the
+ *   connection
  * @import { Frame } from "./arrivals.js"
  * @import { FrameMessage, Interrupted, Options, ReadyFields, StatusFields } from "./messages.js"
  * @import { Coming, StateDetails, WireState } from "./wire.js"
@@ -42,6 +44,7 @@ export class Face {
     this.acknowledge = acknowledge;
     this.retryFor = retryFor;
     this.arrivals = new Arrivals(frames, sounds);
+    this.saidTexts = 0;
     this.pushed = 0; // samples at 16 kHz
     this.finished = false;
     this.closed = false;
@@ -51,6 +54,8 @@ export class Face {
     this.waiting = new Set(); // wakes those who wait for news
     /** @type {Interrupted | null} */
     this.interrupted = null;
+    /** @type {Map<string, (ended: SayEnd) => void>} */
+    this.says = new Map(); // texts whose end was not told
     this.movedAt = 0;
     this.statusAt = 0;
     this.timer = 0;
@@ -76,7 +81,10 @@ export class Face {
         this.interrupted = fields;
         this.wake();
       },
-      text: onText,
+      text: (fields) => {
+        this.textCame(fields);
+        onText?.(fields);
+      },
     });
     this.wire.ahead = AHEAD;
     this.wire.speech.live = live;
@@ -122,6 +130,39 @@ export class Face {
     this.rate = SAMPLE_RATE;
   }
 
+  /**
+   * Speaks a text by the server's engine, in turn with the speech that is pushed.
+   *
+   * @param {string} text plain, of at most 2000 characters
+   * @param {string} voice the engine's name of one; empty for the usual one
+   * @returns {Promise<SayEnd>} how it ended
+   */
+  say(text, voice = "") {
+    this.check();
+    if (!this.ready?.voice_engine) throw new ClientError("unsupported", "The server has no speech engine for texts.");
+    this.saidTexts += 1;
+    const id = `say-${this.saidTexts}`;
+    return new Promise((resolve) => {
+      this.says.set(id, resolve);
+      this.wire.say(text, voice, id);
+    });
+  }
+
+  /** @param {Record<string, unknown>} fields of a text of the server */
+  textCame({ type, id, outcome, message }) {
+    if (type === "say_ended") this.endSay(String(id), { outcome: String(outcome), message: String(message) });
+  }
+
+  /**
+   * @param {string} id
+   * @param {SayEnd} ended
+   */
+  endSay(id, ended) {
+    this.says.get(id)?.(ended);
+    this.says.delete(id);
+    this.wake();
+  }
+
   /** A pause begins here: the face finishes the begun half second now. */
   flush() {
     this.check();
@@ -147,6 +188,7 @@ export class Face {
     this.resampler = null;
     this.rate = SAMPLE_RATE;
     this.arrivals.clear();
+    for (const id of [...this.says.keys()]) this.endSay(id, { outcome: "interrupted", message: "" });
     this.interrupted = null;
     this.wire.interrupt();
     this.pushed = this.arrivals.offset + this.wire.speech.end;
@@ -171,6 +213,7 @@ export class Face {
   /** Leaves. The iterators end. */
   close() {
     this.closed = true;
+    this.loseSays();
     this.wire.close();
     this.wake();
   }
@@ -232,7 +275,7 @@ export class Face {
   // Whether no more comes, of a session that has not failed.
   get over() {
     if (this.closed) return true;
-    if (this.failure || !this.finished || this.secondsUnsent > 0) return false;
+    if (this.failure || !this.finished || this.secondsUnsent > 0 || this.says.size) return false;
     const back = this.secondsUnanswered === 0;
     if (back && this.arrivals.lastClipWhole) return true;
     // Pictures may be lost, and live sound may be left out: the server's word counts when all is quiet.
@@ -245,6 +288,11 @@ export class Face {
   check() {
     if (this.failure) throw this.failure;
     if (this.closed) throw new ClientError("closed", "The session was closed.");
+  }
+
+  // Nobody will tell how the texts end.
+  loseSays() {
+    for (const id of [...this.says.keys()]) this.endSay(id, { outcome: "lost", message: "the session is over" });
   }
 
   // ---- news
@@ -312,6 +360,7 @@ export class Face {
 
   /** @param {ClientError} reason */
   fail(reason) {
+    this.loseSays();
     this.failure ??= reason;
     this.wire.close();
     this.wake();

@@ -5,6 +5,7 @@ export const SUBPROTOCOL = "echomimic-live.v2";
 const FRAME = 1;
 const AUDIO = 2;
 const CODED = 3;
+const SAID = 4; // flag of sound: the server made it of a text
 const KEY = 1; // flag of a coded frame
 const CODECS = ["jpeg", "h264", "vp8"]; // by their numbers
 const IDLE = 2;
@@ -19,10 +20,11 @@ const AUDIO_HEADER = 32;
  * }} FrameMessage `key`: whether it can be decoded without the frames before it. `idle`:
  *   nobody speaks, so it is shown when it comes, after those before it
  * @typedef {Place & {
- *   kind: "audio", position: number, pictures: boolean, samples: Float32Array<ArrayBuffer>,
- * }} AudioMessage
+ *   kind: "audio", position: number, pictures: boolean, samples: Float32Array<ArrayBuffer>, own: number,
+ * }} AudioMessage `own` counts the client's samples in it: none where the server made the sound of a text
  * @typedef {{
  *   epoch: number, width: number, height: number, notice: string, resume: string, resumed: boolean, position: number,
+ *   voice_engine?: string, saying?: string[],
  * }} ReadyFields the used ones of `ready`
  * @typedef {{
  *   notice: string, clips_waiting: number, seconds_waiting: number, frames_dropped: number, frames_lost: number,
@@ -61,7 +63,9 @@ export function decode(buffer) {
   if (kind === AUDIO && buffer.byteLength >= AUDIO_HEADER) {
     const position = Number(view.getBigUint64(24, true));
     const pictures = (view.getUint8(1) & 1) === 0;
-    return { kind: "audio", ...place(), position, pictures, samples: new Float32Array(buffer, AUDIO_HEADER) };
+    const samples = new Float32Array(buffer, AUDIO_HEADER);
+    const own = (view.getUint8(1) & SAID) === 0 ? samples.length : 0;
+    return { kind: "audio", ...place(), position, pictures, samples, own };
   }
   return null;
 }

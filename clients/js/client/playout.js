@@ -48,6 +48,7 @@ export class Playout {
     this.on = on;
     this.live = false; // whether sound that is late is to catch up
     this.behind = false; // whether it does
+    this.text = false; // whether the last clip was made of a text
     this.timeline = new Timeline();
     this.pictures = new Pictures((error) => this.on.undecodable?.(error));
     this.silenced = 0; // how often everything that came fell away
@@ -131,9 +132,12 @@ export class Playout {
     const now = this.timeline.now;
     const joined = message.pts === this.next;
     let wanted = this.anchor === null ? -1 : this.anchor + message.pts / SAMPLE_RATE;
-    const gap = message.position - this.position;
-    this.position = message.position + message.samples.length;
-    if (this.live && wanted > now && (wanted - now > MOST_AHEAD || gap > GAP)) {
+    const isText = message.own === 0;
+    // A live client is left out while a text is spoken.
+    const gap = isText || this.text ? 0 : message.position - this.position;
+    this.position = message.position + message.own;
+    this.text = isText;
+    if (this.live && !isText && wanted > now && (wanted - now > MOST_AHEAD || gap > GAP)) {
       this.leaveOut(now);
       wanted = this.end;
     }
@@ -143,7 +147,7 @@ export class Playout {
     if (wanted < now) {
       if (joined) this.ranDry(now - wanted);
       start = Math.max(now + this.lead, this.end);
-    } else {
+    } else if (!isText) {
       this.early.push(wanted - now);
       if (this.early.length > REMEMBERED) this.early.shift();
       cuts = this.shorten(message.samples);

@@ -200,6 +200,16 @@ export class Session {
     this.wire.flush();
   }
 
+  /**
+   * The face speaks a text.
+   *
+   * @param {string} text
+   * @param {string} id by which the server's texts tell of it
+   */
+  say(text, id) {
+    this.wire.say(text, "", id);
+  }
+
   // Somebody speaks over the face: it falls silent at once, and forgets what was still to be said.
   interrupt() {
     this.source.drop?.();

@@ -20,11 +20,11 @@ export class Whereabouts {
     this.place = { token: resume, epoch, heard, seen_seq, seen_index, position };
   }
 
-  /** @param {{epoch: number, seq: number, position: number, samples: Float32Array}} sound that came */
-  heard({ epoch, seq, position, samples }) {
+  /** @param {{epoch: number, seq: number, position: number, own: number}} sound that came */
+  heard({ epoch, seq, position, own }) {
     if (!this.place || epoch !== this.place.epoch) return;
     this.place.heard = seq;
-    this.place.position = position + samples.length;
+    this.place.position = position + own;
   }
 
   /** @param {FramePlace} frame that came */

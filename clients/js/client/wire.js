@@ -63,6 +63,8 @@ export class Wire {
     this.whereabouts = whereabouts;
     this.speech = new SpeechLog();
     this.ahead = Infinity; // samples that may be sent and not be back
+    /** @type {Record<string, unknown>[]} */
+    this.unsaid = []; // texts to be spoken that wait for a server
     this.interrupting = false; // whether an interruption is not answered yet
     /** @type {WebSocket | null} */
     this.socket = null;
@@ -145,7 +147,7 @@ export class Wire {
       this.on.frame(message);
     } else {
       this.whereabouts.heard(message);
-      this.on.audio(message, this.speech.heard(message.position + message.samples.length));
+      this.on.audio(message, this.speech.heard(message.position + message.own));
       if (this.ahead < Infinity) this.pump();
     }
   }
@@ -170,6 +172,7 @@ export class Wire {
     if (!this.live) this.readyAt = performance.now();
     this.takenIn = true;
     this.live = true;
+    for (const say of this.unsaid.splice(0)) this.send(say);
     this.on.ready(fields, coming);
     this.on.state("live", fields);
   }
@@ -268,6 +271,19 @@ export class Wire {
     }
   }
 
+  /**
+   * The server makes speech of a text, and the face speaks it.
+   *
+   * @param {string} text
+   * @param {string} voice the engine's name of one; empty for the usual one
+   * @param {string} id by which the server tells of it
+   */
+  say(text, voice, id) {
+    const fields = { type: "say", text, id, ...(voice && { voice }) };
+    if (this.live) this.send(fields);
+    else this.unsaid.push(fields);
+  }
+
   // Speech ends here for now: the begun clip needs no more of it.
   flush() {
     this.speech.endHere();
@@ -277,6 +293,7 @@ export class Wire {
   // Drops all speech, here and at the server. What is added from now on begins a new epoch.
   interrupt() {
     this.speech.drop();
+    this.unsaid = [];
     this.interrupting = true;
     if (this.live) this.send({ type: "interrupt" });
   }

@@ -40,7 +40,7 @@ export class Arrivals {
     /** @param {number} epoch */
     beginEpoch(epoch: number): void;
     /** @param {AudioMessage} message */
-    addSound({ epoch, seq, pts, position, samples, pictures }: AudioMessage): void;
+    addSound({ epoch, seq, pts, position, samples, own, pictures }: AudioMessage): void;
     /**
      * @param {FrameMessage} message
      * @returns {boolean} false for one that is here already, or of an epoch before

@@ -8,6 +8,8 @@
  */
 export function connect(address: string | URL, options?: ConnectOptions): Promise<Face>;
 /**
+ * @typedef {{outcome: string, message: string}} SayEnd `spoken`, `interrupted`, `failed` with the reason, or `lost` with the
+ *   connection
  * @import { Frame } from "./arrivals.js"
  * @import { FrameMessage, Interrupted, Options, ReadyFields, StatusFields } from "./messages.js"
  * @import { Coming, StateDetails, WireState } from "./wire.js"
@@ -32,6 +34,7 @@ export class Face {
     acknowledge: boolean;
     retryFor: number;
     arrivals: Arrivals;
+    saidTexts: number;
     pushed: number;
     finished: boolean;
     closed: boolean;
@@ -41,6 +44,8 @@ export class Face {
     waiting: Set<() => void>;
     /** @type {Interrupted | null} */
     interrupted: Interrupted | null;
+    /** @type {Map<string, (ended: SayEnd) => void>} */
+    says: Map<string, (ended: SayEnd) => void>;
     movedAt: number;
     statusAt: number;
     timer: number;
@@ -58,6 +63,21 @@ export class Face {
     /** @param {Float32Array<ArrayBuffer>} samples at 16 kHz */
     add(samples: Float32Array<ArrayBuffer>): void;
     endResampling(): void;
+    /**
+     * Speaks a text by the server's engine, in turn with the speech that is pushed.
+     *
+     * @param {string} text plain, of at most 2000 characters
+     * @param {string} voice the engine's name of one; empty for the usual one
+     * @returns {Promise<SayEnd>} how it ended
+     */
+    say(text: string, voice?: string): Promise<SayEnd>;
+    /** @param {Record<string, unknown>} fields of a text of the server */
+    textCame({ type, id, outcome, message }: Record<string, unknown>): void;
+    /**
+     * @param {string} id
+     * @param {SayEnd} ended
+     */
+    endSay(id: string, ended: SayEnd): void;
     /** A pause begins here: the face finishes the begun half second now. */
     flush(): void;
     /** Nothing more will be pushed: the iterators end when everything is back. */
@@ -94,6 +114,7 @@ export class Face {
     get reconnects(): number;
     get over(): boolean;
     check(): void;
+    loseSays(): void;
     opened(): Promise<void>;
     /** @returns {Promise<void>} */
     news(): Promise<void>;
@@ -114,6 +135,14 @@ export class Face {
     /** @param {ClientError} reason */
     fail(reason: ClientError): void;
 }
+/**
+ * `spoken`, `interrupted`, `failed` with the reason, or `lost` with the
+ *   connection
+ */
+export type SayEnd = {
+    outcome: string;
+    message: string;
+};
 /**
  * `live`: the speech is a microphone's, and what is old is left out. `frames` and `sounds`: whether
  *   the program takes them (true). `acknowledge`: whether a picture counts as shown when it is handed out (true), else

@@ -6,10 +6,11 @@
  * }} FrameMessage `key`: whether it can be decoded without the frames before it. `idle`:
  *   nobody speaks, so it is shown when it comes, after those before it
  * @typedef {Place & {
- *   kind: "audio", position: number, pictures: boolean, samples: Float32Array<ArrayBuffer>,
- * }} AudioMessage
+ *   kind: "audio", position: number, pictures: boolean, samples: Float32Array<ArrayBuffer>, own: number,
+ * }} AudioMessage `own` counts the client's samples in it: none where the server made the sound of a text
  * @typedef {{
  *   epoch: number, width: number, height: number, notice: string, resume: string, resumed: boolean, position: number,
+ *   voice_engine?: string, saying?: string[],
  * }} ReadyFields the used ones of `ready`
  * @typedef {{
  *   notice: string, clips_waiting: number, seconds_waiting: number, frames_dropped: number, frames_lost: number,
@@ -46,11 +47,15 @@ export type FrameMessage = Place & {
     idle: boolean;
     data: Uint8Array<ArrayBuffer>;
 };
+/**
+ * `own` counts the client's samples in it: none where the server made the sound of a text
+ */
 export type AudioMessage = Place & {
     kind: "audio";
     position: number;
     pictures: boolean;
     samples: Float32Array<ArrayBuffer>;
+    own: number;
 };
 /**
  * the used ones of `ready`
@@ -63,6 +68,8 @@ export type ReadyFields = {
     resume: string;
     resumed: boolean;
     position: number;
+    voice_engine?: string;
+    saying?: string[];
 };
 /**
  * the used ones of `status`
@@ -89,8 +96,8 @@ export type Interrupted = {
 };
 /**
  * `video` are
- * the codecs of pictures that the client decodes besides JPEG, the best one first. `idle` is what the face does while
- * nothing is sent
+ *  the codecs of pictures that the client decodes besides JPEG, the best one first. `idle` is what the face does while
+ *  nothing is sent
  */
 export type Options = {
     avatar?: string;

@@ -23,6 +23,7 @@ export class Playout {
     };
     live: boolean;
     behind: boolean;
+    text: boolean;
     timeline: Timeline;
     pictures: Pictures;
     silenced: number;

@@ -46,6 +46,13 @@ export class Session {
     /** @param {EndReason} why */
     sourceEnded(why: EndReason): void;
     flush(): void;
+    /**
+     * The face speaks a text.
+     *
+     * @param {string} text
+     * @param {string} id by which the server's texts tell of it
+     */
+    say(text: string, id: string): void;
     interrupt(): void;
     /**
      * Whether all speech has been shown and heard.

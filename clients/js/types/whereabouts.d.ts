@@ -11,12 +11,12 @@ export class Whereabouts {
         resume?: string;
         epoch: number;
     }): void;
-    /** @param {{epoch: number, seq: number, position: number, samples: Float32Array}} sound that came */
-    heard({ epoch, seq, position, samples }: {
+    /** @param {{epoch: number, seq: number, position: number, own: number}} sound that came */
+    heard({ epoch, seq, position, own }: {
         epoch: number;
         seq: number;
         position: number;
-        samples: Float32Array;
+        own: number;
     }): void;
     /** @param {FramePlace} frame that came */
     seen({ epoch, seq, index }: FramePlace): void;

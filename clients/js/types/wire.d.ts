@@ -12,6 +12,8 @@ export class Wire {
     whereabouts: Whereabouts;
     speech: SpeechLog;
     ahead: number;
+    /** @type {Record<string, unknown>[]} */
+    unsaid: Record<string, unknown>[];
     interrupting: boolean;
     /** @type {WebSocket | null} */
     socket: WebSocket | null;
@@ -56,6 +58,14 @@ export class Wire {
     /** @param {Float32Array<ArrayBuffer>} samples */
     sendAudio(samples: Float32Array<ArrayBuffer>): void;
     pump(): void;
+    /**
+     * The server makes speech of a text, and the face speaks it.
+     *
+     * @param {string} text
+     * @param {string} voice the engine's name of one; empty for the usual one
+     * @param {string} id by which the server tells of it
+     */
+    say(text: string, voice: string, id: string): void;
     flush(): void;
     interrupt(): void;
     /** @param {Interrupted} fields */
