@@ -1,4 +1,4 @@
-"""The page's text box: a text begins a session without a microphone, and the face speaks it by a real engine."""
+"""The page's text box: a text begins a session without a microphone, and the face speaks it."""
 
 from __future__ import annotations
 
