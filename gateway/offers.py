@@ -47,18 +47,22 @@ class Offers:
             known = ", ".join(str(rate) for rate in sorted({full, *FRAME_RATES}) if rate <= full)
             raise BrowserError("bad_option", f"fps {options.fps}: give one of {known}")
         width, height = self._board.size
-        clip_frames = self._board.clip_frames or self._settings.frames_a_clip
         return SessionOptions(
             avatar=self._own_avatars.own_id(options.avatar, grant)
             or _known_avatar(options.avatar, self._board.avatars, grant),
             pose=_known_name("pose", options.pose, self._board.poses),
-            shape=ClipShape(fps, frames_of_clip(fps, clip_frames)),
+            shape=ClipShape(fps, frames_of_clip(fps, self._clip_frames)),
             sample_rate=options.sample_rate or self._settings.sample_rate,
             width=width,
             height=height,
             int16=options.pcm == "s16",
             codec=next((name for name in options.video or () if name in (JPEG, *self._board.codecs)), JPEG),
         )
+
+    @property
+    def _clip_frames(self) -> int:
+        """Frames of a clip at 24 fps: those that the GPU workers are ready for, where they say it."""
+        return self._board.clip_frames or self._settings.frames_a_clip
 
     def sessions(self) -> int:
         """Sessions that there can be at once: as many as the GPU workers have measured, or --max-sessions.
@@ -89,6 +93,7 @@ class Offers:
             },
             "fps": self._board.fps,
             "full_fps": self._board.full_fps,
+            "clip_frames": self._clip_frames,
             "width": width,
             "height": height,
             "model": self._board.model,

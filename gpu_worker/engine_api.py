@@ -47,6 +47,13 @@ class Engine(Protocol):
     def device_type(self) -> str:
         """The kind of device that denoises: "cpu" or "cuda"."""
 
+    @property
+    def clip_lengths(self) -> Sequence[int]:
+        """Frames of a clip at 24 fps, from the fewest on, of which the trial takes the first that is held."""
+
+    #: Frames of a clip at 24 fps, of the clips that `trial_clip` makes and `make_ready_for` means.
+    clip_frames: int
+
     def load(self) -> None:
         """Loads and warms everything that a first clip needs. Called in the compute thread.
 
@@ -69,6 +76,12 @@ class Engine(Protocol):
 
     def make_ready_for(self, fps: int) -> None:
         """Does the rest for clips at this rate, such as compiling, before the first of them comes.
+
+        Called in the compute thread.
+        """
+
+    def favour(self, fps: int) -> None:
+        """Makes clips of this rate the ones that are made soonest, since most will be such.
 
         Called in the compute thread.
         """

@@ -44,13 +44,21 @@ class FairQueue(Generic[T]):
         """The sessions that have items waiting."""
         return list(self._sessions)
 
-    def put(self, session: str, key: tuple[int, int], item: T) -> list[T]:
-        """Queues `item` under its key (epoch, seq) and returns the items that it pushed out."""
+    def put(self, session: str, key: tuple[int, int], item: T, depth: int = 0) -> list[T]:
+        """Queues `item` under its key (epoch, seq) and returns the items that it pushed out.
+
+        Args:
+            session: its session.
+            key: its place among the session's items.
+            item: to queue.
+            depth: items that this session may have waiting, where that is more than of others.
+        """
         waiting = self._sessions.setdefault(session, [])
         self._arrivals += 1  # orders equal keys, so that items themselves are never compared
         bisect.insort(waiting, (key, self._arrivals, item), key=lambda entry: entry[:2])
-        pushed = waiting[: -self._depth]
-        del waiting[: -self._depth]
+        depth = max(depth, self._depth)
+        pushed = waiting[:-depth]
+        del waiting[:-depth]
         return [item for _, _, item in pushed]
 
     def pop(self) -> T | None:

@@ -21,6 +21,7 @@ from gpu_worker.fair_queue import FairQueue
 from gpu_worker.sessions import EpochFloor
 from protocol.process.compute import Compute, Output
 from protocol.process.metrics import Metrics
+from protocol.wire.clock import FULL_RATE, USUAL_CLIP_FRAMES
 from protocol.wire.messages import Array16, Clip
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class Prefetch:
         wake: makes the loop call `advance` soon. It is called from other threads.
         metrics: of this stage.
         fit: gives the clip that is made of one that leaves the queue: the same with fewer frames, perhaps.
-        depth: clips that a session may have waiting.
+        depth: clips of half a second that a session may have waiting. There may be more shorter ones.
         clock: seconds, for the metrics.
     """
 
@@ -84,6 +85,7 @@ class Prefetch:
         self._metrics = metrics
         self._fit = fit
         self._clock = clock
+        self._depth = depth
         self._queue = FairQueue[Clip](depth)
         self._floor = EpochFloor()
         self._preparing = Compute(wake)
@@ -107,7 +109,9 @@ class Prefetch:
         if self._floor.is_stale(clip.session, clip.epoch):
             return [clip]
         superseded = self.begin_epoch(clip)
-        return superseded + self._queue.put(clip.session, (clip.epoch, clip.seq), clip)
+        # As much speech as two clips of the usual length, so a short halt costs short clips no frames either.
+        depth = self._depth * USUAL_CLIP_FRAMES * clip.fps // (FULL_RATE * len(clip.tokens))
+        return superseded + self._queue.put(clip.session, (clip.epoch, clip.seq), clip, depth)
 
     def begin_epoch(self, clip: Clip) -> list[Clip]:
         """Takes the session's clips of older epochs than this clip's out of the queue and returns them."""

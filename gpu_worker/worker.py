@@ -21,6 +21,7 @@ from protocol.process.compute import Output
 from protocol.process.ledger import JobLedger
 from protocol.process.settings import Settings, SettingsError
 from protocol.process.stage import Stage, Worker
+from protocol.wire.clock import frames_of_clip
 from protocol.wire.limits import MAX_CREDIT
 from protocol.wire.messages import Clip, Close, InfoValue, Latents, Work, clip_key
 
@@ -137,15 +138,21 @@ class GpuWorker(Worker):
         for fps in self._rate.rates_to_ready(self._engine.device_type):
             self._engine.make_ready_for(fps)
         self._lowest_timed = False
-        return kept.load() or self._trials.run()
+        if (rate := kept.load()) is None:
+            return self._trials.run(favour=True)
+        self._engine.clip_frames = rate.clip_frames
+        self._engine.favour(rate.fps)
+        return rate
 
     def _serve_rate(self, rate: RateChoice | None) -> None:
         if rate is None:  # nothing aborts a trial at the start
             return
         self._rate.serve(rate, self._engine.device_type)
+        self._engine.clip_frames = rate.clip_frames
         level = logging.WARNING if rate.notice else logging.INFO
         why = rate.notice or f"making a clip takes {rate.clip_seconds:.2f} s"
-        logger.log(level, "new sessions get %d fps: %s", rate.fps, why)
+        shape = f"{rate.fps} fps, clips of {frames_of_clip(rate.fps, rate.clip_frames)} frames"
+        logger.log(level, "new sessions get %s: %s", shape, why)
         self._renew_info()
         logger.info("sessions at once: %s", self._info.get("sessions", "not measured"))
 
@@ -332,7 +339,7 @@ class GpuWorker(Worker):
 
     def _may_retry_rate(self, quiet: float) -> bool:
         return (
-            self._rate.fell
+            (self._rate.fell or self._rate.choice.clip_frames > self._engine.clip_lengths[0])
             and self._retries < len(RETRY_RATE_AFTER)
             and quiet > RETRY_RATE_AFTER[self._retries]
         )
@@ -348,7 +355,7 @@ class GpuWorker(Worker):
             self._lowest_timed = isinstance(output.value, RateChoice)  # else a clip came, and it is due again
             if isinstance(output.value, RateChoice):
                 self._rate.take_lowest(output.value)
-        elif isinstance(output.value, RateChoice) and output.value.fps > self._rate.fps:
+        elif isinstance(output.value, RateChoice) and self._rate.is_better(output.value):
             self._serve_rate(output.value)
 
     def _write_figures(self) -> None:

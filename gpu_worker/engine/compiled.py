@@ -147,12 +147,21 @@ class ClipSampler:
         """The library that serves on a CPU, as --cpu-engine names it."""
         return "torch" if self._openvino is None else "openvino"
 
-    def ready_on_cpu(self, prepared: PreparedClip, reference: ReferenceCache) -> None:
-        """Has OpenVINO, where it serves, compile for clips of this one's shape. A failure is logged."""
+    def ready_on_cpu(
+        self, prepared: PreparedClip, reference: ReferenceCache, *, favoured: bool = False
+    ) -> None:
+        """Has OpenVINO, where it serves, compile for clips of this one's shape. A failure is logged.
+
+        Args:
+            prepared: a clip.
+            reference: of its avatar.
+            favoured: whether this shape gets the network of its own. Others share one for any length.
+        """
         if self._openvino is None:
             return
+        prepare = self._openvino.prepare if favoured else self._openvino.prepare_any_length
         try:
-            self._openvino.prepare(prepared.noise, prepared.tokens, prepared.pose, reference)
+            prepare(prepared.noise, prepared.tokens, prepared.pose, reference)
         except Exception as error:  # a conversion fails in any way; plain torch always works
             frames = len(prepared.noise)
             logger.warning("clips of %d frames by torch, OpenVINO fails: %s", frames, first_line(error))

@@ -20,6 +20,7 @@ from gpu_worker.engine.openvino import OpenVinoDenoiser
 from gpu_worker.kept_features import FeatureFolder, KeptPoses, KeptReferences
 from gpu_worker.poses.store import PoseStore
 from gpu_worker.poses.track import PoseTrack
+from gpu_worker.rate.clip_length import lengths_to_try
 from protocol.model.assets import avatar_paths, pose_paths
 from protocol.model.audio_tokens import tokens_per_frame
 from protocol.model.config import ModelConfig
@@ -253,7 +254,9 @@ def _blank_clip(
 ) -> _BlankClip:
     """A clip at --fps or 24 fps of a black picture, silence, and pose features of zeros."""
     width, height = config.picture_size(settings)
-    frames = frames_of_clip(settings.fps or FULL_RATE, settings.frames_a_clip)
+    device_type = denoiser.models.device.type
+    shortest, *_ = lengths_to_try(settings, device_type, short_window=config.whisper_window == "short")
+    frames = frames_of_clip(settings.fps or FULL_RATE, shortest)
     black = np.zeros((height, width, 3), np.uint8)
     kept = None if features is None else KeptReferences(features)
     cache = None if kept is None else kept.load(black)

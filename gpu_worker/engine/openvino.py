@@ -1,4 +1,6 @@
-"""The denoiser by OpenVINO on a CPU, one compiled network for each shape of a clip.
+"""The denoiser by OpenVINO on a CPU: one network for the shape of most clips, and one for any length.
+
+The second makes the same latents and takes a fifth longer. Networks for three rates would take 65 MiB each.
 
 The avatar's keys and values are inputs of the network. As constants they would cost a compilation for each
 avatar. The sampler's arithmetic stays in torch, so one network serves every step.
@@ -19,6 +21,13 @@ from gpu_worker.denoiser.model.transformer import BlockConditions
 from gpu_worker.denoiser.pipeline import ClipDenoiser, frame_orders
 from protocol.model.cpu_convert import load_graph
 from protocol.model.cpu_graph import CpuEngine, CpuGraph, GraphUnavailable
+from protocol.wire.limits import MAX_CLIP_FRAMES
+
+#: The inputs of `TracedDenoiser` that have a row for each frame: latents, tokens, pose, order.
+INPUTS_BY_FRAME = (0, 2, 3, 4)
+
+#: Frames of the clip by which the network for any length is traced. With one, dimensions would be confused.
+TRACED_FRAMES = 12
 
 #: Frames, latent height, latent width, tokens of a frame.
 Shape = tuple[int, int, int, int]
@@ -89,7 +98,9 @@ class OpenVinoDenoiser:
         self.steps = plain.steps
         self._plain = plain
         self._engine = engine
-        self._graphs: dict[Shape, CpuGraph] = {}
+        self._favoured: tuple[Shape, CpuGraph] | None = None
+        #: For clips of any length: the shape but for its frames, and the network.
+        self._any_length: tuple[Shape, CpuGraph] | None = None
         self._orders: dict[int, list[Tensor]] = {}
         # In torch, which computes the sinusoids in float32. Bfloat16 cannot tell timesteps apart.
         network = plain.models.denoiser
@@ -99,36 +110,69 @@ class OpenVinoDenoiser:
             ]
 
     def prepare(self, latents: Tensor, tokens: Tensor, pose: Tensor, reference: ReferenceCache) -> None:
-        """Compiles for clips of this one's shape. Arguments as for `sample`.
+        """Compiles for clips of this one's shape, and forgets the shape before. Arguments as for `sample`.
 
         Raises:
             Exception: whatever fails in OpenVINO. torch can serve instead.
         """
         shape = _shape(latents, tokens)
-        if shape in self._graphs:
-            return
+        if self._favoured is None or self._favoured[0] != shape:
+            self._favoured = None  # first, so that two are never in memory
+            self._favoured = shape, self._compiled(latents, tokens, pose, reference, any_length=False)
+
+    def prepare_any_length(
+        self, latents: Tensor, tokens: Tensor, pose: Tensor, reference: ReferenceCache
+    ) -> None:
+        """Compiles for clips of all lengths and of this one's size. Arguments and errors as for `prepare`."""
+        shape = _shape(latents, tokens)
+        if self._any_length is None or self._any_length[0][1:] != shape[1:]:
+            self._any_length = None
+            self._any_length = shape, self._compiled(latents, tokens, pose, reference, any_length=True)
+
+    def _compiled(
+        self,
+        latents: Tensor,
+        tokens: Tensor,
+        pose: Tensor,
+        reference: ReferenceCache,
+        *,
+        any_length: bool,
+    ) -> CpuGraph:
+        if any_length:
+            latents, tokens, pose = (_of_length(x, TRACED_FRAMES) for x in (latents, tokens, pose))
         models = self._plain.models
         with torch.no_grad():
             module = TracedDenoiser(copy.deepcopy(models.denoiser).float(), reference).eval()
             inputs = self._inputs(latents, tokens, pose, reference, 0)
             # Inference tensors cannot be traced, their copies can.
             inputs = tuple(x.clone() for x in inputs)
-        self._graphs[shape] = load_graph(
+        frames, *size = _shape(latents, tokens)
+        shape = "x".join(map(str, ["any" if any_length else frames, *size]))
+        return load_graph(
             module,
             inputs,
             models.dtype,
             self._engine,
-            name=f"denoiser-{'x'.join(map(str, shape))}",
+            name=f"denoiser-{shape}",
             sources=Path(networks.__file__).parents[1],
+            lengths={index: MAX_CLIP_FRAMES for index in INPUTS_BY_FRAME} if any_length else {},
         )
+
+    def _graph_for(self, shape: Shape) -> CpuGraph | None:
+        if self._favoured is not None and self._favoured[0] == shape:
+            return self._favoured[1]
+        if self._any_length is not None and self._any_length[0][1:] == shape[1:]:
+            return self._any_length[1] if shape[0] <= MAX_CLIP_FRAMES else None
+        return None
 
     def prepared(self, frames: int, height: int, width: int, tokens: int) -> bool:
         """Whether `sample` can make clips of this shape."""
-        return (frames, height, width, tokens) in self._graphs
+        return self._graph_for((frames, height, width, tokens)) is not None
 
     def prepared_frames(self, frames: int) -> bool:
         """Whether `sample` can make clips of so many frames."""
-        return any(shape[0] == frames for shape in self._graphs)
+        networks = (self._favoured, self._any_length)
+        return any(self.prepared(frames, *network[0][1:]) for network in networks if network is not None)
 
     @torch.inference_mode()
     def sample(
@@ -146,7 +190,8 @@ class OpenVinoDenoiser:
         Returns:
             Scaled latents (F, C, h, w), float32.
         """
-        graph = self._graphs[_shape(latents, tokens)]
+        graph = self._graph_for(_shape(latents, tokens))
+        assert graph is not None, "sample is called for shapes that are prepared"
         _, *conditions = self._inputs(latents, tokens, pose, reference, start)
         for index in range(start, len(self.steps)):
             conditions[0], conditions[3] = self._times[index], self._order(len(latents))[index]
@@ -173,6 +218,11 @@ class OpenVinoDenoiser:
             device = self._plain.models.device
             self._orders[frames] = frame_orders(frames, len(self.steps), shift, device)
         return self._orders[frames]
+
+
+def _of_length(rows: Tensor, length: int) -> Tensor:
+    """The rows over and over, (length, …)."""
+    return rows[torch.arange(length) % len(rows)]
 
 
 def _shape(latents: Tensor, tokens: Tensor) -> Shape:

@@ -31,6 +31,8 @@ class PassthroughEngine:
         self._settings = settings
         self._config = ModelConfig.load(settings.config)
         self._shape = latent_shape(settings, self._config)
+        self.clip_frames = settings.frames_a_clip
+        self.clip_lengths = (self.clip_frames,)
 
     @property
     def device_type(self) -> str:
@@ -50,6 +52,9 @@ class PassthroughEngine:
         return 1
 
     def make_ready_for(self, fps: int) -> None:
+        pass
+
+    def favour(self, fps: int) -> None:
         pass
 
     def ready_for(self, fps: int) -> bool:

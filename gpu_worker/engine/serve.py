@@ -29,6 +29,7 @@ from gpu_worker.engine.load import LARGE_MODEL, LoadedModel, check_team, load_mo
 from gpu_worker.engine.rest_loop import RestKey, RestLoops, rest_key
 from gpu_worker.engine_api import ClipError, LatentsNotFiniteError
 from gpu_worker.quality.options import Quality, qualities
+from gpu_worker.rate.clip_length import lengths_to_try
 from gpu_worker.sessions import LatentTable
 from gpu_worker.team.members import Members
 from protocol.model.hardware.c_allocator import return_freed_memory
@@ -57,6 +58,9 @@ class DenoiserEngine:
         settings: of this worker.
     """
 
+    #: Frames of a clip at 24 fps: those to choose from, and those of clips for trials.
+    clip_lengths: Sequence[int]
+    clip_frames: int
     #: The model, its avatars and its poses, from `load` on.
     model: LoadedModel
     #: Samples the clips, from `load` on.
@@ -71,6 +75,8 @@ class DenoiserEngine:
         self._prefetch_stream: torch.cuda.Stream | None = None
         self._info: dict[str, InfoValue] = {}
         self.members = None
+        self.clip_frames = settings.frames_a_clip
+        self.clip_lengths = (self.clip_frames,)
 
     @property
     def device_type(self) -> str:
@@ -87,6 +93,9 @@ class DenoiserEngine:
             keep_compiled_code(self.settings)  # the members' too
             self.members = Members(devices)
         self.model = load_model(self.settings)
+        short = self.model.config.whisper_window == "short"
+        self.clip_lengths = lengths_to_try(self.settings, self.device_type, short_window=short)
+        self.clip_frames = self.clip_lengths[0]
         self.sampler = ClipSampler(self.settings, self.model.denoiser, self.model.openvino, self.members)
         if self.device_type == "cuda":
             self._prefetch_stream = torch.cuda.Stream(self.model.device)
@@ -129,8 +138,8 @@ class DenoiserEngine:
 
     def make_ready_for(self, fps: int) -> None:
         """Compiles for clips of this rate. Other shapes run in plain torch: no clip waits for a compiler."""
-        frames = frames_of_clip(fps, self.settings.frames_a_clip)
-        if self.sampler.cpu_engine == "openvino":
+        frames = frames_of_clip(fps, self.clip_frames)
+        if self.sampler.cpu_engine == "openvino" and not self.sampler.ready_for(frames):
             self.sampler.ready_on_cpu(*self._warm_up_inputs(fps))
             return_freed_memory()
         if self.sampler.can_compile_for(frames):
@@ -141,7 +150,7 @@ class DenoiserEngine:
 
     def adopt(self, settings: Settings) -> None:
         """Serves by these settings from now on. Tier, late start and the length of clips may differ."""
-        self.settings = settings
+        self.settings, self.clip_frames = settings, settings.frames_a_clip
         self.sampler.adopt(settings)
         self._info = self._describe()
 
@@ -166,9 +175,17 @@ class DenoiserEngine:
         """Steps of the sampler."""
         return len(self.model.denoiser.steps)
 
+    def favour(self, fps: int) -> None:
+        """Compiles OpenVINO's own network for the shape of these clips, and `make_ready_for` elsewhere."""
+        if self.sampler.cpu_engine == "openvino":
+            self.sampler.ready_on_cpu(*self._warm_up_inputs(fps), favoured=True)
+            return_freed_memory()
+        else:
+            self.make_ready_for(fps)
+
     def ready_for(self, fps: int) -> bool:
-        """Whether clips of this rate are made by the fastest way that serves here."""
-        return self.sampler.ready_for(frames_of_clip(fps, self.settings.frames_a_clip))
+        """Whether clips of this rate are made by a way that is fast here."""
+        return self.sampler.ready_for(frames_of_clip(fps, self.clip_frames))
 
     def _warm_up_inputs(self, fps: int) -> tuple[PreparedClip, ReferenceCache]:
         prepared = self.prepare(self.trial_clip(WARM_UP_SESSION, 0, fps))
@@ -271,7 +288,7 @@ class DenoiserEngine:
 
     def trial_clip(self, session: str, seq: int, fps: int) -> Clip:
         """A clip of random tokens, for the first avatar and pose."""
-        frames = frames_of_clip(fps, self.settings.frames_a_clip)
+        frames = frames_of_clip(fps, self.clip_frames)
         pts = pts_of_clip(seq, fps, frames)
         shape = (frames, self.model.token_count, TOKEN_WIDTH)
         tokens = np.random.default_rng(seq).standard_normal(shape).astype(np.float16)
@@ -295,7 +312,7 @@ class DenoiserEngine:
             "compiled": self.sampler.compiled,
             "tier": self.sampler.tier,
             "late_start": self.sampler.state.late_start,
-            "clip_frames": self.settings.frames_a_clip,
+            "clip_frames": self.clip_frames,
             "session_state": self.sampler.state.way,
             "avatars": model.avatars.names,
             "poses": model.poses.names,

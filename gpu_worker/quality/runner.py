@@ -62,7 +62,7 @@ class QualityRunner:
             kept.store(picked)
         timed = self._serve(picked)
         seconds = seconds if timed is None else timed.clip_seconds
-        return self._adopt(picked), RateChoice(picked.fps, seconds, notice)
+        return self._adopt(picked), RateChoice(picked.fps, seconds, notice, picked.clip_frames)
 
     def _search(self, choices: list[Quality]) -> tuple[Quality | None, float, str]:
         """The quality to serve, the seconds of its clip, and a notice where even that is not held."""

@@ -40,9 +40,10 @@ class KeptRate:
         if record is None or {key: record.get(key) for key in self._facts} != self._facts:
             return None
         fps, seconds, notice = (record.get(key) for key in ("rate", "clip_seconds", "notice"))
+        frames = record.get("length")
         if not (isinstance(fps, int) and isinstance(seconds, float) and isinstance(notice, str)):
             return None
-        return RateChoice(fps, seconds, notice)
+        return RateChoice(fps, seconds, notice, frames) if isinstance(frames, int) else None
 
     def store(self, choice: RateChoice) -> None:
         """Keeps a rate for the worker that may come after this one."""
@@ -50,5 +51,10 @@ class KeptRate:
             return
         with suppress(OSError):
             make_folder(self._folder)
-        told = {"rate": choice.fps, "clip_seconds": float(choice.clip_seconds), "notice": choice.notice}
+        told = {
+            "rate": choice.fps,
+            "length": choice.clip_frames,
+            "clip_seconds": float(choice.clip_seconds),
+            "notice": choice.notice,
+        }
         write_record(self._folder, self._name, self._facts | told)

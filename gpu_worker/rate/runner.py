@@ -63,6 +63,7 @@ class TrialRunner:
         self._wake = wake
         self._seq = 0
         self._epoch = 0
+        self._favour = False
         #: (epoch, time) of clips that an encoder has confirmed.
         self._confirmed: queue.SimpleQueue[tuple[int, float]] = queue.SimpleQueue()
         self._aborted = threading.Event()
@@ -88,19 +89,26 @@ class TrialRunner:
 
     # ------------------------------------------------------------------ in the compute thread
 
-    def run(self) -> RateChoice | None:
-        """The rate to serve, or None if the trial was aborted."""
+    def run(self, *, favour: bool = False) -> RateChoice | None:
+        """The rate and the length of clips to serve, or None if the trial was aborted.
+
+        Args:
+            favour: whether the engine is to favour the clips on trial. It takes seconds where no network is
+                kept for them.
+        """
+        self._favour = favour
         try:
             if self._settings.fps is not None:
                 return self._time_given_rate(self._settings.fps)
-            return self._choose_rate(FRAME_RATES)
+            return self._choose_rate(FRAME_RATES, self._engine.clip_lengths)
         finally:
             self._engine.close(self.session, self._seq)
 
     def time_rate(self, fps: int) -> RateChoice | None:
         """The seconds that clips of this rate take, or None if the trial was aborted."""
+        self._favour = False
         try:
-            return self._choose_rate((fps,))
+            return self._choose_rate((fps,), (self._engine.clip_frames,))
         finally:
             self._engine.close(self.session, self._seq)
 
@@ -147,22 +155,30 @@ class TrialRunner:
         return None
 
     def _time_given_rate(self, fps: int) -> RateChoice:
-        self._engine.make_ready_for(fps)
+        self._engine.favour(fps)
         seconds = min(self._denoise(fps)[1] for _ in range(2))
-        return choose_given_rate(fps, seconds, self._settings.frames_a_clip)
+        return choose_given_rate(fps, seconds, self._engine.clip_frames)
 
-    def _choose_rate(self, rates: Sequence[int]) -> RateChoice | None:
+    def _choose_rate(self, rates: Sequence[int], lengths: Sequence[int]) -> RateChoice | None:
+        before = self._engine.clip_frames
+        trial = self._trial(rates, lengths)
+        # Also after an abort: the sessions that speak have the clips of before.
+        self._engine.clip_frames = before if trial.result is None else trial.result.clip_frames
+        return trial.result
+
+    def _trial(self, rates: Sequence[int], lengths: Sequence[int]) -> RateTrial:
+        """A trial that has ended, with its result unless it was aborted."""
         if self._wait_for_encoder():
             share = max_share(len(os.sched_getaffinity(0)))
-            trial = RateTrial(self._settings.frames_a_clip, share, "denoising and decoding a clip", rates)
+            trial = RateTrial(share, "denoising and decoding a clip", rates, lengths)
             if self._try_rates(trial, decoded=True) or self._aborted.is_set():
-                return trial.result
+                return trial
             logger.warning("no encoder confirmed the trial's clips in %.0f s", ACK_WAIT)
         logger.info("the frame rate is chosen by the denoiser's time alone: no encoder takes part")
         share = MAX_SHARE_DENOISING[self._engine.device_type]
-        trial = RateTrial(self._settings.frames_a_clip, share, "denoising a clip", rates)
+        trial = RateTrial(share, "denoising a clip", rates, lengths)
         self._try_rates(trial, decoded=False)
-        return trial.result
+        return trial
 
     def _wait_for_encoder(self) -> bool:
         if self._settings.encoders == 0:
@@ -177,7 +193,8 @@ class TrialRunner:
             attempt = trial.attempt
             self._epoch = first_epoch + attempt
             if trial.clips_to_send(time.monotonic()):
-                self._engine.make_ready_for(trial.fps)
+                self._engine.clip_frames = trial.pace.clip_frames
+                (self._engine.favour if self._favour else self._engine.make_ready_for)(trial.fps)
                 latents, seconds = self._denoise(trial.fps)
                 trial.clip_sent(seconds, time.monotonic())
                 if decoded:

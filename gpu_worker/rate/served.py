@@ -54,11 +54,10 @@ class ServedRate:
             held: the rate by which sessions are counted, or None for the lowest.
         """
         self._full = settings.fps or FULL_RATE
-        self.choice = RateChoice(self._full, 0.0, "")
+        self.choice = RateChoice(self._full, 0.0, "", settings.frames_a_clip)
         self._follows = settings.fps is None and not settings.passthrough
         self.lowest = settings.fps or held or FRAME_RATES[-1]
-        self._clip_frames = settings.frames_a_clip
-        self._capacity = Capacity(self._clip_frames, self.lowest)
+        self._capacity = Capacity(settings.frames_a_clip, self.lowest)
 
     @property
     def fps(self) -> int:
@@ -70,8 +69,14 @@ class ServedRate:
         """Whether the machine is thought not to hold the full rate."""
         return self._follows and self.fps < self._full
 
+    def is_better(self, choice: RateChoice) -> bool:
+        """Whether a trial has found a higher rate than the present one, or shorter clips at the same."""
+        return (choice.fps, -choice.clip_frames) > (self.fps, -self.choice.clip_frames)
+
     def serve(self, choice: RateChoice, device_type: str) -> None:
-        """Take the rate that a trial has found on a device, "cpu" or "cuda"."""
+        """Take the rate and length that a trial has found on a device, "cpu" or "cuda"."""
+        if choice.clip_frames != self.choice.clip_frames:
+            self._capacity = Capacity(choice.clip_frames, self.lowest)
         self.choice, self._notice = choice, choice.notice
         self._device_type = device_type
         self._governor.start_at(choice.fps, device_type)
@@ -101,8 +106,16 @@ class ServedRate:
         self._governor.fixed_share = self._capacity.fixed_share(self.choice)
 
     def info(self) -> dict[str, InfoValue]:
-        """The rate now, the highest one, the reason for the difference, and the number of sessions."""
-        facts: dict[str, InfoValue] = {"fps": self.fps, "full_fps": self._full, "notice": self._notice}
+        """The rate now, the highest one, the reason for the difference, and the number of sessions.
+
+        `clip_frames` are the frames of new sessions' clips at 24 fps.
+        """
+        facts: dict[str, InfoValue] = {
+            "fps": self.fps,
+            "full_fps": self._full,
+            "clip_frames": self.choice.clip_frames,
+            "notice": self._notice,
+        }
         return facts | ({"sessions": self._sessions} if self._sessions else {})
 
     def figures(self) -> dict[str, float]:
@@ -116,7 +129,7 @@ class ServedRate:
             return False
         governor, in_service = self._governor, 0.0
         if self._log.speaking(now) and len(self._log.times) >= CLIPS_THAT_TELL:
-            frames = frames_of_clip(self.lowest, self._clip_frames)
+            frames = frames_of_clip(self.lowest, self.choice.clip_frames)
             in_service = governor.cost_of(CLIPS_THAT_TELL) * governor.weight(frames)
         before = self._sessions
         self._sessions = self._capacity.sessions(self.choice, self._device_type, in_service)

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from protocol.wire.clock import FRAME_RATES, frames_of_clip
+from gpu_worker.rate.clip_length import DEFAULT_LENGTHS, Pace, next_after, paces
+from protocol.wire.clock import FRAME_RATES, USUAL_CLIP_FRAMES, frames_of_clip
 
 #: Clips timed at each rate.
 TIMED_CLIPS = 5
@@ -51,11 +52,13 @@ class RateChoice:
         fps: frames per second.
         clip_seconds: seconds that a clip of this rate took.
         notice: why it is not the highest, for the user, or "" if it is.
+        clip_frames: frames of a clip at 24 fps.
     """
 
     fps: int
     clip_seconds: float
     notice: str
+    clip_frames: int = USUAL_CLIP_FRAMES
 
 
 def max_share(cores: int) -> float:
@@ -77,17 +80,19 @@ def choose_given_rate(fps: int, clip_seconds: float, clip_frames: int) -> RateCh
         notice = (
             f"--fps {fps} is kept, but denoising a clip takes {clip_seconds:.2f} s and it lasts {lasts:.2f} s"
         )
-    return RateChoice(fps, clip_seconds, notice)
+    return RateChoice(fps, clip_seconds, notice, clip_frames)
 
 
 class RateTrial:
     """Tries the rates from high to low until one is held. Does no I/O and reads no clock.
 
+    The highest rate is tried with each length of clips, the shortest first (`clip_length`).
+
     Its owner asks `clips_to_send`, sends clips, and reports each with `clip_sent` and `clip_returned`, until
-    `result` is there. A rate that fails gets a second attempt after `RETRY_DELAY`.
+    `result` is there. A rate that fails with the longest clips gets a second attempt after `RETRY_DELAY`.
 
     Args:
-        clip_frames: frames of a clip at 24 fps.
+        lengths: frames of a clip at 24 fps, from the shortest to the longest.
         share: most of a clip's duration that a clip may take, from `max_share` or `MAX_SHARE_DENOISING`.
         timed: the activity that is timed, for the notice.
         rates: to try, from high to low.
@@ -99,14 +104,18 @@ class RateTrial:
     result: RateChoice | None
 
     def __init__(
-        self, clip_frames: int, share: float, timed: str, rates: Sequence[int] = FRAME_RATES
+        self,
+        share: float,
+        timed: str,
+        rates: Sequence[int] = FRAME_RATES,
+        lengths: Sequence[int] = DEFAULT_LENGTHS,
     ) -> None:
-        self._clip_frames = clip_frames
-        self._rates = rates
+        self._paces = paces(rates, lengths)
+        self._usual = lengths[-1]
         self._share = share
         self._timed = timed
-        self._rate = 0
-        self._may_retry = True
+        self._place = 0
+        self._may_retry = len(lengths) == 1
         self._not_before = 0.0
         self._sent = 0
         self._return_times: list[float] = []
@@ -115,21 +124,22 @@ class RateTrial:
         self.result = None
 
     @property
+    def pace(self) -> Pace:
+        """The rate and the length of clips on trial."""
+        return self._paces[self._place]
+
+    @property
     def fps(self) -> int:
         """The rate on trial."""
-        return self._rates[self._rate]
+        return self.pace.fps
 
     @property
     def in_flight(self) -> int:
         """Clips of this attempt that are sent and not back."""
         return self._sent - len(self._return_times)
 
-    @property
-    def _clip_lasts(self) -> float:
-        return frames_of_clip(self.fps, self._clip_frames) / self.fps
-
     def clips_to_send(self, now: float) -> int:
-        """How many clips at `fps` may be sent at time `now`, in seconds."""
+        """How many clips of this pace may be sent at time `now`, in seconds."""
         if self.result is not None or now < self._not_before:
             return 0
         return min(CLIPS_IN_FLIGHT - self.in_flight, TIMED_CLIPS + FOLLOWING_CLIPS - self._sent)
@@ -137,7 +147,7 @@ class RateTrial:
     def clip_sent(self, denoise_seconds: float, now: float) -> None:
         """Reports that a clip has been sent, after `denoise_seconds` in the denoiser."""
         self._sent += 1
-        if denoise_seconds > GIVE_UP_FACTOR * self._clip_lasts:
+        if denoise_seconds > GIVE_UP_FACTOR * self.pace.lasts:
             self._may_retry = False
             self._judge(denoise_seconds, now)
 
@@ -154,27 +164,29 @@ class RateTrial:
 
     def _judge(self, clip_seconds: float, now: float) -> None:
         """Ends the attempt: the rate is held, is tried again, or gives way to the next lower one."""
-        lowest = self.fps == self._rates[-1]
+        pace, lowest = self.pace, self._place == len(self._paces) - 1
         share = max(self._share, MAX_SHARE_AT_LOWEST) if lowest else self._share
-        held = clip_seconds <= share * self._clip_lasts
+        load = clip_seconds / (share * pace.lasts)
+        held = load <= 1
         self._sent, self._return_times = 0, []
         self.attempt += 1
         if held:
-            self.result = RateChoice(self.fps, clip_seconds, self._notice(held))
+            self.result = RateChoice(pace.fps, clip_seconds, self._notice(held), pace.clip_frames)
         elif self._may_retry:
             self._may_retry, self._not_before = False, now + RETRY_DELAY
         else:
-            self._too_slow.append(f"{clip_seconds:.2f} s at {self.fps} fps")
+            if pace.clip_frames == self._usual:
+                self._too_slow.append(f"{clip_seconds:.2f} s at {pace.fps} fps")
             if lowest:
-                self.result = RateChoice(self.fps, clip_seconds, self._notice(held))
+                self.result = RateChoice(pace.fps, clip_seconds, self._notice(held), pace.clip_frames)
             else:
-                self._rate += 1
-                self._may_retry = True
+                self._place = next_after(self._paces, self._place, load, usual=self._usual)
+                self._may_retry = self.pace.clip_frames == self._usual
 
     def _notice(self, held: bool) -> str:
         if not self._too_slow:
             return ""
-        took = f"{self._timed} of {self._clip_lasts:.2f} s takes {', '.join(self._too_slow)}"
+        took = f"{self._timed} of {self.pace.lasts:.2f} s takes {', '.join(self._too_slow)}"
         if held:
             return f"this machine holds {self.fps} frames per second: {took}"
         return f"this machine is too slow even for {self.fps} frames per second: {took}"

@@ -7,8 +7,9 @@ import logging
 import platform
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ def load_graph(
     *,
     name: str,
     sources: Path,
+    lengths: Mapping[int, int] = MappingProxyType({}),
 ) -> CpuGraph:
     """The network for inputs of these shapes: from the folder, or converted now and kept there.
 
@@ -47,6 +49,7 @@ def load_graph(
         engine: where networks are kept, and how many threads they use.
         name: begins the kept file's name.
         sources: the folder of the network's code. A change there makes a kept file void.
+        lengths: the inputs, by number, whose first dimension may have any length from 1 to this one.
 
     Raises:
         GraphUnavailable: OpenVINO cannot be imported, or cannot compute in `dtype`.
@@ -55,19 +58,19 @@ def load_graph(
     arithmetic = dtype_name(dtype)
     properties = graph_properties(arithmetic, engine.threads)
     openvino = import_openvino()
-    key = _key(module, inputs, dtype, sources, openvino.__version__)
+    key = _key(module, inputs, dtype, sources, openvino.__version__, lengths)
     file = engine.folder / f"{name}-{key}.blob"
     kept = kept_graph(file, arithmetic, engine.threads)
     if kept is not None:
         return kept
     begin = time.monotonic()
-    compiled = openvino.Core().compile_model(_converted(openvino, module, inputs), "CPU", properties)
+    compiled = openvino.Core().compile_model(_converted(openvino, module, inputs, lengths), "CPU", properties)
     keep_graph(compiled, file)
     logger.info("%s converted for OpenVINO in %.1f s (%s)", name, time.monotonic() - begin, file)
     return CpuGraph(compiled, file)
 
 
-def _converted(openvino: Any, module: nn.Module, inputs: Sequence[Tensor]) -> Any:
+def _converted(openvino: Any, module: nn.Module, inputs: Sequence[Tensor], lengths: Mapping[int, int]) -> Any:
     with torch.no_grad(), warnings.catch_warnings():
         # torch calls tracing deprecated, and says of shapes that they become constants, as they should.
         warnings.simplefilter("ignore")
@@ -75,14 +78,34 @@ def _converted(openvino: Any, module: nn.Module, inputs: Sequence[Tensor]) -> An
         model = openvino.convert_model(traced, example_input=tuple(inputs))
     if len(model.inputs) != len(inputs):
         raise GraphUnavailable(f"{len(inputs)} inputs became {len(model.inputs)}")
-    model.reshape({port: list(x.shape) for port, x in zip(model.inputs, inputs, strict=True)})
+    shapes = [openvino.PartialShape(list(x.shape)) for x in inputs]
+    for index, most in lengths.items():
+        shapes[index][0] = openvino.Dimension(1, most)
+    model.reshape(dict(zip(model.inputs, shapes, strict=True)))
     return model
 
 
-def _key(module: nn.Module, inputs: Sequence[Tensor], dtype: torch.dtype, sources: Path, version: str) -> str:
+def _key(
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+    dtype: torch.dtype,
+    sources: Path,
+    version: str,
+    lengths: Mapping[int, int],
+) -> str:
     """A digest of all that a compiled network depends on."""
-    shapes = [(tuple(x.shape), x.dtype) for x in inputs]
-    facts = (shapes, dtype, version, torch.__version__, platform.machine(), sorted(cpu_features()))
+    shapes = [
+        ("any" if index in lengths else len(x), tuple(x.shape[1:]), x.dtype) for index, x in enumerate(inputs)
+    ]
+    facts = (
+        shapes,
+        sorted(lengths.items()),
+        dtype,
+        version,
+        torch.__version__,
+        platform.machine(),
+        sorted(cpu_features()),
+    )
     digest = hashlib.sha256(repr(facts).encode())
     for path in sorted(sources.rglob("*.py")):
         digest.update(path.read_bytes())

@@ -12,6 +12,8 @@ SAMPLE_RATE = 16_000
 FRAME_RATES = (24, 12, 8)
 #: The frame rate that `--clip-frames` counts in.
 FULL_RATE = FRAME_RATES[0]
+#: Frames of a clip at that rate where nothing is chosen, as in the official windows.
+USUAL_CLIP_FRAMES = 12
 
 
 def frames_of_clip(fps: int, clip_frames: int) -> int:

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from protocol.wire.clock import FULL_RATE, SAMPLE_RATE
+from protocol.wire.clock import FULL_RATE, SAMPLE_RATE, USUAL_CLIP_FRAMES, frames_of_clip
 from scripts.talk.live import ClientError, Plan, server_info, speak
 from scripts.talk.sound import SoundError, read_sound, synthetic_voice
 from scripts.talk.stream_check import Report
@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             for number in range(args.sessions)
         ]
         fps = args.fps or int(info.get("full_fps") or info.get("fps") or FULL_RATE)
-        clip_frames = args.clip_frames or max(1, fps // 2)
+        usual = int(info.get("clip_frames") or USUAL_CLIP_FRAMES)
+        clip_frames = args.clip_frames or frames_of_clip(fps, usual)
         reports = asyncio.run(_speak_all(args.url, plans, fps, clip_frames))
     except (ClientError, SoundError) as error:
         print(f"client: {error}", file=sys.stderr)

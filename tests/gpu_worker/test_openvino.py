@@ -65,6 +65,26 @@ def test_a_kept_network_serves_the_next_start(tmp_path: Path, monkeypatch: pytes
     assert torch.equal(first.sample(noise(), *inputs), third.sample(noise(), *inputs))
 
 
+def test_one_network_makes_clips_of_any_length(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    plain = ClipDenoiser(small_models())
+    made = OpenVinoDenoiser(plain, CpuEngine(True, tmp_path, 1))
+    given = conditions(plain)
+    tokens, pose, reference = given["tokens"], given["pose_features"], given["reference"]
+    made.prepare_any_length(noise()[:1], tokens[:1], pose[:1], reference)
+    for frames in (1, 2, 5):
+        rows = torch.arange(frames) % len(noise())
+        clip = (noise()[rows], tokens[rows], pose[rows], reference)
+        assert made.prepared_frames(frames)
+        exact = plain.sample(clip[0], plain.project_audio(clip[1]), *clip[2:])
+        assert difference(made.sample(*clip), exact) <= 1e-5
+    made.prepare(noise(), tokens, pose, reference)
+    assert len(list(tmp_path.glob("*.blob"))) == 2
+    other = OpenVinoDenoiser(plain, CpuEngine(True, tmp_path, 1))
+    other.prepare_any_length(noise(), tokens, pose, reference)
+    assert len(list(tmp_path.glob("*.blob"))) == 2, "the kept network serves whatever length asks for it"
+
+
 def test_guidance_is_left_to_torch(tmp_path: Path) -> None:
     with pytest.raises(GraphUnavailable, match="unconditional half"):
         OpenVinoDenoiser(ClipDenoiser(small_models(), guidance_scale=2.0), CpuEngine(True, tmp_path, 1))

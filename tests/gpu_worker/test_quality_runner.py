@@ -55,7 +55,7 @@ class Card(ToyEngine):
         self.known.discard(session)
 
     def trial_clip(self, session: str, seq: int, fps: int) -> Clip:
-        return clip(session, seq, frames=self._clip_frames * fps // 24)
+        return clip(session, seq, frames=self.clip_frames * fps // 24)
 
     def info(self) -> dict[str, InfoValue]:
         compiled = self.settings.compile_unet is True and self.settings.tier != self.broken

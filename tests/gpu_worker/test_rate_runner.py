@@ -23,8 +23,13 @@ class ClosingEngine(ToyEngine):
         super().__init__(self.settings)
         self.closed: list[str] = []
         self.rates: list[int] = []
+        self.favoured: list[int] = []
 
     def make_ready_for(self, fps: int) -> None:
+        self.rates.append(fps)
+
+    def favour(self, fps: int) -> None:
+        self.favoured.append(fps)
         self.rates.append(fps)
 
     def close(self, session: str, epoch: int) -> None:
@@ -90,6 +95,42 @@ def test_clips_are_timed_through_the_encoders(tmp_path: Path) -> None:
     assert trial.woken == len(decoded)
     assert set(trial.engine.rates) == {24}
     assert trial.engine.closed == ["_rate-0"]
+
+
+def test_the_first_trial_favours_its_clips_and_keeps_their_length(tmp_path: Path) -> None:
+    trial = Trial(tmp_path)
+    trial.engine.clip_lengths = (4, 12)
+    trial.runner.encoder_joined.set()
+    choice = RateChoice(0, 0.0, "")
+
+    def run() -> None:
+        nonlocal choice
+        choice = trial.runner.run(favour=True) or choice
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    for _ in range(TIMED_CLIPS + FOLLOWING_CLIPS):
+        while not trial.runner.outbox:
+            time.sleep(0.002)
+        latents = trial.runner.outbox.popleft()
+        assert len(latents.latents) == 4
+        trial.runner.confirm(latents)
+    thread.join(20)
+    assert (choice.fps, choice.clip_frames, trial.engine.clip_frames) == (24, 4, 4)
+    assert set(trial.engine.favoured) == {24}
+
+
+def test_an_aborted_trial_leaves_the_length(tmp_path: Path) -> None:
+    trial = Trial(tmp_path)
+    trial.engine.clip_lengths = (4, 12)
+    trial.runner.encoder_joined.set()
+    trial.start()
+    trial.next_latents()
+    assert trial.engine.clip_frames == 4
+    trial.runner.abort()
+    assert trial.end() is None
+    assert trial.engine.clip_frames == 12
+    assert not trial.engine.favoured
 
 
 def test_no_more_clips_are_sent_than_a_session_has_in_flight(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def simulate(
     Returns:
         The trial's result, and the rates that it tried.
     """
-    trial = RateTrial(clip_frames, MAX_SHARE, "a clip")
+    trial = RateTrial(MAX_SHARE, "a clip", lengths=(clip_frames,))
     now, tried, most = 0.0, list[int](), 0
     in_flight: list[int] = []
     for _ in range(1000):
@@ -86,7 +86,7 @@ def test_a_busy_start_does_not_cost_the_rate() -> None:
 
 
 def test_a_rate_that_failed_is_tried_once_more_after_a_pause() -> None:
-    trial = RateTrial(12, MAX_SHARE, "a clip")
+    trial = RateTrial(MAX_SHARE, "a clip")
     now = 0.0
     for _ in range(100):
         for _ in range(trial.clips_to_send(now)):
@@ -101,7 +101,7 @@ def test_a_rate_that_failed_is_tried_once_more_after_a_pause() -> None:
 
 
 def test_a_model_far_too_slow_is_given_up_at_its_first_clip() -> None:
-    trial = RateTrial(12, MAX_SHARE, "a clip")
+    trial = RateTrial(MAX_SHARE, "a clip")
     now = 0.0
     for seconds in (60.0, 30.0, 20.0):
         assert trial.clips_to_send(now) == CLIPS_IN_FLIGHT

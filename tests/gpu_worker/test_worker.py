@@ -241,7 +241,8 @@ def test_the_rate_is_what_denoiser_and_encoders_hold(start: Start, slow_above: i
     assert (notice == "") == (fps == 24)
     if fps != 24:
         assert "denoising and decoding a clip of 0.17 s takes" in notice
-        assert f"new sessions get {fps} fps: {notice}" in process.log()
+        shape = f"{fps} fps, clips of {4 * fps // 24} frames"
+        assert f"new sessions get {shape}: {notice}" in process.log()
     assert around.failed == []
 
 

@@ -75,7 +75,7 @@ class Served:
         self.clock, self.compute = Clock(), RecordedCompute()
         monkeypatch.setattr(worker_module, "time", SimpleNamespace(monotonic=self.clock))
         left = list(choices)
-        monkeypatch.setattr(TrialRunner, "run", lambda _: left.pop(0))
+        monkeypatch.setattr(TrialRunner, "run", lambda _, favour=False: left.pop(0))
         self.settings = run_settings(folder)
         self.engine = CachingEngine(self.settings)
         stage = SimpleNamespace(

@@ -41,7 +41,8 @@ class ToyEngine:
 
     def __init__(self, settings: Settings, cost: float = 0.0) -> None:
         self._cost = cost
-        self._clip_frames = settings.frames_a_clip
+        self.clip_frames = settings.frames_a_clip
+        self.clip_lengths: tuple[int, ...] = (self.clip_frames,)
         self._ends = LatentTable[int](8)
         #: Latents of silent clips by pose.
         self._rests: dict[str, Array16] = {}
@@ -56,9 +57,12 @@ class ToyEngine:
         return ()
 
     def adopt(self, settings: Settings) -> None:
-        self._clip_frames = settings.frames_a_clip
+        self.clip_frames = settings.frames_a_clip
 
     def make_ready_for(self, fps: int) -> None:
+        pass
+
+    def favour(self, fps: int) -> None:
         pass
 
     def ready_for(self, fps: int) -> bool:
@@ -101,7 +105,7 @@ class ToyEngine:
         self._ends.close(session, epoch)
 
     def trial_clip(self, session: str, seq: int, fps: int) -> Clip:
-        return clip(session, seq, frames=frames_of_clip(fps, self._clip_frames))
+        return clip(session, seq, frames=frames_of_clip(fps, self.clip_frames))
 
     def info(self) -> dict[str, InfoValue]:
         return {"avatars": ["toy"], "model": "toy"}

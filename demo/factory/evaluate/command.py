@@ -37,7 +37,7 @@ from demo.factory.evaluate.table import Section, as_text, count_met
 from demo.factory.figure.renderer import DEFAULT_ASSETS
 from protocol.model.config import ModelConfig
 from protocol.process.settings import ROOT, Settings, SettingsError
-from protocol.wire.clock import FRAME_RATES
+from protocol.wire.clock import FRAME_RATES, USUAL_CLIP_FRAMES
 from scripts.run.managed import RunError
 from scripts.talk.sound import SoundError
 
@@ -66,6 +66,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--config", type=Path, default=Settings.__dataclass_fields__["config"].default)
     parser.add_argument("--fps", type=int, default=24, choices=FRAME_RATES)
+    parser.add_argument("--clip-frames", type=int, default=USUAL_CLIP_FRAMES, help="frames of a clip")
     parser.add_argument("--steps", type=int, help="denoising steps (default: the model's)")
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
     engines = Settings.__dataclass_fields__["cpu_engine"].metadata["choices"]
@@ -140,6 +141,7 @@ def make_bench(arguments: argparse.Namespace, folder: Path) -> Bench:
         reference_image=(avatars,),
         pose_dir=(poses,),
         fps=arguments.fps,
+        clip_frames=arguments.clip_frames,
         steps=arguments.steps,
         dtype=arguments.dtype,
         cpu_engine=arguments.cpu_engine,

@@ -18,7 +18,7 @@ from protocol.process.addresses import is_loopback
 from protocol.process.settings import door
 from protocol.process.settings.places import ROOT, default_log_dir, official_config
 from protocol.process.settings.values import MAX_WORKERS, SettingsError, ValueKind, check_limits, kind_of
-from protocol.wire.clock import SAMPLE_RATE
+from protocol.wire.clock import SAMPLE_RATE, USUAL_CLIP_FRAMES
 
 if TYPE_CHECKING:
     from protocol.hop.keys import RunKey
@@ -30,9 +30,6 @@ BUNDLED_CONFIG = ROOT / "demo/bundled/model/infer_bundled.yaml"
 
 #: Sessions at once that are ever served where --max-sessions is not given.
 MOST_MEASURED_SESSIONS = 32
-
-#: Frames of a clip at 24 fps where --clip-frames is not given and nothing else is picked.
-USUAL_CLIP_FRAMES = 12
 
 #: Stands for a path that depends on another setting.
 UNSET = Path()
@@ -108,7 +105,8 @@ class Settings:
     )
     clip_frames: int | None = setting(
         None,
-        "frames of a clip at 24 fps; fewer come sooner; if not given, 12, or what --quality auto picks",
+        "frames of a clip at 24 fps; if not given, 4 where a CPU holds them with the bundled model, what"
+        " --quality auto picks on a GPU, and 12 otherwise",
         low=1,
         high=24,
     )

@@ -1,0 +1,75 @@
+"""The length of clips: which are tried, and the shortest that a simulated machine holds."""
+
+from __future__ import annotations
+
+import pytest
+
+from gpu_worker.rate.clip_length import MOST_SAVED, SHORT_LENGTHS, Pace, lengths_to_try, next_after, paces
+from gpu_worker.rate.trial import MAX_SHARE, RateChoice, RateTrial
+from protocol.process.settings import load_settings
+from protocol.wire.clock import FRAME_RATES, frames_of_clip
+
+
+def choice(
+    per_clip: float, per_frame: float, lengths: tuple[int, ...] = (4, 6, 12)
+) -> tuple[RateChoice, int]:
+    """The trial's choice on a machine of these seconds, and how many attempts it took."""
+    trial = RateTrial(MAX_SHARE, "a clip", lengths=lengths)
+    now, in_flight = 0.0, list[int]()
+    while trial.result is None:
+        for _ in range(trial.clips_to_send(now)):
+            in_flight.append(trial.attempt)
+            trial.clip_sent(0.0, now)
+        if in_flight:
+            now += per_clip + per_frame * frames_of_clip(trial.fps, trial.pace.clip_frames)
+            trial.clip_returned(in_flight.pop(0), now)
+        else:
+            now += 0.1
+    return trial.result, trial.attempt
+
+
+@pytest.mark.parametrize(
+    ("flags", "device", "short", "lengths"),
+    [
+        ([], "cpu", True, (*SHORT_LENGTHS, 12)),
+        ([], "cpu", False, (12,)),
+        ([], "cuda", True, (12,)),
+        (["--clip-frames", "6"], "cpu", True, (6,)),
+        (["--fps", "24"], "cpu", True, (12,)),
+        (["--passthrough"], "cpu", True, (12,)),
+    ],
+)
+def test_lengths_to_try(flags: list[str], device: str, short: bool, lengths: tuple[int, ...]) -> None:
+    settings = load_settings(flags, env={})
+    assert lengths_to_try(settings, device, short_window=short) == lengths
+
+
+def test_short_clips_come_before_lower_rates() -> None:
+    tried = paces(FRAME_RATES, (4, 12))
+    assert tried == [Pace(24, 4), Pace(24, 12), Pace(12, 12), Pace(8, 12)]
+    assert [pace.lasts for pace in tried] == pytest.approx([1 / 6, 0.5, 0.5, 0.5])
+
+
+def test_a_fast_machine_gets_the_shortest_clips() -> None:
+    made, attempts = choice(0.02, 0.01)
+    assert (made.fps, made.clip_frames, made.notice, attempts) == (24, 4, "", 1)
+
+
+def test_a_cost_of_each_clip_makes_them_longer() -> None:
+    """Of 0.167, 0.25 and 0.5 s, clips of 4, 6 and 12 frames take 0.14, 0.18 and 0.3 s."""
+    made, attempts = choice(0.06, 0.02)
+    assert (made.fps, made.clip_frames, made.notice, attempts) == (24, 6, "", 2)
+
+
+def test_a_slow_machine_is_not_tried_with_every_length() -> None:
+    made, attempts = choice(0.0, 0.05)  # 0.6 s of a clip of 0.5 s
+    assert (made.fps, made.clip_frames) == (12, 12)
+    assert attempts == 1 + 2 + 1  # 4 frames, 12 twice, 12 fps
+    assert "0.60 s at 24 fps" in made.notice
+
+
+def test_the_next_pace_never_leaves_the_list() -> None:
+    tried = paces((24,), (4, 6, 12))
+    assert next_after(tried, 0, MOST_SAVED, usual=12) == 1
+    assert next_after(tried, 0, 9.0, usual=12) == 2
+    assert next_after(tried, 1, 9.0, usual=12) == 2
