@@ -67,9 +67,8 @@ export const DE = {
   "say.failed": "Nicht gesprochen: {reason}",
   "sound.label": "Stimme hören",
   "sound.file": "Im Takt mit dem Gesicht.",
-  "sound.microphone.off":
-    "Aus, damit das Mikrofon das Gesicht nicht hört. Mit Kopfhörern lässt sie sich einschalten.",
-  "sound.microphone.on": "Im Takt mit dem Gesicht. Ohne Kopfhörer hört das Mikrofon das Gesicht mit.",
+  "sound.microphone.off": "Aus, denn das Mikrofon würde das Gesicht hören. Gut mit Kopfhörern.",
+  "sound.microphone.on": "Im Takt mit dem Gesicht. Ohne Kopfhörer hört das Mikrofon es mit.",
   "microphone.choose": "Welches Mikrofon",
   "microphone.default": "Wahl des Browsers",
   "microphone.unnamed": "Mikrofon {number}",

@@ -1,0 +1,165 @@
+"""The page for people: languages, screen readers, keyboard, guidance, curves, and Firefox."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.site import PAGE
+from protocol.process.settings import ROOT
+from tests.gateway.conftest import Running, running
+from tests.gateway.test_page import opened, speech
+from tests.helpers.chromium import Chromium, Page, find_chromium
+from tests.helpers.firefox import Firefox, find_firefox
+
+__all__ = ["speech"]
+
+AXE = ROOT / "tests/js/node_modules/axe-core/axe.min.js"
+ENTRY = re.compile(r'^ {2}"([\w.]+)":\s+"((?:[^"\\]|\\.)*)",$', re.MULTILINE)
+needs_chromium = pytest.mark.skipif(find_chromium() is None, reason="needs Chromium (apt install chromium)")
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Running]:
+    with running(portraits=ROOT / "demo/bundled/avatars", max_sessions=3) as run:
+        yield run
+
+
+def catalogue(language: str) -> dict[str, str]:
+    text = (PAGE / f"texts-{language}.js").read_text(encoding="utf-8")
+    found = dict(ENTRY.findall(text))
+    assert len(found) == len(re.findall(r'^ {2}"[\w.]+":', text, re.MULTILINE)), "an entry was not read"
+    return found
+
+
+def test_the_catalogues_have_the_same_texts_with_the_same_places() -> None:
+    english, german = catalogue("en"), catalogue("de")
+    assert list(english) == list(german)
+    for key, text in english.items():
+        assert sorted(re.findall(r"\{\w+\}", text)) == sorted(re.findall(r"\{\w+\}", german[key])), key
+    same = {key for key, text in english.items() if text == german[key] and len(text) > 5}
+    assert same == set()
+
+
+@pytest.mark.parametrize("page", ["index.html", "embed.html"])
+def test_every_text_of_the_html_is_in_the_catalogues(page: str) -> None:
+    html = (PAGE / page).read_text(encoding="utf-8")
+    keys = re.findall(r'data-(?:text|label|title)="([^"]+)"', html)
+    assert keys and set(keys) <= set(catalogue("en"))
+    # The English in the HTML is shown until the scripts run.
+    for key, text in re.findall(r'data-text="([^"]+)"[^>]*>([^<]+)<', html):
+        assert catalogue("en")[key].startswith(text), key
+
+
+async def serious(page: Page) -> list[str]:
+    """What axe finds on the page as it is now, of the two worst kinds."""
+    if not await page.evaluate("'axe' in window"):
+        await page.evaluate(f"{AXE.read_text(encoding='utf-8')}; void 0")
+    found: dict[str, Any] = await page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+    return [
+        f"{rule['id']}: {node['target']} {node['failureSummary']}"
+        for rule in found["violations"]
+        if rule["impact"] in ("serious", "critical")
+        for node in rule["nodes"]
+    ]
+
+
+@pytest.mark.process
+@pytest.mark.browser
+@needs_chromium
+@pytest.mark.skipif(not AXE.is_file(), reason="needs axe-core (scripts/check_js.sh installs it)")
+async def test_a_screen_reader_finds_nothing_serious(gateway: Running, speech: Path) -> None:
+    async with opened(gateway, speech) as page:
+        await page.size(1280, 900)
+        assert await serious(page) == []
+        assert await page.evaluate("!document.querySelector('#guide').hidden")
+        await page.click("#start")
+        await page.until("window.echomimic.stats?.shown > 10")
+        await page.click("#curves summary")
+        for width, phone, dark in ((1280, False, True), (390, True, False)):
+            await page.size(width, 900, phone=phone, dark=dark)
+            assert await serious(page) == []
+        assert page.problems == []
+
+
+@pytest.mark.process
+@pytest.mark.browser
+@needs_chromium
+async def test_a_first_visit_by_keyboard_in_german(gateway: Running, speech: Path) -> None:
+    async with Chromium(microphone=speech) as browser:
+        page = await browser.open(gateway.url("/?lang=de"))
+        await page.size(1280, 800)
+        await page.until("window.echomimic?.state === 'idle'")
+        assert await page.evaluate("document.documentElement.lang") == "de"
+        assert await page.evaluate("document.querySelector('#start').textContent") == "Start"
+        assert await page.evaluate("document.querySelector('#state').textContent") == "Bereit"
+        # Every control is reached by Tab, in the order of the page.
+        reached = []
+        for _ in range(14):
+            await page.press("Tab", 9)
+            reached.append(
+                await page.evaluate("document.activeElement.id || document.activeElement.name || 'summary'")
+            )
+        wanted = ["language", "help", "guide-close", "summary", "avatar", "pose", "source", "microphone"]
+        assert [name for name in dict.fromkeys(reached) if name in wanted] == wanted, reached
+        await page.evaluate("document.querySelector('#guide-close').focus()")
+        await page.press("Enter", 13)
+        assert (
+            await page.evaluate("document.querySelector('#guide').hidden && document.activeElement.id")
+            == "help"
+        )
+        await page.evaluate("document.querySelector('#start').focus()")
+        await page.press("Enter", 13)
+        await page.until("window.echomimic.stats?.shown > 12")
+        assert await page.evaluate("document.querySelector('#start').textContent") == "Stopp"
+        await page.click("#curves summary")
+        label = "(document.querySelector('#curves svg').getAttribute('aria-label') ?? '')"
+        await page.until(f"{label}.startsWith('Bildrate: jetzt ') && {label}.endsWith(' fps')")
+        await page.until("document.querySelector('#curves .line-0').getAttribute('d').includes('L')")
+
+        # Another language in the middle of a session, which goes on.
+        await page.evaluate(
+            "(() => { const l = document.querySelector('#language'); l.value = 'en';"
+            " l.dispatchEvent(new Event('change')); })()"
+        )
+        assert await page.evaluate("document.querySelector('#start').textContent") == "Stop"
+        assert await page.evaluate("document.querySelector('#sound-hint').textContent.startsWith('Off, for')")
+        await page.press("Escape", 27)
+        await page.until("window.echomimic.state === 'idle'")
+
+        # The next visit remembers the language, and that the guidance was read.
+        await page.go(gateway.url("/"))
+        await page.until("window.echomimic?.state === 'idle'")
+        assert await page.evaluate("document.documentElement.lang") == "en"
+        assert await page.evaluate("document.querySelector('#guide').hidden")
+        await page.click("#full")
+        await page.until("document.fullscreenElement?.id === 'frame'")
+        await page.click("#full")
+        await page.until("!document.fullscreenElement")
+        assert page.problems == []
+
+
+@pytest.mark.process
+@pytest.mark.browser
+@pytest.mark.skipif(find_firefox() is None, reason="needs Firefox (apt install firefox-esr)")
+async def test_firefox_without_a_sound_device_speaks_a_file(gateway: Running, speech: Path) -> None:
+    """Its sound may start or not, as the machine has a device or none. The file is spoken in either case."""
+    async with Firefox() as browser:
+        page = await browser.open(gateway.url("/"))
+        await page.size(1280, 800)
+        await page.until("window.echomimic?.state === 'idle'")
+        await page.evaluate("document.querySelector('[name=source][value=file]').click()")
+        await page.choose_file("#file", speech)
+        await page.click("#start")
+        await page.until("window.echomimic.stats?.shown > 30")
+        await page.evaluate("(window.kept = window.echomimic.stats) && 1")
+        offset = await page.evaluate("window.kept.offsetMs")
+        assert abs(offset) < 60, offset
+        await page.until("window.echomimic.state === 'idle'")
+        assert await page.evaluate("window.kept.clips") in (6, 7)
+        assert await page.evaluate("document.querySelector('#error').hidden")
+        assert page.problems == []
