@@ -95,7 +95,9 @@ class Gateway:
         self.totals = SessionTotals()
         self._thumbnails = Thumbnails(settings)
         self._previews = PreviewMaker(self.send_speech, self.close_epoch)
-        self._own_avatars = open_own_avatars(settings, self.board, self._previews, self._has_place)
+        self._own_avatars = open_own_avatars(
+            settings, self.board, self._previews, self._has_place, lambda: not self.sessions.all()
+        )
         self._offers = Offers(settings, self.board, self._thumbnails, self._own_avatars)
         self.sessions = SessionRegistry(settings, self.totals, self._close_session, self._offers.sessions)
         key = settings.hop_key()
@@ -143,7 +145,7 @@ class Gateway:
             asyncio.create_task(pump(self.pcm, self._take_hop_event)),
             asyncio.create_task(pump(self.results, self._take_result)),
             asyncio.create_task(self._check_loop()),
-            asyncio.create_task(self._own_avatars.tidy_for_ever()),
+            asyncio.create_task(self._own_avatars.run(self._thumbnails.avatar_files)),
         ]
         if self._voice.hop is not None:
             tasks.append(asyncio.create_task(pump(self._voice.hop, lambda _: None)))

@@ -85,6 +85,7 @@ class Offers:
             "avatars": [*avatars, *kept],
             "own_avatars": own,
             "own_avatars_most": self._own_avatars.most(grant),
+            "warnings": self._own_avatars.warnings(),
             "framing": framing_of(self._board.model),
             "poses": self._board.poses,
             "names": {

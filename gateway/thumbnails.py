@@ -45,9 +45,10 @@ class Thumbnails:
     pose_names: Mapping[str, str]
 
     def __init__(self, settings: Settings) -> None:
-        self._avatars = _found(picture_files, avatar_paths(settings))
+        #: The pictures of the server's avatars, by id.
+        self.avatar_files = _found(picture_files, avatar_paths(settings))
         self._poses = _found(pose_files, pose_paths(settings))
-        self.avatar_names = display_names(self._avatars)
+        self.avatar_names = display_names(self.avatar_files)
         self.pose_names = display_names(self._poses)
         #: Pictures, made or being made, by kind and name. All who ask for one picture wait for one job.
         self._jobs: dict[tuple[str, str], asyncio.Future[bytes | None]] = {}
@@ -72,7 +73,7 @@ class Thumbnails:
             return None
         width, height = card_size(self._frame)
         make = partial(avatar_png, size=(width, height))
-        return await self._made_once(f"avatar at {width}×{height}", name, self._avatars, make)
+        return await self._made_once(f"avatar at {width}×{height}", name, self.avatar_files, make)
 
     async def pose(self, name: str, live: bool) -> bytes | None:
         """SVG of a pose's hands, moving if `live`. None when there is none to show."""

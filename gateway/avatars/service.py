@@ -8,15 +8,18 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from http import HTTPStatus
+from pathlib import Path
 
 from PIL import Image
 
 from gateway.answers import HttpAnswer, json_answer, plain
 from gateway.avatars.cropping import WHOLE, CropError, parse_crop
-from gateway.avatars.fit import Fit, measure_fit
-from gateway.avatars.preview import PreviewError, PreviewMaker, PreviewShape
+from gateway.avatars.fit import Fit, fit_of_frames
+from gateway.avatars.given import GivenAvatars
+from gateway.avatars.preview import SPEECH, PreviewError, PreviewMaker, PreviewShape
 from gateway.avatars.reader import PictureReader, PictureRefused
 from gateway.avatars.shelf import OwnAvatar, Shelf, ShelfError
+from gateway.avatars.warning import warning_of
 from gateway.door.guard import Grant
 from gateway.request_body import BodyError
 from gateway.stages import StageBoard
@@ -42,18 +45,6 @@ BodyReader = Callable[[int, float], Awaitable[bytes]]
 
 NO_ROOM_NOW = "Other pictures are being taken in. Try again in a moment."
 NOT_HERE = "There is no such avatar of yours."
-
-
-def warning_of(fit: Mapping[str, float], model: str) -> str:
-    """A warning about an avatar that the model does not carry. Empty where it does, or was not measured."""
-    if not fit or Fit(fit.get("edges", 0.0), fit.get("psnr", 0.0)).carried:
-        return ""
-    if model.startswith("bundled"):
-        return (
-            "This model animates drawn figures of its own kind, and this picture would come out as a smear."
-            " A photo needs the official weights."
-        )
-    return "This model does not keep much of this picture. Try another crop, or one person from the front."
 
 
 class OwnAvatars:
@@ -85,6 +76,8 @@ class OwnAvatars:
         self._clip_frames = clip_frames
         self._reader = reader or PictureReader()
         self._uploads = 0
+        #: Measures the pictures of `--reference-image`, where there are some.
+        self.given: GivenAvatars | None = None
         #: Animated previews by avatar, WebP, the newest last.
         self._films: dict[str, bytes] = {}
 
@@ -99,13 +92,28 @@ class OwnAvatars:
             return ("POST",)
         return ("DELETE",) if _own_id(path) else ()
 
-    async def tidy_for_ever(self) -> None:
-        """Remove avatars that nobody kept, or whose tokens' time is over, twice a minute."""
-        while True:
-            await asyncio.sleep(TIDY_EVERY)
-            if self.shelf is not None:
-                self.shelf.remove_expired()
-                self._films = {name: film for name, film in self._films.items() if self.shelf.has(name)}
+    async def run(self, files: Mapping[str, Path]) -> None:
+        """Measure the operator's avatars, and remove avatars whose time is over, until it is cancelled.
+
+        Args:
+            files: pictures of the server's avatars, by id.
+        """
+        measuring = None if self.given is None else asyncio.create_task(self.given.measure(files))
+        try:
+            while True:
+                await asyncio.sleep(TIDY_EVERY)
+                if self.shelf is not None:
+                    self._tidy(self.shelf)
+        finally:
+            if measuring is not None:
+                measuring.cancel()
+
+    def _tidy(self, shelf: Shelf) -> None:
+        try:
+            shelf.remove_expired()
+        except OSError as error:
+            logger.warning("an avatar whose time is over cannot be removed: %s", error)
+        self._films = {name: film for name, film in self._films.items() if shelf.has(name)}
 
     async def change(
         self, method: str, path: str, fields: Mapping[str, str], grant: Grant, read_body: BodyReader
@@ -153,6 +161,10 @@ class OwnAvatars:
     def catalogue(self, grant: Grant) -> list[dict[str, object]]:
         """Everything that belongs to the holder of these rights."""
         return [] if self.shelf is None else [self.described(each) for each in self.shelf.of(grant.owner)]
+
+    def warnings(self) -> dict[str, str]:
+        """Warnings about the server's avatars, by id."""
+        return {} if self.given is None else self.given.warnings
 
     def most(self, grant: Grant) -> int:
         """Avatars that the holder of these rights may keep."""
@@ -208,22 +220,28 @@ class OwnAvatars:
         assert self.shelf is not None
         if avatar.id in self._films or not self._board.ready or not self._has_room():
             return
-        fps = self._board.full_fps or FULL_RATE
-        clip_frames = self._board.clip_frames or self._clip_frames
-        shape = PreviewShape(fps, clip_frames, next(iter(self._board.poses), "default"))
         try:
-            frames = await self._previews.make(avatar.id, shape)
+            frames = await self._previews.make(avatar.id, self.preview_shape())
         except PreviewError as error:
             logger.warning("no preview of the avatar %s: %s", avatar.id, error)
             return
         picture = self.shelf.picture(avatar)
-        fit, film = await asyncio.to_thread(_fit_and_film, picture.read_bytes, frames, fps)
-        if fit is not None:
+        fit, film = await asyncio.to_thread(_fit_and_film, picture.read_bytes, frames)
+        if self.shelf.has(avatar.id):  # else it was removed meanwhile
             self.shelf.note_fit(avatar, asdict(fit))
-            logger.info("own avatar %s: %.2f of its edges kept, %.1f dB", avatar.id, fit.edges, fit.psnr)
+        level = logging.INFO if fit.carried else logging.WARNING
+        told = f"{fit.edges:.2f} of its edges kept, {fit.psnr:.1f} dB"
+        warning = warning_of(asdict(fit), self._board.model)
+        logger.log(level, "own avatar %s: %s. %s", avatar.id, told, warning)
         self._films[avatar.id] = film
         while len(self._films) > MOST_PREVIEWS:
             del self._films[next(iter(self._films))]
+
+    def preview_shape(self) -> PreviewShape:
+        """The shape of a preview that the stages can make now."""
+        clip_frames = self._board.clip_frames or self._clip_frames
+        pose = next(iter(self._board.poses), "default")
+        return PreviewShape(self._board.full_fps or FULL_RATE, clip_frames, pose)
 
     async def _film(self, avatar: OwnAvatar) -> HttpAnswer:
         if avatar.id not in self._films:
@@ -240,23 +258,15 @@ def _own_id(path: str) -> str:
     return name if name != path and OWN_ID.fullmatch(name) else ""
 
 
-def _fit_and_film(
-    read_picture: Callable[[], bytes], frames: list[bytes], fps: int
-) -> tuple[Fit | None, bytes]:
-    """How much the frames keep of the picture, and the frames as an animated WebP that goes on for ever."""
+def _fit_and_film(read_picture: Callable[[], bytes], frames: list[bytes]) -> tuple[Fit, bytes]:
+    """How much the frames keep of the picture, and an animated WebP of them that goes on for ever."""
+    # Every second one: that is enough to judge by.
     with Image.open(io.BytesIO(read_picture()), formats=["PNG"]) as picture:
-        fit = measure_fit(picture.convert("RGB"), frames[len(frames) // 2 :: 2])
-    # Every second one: twelve frames a second are enough to judge it by.
+        fit = fit_of_frames(picture.convert("RGB"), frames[::2])
     shown = [Image.open(io.BytesIO(jpeg)).convert("RGB") for jpeg in frames[::2]]
     made = io.BytesIO()
+    each = round(1000 * SPEECH / len(shown))  # milliseconds
     shown[0].save(
-        made,
-        "WEBP",
-        save_all=True,
-        append_images=shown[1:],
-        duration=round(2000 / fps),
-        loop=0,
-        quality=80,
-        method=0,
+        made, "WEBP", save_all=True, append_images=shown[1:], duration=each, loop=0, quality=80, method=0
     )
     return fit, made.getvalue()
