@@ -1,4 +1,4 @@
-"""Measures the pictures of `--reference-image` when a run is ready, and warns of those that become a smear."""
+"""Measures the pictures of `--reference-image` when a run is ready, and warns of those that it smears."""
 
 from __future__ import annotations
 

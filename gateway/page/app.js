@@ -90,7 +90,7 @@ function serverReady(catalogue) {
     ui.showState("idle", "state.ready");
     if (before) goOn(before);
   }
-  ui.showNotice(catalogue.notice);
+  ui.showNotice(catalogue.notice || ownAvatars.warningOf(ui.chosen("avatar")));
 }
 
 /**
@@ -244,6 +244,7 @@ function stateChanged(name, details) {
  * @param {string} name
  */
 function changeChoice(group, name) {
+  if (group === "avatar") ui.showNotice(ownAvatars.warningOf(name));
   session?.change({ [group]: name });
 }
 
@@ -284,7 +285,7 @@ function refresh() {
   if (!server) return;
   const behind = server.frames_lost > framesLostBefore ? t("notice.behind") : "";
   framesLostBefore = server.frames_lost;
-  ui.showNotice(server.notice || behind);
+  ui.showNotice(server.notice || behind || ownAvatars.warningOf(ui.chosen("avatar")));
 }
 
 window.addEventListener("pagehide", keepPlace);

@@ -1,13 +1,21 @@
 // A still picture from the camera. The stream ends as soon as the picture is there, or nobody wants one.
 
-/** Why there is no picture from a camera, as a sentence. */
-export class CameraError extends Error {}
+/** @import { TextKey } from "./text.js" */
 
-/** @type {Record<string, string>} */
+/** There is no picture from a camera. */
+export class CameraError extends Error {
+  /** @param {TextKey} key of the sentence that says why */
+  constructor(key) {
+    super(key);
+    this.key = key;
+  }
+}
+
+/** @type {Record<string, TextKey>} */
 const REASONS = {
-  NotAllowedError: "The browser may not use the camera. Allow it in the address bar.",
-  NotFoundError: "There is no camera.",
-  NotReadableError: "Another program uses the camera.",
+  NotAllowedError: "own.camera.denied",
+  NotFoundError: "own.camera.none",
+  NotReadableError: "own.camera.busy",
 };
 
 export class Camera {
@@ -21,14 +29,14 @@ export class Camera {
 
   async open() {
     this.wanted = true;
-    if (!navigator.mediaDevices) throw new CameraError("A camera needs a page on this machine, or HTTPS.");
+    if (!navigator.mediaDevices) throw new CameraError("own.camera.insecure");
     let stream;
     try {
       const video = { facingMode: "user", width: { ideal: 1280 }, height: { ideal: 960 } };
       stream = await navigator.mediaDevices.getUserMedia({ video, audio: false });
     } catch (error) {
       const name = error instanceof DOMException ? error.name : "";
-      throw new CameraError(REASONS[name] ?? "The camera gives no picture.");
+      throw new CameraError(REASONS[name] ?? "own.camera.dark");
     }
     if (!this.wanted) {
       stop(stream);
@@ -52,7 +60,7 @@ export class Camera {
     const blob = await new Promise((done) => {
       canvas.toBlob(done, "image/png");
     });
-    if (!(blob instanceof Blob)) throw new CameraError("The camera gives no picture.");
+    if (!(blob instanceof Blob)) throw new CameraError("own.camera.dark");
     return blob;
   }
 

@@ -3,16 +3,17 @@
 import { Camera, CameraError } from "./avatar-camera.js";
 import { CropView } from "./avatar-crop.js";
 import { AvatarStore, StoreError } from "./avatar-store.js";
-import { TEXTS } from "./avatar-texts.js";
 import { describe } from "./errors.js";
+import { t } from "./text.js";
 
 /**
  * @import { Access } from "./access.js"
  * @import { Framing } from "./avatar-crop.js"
  * @import { OwnAvatar } from "./avatar-store.js"
+ * @import { TextKey } from "./text.js"
  * @typedef {"choose" | "camera" | "crop" | "trying" | "preview"} Step
  * @typedef {{
- *   own_avatars?: OwnAvatar[], own_avatars_most?: number, framing?: Framing, width: number, height: number,
+ *   warnings?: Record<string, string>, own_avatars?: OwnAvatar[], own_avatars_most?: number, framing?: Framing, width: number, height: number,
  * }} OwnCatalogue the used fields of avatars.json
  */
 
@@ -34,9 +35,22 @@ function element(tag, fields = {}, ...children) {
   return made;
 }
 
-/** @param {string} text @param {() => void} act @param {string} [kind] */
-function button(text, act, kind = "") {
-  const made = element("button", { type: "button", className: kind }, text);
+/**
+ * Gives an element its text, also when the language changes.
+ *
+ * @template {HTMLElement} T
+ * @param {T} made
+ * @param {TextKey} key
+ */
+function named(made, key) {
+  made.dataset.text = key;
+  made.textContent = t(key);
+  return made;
+}
+
+/** @param {TextKey} key @param {() => void} act @param {string} [kind] */
+function button(key, act, kind = "") {
+  const made = named(element("button", { type: "button", className: kind }), key);
   made.addEventListener("click", act);
   return made;
 }
@@ -54,6 +68,8 @@ export class AvatarDialog {
     /** @type {OwnAvatar[]} */
     this.own = [];
     this.most = 0;
+    /** @type {Record<string, string>} */
+    this.warnings = {}; // by avatar, of those that the model does not carry
     this.ratio = 1;
     /** @type {Framing | null} */
     this.framing = null;
@@ -62,7 +78,7 @@ export class AvatarDialog {
     /** @type {OwnAvatar | null} */
     this.tried = null;
     this.opener = opener;
-    opener.textContent = TEXTS.open;
+    named(opener, "own.open");
     opener.addEventListener("click", () => this.open());
     this.build();
   }
@@ -72,49 +88,50 @@ export class AvatarDialog {
     this.message.setAttribute("role", "status");
     this.file = element("input", { type: "file", accept: "image/*", id: "own-file", className: "own-file" });
     this.file.addEventListener("change", () => this.take(this.file?.files?.[0]));
-    const label = element("label", { htmlFor: "own-file", className: "file-button" }, TEXTS.file);
+    const label = named(element("label", { htmlFor: "own-file", className: "file-button" }), "own.file");
     this.list = element("ul", { className: "own-list" });
-    this.listTitle = element("h3", {}, TEXTS.yours);
+    this.listTitle = named(element("h3"), "own.yours");
     this.video = element("video", { muted: true, playsInline: true });
     this.camera = new Camera(this.video);
     this.canvas = element("canvas", { width: CANVAS, height: CANVAS, tabIndex: 0, className: "own-crop" });
     this.canvas.setAttribute("role", "img");
-    this.canvas.setAttribute("aria-label", TEXTS.cropLabel);
+    this.canvas.dataset.label = "own.crop.label";
+    this.canvas.setAttribute("aria-label", t("own.crop.label"));
     this.view = new CropView(this.canvas, () => {});
     this.name = element("input", { type: "text", maxLength: 40, id: "own-name", autocomplete: "off" });
-    this.shown = element("img", { alt: TEXTS.tried, className: "own-preview" });
-    this.keepButton = button(TEXTS.keep, () => this.keep(), "primary");
+    this.shown = element("img", { alt: t("own.tried"), className: "own-preview" });
+    this.keepButton = button("own.keep", () => this.keep(), "primary");
     const cropTools = element(
       "div",
       { className: "own-row" },
-      button(TEXTS.zoomOut, () => this.view?.zoomBy(1 / 1.1)),
-      button(TEXTS.zoomIn, () => this.view?.zoomBy(1.1)),
+      button("own.zoom.out", () => this.view?.zoomBy(1 / 1.1)),
+      button("own.zoom.in", () => this.view?.zoomBy(1.1)),
     );
-    const nameRow = element("label", { className: "own-name", htmlFor: "own-name" }, `${TEXTS.name} `, this.name);
-    const again = () => button(TEXTS.back, () => this.show("choose"));
-    const cameraButton = button(TEXTS.camera, () => this.openCamera());
+    const nameRow = element("label", { className: "own-name", htmlFor: "own-name" }, named(element("span"), "own.name"), this.name);
+    const again = () => button("own.back", () => this.show("choose"));
+    const cameraButton = button("own.camera", () => this.openCamera());
     /** @type {Record<Step, HTMLElement>} */
     this.steps = {
       choose: element(
-        "div", {}, element("p", { className: "own-drop" }, TEXTS.chooseHint),
+        "div", {}, named(element("p", { className: "own-drop" }), "own.choose"),
         element("div", { className: "own-row" }, this.file, label, cameraButton), this.listTitle, this.list,
       ),
       camera: element(
         "div", {}, this.video,
-        element("div", { className: "own-row" }, again(), button(TEXTS.take, () => this.shoot(), "primary")),
+        element("div", { className: "own-row" }, again(), button("own.take", () => this.shoot(), "primary")),
       ),
       crop: element(
-        "div", {}, element("p", {}, TEXTS.cropHint), this.canvas, cropTools, nameRow,
-        element("div", { className: "own-row" }, again(), button(TEXTS.try, () => this.tryOut(), "primary")),
+        "div", {}, named(element("p"), "own.crop"), this.canvas, cropTools, nameRow,
+        element("div", { className: "own-row" }, again(), button("own.try", () => this.tryOut(), "primary")),
       ),
-      trying: element("div", {}, element("progress", { ariaLabel: TEXTS.trying })),
+      trying: element("div", {}, element("progress", { ariaLabel: t("own.trying") })),
       preview: element(
         "div", {}, this.shown,
-        element("div", { className: "own-row" }, button(TEXTS.back, () => this.show("crop")), this.keepButton),
+        element("div", { className: "own-row" }, button("own.back", () => this.show("crop")), this.keepButton),
       ),
     };
-    const title = element("h2", { id: "own-title" }, TEXTS.title);
-    const head = element("div", { className: "own-head" }, title, button(TEXTS.close, () => this.dialog?.close()));
+    const title = named(element("h2", { id: "own-title" }), "own.title");
+    const head = element("div", { className: "own-head" }, title, button("own.close", () => this.dialog?.close()));
     this.dialog = element("dialog", { className: "own" }, head, ...Object.values(this.steps), this.message);
     this.dialog.setAttribute("aria-labelledby", "own-title");
     this.dialog.addEventListener("close", () => this.closed());
@@ -125,12 +142,18 @@ export class AvatarDialog {
   }
 
   /** @param {OwnCatalogue} catalogue what the server says this person has */
-  offer({ own_avatars: own = [], own_avatars_most: most = 0, framing = undefined, width, height }) {
+  offer({ own_avatars: own = [], own_avatars_most: most = 0, framing = undefined, warnings = {}, width, height }) {
     this.own = own.filter((each) => each.kept);
     this.most = most;
     this.framing = framing ?? null;
+    this.warnings = { ...warnings, ...Object.fromEntries(own.map((each) => [each.id, each.warning])) };
     this.ratio = width && height ? width / height : 1;
     this.opener.hidden = most === 0;
+  }
+
+  /** @param {string | undefined} id of an avatar */
+  warningOf(id) {
+    return this.warnings[id ?? ""] ?? "";
   }
 
   open() {
@@ -151,7 +174,7 @@ export class AvatarDialog {
     for (const [name, part] of Object.entries(this.steps)) part.hidden = name !== step;
     if (step !== "camera") this.camera?.close();
     if (step === "choose") this.showList();
-    this.tell(step === "trying" ? TEXTS.trying : "");
+    this.tell(step === "trying" ? t("own.trying") : "");
     const first = this.steps[step].querySelector("canvas, input:not([type=text]), button.primary");
     if (first instanceof HTMLElement) first.focus();
   }
@@ -165,8 +188,8 @@ export class AvatarDialog {
 
   /** @param {unknown} error */
   tellError(error) {
-    const own = error instanceof StoreError || error instanceof CameraError;
-    this.tell(own ? error.message : describe(error).text, true);
+    if (error instanceof CameraError) this.tell(t(error.key), true);
+    else this.tell(error instanceof StoreError ? error.message : describe(error).text, true);
   }
 
   showList() {
@@ -176,8 +199,8 @@ export class AvatarDialog {
       ...this.own.map((each) => {
         const picture = element("img", { alt: "", width: 48, height: 48 });
         this.access.show(picture, each.picture);
-        const gone = button(TEXTS.remove, () => this.remove(each));
-        gone.setAttribute("aria-label", TEXTS.removeNamed(each.name));
+        const gone = button("own.remove", () => this.remove(each));
+        gone.setAttribute("aria-label", t("own.remove.named", { name: each.name }));
         return element("li", {}, picture, element("span", { dir: "auto" }, each.name), gone);
       }),
     );
@@ -217,7 +240,7 @@ export class AvatarDialog {
       this.picture = picture.size > MOST_BYTES ? await smaller(seen) : picture;
     } catch {
       this.show("choose");
-      this.tell(TEXTS.noPicture, true);
+      this.tell(t("own.no.picture"), true);
       return;
     }
     if (this.name) this.name.value = picture instanceof File ? picture.name.replace(/\.[^.]*$/, "") : "";
@@ -243,8 +266,8 @@ export class AvatarDialog {
     const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
     this.access.show(this.shown, fit && !calm ? preview : picture);
     this.show("preview");
-    this.keepButton.textContent = warning ? TEXTS.keepAnyway : TEXTS.keep;
-    this.tell(warning || (fit ? TEXTS.tried : TEXTS.still), warning !== "");
+    named(this.keepButton, warning ? "own.keep.anyway" : "own.keep");
+    this.tell(warning || (fit ? t("own.tried") : t("own.still")), warning !== "");
   }
 
   async keep() {
@@ -271,7 +294,7 @@ export class AvatarDialog {
     this.own = this.own.filter((each) => each.id !== avatar.id);
     this.changed(null);
     this.show("choose");
-    this.tell(TEXTS.removed);
+    this.tell(t("own.removed"));
   }
 }
 

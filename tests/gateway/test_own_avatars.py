@@ -373,23 +373,17 @@ def test_browsers_tokens_and_their_persons(guarded: tuple[Running, TokenBox]) ->
 @pytest.mark.process
 def test_a_picture_of_the_operator_is_measured_when_the_run_is_ready(tmp_path: Path) -> None:
     """`--reference-image`: the log and the catalogue warn of a picture that becomes a smear, and of no other."""
-    people = tmp_path / "people"
-    people.mkdir()
-    (people / "good.png").write_bytes(FACE.read_bytes())
-    # The stand-ins draw a smear of the second: their pictures are another folder's.
-    other = tmp_path / "other"
-    other.mkdir()
-    Image.open(ROOT / "demo/bundled/avatars/omar.png").transpose(Image.Transpose.ROTATE_180).save(
-        other / "smear.png"
-    )
-    given = tmp_path / "given"
+    given, shown = tmp_path / "given", tmp_path / "shown"
     given.mkdir()
-    for name, source in (("good", FACE), ("smear", ROOT / "demo/bundled/avatars/omar.png")):
-        (given / f"{name}.png").write_bytes(source.read_bytes())
-    (people / "smear.png").write_bytes((other / "smear.png").read_bytes())
-    with running(portraits=people, reference_image=(given,)) as server:
-        wait_for(lambda: "avatar smear" in server.log(), 15)
-        assert "WARNING gateway gateway.avatars.given: avatar smear" in server.log()
-        assert "WARNING gateway gateway.avatars.given: avatar good" not in server.log()
+    shown.mkdir()
+    for name in ("maya", "omar"):
+        picture = Image.open(ROOT / f"demo/bundled/avatars/{name}.png")
+        picture.save(given / f"{name}.png")
+        # The stand-ins draw the second upside down.
+        (picture.rotate(180) if name == "omar" else picture).save(shown / f"{name}.png")
+    with running(portraits=shown, reference_image=(given,)) as server:
+        wait_for(lambda: "avatar omar" in server.log(), 15)
+        assert "WARNING gateway gateway.avatars.given: avatar omar" in server.log()
+        assert "WARNING gateway gateway.avatars.given: avatar maya" not in server.log()
         warnings = ask(server, "GET", "/avatars.json")[1]["warnings"]
-        assert list(warnings) == ["smear"] and "another crop" in warnings["smear"]
+        assert list(warnings) == ["omar"] and "another crop" in warnings["omar"]
