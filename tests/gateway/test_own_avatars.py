@@ -372,7 +372,7 @@ def test_browsers_tokens_and_their_persons(guarded: tuple[Running, TokenBox]) ->
 
 @pytest.mark.process
 def test_a_picture_of_the_operator_is_measured_when_the_run_is_ready(tmp_path: Path) -> None:
-    """`--reference-image`: the log and the catalogue warn of a picture that becomes a smear, and of no other."""
+    """`--reference-image`: log and catalogue warn of a picture that becomes a smear, and of no other."""
     given, shown = tmp_path / "given", tmp_path / "shown"
     given.mkdir()
     shown.mkdir()
