@@ -23,7 +23,7 @@ if __name__ == "__main__":
 
 import torch
 
-from demo.factory.evaluate.fit.pictures import SAMPLE, Sample, draw_people, drawn, own_kind, photographs
+from demo.factory.evaluate.fit.pictures import SAMPLE, FitPicture, draw_people, drawn, own_kind, photographs
 from demo.factory.evaluate.fit.table import as_table, best_threshold
 from demo.factory.evaluate.fit.trial import FitTrial, Measured, temporary_folder
 from demo.factory.evaluate.material import HeldOut
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _samples(arguments: argparse.Namespace, folder: Path, ratio: float) -> Iterator[Sample]:
+def _samples(arguments: argparse.Namespace, folder: Path, ratio: float) -> Iterator[FitPicture]:
     people = arguments.people or draw_people(folder, arguments.each)
     photos = photographs(arguments.photos, ratio) if arguments.photos else iter(())
     return chain(own_kind(folder, ratio), drawn(people, ratio), photos)

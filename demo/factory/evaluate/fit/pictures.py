@@ -27,7 +27,7 @@ CLOSER: Crop = (0.12, 0.0, 0.76, 0.76)
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class FitPicture:
     """One picture in the shape of the model's frames."""
 
     #: `photo`, or a style.
@@ -50,26 +50,26 @@ def draw_people(folder: Path, count: int) -> Path:
     return people
 
 
-def drawn(people: Path, ratio: float) -> Iterator[Sample]:
+def drawn(people: Path, ratio: float) -> Iterator[FitPicture]:
     """Each person of a folder twice: as drawn, and smaller in the frame. Names begin with the style."""
     for file in sorted(people.glob("*.png")):
         picture, kind = read_picture(file), file.stem.rpartition("-")[0]
         for crop, way in ((WHOLE, ""), (SMALLER, " smaller")):
-            yield Sample(kind, file.stem + way, cut(picture, crop, ratio))
+            yield FitPicture(kind, file.stem + way, cut(picture, crop, ratio))
 
 
-def photographs(folder: Path, ratio: float) -> Iterator[Sample]:
+def photographs(folder: Path, ratio: float) -> Iterator[FitPicture]:
     """Each photograph of a folder twice: by the usual crop, and closer."""
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
             picture = read_picture(file)
             for crop, way in ((WHOLE, ""), (CLOSER, " closer")):
-                yield Sample("photo", file.stem + way, cut(picture, crop, ratio))
+                yield FitPicture("photo", file.stem + way, cut(picture, crop, ratio))
         except (AssetError, CropError):
             continue  # a file of another kind, or too small a picture
 
 
-def own_kind(folder: Path, ratio: float) -> Iterator[Sample]:
+def own_kind(folder: Path, ratio: float) -> Iterator[FitPicture]:
     """Figures of the model's own kind: bundled ones, held-out ones, and each changed in six ways."""
     held_out = HeldOut(SAMPLE / "identities.npz", SAMPLE / "speech.npz", 3, 512, torch.device("cpu"))
     avatars, _ = held_out.write(folder / "held out")
@@ -84,8 +84,8 @@ def own_kind(folder: Path, ratio: float) -> Iterator[Sample]:
             " pale": ImageEnhance.Color(picture).enhance(0.5),
         }
         for way, each in changed.items():
-            yield Sample("own kind", file.stem + way, cut(each, WHOLE, ratio))
-        yield Sample("own kind", f"{file.stem} shifted", cut(picture, (-0.03, -0.02, 1.05, 1.05), ratio))
+            yield FitPicture("own kind", file.stem + way, cut(each, WHOLE, ratio))
+        yield FitPicture("own kind", f"{file.stem} shifted", cut(picture, (-0.03, -0.02, 1.05, 1.05), ratio))
 
 
 def _turned(picture: Image.Image, by: int) -> Image.Image:

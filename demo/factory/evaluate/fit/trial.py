@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from demo.factory.evaluate.fit.pictures import Sample
+from demo.factory.evaluate.fit.pictures import FitPicture
 from demo.factory.evaluate.path import StreamingPath
 from gateway.avatars.fit import Fit, measure_fit
 from gateway.avatars.preview import SPEECH
@@ -61,7 +61,7 @@ class FitTrial:
         assert isinstance(poses, list)
         self._poses = poses[0], poses[-1]
 
-    def measure(self, samples: Iterable[Sample]) -> Iterator[Measured]:
+    def measure(self, samples: Iterable[FitPicture]) -> Iterator[Measured]:
         """Measure samples one after another. Each takes a few seconds."""
         for sample in samples:
             name = f"own-{hashlib.sha256(sample.picture.tobytes()).hexdigest()[:32]}"
