@@ -191,7 +191,7 @@ async def test_page_and_gateway_agree_on_bytes_and_the_resampler_is_clean(gatewa
         got = await page.evaluate(f"{decode}({json.dumps(base64.b64encode(audio).decode())})")
         assert got == {
             "kind": "audio", "epoch": 1, "seq": 2, "pts": 3, "position": 2**40, "pictures": False,
-            "samples": [0.5, -1],
+            "samples": [0.5, -1], "own": 2,
         }  # fmt: skip
 
         tone = """(async (rate, hertz) => {
