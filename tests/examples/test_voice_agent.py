@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
+from websockets.typing import Origin
 
 from protocol.process.settings import ROOT
 from tests.gateway.clients import noise
@@ -123,7 +124,7 @@ async def test_the_agent_answers_and_falls_silent_when_it_is_spoken_over() -> No
         agent(run.url(), api) as address,
     ):
         with pytest.raises(InvalidStatus):  # another site's page may not use it
-            await connect(address, origin="https://a.example")
+            await connect(address, origin=Origin("https://a.example"))
         async with connect(address, proxy=None) as socket:
             person = Person(socket)
             reading = asyncio.create_task(person.read())
