@@ -33,6 +33,7 @@ from protocol.wire.controls import (
     Flush,
     Interrupt,
     Options,
+    Record,
     Resume,
     SayText,
     Shown,
@@ -304,8 +305,16 @@ class Connection:
                 self.change_options(message.options)
             else:
                 self._interrupt(core, now)
+        elif isinstance(message, Record):
+            self._host.record(self, message.action)
         elif message is not None:  # a type that this version does not know is ignored
             raise BrowserError("bad_message", "hello comes once, as the first message")
+
+    def tell(self, kind: str, **fields: object) -> None:
+        """Send a text. A client of version 1 takes none."""
+        if self.version > 1:
+            self._texts.append(encode_text(kind, **fields))
+            self._output_due.set()
 
     def _interrupt(self, core: SessionCore, now: float) -> None:
         """Drop everything at once: here, in the stages, and at the client by the answer."""

@@ -36,6 +36,8 @@ from gateway.http_connection import HttpConnection, connections_within
 from gateway.metrics import GatewayCollector, SessionTotals
 from gateway.offers import Offers
 from gateway.outages import OUTAGES, outage_of
+from gateway.recording.recordings import Recordings
+from gateway.recording.site import RecordingSite
 from gateway.sessions import SessionRegistry
 from gateway.site import Site
 from gateway.stages import StageBoard
@@ -100,6 +102,7 @@ class Gateway:
         )
         self._offers = Offers(settings, self.board, self._thumbnails, self._own_avatars)
         self.sessions = SessionRegistry(settings, self.totals, self._close_session, self._offers.sessions)
+        self.recordings = Recordings(settings, self.sessions)
         key = settings.hop_key()
         self.pcm = HopServer(
             context,
@@ -133,6 +136,7 @@ class Gateway:
             self._is_full,
             self.totals.refused,
             self._own_avatars,
+            RecordingSite(self.recordings, self.sessions, generated=settings.mark_generated),
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -184,6 +188,7 @@ class Gateway:
                 for connection in self.sessions.all():
                     connection.end(BrowserError("shutdown", "the server is stopping"))
                 await self._wait_for_last_words()
+                await asyncio.to_thread(self.recordings.close)
                 for future in done:
                     future.result()
         finally:
@@ -290,6 +295,10 @@ class Gateway:
         """Count the session in. Raises BrowserError("busy")."""
         self.sessions.admit(connection)
 
+    def record(self, connection: Connection, action: str) -> None:
+        """Record the session, or stop."""
+        self.recordings.control(connection, action)
+
     def pcm_waiting(self, session: str) -> int:
         """How many Pcm messages of this session wait for an audio worker."""
         return self.pcm.pending_of(session)
@@ -384,6 +393,7 @@ class Gateway:
             self._tell_new_notice()
             for connection in self.sessions.all():
                 self._guarded(connection, partial(self._check_session, connection, now))
+            self.recordings.tick(now)
 
     def _check_outage(self) -> None:
         """Keep the sessions' speech here while a stage has no worker, and go on when it has one again."""

@@ -60,3 +60,6 @@ class SessionHost(Protocol):
 
     def close_texts(self, session: str, turn: int) -> None:
         """Tell the voice workers that the sentences up to this turn are not wanted any more."""
+
+    def record(self, connection: Connection, action: str) -> None:
+        """Record the session, or stop: `action` is one of RECORD_ACTIONS."""

@@ -29,6 +29,7 @@ from gateway.door.guard import ANY, Grant, Guard
 from gateway.door.minting import MintError
 from gateway.door.refusals import Refusal, RefusalLog, Refused
 from gateway.door.rules import Door, Visitor
+from gateway.recording.site import ACTIONS, RecordingSite
 from gateway.stages import StageBoard
 from gateway.thumbnails import Thumbnails
 
@@ -86,6 +87,7 @@ class Site:
         is_busy: Callable[[], bool],
         refused: Counter[str],
         own_avatars: OwnAvatars,
+        recordings: RecordingSite,
     ) -> None:
         """Read the page's files.
 
@@ -99,6 +101,7 @@ class Site:
             is_busy: whether there is no room for another websocket.
             refused: counts the requests that are refused, by code.
             own_avatars: the avatars that people bring.
+            recordings: answers for the recordings.
         """
         self._door = door
         self._guard = guard
@@ -114,6 +117,8 @@ class Site:
         self._refusals = RefusalLog(time.monotonic)
         #: Addresses that take a POST.
         self._posts: dict[str, PostHandler] = {MINT_PATH: self._mint}
+        self._posts |= dict.fromkeys(ACTIONS, self._act_on_recording)
+        self._recordings = recordings
 
     async def respond(
         self, request: Request, peer: ConnectionEnds, read_body: BodyReader
@@ -235,6 +240,9 @@ class Site:
             return json_answer(self._catalogue(self._rights(visitor, request, "session")))
         if path == MINT_PATH:
             return await self._mint(visitor, request)
+        if self._recordings.has(path):
+            grant = self._rights(visitor, request, "session")
+            return await self._recordings.get(path, visitor.query, request, grant)
         wanted = path == "/avatars" or path.startswith(PICTURES)
         grant = self._rights(visitor, request, "session") if wanted else None
         answer = await self._picture(path, grant) if grant else None
@@ -266,6 +274,10 @@ class Site:
 
     async def _picture(self, path: str, grant: Grant) -> HttpAnswer | None:
         return await self._own_avatars.show(path, grant) or await self._thumbnail(path, grant)
+
+    async def _act_on_recording(self, visitor: Visitor, request: Request) -> HttpAnswer:
+        grant = self._rights(visitor, request, "session")
+        return self._recordings.act(visitor.path, visitor.query, grant)
 
     async def _thumbnail(self, path: str, grant: Grant) -> HttpAnswer | None:
         folder, _, file = path.rpartition("/")

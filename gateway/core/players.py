@@ -284,3 +284,8 @@ class AckedPlayer:
         self._flight.append((place, out))
         self._flight_bytes += len(out.data)
         self._flight_frames += out.is_frame
+
+
+def player_of(version: int, shape: ClipShape, repeat_to: int) -> Player:
+    """The player of a version of the wire. `repeat_to` as in `PacedPlayer`."""
+    return PacedPlayer(shape, repeat_to=repeat_to) if version == 1 else AckedPlayer(shape)

@@ -18,11 +18,12 @@ from gateway.core.lively_session import LivelySession
 from gateway.core.options import SessionLimits, SessionOptions
 from gateway.core.pace import PacedInput
 from gateway.core.pcm_maker import PcmMaker
-from gateway.core.players import AckedPlayer, ClipSound, OutgoingMessage, PacedPlayer, Player
+from gateway.core.players import ClipSound, OutgoingMessage, player_of
 from gateway.core.reorder import ClipBegins, ClipEnds, NextFrame, Reorderer
 from gateway.core.says import SayEvent, SayQueue
 from gateway.core.shown_places import ShownPlaces
 from gateway.core.speech_events import SpeechEvents
+from gateway.core.tapped import TappedPlayer
 from protocol.wire.browser import AudioMessage, BrowserError, VideoMessage
 from protocol.wire.clock import pts_after
 from protocol.wire.controls import Resume, Shown
@@ -92,9 +93,8 @@ class SessionCore(LivelySession):
         self.outage = ""
         #: Speech on its way in.
         self.input = PacedInput(options.sample_rate)
-        self._player: Player = AckedPlayer(options.shape)
-        if version == 1:
-            self._player = PacedPlayer(options.shape, repeat_to=repeat_to)
+        #: The player, with a place for a recorder.
+        self.tapped = self._player = TappedPlayer(player_of(version, options.shape, repeat_to))
         self._events = SpeechEvents()
         #: When the last sample came.
         self.speech_at = now

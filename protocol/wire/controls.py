@@ -112,7 +112,17 @@ class SayText:
     id: str
 
 
-Control = ClientHello | Change | Shown | Flush | Interrupt | SayText
+@dataclass(frozen=True)
+class Record:
+    """The session is to be recorded from now on, or no longer."""
+
+    #: "start" or "stop".
+    action: str
+
+
+Control = ClientHello | Change | Shown | Flush | Interrupt | SayText | Record
+#: Actions of Record.
+RECORD_ACTIONS = ("start", "stop")
 
 
 def parse_control(text: str) -> Control | None:
@@ -137,6 +147,10 @@ def parse_control(text: str) -> Control | None:
         return Change(_options(fields))
     if kind == "say":
         return _say(fields)
+    if kind == "record":
+        if fields.get("action") not in RECORD_ACTIONS:
+            raise BrowserError("bad_message", f"record: give an action, {' or '.join(RECORD_ACTIONS)}")
+        return Record(fields["action"])
     return Interrupt() if kind == "interrupt" else None
 
 

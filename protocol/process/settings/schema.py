@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from protocol.hop.endpoints import IPC_PATH_BYTES
 from protocol.process.addresses import is_loopback
 from protocol.process.settings import door
-from protocol.process.settings.places import ROOT, default_log_dir, official_config
+from protocol.process.settings.places import ROOT, default_log_dir, official_config, state_dir
 from protocol.process.settings.values import MAX_WORKERS, SettingsError, ValueKind, check_limits, kind_of
 from protocol.wire.clock import SAMPLE_RATE, USUAL_CLIP_FRAMES
 
@@ -131,6 +131,23 @@ class Settings:
         " that PyAV has, or off: every client gets JPEG",
         choices=("auto", "x264", "openh264", "vp8", "off"),
     )
+
+    # Recordings, which clients ask for.
+    record: bool = setting(True, "let clients record their own sessions; --no-record lets none")
+    record_dir: Path = setting(
+        state_dir(os.environ) / "recordings",
+        "folder of the recordings, for this user alone; ~/.local/state/echomimic-live/recordings if not given",
+    )
+    record_minutes: int = setting(30, "longest recording, in minutes", low=1, high=1440)
+    record_mb: int = setting(256, "largest recording, in megabytes", low=1, high=100000)
+    record_keep: int = setting(
+        20, "recordings to keep; the oldest beyond that are deleted", low=1, high=10000
+    )
+    record_hours: int = setting(24, "hours after which a recording is deleted", low=1, high=87600)
+    c2pa_cert: Path | None = setting(
+        None, "sign recordings (C2PA) with this certificate, followed by those of its issuers (PEM)"
+    )
+    c2pa_key: Path | None = setting(None, "private key of --c2pa-cert, not encrypted (PEM)")
 
     # The model.
     model: str = setting(

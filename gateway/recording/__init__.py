@@ -1,0 +1,1 @@
+"""Recordings of sessions: the sound and the pictures that were sent, in a file, without coding them again."""
