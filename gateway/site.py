@@ -87,7 +87,7 @@ class Site:
         is_busy: Callable[[], bool],
         refused: Counter[str],
         own_avatars: OwnAvatars,
-        recordings: RecordingSite,
+        recordings: RecordingSite | None = None,
     ) -> None:
         """Read the page's files.
 
@@ -101,7 +101,7 @@ class Site:
             is_busy: whether there is no room for another websocket.
             refused: counts the requests that are refused, by code.
             own_avatars: the avatars that people bring.
-            recordings: answers for the recordings.
+            recordings: answers for the recordings, if there are any.
         """
         self._door = door
         self._guard = guard
@@ -117,7 +117,7 @@ class Site:
         self._refusals = RefusalLog(time.monotonic)
         #: Addresses that take a POST.
         self._posts: dict[str, PostHandler] = {MINT_PATH: self._mint}
-        self._posts |= dict.fromkeys(ACTIONS, self._act_on_recording)
+        self._posts |= dict.fromkeys(ACTIONS if recordings else (), self._act_on_recording)
         self._recordings = recordings
 
     async def respond(
@@ -240,9 +240,9 @@ class Site:
             return json_answer(self._catalogue(self._rights(visitor, request, "session")))
         if path == MINT_PATH:
             return await self._mint(visitor, request)
-        if self._recordings.has(path):
-            grant = self._rights(visitor, request, "session")
-            return await self._recordings.get(path, visitor.query, request, grant)
+        if self._recordings is not None and self._recordings.has(path):
+            rights = self._rights(visitor, request, "session")
+            return await self._recordings.get(path, visitor.query, request, rights)
         wanted = path == "/avatars" or path.startswith(PICTURES)
         grant = self._rights(visitor, request, "session") if wanted else None
         answer = await self._picture(path, grant) if grant else None
@@ -276,6 +276,7 @@ class Site:
         return await self._own_avatars.show(path, grant) or await self._thumbnail(path, grant)
 
     async def _act_on_recording(self, visitor: Visitor, request: Request) -> HttpAnswer:
+        assert self._recordings is not None
         grant = self._rights(visitor, request, "session")
         return self._recordings.act(visitor.path, visitor.query, grant)
 

@@ -21,6 +21,8 @@ from gateway.core.audio_log import ClipShape
 from gateway.core.options import SessionLimits, SessionOptions
 from gateway.core.says import SAY_OUTCOMES
 from gateway.core.session import SessionCore
+from gateway.recording.recordings import told
+from gateway.recording.store import Recording
 from gateway.texts import ready_fields, status_fields
 from protocol.process.settings import ROOT
 from protocol.wire.browser import CLOSE_CODES, KIND_AUDIO, KIND_CODED, KIND_FRAME, SUBPROTOCOL_V2
@@ -30,6 +32,7 @@ from protocol.wire.controls import (
     MAX_SAY_CHARS,
     MOST_CODECS,
     PCM_FORMATS,
+    RECORD_ACTIONS,
     SAMPLE_RATES,
     VOICE_NAME,
     Options,
@@ -38,6 +41,8 @@ from protocol.wire.controls import (
 
 FILE = ROOT / "protocol" / "asyncapi.yaml"
 _TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
+#: The field `state` of `recording`.
+RECORDING_STATE = {"state": {"enum": ["started", "finished", "failed"]}}
 #: The object `resume` of `hello`, by the names on the wire.
 RESUME_FIELDS = {
     "token": "string",
@@ -123,6 +128,7 @@ def _texts_up() -> dict[str, dict[str, Any]]:
         "shown": _schemas_of(Shown),
         "flush": {},
         "interrupt": {},
+        "record": {"action": {"enum": list(RECORD_ACTIONS)}},
         "say": {
             "text": {"type": "string", "minLength": 1, "maxLength": MAX_SAY_CHARS},
             "voice": {"type": "string", "pattern": f"^{VOICE_NAME.pattern}$"},
@@ -155,6 +161,7 @@ def _texts_down() -> dict[str, dict[str, Any]]:
             "message": {"type": "string"},
         },
         "credit": {"until": {"type": "integer"}},
+        "recording": _schemas_of_values(told(Recording("a.mp4", "", "", 0.0))) | RECORDING_STATE,
         "error": {"code": {"enum": sorted(CLOSE_CODES)}, "message": {"type": "string"}},
     }
 

@@ -46,9 +46,13 @@ class OutgoingMessage:
 class Player(Protocol):
     """A player of either version."""
 
-    clock: PlayClock
-    #: Frames that the client was too slow for.
-    dropped: int
+    @property
+    def clock(self) -> PlayClock:
+        """When each clip is played."""
+
+    @property
+    def dropped(self) -> int:
+        """Frames that the client was too slow for."""
 
     def push(self, item: Playable, now: float) -> None:
         """Take the next item of the stream."""

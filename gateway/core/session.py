@@ -94,7 +94,7 @@ class SessionCore(LivelySession):
         #: Speech on its way in.
         self.input = PacedInput(options.sample_rate)
         #: The player, with a place for a recorder.
-        self.tapped = self._player = TappedPlayer(player_of(version, options.shape, repeat_to))
+        self._player = self.tapped = TappedPlayer(player_of(version, options.shape, repeat_to))
         self._events = SpeechEvents()
         #: When the last sample came.
         self.speech_at = now

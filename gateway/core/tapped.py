@@ -1,4 +1,4 @@
-"""A player that lets somebody else listen: the same sounds and pictures, with the times at which they are played."""
+"""A player that lets somebody else listen: its sounds and pictures, and when they are played."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Tap(Protocol):
     def sound(self, sound: ClipSound, start: float) -> None:
         """The sound of the next clip, and when it begins to be played."""
 
-    def picture(self, picture: VideoMessage) -> None:
-        """A frame of a clip whose sound came before."""
+    def picture(self, picture: VideoMessage, now: float) -> None:
+        """A frame of a clip whose sound came before, or one of idle life, which is shown at once."""
 
     def interrupted(self) -> None:
         """Nothing more of all that is played from now on: somebody speaks over the avatar."""
@@ -54,7 +54,7 @@ class TappedPlayer:
         if isinstance(item, ClipSound):
             self.tap.sound(item, self.clock.start)
         else:
-            self.tap.picture(item)
+            self.tap.picture(item, now)
 
     def pull(self, now: float, writable: bool) -> list[OutgoingMessage]:
         """The messages to send now."""

@@ -6,8 +6,8 @@
 | VP8 | WebM | Opus |
 | JPEG | Matroska | PCM of 16 bits |
 
-While it is written, an MP4 consists of fragments, one for each clip. So a file that nobody finished can be played.
-`finish` writes it anew as a plain MP4, whose head stands in front, without touching the packets.
+While it is written, an MP4 consists of fragments, one for each clip. So a file that nobody finished can be
+played. `finish` writes it anew as a plain MP4, whose head stands in front, without touching the packets.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from protocol.wire.clock import SAMPLE_RATE
 from protocol.wire.messages import Samples
 from protocol.wire.video import H264, JPEG, VP8
 
-#: Codec of the pictures → ending of the file, ffmpeg's format, encoder of the sound and its rate, if only one.
+#: Codec of the pictures → ending of the file, ffmpeg's format, encoder of the sound, its only rate or 0.
 FORMATS = {
     H264: (".mp4", "mp4", "aac", 0),
     VP8: (".webm", "webm", "libopus", 48_000),
@@ -69,15 +69,16 @@ class RecordingPart:
         self._last_pts = -1
         self.bytes = 0
         options = {"movflags": FRAGMENTS} if first.codec == H264 else {}
+        _make_private(self.path)
         # without it, fragments would wait in a buffer
         self._file = av.open(
             str(self.path), "w", format=self._format, options={**options, "flush_packets": "1"}
         )
-        os.chmod(self.path, 0o600)
         self._file.metadata.update(GENERATED_TAGS if generated else {})
         self._video = self._video_stream(first)
-        self._audio = self._file.add_stream(sound, rate=sound_rate or rate, layout="mono")
-        assert isinstance(self._audio, av.AudioStream)
+        audio = self._file.add_stream(sound, rate=sound_rate or rate, layout="mono")
+        assert isinstance(audio, av.AudioStream)
+        self._audio = audio
 
     @property
     def seconds(self) -> float:
@@ -154,10 +155,10 @@ class RecordingPart:
     def _write_plain(self) -> None:
         plain = self.path.with_suffix(".plain.mp4")
         try:
+            _make_private(plain)
             with av.open(str(self.path)) as source:
                 options = {"movflags": "+faststart"}
                 with av.open(str(plain), "w", format="mp4", options=options) as target:
-                    os.chmod(plain, 0o600)
                     target.metadata.update(GENERATED_TAGS if self._generated else {})
                     streams = {s.index: target.add_stream_from_template(s) for s in source.streams}
                     for packet in source.demux():
@@ -175,3 +176,8 @@ def parameter_sets(picture: VideoMessage) -> bytes:
         return b""
     units = picture.data.split(b"\0\0\1")
     return b"".join(unit.rstrip(b"\0") for unit in units if unit and unit[0] & 31 in (7, 8))
+
+
+def _make_private(path: Path) -> None:
+    """Make an empty file that only this user can read. PyAV makes files for everybody."""
+    path.touch(0o600, exist_ok=False)

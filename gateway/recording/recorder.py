@@ -92,10 +92,10 @@ class SessionRecorder:
         if not self.stopped:
             self._timeline.add_sound(sound, start)
 
-    def picture(self, picture: VideoMessage) -> None:
+    def picture(self, picture: VideoMessage, now: float) -> None:
         """Take a frame."""
         if not self.stopped:
-            self._timeline.add_picture(picture)
+            self._timeline.add_picture(picture, now)
 
     def interrupted(self) -> None:
         """Forget everything that the client will not play."""

@@ -158,9 +158,9 @@ class Recordings:
     def _retire(self, name: str, running: _Running) -> None:
         """The recorder takes nothing more. Its thread tells when its file is finished."""
         connection = self._sessions.get(name)
-        if connection is not None and connection.core is not None:
-            if connection.core.tapped.tap is running.recorder:
-                connection.core.tapped.tap = None
+        core = connection.core if connection is not None else None
+        if core is not None and core.tapped.tap is running.recorder:
+            core.tapped.tap = None
         if running.recorder not in self._ending:
             self._ending.append(running.recorder)
 
@@ -195,7 +195,7 @@ def told(recording: Recording) -> dict[str, InfoValue]:
     return {
         "state": "finished" if recording.finished else "started",
         "name": recording.name,
-        "type": recording.kind,
+        "mime": recording.kind,
         "seconds": round(recording.seconds, 3),
         "bytes": recording.bytes,
         "reason": recording.reason,

@@ -1,7 +1,7 @@
 """Content Credentials (C2PA) in finished recordings, where `c2pa-python` is installed and a key was given.
 
-A signature says who made a file and that it was not changed since. It needs a certificate of the operator's own.
-Players that check it trust the certificates of C2PA's list. A certificate of another issuer shows as "not trusted".
+A signature says who made a file and that it was not changed since. It needs a certificate of the operator's
+own. Programs that check it trust the certificates of C2PA's list. Others show as "not trusted".
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ def snapshot(newest: Sequence[VideoMessage], *, generated: bool) -> bytes | None
     if not newest or newest[-1].codec == JPEG:
         return newest[-1].data if newest else None
     import av
+    from PIL import Image
 
     decoder = av.CodecContext.create(newest[-1].codec, "r")
     assert isinstance(decoder, av.VideoCodecContext)
@@ -30,5 +31,6 @@ def snapshot(newest: Sequence[VideoMessage], *, generated: bool) -> bytes | None
     pictures += decoder.decode(None)
     out = io.BytesIO()
     mark = {"xmp": GENERATED_XMP} if generated else {}
-    pictures[-1].to_image().save(out, "JPEG", quality=QUALITY, subsampling=0, **mark)
+    pixels = pictures[-1].to_ndarray(format="rgb24")
+    Image.fromarray(pixels).save(out, "JPEG", quality=QUALITY, subsampling=0, **mark)
     return out.getvalue()

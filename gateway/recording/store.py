@@ -13,7 +13,7 @@ import re
 import secrets
 import stat
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -152,11 +152,8 @@ def _read_facts(path: Path) -> Recording | None:
         return None
     if not isinstance(found, dict) or found.pop("made_by", None) != MADE_BY:
         return None
-    kinds = {
-        f.name: {"str": str, "bool": bool, "int": int, "float": (int, float)}[str(f.type)]
-        for f in fields(Recording)
-    }
-    if found.keys() != kinds.keys() or not all(isinstance(found[name], kinds[name]) for name in kinds):  # type: ignore[arg-type]
+    plain = asdict(Recording("", "", "", 0.0))
+    if found.keys() != plain.keys() or any(type(found[name]) is not type(plain[name]) for name in plain):
         return None
     recording = Recording(**found)
     return recording if _NAME.fullmatch(recording.name) and path.name == f"{recording.name}.json" else None

@@ -1,8 +1,8 @@
 """The places of sounds and pictures in a recording. No files and no threads.
 
-A recording shows what a client plays. Clips that follow each other lie without a gap. After a pause the next one
-lies where it was played, and the last picture stays meanwhile. Nothing is given out before its time has come, so
-that an interruption can still cut off what nobody heard.
+A recording shows the play-out of a client. Clips that follow each other lie without a gap. After a pause the
+next one lies where it was played. Meanwhile the last picture stays, or pictures of idle life lie where they
+were sent. Nothing is given out before its time, so an interruption cuts off the part that nobody heard.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from protocol.wire.video import JPEG
 
 #: Clips whose pictures may still come.
 REMEMBERED_CLIPS = 16
+#: Epoch and pts that no clip has.
+NOWHERE = (0, -1)
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ RecordingPiece = SoundPiece | PicturePiece
 
 
 @dataclass
-class _Clip:
+class _RecordedClip:
     """A clip of the recording: when it is played, and what of it is not given out yet."""
 
     start: float
@@ -59,7 +61,7 @@ class RecordingTimeline:
     def __init__(self, rate: int) -> None:
         """`rate`: of the sound, in Hz."""
         self.rate = rate
-        self._clips: dict[tuple[int, int], _Clip] = {}
+        self._clips: dict[tuple[int, int], _RecordedClip] = {}
         self._began = 0.0
         #: Samples up to the end of the last clip.
         self._end = 0
@@ -67,6 +69,8 @@ class RecordingTimeline:
         self._next: tuple[int, int] = (-1, 0)
         #: Codec, epoch, seq and index of the coded picture that was taken last.
         self._coded: tuple[str, int, int, int] = ("", 0, 0, 0)
+        #: Pictures of idle life, which are shown when they come.
+        self._idle: list[RecordingPiece] = []
 
     @property
     def empty(self) -> bool:
@@ -74,28 +78,33 @@ class RecordingTimeline:
         return self._next[0] < 0
 
     def add_sound(self, sound: ClipSound, start: float) -> None:
-        """Take the sound of the next clip, which is played from `start` on, in seconds on a monotonic clock."""
+        """Take the sound of the next clip, which is played from `start` on, in monotonic seconds."""
         message = sound.message
         if self.empty:
             self._began = start
         place = self._end
         if (message.epoch, message.pts) != self._next:
             place = max(place, round((start - self._began) * self.rate))
-        self._clips[message.epoch, message.seq] = _Clip(start, place, message.pts, message.samples)
+        self._clips[message.epoch, message.seq] = _RecordedClip(start, place, message.pts, message.samples)
         while len(self._clips) > REMEMBERED_CLIPS:
             del self._clips[next(iter(self._clips))]
         self._end = place + len(message.samples)
         self._next = message.epoch, message.pts + pts_after(len(message.samples), self.rate)
 
-    def add_picture(self, picture: VideoMessage) -> None:
-        """Take a picture. One that could not be decoded, or whose clip is not in the recording, is dropped."""
+    def add_picture(self, picture: VideoMessage, now: float) -> None:
+        """Take a picture. It is dropped where it cannot be decoded, or where its clip is not recorded."""
         clip = self._clips.get((picture.epoch, picture.seq))
         before = picture.codec, picture.epoch, picture.seq, picture.index - 1
-        if clip is None or (not picture.key and self._coded != before):
+        if (clip is None and not picture.idle) or (not picture.key and self._coded != before):
             return
         if picture.codec != JPEG:
             self._coded = picture.codec, picture.epoch, picture.seq, picture.index
-        clip.pictures.append(picture)
+        if clip is not None and not picture.idle:
+            clip.pictures.append(picture)
+            return
+        if self.empty:
+            self._began, self._next = now, NOWHERE
+        self._idle.append(PicturePiece(round((now - self._began) * SAMPLE_RATE), picture))
 
     def pull(self, now: float) -> list[RecordingPiece]:
         """Everything whose time has come, in order."""
@@ -109,7 +118,8 @@ class RecordingTimeline:
                 picture = clip.pictures.popleft()
                 pts = clip.place * SAMPLE_RATE // self.rate + self._offset(clip, picture)
                 out.append(PicturePiece(pts, picture))
-        return out
+        idle, self._idle = self._idle, []
+        return out + idle
 
     def cut(self, now: float) -> list[RecordingPiece]:
         """Everything whose time has come. The rest is forgotten: nobody hears it."""
@@ -117,9 +127,9 @@ class RecordingTimeline:
         given = [clip.place + clip.given for clip in self._clips.values() if clip.given]
         self._end = max(given, default=self._end)
         self._clips.clear()
-        self._next = (0, -1) if not self.empty else self._next
+        self._next = self._next if self.empty else NOWHERE
         return out
 
     @staticmethod
-    def _offset(clip: _Clip, picture: VideoMessage) -> int:
+    def _offset(clip: _RecordedClip, picture: VideoMessage) -> int:
         return max(0, picture.pts - clip.pts)

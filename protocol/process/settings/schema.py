@@ -136,13 +136,11 @@ class Settings:
     record: bool = setting(True, "let clients record their own sessions; --no-record lets none")
     record_dir: Path = setting(
         state_dir(os.environ) / "recordings",
-        "folder of the recordings, for this user alone; ~/.local/state/echomimic-live/recordings if not given",
+        "folder of the recordings; ~/.local/state/echomimic-live/recordings if not given",
     )
     record_minutes: int = setting(30, "longest recording, in minutes", low=1, high=1440)
     record_mb: int = setting(256, "largest recording, in megabytes", low=1, high=100000)
-    record_keep: int = setting(
-        20, "recordings to keep; the oldest beyond that are deleted", low=1, high=10000
-    )
+    record_keep: int = setting(20, "recordings to keep; older ones are deleted", low=1, high=10000)
     record_hours: int = setting(24, "hours after which a recording is deleted", low=1, high=87600)
     c2pa_cert: Path | None = setting(
         None, "sign recordings (C2PA) with this certificate, followed by those of its issuers (PEM)"
