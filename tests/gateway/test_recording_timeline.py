@@ -26,9 +26,9 @@ def pictures(seq: int, pts: int | None = None, epoch: int = 0, codec: str = "h26
     ]
 
 
-def put(timeline: RecordingTimeline, seq: int, start: float, **where: int) -> None:
-    timeline.add_sound(clip(seq, **where), start)
-    for each in pictures(seq, **where):
+def put(timeline: RecordingTimeline, seq: int, start: float, pts: int | None = None, epoch: int = 0) -> None:
+    timeline.add_sound(clip(seq, pts, epoch), start)
+    for each in pictures(seq, pts, epoch):
         timeline.add_picture(each, start)
 
 
