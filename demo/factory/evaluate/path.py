@@ -1,8 +1,9 @@
 """The streaming path in one process: the workers' own classes one after another, without their sockets.
 
 1. Sound goes in by chunks, as a browser sends it, and the ring cuts it into clips.
-2. Whisper makes tokens.
-3. The GPU worker's engine denoises clip by clip, with the session's state between them.
+2. Whisper makes tokens of clips that hold a voice. All others have those of digital silence.
+3. The GPU worker's engine denoises clip by clip, with the session's state between them. It makes a silent
+   clip once, unless `--silence denoise` is set.
 4. The encoder worker's decoder and JPEG encoder make the pictures that a browser would show.
 """
 
@@ -20,8 +21,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from audio_worker.clip_features import ClipFeatures
 from audio_worker.features import FeatureExtractor
 from audio_worker.sessions import DueClip, Sessions
+from audio_worker.voice import VoiceDetector
 from encoder_worker.decode import ClipDecoder
 from encoder_worker.jpeg import JpegEncoder
 from encoder_worker.vae.decoders import load_decoder
@@ -48,11 +51,13 @@ class Made:
         first: number of its first frame in the session.
         count: number of frames.
         pictures: uint8 RGB (frames, H, W, 3), or None where they were not wanted.
+        silent: whether it holds no voice.
     """
 
     first: int
     count: int
     pictures: Picture | None
+    silent: bool = False
 
 
 class StreamingPath:
@@ -70,7 +75,8 @@ class StreamingPath:
         self.fps = settings.fps or FULL_RATE
         self.clip_frames = frames_of_clip(self.fps, settings.frames_a_clip)
         self.config = ModelConfig.load(settings.config)
-        self._features = FeatureExtractor.load(self.config, settings)
+        detector = VoiceDetector.load() if settings.silence == "loop" else None
+        self._features = ClipFeatures(FeatureExtractor.load(self.config, settings), detector)
         device = decoder_device(settings)
         self._decoder = self._make_decoder(device)
         self._jpeg = JpegEncoder(settings.jpeg_quality)
@@ -124,7 +130,8 @@ class StreamingPath:
         """
         for clip in self.latents(avatar, pose, samples, rate=rate):
             first, made = clip.seq * self.clip_frames, clip.latents
-            yield Made(first, len(made), self._pictures(made) if wanted(first) else None)
+            pictures = self._pictures(made) if wanted(first) else None
+            yield Made(first, len(made), pictures, clip.silent)
 
     def latents(
         self, avatar: str, pose: str, samples: NDArray[np.float32], *, rate: int = SAMPLE_RATE
@@ -134,12 +141,16 @@ class StreamingPath:
         name = f"evaluation-{self._played}"
         for due in self._due(name, avatar, pose, samples, rate):
             with self._time("features"):
-                tokens = self._features.tokens([due])[0]
-            clip = Clip(name, due.epoch, due.seq, due.pts, due.fps, due.avatar, due.pose, tokens)
+                ((tokens, silent),) = self._features.tokens([due])
+            clip = Clip(
+                name, due.epoch, due.seq, due.pts, due.fps, due.avatar, due.pose, tokens, silent=silent
+            )
             with self._time("denoise"):
-                made = self.engine.denoise(self.engine.prepare(clip))
+                made = self.engine.rest(clip) if silent else None
+                if made is None:
+                    made = self.engine.denoise(self.engine.prepare(clip))
             self.clips += 1
-            yield Latents(name, clip.epoch, clip.seq, clip.pts, clip.fps, made)
+            yield Latents(name, clip.epoch, clip.seq, clip.pts, clip.fps, made, silent=silent)
         self.engine.close(name, 0)
 
     def through_vae(self, picture: Picture) -> Picture:

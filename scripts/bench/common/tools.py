@@ -16,6 +16,8 @@ from typing import Any
 from scripts.bench.common.processes import Usage, machine_busy, usage
 from scripts.run.managed import ROOT, ManagedRun, RunError
 
+#: Flags of runs that measure the cost of clips: pauses in the speech are denoised, too.
+EVERY_CLIP = ("--silence", "denoise")
 #: Cores in use by all stages together under which they have nothing more to do.
 SETTLED = 0.15
 

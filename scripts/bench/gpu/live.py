@@ -27,7 +27,7 @@ import numpy as np
 from protocol.process.settings import ROOT, load_settings
 from protocol.wire.clock import SAMPLE_RATE
 from scripts.bench.common.run_figures import RunFigures, device_processes
-from scripts.bench.common.tools import machine, speak
+from scripts.bench.common.tools import EVERY_CLIP, machine, speak
 from scripts.run.managed import ManagedRun, RunError
 from scripts.talk.packed_pcm import unpack_pcm
 from scripts.talk.sound import SoundError, read_sound, synthetic_voice, write_wav
@@ -68,7 +68,7 @@ def measure(args: argparse.Namespace, flags: list[str], wav: Path) -> dict[str, 
     """Every start of the run, and in the last one the sessions. Prints as it goes."""
     starts: list[float] = []
     while True:
-        with ManagedRun(*flags, timeout=args.timeout) as run:
+        with ManagedRun(*EVERY_CLIP, *flags, timeout=args.timeout) as run:
             starts.append(run.ready_in)
             print(f"start {len(starts)}: ready in {run.ready_in:.1f} s", flush=True)
             if len(starts) < args.starts:

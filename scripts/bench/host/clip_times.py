@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from scripts.bench.common.processes import family, machine_stolen, pages_read
-from scripts.bench.common.tools import machine, run_on, table, warm_up
+from scripts.bench.common.tools import EVERY_CLIP, machine, run_on, table, warm_up
 from scripts.bench.gpu.live import speech
 from scripts.bench.host.default import WORK
 from scripts.run.managed import ManagedRun
@@ -129,7 +129,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="echomimic-clips-") as folder:
         wav = Path(folder) / "speech.wav"
         write_wav(wav, speech(arguments.wav, arguments.seconds))
-        with run_on(arguments.cores, *flags) as run:
+        with run_on(arguments.cores, *EVERY_CLIP, *flags) as run:
             warm_up(run, wav)
             for _ in range(arguments.times):
                 print("\n".join(spoken(run, wav)), flush=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.bench.common.tools import NOISY, UsageMeter, cores, ms, speak, table, warm_up
+from scripts.bench.common.tools import EVERY_CLIP, NOISY, UsageMeter, cores, ms, speak, table, warm_up
 from scripts.bench.host.pour import Poured, pour
 from scripts.run.managed import ManagedRun, MetricSamples
 
@@ -75,7 +75,7 @@ class DefaultRun:
 
 def measure_default(wav: Path, flags: Sequence[str], *, poured_seconds: float = 0.0) -> DefaultRun:
     """Start the run with `flags` and speak `wav` to it. Then pour in `poured_seconds` of speech, if any."""
-    with ManagedRun(*flags, timeout=600) as run:
+    with ManagedRun(*EVERY_CLIP, *flags, timeout=600) as run:
         warm_up(run, wav, bound=60.0)
         pids = [run.process.pid]
         before = run.metrics()

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from scripts.bench.common.tools import NOISY, UsageMeter, cores, ms, run_on, table, warm_up
+from scripts.bench.common.tools import EVERY_CLIP, NOISY, UsageMeter, cores, ms, run_on, table, warm_up
 from scripts.run.managed import RunError
 from scripts.talk.live import ClientError, Plan, server_info
 from scripts.talk.live import speak as talk
@@ -73,7 +73,7 @@ def machines() -> list[Machine]:
 
 def try_machine(machine: Machine, wav: Path, flags: Sequence[str]) -> MachineRun:
     """Start the run on it and speak `wav` in real time."""
-    with run_on(machine.cores, *machine.flags, *flags) as run:
+    with run_on(machine.cores, *EVERY_CLIP, *machine.flags, *flags) as run:
         try:
             warm_up(run, wav)
             info = server_info(run.url)

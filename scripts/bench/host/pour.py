@@ -26,6 +26,7 @@ from protocol.process.settings import Settings, load_settings
 from protocol.wire.clock import FULL_RATE, SAMPLE_RATE, frames_of_clip, pts_of_clip
 from protocol.wire.messages import ClipKey, Close, Failed, Frame, Pcm, Samples, Status
 from scripts.bench.common.processes import usage
+from scripts.bench.common.tools import EVERY_CLIP
 from scripts.run.child import die_with_parent
 from scripts.run.launch import stage_list
 from scripts.run.managed import ROOT, RunError
@@ -59,7 +60,11 @@ def pour(wav: Path, seconds: float, flags: Sequence[str]) -> Poured:
     Raises:
         RunError: a stage does not start, or gives a clip up.
     """
-    flags = [*flags, *([] if any(flag.startswith("--fps") for flag in flags) else ["--fps", "24"])]
+    flags = [
+        *EVERY_CLIP,
+        *flags,
+        *([] if any(flag.startswith("--fps") for flag in flags) else ["--fps", "24"]),
+    ]
     with stages(flags) as stand_in:
         stand_in.wait_warm()
         speech = read_sound(wav)
