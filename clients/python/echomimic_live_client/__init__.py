@@ -3,6 +3,7 @@
 from echomimic_live_client.decoding import VideoDecoder
 from echomimic_live_client.errors import ClientError, ConnectionLost, Refused, SessionEnded, WireError
 from echomimic_live_client.inbox import Frame, Sound
+from echomimic_live_client.moments import Moment, moments
 from echomimic_live_client.recording import Recorder, record
 from echomimic_live_client.says import Say
 from echomimic_live_client.session import Session, connect
@@ -12,6 +13,7 @@ __all__ = [
     "ClientError",
     "ConnectionLost",
     "Frame",
+    "Moment",
     "Ready",
     "Recorder",
     "Refused",
@@ -23,5 +25,6 @@ __all__ = [
     "VideoDecoder",
     "WireError",
     "connect",
+    "moments",
     "record",
 ]

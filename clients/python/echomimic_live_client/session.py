@@ -164,6 +164,11 @@ class Session:
         return self._link.outbox.waiting / self._link.outbox.rate
 
     @property
+    def samples_pushed(self) -> int:
+        """Samples that were pushed so far: the position of the next one."""
+        return self._link.outbox.pushed
+
+    @property
     def seconds_unanswered(self) -> float:
         """Seconds of sound that were pushed and have not come back."""
         outbox = self._link.outbox

@@ -1,0 +1,115 @@
+"""Pictures and sound, cut so finely that a player that keeps no clock still shows them together.
+
+The server sends the sound of half a second, and then its pictures. A transport that plays sound from a queue
+and shows each picture as it comes needs them in turn: a picture, then the sound that is heard while it stays.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from echomimic_live_client.inbox import Frame, Sound
+from echomimic_live_client.session import Session
+from echomimic_live_client.wire import Samples
+
+_NOTHING = np.zeros(0, np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A picture and the sound that is heard while it stays.
+
+    Attributes:
+        frame: the picture, None where it is missing and the one before stays.
+        samples: float32, shape (n,), at `rate`.
+        rate: in Hz.
+        end: samples of everything that was pushed that are heard when this is over.
+    """
+
+    frame: Frame | None
+    samples: Samples = field(repr=False)
+    rate: int
+    end: int
+
+
+class MomentCutter:
+    """Cuts the sounds of `Session.media` at its pictures. No I/O.
+
+    Args:
+        delay: seconds by which pictures come behind their sound.
+    """
+
+    def __init__(self, delay: float = 0.0) -> None:
+        self._delay = delay
+        self._sound: Sound | None = None
+        #: Samples of the sound that were given out.
+        self._given = 0
+        #: Pictures whose turn has not come.
+        self._waiting: deque[Frame] = deque()
+
+    def take(self, item: Frame | Sound) -> list[Moment]:
+        """The moments that are complete with this picture or sound."""
+        if self._sound is not None and self._sound.epoch != item.epoch:
+            # An interruption: nobody hears and sees what is left of the old speech.
+            self._sound = None
+            self._waiting.clear()
+        if isinstance(item, Sound):
+            out = self._until(float("inf"))
+            self._sound, self._given = item, 0
+            # No picture that comes later has its turn before this.
+            return [*out, *self._until(item.time + self._delay if item.has_frames else float("inf"))]
+        self._waiting.append(item)
+        last = item.index == item.count - 1
+        return self._until(float("inf") if last else item.time + self._delay)
+
+    def end(self) -> list[Moment]:
+        """The moments that are left when nothing more comes."""
+        left = [Moment(frame, _NOTHING, 0, 0) for frame in self._waiting]
+        return [*self._until(float("inf")), *left]
+
+    def _until(self, time: float) -> list[Moment]:
+        """The sound up to this time, as far as it is there, cut at the pictures whose turn it is."""
+        sound = self._sound
+        if sound is None:
+            return []
+        out = []
+        while self._waiting and (turn := self._waiting[0].time + self._delay) <= time:
+            place = round((turn - sound.time) * sound.rate)
+            if place > len(sound.samples):
+                break
+            out += self._give(sound, place, None)
+            out += self._give(sound, self._next_cut(sound, time), self._waiting.popleft())
+        return [*out, *self._give(sound, self._next_cut(sound, time), None)]
+
+    def _next_cut(self, sound: Sound, time: float) -> int:
+        """The sample at which the next picture's turn is, or up to which sound may be given out."""
+        turn = min(time, self._waiting[0].time + self._delay) if self._waiting else time
+        return min(len(sound.samples), round(min(turn - sound.time, len(sound.samples)) * sound.rate))
+
+    def _give(self, sound: Sound, until: int, frame: Frame | None) -> list[Moment]:
+        samples = sound.samples[self._given : max(until, self._given)]
+        self._given = max(until, self._given)
+        if not len(samples) and frame is None:
+            return []
+        return [Moment(frame, samples, sound.rate, sound.position + self._given)]
+
+
+async def moments(session: Session, delay: float = 0.0) -> AsyncIterator[Moment]:
+    """Everything that a session gives, in turn: a picture, then the sound that is heard while it stays.
+
+    It takes from the same store as `Session.media`.
+
+    Args:
+        session: an open one.
+        delay: seconds by which pictures come behind their sound, for a transport that is slower with sound.
+    """
+    cutter = MomentCutter(delay)
+    async for item in session.media():
+        for moment in cutter.take(item):
+            yield moment
+    for moment in cutter.end():
+        yield moment
