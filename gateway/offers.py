@@ -9,6 +9,7 @@ from gateway.avatars.service import OwnAvatars
 from gateway.core.audio_log import ClipShape
 from gateway.core.options import SessionOptions
 from gateway.door.guard import Grant
+from gateway.recording import recording_problem
 from gateway.stages import StageBoard
 from gateway.thumbnails import Thumbnails
 from protocol.process.settings import Settings
@@ -100,6 +101,7 @@ class Offers:
             "model": self._board.model,
             "notice": notice,
             "generated": self._settings.mark_generated,
+            "record": not recording_problem(self._settings),
             "sample_rate": SAMPLE_RATE,
             "max_sessions": self.sessions(),
             "voice_engine": self._voice_engine,

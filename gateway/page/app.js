@@ -13,6 +13,7 @@ import { Guide } from "./guide.js";
 import { keepForReload, takeKept } from "./kept-session.js";
 import { Microphone } from "./microphone.js";
 import { MicrophoneUi } from "./microphone-ui.js";
+import { RecordBox } from "./record-box.js";
 import { Quiet, SayBox } from "./say-box.js";
 import { ServerWatch } from "./server-watch.js";
 import { keyOf, t, translate } from "./text.js";
@@ -47,6 +48,7 @@ const microphones = new MicrophoneUi({
 const curves = new Curves();
 const guide = new Guide();
 const sayBox = new SayBox(sayText);
+const recordBox = new RecordBox(access, ui.canvas);
 const ownAvatars = new AvatarDialog(typed("own-open", HTMLButtonElement), access, showOwnAvatars);
 // A session ends the asking.
 const watch = new ServerWatch(access, {
@@ -87,6 +89,7 @@ function serverReady(catalogue) {
     ui.showRatio(catalogue.width, catalogue.height);
     ui.showGenerated(catalogue.generated);
     sayBox.offer(catalogue.voice_engine);
+    recordBox.offerAtAll(catalogue);
     ui.showState("idle", "state.ready");
     if (before) goOn(before);
   }
@@ -179,10 +182,14 @@ async function start(quiet = null) {
       forgetBefore();
       microphones.fill(); // their names are known once the person allowed one
       ui.showRatio(fields.width, fields.height);
+      recordBox.begin(mine, fields.session);
     },
     picture: () => ui.showFace(true),
     level: (level) => ui.showLevel(level),
-    text: (fields) => sayBox.take(fields),
+    text: (fields) => {
+      sayBox.take(fields);
+      recordBox.take(fields);
+    },
   });
   session = mine;
   watch.stop();
@@ -209,6 +216,7 @@ function stop() {
   session = null;
   ui.showTrouble("");
   sayBox.over();
+  recordBox.over();
   ui.showState("idle", "state.ready");
   watch.start();
 }

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import logging
 import time
 from dataclasses import dataclass, replace
 
 from gateway.connection import Connection
+from gateway.recording import recording_problem
 from gateway.recording.recorder import PartEvent, RecordingLimits, SessionRecorder
 from gateway.recording.signing import Signer
 from gateway.recording.store import Recording, RecordingStore
@@ -66,11 +66,7 @@ class Recordings:
     @property
     def problem(self) -> str:
         """Why there are no recordings here. Empty where there are."""
-        if not self._settings.record:
-            return "this server does not record"
-        if importlib.util.find_spec("av") is None:
-            return "this server cannot record: it lacks PyAV (the extra `video`)"
-        return ""
+        return recording_problem(self._settings)
 
     def start(self, connection: Connection) -> None:
         """Record a session from its next clip on.

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import io
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from protocol.wire.generated import DIGITAL_SOURCE_TYPE
 from scripts.fake_stages.face import PEOPLE
 from tests.gateway.conftest import Running, running
 from tests.gateway.test_page import STATS, speech
@@ -28,8 +33,8 @@ CORNER = "[...document.querySelector('#canvas').getContext('2d').getImageData(2,
 
 
 @pytest.fixture(scope="module")
-def gateway() -> Iterator[Running]:
-    with running(max_sessions=2) as run:
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(max_sessions=2, record_dir=tmp_path_factory.mktemp("made")) as run:
         yield run
 
 
@@ -87,3 +92,50 @@ async def test_on_the_same_machine_the_page_takes_jpeg_by_itself(gateway: Runnin
         assert await page.evaluate(known) == ["h264", "vp8"]
         other = "import('./client/pictures.js').then((m) => m.wantedCodecs('face.example'))"
         assert await page.evaluate(other) == ["h264", "vp8"]
+
+
+SAVED = """async (number) => {
+    const bytes = new Uint8Array(await window.saved[number].arrayBuffer());
+    let text = "";
+    for (const byte of bytes) text += String.fromCharCode(byte);
+    return btoa(text);
+}"""
+
+
+@pytest.mark.long
+async def test_a_session_is_recorded_and_saved_on_the_page(
+    gateway: Running, speech: Path, tmp_path: Path
+) -> None:
+    async with opened(gateway, speech, "") as page:
+        await page.evaluate(
+            "void (window.saved = [], window.make = URL.createObjectURL,"
+            " URL.createObjectURL = (blob) => (window.saved.push(blob), window.make.call(URL, blob)))"
+        )
+        await figures(page, 12)
+        await page.click("#record-button")
+        await page.until("document.querySelector('#record-button').ariaPressed === 'true'")
+        # the page asked for H.264, so that the film plays everywhere
+        await page.until("window.echomimic.stats.codec === 'h264'")
+        shown = await page.evaluate("window.echomimic.stats.shown")
+        await page.until(f"window.echomimic.stats.shown > {shown} + 48")
+        await page.screenshot(tmp_path / "recording.png")
+        await page.click("#snapshot")
+        await page.click("#record-button")
+        await page.until("document.querySelector('#record-files button')?.textContent.startsWith('Save 0:0')")
+        await page.click("#record-files button")
+        await page.until("window.saved.length === 2")
+        picture, film = [base64.b64decode(await page.evaluate(f"({SAVED})({n})")) for n in range(2)]
+        with Image.open(io.BytesIO(picture)) as opened_picture:
+            assert opened_picture.size == (256, 256)
+        assert DIGITAL_SOURCE_TYPE.encode() in picture
+        with av.open(io.BytesIO(film)) as file:
+            assert file.streams.video[0].codec_context.name == "h264"
+            assert file.streams.audio[0].codec_context.name == "aac"
+            assert sum(1 for _ in file.decode(video=0)) >= 40
+        # a session that ends while it is recorded: its file comes, too
+        await page.click("#record-button")
+        await page.until("document.querySelector('#record-button').ariaPressed === 'true'")
+        await page.until("window.echomimic.stats.shown > 0")
+        await asyncio.sleep(1.5)
+        await page.click("#start")
+        await page.until("document.querySelectorAll('#record-files button').length === 2")

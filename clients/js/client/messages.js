@@ -23,7 +23,8 @@ const AUDIO_HEADER = 32;
  *   kind: "audio", position: number, pictures: boolean, samples: Float32Array<ArrayBuffer>, own: number,
  * }} AudioMessage `own` counts the client's samples in it: none where the server made the sound of a text
  * @typedef {{
- *   epoch: number, width: number, height: number, notice: string, resume: string, resumed: boolean, position: number,
+ *   session: string, epoch: number, width: number, height: number, notice: string, resume: string, resumed: boolean,
+ *   position: number,
  *   voice_engine?: string, saying?: string[],
  * }} ReadyFields the used ones of `ready`
  * @typedef {{
