@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, help="a folder of pictures in order, 24 a second")
     asked = parser.parse_args()
     print(machine(), flush=True)
-    rows = [HEAD]
+    rows: list[tuple[str, ...]] = [HEAD]
     if asked.pictures:
         pictures = of_folder(asked.pictures)
         rows += rows_of(f"{len(pictures)} of {asked.pictures.name}, {pictures.shape[1]}²", pictures)
