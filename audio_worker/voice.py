@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 
 from audio_worker.ring import WINDOW
 from audio_worker.sessions import DueClip
-from protocol.model.cpu_graph import CpuGraph, graph_properties, import_openvino
+from protocol.model.cpu_graph import CpuGraph, graph_properties, import_openvino, keep_graph, kept_graph
+from protocol.model.kept_folder import kept_folder
+from protocol.model.kept_record import content_key
 from protocol.process.logs import first_line
+from protocol.process.settings import Settings
 from protocol.wire.clock import SAMPLE_RATE, pts_of_clip
 from protocol.wire.messages import Samples
 
@@ -51,10 +54,10 @@ class VoiceDetector:
         self._graph = graph
 
     @classmethod
-    def load(cls) -> VoiceDetector:
+    def load(cls, settings: Settings) -> VoiceDetector:
         """The detector by OpenVINO. Where it cannot be had, the log says why and the level alone decides."""
         try:
-            return cls(_load_graph(model_file()))
+            return cls(_load_graph(model_file(), settings))
         except Exception as error:  # a package or a library that is not there, a file that is damaged
             logger.warning("only digital silence counts as silence: %s", first_line(error))
             return cls(None)
@@ -97,8 +100,15 @@ def model_file() -> Path:
     raise FileNotFoundError("the package silero-vad is not installed, or is older than 6.2.3")
 
 
-def _load_graph(file: Path) -> CpuGraph:
+def _load_graph(file: Path, settings: Settings) -> CpuGraph:
+    """The network, kept from an earlier start where there is one: OpenVINO's reader of ONNX takes 20 MB."""
+    kept = kept_folder(settings, "openvino") / f"voice-{content_key([file], [Path(__file__)])}.blob"
+    graph = kept_graph(kept, "float32", 1)
+    if graph is not None:
+        return graph
     core = import_openvino().Core()
     model = core.read_model(file)
     model.reshape({"input": [LOOKS, CONTEXT + LOOK], "h": [1, 1, 128], "c": [1, 1, 128]})
-    return CpuGraph(core.compile_model(model, "CPU", graph_properties("float32", 1)), file)
+    compiled = core.compile_model(model, "CPU", graph_properties("float32", 1))
+    keep_graph(compiled, kept)
+    return CpuGraph(compiled, kept)

@@ -62,7 +62,7 @@ class AudioWorker(Worker):
         seconds = features.warm_up(MAX_BATCH)
         facts = ", ".join(f"{name} {value}" for name, value in features.facts().items())
         logger.info("Whisper features: %s, %.1f ms a clip", facts, seconds * 1e3)
-        detector = VoiceDetector.load() if self._settings.silence == "loop" else None
+        detector = VoiceDetector.load(self._settings) if self._settings.silence == "loop" else None
         return_freed_memory()
         self._info = dict(features.facts())
         self._features = ClipFeatures(features, detector)

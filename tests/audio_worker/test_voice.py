@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from audio_worker.voice import LOOKS, VoiceDetector, holds_no_voice
 from demo.factory.evaluate.command import SAMPLE
 from demo.factory.evaluate.noises import KINDS, automatic_gain, noise
 from demo.factory.speech.corpus import load
+from protocol.process.settings import load_settings
 from protocol.wire.messages import Array16, Samples
 from tests.audio_worker.test_features import due
 
@@ -23,11 +25,17 @@ WINDOW = 24000
 
 
 @pytest.fixture(scope="module")
-def detector() -> VoiceDetector:
+def detector(tmp_path_factory: pytest.TempPathFactory) -> VoiceDetector:
     pytest.importorskip("openvino")
-    made = VoiceDetector.load()
-    assert made._graph is not None
-    return made
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "home", lambda: home)
+        settings = load_settings([], env={})
+        first, again = VoiceDetector.load(settings), VoiceDetector.load(settings)
+    assert first._graph is not None and again._graph is not None
+    window = noise("fan", 1.5, -30, 0)
+    assert np.array_equal(first.probabilities(window), again.probabilities(window))  # from the kept network
+    return again
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +99,7 @@ def test_without_the_package_only_digital_silence_counts(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    made = VoiceDetector.load()
+    made = VoiceDetector.load(load_settings([], env={}))
     assert "silero-vad is not installed" in caplog.text
     assert made.is_silent(of(np.zeros(WINDOW, np.float32)))
     assert not made.is_silent(of(noise("fan", 2.0, -40, 0)))

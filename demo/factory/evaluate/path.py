@@ -75,7 +75,7 @@ class StreamingPath:
         self.fps = settings.fps or FULL_RATE
         self.clip_frames = frames_of_clip(self.fps, settings.frames_a_clip)
         self.config = ModelConfig.load(settings.config)
-        detector = VoiceDetector.load() if settings.silence == "loop" else None
+        detector = VoiceDetector.load(settings) if settings.silence == "loop" else None
         self._features = ClipFeatures(FeatureExtractor.load(self.config, settings), detector)
         device = decoder_device(settings)
         self._decoder = self._make_decoder(device)
