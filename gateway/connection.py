@@ -347,7 +347,7 @@ class Connection:
             now = time.monotonic()
             if self.version > 1 and now >= self._status_at:
                 self._status_at = now + STATUS_EVERY
-                fields = status_fields(core, self._host.notice(), now)
+                fields = status_fields(core, self._host.notice(), self._host.stage_times(), now)
                 self._texts.append(encode_text("status", **fields))
             messages = core.next_messages(now, self._buffer_has_room())
             if self.version > 1:

@@ -278,6 +278,10 @@ class Gateway:
         """The outage, or the reason for a lower frame rate, for clients to show. Empty when all is well."""
         return OUTAGES.get(self._outage) or self.board.rate_notice
 
+    def stage_times(self) -> dict[str, int]:
+        """Stage → how long clips are in it just now, in ms."""
+        return self.board.times.milliseconds()
+
     @property
     def full_rate(self) -> int:
         """Frames a second that a client counts on which does not name a rate."""

@@ -24,6 +24,9 @@ class SessionHost(Protocol):
     def notice(self) -> str:
         """The outage, or the reason for a lower frame rate, for clients to show. Empty when all is well."""
 
+    def stage_times(self) -> dict[str, int]:
+        """Stage → how long clips are in it just now, in ms."""
+
     def admit(self, connection: Connection) -> None:
         """Count the session in. Raises BrowserError("busy" or "not_ready")."""
 

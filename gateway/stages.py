@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeVar
 
+from gateway.stage_times import StageTimes
 from protocol.wire.messages import InfoValue, Status
 
 STAGES = ("audio_worker", "gpu_worker", "encoder_worker")
@@ -25,19 +26,23 @@ class StageBoard:
         """A worker that sends nothing for `silent_after` seconds counts as gone."""
         self._silent_after = silent_after
         self._seen: dict[tuple[str, str], _TimedStatus] = {}
+        #: How long clips are in each stage.
+        self.times = StageTimes()
 
     def take_status(self, status: Status, now: float) -> None:
         """Keep a worker's newest Status."""
         self._seen[status.stage, status.worker] = _TimedStatus(status, now)
+        self.times.take(status)
 
     def forget_worker(self, stage: str, worker: str) -> None:
         """Forget a worker whose connection has ended."""
         self._seen.pop((stage, worker), None)
+        self.times.forget(stage, worker)
 
     def forget_silent_workers(self, now: float) -> None:
         """Forget the workers that have sent nothing for too long."""
-        for key in [k for k, seen in self._seen.items() if now - seen.at > self._silent_after]:
-            del self._seen[key]
+        for stage, worker in [k for k, seen in self._seen.items() if now - seen.at > self._silent_after]:
+            self.forget_worker(stage, worker)
 
     def workers(self, stage: str | None = None) -> list[Status]:
         """Every live worker's Status, or those of one stage, in the order of their names."""

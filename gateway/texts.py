@@ -31,8 +31,8 @@ def ready_fields(core: SessionCore, notice: str, token: str, resumed: bool) -> d
     }
 
 
-def status_fields(core: SessionCore, notice: str, now: float) -> dict[str, object]:
-    """Fields of the `status` text, which goes out every second."""
+def status_fields(core: SessionCore, notice: str, stages: dict[str, int], now: float) -> dict[str, object]:
+    """Fields of the `status` text, which goes out every second. `stages`: ms of clips in each stage."""
     latency = core.latency.figures("s")
     return {
         "epoch": core.epoch,
@@ -51,4 +51,5 @@ def status_fields(core: SessionCore, notice: str, now: float) -> dict[str, objec
         "latency_ms": {
             name[2:]: round(latency[name] * 1000) for name in ("s_p50", "s_p95") if name in latency
         },
+        "stages_ms": stages,
     }

@@ -143,7 +143,7 @@ def _texts_down() -> dict[str, dict[str, Any]]:
     place = {"epoch": {"type": "integer"}, "pts": {"type": "integer"}}
     return {
         "ready": _schemas_of_values(ready_fields(core, "", "", False)),
-        "status": _schemas_of_values(status_fields(core, "", 0.0)),
+        "status": _schemas_of_values(status_fields(core, "", {}, 0.0)),
         "interrupted": {
             **place,
             "pts": {"type": ["integer", "null"]},

@@ -80,6 +80,7 @@ class ChartView {
     this.lines = chart.lines.map((_, n) => svg("path", { class: `line line-${n}` }));
     this.picture.append(this.zero, ...this.lines);
     this.place.append(this.title, this.picture);
+    this.tell();
   }
 
   /** @param {Stats | null} stats */

@@ -120,6 +120,10 @@ async def test_a_first_visit_by_keyboard_in_german(gateway: Running, speech: Pat
         label = "(document.querySelector('#curves svg').getAttribute('aria-label') ?? '')"
         await page.until(f"{label}.startsWith('Bildrate: jetzt ') && {label}.endsWith(' fps')")
         await page.until("document.querySelector('#curves .line-0').getAttribute('d').includes('L')")
+        keys = "document.querySelectorAll('#curves figcaption')[1].textContent"
+        await page.until(
+            f"['Server', 'Gehör', 'Gesichtsmodell', 'Bildausgabe'].every((k) => {keys}.includes(k))"
+        )
 
         # Another language in the middle of a session, which goes on.
         await page.evaluate(
