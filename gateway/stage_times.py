@@ -7,7 +7,7 @@ from protocol.wire.messages import Status
 FIGURE = "clip_in_stage_seconds"
 
 
-class StageTimes:
+class TimesInStages:
     """The mean time of each worker's latest clips. A worker reports every 0.5 s."""
 
     def __init__(self) -> None:

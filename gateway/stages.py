@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeVar
 
-from gateway.stage_times import StageTimes
+from gateway.stage_times import TimesInStages
 from protocol.wire.messages import InfoValue, Status
 
 STAGES = ("audio_worker", "gpu_worker", "encoder_worker")
@@ -27,7 +27,7 @@ class StageBoard:
         self._silent_after = silent_after
         self._seen: dict[tuple[str, str], _TimedStatus] = {}
         #: How long clips are in each stage.
-        self.times = StageTimes()
+        self.times = TimesInStages()
 
     def take_status(self, status: Status, now: float) -> None:
         """Keep a worker's newest Status."""

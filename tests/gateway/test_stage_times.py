@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.stage_times import StageTimes
+from gateway.stage_times import TimesInStages
 from protocol.wire.messages import Status
 
 
@@ -12,7 +12,7 @@ def report(stage: str, worker: str, count: int, total: float) -> Status:
 
 
 def test_it_is_the_mean_of_the_latest_clips_over_the_workers() -> None:
-    times = StageTimes()
+    times = TimesInStages()
     times.take(Status("audio_worker", "a", True, {}, {}))
     assert times.milliseconds() == {}
     times.take(report("gpu_worker", "a", 10, 5.0))
