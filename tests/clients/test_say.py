@@ -14,6 +14,7 @@ import pytest
 
 from echomimic_live_client import ClientError, Frame, Session, Sound, connect
 from tests.clients.node_programs import HAS_SOCKET, installed, run_node
+from tests.clients.relay import relay_to
 from tests.gateway.clients import noise
 from tests.gateway.conftest import Running, running
 from tests.helpers.voice import needs_espeak, start_voice_worker, voice_worker
@@ -163,3 +164,37 @@ def test_a_program_in_javascript_speaks_a_text(speaking: Running, tmp_path: Path
     (line,) = run_node(installed(tmp_path), JS_PROGRAM, speaking.url())
     outcome, pictures, unanswered = line.split()
     assert outcome == "spoken" and 24 <= int(pictures) <= 84 and unanswered == "0"
+
+
+@needs_espeak
+async def test_a_text_goes_on_over_a_lost_connection_and_is_said_once(speaking: Running) -> None:
+    items: list[Frame | Sound] = []
+    async with relay_to(speaking.settings.port) as relay, connect(relay.url) as face:
+        taking = asyncio.create_task(take(face, items))
+        say = face.say("One two three four five six seven.")
+        while not heard(items, said=True).any():
+            await asyncio.sleep(0.01)
+        relay.cut()
+        face.finish()
+        await asyncio.wait_for(taking, 20)
+        assert await say == "spoken" and face.reconnects == 1
+    sounds = [item for item in items if isinstance(item, Sound)]
+    assert [sound.seq for sound in sounds] == list(range(len(sounds)))
+
+
+@needs_espeak
+async def test_a_text_that_a_killed_gateway_never_began_is_sent_again() -> None:
+    with running(max_sessions=2, voice_engine="espeak-ng") as run:
+        items: list[Frame | Sound] = []
+        async with connect(run.url()) as face:
+            taking = asyncio.create_task(take(face, items))
+            say = face.say("Hello again.")  # there is no voice worker yet
+            await asyncio.sleep(0.3)
+            run.kill()
+            run.start()
+            run.wait_ready()
+            with voice_worker(run.settings):
+                face.finish()
+                await asyncio.wait_for(taking, 20)
+                assert await say == "spoken"
+        assert len(heard(items, said=True)) > 8000
