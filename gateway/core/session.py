@@ -10,19 +10,15 @@ from __future__ import annotations
 
 import logging
 
-import numpy as np
-
 from gateway.core.audio_log import AudioLog
 from gateway.core.late_clips import Overtaking, sound_due
-from gateway.core.lively_session import LivelySession
 from gateway.core.options import SessionLimits, SessionOptions
 from gateway.core.pace import PacedInput
 from gateway.core.pcm_maker import PcmMaker
 from gateway.core.players import ClipSound, OutgoingMessage, player_of
 from gateway.core.reorder import ClipBegins, ClipEnds, NextFrame, Reorderer
-from gateway.core.says import SayEvent, SayQueue
 from gateway.core.shown_places import ShownPlaces
-from gateway.core.speech_events import SpeechEvents
+from gateway.core.spoken_session import SpokenSession
 from gateway.core.tapped import TappedPlayer
 from protocol.wire.browser import AudioMessage, BrowserError, VideoMessage
 from protocol.wire.clock import pts_after
@@ -39,11 +35,9 @@ LEAST_PCM_SECONDS = 0.1
 MORE_PCM_SECONDS = 0.01
 #: Seconds after its last sample for which sound that is catching up waits to be cut.
 GATHERED_WITHIN = 0.15
-#: Seconds from a clip's last sample to its frames, while none were seen yet, and those that are added.
-USUAL_DELAY, SPARE_DELAY = 0.5, 0.1
 
 
-class SessionCore(LivelySession):
+class SessionCore(SpokenSession):
     """All state of one session. Times are seconds on one monotonic clock. No method waits."""
 
     def __init__(
@@ -87,15 +81,12 @@ class SessionCore(LivelySession):
         self.parked = False
         #: Set when the session cannot go on. The owner of the session ends it.
         self.fatal: BrowserError | None = None
-        #: Texts that the avatar speaks.
-        self.says = SayQueue(self)
         #: Whether a stage has no worker, so that speech is kept here and its sound goes on alone.
         self.outage = ""
         #: Speech on its way in.
         self.input = PacedInput(options.sample_rate)
         #: The player, with a place for a recorder.
         self._player = self.tapped = TappedPlayer(player_of(version, options.shape, repeat_to))
-        self._events = SpeechEvents()
         #: When the last sample came.
         self.speech_at = now
         self._pcm_at = now
@@ -185,26 +176,6 @@ class SessionCore(LivelySession):
 
     # ---- from the client
 
-    def add_speech(self, samples: Samples, now: float) -> None:
-        """Take samples from the client, shape (n,). Raises BrowserError("too_fast")."""
-        if len(samples) and self.says.busy:
-            if len(samples) > self.input.room - self.says.held:
-                raise BrowserError("too_fast", "more audio waits behind the texts than can be kept")
-            self.received += len(samples)
-            self.says.hold(samples)
-        elif len(samples):
-            self.says.let_sound_in()
-            self.input.put(samples)
-            self.received += len(samples)
-            self.speech_at = now
-
-    def end_speech(self) -> None:
-        """The client says that a pause begins: the clip is to be flushed at once."""
-        if self.says.busy:
-            self.says.hold(np.empty(0, np.float32))
-        else:
-            self._flush_asked = True
-
     def frame_shown(self, shown: Shown, now: float) -> None:
         """The client has shown this frame, or passed it over."""
         self._player.frame_shown(shown, now)
@@ -257,16 +228,6 @@ class SessionCore(LivelySession):
         if self._log.partial:
             waits.append(max(self.speech_at + self.limits.idle, self._clip_due) - now)
         return max(0.001, min(*waits, self._ask_for_life_at(now) - now))
-
-    @property
-    def _clip_due(self) -> float:
-        """When the begun clip must go, so that its frames are there at its turn.
-
-        A pause does not end it before that: while earlier clips are still played, padding would put more
-        silence into speech that comes in bursts than it has.
-        """
-        delay = self.latency.figures("s").get("s_p95", USUAL_DELAY) + SPARE_DELAY
-        return self._player.clock.end - delay
 
     # ---- from the stages
 
@@ -410,16 +371,6 @@ class SessionCore(LivelySession):
         for message in out:
             self.count_sent(message, now)
         return out
-
-    def take_events(self) -> list[SayEvent]:
-        """What the client is to be told about the avatar's speech and its texts."""
-        speech: list[SayEvent] = [(kind, {**fields}) for kind, fields in self._events.take()]
-        return speech + self.says.take_events()
-
-    @property
-    def credit(self) -> int:
-        """Position up to which the client may send samples now."""
-        return self.received + self.input.room - self.says.held
 
     def seconds_until_message(self, now: float) -> float | None:
         """Seconds until `next_messages` may give something by itself. None: only an event can change that."""

@@ -1,0 +1,71 @@
+"""The part of a session that takes speech in: its client's sound, and the texts that the avatar speaks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gateway.core.lively_session import LivelySession
+from gateway.core.says import SayEvent, SayQueue
+from gateway.core.speech_events import SpeechEvents
+from protocol.wire.browser import BrowserError
+from protocol.wire.figures import Histogram
+from protocol.wire.messages import Samples
+
+#: Seconds from a clip's last sample to its frames, while none were seen yet, and those that are added.
+FIRST_DELAY, SPARE_DELAY = 0.5, 0.1
+
+
+class SpokenSession(LivelySession):
+    """A session's speech on its way in. `SessionCore` has the rest, and sets these fields."""
+
+    name: str
+    epoch: int
+    live: bool
+    received: int
+
+    def __init__(self, first_frames: Histogram | None) -> None:
+        """`first_frames` as for `SessionCounts`."""
+        super().__init__(first_frames)
+        #: Texts that the avatar speaks.
+        self.says = SayQueue(self)
+        self._events = SpeechEvents()
+
+    def add_speech(self, samples: Samples, now: float) -> None:
+        """Take samples from the client, shape (n,). Raises BrowserError("too_fast")."""
+        if len(samples) and self.says.busy:
+            if len(samples) > self.input.room - self.says.held:
+                raise BrowserError("too_fast", "more audio waits behind the texts than can be kept")
+            self.received += len(samples)
+            self.says.hold(samples)
+        elif len(samples):
+            self.says.let_sound_in()
+            self.input.put(samples)
+            self.received += len(samples)
+            self.speech_at = now
+
+    def end_speech(self) -> None:
+        """The client says that a pause begins: the clip is to be flushed at once."""
+        if self.says.busy:
+            self.says.hold(np.empty(0, np.float32))
+        else:
+            self._flush_asked = True
+
+    @property
+    def _clip_due(self) -> float:
+        """When the begun clip must go, so that its frames are there at its turn.
+
+        A pause does not end it before that: while earlier clips are still played, padding would put more
+        silence into speech that comes in bursts than it has.
+        """
+        delay = self.latency.figures("s").get("s_p95", FIRST_DELAY) + SPARE_DELAY
+        return self._player.clock.end - delay
+
+    def take_events(self) -> list[SayEvent]:
+        """What the client is to be told about the avatar's speech and its texts."""
+        speech: list[SayEvent] = [(kind, {**fields}) for kind, fields in self._events.take()]
+        return speech + self.says.take_events()
+
+    @property
+    def credit(self) -> int:
+        """Position up to which the client may send samples now."""
+        return self.received + self.input.room - self.says.held
