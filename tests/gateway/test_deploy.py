@@ -122,7 +122,8 @@ def test_compose_has_the_profiles_and_only_known_settings() -> None:
 
 def test_the_image_gets_no_more_than_it_needs() -> None:
     """Whatever the Dockerfile copies is let through by .dockerignore, and nothing else is."""
-    copied = set(re.findall(r"^COPY (\w\S*) /", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+    lines = re.findall(r"^COPY (\w\S*) /", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    copied = {line.split("/")[0] for line in lines}
     ignore = (ROOT / ".dockerignore").read_text().splitlines()
     allowed = {line[1:].split("/")[0] for line in ignore if line.startswith("!")}
     assert copied == allowed and ignore[1] == "*"
