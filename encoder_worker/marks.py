@@ -7,12 +7,10 @@ supplemental enhancement information (ITU-T H.264, D.1.7) under the identifier o
 
 from __future__ import annotations
 
-from protocol.wire.generated import GENERATED_XMP
+from protocol.wire.generated import GENERATED_XMP, XMP_UUID
 
 #: In front of XMP in a JPEG.
 JPEG_HEADER = b"http://ns.adobe.com/xap/1.0/\0"
-#: Names XMP where formats name contents by UUID (XMP Specification Part 3, 1.2.7.3).
-XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 
 _START_CODE = b"\0\0\0\1"
 _SEI, _USER_DATA = 6, 5

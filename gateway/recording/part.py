@@ -21,10 +21,10 @@ from typing import Any
 import av
 import numpy as np
 
-from gateway.recording.marks import GENERATED_TAGS, append_xmp
 from gateway.recording.timeline import PicturePiece, SoundPiece
 from protocol.wire.browser import VideoMessage
 from protocol.wire.clock import SAMPLE_RATE
+from protocol.wire.generated import GENERATED_TAGS, XMP_BOX
 from protocol.wire.messages import Samples
 from protocol.wire.video import H264, JPEG, VP8
 
@@ -117,7 +117,8 @@ class RecordingPart:
         if self._format == "mp4":
             self._write_plain()
             if self._generated:
-                append_xmp(self.path)
+                with self.path.open("ab") as file:
+                    file.write(XMP_BOX)
         self.bytes = self.path.stat().st_size
 
     def discard(self) -> None:

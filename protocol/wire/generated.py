@@ -10,3 +10,11 @@ GENERATED_XMP = (
     '<rdf:Description xmlns:i="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" i:DigitalSourceType='
     f'"{DIGITAL_SOURCE_TYPE}"/></rdf:RDF></x:xmpmeta>'
 ).encode()
+#: Names XMP where formats name contents by UUID (XMP Specification Part 3, 1.2.7.3).
+XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+#: The packet as a box that may stand at the end of an MP4.
+XMP_BOX = (24 + len(GENERATED_XMP)).to_bytes(4, "big") + b"uuid" + XMP_UUID + GENERATED_XMP
+#: Tags for films, which people read too.
+GENERATED_TAGS = {
+    "comment": f"AI-generated face, made by echomimic-live. DigitalSourceType: {DIGITAL_SOURCE_TYPE}"
+}

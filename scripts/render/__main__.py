@@ -88,7 +88,7 @@ def render(settings: Settings, args: argparse.Namespace) -> bool:
         settings = dataclasses.replace(settings, pose_dir=poses)
         require_assets(settings)
         names = chosen_names(settings, args.avatar, args.pose)
-        film = open_film(args.output, source, fps)
+        film = open_film(args.output, source, fps, generated=settings.mark_generated)
         try:
             progress = RenderProgress(first_frame_from(len(samples), fps), fps)
             finished = run_job(settings, names, samples, film, progress)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from protocol.wire.clock import SAMPLE_RATE
+from protocol.wire.generated import GENERATED_TAGS, XMP_BOX
 from scripts.render.errors import RenderError
 from scripts.render.source import Source
 from scripts.render.video_library import h264_encoder, require_library
@@ -81,13 +82,14 @@ class Film(ABC):
             self.part.unlink(missing_ok=True)
 
 
-def open_film(target: str, source: Source, fps: int) -> Film:
+def open_film(target: str, source: Source, fps: int, *, generated: bool = True) -> Film:
     """Begin a film.
 
     Args:
         target: as the user wrote it. A `/` at the end, or a folder that is there, means a folder.
         source: its sound.
         fps: pictures a second.
+        generated: whether a video file says by machine that a model made it. JPEGs come marked or not.
 
     Raises:
         RenderError: it cannot be written there.
@@ -99,7 +101,7 @@ def open_film(target: str, source: Source, fps: int) -> Film:
         if path.suffix.lower() not in FORMATS:
             raise RenderError(f"{target}: end it with .mp4, .mkv (exact sound) or / (pictures and a WAV)")
         require_library(target)
-        return VideoFile(path, source, fps)
+        return VideoFile(path, source, fps, generated)
     except OSError as error:
         raise _cannot_write(path, error) from error
 
@@ -111,11 +113,12 @@ def _cannot_write(path: Path, error: OSError) -> RenderError:
 class VideoFile(Film):
     """H.264 with AAC in MP4, or with exact sound in Matroska: FLAC for 16-bit sound, else float PCM."""
 
-    def __init__(self, target: Path, source: Source, fps: int) -> None:
+    def __init__(self, target: Path, source: Source, fps: int, generated: bool) -> None:
         import av
 
         super().__init__(target)
         self._fps = fps
+        self._generated = generated
         self._pictures = 0
         self._sound, self._rate, codec, self._sample_format = _track(source, target.suffix.lower())
         self._sounded = 0
@@ -124,6 +127,7 @@ class VideoFile(Film):
         self.part.parent.mkdir(parents=True, exist_ok=True)
         options = {"movflags": "+faststart"} if target.suffix.lower() == ".mp4" else {}
         self._file = av.open(str(self.part), "w", format=FORMATS[target.suffix.lower()], options=options)
+        self._file.metadata.update(GENERATED_TAGS if generated else {})
         choices = {"crf": CRF, "preset": "medium"} if encoder == "libx264" else {}
         video = self._file.add_stream(encoder, rate=fps, options=choices)
         audio = self._file.add_stream(codec, rate=self._rate, layout=self._layout)
@@ -181,6 +185,9 @@ class VideoFile(Film):
         self._file.mux(self._video.encode(None))
         self._file.mux(self._audio.encode(None))
         self._file.close()
+        if self._generated and self.target.suffix.lower() == ".mp4":
+            with self.part.open("ab") as file:
+                file.write(XMP_BOX)
 
     def _let_go(self) -> None:
         import av

@@ -13,10 +13,10 @@ from PIL import Image
 from encoder_worker.coders import ClipCoder, Coders
 from encoder_worker.jpeg import JpegEncoder
 from encoder_worker.jpeg_pool import JpegPool
-from encoder_worker.marks import XMP_UUID, split_units, with_generated_mark
+from encoder_worker.marks import split_units, with_generated_mark
 from encoder_worker.video import ENCODERS, ClipEncoder, CodedPicture, VideoEncoder, bit_rate, working_encoder
 from protocol.process.settings import load_settings
-from protocol.wire.generated import DIGITAL_SOURCE_TYPE
+from protocol.wire.generated import DIGITAL_SOURCE_TYPE, XMP_UUID
 from protocol.wire.video import H264, JPEG
 
 av = pytest.importorskip("av")

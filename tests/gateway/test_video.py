@@ -11,6 +11,7 @@ import pytest
 from protocol.wire.browser import VideoMessage
 from tests.gateway.clients import Client, client_v1, client_v2, noise
 from tests.gateway.conftest import Running
+from tests.gateway.test_resume import break_off, resume_of
 
 av = pytest.importorskip("av")
 pytestmark = [
@@ -85,6 +86,23 @@ async def test_after_an_interrupt_a_key_frame_begins(gateway: Running) -> None:
         frames = [frame for frame in await spoken(client, 1.0) if frame.epoch == epoch]
         assert frames[0].key and frames[0].index == 0
         assert len(pictures_of(frames)) == len(frames)
+
+
+async def test_a_lost_connection_goes_on_in_the_middle_of_a_clip(gateway: Running) -> None:
+    async with client_v2(gateway, acks=False, hello=H264) as one:
+        await one.speak(noise(1.0))
+        await one.until(lambda c: len(c.frames) >= 24)
+        # the client says that it has less than came: the rest comes again
+        resume = {**resume_of(one), "seen_seq": 1, "seen_index": 6}
+        await break_off(one)
+    async with client_v2(gateway, hello={**H264, "resume": resume}) as two:
+        assert two.text("ready")["resumed"] and two.text("ready")["video"] == "h264"
+        await two.speak(noise(0.5))
+        await two.until(lambda c: c.frames and (c.frames[-1].seq, c.frames[-1].index) == (2, 11))
+    places = [(frame.seq, frame.index) for frame in two.frames]
+    assert places == [(1, index) for index in range(7, 12)] + [(2, index) for index in range(12)]
+    frames = [*(frame for frame in one.frames if (frame.seq, frame.index) <= (1, 6)), *two.frames]
+    assert len(pictures_of(frames)) == 36
 
 
 @pytest.mark.parametrize("made", [12, 8])

@@ -16,6 +16,7 @@ from PIL import Image
 
 from protocol.process.settings import Settings, load_settings
 from protocol.wire.clock import first_frame_from
+from protocol.wire.generated import DIGITAL_SOURCE_TYPE, GENERATED_XMP
 from scripts.fake_stages.face import FacePainter
 from scripts.fake_stages.workers import FakeBehaviour, FakeStages
 from scripts.render.errors import RenderError
@@ -212,3 +213,19 @@ def test_what_the_model_hears(tmp_path: Path) -> None:
 def test_other_endings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RenderError, match=r"end it with \.mp4, \.mkv"):
         open_film(str(tmp_path / "out.avi"), bursts(16000, 1), 24)
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mkv"])
+@pytest.mark.parametrize("generated", [True, False])
+def test_a_film_says_that_a_model_made_it_unless_that_is_switched_off(
+    tmp_path: Path, ending: str, generated: bool
+) -> None:
+    jpeg = io.BytesIO()
+    Image.new("RGB", (64, 64), "teal").save(jpeg, "JPEG")
+    film = open_film(str(tmp_path / f"out{ending}"), bursts(16000, 1), 24, generated=generated)
+    film.add_picture(jpeg.getvalue())
+    film.finish()
+    content = (tmp_path / f"out{ending}").read_bytes()
+    assert (DIGITAL_SOURCE_TYPE.encode() in content) == generated
+    assert content.endswith(GENERATED_XMP) == (generated and ending == ".mp4")
+    assert len(decode(tmp_path / f"out{ending}").pictures) == 1
