@@ -40,6 +40,8 @@ class OnPage:
     last: dict[str, Any]
     worst: float
     mean: float
+    #: Of the pictures, in Mbit/s.
+    rate: float
 
     def row(self) -> tuple[str, ...]:
         def counted(name: str) -> int:
@@ -49,24 +51,26 @@ class OnPage:
         return (
             self.machine.name, str(self.fps), f"{self.last['fps']:.1f} fps", str(counted("shown")),
             str(counted("drops")), str(counted("underruns")), f"{self.mean:+.1f} ms", f"{self.worst:.1f} ms",
-            f"{self.last['latencyMs']:.0f} ms", "yes" if in_step else "NO",
+            f"{self.last['latencyMs']:.0f} ms", f"{self.rate:.2f}", "yes" if in_step else "NO",
         )  # fmt: skip
 
 
 HEAD = (
     "machine", "fps chosen", "on the page", "shown", "dropped", "pauses", "sound ahead, mean", "most apart",
-    "latency", "in step",
+    "latency", "Mbit/s", "in step",
 )  # fmt: skip
 
 
-async def watch(url: str, microphone: Path, seconds: float, machine: Machine, fps: int) -> OnPage:
+async def watch(
+    url: str, microphone: Path, seconds: float, machine: Machine, fps: int, video: str = ""
+) -> OnPage:
     """Speaks to the page for `seconds` after it has found its buffer."""
 
     async def stats() -> dict[str, Any]:
         return dict(json.loads(await page.evaluate("JSON.stringify(window.echomimic.stats)")))
 
     async with Chromium(microphone=microphone) as browser:
-        page = await browser.open(url)
+        page = await browser.open(f"{url}?video={video}" if video else url)
         await page.until("!document.querySelector('#start').disabled", 60)
         await page.click("#start")
         await page.until("window.echomimic.stats && window.echomimic.stats.shown > 0", 60)
@@ -81,14 +85,15 @@ async def watch(url: str, microphone: Path, seconds: float, machine: Machine, fp
         machine, fps, str(notice), looks[0], looks[-1],
         max(look["worstOffsetMs"] for look in counted),
         sum(look["offsetMs"] for look in counted) / len(counted),
+        (looks[-1]["pictureBytes"] - looks[0]["pictureBytes"]) * 8e-6 / seconds,
     )  # fmt: skip
 
 
-def measure(machine: Machine, wav: Path, seconds: float) -> OnPage:
+def measure(machine: Machine, wav: Path, seconds: float, video: str = "") -> OnPage:
     with run_on(machine.cores, *machine.flags) as run:
         warm_up(run, wav)
         fps = int(server_info(run.url)["fps"])
-        return asyncio.run(watch(run.url, wav, seconds, machine, fps))
+        return asyncio.run(watch(run.url, wav, seconds, machine, fps, video))
 
 
 def main() -> int:
@@ -96,6 +101,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--wav", type=Path, help="speech; default: the shared recording or the sample")
     parser.add_argument("--only", type=int, nargs="*", help="numbers of the machines to try, from 0")
+    parser.add_argument("--video", default="", help="h264, vp8 or jpeg; if not given, the page's choice")
     arguments = parser.parse_args()
     chosen = machines()
     if arguments.only is not None:
@@ -106,7 +112,7 @@ def main() -> int:
         write_wav(wav, speech(arguments.wav, 20.0))
         results = []
         for machine in chosen:
-            results.append(measure(machine, wav, arguments.seconds))
+            results.append(measure(machine, wav, arguments.seconds, arguments.video))
             print(f"{machine.name}: the page says {results[-1].notice or '(nothing)'}", flush=True)
     rows = [result.row() for result in results]
     print("\n".join(table([HEAD, *rows])))
