@@ -2,9 +2,9 @@
 
     python -m gateway.avatars.decoding LEFT,TOP,WIDTH,HEIGHT RATIO < PICTURE
 
-The gateway starts it for each picture. It limits its own memory, processor time and files before it loads a
-decoder. On stdout it writes two numbers of 4 bytes, big-endian, the width and the height, and then the pixels
-(RGB, 8 bits each). So the gateway and the GPU workers decode nothing that a stranger made.
+The gateway starts it for each picture. It limits its own memory, processor time and files before it reads
+anything. On stdout it writes two numbers of 4 bytes, big-endian, the width and the height. Then come
+the pixels (RGB, 8 bits each). So the gateway and the GPU workers decode nothing that a stranger made.
 On failure it writes the reason to stderr, one line, and exits with 3.
 """
 
@@ -15,6 +15,10 @@ import struct
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from gateway.avatars.cropping import CropError, cut, parse_crop
+from protocol.model.assets import AssetError
+from protocol.model.pictures import read_picture
 
 #: Most pixels of a picture. A camera of 48 megapixels is below it.
 MOST_PIXELS = 50_000_000
@@ -45,11 +49,6 @@ def limit_this_process() -> None:
 def main(arguments: Sequence[str]) -> int:
     """Decode stdin. Returns the exit status."""
     limit_this_process()
-    # The decoders come after the limits.
-    from gateway.avatars.cropping import CropError, cut, parse_crop
-    from protocol.model.assets import AssetError
-    from protocol.model.pictures import read_picture
-
     try:
         picture = read_picture(_INPUT, most_pixels=MOST_PIXELS)
         kept = cut(picture, parse_crop(arguments[0]), float(arguments[1]))

@@ -76,7 +76,7 @@ class PictureReader:
                 SECONDS,
             )
             # It has closed both, so it ends at once, or is ended.
-            status = await asyncio.wait_for(process.wait(), 1.0)
+            status = await asyncio.wait_for(process.wait(), SECONDS)
         except asyncio.TimeoutError:
             raise PictureRefused(
                 f"it takes longer than {SECONDS:.0f} s to read; give a smaller picture"

@@ -2,8 +2,8 @@
 
     python -m demo.factory.evaluate.fit --photos FOLDER --json fit.json
 
-Drawn people come from npm's @dicebear packages, or from --people. The threshold is chosen on every second
-picture and tried on the others.
+Drawn people come from npm's @dicebear packages, or from --people. The threshold is chosen on one
+half of the pictures and tried on the other.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if __name__ == "__main__":
 import torch
 
 from demo.factory.evaluate.fit.pictures import SAMPLE, FitPicture, draw_people, drawn, own_kind, photographs
-from demo.factory.evaluate.fit.table import as_table, best_threshold
+from demo.factory.evaluate.fit.table import as_table, best_threshold, is_second_half
 from demo.factory.evaluate.fit.trial import FitTrial, Measured, temporary_folder
 from demo.factory.evaluate.material import HeldOut
 from gateway.avatars.fit import LEAST_EDGES
@@ -44,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{measured.kind}: {measured.name}: {fits}", file=sys.stderr, flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
-    chosen = best_threshold(rows[::2])
+    chosen = best_threshold([row for row in rows if not is_second_half(row)])
     print(f"threshold chosen on one half: {chosen:.2f}; the gateway's: {LEAST_EDGES}\n")
-    print(as_table(rows[1::2], LEAST_EDGES))
+    print(as_table([row for row in rows if is_second_half(row)], LEAST_EDGES))
     return 0
 
 
