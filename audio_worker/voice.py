@@ -36,7 +36,7 @@ VOICE = 0.5
 #: that was taken for silence would leave out its first syllable.
 ONSET_VOICE, ONSET_SECONDS = 0.3, 0.13
 #: Seconds after a voice for which clips are denoised, so that the mouth shuts.
-HANGOVER = 0.3
+HANGOVER = 0.15
 #: Root mean square, -60 dBFS, under which there is no voice. No detector is asked then.
 SILENCE_LEVEL = 1e-3
 _STATE = np.zeros((1, 1, 128), np.float32)
