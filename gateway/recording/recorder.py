@@ -9,13 +9,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gateway.core.players import ClipSound
-from gateway.recording.part import RecordingPart
 from gateway.recording.timeline import PicturePiece, RecordingPiece, RecordingTimeline, SoundPiece
 from protocol.process.logs import first_line
 from protocol.wire.browser import VideoMessage
 from protocol.wire.clock import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from gateway.recording.part import RecordingPart
 
 logger = logging.getLogger(__name__)
 
@@ -222,6 +225,9 @@ class _Writer:
             self._report(PartEvent(part.path, part.seconds, size, reason))
 
     def _begin(self, first: PicturePiece) -> None:
+        # Here, because PyAV is optional, and a gateway that records nothing needs none of its memory.
+        from gateway.recording.part import RecordingPart
+
         early, self._early = self._early, []
         start = min([first.pts, *(sound.start * SAMPLE_RATE // self._rate for sound in early)])
         stem = self._new_stem()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from gateway.recording.signing import Signer
 from gateway.recording.store import Recording, RecordingStore
+from protocol.process.settings import ROOT
 from protocol.wire.browser import VideoMessage
 from protocol.wire.generated import DIGITAL_SOURCE_TYPE
 
@@ -152,3 +155,8 @@ def test_a_key_that_does_not_serve_leaves_the_file_as_it_is(tmp_path: Path) -> N
     Signer(b"none", b"none").sign(path)
     Signer().sign(path)
     assert path.read_bytes() == b"film" and os.listdir(tmp_path) == ["film.mp4"]
+
+
+def test_a_gateway_starts_without_pyav_and_without_its_memory() -> None:
+    code = "import sys; import gateway.gateway; assert not {'av', 'c2pa', 'torch'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
