@@ -54,7 +54,7 @@ class Recordings:
         self._sessions = sessions
         self._limits = RecordingLimits(settings.record_minutes * 60.0, settings.record_mb << 20)
         self.store = RecordingStore(
-            settings.record_dir, settings.record_keep, settings.record_hours, time.time
+            settings.recordings_folder, settings.record_keep, settings.record_hours, time.time
         )
         self._signer = Signer.of(settings)
         #: By session.

@@ -134,8 +134,8 @@ class Settings:
 
     # Recordings, which clients ask for.
     record: bool = setting(True, "let clients record their own sessions; --no-record lets none")
-    record_dir: Path = setting(
-        state_dir(os.environ) / "recordings",
+    record_dir: Path | None = setting(
+        None,
         "folder of the recordings; ~/.local/state/echomimic-live/recordings if not given",
     )
     record_minutes: int = setting(30, "longest recording, in minutes", low=1, high=1440)
@@ -312,6 +312,11 @@ class Settings:
     def frames_a_clip(self) -> int:
         """Frames of a clip at 24 fps, where nothing else is picked."""
         return self.clip_frames or USUAL_CLIP_FRAMES
+
+    @property
+    def recordings_folder(self) -> Path:
+        """The folder of the recordings."""
+        return self.record_dir or state_dir(os.environ) / "recordings"
 
     @property
     def serves_tls(self) -> bool:
