@@ -1,4 +1,4 @@
-"""The decoder half of a VAE folder: diffusers' AutoencoderKL or AutoencoderTiny, or our AutoencoderLite.
+"""The decoder half of a VAE folder: AutoencoderKL, AutoencoderTiny, or our AutoencoderLite.
 
 `DECODERS` maps a class's name to the module that is its decoder. The class is chosen, and the folder read,
 by `protocol.model.vae_folder`.
@@ -15,6 +15,7 @@ from torch import nn
 from encoder_worker.vae.lite_decoder import LiteDecoder
 from protocol.model.config import ModelConfig
 from protocol.model.vae_folder import VaeFolder, latent_scaling, load_half, vae_factor
+from protocol.model.vae_network import UnusualVae, kl_decoder, tiny_decoder
 
 
 class Decoder(nn.Module):
@@ -42,16 +43,20 @@ class Decoder(nn.Module):
 
 
 class KLDecoder(Decoder):
-    """diffusers' AutoencoderKL without its encoder."""
+    """AutoencoderKL without its encoder."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        from diffusers import AutoencoderKL
-
         super().__init__(config)
+        self.decoder: nn.Module
+        self.post_quant_conv: nn.Module | None
         with torch.device("meta"):  # its values come from the file
-            vae = AutoencoderKL.from_config(dict(config))
-        self.decoder = vae.decoder
-        self.post_quant_conv = vae.post_quant_conv
+            try:
+                self.decoder, self.post_quant_conv = kl_decoder(config)
+            except UnusualVae:
+                from diffusers import AutoencoderKL
+
+                vae = AutoencoderKL.from_config(dict(config))
+                self.decoder, self.post_quant_conv = vae.decoder, vae.post_quant_conv
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         if self.post_quant_conv is not None:
@@ -61,15 +66,18 @@ class KLDecoder(Decoder):
 
 
 class TinyDecoder(Decoder):
-    """diffusers' AutoencoderTiny without its encoder."""
+    """AutoencoderTiny without its encoder."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        from diffusers import AutoencoderTiny
-
         super().__init__(config)
+        self.decoder: nn.Module
         with torch.device("meta"):  # its values come from the file
-            vae = AutoencoderTiny.from_config(dict(config))
-        self.decoder = vae.decoder
+            try:
+                self.decoder = tiny_decoder(config)
+            except UnusualVae:
+                from diffusers import AutoencoderTiny
+
+                self.decoder = AutoencoderTiny.from_config(dict(config)).decoder
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         pictures: torch.Tensor = self.decoder(latents)

@@ -1,6 +1,6 @@
 """The encoder half of the bundled model's VAE (`AutoencoderLite`).
 
-It runs once per avatar, so it is diffusers' ordinary `Encoder`: the light decoder
+It runs once per avatar, so it is AutoencoderKL's encoder: the light decoder
 (`encoder_worker/vae/lite_decoder.py`) saves time at each frame instead. It is deterministic. Training showed
 it no sampling, so its output is the mean.
 """
@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers.models.autoencoders.vae import Encoder
 from torch import nn
+
+from protocol.model.vae_network import KLEncoderNetwork
 
 
 class LiteEncoder(nn.Module):
@@ -27,15 +28,12 @@ class LiteEncoder(nn.Module):
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
         widths = tuple(config["encoder_widths"])
-        self.encoder = Encoder(
-            in_channels=3,
-            out_channels=config["latent_channels"],
-            down_block_types=("DownEncoderBlock2D",) * len(widths),
-            block_out_channels=widths,
-            layers_per_block=config["encoder_layers_per_block"],
-            norm_num_groups=config["norm_num_groups"],
-            double_z=False,
-            mid_block_add_attention=True,
+        self.encoder = KLEncoderNetwork(
+            3,
+            config["latent_channels"],
+            widths,
+            config["encoder_layers_per_block"],
+            config["norm_num_groups"],
         )
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:

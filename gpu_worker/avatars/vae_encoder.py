@@ -1,8 +1,8 @@
 """The encoder half of a VAE folder: the reference picture to scaled latents.
 
 `ENCODERS` maps a class's name to the function that builds its encoder. The class is chosen, and the folder
-read, by `protocol.model.vae_folder`. diffusers' import takes seconds and 210 MB, so it stands where an
-encoder is built.
+read, by `protocol.model.vae_folder`. diffusers' import takes seconds and 210 MB, so it stands where a
+configuration needs it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from protocol.model.vae_folder import VaeFolder, latent_scaling, load_half, vae_factor
+from protocol.model.vae_network import UnusualVae, kl_encoder, tiny_encoder
 
 Config = Mapping[str, Any]
 
@@ -55,17 +56,24 @@ class VaeEncoder(nn.Module):
 
 
 def _kl(config: Config) -> VaeEncoder:
-    from diffusers import AutoencoderKL
+    try:
+        encoder, quant_conv = kl_encoder(config)
+    except UnusualVae:
+        from diffusers import AutoencoderKL
 
-    vae = AutoencoderKL.from_config(dict(config))
-    return VaeEncoder(config, vae_factor(config), vae.encoder, vae.quant_conv)
+        vae = AutoencoderKL.from_config(dict(config))
+        encoder, quant_conv = vae.encoder, vae.quant_conv
+    return VaeEncoder(config, vae_factor(config), encoder, quant_conv)
 
 
 def _tiny(config: Config) -> VaeEncoder:
-    from diffusers import AutoencoderTiny
+    try:
+        encoder = tiny_encoder(config)
+    except UnusualVae:
+        from diffusers import AutoencoderTiny
 
-    vae = AutoencoderTiny.from_config(dict(config))
-    return VaeEncoder(config, vae_factor(config), vae.encoder)
+        encoder = AutoencoderTiny.from_config(dict(config)).encoder
+    return VaeEncoder(config, vae_factor(config), encoder)
 
 
 def _lite(config: Config) -> VaeEncoder:
