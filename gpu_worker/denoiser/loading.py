@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import nn
@@ -63,6 +65,7 @@ def load_models(
         ConfigError, CheckpointError: a key is missing, unexpected, of the wrong shape or impossible. The
             message names it and the file. Both are SettingsErrors.
     """
+    begin = time.monotonic()
     base = config.base_unet_config()
     try:
         denoiser_config = UNetConfig.denoiser(base, config.unet_additional_kwargs)
@@ -80,11 +83,13 @@ def load_models(
             f"{config.path}: the VAE's latents have {vae_encoder.channels} channels, "
             f"the UNet's in_channels are {denoiser_config.in_channels}"
         )
+    target = _Target(device, dtype)
+    denoiser, reference = _load_unets(denoiser_config, reference_config, config, target)
     models = Models(
-        denoiser=_load_denoiser(denoiser_config, config, dtype),
-        reference=_load(lambda: ReferenceUNet2D(reference_config), config.reference_unet_path, dtype),
+        denoiser=denoiser,
+        reference=reference,
         pose_encoder=_load(
-            lambda: _pose_encoder(config, denoiser_config, vae_encoder), config.pose_encoder_path, dtype
+            lambda: _pose_encoder(config, denoiser_config, vae_encoder), config.pose_encoder_path, target
         ),
         vae_encoder=vae_encoder,
         scheduler=scheduler,
@@ -96,31 +101,58 @@ def load_models(
         module.to(device)
         channels_last(module)
     count = sum(p.numel() for p in models.denoiser.parameters()) / 1e6
-    logger.info("model %s: denoiser of %.1f M parameters, %s on %s", config.name, count, dtype, device)
+    seconds = time.monotonic() - begin
+    logger.info(
+        "model %s: denoiser of %.1f M parameters, %s on %s, loaded in %.1f s",
+        config.name, count, dtype, device, seconds,
+    )  # fmt: skip
     return models
 
 
-def _load_denoiser(unet: UNetConfig, config: ModelConfig, dtype: torch.dtype) -> DenoisingUNet3D:
+class _Target(NamedTuple):
+    """Where weights go, and their dtype there."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+
+def _load_unets(
+    denoiser: UNetConfig, reference: UNetConfig, config: ModelConfig, target: _Target
+) -> tuple[DenoisingUNet3D, ReferenceUNet2D]:
+    def load_reference() -> ReferenceUNet2D:
+        return _load(lambda: ReferenceUNet2D(reference), config.reference_unet_path, target)
+
+    if target.device.type == "cpu":
+        return _load_denoiser(denoiser, config, target), load_reference()
+    # Both at once: copies to a device leave the interpreter to the other.
+    with ThreadPoolExecutor(1, "load") as pool:
+        second = pool.submit(load_reference)
+        return _load_denoiser(denoiser, config, target), second.result()
+
+
+def _load_denoiser(unet: UNetConfig, config: ModelConfig, target: _Target) -> DenoisingUNet3D:
     """Denoiser with its motion modules. Where both files hold a key, the denoiser's counts, as officially."""
     denoiser = _on_meta(lambda: DenoisingUNet3D(unet))
     state = read_state_dict(config.denoising_unet_path)
     if config.motion_module_path is None:
-        load_into(denoiser, state, file=config.denoising_unet_path, allow_missing=COMPUTED, dtype=dtype)
-        return _frozen(denoiser, dtype)
+        load_into(
+            denoiser, state, file=config.denoising_unet_path, allow_missing=COMPUTED, **target._asdict()
+        )
+        return _frozen(denoiser, target.dtype)
 
     def in_first_file(key: str) -> bool:
         return MOTION not in key or key in state
 
-    load_into(denoiser, state, file=config.denoising_unet_path, only=in_first_file, dtype=dtype)
+    load_into(denoiser, state, file=config.denoising_unet_path, only=in_first_file, **target._asdict())
     load_into(
         denoiser,
         {k: v for k, v in read_state_dict(config.motion_module_path).items() if k not in state},
         file=config.motion_module_path,
         only=lambda key: not in_first_file(key),
         allow_missing=COMPUTED,
-        dtype=dtype,
+        **target._asdict(),
     )
-    return _frozen(denoiser, dtype)
+    return _frozen(denoiser, target.dtype)
 
 
 def _pose_encoder(config: ModelConfig, unet: UNetConfig, vae: VaeEncoder) -> PoseEncoder:
@@ -142,10 +174,10 @@ def _pose_encoder(config: ModelConfig, unet: UNetConfig, vae: VaeEncoder) -> Pos
     return encoder
 
 
-def _load(build: Callable[[], M], file: Path, dtype: torch.dtype) -> M:
+def _load(build: Callable[[], M], file: Path, target: _Target) -> M:
     module = _on_meta(build)
-    load_into(module, read_state_dict(file), file=file, dtype=dtype)
-    return _frozen(module, dtype)
+    load_into(module, read_state_dict(file), file=file, **target._asdict())
+    return _frozen(module, target.dtype)
 
 
 def _on_meta(build: Callable[[], M]) -> M:

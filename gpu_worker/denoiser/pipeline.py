@@ -22,6 +22,7 @@ from gpu_worker.denoiser.loading import Models
 from gpu_worker.denoiser.model import ReferenceCache
 from gpu_worker.denoiser.model.transformer import KeysValues
 from gpu_worker.denoiser.sampler import draw_noise, make_steps, preserve_in_clip
+from gpu_worker.denoiser.spare import SpareNetwork
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,8 @@ class ClipDenoiser:
         compile_unet: bool = False,
     ) -> None:
         self.models = models
+        #: The reference network, which only a new avatar needs.
+        self.spare = SpareNetwork(models.reference, models.device)
         self.guidance_scale = models.config.cfg if guidance_scale is None else guidance_scale
         self.steps = make_steps(models.scheduler, models.config.steps if steps is None else steps)
         self.window_shift = models.config.window_shift
@@ -101,7 +104,8 @@ class ClipDenoiser:
         """
         begin = time.perf_counter()
         latents = self.encode_picture(picture)
-        bank = self.models.reference(latents.to(self.models.dtype))
+        with self.spare.on_device():
+            bank = self.models.reference(latents.to(self.models.dtype))
         reference = self.models.denoiser.project_reference(bank)
         logger.info(
             "reference cache: keys and values of %d blocks, %.1f MB, projected once in %.2f s",

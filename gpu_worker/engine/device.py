@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from gpu_worker.engine_api import ClipError, DeviceLost
 from protocol.model.kept_folder import kept_folder
 from protocol.process.settings import Settings
+
+#: Environment variable that names the folder of torch's compiled code.
+TORCH_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def keep_compiled_code(settings: Settings) -> Path:
@@ -21,15 +24,14 @@ def keep_compiled_code(settings: Settings) -> Path:
     A folder that the user named for torch stays. Else it is in the user's cache or, where that cannot be
     written, in the run's folder.
     """
-    from torch._inductor.runtime import runtime_utils
-
-    inductor: Any = runtime_utils  # which does not say that it exports these two
-    named = Path(inductor.cache_dir())
-    if named != Path(inductor.default_cache_dir()):
+    # By the variable and not by torch's function, whose import takes seconds that the fast path can spare.
+    named = Path(os.environ.get(TORCH_CACHE, ""))
+    own = (Path(tempfile.gettempdir()), "torchinductor_")
+    if named.name and not (named.parent == own[0] and named.name.startswith(own[1])):
         return named
     # torch's own folder is among the temporary files, which many systems empty at each start.
     folder = kept_folder(settings, f"compiled-{torch.__version__}")
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+    os.environ[TORCH_CACHE] = str(folder)
     for name in ("triton", "quack"):
         os.environ.setdefault(f"{name.upper()}_CACHE_DIR", str(folder / name))
     return folder

@@ -108,21 +108,38 @@ class DenoiserEngine:
         begin = time.monotonic()
         avatars, poses = self.model.avatars, self.model.poses
         avatars.get(avatars.names[0])
+        wait_for_device(self.model.device)
+        avatar_ready = time.monotonic()
         while poses.warm_some(poses.names[0]):
             if time.monotonic() - begin > POSE_WARM_SECONDS:
                 break
+        wait_for_device(self.model.device)
+        pose_ready = time.monotonic()
         for fps in self._rates_to_warm():
             self._make_warm_up_clip(fps)
         wait_for_device(self.model.device)
-        logger.info("warm-up took %.1f s", time.monotonic() - begin)
+        end = time.monotonic()
+        logger.info(
+            "warm-up took %.1f s (avatar %.1f, pose %.1f, clips %.1f)",
+            end - begin, avatar_ready - begin, pose_ready - avatar_ready, end - pose_ready,
+        )  # fmt: skip
 
     def _rates_to_warm(self) -> Sequence[int]:
         """The rates whose clips torch makes, and OpenVINO's first. `make_ready_for` warms its others."""
+        if self._fast_serves:  # whose first clip is checked in the same way, and plain torch makes none
+            return ()
         if self.settings.fps is not None:
             return (self.settings.fps,)
         if self.settings.compile_unet or self.open_qualities():
             return FRAME_RATES[:1]  # the others are compiled for, or hardly ever asked for
         return FRAME_RATES[:1] if self.sampler.cpu_engine == "openvino" else FRAME_RATES
+
+    @property
+    def _fast_serves(self) -> bool:
+        """Whether the fast path is to be made ready after the warm-up, and serves where nothing fails."""
+        if self.device_type != "cuda" or self.members is not None or self.model.denoiser.guidance_scale > 1:
+            return False
+        return bool(self.settings.compile_unet or self.open_qualities())
 
     def _make_warm_up_clip(self, fps: int) -> None:
         try:
@@ -146,6 +163,8 @@ class DenoiserEngine:
             self.sampler.compile_for(
                 frames, lambda: self._warm_up_inputs(fps), lambda: self._make_warm_up_clip(fps)
             )
+            if not self.sampler.compiled:  # plain torch serves, which the warm-up has left out
+                self._make_warm_up_clip(fps)
             self._info = self._describe()
 
     def adopt(self, settings: Settings) -> None:
@@ -278,6 +297,7 @@ class DenoiserEngine:
             more = avatars.warm_one() or any(map(poses.warm_some, poses.names))
             wait_for_device(self.model.device)
             if not more:
+                self.model.denoiser.spare.put_aside()
                 release_memory(self.model.device)
                 return_freed_memory()
         return more

@@ -83,8 +83,9 @@ def load_into(
     allow_missing: Sequence[str] = (),
     only: Callable[[str], bool] | None = None,
     dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
 ) -> None:
-    """Copy weights into a module. Parameters on the meta device come to the CPU.
+    """Copy weights into a module. Parameters on the meta device come to `device`.
 
     Args:
         module: takes the weights. It is unchanged if they do not fit.
@@ -93,6 +94,7 @@ def load_into(
         allow_missing: patterns (as in `fnmatch`) of keys that the file may leave out.
         only: picks the module's keys that this file is for. The others are left as they are. None picks all.
         dtype: the dtype of parameters that come from the meta device. None keeps the file's.
+        device: of parameters that come from the meta device. None is the CPU.
 
     Raises:
         CheckpointError: a key is missing, unexpected or of the wrong shape. Names file and key.
@@ -112,7 +114,8 @@ def load_into(
     owners = dict(module.named_modules())
     with torch.no_grad():
         for key in present:
-            _put(owners[key.rpartition(".")[0]], key.rpartition(".")[2], state[key], dtype)
+            owner, _, name = key.rpartition(".")
+            _put(owners[owner], name, state[key], dtype, device or torch.device("cpu"))
 
 
 def modern_vae_keys(state: Mapping[str, Tensor]) -> State:
@@ -130,14 +133,17 @@ def modern_vae_keys(state: Mapping[str, Tensor]) -> State:
     return renamed
 
 
-def _put(owner: nn.Module, name: str, value: Tensor, dtype: torch.dtype | None) -> None:
+def _put(owner: nn.Module, name: str, value: Tensor, dtype: torch.dtype | None, device: torch.device) -> None:
     target = getattr(owner, name)
     if target.device.type != "meta":
         target.copy_(value)
         return
     # A copy, because tensors of a mapped file would change or vanish with it.
     kind = dtype if dtype is not None and value.is_floating_point() else value.dtype
-    fresh = value.to(device="cpu", dtype=kind, copy=True)
+    if device.type == "cpu":
+        fresh = value.to(dtype=kind, copy=True)
+    else:  # from the mapped file at once, and converted there, which takes the host much longer
+        fresh = value.to(device).to(kind)
     if isinstance(target, nn.Parameter):
         setattr(owner, name, nn.Parameter(fresh, requires_grad=target.requires_grad))
     else:

@@ -1,0 +1,58 @@
+"""A network that is put aside comes back with the same weights, and only where there is another memory."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from gpu_worker.denoiser.spare import SpareNetwork
+
+
+class Elsewhere:
+    """A device of another kind than the host, whose memory is the host's here."""
+
+    type = "elsewhere"
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    made = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval().requires_grad_(False)
+    return made.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def test_the_weights_come_back_and_leave_again(network: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[int] = []
+    to = torch.Tensor.to
+
+    def copied(self: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
+        if args and isinstance(args[0], Elsewhere):
+            fetched.append(self.numel())
+            return self.clone()
+        return to(self, *args, **kwargs)  # type: ignore[call-overload,no-any-return]
+
+    monkeypatch.setattr(torch.Tensor, "to", copied)
+    spare = SpareNetwork(network, Elsewhere())  # type: ignore[arg-type]
+    x = torch.randn(1, 3, 8, 8)
+    before, own = network(x), network[0].weight.data_ptr()  # type: ignore[index]
+    with spare.on_device():
+        assert not fetched, "it lies there"
+    spare.put_aside()
+    assert spare.aside and network[0].weight.data_ptr() != own  # type: ignore[index]
+    for _ in range(2):
+        with torch.inference_mode(), spare.on_device():
+            assert not spare.aside
+            torch.testing.assert_close(network(x), before, rtol=0, atol=0)
+        assert spare.aside
+    assert sum(fetched) == 2 * sum(t.numel() for t in (*network.parameters(), *network.buffers()))
+    assert network[0].weight.is_contiguous(memory_format=torch.channels_last)  # type: ignore[index]
+
+
+def test_on_a_cpu_it_stays(network: nn.Module) -> None:
+    spare = SpareNetwork(network, torch.device("cpu"))
+    own = network[0].weight.data_ptr()  # type: ignore[index]
+    spare.put_aside()
+    with spare.on_device():
+        assert network[0].weight.data_ptr() == own  # type: ignore[index]
+    assert not spare.aside
