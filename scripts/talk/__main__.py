@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         fps = args.fps or int(info.get("full_fps") or info.get("fps") or FULL_RATE)
         usual = int(info.get("clip_frames") or USUAL_CLIP_FRAMES)
         clip_frames = args.clip_frames or frames_of_clip(fps, usual)
-        reports = asyncio.run(_speak_all(args.url, plans, fps, clip_frames))
+        reports = asyncio.run(_speak_all(args.url, plans, fps, clip_frames, args.apart))
     except (ClientError, SoundError) as error:
         print(f"client: {error}", file=sys.stderr)
         return 2
@@ -81,8 +81,14 @@ def _collector(jpegs: list[bytes]) -> Callable[[int, bytes], None]:
     return lambda _number, jpeg: jpegs.append(jpeg)
 
 
-async def _speak_all(url: str, plans: list[Plan], fps: int, clip_frames: int) -> list[Report]:
-    return list(await asyncio.gather(*(speak(url, plan, fps, clip_frames) for plan in plans)))
+async def _speak_all(url: str, plans: list[Plan], fps: int, clip_frames: int, apart: float) -> list[Report]:
+    """All sessions at once, each `apart` seconds after the one before."""
+
+    async def speak_later(seconds: float, plan: Plan) -> Report:
+        await asyncio.sleep(seconds)
+        return await speak(url, plan, fps, clip_frames)
+
+    return list(await asyncio.gather(*(speak_later(i * apart, plan) for i, plan in enumerate(plans))))
 
 
 def _show(reports: list[Report], *, as_json: bool) -> None:
@@ -126,6 +132,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--token-from", metavar="FILE", help="file with the token, or - for standard input")
     parser.add_argument("--v2", action="store_true", help="speak version 2 of the wire (default: version 1)")
     parser.add_argument("--sessions", type=int, default=1, metavar="N", help="sessions at once")
+    parser.add_argument(
+        "--apart", type=float, default=0.0, metavar="S", help="seconds between the beginnings of two sessions"
+    )
     parser.add_argument("--avatars", metavar="A,B", help="avatars, given to the sessions in turn")
     parser.add_argument("--pose", default="", help="pose of all sessions")
     parser.add_argument("--fps", type=int, help="frame rate to ask for")

@@ -99,10 +99,13 @@ def warm_up(run: ManagedRun, wav: Path, bound: float = 120.0) -> None:
     settle([run.process.pid], bound)
 
 
-def speak(run: ManagedRun, wav: Path, *, seconds: float = 0.0, sessions: int = 1) -> list[dict[str, Any]]:
+def speak(
+    run: ManagedRun, wav: Path, *, seconds: float = 0.0, sessions: int = 1, apart: float = 0.0
+) -> list[dict[str, Any]]:
     """Speak to a run with the command-line client in a process of its own. Returns the client's reports."""
     command = [sys.executable, "-m", "scripts.talk", str(wav), "--url", run.url, "--v2", "--json"]
     command += ["--sessions", str(sessions), *(["--seconds", str(seconds)] if seconds else [])]
+    command += ["--apart", str(apart)] if apart else []
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode not in (0, 1):
         raise RunError(f"the client failed: {done.stderr.strip()}")

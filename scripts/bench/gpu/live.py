@@ -18,7 +18,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ import numpy as np
 from protocol.process.settings import ROOT, load_settings
 from protocol.wire.clock import SAMPLE_RATE
 from scripts.bench.common.run_figures import RunFigures, device_processes
-from scripts.bench.common.tools import EVERY_CLIP, machine, speak
+from scripts.bench.common.tools import EVERY_CLIP, machine, settle, speak
 from scripts.run.managed import ManagedRun, RunError
 from scripts.talk.packed_pcm import unpack_pcm
 from scripts.talk.sound import SoundError, read_sound, synthetic_voice, write_wav
@@ -73,10 +73,14 @@ def measure(args: argparse.Namespace, flags: list[str], wav: Path) -> dict[str, 
             print(f"start {len(starts)}: ready in {run.ready_in:.1f} s", flush=True)
             if len(starts) < args.starts:
                 continue
+            if args.settle:
+                settle(run.pids())
+                print("settled, before anybody spoke:", flush=True)
+                print("\n".join(_process_lines(device_processes(run.pids()))), flush=True)
             speak(run, wav, seconds=WARM_UP, sessions=args.sessions)
             time.sleep(STATUS_LAG)
             before = RunFigures.of(run.metrics())
-            reports = speak(run, wav, seconds=args.seconds, sessions=args.sessions)
+            reports = speak(run, wav, seconds=args.seconds, sessions=args.sessions, apart=args.apart)
             time.sleep(STATUS_LAG)
             figures = RunFigures.of(run.metrics()).since(before)
             processes = device_processes(run.pids())
@@ -85,8 +89,7 @@ def measure(args: argparse.Namespace, flags: list[str], wav: Path) -> dict[str, 
     _print_sessions(reports)
     print("\n".join(["", *figures.lines()]))
     print("\n".join(["", *(f"  {line}" for line in notes)]), flush=True)
-    for line in processes:
-        print(f"  {line['stage']:<16} process {line['used_mib']} MiB of the GPU's memory")
+    print("\n".join(_process_lines(processes)), flush=True)
     return {
         "starts": starts,
         "sessions": reports,
@@ -94,6 +97,12 @@ def measure(args: argparse.Namespace, flags: list[str], wav: Path) -> dict[str, 
         "processes": processes,
         "notes": notes,
     }
+
+
+def _process_lines(processes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The GPU's memory of each process as the driver counts it, and of all."""
+    lines = [f"  {one['stage']:<16} process {one['used_mib']} MiB of the GPU's memory" for one in processes]
+    return [*lines, f"  together {sum(int(one['used_mib']) for one in processes)} MiB"]
 
 
 def model_flags(args: argparse.Namespace, folder: Path) -> list[str]:
@@ -188,6 +197,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--height", type=int, help="picture height")
     parser.add_argument("--sessions", type=int, default=1, metavar="N", help="sessions at once")
     parser.add_argument("--seconds", type=float, default=60.0, help="speech of each session")
+    parser.add_argument(
+        "--apart", type=float, default=0.0, metavar="S", help="seconds between the beginnings of two sessions"
+    )
+    parser.add_argument(
+        "--settle", action="store_true", help="first wait for the work that a run does in its pauses"
+    )
     parser.add_argument("--wav", type=Path, help="speech to send; the repository's sample if not given")
     parser.add_argument("--starts", type=int, default=1, help="starts of the run; the last one is spoken to")
     parser.add_argument("--caches", type=Path, help="folder of compiled code; a fresh one if not given")
