@@ -83,7 +83,7 @@ def load_models(
             f"{config.path}: the VAE's latents have {vae_encoder.channels} channels, "
             f"the UNet's in_channels are {denoiser_config.in_channels}"
         )
-    target = _Target(device, dtype)
+    target = _WeightsPlace(device, dtype)
     denoiser, reference = _load_unets(denoiser_config, reference_config, config, target)
     models = Models(
         denoiser=denoiser,
@@ -109,7 +109,7 @@ def load_models(
     return models
 
 
-class _Target(NamedTuple):
+class _WeightsPlace(NamedTuple):
     """Where weights go, and their dtype there."""
 
     device: torch.device
@@ -117,7 +117,7 @@ class _Target(NamedTuple):
 
 
 def _load_unets(
-    denoiser: UNetConfig, reference: UNetConfig, config: ModelConfig, target: _Target
+    denoiser: UNetConfig, reference: UNetConfig, config: ModelConfig, target: _WeightsPlace
 ) -> tuple[DenoisingUNet3D, ReferenceUNet2D]:
     def load_reference() -> ReferenceUNet2D:
         return _load(lambda: ReferenceUNet2D(reference), config.reference_unet_path, target)
@@ -130,7 +130,7 @@ def _load_unets(
         return _load_denoiser(denoiser, config, target), second.result()
 
 
-def _load_denoiser(unet: UNetConfig, config: ModelConfig, target: _Target) -> DenoisingUNet3D:
+def _load_denoiser(unet: UNetConfig, config: ModelConfig, target: _WeightsPlace) -> DenoisingUNet3D:
     """Denoiser with its motion modules. Where both files hold a key, the denoiser's counts, as officially."""
     denoiser = _on_meta(lambda: DenoisingUNet3D(unet))
     state = read_state_dict(config.denoising_unet_path)
@@ -174,7 +174,7 @@ def _pose_encoder(config: ModelConfig, unet: UNetConfig, vae: VaeEncoder) -> Pos
     return encoder
 
 
-def _load(build: Callable[[], M], file: Path, target: _Target) -> M:
+def _load(build: Callable[[], M], file: Path, target: _WeightsPlace) -> M:
     module = _on_meta(build)
     load_into(module, read_state_dict(file), file=file, **target._asdict())
     return _frozen(module, target.dtype)
