@@ -14,7 +14,7 @@ from protocol.wire.messages import Failed, Frame, Pcm
 #: Sessions of previews have names that begin with this. Clients' are hexadecimal digits.
 PREFIX = "_preview-"
 #: Seconds of speech, and seconds within which the stages have to answer.
-SPEECH, WITHIN = 1.0, 15.0
+SPEECH, WITHIN = 1.0, 40.0
 
 
 class PreviewError(Exception):
