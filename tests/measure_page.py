@@ -2,7 +2,10 @@
 
 The run has cores and bfloat16 taken away as `python -m scripts.bench --only machines` does. Chromium, with a
 recording as its microphone, has all cores. The figures are those that a person notices: the rate on the
-page, how far sound and picture are apart, and how often the sound had to wait for a clip.
+page, how far sound and picture are apart, how often the sound had to wait for a clip, and the delay: the
+time from a sample of the microphone to the picture that shows it. It is the same for all samples of a clip:
+its first one waits until its last one is spoken, and then for the clip's latency. Other flags go to the run,
+such as `--clip-frames 12`.
 """
 
 from __future__ import annotations
@@ -12,10 +15,12 @@ import asyncio
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from protocol.wire.clock import frames_of_clip
 from scripts.bench.common.tools import machine as this_machine
 from scripts.bench.common.tools import run_on, table, warm_up
 from scripts.bench.gpu.live import speech
@@ -42,6 +47,10 @@ class OnPage:
     mean: float
     #: Of the pictures, in Mbit/s.
     rate: float
+    #: Seconds of a clip.
+    clip_seconds: float
+    #: Mean seconds by which a clip's sound comes before its time: a part of the latency.
+    buffer: float
 
     def row(self) -> tuple[str, ...]:
         def counted(name: str) -> int:
@@ -51,18 +60,19 @@ class OnPage:
         return (
             self.machine.name, str(self.fps), f"{self.last['fps']:.1f} fps", str(counted("shown")),
             str(counted("drops")), str(counted("underruns")), f"{self.mean:+.1f} ms", f"{self.worst:.1f} ms",
-            f"{self.last['latencyMs']:.0f} ms", f"{self.rate:.2f}", "yes" if in_step else "NO",
+            f"{self.last['latencyMs']:.0f} ms", f"{1000 * self.buffer:.0f} ms",
+            f"{self.last['latencyMs'] + 1000 * self.clip_seconds:.0f} ms", f"{self.rate:.2f}", "yes" if in_step else "NO",
         )  # fmt: skip
 
 
 HEAD = (
     "machine", "fps chosen", "on the page", "shown", "dropped", "pauses", "sound ahead, mean", "most apart",
-    "latency", "Mbit/s", "in step",
+    "latency", "of it buffer", "delay", "Mbit/s", "in step",
 )  # fmt: skip
 
 
 async def watch(
-    url: str, microphone: Path, seconds: float, machine: Machine, fps: int, video: str = ""
+    url: str, microphone: Path, seconds: float, machine: Machine, info: dict[str, Any], video: str = ""
 ) -> OnPage:
     """Speaks to the page for `seconds` after it has found its buffer."""
 
@@ -80,20 +90,21 @@ async def watch(
             await asyncio.sleep(1.0)
             looks.append(await stats())
         notice = await page.evaluate("document.querySelector('#notice')?.textContent.trim() ?? ''")
-    counted = looks[1:]
+    counted, full = looks[1:], int(info["full_fps"])
     return OnPage(
-        machine, fps, str(notice), looks[0], looks[-1],
+        machine, int(info["fps"]), str(notice), looks[0], looks[-1],
         max(look["worstOffsetMs"] for look in counted),
         sum(look["offsetMs"] for look in counted) / len(counted),
         (looks[-1]["pictureBytes"] - looks[0]["pictureBytes"]) * 8e-6 / seconds,
+        frames_of_clip(full, int(info["clip_frames"])) / full,
+        sum(look["buffer"] for look in counted) / len(counted),
     )  # fmt: skip
 
 
-def measure(machine: Machine, wav: Path, seconds: float, video: str = "") -> OnPage:
-    with run_on(machine.cores, *machine.flags) as run:
+def measure(machine: Machine, wav: Path, seconds: float, video: str, flags: Sequence[str]) -> OnPage:
+    with run_on(machine.cores, *machine.flags, *flags) as run:
         warm_up(run, wav)
-        fps = int(server_info(run.url)["fps"])
-        return asyncio.run(watch(run.url, wav, seconds, machine, fps, video))
+        return asyncio.run(watch(run.url, wav, seconds, machine, server_info(run.url), video))
 
 
 def main() -> int:
@@ -102,7 +113,7 @@ def main() -> int:
     parser.add_argument("--wav", type=Path, help="speech; default: the shared recording or the sample")
     parser.add_argument("--only", type=int, nargs="*", help="numbers of the machines to try, from 0")
     parser.add_argument("--video", default="", help="h264, vp8 or jpeg; if not given, the page's choice")
-    arguments = parser.parse_args()
+    arguments, flags = parser.parse_known_args()
     chosen = machines()
     if arguments.only is not None:
         chosen = [chosen[number] for number in arguments.only]
@@ -112,7 +123,7 @@ def main() -> int:
         write_wav(wav, speech(arguments.wav, 20.0))
         results = []
         for machine in chosen:
-            results.append(measure(machine, wav, arguments.seconds, arguments.video))
+            results.append(measure(machine, wav, arguments.seconds, arguments.video, flags))
             print(f"{machine.name}: the page says {results[-1].notice or '(nothing)'}", flush=True)
     rows = [result.row() for result in results]
     print("\n".join(table([HEAD, *rows])))
