@@ -61,7 +61,8 @@ class OnPage:
             self.machine.name, str(self.fps), f"{self.last['fps']:.1f} fps", str(counted("shown")),
             str(counted("drops")), str(counted("underruns")), f"{self.mean:+.1f} ms", f"{self.worst:.1f} ms",
             f"{self.last['latencyMs']:.0f} ms", f"{1000 * self.buffer:.0f} ms",
-            f"{self.last['latencyMs'] + 1000 * self.clip_seconds:.0f} ms", f"{self.rate:.2f}", "yes" if in_step else "NO",
+            f"{self.last['latencyMs'] + 1000 * self.clip_seconds:.0f} ms",
+            f"{self.rate:.2f}", "yes" if in_step else "NO",
         )  # fmt: skip
 
 
