@@ -223,7 +223,7 @@ def test_a_silent_clip_is_made_once(engine: DenoiserEngine) -> None:
         assert latents is not None and np.array_equal(latents, made[0])
     before = engine._last_latents.before("other", 0, 8)
     assert before is not None and np.array_equal(before.half().numpy(), made[0][-1])
-    for changes in ({"pose": "wave"}, {"avatar": "bob"}, {"fps": 12}, {"pts": 100}):
+    for changes in ({"pose": "wave"}, {"avatar": "bob"}, {"fps": 12}, {"pts": 1000}):
         assert engine.rest(replace(quiet[0], **changes)) is None, changes
     assert engine.rest(replace(quiet[0], avatar="nobody")) is None  # `prepare` tells the session
     assert make(engine, clip("other", 8, pts=8000)).shape == made[0].shape
