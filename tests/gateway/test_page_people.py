@@ -147,6 +147,7 @@ async def test_a_first_visit_by_keyboard_in_german(gateway: Running, speech: Pat
         assert page.problems == []
 
 
+@pytest.mark.long
 @pytest.mark.process
 @pytest.mark.browser
 @pytest.mark.skipif(find_firefox() is None, reason="needs Firefox (apt install firefox-esr)")

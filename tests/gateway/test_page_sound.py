@@ -75,6 +75,7 @@ async def test_a_microphone_without_sound_is_told_and_so_is_its_end(gateway: Run
         assert page.problems == []
 
 
+@pytest.mark.long
 async def test_sound_that_stands_still_is_told_and_started_again(gateway: Running, speech: Path) -> None:
     async with opened(gateway, speech) as page:
         await page.evaluate(KEEP_CONTEXTS)
@@ -99,6 +100,7 @@ async def test_sound_that_stands_still_is_told_and_started_again(gateway: Runnin
         assert len(gateway.stages.audio.received) > heard and page.problems == []
 
 
+@pytest.mark.long
 async def test_a_microphone_of_another_rate_gets_a_graph_of_its_own_rate(
     gateway: Running, speech: Path
 ) -> None:
@@ -119,6 +121,7 @@ async def test_a_microphone_of_another_rate_gets_a_graph_of_its_own_rate(
         assert await page.evaluate("window.echomimic.state") == "idle" and page.problems == []
 
 
+@pytest.mark.long
 async def test_a_browser_that_asks_for_long_is_named(gateway: Running) -> None:
     async with opened(gateway) as page:
         await page.evaluate("void (navigator.mediaDevices.getUserMedia = () => new Promise(() => {}))")
