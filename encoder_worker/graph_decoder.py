@@ -133,9 +133,12 @@ class DecoderRecord(GraphRecord[DecoderFacts]):
         config: the model.
         folder: the VAE that decodes.
         chunk: frames decoded at once.
+        fine: whether the VAE's finer head draws.
     """
 
-    def __init__(self, settings: Settings, config: ModelConfig, folder: VaeFolder, chunk: int) -> None:
+    def __init__(
+        self, settings: Settings, config: ModelConfig, folder: VaeFolder, chunk: int, *, fine: bool = False
+    ) -> None:
         engine = CpuEngine.of(settings)
         devices = ["cpu"] if set(settings.gpu_devices) == {"cpu"} else settings.encoder_devices
         weights = [folder.path / name for name in (*WEIGHTS_FILES, RANGES_FILE)]
@@ -145,7 +148,7 @@ class DecoderRecord(GraphRecord[DecoderFacts]):
             key = content_key(
                 [folder.path / CONFIG_FILE, *[file for file in weights if file.is_file()]],
                 [here / "vae", here / "decode.py", Path(__file__)],
-                folder.config, config.picture_size(settings), chunk,
+                folder.config, config.picture_size(settings), chunk, fine,
                 settings.dtype, settings.cpu_engine, engine.threads,
             )  # fmt: skip
         super().__init__(engine, None if key is None else f"decoder-{key}", DecoderFacts, "decoder")

@@ -13,6 +13,7 @@ import numpy as np
 
 from encoder_worker.coders import ClipCoder, Coders
 from encoder_worker.graph_decoder import DecoderRecord, GraphDecoder
+from encoder_worker.heads import HeadDecoders
 from encoder_worker.jpeg import JpegEncoder, Picture, with_segments
 from encoder_worker.jpeg_pool import JpegPool, threads_for
 from encoder_worker.kept_clips import Coded, KeptClips, clip_digest
@@ -29,7 +30,7 @@ from protocol.process.ledger import JobLedger
 from protocol.process.settings import Settings
 from protocol.process.stage import Stage, Worker
 from protocol.wire.clock import first_frame_from, pts_of_frame
-from protocol.wire.messages import ClipKey, Frame, InfoValue, Latents, clip_key
+from protocol.wire.messages import FINE_DECODER, ClipKey, Frame, InfoValue, Latents, clip_key
 from protocol.wire.video import JPEG
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class EncoderWorker(Worker):
         self._coders = Coders(settings, self._jpeg_pool(gpu=False))
         self._kept = KeptClips()
         self._decoder: ClipDecoder | GraphDecoder | None = None
+        #: The decoders of the VAE's heads.
+        self._heads: HeadDecoders | None = None
         #: On a GPU, the decoders that a GPU worker may ask for.
         self._named: NamedDecoders | None = None
         self._device_memory: Callable[[], dict[str, float]] = dict
@@ -67,23 +70,33 @@ class EncoderWorker(Worker):
         settings = self._settings
         self._facts = {"jpeg": self._jpeg.library, "jpeg_quality": settings.jpeg_quality}
         config = ModelConfig.load(settings.config)
-        width, height = config.picture_size(settings)
+        fine = config.heads(settings)[0]
+        width, height = (
+            config.asked_size(settings) if settings.passthrough else config.drawn_size(settings, fine)
+        )
         self._coders.warm_up(height, width)
         if settings.passthrough:
             self._plain = np.full((1, height, width, 3), 128, np.uint8)
             return
         small = settings.decoder == "tiny"
         folder = VaeFolder.small_of(config) if small else VaeFolder.of(config)
-        record = DecoderRecord(settings, config, folder, CHUNK)
+        # The head that a GPU worker tries first.
+        self._heads = HeadDecoders(partial(self._make, config, folder), fine=fine)
+
+    def _make(self, config: ModelConfig, folder: VaeFolder, fine: bool) -> ClipDecoder | GraphDecoder:
+        """A decoder that is ready: the kept one, or by torch."""
+        record = DecoderRecord(self._settings, config, folder, CHUNK, fine=fine)
         kept = record.load()
         if kept is not None:
             self._serve(kept, kept.facts.kind, "cpu", kept.warm_up())
         else:
-            self._load_by_torch(config, folder, (height // folder.factor, width // folder.factor), record)
+            self._load_by_torch(config, folder, fine, record)
         return_freed_memory()
+        assert self._decoder is not None
+        return self._decoder
 
     def _load_by_torch(
-        self, config: ModelConfig, folder: VaeFolder, size: tuple[int, int], record: DecoderRecord
+        self, config: ModelConfig, folder: VaeFolder, fine: bool, record: DecoderRecord
     ) -> None:
         """Load the decoder by torch, and the choice between it and OpenVINO where it is to be made."""
         # Here, because the import takes a second and 200 MB, and a kept decoder needs none of it.
@@ -104,10 +117,11 @@ class EncoderWorker(Worker):
             self._coders.jpeg = self._jpeg_pool(gpu=True)
         chunk = chunk_of(name) if cuda else CHUNK
         engine = None if record.torch_serves() else CpuEngine.of(settings)
-        vae = load_decoder(folder)
+        vae = load_decoder(folder, fine=fine)
         ranges = None if engine is None else read_ranges(folder.path, vae)
         decoder = ClipDecoder(vae, device, settings.dtype, chunk, fast_kind(name), engine, ranges)
-        seconds = decoder.warm_up(*size)
+        width, height = config.picture_size(settings)
+        seconds = decoder.warm_up(height // folder.factor, width // folder.factor)
         if decoder.was_timed:
             record.store(decoder.openvino)
         self._device_memory = partial(device_memory, decoder.device)
@@ -118,7 +132,8 @@ class EncoderWorker(Worker):
 
     def _serve(self, decoder: ClipDecoder | GraphDecoder, kind: str, device: str, seconds: float) -> None:
         """Decode by this from now on. `seconds`: what a chunk takes."""
-        self._facts |= {"vae": kind, "device": device, "plan": decoder.describe()}
+        # A new dictionary, since the loop's thread reads the old one.
+        self._facts = self._facts | {"vae": kind, "device": device, "plan": decoder.describe()}
         logger.info(
             "%s on %s in %s, %d frames at once: %.1f ms a frame",
             kind, device, decoder.describe(), decoder.chunk, seconds / decoder.chunk * 1e3,
@@ -217,6 +232,8 @@ class EncoderWorker(Worker):
             return
         if self._named is not None:
             self._decoder = self._named.get(msg.decoder, len(msg.latents))
+        elif self._heads is not None:
+            self._decoder = self._heads.get(fine=msg.decoder == FINE_DECODER)
         assert self._decoder is not None
         yield from self._decoder.decode(msg.latents)
 

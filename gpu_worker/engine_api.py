@@ -51,6 +51,10 @@ class Engine(Protocol):
     def clip_lengths(self) -> Sequence[int]:
         """Frames of a clip at 24 fps, from the fewest on, of which the trial takes the first that is held."""
 
+    @property
+    def heads(self) -> Sequence[bool]:
+        """Heads of the VAE that may draw, the preferred one first (`ModelConfig.heads`)."""
+
     #: Frames of a clip at 24 fps, of the clips that `trial_clip` makes and `make_ready_for` means.
     clip_frames: int
 

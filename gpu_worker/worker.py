@@ -23,7 +23,7 @@ from protocol.process.settings import Settings, SettingsError
 from protocol.process.stage import Stage, Worker
 from protocol.wire.clock import frames_of_clip
 from protocol.wire.limits import MAX_CREDIT
-from protocol.wire.messages import Clip, Close, InfoValue, Latents, Work, clip_key
+from protocol.wire.messages import FINE_DECODER, Clip, Close, InfoValue, Latents, Work, clip_key
 
 logger = logging.getLogger(__name__)
 
@@ -148,6 +148,7 @@ class GpuWorker(Worker):
         if rate is None:  # nothing aborts a trial at the start
             return
         self._rate.serve(rate, self._engine.device_type)
+        self._trials.fine = rate.fine
         self._engine.clip_frames = rate.clip_frames
         level = logging.WARNING if rate.notice else logging.INFO
         why = rate.notice or f"making a clip takes {rate.clip_seconds:.2f} s"
@@ -158,6 +159,11 @@ class GpuWorker(Worker):
 
     def _renew_info(self) -> None:
         self._info = {**self._engine.info(), **self._rate.info()}
+        if self._rate.choice.fine:
+            for side in ("width", "height"):
+                pixels = self._info[side]
+                assert isinstance(pixels, int)
+                self._info[side] = 2 * pixels
 
     def info(self) -> dict[str, InfoValue]:
         return self._info
@@ -257,7 +263,7 @@ class GpuWorker(Worker):
                 clip.fps,
                 outcome.latents,
                 clip.codec,
-                self._decoder,
+                FINE_DECODER if self._rate.choice.fine else self._decoder,
                 clip.silent,
             )
             for dropped in self._stage.out.dispatch(latents):
@@ -339,7 +345,12 @@ class GpuWorker(Worker):
 
     def _may_retry_rate(self, quiet: float) -> bool:
         return (
-            (self._rate.fell or self._rate.choice.clip_frames > self._engine.clip_lengths[0])
+            (
+                self._rate.fell
+                or self._rate.choice.clip_frames > self._engine.clip_lengths[0]
+                or self._rate.choice.fine < self._engine.heads[0]
+            )
+            and self._settings.fps is None
             and self._retries < len(RETRY_RATE_AFTER)
             and quiet > RETRY_RATE_AFTER[self._retries]
         )

@@ -36,7 +36,7 @@ case $gpus in *[!0-9]* | '' | 0) die "--gpus takes a number of GPUs, not '$gpus'
 
 # Step: name, stage, minutes, further arguments. The VAE comes first because it is the ceiling of all that follows;
 # its second step has a falling rate. `denoiser` trains the decoder along, and `sharpen` strengthens its outlines.
-sharpen="sharpen sharpen 22 --batch 24 --lr 2.5e-4 --final-lr 5e-6 --seed 802 --tracks 16"
+sharpen="sharpen sharpen 22 0.35 --batch 24 --lr 2.5e-4 --final-lr 5e-6 --seed 802 --tracks 16"
 case $plan in
   scratch) steps=(
     "vae-1 vae 8 --batch 256 --lr 1e-3 --final-lr 3e-4"
@@ -52,7 +52,7 @@ case $plan in
     "$sharpen"
   ) ;;
   fine) steps=(
-    "fine-decoder decoder 6 --batch 64 --lr 8e-4 --final-lr 1e-5 --seed 900 --tracks 48 --memory 8192"
+    "fine-decoder sharpen 6 0.65 --batch 64 --lr 8e-4 --final-lr 1e-5 --seed 900 --tracks 48 --memory 8192"
   ) ;;
   cpu) steps=(
     "listen-cpu listen 30 --batch 64 --seed 24"
@@ -97,7 +97,9 @@ train() {
   done
 }
 # With all of it, outlines are as strong as drawn ones, but parts that should stay differ more (docs/lab/bundled-model.md).
-sharpen() {
+sharpen() {  # share of the way that is kept, minutes, further arguments
+  local share=$1 minutes=$2
+  shift 2
   local mark=$state/sharpened/.echomimic-sharpened
   if [ -e "$state/sharpened" ] && { [ -L "$state/sharpened" ] || [ ! -f "$mark" ]; }; then
     die "this script did not make $state/sharpened; move it away, or choose another --state"
@@ -106,20 +108,23 @@ sharpen() {
   run mkdir "$state/sharpened"
   run touch "$mark"
   run cp -- "$state/networks.json" "$state/vae.json" "$state"/*.safetensors "$state/sharpened/"
-  run "$python" -m demo.factory.train decoder --state "$state/sharpened" "$@"
-  run "$python" -m demo.factory.train blend --state "$state" --other "$state/sharpened" --share 0.35
+  run "$python" -m demo.factory.train decoder --state "$state/sharpened" --minutes "$minutes" "$@"
+  run "$python" -m demo.factory.train blend --state "$state" --other "$state/sharpened" --share "$share" \
+    --whole decoder.fine.
   run rm -rf -- "$state/sharpened"
 }
 spent=0 trained=
 for step in "${steps[@]}"; do
   read -r name stage minutes arguments <<<"$step"
+  share=
+  if [ "$stage" = sharpen ]; then read -r share arguments <<<"$arguments"; fi
   if [ -f "$done_file" ] && grep -qx -- "$name" "$done_file"; then continue; fi
   if [ "$budget" -gt 0 ] && [ $((spent + minutes)) -gt "$budget" ]; then
     echo "train_bundled: $name does not fit into the budget any more; call again to go on" >&2
     break
   fi
   # shellcheck disable=SC2086  # the arguments of a step are words
-  if [ "$stage" = sharpen ]; then sharpen --minutes "$minutes" $arguments; else
+  if [ "$stage" = sharpen ]; then sharpen "$share" "$minutes" $arguments; else
     train "$stage" --state "$state" --minutes "$minutes" $arguments
   fi
   spent=$((spent + minutes)) trained=yes

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from encoder_worker.vae.lite_decoder import LiteDecoder
-from protocol.model.config import ModelConfig
+from protocol.model.config import ConfigError, ModelConfig
 from protocol.model.vae_folder import VaeFolder, latent_scaling, load_half, vae_factor
 from protocol.model.vae_network import UnusualVae, kl_decoder, tiny_decoder
 
@@ -90,9 +90,27 @@ class LiteVaeDecoder(Decoder):
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__(config)
         self.decoder = LiteDecoder(config)
+        #: Whether the finer head draws.
+        self.is_fine = False
+
+    def draw_fine(self) -> None:
+        """Draw by the finer head from now on, pictures of twice the side.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if self.decoder.fine is None:
+            raise ConfigError("this VAE has no head for pictures of twice the side")
+        self.is_fine = True
+        self.factor *= 2
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        pictures: torch.Tensor = self.decoder(latents)
+        features = self.decoder.features(latents)
+        pictures: torch.Tensor
+        if self.is_fine and self.decoder.fine is not None:
+            pictures = self.decoder.fine(features)
+        else:
+            pictures = self.decoder.plain(features)
         return pictures
 
 
@@ -103,13 +121,22 @@ DECODERS: dict[str, Callable[[Mapping[str, Any]], Decoder]] = {
 }
 
 
-def load_decoder(folder: VaeFolder) -> Decoder:
+def load_decoder(folder: VaeFolder, *, fine: bool = False) -> Decoder:
     """The decoder of a VAE folder, float32 on the CPU, in evaluation mode.
+
+    Args:
+        folder: the VAE.
+        fine: whether its finer head is to draw, pictures of twice the side.
 
     Raises:
         ConfigError, CheckpointError: a file does not fit. The text names the file and the key.
     """
-    return load_half(folder, "decoder", DECODERS)
+    decoder = load_half(folder, "decoder", DECODERS)
+    if fine:
+        if not isinstance(decoder, LiteVaeDecoder):
+            raise ConfigError(f"{folder.path}: {folder.class_name} has no finer head")
+        decoder.draw_fine()
+    return decoder
 
 
 def load_small_decoder(model: ModelConfig) -> Decoder:

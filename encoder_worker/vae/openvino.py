@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from encoder_worker.graph_decoder import DecoderFacts, GraphDecoder
-from encoder_worker.vae.decoders import Decoder
+from encoder_worker.vae.decoders import Decoder, LiteVaeDecoder
 from encoder_worker.vae.int8 import Ranges, with_eight_bits
 from protocol.model.cpu_convert import load_graph
 from protocol.model.cpu_graph import CpuEngine
@@ -41,7 +41,9 @@ def graph_decoder(
         Exception: whatever fails in OpenVINO. torch can decode instead.
     """
     own = decoder if ranges is None else with_eight_bits(decoder, ranges)
-    name = "decoder" if ranges is None else "decoder-int8"
+    # Both heads have the same weights, so the name tells them apart.
+    name = "decoder-fine" if isinstance(decoder, LiteVaeDecoder) and decoder.is_fine else "decoder"
+    name += "" if ranges is None else "-int8"
     example = torch.zeros(frames, decoder.channels, h, w)
     sources = Path(__file__).parent
     graph = load_graph(own, [example], dtype, engine, name=f"{name}-{frames}x{h}x{w}", sources=sources)

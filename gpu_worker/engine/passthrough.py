@@ -33,6 +33,7 @@ class PassthroughEngine:
         self._shape = latent_shape(settings, self._config)
         self.clip_frames = settings.frames_a_clip
         self.clip_lengths = (self.clip_frames,)
+        self.heads = (False,)
 
     @property
     def device_type(self) -> str:
@@ -83,7 +84,7 @@ class PassthroughEngine:
         raise NotImplementedError("nothing is timed where nothing is computed")
 
     def info(self) -> dict[str, InfoValue]:
-        width, height = self._config.picture_size(self._settings)
+        width, height = self._config.asked_size(self._settings)
         return {
             "model": f"{self._config.name} (passthrough)",
             "width": width,

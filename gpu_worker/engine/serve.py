@@ -61,6 +61,8 @@ class DenoiserEngine:
     #: Frames of a clip at 24 fps: those to choose from, and those of clips for trials.
     clip_lengths: Sequence[int]
     clip_frames: int
+    #: Heads of the VAE that may draw, the preferred one first.
+    heads: Sequence[bool]
     #: The model, its avatars and its poses, from `load` on.
     model: LoadedModel
     #: Samples the clips, from `load` on.
@@ -77,6 +79,7 @@ class DenoiserEngine:
         self.members = None
         self.clip_frames = settings.frames_a_clip
         self.clip_lengths = (self.clip_frames,)
+        self.heads = (False,)
 
     @property
     def device_type(self) -> str:
@@ -96,6 +99,7 @@ class DenoiserEngine:
         short = self.model.config.whisper_window == "short"
         self.clip_lengths = lengths_to_try(self.settings, self.device_type, short_window=short)
         self.clip_frames = self.clip_lengths[0]
+        self.heads = self.model.config.heads(self.settings)
         self.sampler = ClipSampler(self.settings, self.model.denoiser, self.model.openvino, self.members)
         if self.device_type == "cuda":
             self._prefetch_stream = torch.cuda.Stream(self.model.device)

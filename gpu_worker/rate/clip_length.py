@@ -1,7 +1,8 @@
-"""The length of clips: the shortest that this machine holds. No I/O, no clock.
+"""The length of clips and the size of pictures: the best that this machine holds. No I/O, no clock.
 
 A clip waits until it is spoken, so a length of 4 frames answers a third of a second sooner than one of 12. It
-costs more a second: each clip has its own call of Whisper, of the denoiser and of all hops.
+costs more a second: each clip has its own call of Whisper, of the denoiser and of all hops. Pictures of twice
+the side cost more of the encoder. They come after the length: a late answer is worse than a soft face.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ DEFAULT_LENGTHS = (USUAL_CLIP_FRAMES,)
 #: it may take is not tried with the lengths between.
 MOST_SAVED = 1.25
 
+#: Most that the usual pictures can save against those of twice the side.
+MOST_SAVED_BY_SIZE = 1.3
+
 
 @dataclass(frozen=True, slots=True)
 class Pace:
@@ -30,10 +34,12 @@ class Pace:
     Attributes:
         fps: frames a second.
         clip_frames: frames of a clip at 24 fps.
+        fine: whether the VAE's finer head draws, pictures of twice the side.
     """
 
     fps: int
     clip_frames: int
+    fine: bool = False
 
     @property
     def lasts(self) -> float:
@@ -55,31 +61,42 @@ def lengths_to_try(settings: Settings, device_type: str, *, short_window: bool) 
     return (*SHORT_LENGTHS, usual) if is_open and short_window and device_type == "cpu" else (usual,)
 
 
-def paces(rates: Sequence[int], lengths: Sequence[int]) -> list[Pace]:
-    """What a trial tries, the best first: the highest rate with each length, then lower rates with the last.
+def paces(rates: Sequence[int], lengths: Sequence[int], heads: Sequence[bool] = (False,)) -> list[Pace]:
+    """What a trial tries, the best first: the highest rate with all else, then lower rates with the cheapest.
 
     Args:
         rates: from high to low.
         lengths: as `lengths_to_try` gives them, at least one.
+        heads: as `ModelConfig.heads` gives them, at least one.
     """
-    shorter = [Pace(rates[0], length) for length in lengths[:-1]]
-    return shorter + [Pace(fps, lengths[-1]) for fps in rates]
+    highest = [Pace(rates[0], length, fine) for length in lengths for fine in heads]
+    return highest + [Pace(fps, lengths[-1], heads[-1]) for fps in rates[1:]]
 
 
-def next_after(tried: Sequence[Pace], index: int, load: float, *, usual: int) -> int:
+def next_after(tried: Sequence[Pace], index: int, load: float) -> int:
     """Number of the pace to try after one that was not held.
+
+    The last pace of a rate is never left out.
 
     Args:
         tried: all paces.
         index: of the one that was not held.
         load: the time that it took, in times of what it may take.
-        usual: the longest length.
 
     Returns:
         A number above `index`. It is at most the last one's.
     """
-    following = index + 1
-    if load > MOST_SAVED:
-        while following < len(tried) - 1 and tried[following].clip_frames < usual:
-            following += 1
+    now, following = tried[index], index + 1
+    while (
+        following < len(tried) - 1
+        and tried[following].fps == tried[following + 1].fps
+        and load > _most_saved(now, tried[following])
+    ):
+        following += 1
     return following
+
+
+def _most_saved(now: Pace, then: Pace) -> float:
+    """Most times that one pace costs as much as another of the same rate."""
+    by_length = MOST_SAVED if then.clip_frames > now.clip_frames else 1.0
+    return by_length * (MOST_SAVED_BY_SIZE if now.fine and not then.fine else 1.0)

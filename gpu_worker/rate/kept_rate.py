@@ -32,6 +32,7 @@ class KeptRate:
             "config": str(settings.config),
             "fps": settings.fps,
             "clip_frames": settings.frames_a_clip,
+            "size": [settings.width, settings.height],
         }
 
     def load(self) -> RateChoice | None:
@@ -40,10 +41,12 @@ class KeptRate:
         if record is None or {key: record.get(key) for key in self._facts} != self._facts:
             return None
         fps, seconds, notice = (record.get(key) for key in ("rate", "clip_seconds", "notice"))
-        frames = record.get("length")
+        frames, fine = record.get("length"), record.get("fine")
         if not (isinstance(fps, int) and isinstance(seconds, float) and isinstance(notice, str)):
             return None
-        return RateChoice(fps, seconds, notice, frames) if isinstance(frames, int) else None
+        if not (isinstance(frames, int) and isinstance(fine, bool)):
+            return None
+        return RateChoice(fps, seconds, notice, frames, fine)
 
     def store(self, choice: RateChoice) -> None:
         """Keeps a rate for the worker that may come after this one."""
@@ -54,6 +57,7 @@ class KeptRate:
         told = {
             "rate": choice.fps,
             "length": choice.clip_frames,
+            "fine": choice.fine,
             "clip_seconds": float(choice.clip_seconds),
             "notice": choice.notice,
         }

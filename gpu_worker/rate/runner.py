@@ -16,7 +16,7 @@ from gpu_worker.engine_api import Engine
 from gpu_worker.rate.trial import MAX_SHARE_DENOISING, RateChoice, RateTrial, choose_given_rate, max_share
 from protocol.process.settings import Settings
 from protocol.wire.clock import FRAME_RATES
-from protocol.wire.messages import Latents
+from protocol.wire.messages import FINE_DECODER, Latents
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +52,15 @@ class TrialRunner:
     encoder_joined: threading.Event
     #: The decoder that the encoders are asked for, "" for their own choice.
     decoder: str
+    #: Whether the VAE's finer head draws, for clips outside a trial.
+    fine: bool
 
     def __init__(self, engine: Engine, settings: Settings, session: str, wake: Callable[[], None]) -> None:
         self.session = session
         self.outbox = deque()
         self.encoder_joined = threading.Event()
         self.decoder = ""
+        self.fine = False
         self._engine = engine
         self._settings = settings
         self._wake = wake
@@ -100,7 +103,7 @@ class TrialRunner:
         try:
             if self._settings.fps is not None:
                 return self._time_given_rate(self._settings.fps)
-            return self._choose_rate(FRAME_RATES, self._engine.clip_lengths)
+            return self._choose_rate(FRAME_RATES, self._engine.clip_lengths, self._engine.heads)
         finally:
             self._engine.close(self.session, self._seq)
 
@@ -108,7 +111,7 @@ class TrialRunner:
         """The seconds that clips of this rate take, or None if the trial was aborted."""
         self._favour = False
         try:
-            return self._choose_rate((fps,), (self._engine.clip_frames,))
+            return self._choose_rate((fps,), (self._engine.clip_frames,), (self.fine,))
         finally:
             self._engine.close(self.session, self._seq)
 
@@ -157,26 +160,29 @@ class TrialRunner:
     def _time_given_rate(self, fps: int) -> RateChoice:
         self._engine.favour(fps)
         seconds = min(self._denoise(fps)[1] for _ in range(2))
-        return choose_given_rate(fps, seconds, self._engine.clip_frames)
+        # Nothing is tried, so the finer head draws only where --width and --height ask for it.
+        return choose_given_rate(fps, seconds, self._engine.clip_frames, fine=self._engine.heads[-1])
 
-    def _choose_rate(self, rates: Sequence[int], lengths: Sequence[int]) -> RateChoice | None:
+    def _choose_rate(
+        self, rates: Sequence[int], lengths: Sequence[int], heads: Sequence[bool]
+    ) -> RateChoice | None:
         before = self._engine.clip_frames
-        trial = self._trial(rates, lengths)
+        trial = self._trial(rates, lengths, heads)
         # Also after an abort: the sessions that speak have the clips of before.
         self._engine.clip_frames = before if trial.result is None else trial.result.clip_frames
         return trial.result
 
-    def _trial(self, rates: Sequence[int], lengths: Sequence[int]) -> RateTrial:
+    def _trial(self, rates: Sequence[int], lengths: Sequence[int], heads: Sequence[bool]) -> RateTrial:
         """A trial that has ended, with its result unless it was aborted."""
         if self._wait_for_encoder():
             share = max_share(len(os.sched_getaffinity(0)))
-            trial = RateTrial(share, "denoising and decoding a clip", rates, lengths)
+            trial = RateTrial(share, "denoising and decoding a clip", rates, lengths, heads)
             if self._try_rates(trial, decoded=True) or self._aborted.is_set():
                 return trial
             logger.warning("no encoder confirmed the trial's clips in %.0f s", ACK_WAIT)
         logger.info("the frame rate is chosen by the denoiser's time alone: no encoder takes part")
         share = MAX_SHARE_DENOISING[self._engine.device_type]
-        trial = RateTrial(share, "denoising a clip", rates, lengths)
+        trial = RateTrial(share, "denoising a clip", rates, lengths, heads[-1:])
         self._try_rates(trial, decoded=False)
         return trial
 
@@ -196,6 +202,7 @@ class TrialRunner:
                 self._engine.clip_frames = trial.pace.clip_frames
                 (self._engine.favour if self._favour else self._engine.make_ready_for)(trial.fps)
                 latents, seconds = self._denoise(trial.fps)
+                latents = replace(latents, decoder=self._decoder_of(trial.pace.fine))
                 trial.clip_sent(seconds, time.monotonic())
                 if decoded:
                     self.outbox.append(latents)
@@ -213,9 +220,11 @@ class TrialRunner:
         if must_wait and trial.in_flight == 0:
             time.sleep(0.05)  # the pause between two attempts at a rate
             return True
+        # The first clip of another head waits until an encoder has made its decoder.
+        wait = DECODER_WAIT if trial.returned == 0 and len(self._engine.heads) > 1 else ACK_WAIT
         try:
             while True:
-                epoch, confirmed_at = self._confirmed.get(must_wait, ACK_WAIT)
+                epoch, confirmed_at = self._confirmed.get(must_wait, wait)
                 trial.clip_returned(epoch - first_epoch, confirmed_at)
                 must_wait = False
         except queue.Empty:
@@ -229,5 +238,9 @@ class TrialRunner:
         begin = time.monotonic()
         latents = self._engine.denoise(inputs)
         seconds = time.monotonic() - begin
-        made = Latents(clip.session, self._epoch, clip.seq, clip.pts, fps, latents, decoder=self.decoder)
+        decoder = self._decoder_of(self.fine)
+        made = Latents(clip.session, self._epoch, clip.seq, clip.pts, fps, latents, decoder=decoder)
         return made, seconds
+
+    def _decoder_of(self, fine: bool) -> str:
+        return FINE_DECODER if fine else self.decoder

@@ -70,8 +70,9 @@ class ServedRate:
         return self._follows and self.fps < self._full
 
     def is_better(self, choice: RateChoice) -> bool:
-        """Whether a trial has found a higher rate than the present one, or shorter clips at the same."""
-        return (choice.fps, -choice.clip_frames) > (self.fps, -self.choice.clip_frames)
+        """Whether a trial has found a higher rate, or as high a one with shorter clips or finer pictures."""
+        now = self.fps, -self.choice.clip_frames, self.choice.fine
+        return (choice.fps, -choice.clip_frames, choice.fine) > now
 
     def serve(self, choice: RateChoice, device_type: str) -> None:
         """Take the rate and length that a trial has found on a device, "cpu" or "cuda"."""

@@ -8,7 +8,7 @@ from the encoders. Where no encoder answers, it times the denoiser alone, agains
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpu_worker.rate.clip_length import DEFAULT_LENGTHS, Pace, next_after, paces
 from protocol.wire.clock import FRAME_RATES, USUAL_CLIP_FRAMES, frames_of_clip
@@ -53,12 +53,14 @@ class RateChoice:
         clip_seconds: seconds that a clip of this rate took.
         notice: why it is not the highest, for the user, or "" if it is.
         clip_frames: frames of a clip at 24 fps.
+        fine: whether the VAE's finer head draws, pictures of twice the side.
     """
 
     fps: int
     clip_seconds: float
     notice: str
     clip_frames: int = USUAL_CLIP_FRAMES
+    fine: bool = False
 
 
 def max_share(cores: int) -> float:
@@ -66,13 +68,14 @@ def max_share(cores: int) -> float:
     return min(MAX_SHARE, 1.0 - OTHER_CORES / cores)
 
 
-def choose_given_rate(fps: int, clip_seconds: float, clip_frames: int) -> RateChoice:
+def choose_given_rate(fps: int, clip_seconds: float, clip_frames: int, *, fine: bool = False) -> RateChoice:
     """The rate that --fps names, kept at any cost. The notice says so if even denoising is too slow for it.
 
     Args:
         fps: of --fps.
         clip_seconds: seconds that denoising a clip takes.
         clip_frames: frames of a clip at 24 fps.
+        fine: whether the VAE's finer head draws.
     """
     lasts = frames_of_clip(fps, clip_frames) / fps
     notice = ""
@@ -80,22 +83,23 @@ def choose_given_rate(fps: int, clip_seconds: float, clip_frames: int) -> RateCh
         notice = (
             f"--fps {fps} is kept, but denoising a clip takes {clip_seconds:.2f} s and it lasts {lasts:.2f} s"
         )
-    return RateChoice(fps, clip_seconds, notice, clip_frames)
+    return RateChoice(fps, clip_seconds, notice, clip_frames, fine)
 
 
 class RateTrial:
     """Tries the rates from high to low until one is held. Does no I/O and reads no clock.
 
-    The highest rate is tried with each length of clips, the shortest first (`clip_length`).
+    The highest rate is tried with each length of clips and size of pictures, the best first (`clip_length`).
 
     Its owner asks `clips_to_send`, sends clips, and reports each with `clip_sent` and `clip_returned`, until
-    `result` is there. A rate that fails with the longest clips gets a second attempt after `RETRY_DELAY`.
+    `result` is there. A rate that fails at its cheapest gets a second attempt after `RETRY_DELAY`.
 
     Args:
         lengths: frames of a clip at 24 fps, from the shortest to the longest.
         share: most of a clip's duration that a clip may take, from `max_share` or `MAX_SHARE_DENOISING`.
         timed: the activity that is timed, for the notice.
         rates: to try, from high to low.
+        heads: of the VAE that may draw, from `ModelConfig.heads`.
     """
 
     #: Number of the attempt in progress, from 0 over all rates.
@@ -109,13 +113,14 @@ class RateTrial:
         timed: str,
         rates: Sequence[int] = FRAME_RATES,
         lengths: Sequence[int] = DEFAULT_LENGTHS,
+        heads: Sequence[bool] = (False,),
     ) -> None:
-        self._paces = paces(rates, lengths)
-        self._usual = lengths[-1]
+        self._paces = paces(rates, lengths, heads)
+        self._cheapest = lengths[-1], heads[-1]
         self._share = share
         self._timed = timed
         self._place = 0
-        self._may_retry = len(lengths) == 1
+        self._may_retry = len(lengths) == len(heads) == 1
         self._not_before = 0.0
         self._sent = 0
         self._return_times: list[float] = []
@@ -132,6 +137,11 @@ class RateTrial:
     def fps(self) -> int:
         """The rate on trial."""
         return self.pace.fps
+
+    @property
+    def returned(self) -> int:
+        """Clips of this attempt that are back."""
+        return len(self._return_times)
 
     @property
     def in_flight(self) -> int:
@@ -165,23 +175,29 @@ class RateTrial:
     def _judge(self, clip_seconds: float, now: float) -> None:
         """Ends the attempt: the rate is held, is tried again, or gives way to the next lower one."""
         pace, lowest = self.pace, self._place == len(self._paces) - 1
+        made = RateChoice(pace.fps, clip_seconds, "", pace.clip_frames, pace.fine)
         share = max(self._share, MAX_SHARE_AT_LOWEST) if lowest else self._share
         load = clip_seconds / (share * pace.lasts)
         held = load <= 1
         self._sent, self._return_times = 0, []
         self.attempt += 1
         if held:
-            self.result = RateChoice(pace.fps, clip_seconds, self._notice(held), pace.clip_frames)
+            self.result = replace(made, notice=self._notice(held))
         elif self._may_retry:
             self._may_retry, self._not_before = False, now + RETRY_DELAY
         else:
-            if pace.clip_frames == self._usual:
+            if self._is_cheapest:
                 self._too_slow.append(f"{clip_seconds:.2f} s at {pace.fps} fps")
             if lowest:
-                self.result = RateChoice(pace.fps, clip_seconds, self._notice(held), pace.clip_frames)
+                self.result = replace(made, notice=self._notice(held))
             else:
-                self._place = next_after(self._paces, self._place, load, usual=self._usual)
-                self._may_retry = self.pace.clip_frames == self._usual
+                self._place = next_after(self._paces, self._place, load)
+                self._may_retry = self._is_cheapest
+
+    @property
+    def _is_cheapest(self) -> bool:
+        """Whether the pace on trial is the cheapest of its rate."""
+        return (self.pace.clip_frames, self.pace.fine) == self._cheapest
 
     def _notice(self, held: bool) -> str:
         if not self._too_slow:

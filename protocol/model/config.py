@@ -58,6 +58,8 @@ class ModelConfig:
         whisper_window: one of `WHISPER_WINDOWS`. Official weights expect "padded".
         window_shift: frames by which a clip rotates at each step.
         vae_class: the VAE's class, whatever its `config.json` says. None follows that file.
+        prefer_fine: whether pictures of twice the side are tried where the settings name no size. It is for
+            a VAE with a finer head that draws better than a browser enlarges.
         audio_adapter_path: corrections to Whisper's weights. None where the model was trained without.
     """
 
@@ -80,6 +82,7 @@ class ModelConfig:
     window_shift: int = OFFICIAL_WINDOW_SHIFT
     vae_class: str | None = None
     audio_adapter_path: Path | None = None
+    prefer_fine: bool = False
 
     @classmethod
     def load(cls, path: Path | str) -> ModelConfig:
@@ -95,9 +98,41 @@ class ModelConfig:
         """Whether the denoiser is the accelerated one, by its file's name: `denoising_unet_acc.pth`."""
         return _is_accelerated(self.denoising_unet_path)
 
-    def picture_size(self, settings: Settings) -> tuple[int, int]:
+    def asked_size(self, settings: Settings) -> tuple[int, int]:
         """(width, height) of the pictures, in pixels: those of the settings, else the model's."""
         return settings.width or self.width, settings.height or self.height
+
+    def picture_size(self, settings: Settings) -> tuple[int, int]:
+        """(width, height) that the denoiser works for, in pixels.
+
+        It is `asked_size`, or half of it where the VAE's finer head makes the pictures.
+        """
+        return (self.width, self.height) if self._asks_fine(settings) else self.asked_size(settings)
+
+    def drawn_size(self, settings: Settings, fine: bool) -> tuple[int, int]:
+        """(width, height) of the pictures that a head of the VAE makes, in pixels."""
+        width, height = self.picture_size(settings)
+        return (2 * width, 2 * height) if fine else (width, height)
+
+    def heads(self, settings: Settings) -> tuple[bool, ...]:
+        """The heads of the VAE that may draw, the preferred one first: True for the finer one.
+
+        The finer one makes pictures of twice the model's side. --width and --height leave one head, and
+        without them it is tried where the model prefers it (`prefer_fine`).
+        """
+        if self._asks_fine(settings):
+            return (True,)
+        is_open = settings.width is None and settings.height is None and settings.decoder != "tiny"
+        return (True, False) if is_open and self.prefer_fine and self.has_fine_head else (False,)
+
+    @property
+    def has_fine_head(self) -> bool:
+        """Whether the VAE can also draw pictures of twice the side."""
+        return "fine_width" in read_json(self.pretrained_vae_path / "config.json")
+
+    def _asks_fine(self, settings: Settings) -> bool:
+        twice = 2 * self.width, 2 * self.height
+        return self.asked_size(settings) == twice and self.has_fine_head
 
     def base_unet_config(self) -> dict[str, Any]:
         """The base UNet's `config.json`. Raises ConfigError naming the file."""
@@ -186,6 +221,7 @@ class _ConfigReader:
             window_shift=int(self._number("window_shift", OFFICIAL_WINDOW_SHIFT, 0, 1000, whole=True)),
             vae_class=self._text("vae_class", "") or None,
             audio_adapter_path=self._optional("audio_adapter_path"),
+            prefer_fine=self._truth("prefer_fine"),
         )
         for file in (
             _base_unet_file(config.pretrained_base_model_path),
@@ -242,6 +278,12 @@ class _ConfigReader:
         value = self._text(key, default)
         if value not in choices:
             raise ConfigError(f"{self.path}: {key}: {value!r} is not one of {', '.join(choices)}")
+        return value
+
+    def _truth(self, key: str) -> bool:
+        value = self.values.get(key, False)
+        if not isinstance(value, bool):
+            raise ConfigError(f"{self.path}: {key}: {value!r} is neither true nor false")
         return value
 
     def _dtype(self) -> str:

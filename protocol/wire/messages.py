@@ -41,9 +41,11 @@ from protocol.wire.limits import (
 )
 from protocol.wire.video import CODECS, JPEG
 
-#: The decoders that a GPU worker may ask for on a GPU: the model's VAE in half precision, the same with 8-bit
-#: blocks, and AutoencoderTiny.
-DECODER_NAMES = ("", "kl", "kl-8bit", "tiny")
+#: The bundled VAE's finer head, whose pictures have twice the side.
+FINE_DECODER = "fine"
+#: The decoders that a GPU worker may ask for: on a GPU the model's VAE in half precision, the same with 8-bit
+#: blocks, and AutoencoderTiny. On any device the finer head.
+DECODER_NAMES = ("", "kl", "kl-8bit", "tiny", FINE_DECODER)
 
 #: Mono sound, float32 in -1..1.
 Samples = npt.NDArray[np.float32]

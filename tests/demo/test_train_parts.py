@@ -84,6 +84,8 @@ def test_weights_between_two_states(tmp_path: Path) -> None:
     blend_vae(tmp_path / "a", tmp_path / "b", 0.25)
     for kind in ("weights", "average"):
         assert load_file(tmp_path / "a" / f"vae.{kind}.safetensors")["decoder.x"].tolist() == [1.5, 1.5]
+    blend_vae(tmp_path / "a", tmp_path / "b", 0.25, whole="decoder.")
+    assert load_file(tmp_path / "a" / "vae.average.safetensors")["decoder.x"].tolist() == [3.0, 3.0]
     with pytest.raises(ValueError, match="--share"):
         blend_vae(tmp_path / "a", tmp_path / "b", 1.5)
     save_file({"decoder.x": torch.zeros(3)}, tmp_path / "b" / "vae.average.safetensors")

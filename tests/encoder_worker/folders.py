@@ -34,12 +34,14 @@ def make_tiny(folder: Path) -> Any:
     return vae.eval()
 
 
-def make_lite(folder: Path, seed: int = 0) -> LiteDecoder:
+def make_lite(folder: Path, seed: int = 0, *, fine: bool = False) -> LiteDecoder:
     torch.manual_seed(seed)
     config = {
         "_class_name": "AutoencoderLite", "latent_channels": 4, "scaling_factor": 0.5,
         "decoder_widths": [16, 8], "decoder_blocks": [1, 1],
     }  # fmt: skip
+    if fine:
+        config |= {"fine_width": 4, "fine_blocks": 1, "fine_kernel": 3}
     decoder = LiteDecoder(config)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))

@@ -4,24 +4,40 @@ from __future__ import annotations
 
 import pytest
 
-from gpu_worker.rate.clip_length import MOST_SAVED, SHORT_LENGTHS, Pace, lengths_to_try, next_after, paces
+from gpu_worker.rate.clip_length import (
+    MOST_SAVED,
+    MOST_SAVED_BY_SIZE,
+    SHORT_LENGTHS,
+    Pace,
+    lengths_to_try,
+    next_after,
+    paces,
+)
 from gpu_worker.rate.trial import MAX_SHARE, RateChoice, RateTrial
 from protocol.process.settings import load_settings
 from protocol.wire.clock import FRAME_RATES, frames_of_clip
 
 
 def choice(
-    per_clip: float, per_frame: float, lengths: tuple[int, ...] = (4, 6, 12)
+    per_clip: float,
+    per_frame: float,
+    lengths: tuple[int, ...] = (4, 6, 12),
+    fine: float | None = None,
 ) -> tuple[RateChoice, int]:
-    """The trial's choice on a machine of these seconds, and how many attempts it took."""
-    trial = RateTrial(MAX_SHARE, "a clip", lengths=lengths)
+    """The trial's choice on a machine of these seconds, and how many attempts it took.
+
+    `fine`: seconds more of a frame of twice the side, None where there is one size.
+    """
+    heads = (False,) if fine is None else (True, False)
+    trial = RateTrial(MAX_SHARE, "a clip", lengths=lengths, heads=heads)
     now, in_flight = 0.0, list[int]()
     while trial.result is None:
         for _ in range(trial.clips_to_send(now)):
             in_flight.append(trial.attempt)
             trial.clip_sent(0.0, now)
         if in_flight:
-            now += per_clip + per_frame * frames_of_clip(trial.fps, trial.pace.clip_frames)
+            seconds = per_frame + (fine or 0.0) * trial.pace.fine
+            now += per_clip + seconds * frames_of_clip(trial.fps, trial.pace.clip_frames)
             trial.clip_returned(in_flight.pop(0), now)
         else:
             now += 0.1
@@ -68,8 +84,37 @@ def test_a_slow_machine_is_not_tried_with_every_length() -> None:
     assert "0.60 s at 24 fps" in made.notice
 
 
+def test_finer_pictures_come_after_short_clips_and_before_lower_rates() -> None:
+    tried = paces(FRAME_RATES, (4, 12), (True, False))
+    assert tried[:4] == [Pace(24, 4, True), Pace(24, 4), Pace(24, 12, True), Pace(24, 12)]
+    assert tried[4:] == [Pace(12, 12), Pace(8, 12)]
+    assert paces(FRAME_RATES, (12,), (True,)) == [Pace(fps, 12, True) for fps in FRAME_RATES]
+
+
+@pytest.mark.parametrize(
+    ("per_clip", "per_frame", "frames", "fine", "attempts"),
+    [
+        (0.02, 0.01, 4, True, 1),  # of 0.133 s that a clip may take: 0.09
+        (0.02, 0.025, 4, False, 2),  # 0.15, then 0.12
+        (0.06, 0.019, 12, True, 3),  # 0.166, then 0.136, then 0.38 of 0.4
+        (0.08, 0.025, 12, False, 2),  # 0.21, so no more short ones, then 0.38
+        (0.0, 0.06, 12, False, 4),  # too slow by far: 12 frames twice, then 12 fps
+    ],
+)
+def test_pictures_are_as_fine_as_the_machine_holds(
+    per_clip: float, per_frame: float, frames: int, fine: bool, attempts: int
+) -> None:
+    made, tried = choice(per_clip, per_frame, (4, 12), fine=0.0075)
+    assert (made.clip_frames, made.fine, tried) == (frames, fine, attempts)
+    assert made.fps == (24 if per_frame < 0.05 else 12)
+
+
 def test_the_next_pace_never_leaves_the_list() -> None:
     tried = paces((24,), (4, 6, 12))
-    assert next_after(tried, 0, MOST_SAVED, usual=12) == 1
-    assert next_after(tried, 0, 9.0, usual=12) == 2
-    assert next_after(tried, 1, 9.0, usual=12) == 2
+    assert next_after(tried, 0, MOST_SAVED) == 1
+    assert next_after(tried, 0, 9.0) == 2
+    assert next_after(tried, 1, 9.0) == 2
+    both = paces((24, 12), (4, 12), (True, False))
+    assert next_after(both, 0, MOST_SAVED_BY_SIZE) == 1
+    assert next_after(both, 0, 9.0) == next_after(both, 2, 9.0) == 3
+    assert next_after(both, 3, 9.0) == 4

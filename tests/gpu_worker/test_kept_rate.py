@@ -11,7 +11,7 @@ from gpu_worker.rate.kept_rate import KeptRate
 from gpu_worker.rate.trial import RateChoice
 from protocol.process.settings import Settings, load_settings
 
-CHOICE = RateChoice(12, 0.4, "this machine holds 12 frames per second")
+CHOICE = RateChoice(12, 0.4, "this machine holds 12 frames per second", 12, fine=True)
 
 
 def settings(folder: Path, *flags: str) -> Settings:
@@ -26,6 +26,7 @@ def test_the_next_worker_of_the_run_takes_the_rate(tmp_path: Path, monkeypatch: 
         ("--worker-index", "1", "--gpu-devices", "cpu,cpu"),
         ("--fps", "24"),
         ("--clip-frames", "6"),
+        ("--width", "256", "--height", "256"),
     ):
         assert KeptRate(settings(tmp_path, *flags)).load() is None
     monkeypatch.setattr(os, "getppid", lambda: 1)

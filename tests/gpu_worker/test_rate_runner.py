@@ -11,7 +11,7 @@ import pytest
 from gpu_worker.rate import runner as runner_module
 from gpu_worker.rate.runner import TrialRunner
 from gpu_worker.rate.trial import CLIPS_IN_FLIGHT, FOLLOWING_CLIPS, TIMED_CLIPS, RateChoice
-from protocol.wire.messages import Latents
+from protocol.wire.messages import FINE_DECODER, Latents
 from tests.gpu_worker.worker_process import ToyEngine, run_settings
 
 
@@ -118,6 +118,28 @@ def test_the_first_trial_favours_its_clips_and_keeps_their_length(tmp_path: Path
     thread.join(20)
     assert (choice.fps, choice.clip_frames, trial.engine.clip_frames) == (24, 4, 4)
     assert set(trial.engine.favoured) == {24}
+
+
+def test_encoders_are_asked_for_the_finer_head_while_it_is_tried(tmp_path: Path) -> None:
+    trial = Trial(tmp_path)
+    trial.engine.heads = (True, False)
+    trial.runner.encoder_joined.set()
+    trial.start()
+    decoded = trial.decode(TIMED_CLIPS + FOLLOWING_CLIPS)
+    choice = trial.end()
+    assert choice is not None and choice.fine
+    assert {latents.decoder for latents in decoded} == {FINE_DECODER}
+
+
+@pytest.mark.parametrize(("heads", "fine"), [((True, False), False), ((True,), True)])
+def test_with_a_given_rate_the_settings_say_the_size(
+    tmp_path: Path, heads: tuple[bool, ...], fine: bool
+) -> None:
+    trial = Trial(tmp_path, "--fps", "24")
+    trial.engine.heads = heads
+    trial.start()
+    choice = trial.end()
+    assert choice is not None and choice.fine is fine
 
 
 def test_an_aborted_trial_leaves_the_length(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -146,6 +147,18 @@ def test_a_rate_that_fell_is_tried_again_twice_and_only_rises(
 def test_the_highest_rate_is_not_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     served = Served(monkeypatch, tmp_path, FAST)
     served.worker._caches_cold = False
+    assert served.quiet_for(1000.0) == []
+
+
+def test_finer_pictures_are_told_and_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(CachingEngine, "info", lambda _: {"width": 256, "height": 192})
+    served = Served(monkeypatch, tmp_path, FAST, replace(FAST, fine=True))
+    served.engine.heads = (True, False)
+    served.worker._caches_cold = False
+    assert (served.worker.info()["width"], served.worker.info()["height"]) == (256, 192)
+    assert served.quiet_for(RETRY_RATE_AFTER[0] + 0.1) == [PauseTask.RETRY_RATE]
+    served.finish()
+    assert (served.worker.info()["width"], served.worker.info()["height"]) == (512, 384)
     assert served.quiet_for(1000.0) == []
 
 

@@ -22,6 +22,7 @@ import torch
 from demo.factory.evaluate import (
     report,
     trial_conditions,
+    trial_fine,
     trial_human,
     trial_long,
     trial_silence,
@@ -43,7 +44,7 @@ from scripts.talk.sound import SoundError
 
 SPEECH = ROOT / "demo/factory/speech/build/speech.npz"
 SAMPLE = Path(__file__).resolve().parent / "sample"
-TRIALS = ("size", "truth", "long", "silence", "conditions", "human", "speed", "machines")
+TRIALS = ("size", "truth", "fine", "long", "silence", "conditions", "human", "speed", "machines")
 #: Trials that start whole runs, which takes too long for --quick.
 SLOW = ("speed", "machines")
 #: Seconds of speech that trial "speed" pours in.
@@ -187,6 +188,7 @@ def evaluate(bench: Bench, arguments: argparse.Namespace, progress: Callable[[st
     trials: dict[str, Callable[[], Section]] = {
         "size": lambda: trial_size.run(bench.path.config),
         "truth": lambda: trial_truth.run(bench),
+        "fine": lambda: trial_fine.run(bench),
         "long": lambda: trial_long.run(bench),
         "silence": lambda: trial_silence.run(bench),
         "conditions": lambda: trial_conditions.run(bench),

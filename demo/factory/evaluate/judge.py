@@ -14,6 +14,7 @@ from demo.factory.evaluate.material import HeldOut, Scene
 from demo.factory.evaluate.path import Picture
 from demo.factory.evaluate.scores import Curve, edge_strength, edges_kept, inside, ssim
 from demo.factory.figure.measure import MouthMeter, crop_mouth, hand_boxes, mouth_box, true_opening
+from demo.factory.figure.renderer import Renderer
 from demo.factory.figure.state import FigureState
 
 KEPT_BYTES = 400 * 2**20
@@ -56,11 +57,17 @@ class Scores:
 
 
 class Judge:
-    """Draws the truth and compares. All on the device of the material's renderer."""
+    """Draws the truth and compares. All on the device of the material's renderer.
 
-    def __init__(self, material: HeldOut, fps: int) -> None:
+    Args:
+        material: the people, their hands and their speech.
+        fps: frames a second.
+        renderer: of the same people at another size. None for the material's own.
+    """
+
+    def __init__(self, material: HeldOut, fps: int, renderer: Renderer | None = None) -> None:
         self.material = material
-        self.renderer = material.renderer
+        self.renderer = renderer or material.renderer
         self.fps = fps
         self.meter = MouthMeter(self.renderer)
         self._drawn: OrderedDict[tuple[Scene, int, int], Tensor] = OrderedDict()

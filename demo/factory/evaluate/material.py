@@ -95,6 +95,7 @@ class HeldOut:
             raise ValueError(f"{figure}: fewer than two identities of the held-out split")
         picked = np.linspace(0, len(held_out) - 1, min(max(count, 2), len(held_out))).round().astype(int)
         self.names = [held_out[i] for i in picked]
+        self._figure = figure
         self.renderer = Renderer(figure, size=size, device=device, identities=self.names)
         split = load_split()
         # A bundled loop may be trained on where only bundled ones are (`demo.factory.train cache`).
@@ -104,6 +105,10 @@ class HeldOut:
         self.corpus: Corpus = load(speech)
         self.tracks: MouthTracks = mouth_tracks(self.corpus)
         self.voices = sorted({self.corpus.voices[v] for v in self.corpus.voice_id[self.corpus.held_out]})
+
+    def renderer_of(self, size: int) -> Renderer:
+        """A renderer of the same people for pictures of another size."""
+        return Renderer(self._figure, size=size, device=self.renderer.device, identities=self.names)
 
     def write(self, folder: Path) -> tuple[Path, Path]:
         """Write reference pictures and pose loops. Returns their folders."""

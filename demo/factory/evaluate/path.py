@@ -78,7 +78,9 @@ class StreamingPath:
         detector = VoiceDetector.load(settings) if settings.silence == "loop" else None
         self._features = ClipFeatures(FeatureExtractor.load(self.config, settings), detector)
         device = decoder_device(settings)
-        self._decoder = self._make_decoder(device)
+        #: By whether the finer head draws. That one is made when it is first asked for.
+        self._decoders = {False: self._make_decoder(device, fine=False)}
+        self._device = device
         self._jpeg = JpegEncoder(settings.jpeg_quality)
         # Last, because it sets the number of threads for the heaviest work.
         self.engine = DenoiserEngine(settings)
@@ -90,15 +92,15 @@ class StreamingPath:
         self._clock = time.process_time if device.type == "cpu" else time.perf_counter
         self.clips = 0
 
-    def _make_decoder(self, device: torch.device) -> ClipDecoder:
+    def _make_decoder(self, device: torch.device, *, fine: bool) -> ClipDecoder:
         """The decoder that an encoder worker chooses on this machine with these settings."""
         settings, folder = self.settings, VaeFolder.of(self.config)
-        vae, engine = load_decoder(folder), CpuEngine.of(settings)
+        vae, engine = load_decoder(folder, fine=fine), CpuEngine.of(settings)
         ranges = None if engine is None else read_ranges(folder.path, vae)
         decoder = ClipDecoder(vae, device, settings.dtype, engine=engine, ranges=ranges)
         if device.type == "cpu":
             width, height = self.config.picture_size(settings)
-            decoder.warm_up(height // vae.factor, width // vae.factor)
+            decoder.warm_up(height // folder.factor, width // folder.factor)
         return decoder
 
     def name_sessions_anew(self) -> None:
@@ -107,7 +109,7 @@ class StreamingPath:
 
     def info(self) -> dict[str, InfoValue]:
         """The facts that the workers put in their status."""
-        return {**self.engine.info(), "decoder": self._decoder.describe(), "jpeg": self._jpeg.library}
+        return {**self.engine.info(), "decoder": self._decoders[False].describe(), "jpeg": self._jpeg.library}
 
     def play(
         self,
@@ -130,7 +132,7 @@ class StreamingPath:
         """
         for clip in self.latents(avatar, pose, samples, rate=rate):
             first, made = clip.seq * self.clip_frames, clip.latents
-            pictures = self._pictures(made) if wanted(first) else None
+            pictures = self.pictures(made) if wanted(first) else None
             yield Made(first, len(made), pictures, clip.silent)
 
     def latents(
@@ -161,7 +163,7 @@ class StreamingPath:
             latents = self._encoder(
                 torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
             )
-        through: Picture = self._pictures(latents.half().numpy())[0]
+        through: Picture = self.pictures(latents.half().numpy())[0]
         return through
 
     def through_jpeg(self, picture: Picture) -> Picture:
@@ -183,9 +185,12 @@ class StreamingPath:
                 raise RuntimeError(failed.reason)
             yield from sessions.take_due(8)
 
-    def _pictures(self, latents: Array16) -> Picture:
+    def pictures(self, latents: Array16, *, fine: bool = False) -> Picture:
+        """Pictures (n, H, W, 3) of scaled latents, sent as JPEG. The finer head makes them twice as large."""
+        if fine not in self._decoders:
+            self._decoders[fine] = self._make_decoder(self._device, fine=fine)
         with self._time("decode"):
-            decoded = np.concatenate(list(self._decoder.decode(latents)))
+            decoded = np.concatenate(list(self._decoders[fine].decode(latents)))
         with self._time("jpeg"):
             jpegs = [self._jpeg(picture) for picture in decoded]
         return np.stack([read_jpeg(jpeg) for jpeg in jpegs])

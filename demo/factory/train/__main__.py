@@ -53,6 +53,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--audio-only", action="store_true", help="tune: only the audio cross-attentions")
     parser.add_argument("--other", type=Path, help="blend: the state to move towards")
     parser.add_argument("--share", type=float, default=0.5, help="blend: how far, 0 to 1")
+    parser.add_argument("--whole", help="blend: tensors whose names begin so move all the way")
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--figure", type=Path, default=ROOT / "figure" / "build" / "identities.npz")
@@ -70,7 +71,7 @@ def run_blend(arguments: argparse.Namespace) -> None:
     """Stage `blend`."""
     if arguments.other is None:
         raise SystemExit("blend: name the state to move towards with --other")
-    blend_vae(arguments.state, arguments.other, arguments.share)
+    blend_vae(arguments.state, arguments.other, arguments.share, arguments.whole)
 
 
 def run_cache(arguments: argparse.Namespace) -> None:

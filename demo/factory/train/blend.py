@@ -4,6 +4,7 @@ Run it as `python -m demo.factory.train blend --state A --other B --share S`.
 
 A stage that went on from A to B may gain in one figure and lose in another. Weights between A and B can do
 better than the mean of both figures, because both networks began as one (WiSE-FT, Wortsman et al. 2022).
+A head that A has never trained is between nothing and something: `--whole PREFIX` takes it from B as it is.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 
-def blend_vae(state: Path, other: Path, share: float) -> None:
+def blend_vae(state: Path, other: Path, share: float, whole: str | None = None) -> None:
     """Move the VAE in `state`, weights and running average, by `share` towards that in `other`.
+
+    Tensors whose names begin with `whole` move all the way.
 
     The optimiser's moments are dropped, because they fit neither any more.
 
@@ -28,5 +31,6 @@ def blend_vae(state: Path, other: Path, share: float) -> None:
         ours, theirs = load_file(state / name), load_file(other / name)
         if {k: v.shape for k, v in ours.items()} != {k: v.shape for k, v in theirs.items()}:
             raise ValueError(f"{state / name} and {other / name} are of different networks")
-        save_file({key: value.lerp(theirs[key], share) for key, value in ours.items()}, state / name)
+        shares = {key: 1.0 if whole and key.startswith(whole) else share for key in ours}
+        save_file({key: value.lerp(theirs[key], shares[key]) for key, value in ours.items()}, state / name)
     (state / "vae.moments.safetensors").unlink(missing_ok=True)
