@@ -52,7 +52,7 @@ case $plan in
     "$sharpen"
   ) ;;
   fine) steps=(
-    "fine-decoder sharpen 6 0.65 --batch 64 --lr 8e-4 --final-lr 1e-5 --seed 900 --tracks 48 --memory 8192"
+    "fine-decoder decoder 6 --batch 64 --lr 8e-4 --final-lr 1e-5 --seed 900 --tracks 48 --memory 8192"
   ) ;;
   cpu) steps=(
     "listen-cpu listen 30 --batch 64 --seed 24"

@@ -29,8 +29,8 @@ VAE = {
     "decoder_widths": [160, 96, 48, 24],
     "decoder_blocks": [3, 2, 2, 2],
     "fine_width": 8,
-    "fine_blocks": 1,
-    "fine_kernel": 1,
+    "fine_blocks": 0,
+    "fine_kernel": 3,
     "norm_num_groups": 16,
 }
 
