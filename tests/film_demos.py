@@ -1,6 +1,6 @@
 """The films in `docs/media`, made anew: `python -m tests.film_demos [agent avatar obs]`.
 
-Each is a real run of the bundled model, seen in headless Chromium. The models of the voice agent are stand-ins.
+Each is a real run of the bundled model, seen in headless Chromium. The voice agent's models are stand-ins.
 Needs chromium, espeak-ng and PyAV. The films have no sound: a browser without a screen plays none.
 """
 
@@ -42,7 +42,7 @@ Take = tuple[float, Image.Image]
 class Camera:
     """Takes pictures of a page, one after the other, until it is stopped."""
 
-    def __init__(self, page: Page, finish: Callable[[Image.Image], Image.Image] = lambda image: image) -> None:
+    def __init__(self, page: Page, finish: Callable[[Image.Image], Image.Image] | None = None) -> None:
         self.takes: list[Take] = []
         self._page, self._finish = page, finish
         self._running = asyncio.create_task(self._run())
@@ -52,7 +52,7 @@ class Camera:
             began = time.monotonic()
             shot = await self._page.command("Page.captureScreenshot", format="png")
             image = Image.open(io.BytesIO(base64.b64decode(shot["data"])))
-            self.takes.append((began, self._finish(image)))
+            self.takes.append((began, self._finish(image) if self._finish else image))
             await asyncio.sleep(max(0.0, began + 1 / RATE - time.monotonic()))
 
     async def stop(self) -> list[Take]:
