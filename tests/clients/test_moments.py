@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -59,3 +61,14 @@ def test_an_interruption_drops_the_rest_of_the_old_speech() -> None:
     moments = cut([old, *frames[:3], new, *others])
     assert [m.frame.epoch for m in moments if m.frame] == [0] * 3 + [1] * PICTURES
     assert sum(len(m.samples) for m in moments) == 2000 + CLIP
+
+
+def test_idle_life_comes_at_once_and_behind_all_speech() -> None:
+    sound, frames = clip(0)
+    cutter = MomentCutter(0.08)
+    spoken = [moment for item in (sound, *frames) for moment in cutter.take(item)]
+    idle = replace(frames[0], seq=1, time=0.5, idle=True)
+    moments = cutter.take(idle)
+    assert [m.frame.index for m in moments if m.frame] == [11, 0] and moments[-1].frame is idle
+    assert sum(len(m.samples) for m in spoken) == CLIP
+    assert cutter.end() == []

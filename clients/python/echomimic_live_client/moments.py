@@ -27,7 +27,7 @@ class Moment:
         frame: the picture, None where it is missing and the one before stays.
         samples: float32, shape (n,), at `rate`.
         rate: in Hz.
-        end: samples of everything that was pushed that are heard when this is over.
+        end: samples of everything that was pushed that are heard when this is over, 0 without sound.
     """
 
     frame: Frame | None
@@ -57,6 +57,8 @@ class MomentCutter:
             # An interruption: nobody hears and sees what is left of the old speech.
             self._sound = None
             self._waiting.clear()
+        if isinstance(item, Frame) and item.idle:  # it came at its time, behind all speech
+            return [*self.end(), Moment(item, _NOTHING, 0, 0)]
         if isinstance(item, Sound):
             out = self._until(float("inf"))
             self._sound, self._given = item, 0
@@ -67,9 +69,11 @@ class MomentCutter:
         return self._until(float("inf") if last else item.time + self._delay)
 
     def end(self) -> list[Moment]:
-        """The moments that are left when nothing more comes."""
+        """The moments that are left when no more speech comes."""
+        out = self._until(float("inf"))
         left = [Moment(frame, _NOTHING, 0, 0) for frame in self._waiting]
-        return [*self._until(float("inf")), *left]
+        self._waiting.clear()
+        return [*out, *left]
 
     def _until(self, time: float) -> list[Moment]:
         """The sound up to this time, as far as it is there, cut at the pictures whose turn it is."""

@@ -45,13 +45,14 @@ class FaceVideoService(AIService):
     Args:
         url: address of the server's page.
         delay: seconds by which pictures come behind their sound, as a browser's buffer for sound does.
-        **options: of `echomimic_live_client.connect`, such as `token`, `avatar` and `pose`.
+        **options: of `echomimic_live_client.connect`, such as `token`, `avatar` and `pose`. The face lives on
+            while nobody speaks, unless `idle` says otherwise.
     """
 
     def __init__(self, url: str, *, delay: float = SOUND_BUFFER, **options: Any) -> None:
         super().__init__(settings=ServiceSettings(model=None))
         self._delay = delay
-        self._url, self._options = url, options
+        self._url, self._options = url, {"idle": "life", **options}
         self._session: Session | None = None
         self._reading: asyncio.Task[None] | None = None
         self._resampler = create_stream_resampler(clear_after_secs=None)
