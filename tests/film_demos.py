@@ -15,15 +15,16 @@ import sys
 import tempfile
 import time
 import wave
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from demo.factory.evaluate.material import Material
+from demo.factory.evaluate.material import HeldOut
 from protocol.process.settings import ROOT
 from scripts.run.managed import ManagedRun
 from tests.examples.test_voice_agent import agent, models
@@ -70,7 +71,8 @@ def write_film(path: Path, takes: Sequence[Take]) -> None:
         first = takes[0][0]
         for number in range(int((takes[-1][0] - first) * RATE)):
             image = [picture for at_, picture in takes if at_ <= first + (number + 0.5) / RATE][-1]
-            frame = av.VideoFrame.from_image(image.convert("RGB").crop((0, 0, width, height)))
+            pixels = np.asarray(image.convert("RGB").crop((0, 0, width, height)))
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             film.mux(stream.encode(frame))
         film.mux(stream.encode(None))
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB, {takes[-1][0] - takes[0][0]:.0f} s")
@@ -116,7 +118,7 @@ async def film_agent(folder: Path) -> list[Take]:
 
 async def film_avatar(folder: Path) -> list[Take]:
     """A figure that the model has never seen is brought to the page, tried, kept and used."""
-    material = Material(SAMPLE / "identities.npz", SAMPLE / "speech.npz", 1, 256, torch.device("cpu"))
+    material = HeldOut(SAMPLE / "identities.npz", SAMPLE / "speech.npz", 1, 256, torch.device("cpu"))
     pictures, _ = material.write(folder)
     figure = next(path for path in sorted(pictures.iterdir()) if path.suffix == ".png")
     sound = microphone(folder, 1.0, "This is the face that I drew. " * 4)
@@ -174,7 +176,7 @@ async def film_obs(folder: Path) -> list[Take]:
             return await camera.stop()
 
 
-FILMS: dict[str, Callable[[Path], Awaitable[list[Take]]]] = {
+FILMS: dict[str, Callable[[Path], Coroutine[Any, Any, list[Take]]]] = {
     "agent": film_agent,
     "avatar": film_avatar,
     "obs": film_obs,
@@ -189,7 +191,7 @@ def main() -> int:
     args = parser.parse_args()
     for name in args.films or FILMS:
         with tempfile.TemporaryDirectory() as folder:
-            takes = asyncio.run(FILMS[name](Path(folder)))  # type: ignore[arg-type]
+            takes = asyncio.run(FILMS[name](Path(folder)))
         write_film(args.out / f"demo-{name}.mp4", takes)
     return 0
 

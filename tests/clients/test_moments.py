@@ -66,7 +66,8 @@ def test_an_interruption_drops_the_rest_of_the_old_speech() -> None:
 def test_idle_life_comes_at_once_and_behind_all_speech() -> None:
     sound, frames = clip(0)
     cutter = MomentCutter(0.08)
-    spoken = [moment for item in (sound, *frames) for moment in cutter.take(item)]
+    items: list[Frame | Sound] = [sound, *frames]
+    spoken = [moment for item in items for moment in cutter.take(item)]
     idle = replace(frames[0], seq=1, time=0.5, idle=True)
     moments = cutter.take(idle)
     assert [m.frame.index for m in moments if m.frame] == [11, 0] and moments[-1].frame is idle
