@@ -217,7 +217,9 @@ async def test_errors_have_the_codes_of_the_wire(gateway: Running) -> None:
     assert nobody.value.code == "connection_lost" and nobody.value.try_again
 
 
-@pytest.mark.parametrize(("token", "code"), [("", "token_missing"), (new_token(), "token_wrong")])
+@pytest.mark.parametrize(
+    ("token", "code"), [("", "token_missing"), (new_token(), "token_wrong")], ids=["none", "wrong"]
+)
 async def test_a_refusal_at_the_door_has_its_code(
     guarded: tuple[Running, str], token: str, code: str
 ) -> None:

@@ -143,6 +143,7 @@ def test_processes_that_start_together_agree_on_one_key(run_dir: Path) -> None:
         (b"\n".join(zmq.curve_keypair()[:1] * 2), 0o600, "no key"),
         (b"\n".join(zmq.curve_keypair()), 0o640, "only this user"),
     ],
+    ids=["empty", "other bytes", "no pair", "readable by others"],
 )
 def test_a_file_that_is_no_key_is_told(run_dir: Path, content: bytes, mode: int, why: str) -> None:
     (run_dir / KEY_FILE).write_bytes(content)
