@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from protocol.wire.clock import frames_of_clip
 from scripts.run.managed import ROOT, ManagedRun
 from scripts.talk.live import Plan, server_info, speak
 from scripts.talk.stream_check import Report
@@ -26,10 +27,12 @@ pytestmark = [pytest.mark.process, pytest.mark.timing]
 
 def hold(run: ManagedRun, *plans: Plan, fps: int | None = None) -> list[Report]:
     """Hold sessions at once. Returns their reports. `fps`: rate of version 1 sessions, if not the default."""
-    fps = fps or int(server_info(run.url)["fps"])
+    info = server_info(run.url)
+    fps = fps or int(info["fps"])
+    clip_frames = frames_of_clip(fps, int(info["clip_frames"]))
 
     async def all_of_them() -> list[Report]:
-        return list(await asyncio.gather(*(speak(run.url, plan, fps, fps // 2) for plan in plans)))
+        return list(await asyncio.gather(*(speak(run.url, plan, fps, clip_frames) for plan in plans)))
 
     return asyncio.run(all_of_them())
 
