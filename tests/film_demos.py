@@ -142,6 +142,7 @@ async def film_avatar(folder: Path) -> list[Take]:
             await page.until("document.querySelector('#avatars input[value^=own-]')?.checked === true")
             await page.click("#start")
             await page.until("window.echomimic.stats?.shown > 20", 30)
+            await page.evaluate("window.scrollTo(0, 0)")
             await asyncio.sleep(8)
             return await camera.stop()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +16,8 @@ from protocol.wire.messages import Failed, Frame, Pcm
 PREFIX = "_preview-"
 #: Seconds of speech, and seconds within which the stages have to answer.
 SPEECH, WITHIN = 1.0, 40.0
+#: Clips under way. Of more than two that wait, a worker gives up the oldest, as it does with any session's.
+AT_ONCE = 2
 
 
 class PreviewError(Exception):
@@ -30,17 +33,36 @@ class PreviewShape:
     pose: str
 
 
+def _speech(name: str, avatar: str, shape: PreviewShape, clips: int, frames: int) -> deque[Pcm]:
+    end = pts_of_clip(clips, shape.fps, frames)
+    sound = syllables(end / SAMPLE_RATE + 0.1)[:end]
+    speech: deque[Pcm] = deque()
+    # Clip by clip, and the last one ends without padding.
+    for seq in range(clips):
+        begin, stop = (pts_of_clip(clip, shape.fps, frames) for clip in (seq, seq + 1))
+        speech.append(
+            Pcm(
+                name, 0, seq, begin, SAMPLE_RATE, shape.fps, frames, avatar, shape.pose,
+                seq == clips - 1, sound[begin:stop].copy(),
+            )
+        )  # fmt: skip
+    return speech
+
+
 @dataclass(slots=True)
 class _Waiting:
     """The frames of one preview, by clip."""
 
     clips: int
     done: asyncio.Future[None]
+    #: Speech that is not sent yet, clip by clip.
+    speech: deque[Pcm]
     frames: dict[int, dict[int, Frame]] = field(default_factory=dict)
 
-    def is_whole(self) -> bool:
-        whole = [clip for clip in self.frames.values() if len(clip) == next(iter(clip.values())).count]
-        return len(whole) == self.clips
+    @property
+    def whole(self) -> int:
+        """The clips whose frames are all there."""
+        return sum(len(clip) == next(iter(clip.values())).count for clip in self.frames.values())
 
 
 class PreviewMaker:
@@ -69,10 +91,12 @@ class PreviewMaker:
             name = PREFIX + secrets.token_hex(8)
             frames = frames_of_clip(shape.fps, shape.clip_frames)
             clips = max(1, round(SPEECH * shape.fps / frames))
-            waiting = _Waiting(clips, asyncio.get_running_loop().create_future())
+            speech = _speech(name, avatar, shape, clips, frames)
+            waiting = _Waiting(clips, asyncio.get_running_loop().create_future(), speech)
             self._waiting[name] = waiting
             try:
-                self._speak(name, avatar, shape, clips, frames)
+                for _ in range(AT_ONCE):
+                    self._send_next(waiting)
                 await asyncio.wait_for(waiting.done, WITHIN)
             except asyncio.TimeoutError:
                 raise PreviewError(f"the stages did not answer within {WITHIN:.0f} s") from None
@@ -81,29 +105,21 @@ class PreviewMaker:
                 self._close(name, 0)
             return [clip[index].data for _, clip in sorted(waiting.frames.items()) for index in sorted(clip)]
 
-    def _speak(self, name: str, avatar: str, shape: PreviewShape, clips: int, frames: int) -> None:
-        end = pts_of_clip(clips, shape.fps, frames)
-        sound = syllables(end / SAMPLE_RATE + 0.1)[:end]
-        # Clip by clip, and the last one ends without padding.
-        for seq in range(clips):
-            begin, stop = (pts_of_clip(clip, shape.fps, frames) for clip in (seq, seq + 1))
-            self._send(
-                [
-                    Pcm(
-                        name, 0, seq, begin, SAMPLE_RATE, shape.fps, frames, avatar, shape.pose,
-                        seq == clips - 1, sound[begin:stop].copy(),
-                    )
-                ]
-            )  # fmt: skip
+    def _send_next(self, waiting: _Waiting) -> None:
+        if waiting.speech:
+            self._send([waiting.speech.popleft()])
 
     def take_frame(self, frame: Frame) -> None:
         """A frame came. Those of other sessions are passed over."""
         waiting = self._waiting.get(frame.session)
         if waiting is None or waiting.done.done():
             return
+        before = waiting.whole
         waiting.frames.setdefault(frame.seq, {})[frame.index] = frame
-        if waiting.is_whole():
+        if waiting.whole == waiting.clips:
             waiting.done.set_result(None)
+        elif waiting.whole > before:
+            self._send_next(waiting)
 
     def take_failure(self, failed: Failed) -> None:
         """A clip will not come. Those of other sessions are passed over."""
