@@ -71,7 +71,10 @@ def worker_pids(run: ManagedRun, module: str) -> list[int]:
 
 def words_of(pid: int) -> list[str]:
     """The command line of a process, word by word. One that has just ended has none."""
-    return Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    except OSError:  # it has ended: some processes of a run live for a moment
+        return []
 
 
 @contextmanager
