@@ -17,6 +17,7 @@ from PIL import Image
 
 from echomimic_live_client.moments import Moment, moments
 from echomimic_live_client.session import Session
+from echomimic_live_client.wire import int16_of
 
 #: Seconds of the longest piece of sound. LiveKit's source refuses one that is longer than its queue of 0.1 s.
 LONGEST = 0.04
@@ -82,7 +83,7 @@ def _picture(jpeg: bytes) -> rtc.VideoFrame:
 
 
 def _sounds(moment: Moment) -> list[rtc.AudioFrame]:
-    pcm = (np.clip(moment.samples, -1, 1) * 32767).astype(np.int16)
+    pcm = int16_of(moment.samples)
     step = int(LONGEST * moment.rate)
     pieces = [pcm[start : start + step] for start in range(0, len(pcm), step)]
     return [rtc.AudioFrame(piece.tobytes(), moment.rate, 1, len(piece)) for piece in pieces]

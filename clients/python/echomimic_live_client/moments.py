@@ -21,13 +21,13 @@ _NOTHING = np.zeros(0, np.float32)
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A picture and the sound that is heard while it stays.
+    """A picture, or the sound that is heard while the last one stays.
 
     Attributes:
-        frame: the picture, None where it is missing and the one before stays.
-        samples: float32, shape (n,), at `rate`.
+        frame: the picture, None for sound.
+        samples: float32, shape (n,), at `rate`, and none beside a picture.
         rate: in Hz.
-        end: samples of everything that was pushed that are heard when this is over, 0 without sound.
+        end: samples of everything that was pushed that are heard when this is over, 0 where no speech is.
     """
 
     frame: Frame | None
@@ -80,26 +80,21 @@ class MomentCutter:
         sound = self._sound
         if sound is None:
             return []
-        out = []
+        out, there = [], len(sound.samples)
         while self._waiting and (turn := self._waiting[0].time + self._delay) <= time:
             place = round((turn - sound.time) * sound.rate)
-            if place > len(sound.samples):
+            if place > there:
                 break
-            out += self._give(sound, place, None)
-            out += self._give(sound, self._next_cut(sound, time), self._waiting.popleft())
-        return [*out, *self._give(sound, self._next_cut(sound, time), None)]
+            out += self._give(sound, place)
+            out.append(Moment(self._waiting.popleft(), _NOTHING, sound.rate, sound.position + self._given))
+        return [*out, *self._give(sound, round(min(time - sound.time, there / sound.rate) * sound.rate))]
 
-    def _next_cut(self, sound: Sound, time: float) -> int:
-        """The sample at which the next picture's turn is, or up to which sound may be given out."""
-        turn = min(time, self._waiting[0].time + self._delay) if self._waiting else time
-        return min(len(sound.samples), round(min(turn - sound.time, len(sound.samples)) * sound.rate))
-
-    def _give(self, sound: Sound, until: int, frame: Frame | None) -> list[Moment]:
-        samples = sound.samples[self._given : max(until, self._given)]
-        self._given = max(until, self._given)
-        if not len(samples) and frame is None:
+    def _give(self, sound: Sound, until: int) -> list[Moment]:
+        """The samples up to this one that were not given out, if there are any."""
+        if until <= self._given:
             return []
-        return [Moment(frame, samples, sound.rate, sound.position + self._given)]
+        samples, self._given = sound.samples[self._given : until], until
+        return [Moment(None, samples, sound.rate, sound.position + until)]
 
 
 async def moments(session: Session, delay: float = 0.0) -> AsyncIterator[Moment]:

@@ -30,6 +30,7 @@ from pipecat.services.settings import ServiceSettings
 from echomimic_live_client.errors import ClientError
 from echomimic_live_client.moments import Moment, moments
 from echomimic_live_client.session import Session, connect
+from echomimic_live_client.wire import pcm_bytes
 
 #: Seconds for which Chromium keeps the sound of a call longer than its pictures, measured on one machine.
 SOUND_BUFFER = 0.08
@@ -139,8 +140,7 @@ class FaceVideoService(AIService):
         if moment.frame is not None:
             await self.push_frame(await asyncio.to_thread(_picture, moment.frame.jpeg))
         if len(moment.samples):
-            pcm = (np.clip(moment.samples, -1, 1) * 32767).astype(np.int16)
-            await self.push_frame(TTSAudioRawFrame(pcm.tobytes(), moment.rate, 1))
+            await self.push_frame(TTSAudioRawFrame(pcm_bytes(moment.samples, True), moment.rate, 1))
         while self._after and self._after[0][0] <= moment.end:
             await self.push_frame(self._after.popleft()[1])
 

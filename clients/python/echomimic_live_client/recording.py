@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from echomimic_live_client.inbox import Frame, Sound
-from echomimic_live_client.wire import PTS_RATE
+from echomimic_live_client.wire import PTS_RATE, int16_of
 
 if TYPE_CHECKING:
     import av
@@ -85,8 +85,7 @@ class Recorder:
         silence = round(item.time * self._rate) - self._samples
         if silence > ROUNDING:
             self._write(np.zeros(silence, np.int16))
-        scaled = np.clip(np.rint(item.samples * 32768), -32768, 32767)
-        self._write(scaled.astype(np.int16))
+        self._write(int16_of(item.samples))
 
     def _write(self, samples: Sound16) -> None:
         # In pieces of a second: a long pause takes no memory, and players find sound beside each picture.

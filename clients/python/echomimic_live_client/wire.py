@@ -273,10 +273,15 @@ def parse_interrupted(fields: dict[str, Any]) -> Interrupted:
         raise WireError(f"an interrupted with a wrong field: {error}") from None
 
 
+def int16_of(samples: Samples) -> npt.NDArray[np.int16]:
+    """float32 in −1..1 as int16, shape (n,). Samples that were int16 come out as they were."""
+    return np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2")
+
+
 def pcm_bytes(samples: Samples, int16: bool = False) -> bytes:
     """Samples as they go up, little-endian: float32, or int16."""
     if int16:
-        return np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2").tobytes()
+        return int16_of(samples).tobytes()
     return np.ascontiguousarray(samples, "<f4").tobytes()
 
 
