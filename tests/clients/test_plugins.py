@@ -92,6 +92,12 @@ async def receiver(gateway: Running) -> AsyncIterator[tuple[Page, int]]:
             yield page, port
 
 
+async def say(page: Page, port: int) -> None:
+    """Let the face speak, and return when it is heard."""
+    await asyncio.to_thread(post, port, "/say", WORDS)
+    await page.until("call.heard.some(([, loudness]) => loudness > 0.02)", 20)
+
+
 async def curves(page: Page) -> tuple[Curve, Curve]:
     told = json.loads(await page.evaluate("JSON.stringify([call.seen, call.heard])"))
     return np.array(told[0]), np.array(told[1])
@@ -102,8 +108,7 @@ async def test_pipecat_lips_and_sound_agree_in_the_browser(
     gateway: Running, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with receiver(gateway) as (page, port):
-        await asyncio.to_thread(post, port, "/say", WORDS)
-        await page.until("call.heard.some(([, loudness]) => loudness > 0.02)", 20)
+        await say(page, port)
         await asyncio.sleep(8)
         offset, alike = offset_ms(*await curves(page))
     with capsys.disabled():
@@ -116,8 +121,7 @@ async def test_pipecat_is_interrupted_in_the_middle(
     gateway: Running, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with receiver(gateway) as (page, port):
-        await asyncio.to_thread(post, port, "/say", WORDS)
-        await page.until("call.heard.some(([, loudness]) => loudness > 0.02)", 20)
+        await say(page, port)
         await asyncio.sleep(2)
         now = await page.evaluate("call.now()")
         await asyncio.to_thread(post, port, "/interrupt")
@@ -125,8 +129,7 @@ async def test_pipecat_is_interrupted_in_the_middle(
         _, sounds = await curves(page)
         last = sounds[sounds[:, 1] > 0.01][-1, 0] - now
         await page.evaluate("call.clear()")
-        await asyncio.to_thread(post, port, "/say", WORDS)
-        await page.until("call.heard.some(([, loudness]) => loudness > 0.02)", 20)
+        await say(page, port)
         await asyncio.sleep(6)
         offset, alike = offset_ms(*await curves(page))
     with capsys.disabled():

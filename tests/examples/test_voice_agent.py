@@ -6,11 +6,10 @@ import asyncio
 import json
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from websockets.typing import Origin
 from protocol.process.settings import ROOT
 from tests.gateway.clients import noise
 from tests.gateway.conftest import free_port, running
+from tests.helpers.http_service import serving
 from tests.helpers.voice import needs_espeak, voice_worker
 
 pytestmark = [pytest.mark.process, pytest.mark.timing]
@@ -63,13 +63,8 @@ def models() -> Iterator[tuple[str, Models]]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1", asked
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(Handler) as address:
+        yield f"{address}/v1", asked
 
 
 @contextmanager

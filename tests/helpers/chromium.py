@@ -20,7 +20,7 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -49,6 +49,29 @@ def find_chromium() -> str | None:
 
 class BrowserFault(RuntimeError):
     """The browser could not carry out a command, or the page threw."""
+
+
+class ScriptedPage(Protocol):
+    """A page of either browser."""
+
+    problems: list[str]
+
+    async def evaluate(self, expression: str) -> Any:
+        """The value of a JavaScript expression."""
+
+
+async def value_when_true(page: ScriptedPage, expression: str, seconds: float, pause: float) -> Any:
+    """The expression's value once it is true, looked at with this pause in seconds between the looks.
+
+    Raises:
+        BrowserFault: it does not become so.
+    """
+    end = asyncio.get_running_loop().time() + seconds
+    while not (value := await page.evaluate(expression)):
+        if asyncio.get_running_loop().time() > end:
+            raise BrowserFault(f"{expression} is {value!r} after {seconds:g} s; {page.problems}")
+        await asyncio.sleep(pause)
+    return value
 
 
 class Page:
@@ -122,12 +145,7 @@ class Page:
 
     async def until(self, expression: str, seconds: float = 15.0) -> Any:
         """The expression's value once it is true. Raises BrowserFault when it does not become so."""
-        end = asyncio.get_running_loop().time() + seconds
-        while not (value := await self.evaluate(expression)):
-            if asyncio.get_running_loop().time() > end:
-                raise BrowserFault(f"{expression} is {value!r} after {seconds:g} s; {self.problems}")
-            await asyncio.sleep(0.05)
-        return value
+        return await value_when_true(self, expression, seconds, 0.05)
 
     async def click(self, selector: str) -> None:
         """A real mouse click in the middle of an element."""

@@ -23,7 +23,7 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.helpers.chromium import BrowserFault
+from tests.helpers.chromium import BrowserFault, value_when_true
 
 NAMES = ("firefox-esr", "firefox")
 PREFERENCES = {
@@ -79,12 +79,7 @@ class FirefoxPage:
 
     async def until(self, expression: str, seconds: float = 20.0) -> Any:
         """The expression's value once it is true. Raises BrowserFault when it does not become so."""
-        end = asyncio.get_running_loop().time() + seconds
-        while not (value := await self.evaluate(expression)):
-            if asyncio.get_running_loop().time() > end:
-                raise BrowserFault(f"{expression} is {value!r} after {seconds:g} s; {self.problems}")
-            await asyncio.sleep(0.1)
-        return value
+        return await value_when_true(self, expression, seconds, 0.1)
 
     async def click(self, selector: str) -> None:
         """A real mouse click in the middle of an element."""

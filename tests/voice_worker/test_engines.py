@@ -9,7 +9,7 @@ import time
 import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import pytest
 
 from protocol.process.settings import Settings, SettingsError
 from protocol.process.voices import choose_voice
+from tests.helpers.http_service import serving
 from tests.helpers.voice import needs_espeak, needs_flite
 from voice_worker.engine_api import Cancellation, SpeechEngine, VoiceError
 from voice_worker.openai_service import ServiceEngine
@@ -117,13 +118,8 @@ def service(answer: bytes, status: int = 200, stall: float = 0.0) -> Iterator[tu
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1", asked
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(Handler) as address:
+        yield f"{address}/v1", asked
 
 
 def test_a_service_is_asked_as_openai_is() -> None:
