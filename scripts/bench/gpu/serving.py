@@ -78,6 +78,9 @@ def parts(out: Path, model: Path, caches: Path, speech: float | None = None) -> 
     many = ("--late-start", "3", "--decoder", "tiny")
     team = ("--gpu-devices", "cuda:0+cuda:1", "--encoder-devices", "cuda:1")
     both = ("--gpu-devices", "cuda:0,cuda:1", "--encoder-devices", "cuda:0,cuda:1", "--encoders", "2")
+    cards = "cuda:0,cuda:1,cuda:2,cuda:3"
+    team_of_four = ("--gpu-devices", cards.replace(",", "+"), "--encoder-devices", "cuda:3")
+    all_four = ("--gpu-devices", cards, "--encoder-devices", cards, "--encoders", "4")
     return [
         Part("tests", "the CUDA tests of engine and decoder", (*tests, *CUDA_TESTS), 60),
         live("512", "512², exact, one session of 60 s; a cold and a warm start", 150, "--starts", "2"),
@@ -112,6 +115,19 @@ def parts(out: Path, model: Path, caches: Path, speech: float | None = None) -> 
              gpus=2, size=768),
         live("512-team", "512², exact, one session of 30 s on two GPUs that share each clip", 110, *team,
              "--seconds", "30", gpus=2),
+        live("768-team-four", "768², exact, one session of 60 s on four GPUs that share each clip", 150,
+             *team_of_four, gpus=4, size=768),
+        live("512-team-four", "512², exact, one session of 30 s on four GPUs that share each clip", 110,
+             *team_of_four, "--seconds", "30", gpus=4),
+        live("768-teams", "768², exact, two sessions of 60 s on two teams of two GPUs", 150,
+             "--gpu-devices", "cuda:0+cuda:1,cuda:2+cuda:3", "--encoder-devices", "cuda:1,cuda:3",
+             "--encoders", "2", "--sessions", "2", gpus=4, size=768),
+        live("512-twenty-fast", "512², fast, late start 3, small decoder, twenty sessions on four GPUs", 120,
+             *all_four, *many, "--tier", "fast", "--sessions", "20", gpus=4),
+        live("512-twelve", "512², exact, late start 3, small decoder, twelve sessions on four GPUs", 120,
+             *all_four, *many, "--sessions", "12", gpus=4),
+        live("512-three", "512², exact, late start 3, small decoder, three sessions of 60 s", 110,
+             *many, "--sessions", "3"),
         Part("tiles", "the decoder's convolutions, every tile", ("-m", "scripts.bench.gpu.decode_tiles"), 45),
         Part("late", "late starts on the bundled model", ("-m", "demo.factory.evaluate.late_start"), 90, 1,
              ("-m", "demo.factory.evaluate.late_start", "--quick", "--steps", "2")),
