@@ -198,3 +198,28 @@ async def test_a_text_that_a_killed_gateway_never_began_is_sent_again() -> None:
                 await asyncio.wait_for(taking, 20)
                 assert await say == "spoken"
         assert len(heard(items, said=True)) > 8000
+
+
+JS_WAITS = """
+import { connect } from "echomimic-live-client";
+const face = await connect(process.argv[2]);
+const say = face.say("Hello again.");
+console.log((await say).outcome, face.reconnects);
+face.close();
+"""
+
+
+@needs_espeak
+@pytest.mark.long
+@pytest.mark.skipif(not HAS_SOCKET, reason="needs Node.js 20.10 (a websocket of its own)")
+async def test_a_text_of_javascript_that_a_killed_gateway_never_began_is_sent_again(tmp_path: Path) -> None:
+    with running(max_sessions=2, voice_engine="espeak-ng") as run:
+        told = asyncio.create_task(asyncio.to_thread(run_node, installed(tmp_path), JS_WAITS, run.url()))
+        while "begins: version 2" not in run.log():
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)  # there is no voice worker yet
+        run.kill()
+        run.start()
+        run.wait_ready()
+        with voice_worker(run.settings):
+            assert await asyncio.wait_for(told, 20) == ["spoken 1"]

@@ -21,6 +21,7 @@ from PIL import Image
 from protocol.wire.generated import DIGITAL_SOURCE_TYPE
 from tests.gateway.clients import Client, client_v1, client_v2, noise
 from tests.gateway.conftest import Running, running
+from tests.helpers.lip_sync import bursts, offsets, pictures_of, sound_of
 from tests.helpers.tokens import TokenBox
 
 av = pytest.importorskip("av")
@@ -32,8 +33,6 @@ pytestmark = [
 ]
 H264 = {"video": ["h264"]}
 RATE = 16_000
-#: Seconds of the bursts of `bursts`.
-BURSTS = [(0.75, 1.0), (1.5, 1.75), (2.25, 2.5)]
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +44,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def gateway(folder: Path) -> Iterator[Running]:
     with running(max_sessions=3, idle_flush=1.0, record_dir=folder) as run:
         yield run
-
-
-def bursts() -> np.ndarray:
-    """3 s of silence with bursts of a tone, which begin and end with frames."""
-    t = np.arange(3 * RATE) / RATE
-    on = np.zeros(len(t))
-    for begin, end in BURSTS:
-        on[round(begin * RATE) : round(end * RATE)] = 1
-    return (0.5 * on * np.sin(2 * np.pi * 437 * t)).astype(np.float32)
 
 
 async def recorded(client: Client, sound: np.ndarray) -> dict[str, Any]:
@@ -110,36 +100,6 @@ def packets_of(content: bytes) -> list[bytes]:
     return [data for data in out if data]
 
 
-def sound_of(content: bytes) -> np.ndarray:
-    """The sound of a file at 16 kHz, with its first sample at time 0."""
-    with av.open(io.BytesIO(content)) as file:
-        resampler = av.AudioResampler("flt", "mono", RATE)
-        blocks = list(file.decode(audio=0))
-        assert blocks[0].pts * blocks[0].time_base < 0.001
-        made = [part.to_ndarray()[0] for block in blocks for part in resampler.resample(block)]
-    return np.concatenate(made)
-
-
-def pictures_of(content: bytes) -> tuple[list[float], np.ndarray]:
-    with av.open(io.BytesIO(content)) as file:
-        frames = list(file.decode(video=0))
-    return [frame.time for frame in frames], np.stack([f.to_ndarray(format="rgb24") for f in frames])
-
-
-def offsets(content: bytes) -> list[float]:
-    """Seconds by which each burst is seen later than it is heard, by the file's content alone."""
-    sound, (times, pictures) = sound_of(content), pictures_of(content)
-    size = pictures.shape[1]
-    # the mouth is dark red where the skin is light
-    mouth = pictures[:, size * 62 // 100 : size * 66 // 100, size * 48 // 100 : size * 52 // 100, 1]
-    is_open = mouth.mean((1, 2)) < 130
-    loud = np.convolve(np.abs(sound), np.ones(48) / 48, "same") > 0.08
-    heard = np.flatnonzero(loud[1:] & ~loud[:-1]) / RATE
-    seen = [times[i] for i in range(1, len(times)) if is_open[i] and not is_open[i - 1]]
-    assert len(heard) == len(seen) == len(BURSTS), (heard, seen)
-    return [b - a for a, b in zip(heard, seen, strict=True)]
-
-
 @pytest.mark.parametrize(
     ("hello", "ending", "codec"),
     [(H264, ".mp4", "h264"), pytest.param({}, ".mkv", "mjpeg", marks=pytest.mark.long)],
@@ -165,7 +125,7 @@ async def test_the_file_has_the_bytes_that_were_sent_with_sound_in_step(
     assert stat.S_IMODE(mode) == 0o600 and stat.S_IMODE(os.stat(folder).st_mode) == 0o700
     # nothing was coded again: the sound of Matroska is exact
     if ending == ".mkv":
-        difference = np.abs(sound_of(content)[: 3 * RATE] - bursts())
+        difference = np.abs(sound_of(content)[1][: 3 * RATE] - bursts())
         assert difference.max() < 1e-4
 
 
@@ -183,7 +143,7 @@ async def test_an_interruption_cuts_off_what_nobody_heard(gateway: Running) -> N
         await client.ws.send('{"type":"record","action":"stop"}')
         await client.until(lambda c: told(c)[-1:] and told(c)[-1]["state"] == "finished")
     content = fetch(gateway, f"/recordings/{told(client)[-1]['name']}")[1]
-    sound = sound_of(content)
+    sound = sound_of(content)[1]
     burst = np.flatnonzero(np.convolve(np.abs(sound), np.ones(400) / 400, "same") > 0.01)
     # a second and a half of the noise at most, a pause, the burst at 0.75 s of the second word
     assert 1.0 < len(sound) / RATE < 4.0 and len(burst) < 2.0 * RATE

@@ -11,9 +11,32 @@ const REMEMBERED = 64; // clips whose places are known; pictures come at most a 
  * @import { AudioMessage, FrameMessage, ReadyFields } from "./messages.js"
  * @typedef {{time: number, position: number, epoch: number, seq: number, pts: number}} Moment `time` is its place in
  *   the session's play-out in seconds, over all epochs; `position` counts all samples that were pushed, at 16 kHz
- * @typedef {Moment & {jpeg: Uint8Array<ArrayBuffer>, index: number, count: number}} Frame a picture
  * @typedef {Moment & {samples: Float32Array<ArrayBuffer>, rate: number, hasFrames: boolean}} Sound of one clip
  */
+
+/** A picture. `Pictures.decode` takes it as it is. */
+export class Frame {
+  /** @param {Moment & FrameMessage} message with its place */
+  constructor({ time, position, epoch, seq, pts, index, count, codec, key, idle, data }) {
+    this.time = time; // see Moment
+    this.position = position;
+    this.epoch = epoch;
+    this.seq = seq;
+    this.pts = pts;
+    this.index = index; // in its clip
+    this.count = count; // pictures of its clip
+    this.codec = codec; // jpeg, h264 (Annex B) or vp8
+    this.key = key; // whether it can be decoded without those before it
+    this.idle = idle; // whether nobody speaks in it
+    this.data = data;
+  }
+
+  /** The JPEG. Throws a TypeError where the picture is coded otherwise. */
+  get jpeg() {
+    if (this.codec !== "jpeg") throw new TypeError(`The picture is no JPEG: it is coded as ${this.codec}.`);
+    return this.data;
+  }
+}
 
 export class Arrivals {
   /**
@@ -75,7 +98,8 @@ export class Arrivals {
    * @param {FrameMessage} message
    * @returns {boolean} false for one that is here already, or of an epoch before
    */
-  addFrame({ epoch, seq, pts, index, count, data }) {
+  addFrame(message) {
+    const { epoch, seq, pts, index, count } = message;
     const [clip, last] = this.seen;
     if (epoch !== this.epoch || seq < clip || (seq === clip && index <= last)) return false;
     this.seen = [seq, index];
@@ -84,7 +108,7 @@ export class Arrivals {
     const place = this.clips.get(seq) ?? { position: this.offset, length: 0, pts };
     // In a padded pause it is the sample after the clip's last one.
     const position = place.position + Math.min(place.length, Math.max(0, pts - place.pts));
-    this.frames.push({ time: this.base + pts / SAMPLE_RATE, position, epoch, seq, pts, index, count, jpeg: data });
+    this.frames.push(new Frame({ ...message, time: this.base + pts / SAMPLE_RATE, position }));
     return true;
   }
 

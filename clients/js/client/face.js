@@ -4,6 +4,7 @@ import { Arrivals } from "./arrivals.js";
 import { SAMPLE_RATE } from "./clock.js";
 import { ClientError } from "./errors.js";
 import { Resampler } from "./resampler.js";
+import { Says } from "./says.js";
 import { Server } from "./server.js";
 import { Wire } from "./wire.js";
 
@@ -13,10 +14,9 @@ const LOST = 25000; // and from which missing pictures count as lost without it
 const BLOCK = 4096; // samples that are resampled at once
 
 /**
- * @typedef {{outcome: string, message: string}} SayEnd `spoken`, `interrupted`, `failed` with the reason, or `lost` with the
- *   connection
  * @import { Frame } from "./arrivals.js"
  * @import { FrameMessage, Interrupted, Options, ReadyFields, StatusFields } from "./messages.js"
+ * @import { SayEnd } from "./says.js"
  * @import { Coming, StateDetails, WireState } from "./wire.js"
  * @typedef {Options & {
  *   token?: string, live?: boolean, frames?: boolean, sounds?: boolean, acknowledge?: boolean, retryFor?: number,
@@ -35,7 +35,7 @@ export class Face {
   constructor(address, options) {
     const { token, live = false, frames = true, sounds = true, acknowledge = true, retryFor = 30, onText } = options;
     const wishes = Object.fromEntries(
-      ["avatar", "pose", "fps", "idle"].flatMap((name) => (name in options ? [[name, Reflect.get(options, name)]] : [])),
+      ["avatar", "pose", "fps", "video", "idle"].flatMap((name) => (name in options ? [[name, Reflect.get(options, name)]] : [])),
     );
     /** @type {ReadyFields | null} */
     this.ready = null; // the session as the server runs it
@@ -44,7 +44,6 @@ export class Face {
     this.acknowledge = acknowledge;
     this.retryFor = retryFor;
     this.arrivals = new Arrivals(frames, sounds);
-    this.saidTexts = 0;
     this.pushed = 0; // samples at 16 kHz
     this.finished = false;
     this.closed = false;
@@ -54,8 +53,7 @@ export class Face {
     this.waiting = new Set(); // wakes those who wait for news
     /** @type {Interrupted | null} */
     this.interrupted = null;
-    /** @type {Map<string, (ended: SayEnd) => void>} */
-    this.says = new Map(); // texts whose end was not told
+    this.says = new Says();
     this.movedAt = 0;
     this.statusAt = 0;
     this.timer = 0;
@@ -82,7 +80,8 @@ export class Face {
         this.wake();
       },
       text: (fields) => {
-        this.textCame(fields);
+        this.says.take(fields);
+        this.wake();
         onText?.(fields);
       },
     });
@@ -140,27 +139,9 @@ export class Face {
   say(text, voice = "") {
     this.check();
     if (!this.ready?.voice_engine) throw new ClientError("unsupported", "The server has no speech engine for texts.");
-    this.saidTexts += 1;
-    const id = `say-${this.saidTexts}`;
-    return new Promise((resolve) => {
-      this.says.set(id, resolve);
-      this.wire.say(text, voice, id);
-    });
-  }
-
-  /** @param {Record<string, unknown>} fields of a text of the server */
-  textCame({ type, id, outcome, message }) {
-    if (type === "say_ended") this.endSay(String(id), { outcome: String(outcome), message: String(message) });
-  }
-
-  /**
-   * @param {string} id
-   * @param {SayEnd} ended
-   */
-  endSay(id, ended) {
-    this.says.get(id)?.(ended);
-    this.says.delete(id);
-    this.wake();
+    const { id, ended } = this.says.begin();
+    this.wire.say(text, voice, id);
+    return ended;
   }
 
   /** A pause begins here: the face finishes the begun half second now. */
@@ -188,7 +169,7 @@ export class Face {
     this.resampler = null;
     this.rate = SAMPLE_RATE;
     this.arrivals.clear();
-    for (const id of [...this.says.keys()]) this.endSay(id, { outcome: "interrupted", message: "" });
+    this.says.endAll("interrupted");
     this.interrupted = null;
     this.wire.interrupt();
     this.pushed = this.arrivals.offset + this.wire.speech.end;
@@ -213,7 +194,7 @@ export class Face {
   /** Leaves. The iterators end. */
   close() {
     this.closed = true;
-    this.loseSays();
+    this.says.endAll("lost", "the session is over");
     this.wire.close();
     this.wake();
   }
@@ -275,7 +256,7 @@ export class Face {
   // Whether no more comes, of a session that has not failed.
   get over() {
     if (this.closed) return true;
-    if (this.failure || !this.finished || this.secondsUnsent > 0 || this.says.size) return false;
+    if (this.failure || !this.finished || this.secondsUnsent > 0 || this.says.waiting.size) return false;
     const back = this.secondsUnanswered === 0;
     if (back && this.arrivals.lastClipWhole) return true;
     // Pictures may be lost, and live sound may be left out: the server's word counts when all is quiet.
@@ -288,11 +269,6 @@ export class Face {
   check() {
     if (this.failure) throw this.failure;
     if (this.closed) throw new ClientError("closed", "The session was closed.");
-  }
-
-  // Nobody will tell how the texts end.
-  loseSays() {
-    for (const id of [...this.says.keys()]) this.endSay(id, { outcome: "lost", message: "the session is over" });
   }
 
   // ---- news
@@ -360,7 +336,7 @@ export class Face {
 
   /** @param {ClientError} reason */
   fail(reason) {
-    this.loseSays();
+    this.says.endAll("lost", "the session is over");
     this.failure ??= reason;
     this.wire.close();
     this.wake();

@@ -4,6 +4,7 @@ export { SAMPLE_RATE } from "./clock.js";
 export { ClientError } from "./errors.js";
 export { Face, connect } from "./face.js";
 export { PacedSpeech } from "./paced-speech.js";
+export { Pictures, knownCodecs } from "./pictures.js";
 export { Playout } from "./playout.js";
 export { Resampler } from "./resampler.js";
 export { Server } from "./server.js";

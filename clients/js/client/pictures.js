@@ -4,7 +4,9 @@
 // whose predecessor was not decoded is passed over. When decoding fails, the owner is told once and asks for JPEG.
 
 /**
- * @import { FrameMessage } from "./messages.js"
+ * @typedef {{
+ *   codec: string, key: boolean, epoch: number, seq: number, index: number, count: number, data: Uint8Array<ArrayBuffer>,
+ * }} Coded a picture of a `Face` or of the wire
  * @typedef {(picture: VideoFrame | null) => void} Waiting
  */
 
@@ -60,7 +62,7 @@ export async function knownCodecs() {
 
 export class Pictures {
   /** @param {(error: unknown) => void} onFailure told once, when coded frames cannot be decoded */
-  constructor(onFailure) {
+  constructor(onFailure = () => {}) {
     this.onFailure = onFailure;
     this.failed = false;
     /** @type {VideoDecoder | null} */
@@ -75,7 +77,7 @@ export class Pictures {
   /**
    * A picture to draw, which the caller closes. Null for one that cannot be decoded: the one before it stays.
    *
-   * @param {FrameMessage} message
+   * @param {Coded} picture
    * @returns {Promise<ImageBitmap | null>}
    */
   async decode({ codec, key, epoch, seq, index, count, data }) {

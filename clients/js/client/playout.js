@@ -50,6 +50,8 @@ export class Playout {
     this.behind = false; // whether it does
     this.text = false; // whether the last clip was made of a text
     this.timeline = new Timeline();
+    /** @type {MediaStream | null} */
+    this.shared = null; // what is shown and heard, for whom the page gives it to
     this.pictures = new Pictures((error) => this.on.undecodable?.(error));
     this.silenced = 0; // how often everything that came fell away
     this.closed = false;
@@ -95,6 +97,15 @@ export class Playout {
       }, 200);
     }
     return this.muted || this.timeline.open(this.muted);
+  }
+
+  // The pictures and the sound as a stream, for a video element, a call or a recorder.
+  get stream() {
+    if (!this.shared) {
+      this.shared = this.canvas.captureStream();
+      this.timeline.shareWith(this.shared);
+    }
+    return this.shared;
   }
 
   /** @param {boolean} muted */
@@ -329,5 +340,6 @@ export class Playout {
     this.closed = true;
     this.pictures.close();
     this.timeline.close();
+    for (const track of this.shared?.getTracks() ?? []) track.stop();
   }
 }

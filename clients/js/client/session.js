@@ -205,9 +205,10 @@ export class Session {
    *
    * @param {string} text
    * @param {string} id by which the server's texts tell of it
+   * @param {string} voice the engine's name of one; empty for the usual one
    */
-  say(text, id) {
-    this.wire.say(text, "", id);
+  say(text, id, voice = "") {
+    this.wire.say(text, voice, id);
   }
 
   // Somebody speaks over the face: it falls silent at once, and forgets what was still to be said.

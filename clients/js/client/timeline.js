@@ -17,6 +17,9 @@ export class Timeline {
     this.gain = null;
     this.audible = false; // whether the sound's clock runs
     this.muted = false;
+    /** @type {MediaStream | null} */
+    this.stream = null; // which has the sound too
+    this.heardHere = true; // whether the sound goes to the loudspeaker
     this.wasAudible = false; // whether sound has ever run
     this.stuck = false; // whether the browser says that sound runs, and it stands still
     this.seenTime = 0; // of the context, when it was looked at last
@@ -51,9 +54,25 @@ export class Timeline {
     }
     context.addEventListener("statechange", () => this.context === context && this.followState());
     this.gain = new GainNode(context, { gain: muted ? 0 : 1 });
-    this.gain.connect(context.destination);
+    if (this.heardHere) this.gain.connect(context.destination);
     this.context = context;
+    this.fillStream();
     return context;
+  }
+
+  /** @param {MediaStream} stream gets the sound as a track, which is another one when the sound device was lost */
+  shareWith(stream) {
+    this.stream = stream;
+    this.fillStream();
+  }
+
+  fillStream() {
+    const { context, stream } = this;
+    if (!context || !stream) return;
+    for (const track of stream.getAudioTracks()) stream.removeTrack(track);
+    const output = new MediaStreamAudioDestinationNode(context, { channelCount: 1 });
+    this.gain?.connect(output);
+    for (const track of output.stream.getAudioTracks()) stream.addTrack(track);
   }
 
   followState() {
@@ -116,6 +135,8 @@ export class Timeline {
   heard(when) {
     const context = this.context;
     if (!this.audible || !context) return when / 1000 + this.base;
+    // A stream has its sound before a loudspeaker would have it.
+    if (!this.heardHere) return this.now + (when - performance.now()) / 1000;
     const { contextTime = 0, performanceTime = 0 } = context.getOutputTimestamp?.() ?? {};
     if (performanceTime > 0) return contextTime + (when - performanceTime) / 1000 + this.shift;
     return context.currentTime - (context.outputLatency || context.baseLatency || 0) + this.shift;

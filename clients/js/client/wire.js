@@ -63,8 +63,8 @@ export class Wire {
     this.whereabouts = whereabouts;
     this.speech = new SpeechLog();
     this.ahead = Infinity; // samples that may be sent and not be back
-    /** @type {Record<string, unknown>[]} */
-    this.unsaid = []; // texts to be spoken that wait for a server
+    /** @type {Map<string, {fields: Record<string, unknown>, begun: boolean}>} */
+    this.says = new Map(); // texts to be spoken whose end the server has not told, by their ids
     this.interrupting = false; // whether an interruption is not answered yet
     /** @type {WebSocket | null} */
     this.socket = null;
@@ -132,6 +132,11 @@ export class Wire {
       this.error = new ClientError(fields.code, fields.message);
     } else if (fields.type === "interrupted") {
       this.interruptionAnswered(fields);
+    } else if (fields.type === "say_started") {
+      const say = this.says.get(fields.id);
+      if (say) say.begun = true;
+    } else if (fields.type === "say_ended") {
+      this.says.delete(fields.id);
     }
     this.on.text?.(fields);
     this.pump();
@@ -169,12 +174,31 @@ export class Wire {
     }
     this.whereabouts.begin(fields);
     if (!this.live && this.interrupting) this.send({ type: "interrupt" });
-    if (!this.live) this.readyAt = performance.now();
+    if (!this.live) {
+      this.readyAt = performance.now();
+      this.sayAgain(fields.saying ?? []);
+    }
     this.takenIn = true;
     this.live = true;
-    for (const say of this.unsaid.splice(0)) this.send(say);
     this.on.ready(fields, coming);
     this.on.state("live", fields);
+  }
+
+  /**
+   * Texts that another connection's server does not know. One that had begun is not said twice.
+   *
+   * @param {string[]} known ids of those that go on there
+   */
+  sayAgain(known) {
+    for (const [id, { fields, begun }] of [...this.says]) {
+      if (known.includes(id)) continue;
+      if (!begun) {
+        this.send(fields);
+        continue;
+      }
+      this.says.delete(id);
+      this.on.text?.({ type: "say_ended", id, outcome: "lost", message: "the server was lost while it spoke" });
+    }
   }
 
   // A network that stands still tells nobody, so the client looks by itself.
@@ -280,8 +304,8 @@ export class Wire {
    */
   say(text, voice, id) {
     const fields = { type: "say", text, id, ...(voice && { voice }) };
+    this.says.set(id, { fields, begun: false });
     if (this.live) this.send(fields);
-    else this.unsaid.push(fields);
   }
 
   // Speech ends here for now: the begun clip needs no more of it.
@@ -293,7 +317,7 @@ export class Wire {
   // Drops all speech, here and at the server. What is added from now on begins a new epoch.
   interrupt() {
     this.speech.drop();
-    this.unsaid = [];
+    this.says.clear();
     this.interrupting = true;
     if (this.live) this.send({ type: "interrupt" });
   }

@@ -2,9 +2,26 @@
  * @import { AudioMessage, FrameMessage, ReadyFields } from "./messages.js"
  * @typedef {{time: number, position: number, epoch: number, seq: number, pts: number}} Moment `time` is its place in
  *   the session's play-out in seconds, over all epochs; `position` counts all samples that were pushed, at 16 kHz
- * @typedef {Moment & {jpeg: Uint8Array<ArrayBuffer>, index: number, count: number}} Frame a picture
  * @typedef {Moment & {samples: Float32Array<ArrayBuffer>, rate: number, hasFrames: boolean}} Sound of one clip
  */
+/** A picture. `Pictures.decode` takes it as it is. */
+export class Frame {
+    /** @param {Moment & FrameMessage} message with its place */
+    constructor({ time, position, epoch, seq, pts, index, count, codec, key, idle, data }: Moment & FrameMessage);
+    time: number;
+    position: number;
+    epoch: number;
+    seq: number;
+    pts: number;
+    index: number;
+    count: number;
+    codec: string;
+    key: boolean;
+    idle: boolean;
+    data: Uint8Array<ArrayBuffer>;
+    /** The JPEG. Throws a TypeError where the picture is coded otherwise. */
+    get jpeg(): Uint8Array<ArrayBuffer>;
+}
 export class Arrivals {
     /**
      * @param {boolean} keepFrames
@@ -45,7 +62,7 @@ export class Arrivals {
      * @param {FrameMessage} message
      * @returns {boolean} false for one that is here already, or of an epoch before
      */
-    addFrame({ epoch, seq, pts, index, count, data }: FrameMessage): boolean;
+    addFrame(message: FrameMessage): boolean;
     get lastClipWhole(): boolean;
     clear(): void;
 }
@@ -61,14 +78,6 @@ export type Moment = {
     pts: number;
 };
 /**
- * a picture
- */
-export type Frame = Moment & {
-    jpeg: Uint8Array<ArrayBuffer>;
-    index: number;
-    count: number;
-};
-/**
  * of one clip
  */
 export type Sound = Moment & {
@@ -76,6 +85,6 @@ export type Sound = Moment & {
     rate: number;
     hasFrames: boolean;
 };
+import type { FrameMessage } from "./messages.js";
 import type { ReadyFields } from "./messages.js";
 import type { AudioMessage } from "./messages.js";
-import type { FrameMessage } from "./messages.js";

@@ -8,10 +8,9 @@
  */
 export function connect(address: string | URL, options?: ConnectOptions): Promise<Face>;
 /**
- * @typedef {{outcome: string, message: string}} SayEnd `spoken`, `interrupted`, `failed` with the reason, or `lost` with the
- *   connection
  * @import { Frame } from "./arrivals.js"
  * @import { FrameMessage, Interrupted, Options, ReadyFields, StatusFields } from "./messages.js"
+ * @import { SayEnd } from "./says.js"
  * @import { Coming, StateDetails, WireState } from "./wire.js"
  * @typedef {Options & {
  *   token?: string, live?: boolean, frames?: boolean, sounds?: boolean, acknowledge?: boolean, retryFor?: number,
@@ -34,7 +33,6 @@ export class Face {
     acknowledge: boolean;
     retryFor: number;
     arrivals: Arrivals;
-    saidTexts: number;
     pushed: number;
     finished: boolean;
     closed: boolean;
@@ -44,8 +42,7 @@ export class Face {
     waiting: Set<() => void>;
     /** @type {Interrupted | null} */
     interrupted: Interrupted | null;
-    /** @type {Map<string, (ended: SayEnd) => void>} */
-    says: Map<string, (ended: SayEnd) => void>;
+    says: Says;
     movedAt: number;
     statusAt: number;
     timer: number;
@@ -71,13 +68,6 @@ export class Face {
      * @returns {Promise<SayEnd>} how it ended
      */
     say(text: string, voice?: string): Promise<SayEnd>;
-    /** @param {Record<string, unknown>} fields of a text of the server */
-    textCame({ type, id, outcome, message }: Record<string, unknown>): void;
-    /**
-     * @param {string} id
-     * @param {SayEnd} ended
-     */
-    endSay(id: string, ended: SayEnd): void;
     /** A pause begins here: the face finishes the begun half second now. */
     flush(): void;
     /** Nothing more will be pushed: the iterators end when everything is back. */
@@ -114,7 +104,6 @@ export class Face {
     get reconnects(): number;
     get over(): boolean;
     check(): void;
-    loseSays(): void;
     opened(): Promise<void>;
     /** @returns {Promise<void>} */
     news(): Promise<void>;
@@ -135,14 +124,6 @@ export class Face {
     /** @param {ClientError} reason */
     fail(reason: ClientError): void;
 }
-/**
- * `spoken`, `interrupted`, `failed` with the reason, or `lost` with the
- *   connection
- */
-export type SayEnd = {
-    outcome: string;
-    message: string;
-};
 /**
  * `live`: the speech is a microphone's, and what is old is left out. `frames` and `sounds`: whether
  *   the program takes them (true). `acknowledge`: whether a picture counts as shown when it is handed out (true), else
@@ -166,8 +147,10 @@ import type { StatusFields } from "./messages.js";
 import { Arrivals } from "./arrivals.js";
 import { ClientError } from "./errors.js";
 import type { Interrupted } from "./messages.js";
+import { Says } from "./says.js";
 import { Resampler } from "./resampler.js";
 import { Wire } from "./wire.js";
+import type { SayEnd } from "./says.js";
 import type { Options } from "./messages.js";
 import type { Frame } from "./arrivals.js";
 import type { FrameMessage } from "./messages.js";

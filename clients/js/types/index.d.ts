@@ -8,4 +8,5 @@ export { Session } from "./session.js";
 export { Stats } from "./stats.js";
 export { Wire } from "./wire.js";
 export { Face, connect } from "./face.js";
+export { Pictures, knownCodecs } from "./pictures.js";
 export { ShownFace, show } from "./show.js";

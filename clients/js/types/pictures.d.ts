@@ -17,7 +17,7 @@ export function wantedCodecs(host: string): Promise<string[]>;
 export function knownCodecs(): Promise<string[]>;
 export class Pictures {
     /** @param {(error: unknown) => void} onFailure told once, when coded frames cannot be decoded */
-    constructor(onFailure: (error: unknown) => void);
+    constructor(onFailure?: (error: unknown) => void);
     onFailure: (error: unknown) => void;
     failed: boolean;
     /** @type {VideoDecoder | null} */
@@ -30,10 +30,10 @@ export class Pictures {
     /**
      * A picture to draw, which the caller closes. Null for one that cannot be decoded: the one before it stays.
      *
-     * @param {FrameMessage} message
+     * @param {Coded} picture
      * @returns {Promise<ImageBitmap | null>}
      */
-    decode({ codec, key, epoch, seq, index, count, data }: FrameMessage): Promise<ImageBitmap | null>;
+    decode({ codec, key, epoch, seq, index, count, data }: Coded): Promise<ImageBitmap | null>;
     /**
      * @param {string} codec
      * @param {boolean} key
@@ -47,5 +47,16 @@ export class Pictures {
     fail(error: unknown): void;
     close(): void;
 }
+/**
+ * a picture of a `Face` or of the wire
+ */
+export type Coded = {
+    codec: string;
+    key: boolean;
+    epoch: number;
+    seq: number;
+    index: number;
+    count: number;
+    data: Uint8Array<ArrayBuffer>;
+};
 export type Waiting = (picture: VideoFrame | null) => void;
-import type { FrameMessage } from "./messages.js";

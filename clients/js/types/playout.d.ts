@@ -25,6 +25,8 @@ export class Playout {
     behind: boolean;
     text: boolean;
     timeline: Timeline;
+    /** @type {MediaStream | null} */
+    shared: MediaStream | null;
     pictures: Pictures;
     silenced: number;
     closed: boolean;
@@ -59,6 +61,7 @@ export class Playout {
      * @returns {Promise<boolean>} whether sound is as wanted
      */
     open(): Promise<boolean>;
+    get stream(): MediaStream;
     /** @param {boolean} muted */
     mute(muted: boolean): void;
     /**

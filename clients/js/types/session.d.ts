@@ -51,8 +51,9 @@ export class Session {
      *
      * @param {string} text
      * @param {string} id by which the server's texts tell of it
+     * @param {string} voice the engine's name of one; empty for the usual one
      */
-    say(text: string, id: string): void;
+    say(text: string, id: string, voice?: string): void;
     interrupt(): void;
     /**
      * Whether all speech has been shown and heard.

@@ -5,6 +5,9 @@ export class Timeline {
     gain: GainNode | null;
     audible: boolean;
     muted: boolean;
+    /** @type {MediaStream | null} */
+    stream: MediaStream | null;
+    heardHere: boolean;
     wasAudible: boolean;
     stuck: boolean;
     seenTime: number;
@@ -22,6 +25,9 @@ export class Timeline {
     open(muted: boolean): Promise<boolean>;
     /** @param {boolean} muted */
     newContext(muted: boolean): AudioContext;
+    /** @param {MediaStream} stream gets the sound as a track, which is another one when the sound device was lost */
+    shareWith(stream: MediaStream): void;
+    fillStream(): void;
     followState(): void;
     get lost(): boolean;
     look(): void;

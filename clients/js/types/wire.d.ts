@@ -12,8 +12,11 @@ export class Wire {
     whereabouts: Whereabouts;
     speech: SpeechLog;
     ahead: number;
-    /** @type {Record<string, unknown>[]} */
-    unsaid: Record<string, unknown>[];
+    /** @type {Map<string, {fields: Record<string, unknown>, begun: boolean}>} */
+    says: Map<string, {
+        fields: Record<string, unknown>;
+        begun: boolean;
+    }>;
     interrupting: boolean;
     /** @type {WebSocket | null} */
     socket: WebSocket | null;
@@ -43,6 +46,12 @@ export class Wire {
     takeBinary(data: ArrayBuffer): void;
     /** @param {ReadyFields} fields */
     serverReady(fields: ReadyFields): void;
+    /**
+     * Texts that another connection's server does not know. One that had begun is not said twice.
+     *
+     * @param {string[]} known ids of those that go on there
+     */
+    sayAgain(known: string[]): void;
     look(): void;
     abandon(): void;
     /**
