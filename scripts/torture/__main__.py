@@ -19,6 +19,10 @@ COMMANDS = {
     "faults": ("scripts.torture.trials", "workers killed and stopped under a client that speaks"),
     "soak": ("scripts.torture.soak", "a run that goes on for hours with sessions that come and go"),
     "fuzz": ("scripts.torture.fuzz.command", "every decoder with broken and hostile input"),
+    "alerts": (
+        "scripts.torture.alerts",
+        "which alert of the shipped rules fires for which fault, by a real Prometheus",
+    ),
 }
 
 
