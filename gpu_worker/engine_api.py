@@ -100,6 +100,12 @@ class Engine(Protocol):
             ClipError: the clip asks for something that this engine does not have or cannot take.
         """
 
+    def prepare_ahead(self, clip: Clip) -> bool:
+        """Does one small piece of what the clip after this one will need. False: there is none left.
+
+        Called in the prefetch thread, while no clip waits for `prepare`.
+        """
+
     def denoise(self, inputs: Any) -> Array16:
         """The clip's scaled latents, float16 (frames, channels, h, w). Called in the compute thread.
 

@@ -4,14 +4,14 @@
 
 The loop's thread only moves clips along, so sockets and heartbeats never wait. At most `MAX_UNDERWAY` clips
 are between the queue and their outcome, because a clip that has left the queue can neither be overtaken nor
-pushed out.
+pushed out. While none waits, the prefetch thread works ahead for the clips that will follow, piece by piece.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,7 @@ from gpu_worker.engine_api import ClipOutcome, Engine
 from gpu_worker.fair_queue import FairQueue
 from gpu_worker.sessions import EpochFloor
 from protocol.process.compute import Compute, Output
+from protocol.process.logs import first_line
 from protocol.process.metrics import Metrics
 from protocol.wire.clock import FULL_RATE, USUAL_CLIP_FRAMES
 from protocol.wire.messages import Array16, Clip
@@ -31,6 +32,12 @@ MAX_UNDERWAY = 2
 
 #: Clips that a session may have waiting, a second of speech. A newer one pushes out the oldest.
 QUEUE_DEPTH = 2
+
+#: Sessions whose next clips are made ready for ahead.
+MOST_AHEAD = 16
+
+#: Key of that work in the prefetch thread.
+AHEAD = "ahead"
 
 #: Seconds over which the device's idle share is taken.
 IDLE_WINDOW = 10.0
@@ -89,6 +96,8 @@ class Prefetch:
         self._queue = FairQueue[Clip](depth)
         self._floor = EpochFloor()
         self._preparing = Compute(wake)
+        #: The latest clip of each session, while the one after it may need something that takes long to make.
+        self._followed: OrderedDict[str, Clip] = OrderedDict()
         self._underway = 0
         self._busy = 0.0
         #: (time, busy seconds until then) over the last `IDLE_WINDOW`.
@@ -126,6 +135,7 @@ class Prefetch:
         """Drops the session's clips up to and including `epoch`, and those that come later too."""
         self._floor.raise_to(session, epoch + 1)
         self._engine.close(session, epoch)
+        self._followed.pop(session, None)
         self._queue.remove(session, epoch)
 
     def is_stale(self, session: str, epoch: int) -> bool:
@@ -141,6 +151,11 @@ class Prefetch:
         """Whether no clip is queued, prepared or denoised."""
         return self._underway == 0 and len(self._queue) == 0
 
+    @property
+    def busy_ahead(self) -> bool:
+        """Whether something is made ready for clips that have not come yet."""
+        return bool(self._followed or self._preparing.waiting)
+
     # ------------------------------------------------------------------ through the threads
 
     def advance(self) -> list[ClipOutcome]:
@@ -152,6 +167,9 @@ class Prefetch:
         """
         ended = []
         for output in self._preparing.take():
+            if output.key == AHEAD:
+                self._end_ahead(output)
+                continue
             underway = self._of(output)
             clip = underway.clip
             if output.error is not None or self.is_stale(clip.session, clip.epoch):
@@ -160,13 +178,30 @@ class Prefetch:
                 continue
             self._count_overlap(underway)
             underway.inputs = output.value
+            self._followed.pop(clip.session, None)
+            self._followed[clip.session] = clip
+            if len(self._followed) > MOST_AHEAD:
+                self._followed.popitem(last=False)
             self._compute.start_task(underway, self._denoise, underway)
         while self._underway < MAX_UNDERWAY and (queued := self._queue.pop()) is not None:
             self._underway += 1
             clip = self._fit(queued)
             underway = ClipUnderway(clip, self._underway == 1 and self._compute.waiting == 0)
             self._preparing.start_task(underway, self._prepare, clip)
+        if self._followed and not self._preparing.waiting:
+            self._preparing.start_task(AHEAD, self._prepare_ahead, next(iter(self._followed.values())))
         return ended
+
+    def _prepare_ahead(self, clip: Clip) -> Clip | None:
+        """Runs in the prefetch thread. Returns the clip once nothing is left to do for the one after it."""
+        return None if self._engine.prepare_ahead(clip) else clip
+
+    def _end_ahead(self, output: Output) -> None:
+        if output.error is not None:  # the clip that needs it says so to its session
+            logger.warning("nothing is made ready ahead: %s", first_line(output.error))
+            self._followed.clear()
+        elif isinstance(output.value, Clip) and self._followed.get(output.value.session) is output.value:
+            del self._followed[output.value.session]
 
     def outcome_of(self, output: Output) -> ClipOutcome:
         """The outcome of a clip that the compute thread has returned."""

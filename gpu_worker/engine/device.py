@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from gpu_worker.engine_api import ClipError, DeviceLost
 from protocol.model.kept_folder import kept_folder
@@ -61,6 +62,28 @@ def wait_for_device(device: torch.device) -> None:
     """Waits until the device has done all that it was given, so that any stream may use the results."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def to_host(tensor: Tensor) -> Tensor:
+    """A copy in the host's memory, once the device has made it.
+
+    On CUDA it is pinned, and the thread sleeps until it is there. A copy to other memory would wait within the
+    driver, and hold up what other threads give to the device meanwhile.
+    """
+    if tensor.device.type != "cuda":
+        return tensor.cpu()
+    copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    copy.copy_(tensor, non_blocking=True)
+    there = torch.cuda.Event(blocking=True)
+    there.record()
+    there.synchronize()
+    return copy
+
+
+def use_device(device: torch.device) -> None:
+    """Makes the device the calling thread's. A thread begins with cuda:0, and would open a context there."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
 
 
 def release_memory(device: torch.device) -> None:

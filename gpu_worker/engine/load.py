@@ -18,6 +18,7 @@ from gpu_worker.denoiser.sampler import draw_noise
 from gpu_worker.engine.kept_choice import KeptChoice
 from gpu_worker.engine.openvino import OpenVinoDenoiser
 from gpu_worker.kept_features import FeatureFolder, KeptPoses, KeptReferences
+from gpu_worker.poses.host_memory import HostMemory, host_budget
 from gpu_worker.poses.store import PoseStore
 from gpu_worker.poses.track import PoseTrack
 from gpu_worker.rate.clip_length import lengths_to_try
@@ -39,8 +40,9 @@ logger = logging.getLogger(__name__)
 #: Bytes of reference features (keys and values of avatars) kept, by type of device.
 REFERENCE_BYTES = {"cpu": 256 * 2**20, "cuda": 1024 * 2**20}
 
-#: Bytes of pose features kept, by type of device.
-POSE_BYTES = {"cpu": 256 * 2**20, "cuda": 1024 * 2**20}
+#: Bytes of pose features kept, by type of device. Those of a GPU lie in the host's memory, and there are less
+#: on a small machine.
+POSE_BYTES = {"cpu": 256 * 2**20, "cuda": 2048 * 2**20}
 
 #: Parameters above which no second copy is loaded to compare arithmetic: it would cost more than it gains.
 LARGE_MODEL = 200_000_000
@@ -113,8 +115,9 @@ def load_model(settings: Settings) -> LoadedModel:
         pose_paths(settings),
         partial(PoseTrack.load, size=(height, width)),
         denoiser.encode_pose,
-        budget=POSE_BYTES[device.type],
+        budget=host_budget(POSE_BYTES[device.type]),
         kept=None if features is None else KeptPoses(features),
+        host=None if device.type == "cpu" else HostMemory(device),
     )
     return LoadedModel(
         config, denoiser, width, height, tokens_per_frame(settings.audio_margin), avatars, poses, openvino

@@ -64,6 +64,9 @@ class PassthroughEngine:
     def prepare(self, clip: Clip) -> Clip:
         return clip
 
+    def prepare_ahead(self, clip: Clip) -> bool:
+        return False
+
     def denoise(self, inputs: Clip) -> Array16:
         channels, height, width = self._shape
         return np.zeros((len(inputs.tokens), channels, height, width), np.float16)

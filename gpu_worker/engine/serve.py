@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -23,8 +22,10 @@ from gpu_worker.engine.device import (
     device_name,
     keep_compiled_code,
     release_memory,
+    to_host,
     wait_for_device,
 )
+from gpu_worker.engine.input_stream import InputStream
 from gpu_worker.engine.load import LARGE_MODEL, LoadedModel, check_team, load_model
 from gpu_worker.engine.rest_loop import RestKey, RestLoops, rest_key
 from gpu_worker.engine_api import ClipError, LatentsNotFiniteError
@@ -38,7 +39,7 @@ from protocol.model.hardware.dtypes import dtype_name
 from protocol.model.hardware.gpu_memory import device_memory
 from protocol.model.vae_folder import has_small_decoder
 from protocol.process.settings import Settings, SettingsError
-from protocol.wire.clock import FRAME_RATES, frames_of_clip, pts_of_clip
+from protocol.wire.clock import FRAME_RATES, SAMPLE_RATE, frames_of_clip, pts_of_clip
 from protocol.wire.limits import TOKEN_WIDTH
 from protocol.wire.messages import Array16, Clip, InfoValue
 
@@ -67,6 +68,8 @@ class DenoiserEngine:
     model: LoadedModel
     #: Samples the clips, from `load` on.
     sampler: ClipSampler
+    #: The way of clips' inputs to the device, from `load` on.
+    _inputs: InputStream
     #: The other members of the team, from `load` on where the device is one of several.
     members: Members | None
 
@@ -74,7 +77,6 @@ class DenoiserEngine:
         self.settings = settings
         self._last_latents = LatentTable[Tensor](limit=4 * settings.most_sessions)
         self._rests = RestLoops()
-        self._prefetch_stream: torch.cuda.Stream | None = None
         self._info: dict[str, InfoValue] = {}
         self.members = None
         self.clip_frames = settings.frames_a_clip
@@ -101,8 +103,7 @@ class DenoiserEngine:
         self.clip_frames = self.clip_lengths[0]
         self.heads = self.model.config.heads(self.settings)
         self.sampler = ClipSampler(self.settings, self.model.denoiser, self.model.openvino, self.members)
-        if self.device_type == "cuda":
-            self._prefetch_stream = torch.cuda.Stream(self.model.device)
+        self._inputs = InputStream(self.model.device)
         self._warm()
         return_freed_memory()
         self._info = self._describe()
@@ -222,19 +223,23 @@ class DenoiserEngine:
         self._check_tokens(clip)
         avatars, poses = self.model.avatars, self.model.poses
         clip = replace(clip, avatar=avatars.resolve(clip.avatar), pose=poses.resolve(clip.pose))
-        stream = self._prefetch_stream
-        on_stream = nullcontext() if stream is None else torch.cuda.stream(stream)
-        with device_errors(self.model.device), torch.inference_mode(), on_stream:
+        with self._inputs.current():
             indices = poses.frame_indices(clip.pose, clip.pts, clip.fps, len(clip.tokens))
             pose = poses.gather(clip.pose, indices)
-            channels, (height, width) = self.model.denoiser.latent_channels, pose.shape[2:]
-            noise = self.sampler.state.noise(clip, (channels, height, width))
-            tokens = torch.from_numpy(clip.tokens.copy())
-            if stream is None:
-                return PreparedClip(clip, tokens, pose, noise, None)
-            # From pinned memory, so that the copies run beside the clip that is being denoised.
-            noise, tokens = (x.pin_memory().to(self.model.device, non_blocking=True) for x in (noise, tokens))
-            return PreparedClip(clip, tokens.to(self.model.dtype), pose, noise, stream.record_event())
+            height, width = pose.shape[2:]
+            shape = (self.model.denoiser.latent_channels, height, width)
+            noise = self._inputs.noise(self.sampler.state, clip, shape)
+            tokens = self._inputs.send(torch.from_numpy(clip.tokens.copy()))
+            if self.device_type == "cuda":
+                tokens = tokens.to(self.model.dtype)
+            return PreparedClip(clip, tokens, pose, noise, self._inputs.passed())
+
+    def prepare_ahead(self, clip: Clip) -> bool:
+        """Encodes a few of the pose frames that the clip after this one needs. Runs in the prefetch thread."""
+        poses, frames = self.model.poses, len(clip.tokens)
+        with self._inputs.current():
+            follows = clip.pts + frames * SAMPLE_RATE // clip.fps
+            return poses.warm_frames(clip.pose, poses.frame_indices(clip.pose, follows, clip.fps, frames))
 
     def _check_tokens(self, clip: Clip) -> None:
         """Raises ClipError for tokens that this model cannot take."""
@@ -259,7 +264,7 @@ class DenoiserEngine:
             if before is not None:
                 before = before.to(self.model.device)
             latents = self.sampler.sample(inputs, reference, before)
-            made: Array16 = latents.to(torch.float16).cpu().numpy()
+            made: Array16 = to_host(latents.to(torch.float16)).numpy().copy()
         if not np.isfinite(made).all():
             raise LatentsNotFiniteError("the denoiser's latents are not all finite")
         # Only now: latents that are not finite would spoil every clip that follows.

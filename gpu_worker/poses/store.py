@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 
 from gpu_worker.engine_api import ClipError
+from gpu_worker.poses.host_memory import HostMemory
 from protocol.model.assets import DEFAULT_NAME, AssetError, listed, pose_files
 from protocol.wire.clock import SAMPLE_RATE
 
@@ -52,6 +53,7 @@ class PoseStore:
             drop the oldest instead would help nothing: a loop that does not fit would push out itself.
         batch: frames encoded at a time.
         kept: features that earlier starts made. None: every start makes its own.
+        host: keeps the features in the host's memory, for a GPU. None: they stay where they are made.
 
     Raises:
         AssetError: no file can be used.
@@ -75,8 +77,10 @@ class PoseStore:
         budget: int,
         batch: int = 12,
         kept: PoseShelf | None = None,
+        host: HostMemory | None = None,
     ) -> None:
         self._kept = kept
+        self._host = host
         self._encode = encode
         self._budget = budget
         self._batch = batch
@@ -135,7 +139,7 @@ class PoseStore:
             self.misses += len(missing)
             fresh = self._encode_frames(name, missing)
             frames = [fresh[i] if i in fresh else self._features[name, i] for i in indices]
-            return torch.stack(frames)
+            return torch.stack(frames) if self._host is None else self._host.join(frames)
 
     def warm_some(self, name: str) -> bool:
         """Encodes one batch of the pose's frames that are not kept yet.
@@ -156,6 +160,22 @@ class PoseStore:
             before = self.bytes
             self._encode_frames(name, missing)
             return self.bytes > before  # a last piece of the budget may be too small for a frame
+
+    def warm_frames(self, name: str, indices: Sequence[int], count: int = 2) -> bool:
+        """Encodes `count` of these frames that are not kept yet, so that `gather` finds them.
+
+        Returns:
+            False if none was left, or the budget is used up.
+        """
+        name = self.resolve(name)
+        with self._lock:
+            if self._is_whole(name):
+                return False
+            missing = sorted({i for i in indices if (name, i) not in self._features})[:count]
+            before = self.bytes
+            if missing and self.bytes < self._budget:
+                self._encode_frames(name, missing)
+            return self.bytes > before
 
     def _is_whole(self, name: str) -> bool:
         """Whether all features of the pose lie on disk. The caller holds the lock."""
@@ -197,7 +217,7 @@ class PoseStore:
         for i, feature in made.items():
             size = feature.numel() * feature.element_size()
             if self.bytes + size <= self._budget:
-                self._features[name, i] = feature
+                self._features[name, i] = feature if self._host is None else self._host.keep(feature)
                 self.bytes += size
         return made
 

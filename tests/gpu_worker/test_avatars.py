@@ -14,6 +14,8 @@ from PIL import Image
 
 from gpu_worker.avatars.store import AvatarStore, fitted_picture
 from gpu_worker.engine_api import ClipError
+from gpu_worker.poses import host_memory
+from gpu_worker.poses.host_memory import HostMemory
 from gpu_worker.poses.store import PoseStore
 from protocol.model.assets import PICTURE_SUFFIXES, AssetError, name_of, named_files
 
@@ -182,7 +184,9 @@ def _load(path: Path) -> FakeTrack:
     return FakeTrack(int(text))
 
 
-def pose_store(folder: Path, budget: int = 1 << 20) -> tuple[PoseStore, list[int]]:
+def pose_store(
+    folder: Path, budget: int = 1 << 20, host: HostMemory | None = None
+) -> tuple[PoseStore, list[int]]:
     encoded: list[int] = []
 
     def encode(maps: torch.Tensor) -> torch.Tensor:
@@ -192,7 +196,7 @@ def pose_store(folder: Path, budget: int = 1 << 20) -> tuple[PoseStore, list[int
     (folder / "talk.npz").write_text("30")
     (folder / "wave.npz").write_text("7")
     (folder / "bad.npz").write_text("")
-    return PoseStore([folder], _load, encode, budget=budget, batch=4), encoded
+    return PoseStore([folder], _load, encode, budget=budget, batch=4, host=host), encoded
 
 
 def test_pose_features_are_encoded_once(tmp_path: Path) -> None:
@@ -226,6 +230,40 @@ def test_a_full_cache_still_serves(tmp_path: Path) -> None:
     assert poses.bytes == 3 * 2 * 2 * 2 * 4
     assert len(encoded) == 6 + 3 + 3
     assert not poses.warm_some("wave")
+
+
+def test_frames_that_a_clip_will_need_are_encoded_a_few_at_a_time(tmp_path: Path) -> None:
+    poses, encoded = pose_store(tmp_path)
+    poses.gather("talk", [3])
+    assert poses.warm_frames("talk", [5, 3, 4, 6])
+    assert encoded == [3, 4, 5]
+    assert poses.warm_frames("default", [5, 3, 4, 6])
+    assert not poses.warm_frames("talk", [5, 3, 4, 6])
+    poses.gather("talk", [3, 4, 5, 6])
+    assert encoded == [3, 4, 5, 6]
+    full, encoded = pose_store(tmp_path, budget=0)
+    assert not full.warm_frames("talk", [1])
+    assert encoded == []
+
+
+def test_features_in_the_hosts_memory_are_the_same(tmp_path: Path) -> None:
+    frame = 2 * 2 * 2 * 4
+    here, _ = pose_store(tmp_path)
+    there, encoded = pose_store(tmp_path, budget=20 * frame, host=HostMemory(torch.device("cpu")))
+    for indices in ([28, 29, 0, 1, 28], list(range(30)), [7, 3, 3], list(range(30))):
+        assert torch.equal(there.gather("talk", indices), here.gather("talk", indices))
+    assert there.bytes == 20 * frame
+    assert there.misses == 30 + 10
+    assert len(encoded) == there.misses
+
+
+def test_features_fill_blocks_of_the_hosts_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_memory, "BLOCK_BYTES", 100)
+    host = HostMemory(torch.device("cpu"))
+    kept = [host.keep(torch.full((2, 2, 2), float(i))) for i in range(7)]
+    assert host.join(kept)[:, 0, 0, 0].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    blocks = {feature.untyped_storage().data_ptr() for feature in kept}
+    assert len(blocks) == 3  # of three frames of 32 bytes
 
 
 def test_unknown_pose(tmp_path: Path) -> None:

@@ -99,6 +99,9 @@ class ToyEngine:
     def check(self) -> None:
         pass
 
+    def prepare_ahead(self, clip: Clip) -> bool:
+        return False
+
     def work_in_pause(self) -> bool:
         return False
 
