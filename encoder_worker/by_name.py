@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 
 #: Frames decoded at once. More gain nothing, and the first ones come later.
 CHUNK = 2
-#: The same for a small decoder: JPEG takes longer there, and as many threads work on it.
-SMALL_CHUNK = 6
+#: Most of a small decoder: JPEG takes longer there, and as many threads work on it.
+SMALL_CHUNK = 4
 #: Seconds after which a decoder that nobody asks for any more is let go, for its memory.
 UNUSED_AFTER = 30.0
 
@@ -81,7 +81,7 @@ class NamedDecoders:
                 load_decoder(folder),
                 self._device,
                 self._settings.dtype,
-                min(chunk_of(name), frames),
+                chunk_of(name, frames),
                 fast_kind(name),
             )
             decoder.warm_up(height // folder.factor, width // folder.factor)
@@ -101,9 +101,13 @@ class NamedDecoders:
             torch.cuda.empty_cache()
 
 
-def chunk_of(name: str) -> int:
-    """Frames that the decoder of this name decodes at once."""
-    return SMALL_CHUNK if name == "tiny" else CHUNK
+def chunk_of(name: str, frames: int) -> int:
+    """Frames that the decoder of this name decodes at once, of clips of `frames` frames.
+
+    They divide a clip where that can be, since a chunk takes its whole time however few frames it has.
+    """
+    most = SMALL_CHUNK if name == "tiny" else CHUNK
+    return next((n for n in range(most, most // 2, -1) if frames % n == 0), min(most, frames))
 
 
 def fast_kind(name: str) -> str:

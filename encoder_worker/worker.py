@@ -115,7 +115,7 @@ class EncoderWorker(Worker):
         cuda, name = device.type == "cuda", own_name(settings)
         if cuda:
             self._coders.jpeg = self._jpeg_pool(gpu=True)
-        chunk = chunk_of(name) if cuda else CHUNK
+        chunk = chunk_of(name, settings.frames_a_clip) if cuda else CHUNK
         engine = None if record.torch_serves() else CpuEngine.of(settings)
         vae = load_decoder(folder, fine=fine)
         ranges = None if engine is None else read_ranges(folder.path, vae)

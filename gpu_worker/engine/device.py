@@ -67,8 +67,8 @@ def wait_for_device(device: torch.device) -> None:
 def to_host(tensor: Tensor) -> Tensor:
     """A copy in the host's memory, once the device has made it.
 
-    On CUDA it is pinned, and the thread sleeps until it is there. A copy to other memory would wait within the
-    driver, and hold up what other threads give to the device meanwhile.
+    On CUDA it is pinned, and the thread sleeps until it is there. A copy to other memory would wait within
+    the driver, and hold up what other threads give to the device meanwhile.
     """
     if tensor.device.type != "cuda":
         return tensor.cpu()

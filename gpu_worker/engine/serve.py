@@ -235,7 +235,7 @@ class DenoiserEngine:
             return PreparedClip(clip, tokens, pose, noise, self._inputs.passed())
 
     def prepare_ahead(self, clip: Clip) -> bool:
-        """Encodes a few of the pose frames that the clip after this one needs. Runs in the prefetch thread."""
+        """Encodes a few pose frames of the clip after this one. Runs in the prefetch thread."""
         poses, frames = self.model.poses, len(clip.tokens)
         with self._inputs.current():
             follows = clip.pts + frames * SAMPLE_RATE // clip.fps

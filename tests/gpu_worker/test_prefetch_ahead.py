@@ -1,4 +1,4 @@
-"""The prefetch thread works ahead for clips that follow, and no clip waits for that. No process, no models."""
+"""The prefetch thread works ahead for clips that follow, and no clip waits for it. No process, no models."""
 
 from __future__ import annotations
 
