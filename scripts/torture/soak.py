@@ -26,6 +26,8 @@ SAMPLE_EVERY = 5.0
 #: Seconds for which the third session is there, and is away.
 COMES_AND_GOES = 30.0
 MOST_MB_AN_HOUR = 1.0
+#: Seconds between two lines about the run so far.
+TELL_EVERY = 600.0
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,23 @@ def slope(samples: Sequence[Sample]) -> float:
 
 
 def soak(voice: Samples, minutes: float, *flags: str) -> bool:
-    """Run, and print the table. Returns whether nothing grew."""
-    with ManagedRun(*flags) as run, Viewing(run.url, voice) as one, Viewing(run.url, voice) as two:
+    """Run, and print the table. Returns whether nothing grew.
+
+    A machine that holds fewer than three sessions in time serves them with fewer frames.
+    """
+    with (
+        ManagedRun(*flags, "--max-sessions", "3") as run,
+        Viewing(run.url, voice) as one,
+        Viewing(run.url, voice) as two,
+    ):
         time.sleep(min(10.0, minutes * 6))
         history: dict[int, list[Sample]] = {pid: [look(pid)] for pid in run.pids()}
         ends = time.monotonic() + 60 * minutes
+        told = time.monotonic()
         while time.monotonic() < ends:
+            if time.monotonic() - told > TELL_EVERY:
+                told = time.monotonic()
+                print(_line(history), flush=True)
             with Viewing(run.url, voice):
                 _watch(history, min(COMES_AND_GOES, max(0.0, ends - time.monotonic())))
             _watch(history, min(COMES_AND_GOES, max(0.0, ends - time.monotonic())))
@@ -89,6 +102,14 @@ def _watch(history: dict[int, list[Sample]], seconds: float) -> None:
         for pid, samples in history.items():
             samples.append(look(pid))
         time.sleep(min(SAMPLE_EVERY, max(0.0, until - time.monotonic())))
+
+
+def _line(history: dict[int, list[Sample]]) -> str:
+    each = ", ".join(
+        f"{name_of(pid)} {samples[-1].megabytes:.1f} MB ({slope(samples):+.1f} MB/h)"
+        for pid, samples in history.items()
+    )
+    return f"{time.strftime('%H:%M')}: {each}"
 
 
 def _row(name: str, samples: list[Sample]) -> bool:
