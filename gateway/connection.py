@@ -49,6 +49,8 @@ HELLO_WITHIN = 5.0
 STATUS_EVERY = 1.0
 #: Bytes that may wait in a connection's buffer before its frames are dropped.
 FULL_BUFFER = 1 << 19
+#: The same at least, for a client whose frames are small.
+LEAST_FULL_BUFFER = 1 << 16
 #: Messages a second that no honest client reaches: one of 1.3 ms of sound each.
 MESSAGES_PER_SECOND = 800
 CHANGES_PER_SECOND = 10
@@ -93,6 +95,7 @@ class Connection:
         self._resumed = False
         self.bytes_in = 0
         self.bytes_out = 0
+        self._began = time.monotonic()
         self._host = host
         self._ws = ws
         self._limits = limits
@@ -366,7 +369,11 @@ class Connection:
         self.bytes_out += len(data)
 
     def _buffer_has_room(self) -> bool:
-        return self._ws.transport.get_write_buffer_size() < FULL_BUFFER
+        full = FULL_BUFFER
+        if self.version == 1:  # it acknowledges nothing, so a second of frames that wait has to tell
+            a_second = self.bytes_out / max(1.0, time.monotonic() - self._began)
+            full = min(full, max(LEAST_FULL_BUFFER, int(a_second)))
+        return self._ws.transport.get_write_buffer_size() < full
 
     def _queue_ready_text(self) -> None:
         if self.version > 1 and self.core is not None:

@@ -73,6 +73,8 @@ SPARE_CONNECTIONS = 64
 PLAIN_CONNECTIONS = 256
 #: Bytes that the kernel may hold for a client that reads slowly.
 SEND_BUFFER = 1 << 18
+#: Bytes of it that may not have been sent yet.
+UNSENT = 1 << 16
 #: Pcm messages of a session that may wait for the audio worker, some 3 s of sound. The oldest give way.
 PENDING_PCM = 16
 
@@ -144,6 +146,8 @@ class Gateway:
         listener = bound_listener(self.settings)
         # The sockets that it accepts inherit it.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # Linux and macOS
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
         listener.setblocking(False)
         tasks = [
             asyncio.create_task(pump(self.pcm, self._take_hop_event)),
