@@ -12,6 +12,8 @@ from http import HTTPStatus
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
+from protocol.wire.phrases import coded
+
 JSON = "application/json"
 
 #: Headers of every answer that no setting changes.
@@ -44,9 +46,11 @@ class HttpAnswer:
     public: bool = False
 
 
-def plain(status: int, text: str, headers: Iterable[tuple[str, str]] = ()) -> HttpAnswer:
-    """A sentence as an answer."""
-    return HttpAnswer(f"{text}\n".encode(), status=status, headers=tuple(headers))
+def plain(status: int, text: str, headers: Iterable[tuple[str, str]] = (), why: str = "") -> HttpAnswer:
+    """A sentence as an answer. The header Phrase has its code, or that of `why`, the reason within it."""
+    known = coded(why or text)
+    named = (("Phrase", json.dumps(known)),) if known else ()
+    return HttpAnswer(f"{text}\n".encode(), status=status, headers=(*headers, *named))
 
 
 def json_answer(value: object, status: int = HTTPStatus.OK, *, public: bool = False) -> HttpAnswer:

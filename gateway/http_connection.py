@@ -17,6 +17,7 @@ from websockets.protocol import Event
 from gateway.answers import FIXED_HEADERS
 from gateway.core.event_rate import EventRate
 from gateway.request_body import BodyError, BodyIntake
+from protocol.wire.phrases import phrase
 
 #: Pings and pongs a second that no honest client reaches. The gateway itself sends one in ten seconds.
 CONTROL_FRAMES_PER_SECOND = 50
@@ -79,7 +80,7 @@ class HttpConnection(ServerConnection):
             BodyError: it is longer, comes too slowly, or its client is gone.
         """
         if self._intake.length > most:
-            raise BodyError(f"{self._intake.length} bytes are more than {most}", too_long=True)
+            raise BodyError(phrase("body_long", bytes=self._intake.length, most=most), too_long=True)
         whole = self._intake.whole(self.loop)
         if not whole.done():
             if self._intake.expects:
@@ -88,7 +89,7 @@ class HttpConnection(ServerConnection):
         try:
             return await asyncio.wait_for(asyncio.shield(whole), seconds)
         except asyncio.TimeoutError:
-            raise BodyError(f"it did not come within {seconds:.0f} s") from None
+            raise BodyError(phrase("body_late", seconds=f"{seconds:.0f}")) from None
         except asyncio.CancelledError:
             if not whole.cancelled():
                 raise

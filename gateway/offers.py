@@ -17,6 +17,7 @@ from protocol.process.voices import choose_voice
 from protocol.wire.browser import BrowserError
 from protocol.wire.clock import FRAME_RATES, FULL_RATE, SAMPLE_RATE, frames_of_clip
 from protocol.wire.controls import Options
+from protocol.wire.phrases import coded
 from protocol.wire.video import JPEG
 
 #: Sessions at once where no GPU worker measures: nothing is computed there.
@@ -81,12 +82,14 @@ class Offers:
         width, height = self._board.size
         avatars = [name for name in self._board.avatars if grant.may_use(name)]
         own = self._own_avatars.catalogue(grant)
+        warnings = self._own_avatars.warnings()
         kept = {each["id"]: each["name"] for each in own if each["kept"]}
         return {
             "avatars": [*avatars, *kept],
             "own_avatars": own,
             "own_avatars_most": self._own_avatars.most(grant),
-            "warnings": self._own_avatars.warnings(),
+            "warnings": warnings,
+            "warning_phrases": {name: coded(text) for name, text in warnings.items()},
             "framing": framing_of(self._board.model),
             "poses": self._board.poses,
             "names": {
@@ -100,6 +103,7 @@ class Offers:
             "height": height,
             "model": self._board.model,
             "notice": notice,
+            "notice_phrase": coded(notice),
             "generated": self._settings.mark_generated,
             "record": not recording_problem(self._settings),
             "sample_rate": SAMPLE_RATE,

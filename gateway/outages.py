@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from gateway.stages import STAGES, StageBoard
+from protocol.wire.phrases import phrase
 
 #: Stage → the sentence for the person who looks at the page.
-OUTAGES = {
-    "audio_worker": "The part that listens stopped and is starting again. The sound goes on.",
-    "gpu_worker": "The face model stopped and is starting again. The sound goes on.",
-    "encoder_worker": "The part that draws stopped and is starting again. The sound goes on.",
-}
+OUTAGES = {stage: phrase(f"outage_{stage}") for stage in STAGES}
 
 
 def outage_of(board: StageBoard) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway.core.session import SessionCore
+from protocol.wire.phrases import coded
 
 
 def ready_fields(core: SessionCore, notice: str, token: str, resumed: bool) -> dict[str, object]:
@@ -19,6 +20,7 @@ def ready_fields(core: SessionCore, notice: str, token: str, resumed: bool) -> d
         "width": options.width,
         "height": options.height,
         "notice": notice,
+        "notice_phrase": coded(notice),
         "shown_within": core.limits.shown,
         "resume": token,
         "resumed": resumed,
@@ -39,6 +41,7 @@ def status_fields(core: SessionCore, notice: str, stages: dict[str, int], now: f
         "fps": core.fps,
         "fps_sent": round(core.frame_rate.per_second(now), 1),
         "notice": notice,
+        "notice_phrase": coded(notice),
         "clips_waiting": core.clips_waiting,
         "seconds_waiting": round(core.input.seconds_waiting, 3),
         "seconds_faster": round(core.input.seconds_faster, 3),

@@ -159,6 +159,7 @@ def _texts_down() -> dict[str, dict[str, Any]]:
             "pts": {"type": ["integer", "null"]},
             "outcome": {"enum": list(SAY_OUTCOMES)},
             "message": {"type": "string"},
+            "phrase": {"type": "object"},
         },
         "credit": {"until": {"type": "integer"}},
         "recording": _schemas_of_values(told(Recording("a.mp4", "", "", 0.0))) | RECORDING_STATE,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from protocol.wire.messages import Samples
+from protocol.wire.phrases import phrase
 from voice_worker.engine_api import Cancellation, VoiceError
 
 
@@ -29,7 +30,7 @@ class PiperEngine:
     def speak(self, text: str, voice: str, cancelled: Cancellation) -> Iterator[tuple[int, Samples]]:
         """As `SpeechEngine.speak`. Piper has the voice of the settings alone."""
         if voice:
-            raise VoiceError(f"this server has one voice, and none that is named {voice!r}")
+            raise VoiceError(phrase("say_one_voice", voice=repr(voice)))
         for chunk in self._voice.synthesize(text):
             if cancelled:
                 return

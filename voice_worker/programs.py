@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from protocol.wire.messages import Samples
+from protocol.wire.phrases import phrase
 from voice_worker.engine_api import Cancellation, VoiceError
 from voice_worker.wav_stream import WavReader
 
@@ -54,7 +55,9 @@ class FliteEngine:
     def speak(self, text: str, voice: str, cancelled: Cancellation) -> Iterator[tuple[int, Samples]]:
         """As `SpeechEngine.speak`."""
         if voice and voice not in self._voices:
-            raise VoiceError(f"flite has no voice {voice!r}; it has {', '.join(self._voices)}")
+            raise VoiceError(
+                phrase("say_no_voice", engine="flite", voice=repr(voice), voices=", ".join(self._voices))
+            )
         # It needs a file in which it can seek.
         file = os.memfd_create("speech")
         try:
@@ -109,4 +112,6 @@ def _check_end(process: subprocess.Popen[bytes], cancelled: Cancellation, name: 
         raise VoiceError(f"{name} did not end within {_WITHIN:g} s") from None
     if status and not cancelled:
         told = process.stderr.read(2000).decode("utf-8", "replace").strip()
-        raise VoiceError(f"{name} failed with status {status}: {told or 'it said nothing'}")
+        raise VoiceError(
+            phrase("say_engine_failed", engine=name, status=status, why=told or "it said nothing")
+        )

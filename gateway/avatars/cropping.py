@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageOps
 
+from protocol.wire.phrases import phrase
+
 #: Left, top, width and height of the part, as fractions of the upright picture's sides.
 Crop = tuple[float, float, float, float]
 
@@ -55,10 +57,7 @@ def cut(picture: Image.Image, crop: Crop, ratio: float) -> Image.Image:
     left, top = round(crop[0] * picture.width), round(crop[1] * picture.height)
     width, height = round(crop[2] * picture.width), round(crop[3] * picture.height)
     if min(width, height) < LEAST_SIDE:
-        raise CropError(
-            f"the chosen part has {width}×{height} pixels; choose a larger part, or send a picture with more"
-            f" pixels: at least {LEAST_SIDE} each way"
-        )
+        raise CropError(phrase("picture_part", width=width, height=height, least=LEAST_SIDE))
     size = kept_size((width, height), ratio)
     # At the size that is kept: a part beyond the edges of a large picture would be larger than that.
     scale = max(1.0, min(width / size[0], height / size[1]))

@@ -19,6 +19,7 @@ from pathlib import Path
 from gateway.avatars.cropping import CropError, cut, parse_crop
 from protocol.model.assets import AssetError
 from protocol.model.pictures import read_picture
+from protocol.wire.phrases import phrase
 
 #: Most pixels of a picture. A camera of 48 megapixels is below it.
 MOST_PIXELS = 50_000_000
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
         print(str(error).removeprefix(f"{_INPUT}: "), file=sys.stderr)
         return REFUSED
     except MemoryError:
-        print("there is not enough memory to read it; give a smaller picture", file=sys.stderr)
+        print(phrase("picture_memory"), file=sys.stderr)
         return REFUSED
     sys.stdout.buffer.write(HEAD.pack(*kept.size) + kept.tobytes())
     return 0

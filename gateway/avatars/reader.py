@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from gateway.avatars.cropping import MOST_SIDE, Crop
 from gateway.avatars.decoding import HEAD, REFUSED
 from protocol.process.settings import ROOT
+from protocol.wire.phrases import phrase
 
 #: Seconds within which a picture has to be decoded.
 SECONDS = 30.0
@@ -78,9 +79,7 @@ class PictureReader:
             # It has closed both, so it ends at once, or is ended.
             status = await asyncio.wait_for(process.wait(), SECONDS)
         except asyncio.TimeoutError:
-            raise PictureRefused(
-                f"it takes longer than {SECONDS:.0f} s to read; give a smaller picture"
-            ) from None
+            raise PictureRefused(phrase("picture_slow", seconds=f"{SECONDS:.0f}")) from None
         finally:
             with suppress(ProcessLookupError):
                 process.kill()
@@ -89,9 +88,7 @@ class PictureReader:
             lines = reason.decode("utf-8", "replace").strip().splitlines()
             raise PictureRefused(lines[-1] if lines else "it cannot be read")
         if status != 0:
-            raise PictureRefused(
-                "it cannot be read: it is damaged, or takes too much memory; save it as PNG or JPEG"
-            )
+            raise PictureRefused(phrase("picture_broken"))
         return _pixels_of(output)
 
 
@@ -100,7 +97,7 @@ def _pixels_of(output: bytes) -> Pixels:
     width, height = HEAD.unpack_from(output) if len(output) >= HEAD.size else (0, 0)
     data = output[HEAD.size :]
     if not (0 < width <= MOST_SIDE and 0 < height <= MOST_SIDE and len(data) == 3 * width * height):
-        raise PictureRefused("it cannot be read: its decoder failed")
+        raise PictureRefused(phrase("picture_decoder"))
     return Pixels(width, height, data)
 
 

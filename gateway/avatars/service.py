@@ -26,6 +26,7 @@ from gateway.stages import StageBoard
 from protocol.model.assets import display_name
 from protocol.model.own_avatars import OWN_ID
 from protocol.wire.clock import FULL_RATE
+from protocol.wire.phrases import coded, phrase
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +44,8 @@ MOST_NAME = 40
 #: Reads a request's body: at most so many bytes, within so many seconds.
 BodyReader = Callable[[int, float], Awaitable[bytes]]
 
-NO_ROOM_NOW = "Other pictures are being taken in. Try again in a moment."
-NOT_HERE = "There is no such avatar of yours."
+NO_ROOM_NOW = phrase("avatars_busy")
+NOT_HERE = phrase("avatars_gone")
 
 
 class OwnAvatars:
@@ -133,7 +134,7 @@ class OwnAvatars:
             return json_answer(self.described(self.shelf.keep(grant.owner, avatar)))
         except ShelfError as error:
             status = HTTPStatus.INSUFFICIENT_STORAGE if error.full else HTTPStatus.SERVICE_UNAVAILABLE
-            return plain(status, f"The avatar cannot be kept: {error}.")
+            return plain(status, f"The avatar cannot be kept: {error}.", why=str(error))
 
     async def show(self, path: str, grant: Grant) -> HttpAnswer | None:
         """Answer GET for a path below /avatars. None where it is no own avatar's."""
@@ -172,13 +173,15 @@ class OwnAvatars:
 
     def described(self, avatar: OwnAvatar) -> dict[str, object]:
         """The fields that a client learns of an avatar of its own."""
+        warning = warning_of(avatar.fit, self._board.model)
         return {
             "id": avatar.id,
             "name": avatar.name,
             "kept": avatar.kept,
             "until": avatar.until,
             "fit": avatar.fit or None,
-            "warning": warning_of(avatar.fit, self._board.model),
+            "warning": warning,
+            "warning_phrase": coded(warning),
             "picture": f"avatars/{avatar.id}.png",
             "preview": f"avatars/{avatar.id}/preview.webp",
         }
@@ -197,14 +200,16 @@ class OwnAvatars:
         try:
             picture = await read_body(MOST_UPLOAD, UPLOAD_SECONDS)
             if not picture:
-                return plain(HTTPStatus.BAD_REQUEST, "Send the picture's file as the request's body.")
+                return plain(HTTPStatus.BAD_REQUEST, phrase("body_none"))
             width, height = self._board.size
             pixels = await self._reader.read(picture, crop, width / height if height else 1.0)
         except BodyError as error:
             status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if error.too_long else HTTPStatus.REQUEST_TIMEOUT
-            return plain(status, f"The picture was not taken: {error}.")
+            return plain(status, f"The picture was not taken: {error}.", why=str(error))
         except PictureRefused as error:
-            return plain(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"The picture was not taken: {error}.")
+            return plain(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"The picture was not taken: {error}.", why=str(error)
+            )
         finally:
             self._uploads -= 1
         name = display_name(fields.get("name", ""))[:MOST_NAME] or "My avatar"
@@ -248,7 +253,7 @@ class OwnAvatars:
             await self._measure(avatar)
         film = self._films.get(avatar.id)
         if film is None:
-            return plain(HTTPStatus.SERVICE_UNAVAILABLE, "The stages have no room for a preview now.")
+            return plain(HTTPStatus.SERVICE_UNAVAILABLE, phrase("avatars_no_preview"))
         return HttpAnswer(film, "image/webp")
 
 

@@ -27,6 +27,7 @@ from PIL import Image
 from gateway.avatars.reader import Pixels
 from gateway.door.guard import Owner
 from protocol.hop.private_file import replace_file
+from protocol.wire.phrases import phrase
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ class Shelf:
         data = _png(pixels)
         total = sum(each.size for each in self._avatars.values())
         if len(self._avatars) >= MOST_AVATARS or total + len(data) > MOST_BYTES:
-            raise ShelfError("this server has no room for more avatars", full=True)
+            raise ShelfError(phrase("avatars_room"), full=True)
         now = int(self._clock())
         avatar = OwnAvatar(avatar_id, owner.key, name, now, len(data), False, now + DRAFT_SECONDS)
         self._write(self._picture(avatar_id), data)
@@ -153,7 +154,7 @@ class Shelf:
         if avatar.kept:
             return avatar
         if sum(each.kept for each in self.of(owner)) >= self.each:
-            raise ShelfError(f"{self.each} avatars are kept already; remove one first", full=True)
+            raise ShelfError(phrase("avatars_kept", most=self.each), full=True)
         kept = replace(avatar, kept=True, until=owner.until)
         self._write_note(kept)
         return kept
@@ -195,7 +196,7 @@ class Shelf:
         try:
             replace_file(path, data)
         except OSError as error:
-            raise ShelfError(f"it cannot be written: {error.strerror}", full=True) from error
+            raise ShelfError(phrase("avatars_unwritten", why=error.strerror), full=True) from error
 
     def _picture(self, avatar_id: str) -> Path:
         return self.folder / f"{avatar_id}.png"

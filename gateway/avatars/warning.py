@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gateway.avatars.fit import Fit
+from protocol.wire.phrases import phrase
 
 
 def warning_of(fit: Mapping[str, float], model: str) -> str:
@@ -17,8 +18,5 @@ def warning_of(fit: Mapping[str, float], model: str) -> str:
     if not fit or Fit(fit.get("edges", 0.0), fit.get("psnr", 0.0)).carried:
         return ""
     if model.startswith("bundled"):
-        return (
-            "This model animates drawn figures of its own kind, and this picture would come out as a smear."
-            " A photo needs the official weights."
-        )
-    return "This model does not keep much of this picture. Try another crop, or one person from the front."
+        return phrase("warning_figures")
+    return phrase("warning_little")

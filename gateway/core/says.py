@@ -21,6 +21,7 @@ from gateway.core.sentences import sentences_of
 from protocol.wire.clock import pts_after
 from protocol.wire.controls import SayText
 from protocol.wire.messages import Samples, Sentence, SpokenPart
+from protocol.wire.phrases import coded, phrase
 
 #: Seconds of speech that wait, below which the next sentence is asked for.
 AHEAD = 6.0
@@ -124,7 +125,7 @@ class SayQueue:
         """Nothing is said yet. `stream`: the session."""
         self._stream = stream
         #: The engine's name, or empty where there is none, and the reason for that.
-        self.engine, self.why_none = "", "this server speaks no texts"
+        self.engine, self.why_none = "", phrase("say_none")
         #: Counts the interruptions: sentences of an earlier turn are not wanted.
         self.turn = 0
         #: Samples of the client that wait behind a text.
@@ -169,9 +170,9 @@ class SayQueue:
         if not self.engine:
             self._end(text, "failed", self.why_none)
         elif len(waiting) >= MOST_TEXTS or characters + len(say.text) > MOST_CHARACTERS:
-            self._end(text, "failed", "too much text waits to be spoken")
+            self._end(text, "failed", phrase("say_too_much"))
         elif not text.sentences:
-            self._end(text, "spoken", "the text has no word")
+            self._end(text, "spoken", phrase("say_no_word"))
         else:
             if not self._queue:
                 self.let_sound_in()
@@ -325,7 +326,7 @@ class SayQueue:
             self._end(text, "spoken", "")
         asked = self._asked
         if asked is not None and now - asked.moved_at > PATIENCE:
-            reason = f"no speech engine answered within {PATIENCE:g} s"
+            reason = phrase("say_no_answer", seconds=f"{PATIENCE:g}")
             self.sentence_failed(asked.sentence.epoch, asked.sentence.seq, reason)
 
     def take_events(self) -> list[SayEvent]:
@@ -339,4 +340,5 @@ class SayQueue:
         text.over = True
         pts = text.end_pts if outcome == "spoken" and text.start is not None else None
         fields: dict[str, object] = {"id": text.say.id, "epoch": self._stream.epoch, "pts": pts}
-        self._events.append(("say_ended", {**fields, "outcome": outcome, "message": message}))
+        fields |= {"outcome": outcome, "message": message, "phrase": coded(message)}
+        self._events.append(("say_ended", fields))

@@ -16,7 +16,7 @@ import { MicrophoneUi } from "./microphone-ui.js";
 import { RecordBox } from "./record-box.js";
 import { Quiet, SayBox } from "./say-box.js";
 import { ServerWatch } from "./server-watch.js";
-import { keyOf, t, translate } from "./text.js";
+import { keyOf, sentence, t, translate } from "./text.js";
 import { Ui } from "./ui.js";
 import { videoOptions } from "./video-choice.js";
 
@@ -93,7 +93,7 @@ function serverReady(catalogue) {
     ui.showState("idle", "state.ready");
     if (before) goOn(before);
   }
-  ui.showNotice(catalogue.notice || ownAvatars.warningOf(ui.chosen("avatar")));
+  ui.showNotice(sentence(catalogue.notice_phrase, catalogue.notice) || ownAvatars.warningOf(ui.chosen("avatar")));
 }
 
 /**
@@ -242,7 +242,7 @@ function stateChanged(name, details) {
     ui.showState(again ? "waiting" : "connecting", again ? "state.reconnecting" : "state.connecting");
   } else {
     ui.showError("");
-    ui.showNotice(details.notice ?? "");
+    ui.showNotice(sentence(details.notice_phrase, details.notice ?? ""));
     ui.showState("live", "state.live");
   }
 }
@@ -293,7 +293,7 @@ function refresh() {
   if (!server) return;
   const behind = server.frames_lost > framesLostBefore ? t("notice.behind") : "";
   framesLostBefore = server.frames_lost;
-  ui.showNotice(server.notice || behind || ownAvatars.warningOf(ui.chosen("avatar")));
+  ui.showNotice(sentence(server.notice_phrase, server.notice) || behind || ownAvatars.warningOf(ui.chosen("avatar")));
 }
 
 window.addEventListener("pagehide", keepPlace);

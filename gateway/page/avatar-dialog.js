@@ -4,7 +4,7 @@ import { Camera, CameraError } from "./avatar-camera.js";
 import { CropView } from "./avatar-crop.js";
 import { AvatarStore, StoreError } from "./avatar-store.js";
 import { describe } from "./errors.js";
-import { t } from "./text.js";
+import { sentence, t } from "./text.js";
 
 /**
  * @import { Access } from "./access.js"
@@ -13,7 +13,7 @@ import { t } from "./text.js";
  * @import { TextKey } from "./text.js"
  * @typedef {"choose" | "camera" | "crop" | "trying" | "preview"} Step
  * @typedef {{
- *   warnings?: Record<string, string>, own_avatars?: OwnAvatar[], own_avatars_most?: number, framing?: Framing, width: number, height: number,
+ *   warnings?: Record<string, string>, warning_phrases?: Record<string, object>, own_avatars?: OwnAvatar[], own_avatars_most?: number, framing?: Framing, width: number, height: number,
  * }} OwnCatalogue the used fields of avatars.json
  */
 
@@ -70,6 +70,8 @@ export class AvatarDialog {
     this.most = 0;
     /** @type {Record<string, string>} */
     this.warnings = {}; // by avatar, of those that the model does not carry
+    /** @type {Record<string, object | undefined>} */
+    this.phrases = {}; // of those
     this.ratio = 1;
     /** @type {Framing | null} */
     this.framing = null;
@@ -87,7 +89,10 @@ export class AvatarDialog {
     this.message = element("p", { className: "own-message" });
     this.message.setAttribute("role", "status");
     this.file = element("input", { type: "file", accept: "image/*", id: "own-file", className: "own-file" });
-    this.file.addEventListener("change", () => this.take(this.file?.files?.[0]));
+    this.file.addEventListener("change", () => {
+      this.take(this.file?.files?.[0]);
+      if (this.file) this.file.value = ""; // so that the same file can be chosen again
+    });
     const label = named(element("label", { htmlFor: "own-file", className: "file-button" }), "own.file");
     this.list = element("ul", { className: "own-list" });
     this.listTitle = named(element("h3"), "own.yours");
@@ -142,18 +147,19 @@ export class AvatarDialog {
   }
 
   /** @param {OwnCatalogue} catalogue what the server says this person has */
-  offer({ own_avatars: own = [], own_avatars_most: most = 0, framing = undefined, warnings = {}, width, height }) {
+  offer({ own_avatars: own = [], own_avatars_most: most = 0, framing = undefined, warnings = {}, warning_phrases: phrases = {}, width, height }) {
     this.own = own.filter((each) => each.kept);
     this.most = most;
     this.framing = framing ?? null;
     this.warnings = { ...warnings, ...Object.fromEntries(own.map((each) => [each.id, each.warning])) };
+    this.phrases = { ...phrases, ...Object.fromEntries(own.map((each) => [each.id, each.warning_phrase])) };
     this.ratio = width && height ? width / height : 1;
     this.opener.hidden = most === 0;
   }
 
   /** @param {string | undefined} id of an avatar */
   warningOf(id) {
-    return this.warnings[id ?? ""] ?? "";
+    return sentence(this.phrases[id ?? ""], this.warnings[id ?? ""] ?? "");
   }
 
   open() {
@@ -184,6 +190,7 @@ export class AvatarDialog {
     if (!this.message) return;
     this.message.textContent = text;
     this.message.classList.toggle("bad", bad);
+    if (text) this.message.scrollIntoView({ block: "nearest" });
   }
 
   /** @param {unknown} error */
@@ -262,7 +269,8 @@ export class AvatarDialog {
       this.closed();
       return;
     }
-    const { fit, warning, preview, picture } = this.tried;
+    const { fit, preview, picture } = this.tried;
+    const warning = sentence(this.tried.warning_phrase, this.tried.warning);
     const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
     this.access.show(this.shown, fit && !calm ? preview : picture);
     this.show("preview");

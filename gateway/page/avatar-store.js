@@ -1,11 +1,12 @@
 // The avatars that this person brought, at the server.
 
 import { ClientError } from "./client/errors.js";
+import { sentence } from "./text.js";
 
 /**
  * @import { Access } from "./access.js"
  * @typedef {{
- *   id: string, name: string, kept: boolean, warning: string, picture: string, preview: string,
+ *   id: string, name: string, kept: boolean, warning: string, warning_phrase?: object, picture: string, preview: string,
  *   fit: {edges: number, psnr: number} | null,
  * }} OwnAvatar
  * @typedef {[number, number, number, number]} Crop left, top, width and height as fractions of the picture
@@ -60,7 +61,10 @@ export class AvatarStore {
     } catch {
       throw new ClientError("lost");
     }
-    if (!answer.ok) throw new StoreError((await answer.text()).trim());
+    if (!answer.ok) {
+      const phrase = JSON.parse(answer.headers.get("Phrase") ?? "{}");
+      throw new StoreError(sentence(phrase, (await answer.text()).trim()));
+    }
     return answer;
   }
 }

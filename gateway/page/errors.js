@@ -13,6 +13,9 @@ const CODES = {
   AbortError: "in_use",
 };
 
+// Codes whose own sentence has more than the catalogue's: it names the address, the option or the fault.
+const DETAILED = ["failed", "unknown", "bad_option", "bad_message", "bad_audio", "bad_request", "forbidden", "host", "origin"];
+
 /**
  * The code and the text of a ClientError, of one of the browser's errors, or of anything else that was thrown.
  *
@@ -24,6 +27,6 @@ export function describe(thrown) {
   const own = error instanceof ClientError ? error.detail : "";
   const key = keyOf(`error.${code}`);
   const text = key ? t(key) : own || t("error.unknown");
-  const detail = code === "failed" || code === "unknown" ? own || error.message : "";
+  const detail = DETAILED.includes(code) ? own || (error instanceof ClientError ? "" : error.message) : "";
   return { code, text: detail ? `${text} (${detail})` : text };
 }

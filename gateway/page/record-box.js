@@ -3,7 +3,7 @@
 import { knownCodecs } from "./client/pictures.js";
 import { typed } from "./elements.js";
 import { markedAsGenerated } from "./generated-mark.js";
-import { t } from "./text.js";
+import { sentence, t } from "./text.js";
 
 const PIECE = 4 << 20; // bytes of a file that are asked for at once
 const LOOK_EVERY = 500; // milliseconds between two looks for a file whose session is over
@@ -12,7 +12,7 @@ const MOST_LOOKS = 20;
 /**
  * @import { Access } from "./access.js"
  * @import { Session } from "./client/session.js"
- * @typedef {{state: string, name: string, mime: string, seconds: number, bytes: number, reason: string}} Told
+ * @typedef {{state: string, name: string, mime: string, seconds: number, bytes: number, reason: string, phrase?: object}} Told
  */
 
 export class RecordBox {
@@ -85,7 +85,7 @@ export class RecordBox {
     else if (told.state === "finished") {
       if (this.running === told.name) this.show("");
       this.offer(told);
-    } else this.tell(t("record.failed", { reason: told.reason }));
+    } else this.tell(t("record.failed", { reason: sentence(told.phrase, told.reason) }));
   }
 
   /** @param {string} name of the file that is being written, or empty */

@@ -1,7 +1,7 @@
 // The text box: the face speaks a text by the server's engine.
 
 import { typed } from "./elements.js";
-import { t } from "./text.js";
+import { sentence, t } from "./text.js";
 
 const MOST_KEPT = 20; // texts that the arrow keys bring back
 
@@ -51,10 +51,10 @@ export class SayBox {
   }
 
   /** @param {Record<string, unknown> & {type: string}} fields a text of the server */
-  take({ type, outcome, message }) {
+  take({ type, outcome, message, phrase }) {
     if (type !== "say_ended") return;
     this.waiting = Math.max(0, this.waiting - 1);
-    this.tell(outcome === "failed" ? t("say.failed", { reason: String(message) }) : "");
+    this.tell(outcome === "failed" ? t("say.failed", { reason: sentence(phrase, String(message)) }) : "");
   }
 
   // The session is over: nobody tells how its texts end.

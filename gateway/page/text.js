@@ -1,18 +1,23 @@
 // The page's texts in the reader's language.
 //
 // An element of the page names its text: data-text is the key of its content, data-label of its aria-label, and
-// data-title of its title. The server's own sentences (notices, refusals) are English.
+// data-title of its title. The server's sentences come in English, with a code by which they are found here.
 
 import { DE } from "./texts-de.js";
 import { EN } from "./texts-en.js";
+import { TOLD_DE } from "./told-de.js";
+import { TOLD_EN } from "./told-en.js";
+
+const ENGLISH = { ...EN, ...TOLD_EN };
 
 /**
- * @typedef {keyof typeof EN} TextKey
+ * @typedef {keyof typeof ENGLISH} TextKey
  * @typedef {Record<string, string | number>} Values
+ * @typedef {{code?: string, values?: Values}} Phrase of a sentence of the server; empty for one without a code
  */
 
 /** @type {Record<string, Record<TextKey, string>>} */
-export const CATALOGUES = { en: EN, de: DE };
+export const CATALOGUES = { en: ENGLISH, de: { ...DE, ...TOLD_DE } };
 const KEPT = "echomimic-language";
 
 let language = firstLanguage();
@@ -48,7 +53,19 @@ export function t(key, values = {}) {
  * @returns {TextKey | null}
  */
 export function keyOf(key) {
-  return key in EN ? /** @type {TextKey} */ (key) : null;
+  return key in ENGLISH ? /** @type {TextKey} */ (key) : null;
+}
+
+/**
+ * A sentence of the server in the reader's language. One whose code is not known here stays as it is.
+ *
+ * @param {unknown} phrase
+ * @param {string} english
+ */
+export function sentence(phrase, english) {
+  const { code, values } = /** @type {Phrase} */ (phrase ?? {});
+  const key = keyOf(`told.${code}`);
+  return key ? t(key, values) : english;
 }
 
 export function currentLanguage() {

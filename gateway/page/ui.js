@@ -11,7 +11,7 @@ import { CATALOGUES, currentLanguage, t, useLanguage } from "./text.js";
  * @typedef {"avatar" | "pose"} Group
  * @typedef {{
  *   avatars: string[], poses: string[], names: {avatars: Record<string, string>, poses: Record<string, string>},
- *   width: number, height: number, notice: string, generated: boolean, record: boolean, voice_engine: string,
+ *   width: number, height: number, notice: string, notice_phrase?: object, generated: boolean, record: boolean, voice_engine: string,
  *   framing: import("./avatar-crop.js").Framing, warnings: Record<string, string>,
  *   own_avatars: import("./avatar-store.js").OwnAvatar[], own_avatars_most: number,
  * }} Catalogue the used fields of avatars.json

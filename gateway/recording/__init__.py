@@ -3,12 +3,13 @@
 import importlib.util
 
 from protocol.process.settings import Settings
+from protocol.wire.phrases import phrase
 
 
 def recording_problem(settings: Settings) -> str:
     """Why there are no recordings here. Empty where there are."""
     if not settings.record:
-        return "this server does not record"
+        return phrase("recording_off")
     if importlib.util.find_spec("av") is None:
-        return "this server cannot record: it lacks PyAV (the extra `video`)"
+        return phrase("recording_lacks")
     return ""

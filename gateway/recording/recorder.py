@@ -16,6 +16,7 @@ from gateway.recording.timeline import PicturePiece, RecordingPiece, RecordingTi
 from protocol.process.logs import first_line
 from protocol.wire.browser import VideoMessage
 from protocol.wire.clock import SAMPLE_RATE
+from protocol.wire.phrases import phrase
 
 if TYPE_CHECKING:
     from gateway.recording.part import RecordingPart
@@ -113,11 +114,11 @@ class SessionRecorder:
             return
         self._hand_over(self._timeline.pull(now))
         if now - self._began > self._limits.seconds:
-            self.stop("it is as long as this server allows")
+            self.stop(phrase("recording_long"))
         elif self._handed - self._written > MOST_WAITING:
-            self.stop("the disk is too slow")
+            self.stop(phrase("recording_disk"))
         elif not self._thread.is_alive():
-            self.stop("it cannot be written")
+            self.stop(phrase("recording_unwritable"))
 
     def stop(self, reason: str) -> None:
         """End the recording at this moment."""
@@ -144,12 +145,12 @@ class SessionRecorder:
                 for piece in batch:
                     self._writer.write(piece)
                 self._written += sum(map(_bytes_of, batch))
-            reason = batch if isinstance(batch, str) else "it is as large as this server allows"
+            reason = batch if isinstance(batch, str) else phrase("recording_large")
             self._writer.end(reason)
         # A file system or a library may fail in any way, and that must cost nobody a session.
         except Exception as error:
             logger.warning("a recording cannot be written: %s", first_line(error))
-            self._writer.give_up("it cannot be written")
+            self._writer.give_up(phrase("recording_unwritable"))
         self._report(None)
 
 
@@ -198,7 +199,7 @@ class _Writer:
                 self._part.add_sound(piece)
             return
         if self._part is not None and not self._part.fits(piece.picture):
-            self.end("the pictures changed: another file goes on")
+            self.end(phrase("recording_pictures"))
         if self._part is None:
             if not piece.picture.key:
                 return

@@ -14,7 +14,7 @@ from gateway.recording.signing import Signer
 from gateway.recording.store import Recording, RecordingStore
 from gateway.sessions import SessionRegistry
 from protocol.process.settings import Settings
-from protocol.wire.messages import InfoValue
+from protocol.wire.phrases import coded, phrase
 
 logger = logging.getLogger(__name__)
 
@@ -76,15 +76,15 @@ class Recordings:
         """
         core = connection.core
         if self.problem or core is None:
-            raise RecordingError(self.problem or "the session has not begun")
+            raise RecordingError(self.problem or phrase("recording_early"))
         if connection.name in self._running:
-            raise RecordingError("this session is recorded already")
+            raise RecordingError(phrase("recording_already"))
         if len(self._running) >= MOST_AT_ONCE:
-            raise RecordingError(f"{MOST_AT_ONCE} sessions are recorded, and more are not possible here")
+            raise RecordingError(phrase("recording_many", most=MOST_AT_ONCE))
         try:
             self.store.new_stem()
         except OSError as error:
-            raise RecordingError(f"the folder of the recordings cannot be used: {error.strerror}") from error
+            raise RecordingError(phrase("recording_folder", why=error.strerror)) from error
         loop, name = asyncio.get_running_loop(), connection.name
 
         def report(event: PartEvent | None) -> None:
@@ -102,7 +102,7 @@ class Recordings:
         core.tapped.tap = recorder
         logger.info("session %s is recorded", name)
 
-    def stop(self, session: str, reason: str = "stopped") -> bool:
+    def stop(self, session: str, reason: str = phrase("recording_stopped")) -> bool:
         """End the recording of a session. False where there is none."""
         running = self._running.get(session)
         if running is None:
@@ -114,12 +114,12 @@ class Recordings:
         """Do what a client's text `record` asks for, and answer it."""
         if action == "stop":
             if not self.stop(connection.name):
-                connection.tell("recording", state="failed", reason="this session is not recorded")
+                _tell_failure(connection, phrase("recording_none"))
             return
         try:
             self.start(connection)
         except RecordingError as error:
-            connection.tell("recording", state="failed", reason=str(error))
+            _tell_failure(connection, str(error))
 
     def in_work(self, name: str) -> bool:
         """Whether this file is written now."""
@@ -131,9 +131,9 @@ class Recordings:
             connection = self._sessions.get(name)
             core = connection.core if connection is not None else None
             if core is None:
-                running.recorder.stop("the session ended")
+                running.recorder.stop(phrase("recording_over"))
             elif core.options.sample_rate != running.recorder.rate:
-                running.recorder.stop("the rate of the sound changed")
+                running.recorder.stop(phrase("recording_rate"))
             running.recorder.tick(now)
             if running.recorder.stopped:
                 self._retire(name, running)
@@ -144,7 +144,7 @@ class Recordings:
     def close(self) -> None:
         """Finish every file."""
         for running in self._running.values():
-            running.recorder.stop("the server stopped")
+            running.recorder.stop(phrase("recording_server"))
         for recorder in [*self._ending, *(running.recorder for running in self._running.values())]:
             recorder.join(FINISH_WITHIN)
 
@@ -169,6 +169,9 @@ class Recordings:
             self._ending.remove(recorder)
             del self._running[session]
             self.store.sweep(self._names_in_work())
+            connection = self._sessions.get(session)
+            if running.part is None and connection is not None:
+                _tell_failure(connection, phrase("recording_empty"))
             return
         if not event.ended:
             running.part = Recording(event.path.name, session, running.owner, time.time())
@@ -186,7 +189,7 @@ class Recordings:
             connection.tell("recording", **told(running.part))
 
 
-def told(recording: Recording) -> dict[str, InfoValue]:
+def told(recording: Recording) -> dict[str, object]:
     """The fields of `recording`, on the wire and in `/recordings.json`."""
     return {
         "state": "finished" if recording.finished else "started",
@@ -195,4 +198,9 @@ def told(recording: Recording) -> dict[str, InfoValue]:
         "seconds": round(recording.seconds, 3),
         "bytes": recording.bytes,
         "reason": recording.reason,
+        "phrase": coded(recording.reason),
     }
+
+
+def _tell_failure(connection: Connection, reason: str) -> None:
+    connection.tell("recording", state="failed", reason=reason, phrase=coded(reason))

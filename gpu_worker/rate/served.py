@@ -13,6 +13,7 @@ from gpu_worker.rate.trial import RateChoice
 from protocol.process.settings import Settings
 from protocol.wire.clock import FRAME_RATES, FULL_RATE, frames_of_clip
 from protocol.wire.messages import Clip, ClipKey, InfoValue, Latents, clip_key
+from protocol.wire.phrases import phrase
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +177,7 @@ class ServedRate:
         if encoders == 0 or not self._follows or not self._governor.update(now):
             return False
         fps = self._governor.fps
-        self._notice = "" if fps == self._full else f"This machine is busy: {fps} frames a second are shown."
+        self._notice = "" if fps == self._full else phrase("rate_busy", fps=fps)
         logger.log(
             logging.WARNING if fps < before else logging.INFO,
             "sessions get %d fps instead of %d: clips take the machine %.2f s, and the latest is %.2f s late",

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from gpu_worker.rate.clip_length import DEFAULT_LENGTHS, Pace, next_after, paces
 from protocol.wire.clock import FRAME_RATES, USUAL_CLIP_FRAMES, frames_of_clip
+from protocol.wire.phrases import phrase
 
 #: Clips timed at each rate.
 TIMED_CLIPS = 5
@@ -80,9 +81,7 @@ def choose_given_rate(fps: int, clip_seconds: float, clip_frames: int, *, fine: 
     lasts = frames_of_clip(fps, clip_frames) / fps
     notice = ""
     if clip_seconds > lasts:
-        notice = (
-            f"--fps {fps} is kept, but denoising a clip takes {clip_seconds:.2f} s and it lasts {lasts:.2f} s"
-        )
+        notice = phrase("rate_kept", fps=fps, takes=f"{clip_seconds:.2f}", lasts=f"{lasts:.2f}")
     return RateChoice(fps, clip_seconds, notice, clip_frames, fine)
 
 
@@ -203,6 +202,4 @@ class RateTrial:
         if not self._too_slow:
             return ""
         took = f"{self._timed} of {self.pace.lasts:.2f} s takes {', '.join(self._too_slow)}"
-        if held:
-            return f"this machine holds {self.fps} frames per second: {took}"
-        return f"this machine is too slow even for {self.fps} frames per second: {took}"
+        return phrase("rate_held" if held else "rate_too_slow", fps=self.fps, why=took)

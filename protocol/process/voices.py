@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from protocol.process.settings import Settings
+from protocol.wire.phrases import phrase
 
 #: Empty file in the run folder: the gateway makes it at the first text, and the launcher starts the worker.
 VOICE_WANTED_FILE = "voice_worker.wanted"
@@ -43,7 +44,7 @@ def choose_voice(
     """
     asked = settings.voice_engine
     if asked == "none":
-        return VoiceChoice("", "texts are switched off here (--voice-engine none)")
+        return VoiceChoice("", phrase("say_off"))
     if asked != "auto":
         why = _missing(asked, settings, which, has_module)
         return VoiceChoice("" if why else asked, why)
@@ -55,11 +56,7 @@ def choose_voice(
     for engine in order:
         if not _missing(engine, settings, which, has_module):
             return VoiceChoice(engine)
-    return VoiceChoice(
-        "",
-        "this server has no speech engine: install one (apt-get install espeak-ng, or flite), or name a"
-        " service by --voice-url",
-    )
+    return VoiceChoice("", phrase("say_no_engine"))
 
 
 def _missing(

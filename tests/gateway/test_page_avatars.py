@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from protocol.process.settings import ROOT
 from tests.gateway.conftest import Running, running
+from tests.helpers.axe import needs_axe, serious
 from tests.helpers.chromium import Chromium, Page, find_chromium
 
 pytestmark = [
@@ -73,6 +75,42 @@ async def test_bring_crop_try_keep_use_and_remove(gateway: Running, tmp_path: Pa
         await page.evaluate("document.querySelector('dialog.own').close()")
         assert await page.evaluate("document.activeElement.id") == "own-open"
         assert not page.problems
+
+
+@needs_axe
+@pytest.mark.parametrize("dark", [False, True])
+async def test_a_screen_reader_finds_nothing_serious_in_the_dialogue(
+    gateway: Running, tmp_path: Path, dark: bool
+) -> None:
+    small = tmp_path / "small.png"
+    Image.new("RGB", (12, 12), "white").save(small)
+    async with Chromium() as browser:
+        page = await browser.open(gateway.url("/?lang=de"))
+        await page.size(1280, 800, dark=dark)
+        await page.until("window.echomimic?.state === 'idle'")
+        await page.click("#own-open")
+        await at(page, CHOOSE)
+        assert await serious(page) == []
+        # The server's refusal is German too.
+        await page.choose_file("#own-file", small)
+        await at(page, CROP)
+        await press(page, "Ausprobieren")
+        message = "document.querySelector('.own-message').textContent"
+        assert "Bildpunkte" in await page.until(f"{message}.includes('12×12') && {message}", 20)
+        assert await serious(page) == []
+        await press(page, "Zurück")
+        await page.choose_file("#own-file", FACE)
+        await at(page, CROP)
+        assert await serious(page) == []
+        await press(page, "Ausprobieren")
+        await at(page, PREVIEW)
+        await page.until("document.querySelector('.own-preview').naturalWidth > 100")
+        assert await serious(page) == []
+        await page.evaluate("document.querySelector('dialog.own').close()")
+        await page.size(390, 844, phone=True, dark=dark)
+        await page.click("#own-open")
+        await at(page, CHOOSE)
+        assert await serious(page) == []
 
 
 @pytest.mark.long

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,12 +12,12 @@ from gateway.site import PAGE
 from protocol.process.settings import ROOT
 from tests.gateway.conftest import Running, running
 from tests.gateway.test_page import opened, speech
-from tests.helpers.chromium import Chromium, Page, find_chromium
+from tests.helpers.axe import needs_axe, serious
+from tests.helpers.chromium import Chromium, find_chromium
 from tests.helpers.firefox import Firefox, find_firefox
 
 __all__ = ["speech"]
 
-AXE = ROOT / "tests/js/node_modules/axe-core/axe.min.js"
 ENTRY = re.compile(r'^ {2}"([\w.]+)":\s+"((?:[^"\\]|\\.)*)",$', re.MULTILINE)
 needs_chromium = pytest.mark.skipif(find_chromium() is None, reason="needs Chromium (apt install chromium)")
 
@@ -30,7 +29,8 @@ def gateway() -> Iterator[Running]:
 
 
 def catalogue(language: str) -> dict[str, str]:
-    text = (PAGE / f"texts-{language}.js").read_text(encoding="utf-8")
+    files = [PAGE / f"{kind}-{language}.js" for kind in ("texts", "told")]
+    text = "\n".join(file.read_text(encoding="utf-8") for file in files)
     found = dict(ENTRY.findall(text))
     assert len(found) == len(re.findall(r'^ {2}"[\w.]+":', text, re.MULTILINE)), "an entry was not read"
     return found
@@ -55,23 +55,10 @@ def test_every_text_of_the_html_is_in_the_catalogues(page: str) -> None:
         assert catalogue("en")[key].startswith(text), key
 
 
-async def serious(page: Page) -> list[str]:
-    """What axe finds on the page as it is now, of the two worst kinds."""
-    if not await page.evaluate("'axe' in window"):
-        await page.evaluate(f"{AXE.read_text(encoding='utf-8')}; void 0")
-    found: dict[str, Any] = await page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
-    return [
-        f"{rule['id']}: {node['target']} {node['failureSummary']}"
-        for rule in found["violations"]
-        if rule["impact"] in ("serious", "critical")
-        for node in rule["nodes"]
-    ]
-
-
 @pytest.mark.process
 @pytest.mark.browser
 @needs_chromium
-@pytest.mark.skipif(not AXE.is_file(), reason="needs axe-core (scripts/check_js.sh installs it)")
+@needs_axe
 async def test_a_screen_reader_finds_nothing_serious(gateway: Running, speech: Path) -> None:
     async with opened(gateway, speech) as page:
         await page.size(1280, 900)

@@ -23,14 +23,14 @@ const AUDIO_HEADER = 32;
  *   kind: "audio", position: number, pictures: boolean, samples: Float32Array<ArrayBuffer>, own: number,
  * }} AudioMessage `own` counts the client's samples in it: none where the server made the sound of a text
  * @typedef {{
- *   session: string, epoch: number, width: number, height: number, notice: string, resume: string, resumed: boolean,
+ *   session: string, epoch: number, width: number, height: number, notice: string, notice_phrase?: object, resume: string, resumed: boolean,
  *   position: number,
  *   voice_engine?: string, saying?: string[],
  * }} ReadyFields the used ones of `ready`
  * @typedef {{
- *   notice: string, clips_waiting: number, seconds_waiting: number, frames_dropped: number, frames_lost: number,
+ *   notice: string, notice_phrase?: object, clips_waiting: number, seconds_waiting: number, frames_dropped: number, frames_lost: number,
  *   latency_ms?: {p50?: number, p95?: number}, stages_ms?: Record<string, number>,
- * }} StatusFields the used ones of `status`
+ * }} StatusFields the used ones of `status`. `notice_phrase` is the notice as code and values, for other languages
  * @typedef {{epoch: number, pts: number | null, position: number}} Interrupted the answer to `interrupt`
  * @typedef {{avatar?: string, pose?: string, fps?: number, video?: string[], idle?: "life" | "still"}} Options `video` are
  *   the codecs of pictures that the client decodes besides JPEG, the best one first. `idle` is what the face does while

@@ -25,7 +25,7 @@ const AWAY_AFTER = 2000; // milliseconds between two looks after which the clien
  * @typedef {"new" | "same" | "next"} Coming what a `ready` begins: a session, nothing (the connection alone is new), or
  *   an epoch
  * @typedef {"connecting" | "live" | "waiting" | "ended"} WireState
- * @typedef {{again?: boolean, notice?: string, seconds?: number, error?: unknown}} StateDetails
+ * @typedef {{again?: boolean, notice?: string, notice_phrase?: object, seconds?: number, error?: unknown}} StateDetails
  *   `again` with connecting, `notice` with live, `seconds` and `error` with waiting, `error` with ended
  * @typedef {{
  *   ready: (fields: ReadyFields, coming: Coming) => void,

@@ -95,6 +95,7 @@ export type WireState = "connecting" | "live" | "waiting" | "ended";
 export type StateDetails = {
     again?: boolean;
     notice?: string;
+    notice_phrase?: object;
     seconds?: number;
     error?: unknown;
 };
