@@ -1,4 +1,4 @@
-"""Features of avatars and poses on disk: one start makes them, and the next ones read them.
+"""Features of avatars and poses, and loops of silent clips, on disk: made once, read by the next starts.
 
 They belong to the contents of the model's files, of the code, and of the picture or the pose. The files are
 mapped, so features that no session asks for take no memory.
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 MOST_BYTES = 512 * 2**20
 
 #: Names of kept features: only such files are ever removed.
-KEPT_NAME = re.compile(r"(reference|pose)-[0-9a-f]{24}\.safetensors")
+KEPT_NAME = re.compile(r"(reference|pose|loop)-[0-9a-f]{24}\.safetensors")
 
 
 def model_files(config: ModelConfig) -> list[Path]:
@@ -55,7 +55,10 @@ def model_key(config: ModelConfig, *facts: object) -> str | None:
     """
     here = Path(gpu_worker.__file__).parent
     numbers = (config.base_unet_config(), config.inference_config, config.steps, config.window_shift)
-    code = [here / name for name in ("denoiser", "avatars", "poses", "engine/openvino.py")]
+    code = [
+        here / name
+        for name in ("denoiser", "avatars", "poses", "engine/openvino.py", "engine/session_state.py")
+    ]
     return content_key(model_files(config), code, numbers, config.vae_class, *facts)
 
 

@@ -232,7 +232,9 @@ class GpuWorker(Worker):
 
     def on_output(self, output: Output) -> None:
         if isinstance(output.key, ClipUnderway):
-            self._conclude(self._prefetch.outcome_of(output))
+            outcome = self._prefetch.outcome_of(output)
+            self._caches_cold |= outcome.clip.silent  # a pause is to keep its loop
+            self._conclude(outcome)
         else:
             self._end_pause_task(output)
         self._advance()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -96,6 +97,8 @@ class AvatarStore(Generic[R]):
         self._size_of = size_of
         self._budget = budget
         self._references: OrderedDict[str, R] = OrderedDict()
+        #: Digests of the pictures that references were made of, without people's own.
+        self._digests: dict[str, str] = {}
         self._files = self._readable(paths)
         self.names = list(self._files)
         self.bytes = 0
@@ -137,11 +140,22 @@ class AvatarStore(Generic[R]):
     def _own_file(self, name: str) -> Path | None:
         return None if self._own_folder is None else own_picture(self._own_folder, name)
 
+    def is_removed(self, name: str) -> bool:
+        """Whether this is somebody's own avatar whose picture was removed. Any thread may ask."""
+        file = None if name in self._files else self._own_file(name)
+        return file is not None and not file.is_file()
+
+    def picture_digest(self, name: str) -> str | None:
+        """A digest of the picture that the avatar's features were made of.
+
+        None before `get`, and for people's own avatars: nothing that is made of these is kept on disk.
+        """
+        return self._digests.get(name)
+
     def _drop_removed(self) -> None:
         """Forgets the features of own avatars whose pictures were removed."""
         for name in list(self._references):
-            file = None if name in self._files else self._own_file(name)
-            if file is not None and not file.is_file():
+            if self.is_removed(name):
                 self.bytes -= self._size_of(self._references.pop(name))
 
     def get(self, name: str) -> R:
@@ -161,6 +175,7 @@ class AvatarStore(Generic[R]):
         if name not in self._files:  # somebody's own: its features go with its picture
             reference = self._prepare(picture)
         else:
+            self._digests[name] = hashlib.sha256(picture.tobytes()).hexdigest()
             found = self._kept.load(picture) if self._kept is not None else None
             reference = self._make(name, picture) if found is None else found
         logger.info("reference caching: avatar %s is ready and kept for all its sessions", name)

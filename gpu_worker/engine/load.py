@@ -61,6 +61,7 @@ class LoadedModel:
         avatars: reference features by name.
         poses: pose features by name and frame.
         openvino: the model by OpenVINO, ready for clips at 24 fps or --fps, or None where torch serves.
+        features: the folder of what is kept for the next start, or None where nothing is kept.
     """
 
     config: ModelConfig
@@ -71,6 +72,7 @@ class LoadedModel:
     avatars: AvatarStore[AvatarCache]
     poses: PoseStore
     openvino: OpenVinoDenoiser | None
+    features: FeatureFolder | None
 
     @property
     def device(self) -> torch.device:
@@ -119,9 +121,8 @@ def load_model(settings: Settings) -> LoadedModel:
         kept=None if features is None else KeptPoses(features),
         host=None if device.type == "cpu" else HostMemory(device),
     )
-    return LoadedModel(
-        config, denoiser, width, height, tokens_per_frame(settings.audio_margin), avatars, poses, openvino
-    )
+    tokens = tokens_per_frame(settings.audio_margin)
+    return LoadedModel(config, denoiser, width, height, tokens, avatars, poses, openvino, features)
 
 
 def _load_fastest(

@@ -1,15 +1,15 @@
 """Latents of clips in which nobody speaks: each is denoised once, and given again to every session.
 
 Such a clip is made of an avatar, of pose frames and of the tokens of digital silence. With the same noise
-nothing else can change it, so a loop of the pose holds every clip that there is. docs/lab/idle.md has the
-figures.
+nothing else can change it, so a loop of the pose holds every clip that there is. `kept_loops` keeps them on
+disk. docs/lab/idle.md has the figures.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from protocol.wire.messages import Array16, Clip
 
@@ -19,10 +19,18 @@ MOST_BYTES = 128 * 2**20
 #: Avatar, pose, frames a second, and the numbers of the pose frames.
 RestKey = tuple[str, str, int, tuple[int, ...]]
 
+#: Avatar, pose, frames a second, and frames of a clip: these clips make a loop.
+LoopName = tuple[str, str, int, int]
+
 
 def rest_key(clip: Clip, pose_frames: Sequence[int]) -> RestKey:
     """The key of a silent clip, with the names of avatar and pose resolved."""
     return clip.avatar, clip.pose, clip.fps, tuple(pose_frames)
+
+
+def loop_of(key: RestKey) -> LoopName:
+    """The loop that a clip belongs to."""
+    return *key[:3], len(key[3])
 
 
 class RestLoops:
@@ -43,6 +51,8 @@ class RestLoops:
         self._budget = budget
         self._lock = threading.Lock()
         self._kept: OrderedDict[RestKey, Array16] = OrderedDict()
+        #: Loops with clips that are not on disk.
+        self._changed: set[LoopName] = set()
         self.hits = self.misses = self.bytes = 0
 
     def __len__(self) -> int:
@@ -59,12 +69,44 @@ class RestLoops:
             self._kept.move_to_end(key)
             return latents
 
-    def store(self, key: RestKey, latents: Array16) -> None:
-        """Keeps the latents of a silent clip. The first ones stay, so that a loop has no seam."""
+    def store(self, key: RestKey, latents: Array16, *, kept: bool = False) -> None:
+        """Keeps the latents of a silent clip. The first ones stay, so that a loop has no seam.
+
+        Args:
+            key: of the clip.
+            latents: float16 (frames, c, h, w).
+            kept: whether they come from the disk.
+        """
         with self._lock:
             if key in self._kept:
                 return
             self._kept[key] = latents
             self.bytes += latents.nbytes
+            if not kept:
+                self._changed.add(loop_of(key))
             while self.bytes > self._budget:
                 self.bytes -= self._kept.popitem(last=False)[1].nbytes
+
+    def take_changed(self) -> Iterator[LoopName]:
+        """The loops with clips that are not on disk, each once."""
+        while self._changed:
+            with self._lock:
+                name = self._changed.pop()
+            yield name
+
+    def clips_of(self, name: LoopName) -> list[tuple[RestKey, Array16]]:
+        """The clips of a loop that are here."""
+        with self._lock:
+            return [(key, latents) for key, latents in self._kept.items() if loop_of(key) == name]
+
+    def avatars(self) -> set[str]:
+        """Whose clips are here."""
+        with self._lock:
+            return {key[0] for key in self._kept}
+
+    def forget(self, avatar: str) -> None:
+        """Drops every clip of an avatar."""
+        with self._lock:
+            for key in [key for key in self._kept if key[0] == avatar]:
+                self.bytes -= self._kept.pop(key).nbytes
+            self._changed = {name for name in self._changed if name[0] != avatar}

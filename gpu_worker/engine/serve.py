@@ -27,7 +27,7 @@ from gpu_worker.engine.device import (
 )
 from gpu_worker.engine.input_stream import InputStream
 from gpu_worker.engine.load import LARGE_MODEL, LoadedModel, check_team, load_model
-from gpu_worker.engine.rest_loop import RestKey, RestLoops, rest_key
+from gpu_worker.engine.silent_clips import SilentClips
 from gpu_worker.engine_api import ClipError, LatentsNotFiniteError
 from gpu_worker.quality.options import Quality, qualities
 from gpu_worker.rate.clip_length import lengths_to_try
@@ -76,7 +76,10 @@ class DenoiserEngine:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._last_latents = LatentTable[Tensor](limit=4 * settings.most_sessions)
-        self._rests = RestLoops()
+        #: Clips without a voice, from `load` on.
+        self._silent: SilentClips | None = None
+        #: Whether memory was given back after the first pause's work.
+        self._tidied = False
         self._info: dict[str, InfoValue] = {}
         self.members = None
         self.clip_frames = settings.frames_a_clip
@@ -98,6 +101,7 @@ class DenoiserEngine:
             keep_compiled_code(self.settings)  # the members' too
             self.members = Members(devices)
         self.model = load_model(self.settings)
+        self._silent = SilentClips(self.model, self._made_by)
         short = self.model.config.whisper_window == "short"
         self.clip_lengths = lengths_to_try(self.settings, self.device_type, short_window=short)
         self.clip_frames = self.clip_lengths[0]
@@ -258,6 +262,9 @@ class DenoiserEngine:
         clip = inputs.clip
         with device_errors(self.model.device), torch.inference_mode():
             reference = self.model.avatars.get(clip.avatar).reference
+            if clip.silent and self._silent is not None and (kept := self._silent.read(clip)) is not None:
+                self._follow(clip, kept)
+                return kept
             if inputs.ready is not None:
                 torch.cuda.current_stream().wait_event(inputs.ready)
             before = self._last_latents.before(clip.session, clip.epoch, clip.seq)
@@ -269,43 +276,50 @@ class DenoiserEngine:
             raise LatentsNotFiniteError("the denoiser's latents are not all finite")
         # Only now: latents that are not finite would spoil every clip that follows.
         self._last_latents.store(clip.session, clip.epoch, clip.seq, latents[-1].clone())
-        if clip.silent:
-            self._rests.store(self._rest_key(clip), made)
+        if clip.silent and self._silent is not None:
+            self._silent.store(clip, made)
         return made
 
     def rest(self, clip: Clip) -> Array16 | None:
         """The latents of a silent clip that was made before. The clip after it follows them."""
-        avatars, poses = self.model.avatars, self.model.poses
-        try:
-            clip = replace(clip, avatar=avatars.resolve(clip.avatar), pose=poses.resolve(clip.pose))
-        except ClipError:
-            return None  # `prepare` says so to the session
-        latents = self._rests.get(self._rest_key(clip))
-        if latents is not None:
-            # On the CPU: this is not the thread that has the device.
-            last = torch.from_numpy(latents[-1]).float()
-            self._last_latents.store(clip.session, clip.epoch, clip.seq, last)
-        return latents
+        found = None if self._silent is None else self._silent.get(clip)
+        if found is not None:
+            self._follow(*found)
+        return None if found is None else found[1]
 
-    def _rest_key(self, clip: Clip) -> RestKey:
-        """The key of a silent clip with resolved names."""
-        indices = self.model.poses.frame_indices(clip.pose, clip.pts, clip.fps, len(clip.tokens))
-        return rest_key(clip, indices)
+    def _follow(self, clip: Clip, latents: Array16) -> None:
+        """Lets the next clip follow a silent one, that was made before."""
+        # On the CPU: this may not be the thread that has the device.
+        last = torch.from_numpy(latents[-1]).float()
+        self._last_latents.store(clip.session, clip.epoch, clip.seq, last)
+
+    def _made_by(self) -> object:
+        """What decides on a clip's latents beside the model, the avatar, the pose and the tokens."""
+        settings, sampler = self.settings, self.sampler
+        return sampler.state, settings.steps, settings.cfg, sampler.cpu_engine, settings.cpu_engine
 
     # ------------------------------------------------------------------ between clips
 
     def check(self) -> None:
-        """Raises DeviceLost if a member of the team is lost, which a clip would wait for."""
+        """Forgets the loops of removed avatars.
+
+        Raises:
+            DeviceLost: a member of the team is lost, which a clip would wait for.
+        """
         if self.members is not None:
             self.members.check()
+        if self._silent is not None:
+            self._silent.forget_removed()
 
     def work_in_pause(self) -> bool:
-        """Makes the reference of one avatar, or the features of one batch of pose frames."""
+        """Makes the reference of one avatar, or the features of one batch of pose frames, or keeps a loop."""
         avatars, poses = self.model.avatars, self.model.poses
         with device_errors(self.model.device):
             more = avatars.warm_one() or any(map(poses.warm_some, poses.names))
+            more = more or (self._silent is not None and self._silent.keep_one())
             wait_for_device(self.model.device)
-            if not more:
+            if not more and not self._tidied:
+                self._tidied = True
                 self.model.denoiser.spare.put_aside()
                 release_memory(self.model.device)
                 return_freed_memory()
@@ -364,9 +378,7 @@ class DenoiserEngine:
                 "pose_cache_hits_total": float(poses.hits),
                 "pose_cache_misses_total": float(poses.misses),
                 "pose_cache_bytes": float(poses.bytes),
-                "rest_clips_hits_total": float(self._rests.hits),
-                "rest_clips_misses_total": float(self._rests.misses),
-                "rest_clips_bytes": float(self._rests.bytes),
             }
+            figures |= {} if self._silent is None else self._silent.figures()
             figures |= device_memory(self.model.device)
         return figures

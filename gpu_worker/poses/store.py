@@ -109,6 +109,10 @@ class PoseStore:
             return self.names[0]
         raise ClipError(f"there is no pose {name}; there are {listed(self.names)}", fatal=True)
 
+    def file(self, name: str) -> Path:
+        """The file of a pose. Raises ClipError: there is no such pose."""
+        return self._files[self.resolve(name)]
+
     def frame_indices(self, name: str, pts: int, fps: int, count: int) -> list[int]:
         """Numbers of the pose frames nearest in time to a clip's frames. Poses loop.
 

@@ -8,7 +8,7 @@ import pytest
 from demo.factory.evaluate.noises import AGC_MOST_DB, AGC_TARGET_DB, KINDS, automatic_gain, noise
 from demo.factory.evaluate.path import Made
 from demo.factory.evaluate.trial_idle import Boundaries
-from scripts.bench.host.conversation import conversation
+from scripts.bench.common.turns import conversation
 
 
 def level(samples: np.ndarray) -> float:

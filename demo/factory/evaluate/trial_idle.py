@@ -6,7 +6,8 @@ denoised and once with silent clips from the loop. A room's noise goes on throug
 - the seam figure where a silent clip follows a spoken one (in) and where it is followed by one (out): the
   change across that boundary over the mean change within the two clips,
 - the seam figure of all other boundaries,
-- the latest moment after a sentence at which the mouth is open, in seconds,
+- the latest moment after a sentence at which the mouth is open, in seconds, and how many sentences have one
+  later than 0.3 s,
 - the mouth in the first 0.5 s of the sentences: the mean opening, which is less where the first syllable is
   clipped,
 - the share of clips that were taken for silent, and how many of them hold sound of a sentence,
@@ -42,6 +43,8 @@ WAYS = ("loop", "denoise")
 LEVELS = (-50.0, -40.0, -30.0)
 #: Seconds at a sentence's beginning in which its first syllable is.
 BEGINNING = 0.5
+#: Seconds after a sentence within which the mouth is to be shut.
+SHUTS_WITHIN = 0.3
 HEADS = ("steps", "silence", "in", "out", "others", "open after", "begin", "silent", "wrongly", "denoise s/s")
 
 NOISE_HEADS = ("noise", "level", "automatic gain", "a voice", "mouth open", "widest")
@@ -144,7 +147,8 @@ def measure(bench: Bench, talks: Sequence[Talk], steps: int, way: str, heard: di
     spoken = sum(one.scene.speech.seconds for one in talks)
     figures = [
         *(f"{seams.figure(kind):.3f} of {len(seams.by_kind[kind])}" for kind in seams.by_kind),
-        f"{max(after):.2f} s", f"{np.mean(begin):.4f}", f"{silent / clips:.0%}", f"{wrong} of {clips}",
+        f"{max(after):.2f} s, {sum(one > SHUTS_WITHIN for one in after)} of {len(after)}",
+        f"{np.mean(begin):.4f}", f"{silent / clips:.0%}", f"{wrong} of {clips}",
         f"{bench.path.seconds['denoise'] / spoken:.3f}",
     ]  # fmt: skip
     return "| " + " | ".join([str(steps), way, *figures]) + " |"
@@ -189,6 +193,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--ways", default=",".join(WAYS), help="of --silence (default both)")
     made.add_argument("--quick", action="store_true", help="one sentence, and a second of each noise")
     made.add_argument("--device", default="auto", help="of denoiser and decoder")
+    made.add_argument("--clip-frames", type=int, default=4, help="frames of a clip (default 4)")
     return made
 
 
@@ -199,6 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.talks, args.sentences, args.noise, args.steps = 1, 1, min(args.noise, 1.0), args.steps[:1]
     with tempfile.TemporaryDirectory() as folder:
         words = ["--steps", str(args.steps[0]), "--device", args.device, "--identities", str(args.talks)]
+        words += ["--clip-frames", str(args.clip_frames)]
         bench = make_bench(parse(words), Path(folder))
         talks = [talk(bench, number, args.sentences, args.pause) for number in range(args.talks)]
         settings = replace(bench.path.settings, dtype=str(bench.path.info()["dtype"]))

@@ -7,6 +7,9 @@ Starts the stages on a model of the official layout with random weights (or on `
 `--config FILE`), lets real-time clients of version 2 speak to it, and prints tables. Other flags go to the
 run: `--compile-unet --gpu-devices cuda:0 --encoder-devices cuda:1`. With `--starts 2` the run is started
 twice: the second start finds the first one's compiled code.
+
+With `--turn 8` the clients speak for 8 s, are silent for 8 s over an open microphone, and so on: once with
+`--silence denoise` and once with `--silence loop`. The last lines compare the devices' busy time.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from protocol.process.settings import ROOT, load_settings
 from protocol.wire.clock import SAMPLE_RATE
 from scripts.bench.common.run_figures import RunFigures, device_processes
 from scripts.bench.common.tools import EVERY_CLIP, machine, settle, speak
+from scripts.bench.common.turns import LOOP_SECONDS, WAYS, conversation, in_room
 from scripts.run.managed import ManagedRun, RunError
 from scripts.talk.packed_pcm import unpack_pcm
 from scripts.talk.sound import SoundError, read_sound, synthetic_voice, write_wav
@@ -37,6 +41,9 @@ SAMPLE = ROOT / "demo/factory/evaluate/sample/speech.npz"
 CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "QUACK_CACHE_DIR")
 #: Seconds of speech before the measurement: the first clips of a process are not typical.
 WARM_UP = 2.0
+#: Level of the room's noise in a conversation, in dBFS. Under -60 no detector of voices is needed, which a
+#: GPU machine may not have.
+ROOM_DB = -70.0
 #: Stages tell their figures twice a second.
 STATUS_LAG = 1.0
 
@@ -46,10 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{machine()}; {time.strftime('%Y-%m-%d')}", flush=True)
     try:
         with tempfile.TemporaryDirectory(prefix="echomimic-live-") as folder, caches(args.caches or folder):
-            wav = Path(folder) / "speech.wav"
-            write_wav(wav, speech(args.wav, max(args.seconds, WARM_UP)))
             flags = [*model_flags(args, Path(folder)), "--max-sessions", str(args.sessions + 1), *flags]
-            result = measure(args, flags, wav)
+            result = (
+                measure_silence(args, flags, folder) if args.turn else measure_speech(args, flags, folder)
+            )
     except (RunError, SoundError) as error:
         print(f"live_bench: {error}", file=sys.stderr)
         return 1
@@ -59,16 +66,67 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(result, indent=1))
-    late = sum(report["frames_late"] for report in result["sessions"])
-    failed = any(report["problems"] for report in result["sessions"])
+    reports = [report for each in result.get("ways", {"": result}).values() for report in each["sessions"]]
+    late = sum(report["frames_late"] for report in reports)
+    failed = any(report["problems"] for report in reports)
     return 1 if failed or (args.strict and late) else 0
 
 
-def measure(args: argparse.Namespace, flags: list[str], wav: Path) -> dict[str, Any]:
-    """Every start of the run, and in the last one the sessions. Prints as it goes."""
+def measure_speech(args: argparse.Namespace, flags: list[str], folder: str) -> dict[str, Any]:
+    """Speech without turns. Every clip is denoised, also in its pauses."""
+    words = speech(args.wav, max(args.seconds, WARM_UP))
+    warm, wav = (Path(folder) / name for name in ("warm.wav", "speech.wav"))
+    write_wav(warm, words[: round(WARM_UP * SAMPLE_RATE)])
+    write_wav(wav, words[: round(args.seconds * SAMPLE_RATE)])
+    return measure(args, [*EVERY_CLIP, *flags], warm, wav)
+
+
+def measure_silence(args: argparse.Namespace, flags: list[str], folder: str) -> dict[str, Any]:
+    """A conversation of which half is silent, in each way of --silence. Prints the share that is saved."""
+    turns = max(1, round(args.seconds / (2 * args.turn)))
+    words = speech(args.wav, turns * args.turn)
+    warm, wav = (Path(folder) / name for name in ("warm.wav", "conversation.wav"))
+    # Silence for as long as a gesture lasts, so that its loop is there when the measurement begins.
+    quiet = in_room(np.zeros(round(LOOP_SECONDS * SAMPLE_RATE), np.float32), 1, ROOM_DB)
+    write_wav(warm, np.concatenate([words[: round(WARM_UP * SAMPLE_RATE)], quiet]))
+    write_wav(wav, conversation(words, args.turn, turns, shift=0.0, room_db=ROOM_DB))
+    ways = {}
+    for way in WAYS:
+        print(f"\n--silence {way}", flush=True)
+        ways[way] = measure(args, [*flags, "--silence", way], warm, wav)
+    print("\n".join(["", *_saved_lines({way: each["stages"]["busy"] for way, each in ways.items()})]))
+    return {"ways": ways}
+
+
+def _saved_lines(busy: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """The busy share of each stage's devices in both ways, and how much less the loop has."""
+    stages = list(dict.fromkeys(name.split("/")[0] for each in busy.values() for name in each))
+    shares = {
+        way: {stage: sum(v for name, v in each.items() if name.startswith(stage)) for stage in stages}
+        for way, each in busy.items()
+    }
+    lines = []
+    for stage in stages:
+        before, after = (shares[way][stage] for way in WAYS)
+        saved = f"{1 - after / before:.0%} less" if before else "nothing to compare"
+        lines.append(f"  {stage:<16} busy {before:.1%} with denoise, {after:.1%} with loop: {saved}")
+    before, after = (sum(shares[way].values()) for way in WAYS)
+    saved = f"{1 - after / before:.0%} less" if before else "nothing to compare"
+    return [*lines, f"  {'together':<16} busy {before:.1%} with denoise, {after:.1%} with loop: {saved}"]
+
+
+def measure(args: argparse.Namespace, flags: list[str], warm: Path, wav: Path) -> dict[str, Any]:
+    """Every start of the run, and in the last one the sessions. Prints as it goes.
+
+    Args:
+        args: of the command.
+        flags: of the run.
+        warm: the sound that each session sends before the measurement.
+        wav: the sound that is measured.
+    """
     starts: list[float] = []
     while True:
-        with ManagedRun(*EVERY_CLIP, *flags, timeout=args.timeout) as run:
+        with ManagedRun(*flags, timeout=args.timeout) as run:
             starts.append(run.ready_in)
             print(f"start {len(starts)}: ready in {run.ready_in:.1f} s", flush=True)
             if len(starts) < args.starts:
@@ -77,10 +135,10 @@ def measure(args: argparse.Namespace, flags: list[str], wav: Path) -> dict[str, 
                 settle(run.pids())
                 print("settled, before anybody spoke:", flush=True)
                 print("\n".join(_process_lines(device_processes(run.pids()))), flush=True)
-            speak(run, wav, seconds=WARM_UP, sessions=args.sessions)
+            speak(run, warm, sessions=args.sessions)
             time.sleep(STATUS_LAG)
             before = RunFigures.of(run.metrics())
-            reports = speak(run, wav, seconds=args.seconds, sessions=args.sessions, apart=args.apart)
+            reports = speak(run, wav, sessions=args.sessions, apart=args.apart)
             time.sleep(STATUS_LAG)
             figures = RunFigures.of(run.metrics()).since(before)
             processes = device_processes(run.pids())
@@ -199,6 +257,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=60.0, help="speech of each session")
     parser.add_argument(
         "--apart", type=float, default=0.0, metavar="S", help="seconds between the beginnings of two sessions"
+    )
+    parser.add_argument(
+        "--turn", type=float, default=0.0, metavar="S", help="speak and be silent in turns of S seconds"
     )
     parser.add_argument(
         "--settle", action="store_true", help="first wait for the work that a run does in its pauses"

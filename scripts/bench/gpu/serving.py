@@ -87,6 +87,8 @@ def parts(out: Path, model: Path, caches: Path, speech: float | None = None) -> 
         live("512-two", "512², exact, two sessions of 60 s", 110, "--sessions", "2"),
         live("512-auto", "512², what the card holds, one session of 60 s; a first and a second start", 170,
              "--quality", "auto", "--starts", "2"),
+        live("512-silence", "512², exact, half of 64 s silent: --silence denoise and loop", 250,
+             "--turn", "8", "--seconds", "64"),
         live("768-auto", "768², what the card holds, one session of 60 s; a first and a second start", 200,
              "--quality", "auto", "--starts", "2", size=768),
         live("512-four", "512², exact, late start 3, small decoder, four sessions of 60 s", 110,

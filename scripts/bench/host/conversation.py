@@ -22,16 +22,14 @@ import numpy as np
 from protocol.wire.clock import FULL_RATE, SAMPLE_RATE, frames_of_clip
 from protocol.wire.messages import Samples
 from scripts.bench.common.tools import UsageMeter, cores, machine, settle, table
+from scripts.bench.common.turns import WAYS, conversation
 from scripts.run.managed import ManagedRun
 from scripts.talk.live import Plan, speak
 from scripts.talk.sound import read_sound
 from scripts.talk.stream_check import Report
 
-#: Level of the room's noise, in dBFS.
-ROOM_DB = -50.0
 #: Share of late frames beyond which a machine does not hold its sessions.
 MOST_LATE = 0.01
-WAYS = ("denoise", "loop")
 
 
 @dataclass(frozen=True)
@@ -58,17 +56,6 @@ class Figures:
     def held(self) -> bool:
         """Whether the machine held the sessions."""
         return self.late + self.lost <= MOST_LATE * self.frames
-
-
-def conversation(speech: Samples, turn: float, turns: int, shift: float) -> Samples:
-    """Speech and silence in turns of `turn` seconds, beginning `shift` seconds into the first pair."""
-    count = round(turn * SAMPLE_RATE)
-    words = np.resize(speech, turns * count)
-    pairs = [np.concatenate([part, np.zeros(count, np.float32)]) for part in np.split(words, turns)]
-    sound = np.roll(np.concatenate(pairs), -round(shift * SAMPLE_RATE))
-    room = np.random.default_rng(round(1000 * shift)).standard_normal(len(sound)) * 10 ** (ROOM_DB / 20)
-    made: Samples = (sound + room).astype(np.float32)
-    return made
 
 
 def measure(way: str, sessions: int, speech: Samples, args: argparse.Namespace) -> Figures:
