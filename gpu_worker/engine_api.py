@@ -114,6 +114,12 @@ class Engine(Protocol):
             DeviceLost: no clip can be made any more.
         """
 
+    def reached(self, clip: Clip, seq: int) -> None:
+        """The clip that was denoised last holds the frames of all clips up to `seq`, which the next follows.
+
+        Called in the compute thread.
+        """
+
     def rest(self, clip: Clip) -> Array16 | None:
         """Latents of a silent clip without computing, or None where it has to be denoised.
 

@@ -67,14 +67,24 @@ class FairQueue(Generic[T]):
             return None
         # Sessions that had no turn yet come first, in the order of their arrival.
         session = min(self._sessions, key=lambda s: (self._served.get(s, 0), self._sessions[s][0][1]))
-        item = self._sessions[session].pop(0)[2]
-        if not self._sessions[session]:
-            del self._sessions[session]
+        item = self.take_next(session)
         self._turns += 1
         self._served[session] = self._turns
         self._served.move_to_end(session)
         if len(self._served) > SESSIONS_REMEMBERED:
             self._served.popitem(last=False)
+        return item
+
+    def next_of(self, session: str) -> T | None:
+        """The session's next item, which stays in the queue, or None if it has none."""
+        waiting = self._sessions.get(session)
+        return waiting[0][2] if waiting else None
+
+    def take_next(self, session: str) -> T:
+        """Takes the session's next item, whoever's turn it is. There must be one."""
+        item = self._sessions[session].pop(0)[2]
+        if not self._sessions[session]:
+            del self._sessions[session]
         return item
 
     def remove(self, session: str, epoch: int) -> list[T]:

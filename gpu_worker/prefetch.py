@@ -12,18 +12,19 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gpu_worker.engine_api import ClipOutcome, Engine
+from gpu_worker.engine_api import ClipOutcome, DeviceLost, Engine
 from gpu_worker.fair_queue import FairQueue
+from gpu_worker.rate.joining import join_clips, split_latents
 from gpu_worker.sessions import EpochFloor
 from protocol.process.compute import Compute, Output
 from protocol.process.logs import first_line
 from protocol.process.metrics import Metrics
 from protocol.wire.clock import FULL_RATE, USUAL_CLIP_FRAMES
-from protocol.wire.messages import Array16, Clip
+from protocol.wire.messages import Array16, Clip, ClipKey, clip_key
 
 logger = logging.getLogger(__name__)
 
@@ -48,12 +49,14 @@ class ClipUnderway:
     """A clip between the queue and its outcome. The threads return their outputs under it as their key.
 
     Attributes:
-        clip: the clip.
+        clip: the clip that is made.
+        parts: the clips of the session that it was joined of, at least one.
         device_idle: whether no other clip was underway or on the device when this one left the queue.
         inputs: the result of `engine.prepare`, until `engine.denoise` takes it.
     """
 
     clip: Clip
+    parts: Sequence[Clip]
     device_idle: bool
     inputs: Any = None
 
@@ -68,7 +71,8 @@ class Prefetch:
         compute: the thread that has the device.
         wake: makes the loop call `advance` soon. It is called from other threads.
         metrics: of this stage.
-        fit: gives the clip that is made of one that leaves the queue: the same with fewer frames, perhaps.
+        fit: gives what is made of the clips that leave the queue: the same with fewer frames, perhaps.
+        may_join: whether a clip that waits may be made together with these ones of its session.
         depth: clips of half a second that a session may have waiting. There may be more shorter ones.
         clock: seconds, for the metrics.
     """
@@ -83,7 +87,8 @@ class Prefetch:
         wake: Callable[[], None],
         metrics: Metrics,
         *,
-        fit: Callable[[Clip], Clip] = lambda clip: clip,
+        fit: Callable[[Sequence[Clip]], Sequence[Clip]] = lambda clips: clips,
+        may_join: Callable[[Sequence[Clip], Clip], bool] = lambda clips, clip: False,
         depth: int = QUEUE_DEPTH,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -91,6 +96,9 @@ class Prefetch:
         self._compute = compute
         self._metrics = metrics
         self._fit = fit
+        self._may_join = may_join
+        #: Clips that failed together with others, and are to be made alone.
+        self._apart: set[ClipKey] = set()
         self._clock = clock
         self._depth = depth
         self._queue = FairQueue[Clip](depth)
@@ -165,7 +173,7 @@ class Prefetch:
             The outcomes of clips that end here: those that could not be prepared and those whose session is
             gone.
         """
-        ended = []
+        ended: list[ClipOutcome] = []
         for output in self._preparing.take():
             if output.key == AHEAD:
                 self._end_ahead(output)
@@ -173,8 +181,7 @@ class Prefetch:
             underway = self._of(output)
             clip = underway.clip
             if output.error is not None or self.is_stale(clip.session, clip.epoch):
-                self._underway -= 1
-                ended.append(ClipOutcome(clip, None, output.error))
+                ended += self._ended(underway, None, output.error)
                 continue
             self._count_overlap(underway)
             underway.inputs = output.value
@@ -185,8 +192,9 @@ class Prefetch:
             self._compute.start_task(underway, self._denoise, underway)
         while self._underway < MAX_UNDERWAY and (queued := self._queue.pop()) is not None:
             self._underway += 1
-            clip = self._fit(queued)
-            underway = ClipUnderway(clip, self._underway == 1 and self._compute.waiting == 0)
+            parts = self._fit(self._with_those_that_join(queued))
+            clip = join_clips(parts)
+            underway = ClipUnderway(clip, parts, self._underway == 1 and self._compute.waiting == 0)
             self._preparing.start_task(underway, self._prepare, clip)
         if self._followed and not self._preparing.waiting:
             self._preparing.start_task(AHEAD, self._prepare_ahead, next(iter(self._followed.values())))
@@ -203,10 +211,36 @@ class Prefetch:
         elif isinstance(output.value, Clip) and self._followed.get(output.value.session) is output.value:
             del self._followed[output.value.session]
 
-    def outcome_of(self, output: Output) -> ClipOutcome:
-        """The outcome of a clip that the compute thread has returned."""
+    def _with_those_that_join(self, clip: Clip) -> list[Clip]:
+        """The clip and those behind it that are made with it. They leave the queue."""
+        parts, alone = [clip], clip_key(clip) in self._apart
+        self._apart.discard(clip_key(clip))
+        while not alone and (following := self._queue.next_of(clip.session)) is not None:
+            if clip_key(following) in self._apart or not self._may_join(parts, following):
+                break
+            parts.append(self._queue.take_next(clip.session))
+        self._metrics.count("clips_joined_total", by=len(parts) - 1)
+        return parts
+
+    def outcomes_of(self, output: Output) -> list[ClipOutcome]:
+        """The outcomes of the clips that the compute thread has returned."""
+        return self._ended(self._of(output), output.value, output.error)
+
+    def _ended(
+        self, underway: ClipUnderway, latents: Array16 | None, error: Exception | None
+    ) -> list[ClipOutcome]:
         self._underway -= 1
-        return ClipOutcome(self._of(output).clip, output.value, output.error)
+        parts = underway.parts
+        if error is not None and not isinstance(error, DeviceLost) and len(parts) > 1:
+            # One of them is to blame, and the others must not suffer: each is made alone.
+            for part in parts:
+                self._apart.add(clip_key(part))
+                self._queue.put(part.session, (part.epoch, part.seq), part, len(self._queue) + len(parts))
+            return []
+        if latents is None:
+            return [ClipOutcome(part, None, error) for part in parts]
+        split = split_latents(latents, parts)
+        return [ClipOutcome(part, made, None) for part, made in zip(parts, split, strict=True)]
 
     def stop(self, timeout: float) -> bool:
         """Ends the prefetch thread. False: it is still busy after `timeout` seconds."""
@@ -227,6 +261,8 @@ class Prefetch:
         begin = self._clock()
         try:
             latents = self._engine.denoise(inputs)
+            if len(underway.parts) > 1:
+                self._engine.reached(underway.clip, underway.parts[-1].seq)
         finally:
             seconds = self._clock() - begin
             self._busy += seconds

@@ -93,7 +93,9 @@ class GpuWorker(Worker):
         self._stage = stage
         self._engine = engine
         self._rate = ServedRate(settings, engine.ready_for)
-        self._prefetch = Prefetch(engine, stage.compute, stage.wake, stage.metrics, fit=self._rate.fit)
+        self._prefetch = Prefetch(
+            engine, stage.compute, stage.wake, stage.metrics, fit=self._rate.fit, may_join=self._rate.may_join
+        )
         self._trials = TrialRunner(engine, settings, f"_rate-{settings.worker_index}", stage.wake)
         #: The decoder that encoders are asked for, "" for their own choice.
         self._decoder = ""
@@ -232,9 +234,9 @@ class GpuWorker(Worker):
 
     def on_output(self, output: Output) -> None:
         if isinstance(output.key, ClipUnderway):
-            outcome = self._prefetch.outcome_of(output)
-            self._caches_cold |= outcome.clip.silent  # a pause is to keep its loop
-            self._conclude(outcome)
+            for outcome in self._prefetch.outcomes_of(output):
+                self._caches_cold |= outcome.clip.silent  # a pause is to keep its loop
+                self._conclude(outcome)
         else:
             self._end_pause_task(output)
         self._advance()

@@ -71,6 +71,9 @@ class PassthroughEngine:
         channels, height, width = self._shape
         return np.zeros((len(inputs.tokens), channels, height, width), np.float16)
 
+    def reached(self, clip: Clip, seq: int) -> None:
+        pass
+
     def rest(self, clip: Clip) -> Array16 | None:
         return None
 

@@ -280,6 +280,12 @@ class DenoiserEngine:
             self._silent.store(clip, made)
         return made
 
+    def reached(self, clip: Clip, seq: int) -> None:
+        """The clip that was denoised last goes as far as clip `seq` of its session."""
+        last = self._last_latents.before(clip.session, clip.epoch, clip.seq + 1)
+        if last is not None:
+            self._last_latents.store(clip.session, clip.epoch, seq, last)
+
     def rest(self, clip: Clip) -> Array16 | None:
         """The latents of a silent clip that was made before. The clip after it follows them."""
         found = None if self._silent is None else self._silent.get(clip)

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from statistics import median
 
+from gpu_worker.rate.joining import most_joined
 from gpu_worker.rate.service import ServiceLog
 from gpu_worker.rate.thinning import thinned_frames
-from protocol.wire.clock import FRAME_RATES, FULL_RATE
+from protocol.wire.clock import FRAME_RATES, USUAL_CLIP_FRAMES
 
 #: Rates in service, from the highest down. The last two are for a machine that is slowed down: few frames of
 #: each clip are better than none of every second one.
@@ -87,6 +88,7 @@ class RateGovernor:
         self._rates = rates
         self._ready = ready
         self._most_load = MOST_LOAD_TO_RISE["cpu"]
+        self._full_frames = USUAL_CLIP_FRAMES
         self.fps = rates[0]
         self.fixed_share = 0.0
         self.cost = self.late = 0.0
@@ -96,9 +98,15 @@ class RateGovernor:
         self._room_since: float | None = None
         self._patience = FIRST_PATIENCE
 
-    def start_at(self, fps: int, device_type: str) -> None:
-        """Serve the rate that a trial has found on a device, "cpu" or "cuda"."""
-        self.fps = fps
+    def start_at(self, fps: int, device_type: str, clip_frames: int = USUAL_CLIP_FRAMES) -> None:
+        """Serve the rate that a trial has found.
+
+        Args:
+            fps: the rate.
+            device_type: that denoises, "cpu" or "cuda".
+            clip_frames: frames of a clip at 24 fps.
+        """
+        self.fps, self._full_frames = fps, clip_frames
         self._most_load = MOST_LOAD_TO_RISE[device_type]
         self._log.forget_times()
 
@@ -188,18 +196,19 @@ class RateGovernor:
         return max(costs, default=0.0)
 
     def _load(self, fps: int, cost: float, now: float) -> float:
-        """Share of the machine's time that the sessions would take at `fps`.
+        """Share of the machine's time that the sessions would take at `fps`, if clips are joined.
 
         Args:
             fps: of the clips.
-            cost: seconds that a clip of 24 frames a second takes.
+            cost: seconds that a clip with all its frames takes.
             now: the time.
         """
-        return sum(
-            cost * self.weight(thinned_frames(frames, rate, fps)) * rate / frames
-            for frames, rate in self._log.speaking(now)
-        )
+        load = 0.0
+        for frames, rate in self._log.speaking(now):
+            clips = most_joined(frames, rate, fps)
+            load += cost * self.weight(clips * thinned_frames(frames, rate, fps)) * rate / (clips * frames)
+        return load
 
     def weight(self, frames: int) -> float:
-        """A clip's time by its frames, in times of one with `FULL_RATE` frames a second and half a second."""
-        return self.fixed_share + (1 - self.fixed_share) * frames / (FULL_RATE // 2)
+        """The time of a clip with so many frames, in times of one with all its frames."""
+        return self.fixed_share + (1 - self.fixed_share) * frames / self._full_frames

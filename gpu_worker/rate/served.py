@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from gpu_worker.rate.capacity import Capacity
 from gpu_worker.rate.governor import SERVED_RATES, RateGovernor
+from gpu_worker.rate.joining import follows, most_joined
 from gpu_worker.rate.service import ServiceLog
 from gpu_worker.rate.thinning import thin_clip
 from gpu_worker.rate.trial import RateChoice
@@ -81,7 +82,7 @@ class ServedRate:
             self._capacity = Capacity(choice.clip_frames, self.lowest)
         self.choice, self._notice = choice, choice.notice
         self._device_type = device_type
-        self._governor.start_at(choice.fps, device_type)
+        self._governor.start_at(choice.fps, device_type, choice.clip_frames)
         self._sessions = self._capacity.sessions(choice, device_type)
 
     def rates_to_ready(self, device_type: str) -> Sequence[int]:
@@ -143,10 +144,15 @@ class ServedRate:
         """A clip of a session has come."""
         self._log.arrived(clip_key(clip), len(clip.tokens), clip.fps, now)
 
-    def fit(self, clip: Clip) -> Clip:
-        """The clip with as many frames as are to be made of it, when it leaves the queue."""
-        fitting = self.thin(clip)
-        self._log.begun(clip_key(clip), len(fitting.tokens))
+    def may_join(self, clips: Sequence[Clip], clip: Clip) -> bool:
+        """Whether a clip that waits may be made together with those of its session before it."""
+        most = most_joined(len(clip.tokens), clip.fps, self.fps) if self._follows else 1
+        return len(clips) < most and follows(clips[-1], clip)
+
+    def fit(self, clips: Sequence[Clip]) -> list[Clip]:
+        """Clips that leave the queue to be made together, each with as many frames as the rate has now."""
+        fitting = [self.thin(clip) for clip in clips]
+        self._log.begun([clip_key(clip) for clip in clips], sum(len(clip.tokens) for clip in fitting))
         return fitting
 
     def thin(self, clip: Clip) -> Clip:

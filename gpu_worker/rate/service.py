@@ -8,7 +8,7 @@ pause of the network or at a session's beginning, are therefore not late.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from protocol.wire.messages import ClipKey
@@ -48,6 +48,8 @@ class _ClipInHand:
     arrived: float
     turn: float
     starting: bool
+    #: The first of the clips that are made together with this one, and the frames of all.
+    call: ClipKey | None = None
     frames: int = 0
     #: Of the log when the clip was begun.
     generation: int = -1
@@ -55,7 +57,13 @@ class _ClipInHand:
 
 @dataclass(frozen=True, slots=True)
 class ClipTime:
-    """What one clip took: `seconds` of the machine for `frames` frames, and `delay` after its turn."""
+    """What one clip took, or several that were made together.
+
+    Attributes:
+        seconds: of the machine.
+        frames: of all of them.
+        delay: seconds from the turn of the last one to its confirmation.
+    """
 
     seconds: float
     frames: int
@@ -88,16 +96,19 @@ class ServiceLog:
         stream.clips += 1
         self._in_hand[key] = _ClipInHand(session, now, stream.turn, stream.clips <= STARTING_CLIPS)
 
-    def begun(self, key: ClipKey, frames: int) -> None:
-        """A clip has left the queue, and so many of its frames are made."""
-        if (clip := self._in_hand.get(key)) is not None:
-            clip.frames, clip.generation = frames, self._generation
+    def begun(self, keys: Sequence[ClipKey], frames: int) -> None:
+        """Clips have left the queue and are made together. So many frames of them are made."""
+        for key in keys:
+            if (clip := self._in_hand.get(key)) is not None:
+                clip.call, clip.frames, clip.generation = keys[0], frames, self._generation
 
     def done(self, key: ClipKey, now: float) -> None:
         """An encoder has confirmed a clip."""
         clip = self._in_hand.pop(key, None)
         if clip is None:
             return
+        if clip.call is not None and any(other.call == clip.call for other in self._in_hand.values()):
+            return  # the last one of them tells what they took
         seconds = now - max(clip.arrived, self._last_done)
         self._last_done = now
         if clip.starting:

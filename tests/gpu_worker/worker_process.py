@@ -91,6 +91,9 @@ class ToyEngine:
             self._rests[inputs.pose] = latents
         return latents
 
+    def reached(self, clip: Clip, seq: int) -> None:
+        self._ends.store(clip.session, clip.epoch, seq, seq)
+
     def rest(self, clip: Clip) -> Array16 | None:
         if clip.pose in self._rests:
             self._ends.store(clip.session, clip.epoch, clip.seq, clip.seq)
