@@ -8,19 +8,21 @@ rate. A rise that does not last doubles the wait for the next one, so the rate d
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from statistics import median
+from statistics import mean, median
 
 from gpu_worker.rate.joining import most_joined
 from gpu_worker.rate.service import ServiceLog
 from gpu_worker.rate.thinning import thinned_frames
-from protocol.wire.clock import FRAME_RATES, USUAL_CLIP_FRAMES
+from protocol.wire.clock import FRAME_RATES, FULL_RATE, USUAL_CLIP_FRAMES
 
 #: Rates in service, from the highest down. The last two are for a machine that is slowed down: few frames of
 #: each clip are better than none of every second one.
 SERVED_RATES = (*FRAME_RATES, 6, 4)
 
-#: Seconds past its turn from which a clip is late, and how much more than usual for this machine.
-LATE_AFTER = 0.55
+#: Seconds past its turn, and part of its own length, from which a clip is late: 0.55 s for half a second.
+#: Then how much more than usual for this machine.
+LATE_AFTER = 0.3
+LATE_BY_LENGTH = 0.5
 LATE_BEYOND_USUAL = 0.25
 
 #: Most delay that counts as usual, in seconds.
@@ -55,6 +57,10 @@ MOST_PATIENCE = 120.0
 RISE_FAILED = 10.0
 RISE_SUCCEEDED = 60.0
 
+#: Frames that take as long as the part of a clip's time that does not depend on its frames, before it is timed
+#: (two cores with bfloat16: clips of 1 and 4 frames take 39 and 76 ms).
+FRAMES_OF_A_CALL = 2
+
 #: Clips at the present rate before it may rise, and the latest ones that say what a clip takes.
 CLIPS_TO_RISE = 3
 LATEST_CLIPS = 4
@@ -72,8 +78,8 @@ class RateGovernor:
 
     #: The rate of the next clips.
     fps: int
-    #: Part of a full clip's time that does not depend on its frames, 0 to 1.
-    fixed_share: float
+    #: Part of a full clip's time that does not depend on its frames, 0 to 1. None before it was timed.
+    fixed_share: float | None
     #: At the last change: seconds that a clip with all its frames took, and by which the latest was late.
     cost: float
     late: float
@@ -90,7 +96,7 @@ class RateGovernor:
         self._most_load = MOST_LOAD_TO_RISE["cpu"]
         self._full_frames = USUAL_CLIP_FRAMES
         self.fps = rates[0]
-        self.fixed_share = 0.0
+        self.fixed_share = None
         self.cost = self.late = 0.0
         self._changed_at = float("-inf")
         self._rose_at = float("-inf")
@@ -136,10 +142,11 @@ class RateGovernor:
 
     def _late_limit(self) -> float:
         times = self._log.times
+        least = LATE_AFTER + LATE_BY_LENGTH * self._full_frames / FULL_RATE
         if len(times) < CLIPS_TO_RISE:
-            return LATE_AFTER
+            return least
         usual = min(MOST_USUAL, median(time.delay for time in times))
-        return max(LATE_AFTER, usual + LATE_BEYOND_USUAL)
+        return max(least, usual + LATE_BEYOND_USUAL)
 
     def _lower_rate(self, now: float, late: float) -> int:
         self._room_since = None
@@ -188,12 +195,18 @@ class RateGovernor:
         return median(time.seconds / self.weight(time.frames) for time in times) if times else 0.0
 
     def _worst_cost(self, now: float) -> float:
-        """Seconds that a full clip takes, by the last two clips and the one that is made now."""
-        last = list(self._log.times)[-2:]
-        costs = [time.seconds / self.weight(time.frames) for time in last]
+        """Seconds that a full clip takes, by the last second and the clip that is made now.
+
+        Of short clips the mean of half a second counts, as it does of usual ones by themselves. A halt of
+        40 ms is half of a short clip's time.
+        """
+        together = max(1, USUAL_CLIP_FRAMES // self._full_frames)
+        costs = [time.seconds / self.weight(time.frames) for time in self._log.times]
+        costs = costs[-2 * together :]
         if (present := self._log.in_progress(now)) is not None:
             costs.append(present[0] / self.weight(present[1]))
-        return max(costs, default=0.0)
+        ends = range(len(costs), 0, -together)
+        return max((mean(costs[max(0, end - together) : end]) for end in ends), default=0.0)
 
     def _load(self, fps: int, cost: float, now: float) -> float:
         """Share of the machine's time that the sessions would take at `fps`, if clips are joined.
@@ -211,4 +224,7 @@ class RateGovernor:
 
     def weight(self, frames: int) -> float:
         """The time of a clip with so many frames, in times of one with all its frames."""
-        return self.fixed_share + (1 - self.fixed_share) * frames / self._full_frames
+        share = FRAMES_OF_A_CALL / (FRAMES_OF_A_CALL + self._full_frames)
+        if self.fixed_share is not None:
+            share = self.fixed_share
+        return share + (1 - share) * frames / self._full_frames

@@ -106,7 +106,7 @@ class ServedRate:
     def take_lowest(self, timed: RateChoice) -> None:
         """Take the time of clips at the lowest rate."""
         self._capacity.lowest_seconds = timed.clip_seconds
-        self._governor.fixed_share = self._capacity.fixed_share(self.choice)
+        self._governor.fixed_share = self._capacity.fixed_share(self.choice) or None
 
     def info(self) -> dict[str, InfoValue]:
         """The rate now, the highest one, the reason for the difference, and the number of sessions.
