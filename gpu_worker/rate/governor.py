@@ -57,8 +57,8 @@ MOST_PATIENCE = 120.0
 RISE_FAILED = 10.0
 RISE_SUCCEEDED = 60.0
 
-#: Frames that take as long as the part of a clip's time that does not depend on its frames, before it is timed
-#: (two cores with bfloat16: clips of 1 and 4 frames take 39 and 76 ms).
+#: Frames that take as long as the part of a clip's time that does not depend on its frames, until it is timed.
+#: On two cores with bfloat16, clips of 1 and 4 frames take 39 and 76 ms.
 FRAMES_OF_A_CALL = 2
 
 #: Clips at the present rate before it may rise, and the latest ones that say what a clip takes.
