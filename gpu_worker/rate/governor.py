@@ -57,7 +57,7 @@ MOST_PATIENCE = 120.0
 RISE_FAILED = 10.0
 RISE_SUCCEEDED = 60.0
 
-#: Frames that take as long as the part of a clip's time that does not depend on its frames, until it is timed.
+#: Frames that take as long as the part of a clip that does not depend on its frames, until that is timed.
 #: On two cores with bfloat16, clips of 1 and 4 frames take 39 and 76 ms.
 FRAMES_OF_A_CALL = 2
 

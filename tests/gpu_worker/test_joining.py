@@ -1,4 +1,4 @@
-"""Thinned clips that wait are made together: which, in what order, and what becomes of each."""
+"""Thinned clips that wait are made together, in order, and none suffers for another."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_a_clip_that_cannot_be_made_takes_no_other_with_it(bench: Bench, failure
     assert [outcome.clip.seq for outcome in made if outcome.error is not None] == [2]
 
 
-def test_the_log_counts_what_joined_clips_took_together() -> None:
+def test_the_log_counts_the_time_of_joined_clips_once() -> None:
     log = ServiceLog()
     keys = [("a", 0, seq) for seq in range(5)]
     for seq, key in enumerate(keys):
