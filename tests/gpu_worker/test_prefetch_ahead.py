@@ -44,7 +44,7 @@ def running(engine: LookingAhead) -> tuple[Prefetch, Compute, Callable[[int], No
         made, ends = 0, time.monotonic() + 10
         while (made < clips or prefetch.busy_ahead) and time.monotonic() < ends:
             prefetch.advance()
-            made += sum(prefetch.outcome_of(output).error is None for output in compute.take())
+            made += sum(prefetch.outcomes_of(output)[0].error is None for output in compute.take())
             time.sleep(0.001)
         assert made == clips
 
@@ -69,7 +69,7 @@ def test_a_clip_waits_for_one_piece_at_most() -> None:
     while not (outputs := compute.take()) and time.monotonic() < ends:
         prefetch.advance()
         time.sleep(0.001)
-    assert [prefetch.outcome_of(output).error for output in outputs] == [None]
+    assert [prefetch.outcomes_of(output)[0].error for output in outputs] == [None]
     prefetch.enqueue(clip("b", 1))
     prefetch.advance()
     engine.may_go.set()
