@@ -159,7 +159,7 @@ export class EchomimicFace extends HTMLElement {
     if (!this.frame || before === value) return;
     if (name === "token") this.post("token", { token: value ?? "" });
     else if (name === "avatar" || name === "pose") this.post("options", { [name]: value ?? "" });
-    else if (name === "muted") this.post("mute", { muted: value !== null });
+    else if (name === "muted") this.post("mute", { muted: value === null ? null : !["0", "false"].includes(value) });
     else this.load(); // the frame's address or its permissions change
   }
 

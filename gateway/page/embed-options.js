@@ -3,8 +3,8 @@
 /**
  * @typedef {{
  *   avatar: string | undefined, pose: string | undefined, background: string, fit: "contain" | "cover",
- *   muted: boolean, mic: boolean, label: boolean,
- * }} EmbedOptions `background` is a colour of CSS or "transparent"; `label` says that the face is generated
+ *   heard: boolean | null, mic: boolean, label: boolean,
+ * }} EmbedOptions `heard`: whether the voice is heard, null where nobody says it; `background` is a colour of CSS or "transparent"; `label` says that the face is generated
  */
 
 /** @param {string | null} value "", "1" and "true" switch on; anything else does not */
@@ -23,7 +23,7 @@ export function readOptions(query) {
     pose: query.get("pose") || undefined,
     background: CSS.supports("color", background) ? background : "transparent",
     fit: query.get("fit") === "cover" ? "cover" : "contain",
-    muted: isOn(query.get("muted")),
+    heard: query.has("muted") ? !isOn(query.get("muted")) : null,
     mic: isOn(query.get("mic")),
     label: query.get("label") !== "0",
   };

@@ -4,6 +4,7 @@
 import { Access } from "./access.js";
 import { PacedSpeech } from "./client/paced-speech.js";
 import { Session } from "./client/session.js";
+import { isHeard } from "./echo.js";
 import { readOptions } from "./embed-options.js";
 import { EmbedUi } from "./embed-ui.js";
 import { describe } from "./errors.js";
@@ -14,6 +15,7 @@ import { t, translate } from "./text.js";
 
 /**
  * @import { ClientError } from "./client/errors.js"
+ * @import { Source } from "./client/source.js"
  * @import { FramePlace } from "./client/whereabouts.js"
  * @import { StateDetails, WireState } from "./client/wire.js"
  * @import { Message } from "./holder.js"
@@ -118,7 +120,7 @@ class EmbeddedFace {
     else if (kind === "speak") this.speak(message.samples, Number(message.rate));
     else if (kind === "flush") this.speech?.flush();
     else if (kind === "stop") this.stop();
-    else if (kind === "mute") this.mute(Boolean(message.muted));
+    else if (kind === "mute") this.mute(typeof message.muted === "boolean" ? message.muted : null);
     else if (kind === "microphone") this.switchMicrophone(Boolean(message.on));
   }
 
@@ -158,11 +160,18 @@ class EmbeddedFace {
     if (!this.session) this.begin(this.speech);
   }
 
-  /** @param {boolean} muted */
+  /** @param {boolean | null} muted null: as it is without a wish */
   mute(muted) {
-    this.options.muted = muted;
-    this.session?.mute(muted);
-    if (muted) this.ui.showTap("");
+    this.options.heard = muted === null ? null : !muted;
+    const { session } = this;
+    if (!session) return;
+    session.mute(this.mutes(session.source));
+    if (this.mutes(session.source)) this.ui.showTap("");
+  }
+
+  /** @param {Source} source of the speech */
+  mutes(source) {
+    return !isHeard(this.options.heard, source instanceof Microphone);
   }
 
   /** @param {boolean} on */
@@ -197,7 +206,7 @@ class EmbeddedFace {
     this.ui.showState("connecting");
     if (source instanceof PacedSpeech) source.onFlush = () => mine.flush();
     try {
-      const heard = await mine.start(this.options.muted);
+      const heard = await mine.start(this.mutes(source));
       if (this.session === mine && !heard) this.askForTap(t("embed.tap.sound"));
     } catch (error) {
       if (this.session !== mine) return;
@@ -293,6 +302,9 @@ Object.defineProperty(window, "echomimic", {
     },
     get state() {
       return document.body.dataset.state;
+    },
+    get heard() {
+      return Boolean(face.session && !face.session.playout.muted);
     },
     get audible() {
       return face.session?.playout.timeline.audible ?? false;

@@ -1,5 +1,6 @@
 // The page's elements: they show the session's state and tell of a person's choices.
 
+import { isHeard } from "./echo.js";
 import { typed } from "./elements.js";
 import { CATALOGUES, currentLanguage, t, useLanguage } from "./text.js";
 
@@ -262,8 +263,7 @@ export class Ui {
     const file = this.source === "file";
     $("file-row").hidden = !file;
     $("microphone-row").hidden = file;
-    // By loudspeakers the microphone would hear the face, and the face would answer itself.
-    typed("sound", HTMLInputElement).checked = this.soundWish ?? file;
+    typed("sound", HTMLInputElement).checked = isHeard(this.soundWish, !file);
     this.showSoundHint();
     this.showError("");
   }

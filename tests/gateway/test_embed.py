@@ -265,6 +265,8 @@ async def test_a_browser_source_is_transparent_around_the_face(
         )
         await page.go(gateway.url("/embed?avatar=kenji&mic=1&label=0"))
         await page.until("window.echomimic.stats?.shown > 24")
+        # By loudspeakers the microphone would hear the face.
+        assert not await page.evaluate("window.echomimic.audible || window.echomimic.heard")
         seen = await picture(page)
         assert seen.shape == (270, 480, 4)
         assert (seen[:, :100, 3] == 0).all() and (seen[:, -100:, 3] == 0).all(), "transparent at the sides"
@@ -274,6 +276,9 @@ async def test_a_browser_source_is_transparent_around_the_face(
         await page.until("!document.querySelector('#error').hidden && window.echomimic.stats === null")
         gateway.stages.behaviour = FakeBehaviour()
         await page.until("window.echomimic.stats?.shown > 6 && document.querySelector('#error').hidden")
+        await page.go(gateway.url("/embed?mic&muted=0"))
+        await page.until("window.echomimic.stats?.shown > 6")
+        assert await page.evaluate("window.echomimic.audible && window.echomimic.heard")
         await page.go(gateway.url("/embed?background=%2300ff00&muted"))
         await portrait_shown(page)
         seen = await picture(page)
