@@ -18,6 +18,7 @@ from gateway.door.guard import Grant
 from gateway.recording.recordings import RecordingError, Recordings, told
 from gateway.recording.snapshot import snapshot
 from gateway.sessions import SessionRegistry
+from protocol.wire.phrases import phrase
 
 FOLDER = "/recordings/"
 LIST = "/recordings.json"
@@ -80,12 +81,14 @@ class RecordingSite:
             return NO_SESSION
         if path.endswith("stop"):
             if not self._recordings.stop(connection.name):
-                return plain(HTTPStatus.CONFLICT, "This session is not recorded.")
+                return plain(
+                    HTTPStatus.CONFLICT, "This session is not recorded.", why=phrase("recording_none")
+                )
             return json_answer({"state": "stopping"})
         try:
             self._recordings.start(connection)
         except RecordingError as error:
-            return plain(HTTPStatus.CONFLICT, f"It cannot be recorded: {error}.")
+            return plain(HTTPStatus.CONFLICT, f"It cannot be recorded: {error}.", why=str(error))
         return json_answer({"state": "starting"})
 
     def _session(self, fields: Mapping[str, str], grant: Grant) -> Connection | None:

@@ -239,7 +239,7 @@ async def test_a_token_opens_the_door_and_is_in_no_address(guarded: tuple[Runnin
         face.push(noise(0.5))
         face.finish()
         assert len([frame async for frame in face.frames()]) == 12
-    assert token not in run.log() and token not in repr(face._link._network) and token not in repr(face.ready)
+    assert token not in run.log() and token not in repr(face._link.network) and token not in repr(face.ready)
 
 
 async def test_a_token_goes_to_no_other_server() -> None:

@@ -6,6 +6,7 @@ from echomimic_live_client.inbox import Frame, Sound
 from echomimic_live_client.moments import Moment, moments
 from echomimic_live_client.recording import Recorder, record
 from echomimic_live_client.says import Say
+from echomimic_live_client.server_recording import RecordedFile, ServerRecording
 from echomimic_live_client.session import Session, connect
 from echomimic_live_client.wire import Ready, Status
 
@@ -15,9 +16,11 @@ __all__ = [
     "Frame",
     "Moment",
     "Ready",
+    "RecordedFile",
     "Recorder",
     "Refused",
     "Say",
+    "ServerRecording",
     "Session",
     "SessionEnded",
     "Sound",

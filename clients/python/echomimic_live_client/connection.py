@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import ssl
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -23,6 +25,8 @@ from echomimic_live_client.wire import MAX_DOWN_BYTES, SUBPROTOCOL
 OPEN_WITHIN = 10.0
 READY_WITHIN = 15.0
 CLOSE_WITHIN = 2.0
+#: Seconds for the answer to a plain request.
+ANSWER_WITHIN = 10.0
 #: Seconds between pings, and to wait for the answer to one: a network that is gone is noticed by them.
 PING_EVERY, PING_WITHIN = 5.0, 10.0
 #: HTTP status → code of a refusal, where the server does not tell the code.
@@ -46,6 +50,15 @@ class _StayHere(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *_: object) -> None:
         return None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer to a plain request."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -112,15 +125,34 @@ class Network:
         return Refused(code, text or f"HTTP status {answer.status_code}", answer.status_code, seconds)
 
     def _ask_door(self) -> dict[str, str]:
-        proxies = urllib.request.ProxyHandler({} if self.address.local or self.proxy is None else None)
-        trust = urllib.request.HTTPSHandler(context=self.ssl)
-        request = urllib.request.Request(self.address.door, headers=self.address.headers)
         try:
-            with urllib.request.build_opener(proxies, trust, _StayHere).open(request, timeout=5) as answer:
-                fields = json.loads(answer.read(65_536))
+            fields = json.loads(self._request("GET", "door.json", {}, 65_536).body)
         except (OSError, ValueError):
             return {}
         return {name: value for name, value in fields.items() if isinstance(value, str)}
+
+    async def ask(self, method: str, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+        """A plain request to an address beside the page's, with the token. Raises ConnectionLost."""
+        try:
+            return await asyncio.to_thread(self._request, method, path, headers or {}, MAX_DOWN_BYTES)
+        except (OSError, http.client.HTTPException) as error:
+            raise ConnectionLost(f"{self.address.door}: {str(error) or type(error).__name__}") from error
+
+    def _request(self, method: str, path: str, headers: Mapping[str, str], most: int) -> Answer:
+        proxies = urllib.request.ProxyHandler({} if self.address.local or self.proxy is None else None)
+        trust = urllib.request.HTTPSHandler(context=self.ssl)
+        opener = urllib.request.build_opener(proxies, trust, _StayHere)
+        request = urllib.request.Request(
+            self.address.door.removesuffix("door.json") + path,
+            method=method,
+            headers={**self.address.headers, **headers},
+        )
+        try:
+            with opener.open(request, timeout=ANSWER_WITHIN) as answer:
+                return Answer(answer.status, dict(answer.headers), answer.read(most))
+        except urllib.error.HTTPError as error:
+            with error:
+                return Answer(error.code, dict(error.headers), error.read(65_536))
 
 
 def reason_of(closed: ConnectionClosed) -> ClientError:

@@ -40,6 +40,7 @@ class Link:
         on_text: is called with every text of the server.
 
     Attributes:
+        network: how to reach the server.
         options: wishes for the session, for the next connection too.
         outbox: the sound that goes up.
         ready: the last `ready`, None before the first.
@@ -77,7 +78,7 @@ class Link:
         self.says = Says(self.news)
         self.hold_sound = False
         self.interrupted: Interrupted | None = None
-        self._network = network
+        self.network = network
         self._live = live
         self._acknowledge_all = acknowledge_all
         self._retry_for = retry_for
@@ -173,7 +174,7 @@ class Link:
 
     async def _connect(self, resume: Resume | None) -> ClientConnection:
         """Open a connection and greet. Raises ClientError."""
-        socket = await self._network.open()
+        socket = await self.network.open()
         try:
             await socket.send(wire.hello(self.options, resume, self._live))
             # The hello has the newest options.

@@ -16,6 +16,7 @@ from echomimic_live_client.inbox import Frame, Inbox, Sound
 from echomimic_live_client.link import Link
 from echomimic_live_client.pcm import PcmLike, to_samples
 from echomimic_live_client.says import Say
+from echomimic_live_client.server_recording import ServerRecording
 from echomimic_live_client.wire import Interrupted, Options, Ready, Status
 
 Item = TypeVar("Item", bound="Frame | Sound")
@@ -300,6 +301,21 @@ class Session:
     def shown(self, frame: Frame) -> None:
         """This picture was shown, or passed over: for programs that connect with `acknowledge=False`."""
         self._link.frame_shown(frame.epoch, frame.seq, frame.index)
+
+    async def record(self) -> ServerRecording:
+        """Have the server record the session, from the next clip on.
+
+        Returns:
+            The recording. Its `save` ends it and fetches the file.
+
+        Raises:
+            ClientError: the server cannot record, or records this session already. The code is the server's,
+                such as `recording_off`.
+        """
+        self._check()
+        recording = ServerRecording(self._link.network, self.ready.session)
+        await recording.begin()
+        return recording
 
     # ---- down
 
