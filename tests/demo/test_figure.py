@@ -17,6 +17,7 @@ from demo.factory.figure.layers import VIEW, VIEW_Y, hair_behind, premultiplied_
 from demo.factory.figure.make_identities import SPLIT_FILE
 from demo.factory.figure.measure import MouthMeter, crop_mouth, mouth_box, true_opening
 from demo.factory.figure.people import BUNDLED, all_people, split
+from demo.factory.figure.raster import read_svgs, write_svgs
 from demo.factory.figure.renderer import DEFAULT_ASSETS, Renderer
 from demo.factory.figure.rest import rest_hands
 from demo.factory.figure.state import FigureState
@@ -222,3 +223,8 @@ def test_hair_behind_fills_between_strands() -> None:
     behind = hair_behind(hair)
     assert behind[200, 160, 3] == 255
     assert behind[140, 160, 3] == 0
+
+
+def test_svgs_of_a_file_are_those_written(tmp_path: Path) -> None:
+    write_svgs(["<svg/>", "<svg>é</svg>"], tmp_path / "people.json.xz")
+    assert read_svgs(tmp_path / "people.json.xz") == ["<svg/>", "<svg>é</svg>"]

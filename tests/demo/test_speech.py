@@ -14,6 +14,7 @@ from demo.factory.motion.visemes import CHANNELS, visemes
 from demo.factory.speech import augment, corpus, engines, make_speech, texts
 from demo.factory.speech.closures import RELEASE, refine_closures
 from demo.factory.speech.stream import ALIGNMENT, make_stream
+from demo.factory.speech.thin import thinned
 from demo.factory.speech.utterance import Utterance
 from protocol.wire.clock import SAMPLE_RATE
 
@@ -111,6 +112,19 @@ def test_corpus_survives_its_file_and_reports_damage(tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", format=np.array(99))
     with pytest.raises(ValueError, match="make_speech"):
         corpus.load(tmp_path / "other.npz")
+
+
+def test_a_thinner_corpus_keeps_what_is_held_out_and_nearly_its_sound(tmp_path: Path) -> None:
+    pytest.importorskip("soundfile")
+    before = _small_corpus()
+    before.audio[:] = np.rint(3000 * np.sin(np.arange(len(before.audio)) * 0.1))
+    fewer = thinned(before, float(np.diff(before.starts)[0]) / RATE / 60)
+    assert fewer.texts == ["text 1", "text 2"] and fewer.phones(1) == before.phones(2)
+    corpus.save(fewer, tmp_path / "small.npz", lossy=True)
+    after = corpus.load(tmp_path / "small.npz")
+    assert len(after.audio) == len(fewer.audio)
+    error = (after.audio.astype(float) - fewer.audio)[RATE // 2 : -RATE // 2]
+    assert np.sqrt(np.mean(error**2)) < 300
 
 
 def test_stream_keeps_audio_and_mouth_together() -> None:

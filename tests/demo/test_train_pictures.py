@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from demo.factory.train.both_sizes import HAND_MARGIN, HAND_WEIGHT, hand_weights
+from demo.factory.train.both_sizes import HAND_MARGIN, HAND_WEIGHT, BothSizes, hand_weights
 from demo.factory.train.data import RARE, Material, Poses, rarity
 from demo.factory.train.decoder import train_decoder
 from demo.factory.train.from_export import MODEL, start
+from demo.factory.train.sharp import train_sharp
 from demo.factory.train.vae import local_contrast, picture_loss, strength_loss
 
 pytestmark = pytest.mark.slow
@@ -84,6 +86,36 @@ def material() -> Material:
         SAMPLE / "identities.npz", SAMPLE / "speech.npz", cpu, seed=3, poses=Poses.draw(1, cpu),
         unknown_people=True, unknown_voices=True, fine=True,
     )  # fmt: skip
+
+
+def test_outlines_that_the_larger_pictures_lose_cost_more(material: Material) -> None:
+    drawn, hands = material.drawings(1)
+    soft = F.avg_pool2d(F.pad(drawn, (3, 3, 3, 3), mode="replicate"), 7, stride=1)
+    small = F.avg_pool2d(drawn, 2)
+    plain, more = BothSizes(material), BothSizes(material, kept=1.0)
+    added = [
+        float(more.loss(small, p, drawn, hands) - plain.loss(small, p, drawn, hands)) for p in (drawn, soft)
+    ]
+    assert abs(added[0]) < 1e-4
+    assert 0.3 < added[1] < 1
+
+
+@pytest.mark.long
+def test_the_sharp_stage_changes_both_parts(material: Material, tmp_path: Path) -> None:
+    torch.set_num_threads(2)
+    start(MODEL, tmp_path)
+    before = load_file(tmp_path / "vae.average.safetensors")
+    networks = load_file(tmp_path / "networks.average.safetensors")
+    train_sharp(
+        material, tmp_path, MODEL / "whisper", minutes=0.02, batch=1, peak=1e-3, final=1e-4, memory=8,
+        export=tmp_path / "model",
+    )  # fmt: skip
+    after = load_file(tmp_path / "vae.average.safetensors")
+    for half in ("encoder.", "decoder."):
+        assert any(not torch.equal(after[key], before[key]) for key in before if key.startswith(half))
+    trained = load_file(tmp_path / "networks.average.safetensors")
+    assert any(not torch.equal(trained[key], networks[key]) for key in networks)
+    assert (tmp_path / "model/denoising_unet.safetensors").is_file()
 
 
 def test_the_last_stage_changes_the_decoder_alone(material: Material, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ import numpy as np
 from demo.factory.evaluate.command import SAMPLE, SPEECH
 from demo.factory.figure.make_identities import SPLIT_FILE
 from demo.factory.figure.renderer import DEFAULT_ASSETS
-from demo.factory.speech.corpus import Corpus, load, save
+from demo.factory.speech.corpus import Corpus, load, picked_utterances, save
 from protocol.wire.clock import SAMPLE_RATE
 
 IDENTITIES = 3
@@ -54,21 +53,7 @@ def cut_speech(corpus: Corpus, voices: tuple[str, ...] = VOICES, sentences: int 
         for voice in voices
         for u in np.flatnonzero(corpus.held_out & (corpus.voice_id == corpus.voices.index(voice)))[:sentences]
     ]
-    phones = [np.arange(corpus.phone_starts[u], corpus.phone_starts[u + 1]) for u in picked]
-    rows = np.concatenate(phones)
-    pieces = [corpus.samples(u) for u in picked]
-    return replace(
-        corpus,
-        audio=np.concatenate(pieces),
-        starts=np.cumsum([0, *map(len, pieces)]).astype(np.int64),
-        phone_starts=np.cumsum([0, *map(len, phones)]).astype(np.int64),
-        phone_begin=corpus.phone_begin[rows],
-        phone_end=corpus.phone_end[rows],
-        phone_id=corpus.phone_id[rows],
-        voice_id=corpus.voice_id[picked],
-        held_out=corpus.held_out[picked],
-        texts=[corpus.texts[u] for u in picked],
-    )
+    return picked_utterances(corpus, picked)
 
 
 def main() -> None:

@@ -26,8 +26,10 @@ def psnr(squared_error: NDArray[np.floating]) -> Curve:
 
 def luma(pictures: Tensor) -> Tensor:
     """Luma (n, 1, h, w) of RGB pictures (n, 3, h, w), by the weights of ITU-R BT.601, which JPEG uses too."""
-    weights = pictures.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-    return (pictures * weights).sum(1, keepdim=True)
+    # No tensor of weights: a constant copied to the GPU could not be recorded in a CUDA graph.
+    red, green, blue = pictures.split(1, dim=1)
+    mixed: Tensor = 0.299 * red + 0.587 * green + 0.114 * blue
+    return mixed
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:

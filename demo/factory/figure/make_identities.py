@@ -1,7 +1,8 @@
 """Build the identities: `python -m demo.factory.figure.make_identities`.
 
 It needs Node and npm once, because the avatar parts and a rasteriser come from the npm registry. The renderer
-reads only the result, `demo/factory/figure/build/identities.npz`.
+reads only the result, `demo/factory/figure/build/identities.npz`. A machine without Node takes the people's
+SVGs from a file (`--svgs`, see `demo.factory.figure.raster`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from PIL import Image
 
 from demo.factory.figure.layers import VIEW, VIEW_X, VIEW_Y, hair_behind, premultiplied_average, split_layers
 from demo.factory.figure.people import BUNDLED, LONG_HAIR, Person, all_people, split
+from demo.factory.figure.raster import rasterise, read_svgs, write_svgs
 from demo.factory.figure.renderer import Renderer
 
 HERE = Path(__file__).resolve().parent
@@ -57,14 +59,20 @@ def _rasterise(folder: Path, people: list[Person], size: int) -> dict[str, np.nd
     return layers
 
 
-def _rasterise_some(folder: Path, people: list[Person], size: int, layers: dict[str, np.ndarray]) -> None:
-    """Fills the layers of these people."""
+def _svgs(folder: Path, people: list[Person]) -> list[str]:
+    """One SVG a person, from the avatar library."""
     options = folder / "options.json"
     people_json = folder / "people.json"
     options.write_text(json.dumps([person.options() for person in people]))
     _node(folder, "people", options.name, people_json.name)
+    svgs: list[str] = json.loads(people_json.read_text())
+    return svgs
+
+
+def _rasterise_some(folder: Path, people: list[Person], size: int, layers: dict[str, np.ndarray]) -> None:
+    """Fills the layers of these people."""
     svgs = {}
-    for person, svg in zip(people, json.loads(people_json.read_text()), strict=True):
+    for person, svg in zip(people, _svgs(folder, people), strict=True):
         for layer, text in split_layers(svg, person.skin).items():
             svgs[f"{person.name}.{layer}"] = text
     svg_json = folder / "layers.json"
@@ -88,16 +96,28 @@ def _colors(people: list[Person], attribute: str) -> np.ndarray:
     return np.array([list(bytes.fromhex(getattr(person, attribute))) for person in people], dtype=np.uint8)
 
 
-def build(target: Path, size: int, extra: int = 0) -> None:
-    """Write every identity's layers, colours and proportions to one compressed file.
+def _rasterise_svgs(
+    people: list[Person], svgs: list[str], size: int, processes: int
+) -> dict[str, np.ndarray]:
+    """As `_rasterise`, from these SVGs."""
+    layers = {name: np.zeros((len(people), size, size, 4), np.uint8) for name in ("body", "front", "behind")}
+    for number, drawn in enumerate(rasterise(people, svgs[: len(people)], size, processes)):
+        for name, layer in drawn.items():
+            layers[name][number] = layer
+    return layers
+
+
+def build(
+    target: Path, people: list[Person], arrays: dict[str, np.ndarray], *, compressed: bool = True
+) -> None:
+    """Write every identity's layers, colours and proportions to one file.
 
     Args:
         target: the file.
-        size: side of the stored layers in pixels.
-        extra: number of people beyond those of the split, all to train on.
+        people: the identities, those of the split first.
+        arrays: their layers, premultiplied uint8 (people, size, size, 4) by name.
+        compressed: False writes a file that is larger and read sooner.
     """
-    people = all_people(extra)
-    arrays = _rasterise(_prepare_node(target.parent), people, size)
     has_behind = arrays["behind"][..., 3].any(axis=(1, 2))
     arrays["behind"] = arrays["behind"][has_behind]
     contents: dict[str, Any] = dict(
@@ -112,7 +132,7 @@ def build(target: Path, size: int, extra: int = 0) -> None:
         **arrays,
     )
     part = target.with_suffix(".part.npz")  # a reader never meets half a file
-    np.savez_compressed(part, **contents)
+    (np.savez_compressed if compressed else np.savez)(part, **contents)
     part.replace(target)
     SPLIT_FILE.write_text(json.dumps(split(), indent=1) + "\n")
 
@@ -136,10 +156,24 @@ def main() -> None:
     )
     parser.add_argument("--extra", type=int, default=3400, help="people beyond the split's, to train on")
     parser.add_argument("--avatar-size", type=int, default=256)
+    parser.add_argument("--only-svgs", type=Path, help="write the people's SVGs to this file alone")
+    parser.add_argument("--svgs", type=Path, help="take them from this file, and resvg-py in place of Node")
+    parser.add_argument("--processes", type=int, default=1, help="with --svgs: processes that rasterise")
     arguments = parser.parse_args()
+    people = all_people(arguments.extra)
+    if arguments.only_svgs:
+        folder = _prepare_node(BUILD)
+        batches = (people[first : first + BATCH] for first in range(0, len(people), BATCH))
+        write_svgs([svg for batch in batches for svg in _svgs(folder, batch)], arguments.only_svgs)
+        return
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    build(arguments.output, arguments.size, arguments.extra)
-    write_avatars(arguments.output, arguments.avatars, arguments.avatar_size)
+    if arguments.svgs:
+        arrays = _rasterise_svgs(people, read_svgs(arguments.svgs), arguments.size, arguments.processes)
+    else:
+        arrays = _rasterise(_prepare_node(arguments.output.parent), people, arguments.size)
+    build(arguments.output, people, arrays, compressed=not arguments.svgs)
+    if not arguments.svgs:
+        write_avatars(arguments.output, arguments.avatars, arguments.avatar_size)
     print(f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.1f} MB")
 
 

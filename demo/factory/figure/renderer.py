@@ -72,7 +72,8 @@ class Renderer:
         self.scale = self.size / self.view  # pixels per unit
 
         def layer(name: str, rows: list[int]) -> Tensor:
-            return torch.from_numpy(data[name][rows]).permute(0, 3, 1, 2).contiguous().to(self.device)
+            # Turned on the device: thousands of people are some gigabytes.
+            return torch.from_numpy(data[name][rows]).to(self.device).permute(0, 3, 1, 2).contiguous()
 
         self.body = layer("body", keep)
         self.front = layer("front", keep)

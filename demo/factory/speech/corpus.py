@@ -3,7 +3,8 @@
 Audio is int16, packed by `scripts.talk.packed_pcm`, so a training machine needs nothing but numpy.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from demo.factory.motion.mouth import TRACK_RATE, loudness_track, mouth_track
 from demo.factory.motion.visemes import CHANNELS
+from demo.factory.speech.opus import decode_opus, encode_opus
 from demo.factory.speech.utterance import Utterance
 from protocol.wire.clock import SAMPLE_RATE
 from scripts.talk.packed_pcm import pack_pcm, unpack_pcm
@@ -74,6 +76,25 @@ class Corpus:
         }
 
 
+def picked_utterances(corpus: Corpus, picked: Sequence[int]) -> Corpus:
+    """The corpus of these utterances alone. Voices and phones keep their numbers."""
+    phones = [np.arange(corpus.phone_starts[u], corpus.phone_starts[u + 1]) for u in picked]
+    pieces = [corpus.samples(u) for u in picked]
+    rows = np.concatenate(phones)
+    return replace(
+        corpus,
+        audio=np.concatenate(pieces),
+        starts=np.cumsum([0, *map(len, pieces)]).astype(np.int64),
+        phone_starts=np.cumsum([0, *map(len, phones)]).astype(np.int64),
+        phone_begin=corpus.phone_begin[rows],
+        phone_end=corpus.phone_end[rows],
+        phone_id=corpus.phone_id[rows],
+        voice_id=corpus.voice_id[list(picked)],
+        held_out=corpus.held_out[list(picked)],
+        texts=[corpus.texts[u] for u in picked],
+    )
+
+
 @dataclass
 class MouthTracks:
     """Mouth tracks of all utterances end to end.
@@ -131,12 +152,15 @@ _ARRAYS = ("starts", "phone_starts", "phone_begin", "phone_end", "phone_id", "vo
 _LISTS = ("phone_names", "voices", "texts")
 
 
-def save(corpus: Corpus, path: Path) -> None:
-    """Write the corpus as an npz without pickles."""
+def save(corpus: Corpus, path: Path, *, lossy: bool = False) -> None:
+    """Write the corpus as an npz without pickles. `lossy` packs its sound as Opus, a tenth of the size."""
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, Any] = {name: getattr(corpus, name) for name in _ARRAYS}
     arrays |= {name: np.array(getattr(corpus, name)) for name in _LISTS}
-    arrays |= {"format": np.array(FORMAT), **pack_pcm(corpus.audio)}
+    arrays |= {
+        "format": np.array(FORMAT),
+        **({"opus": encode_opus(corpus.audio)} if lossy else pack_pcm(corpus.audio)),
+    }
     np.savez_compressed(path, **arrays)
 
 
@@ -153,7 +177,7 @@ def load(path: Path) -> Corpus:
                 f"{path}: not a speech corpus of format {FORMAT};"
                 " make it: python -m demo.factory.speech.make_speech"
             )
-        audio = unpack_pcm(file)
+        audio = decode_opus(file["opus"]) if "opus" in file else unpack_pcm(file)
         fields: dict[str, Any] = {name: file[name] for name in _ARRAYS}
         fields |= {name: [str(item) for item in file[name]] for name in _LISTS}
     return Corpus(audio=audio, **fields)

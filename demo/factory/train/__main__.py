@@ -23,6 +23,7 @@ from demo.factory.train.decoder import train_decoder
 from demo.factory.train.denoiser import train_denoiser
 from demo.factory.train.export import export_model
 from demo.factory.train.listen import listen
+from demo.factory.train.sharp import train_sharp
 from demo.factory.train.step import join
 from demo.factory.train.vae import train_vae
 
@@ -32,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def parse() -> argparse.Namespace:
     """Parse the flags of the command."""
     parser = argparse.ArgumentParser(prog="python -m demo.factory.train", description=__doc__)
-    stages = ("vae", "denoiser", "decoder", "listen", "cache", "tune", "blend", "export")
+    stages = ("vae", "denoiser", "decoder", "sharp", "listen", "cache", "tune", "blend", "export")
     parser.add_argument("stage", choices=stages)
     parser.add_argument("--state", type=Path, required=True, help="folder of the training state")
     parser.add_argument("--minutes", type=float, default=8.0)
@@ -54,6 +55,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--other", type=Path, help="blend: the state to move towards")
     parser.add_argument("--share", type=float, default=0.5, help="blend: how far, 0 to 1")
     parser.add_argument("--whole", help="blend: tensors whose names begin so move all the way")
+    parser.add_argument("--export", type=Path, help="sharp: write the averaged weights here at each save")
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--figure", type=Path, default=ROOT / "figure" / "build" / "identities.npz")
@@ -115,7 +117,7 @@ def run_tune(arguments: argparse.Namespace) -> None:
 
 
 def run_on_drawn_material(arguments: argparse.Namespace) -> None:
-    """Stages `vae`, `denoiser` and `decoder`, which draw their material as they train."""
+    """Stages `vae`, `denoiser`, `decoder` and `sharp`, which draw their material as they train."""
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
@@ -124,7 +126,7 @@ def run_on_drawn_material(arguments: argparse.Namespace) -> None:
     seed = arguments.seed + 1000 * arguments.rank
     torch.manual_seed(seed)
     speech = None if arguments.stage == "vae" else arguments.speech
-    fine = arguments.stage == "decoder"
+    fine = arguments.stage in ("decoder", "sharp")
     material = Material(arguments.figure, speech, device, seed=seed, tracks=arguments.tracks, fine=fine)
     common = {
         "minutes": arguments.minutes,
@@ -141,6 +143,12 @@ def run_on_drawn_material(arguments: argparse.Namespace) -> None:
         train_denoiser(
             material, arguments.state, whisper,
             batch=arguments.batch or 48, compile_model=compiled, **common,
+        )  # fmt: skip
+    elif arguments.stage == "sharp":
+        common.setdefault("memory", 2560)
+        train_sharp(
+            material, arguments.state, whisper,
+            batch=arguments.batch or 32, export=arguments.export, **common,
         )  # fmt: skip
     else:
         train_decoder(material, arguments.state, whisper, batch=arguments.batch or 24, **common)

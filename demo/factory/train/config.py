@@ -20,7 +20,7 @@ HISTORY_SAMPLES = SAMPLE_RATE
 FIRST_TRACK_SEED = 10_000  # pose tracks of training; those of demo/bundled/poses/split.json lie far below
 TICKS = 120  # mouth and life tracks are stored at 120 Hz, a common multiple of 24, 12 and 8
 
-VAE = {
+VAE: dict[str, Any] = {
     "_class_name": "AutoencoderLite",
     "latent_channels": 32,
     "scaling_factor": 1.0,
@@ -28,7 +28,7 @@ VAE = {
     "encoder_layers_per_block": 1,
     "decoder_widths": [160, 96, 48, 24],
     "decoder_blocks": [3, 2, 2, 2],
-    "fine_width": 8,
+    "fine_width": 12,
     "fine_blocks": 0,
     "fine_kernel": 3,
     "norm_num_groups": 16,

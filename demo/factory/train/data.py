@@ -210,14 +210,18 @@ class Material:
         # Most shapes use few parameters at once; a fifth of the mouths are shut.
         return values * (self.uniform(count, len(MOUTH_COLUMNS)) < 0.6) * (self.uniform(count, 1) < 0.8)
 
-    @torch.no_grad()
     def pictures(self, count: int) -> Tensor:
         """Pictures (count, 3, SIZE, SIZE) in 0..1 of unrelated moments, some recoloured, for the VAE."""
+        return self._usual(self.drawings(count)[0])
+
+    @torch.no_grad()
+    def drawings(self, count: int) -> tuple[Tensor, Tensor]:
+        """Pictures as those of `pictures`, of the size that is drawn, and their hands (count, 2, 21, 2)."""
         identity = self.identities[self.integers(len(self.identities), count)]
         track, frame = self.integers(len(self.poses.life), count), self.integers(LOOP, count)
         life, hands = self.poses.life[track, frame], self.poses.hands[self.moments(count)]
         drawn = self._draw(identity, figure_state(self.random_mouths(count), life, hands))
-        return self._usual(recolor(drawn, *color_matrices(count, self.generator)))
+        return recolor(drawn, *color_matrices(count, self.generator)), hands
 
     def _draw(self, identity: Tensor, state: FigureState) -> Tensor:
         """Pictures of states. On CUDA a recording draws them, and the next call overwrites them."""

@@ -29,7 +29,6 @@ USES = 5  # times that a frame is learned from, on average: making one costs as 
 MEMORY = 4096  # frames
 CLIPS = {"cpu": 2, "cuda": 16}  # made at a time, by the kind of device
 PREDICTED = 2 / 3  # share of a batch that is decoded from predicted latents, the rest from true ones
-SQUARED, STRENGTH = 0.5, 1.0  # of the loss: squared differences, which blur, and the outlines' strength
 DECAY = 0.99  # of the running average: this stage has some thousand steps
 
 
@@ -95,7 +94,7 @@ def train_decoder(
     predictor = Predictor(material, state, whisper, vae)
     vae.decoder.requires_grad_(True)
     gradients = Gradients(list(vae.decoder.parameters()))
-    sizes = BothSizes(material, squared=SQUARED, strength=STRENGTH)
+    sizes = BothSizes(material)
     from_prediction = round(PREDICTED * batch)
 
     def loss_of(kept: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from audio_worker.whisper import SpeechEncoder
-from demo.factory.train.both_sizes import hand_weights
+from demo.factory.train.both_sizes import BothSizes, hand_weights
 from demo.factory.train.checkpoint import Averaged, load_training
 from demo.factory.train.config import CLIP_FRAMES, FPS, HISTORY_SAMPLES, INFERENCE
-from demo.factory.train.data import ClipBatch, Material
+from demo.factory.train.data import ClipBatch, Material, halved
 from demo.factory.train.listen import ADAPTER, load_ears
 from demo.factory.train.models import Networks, build_networks, channels_last
 from demo.factory.train.replay import Replay
@@ -38,7 +38,8 @@ CARRIED = 0.85  # share of clips that begin from a carried latent
 CARRIED_NOISE = 0.25  # up to this: the carried latent is a predicted one when serving, never quite the truth
 LATE_SHARE = 0.85  # share of samples at the last timestep
 USES = 4  # times that a drawn clip is learned from, on average
-MEMORY = 8192  # clips kept, 3 MB each
+MEMORY = 8192  # clips kept, 3 MB each, or 10 MB where they are drawn larger
+DRAWN = {False: 64, True: 16}  # clips drawn at a time at most, by whether they are drawn larger
 SHOWN = 4  # neighbouring frames of a clip that are decoded in a step
 TOLD = 2  # frames whose true latents are decoded as well, as the VAE's own training does
 LATENT_SHARE, PICTURE_SHARE = (1.0, 0.3), (2.0, 6.0)  # weights of the two losses, at the start and the end
@@ -161,22 +162,42 @@ def noised(batch: TrainingBatch, alphas: Tensor) -> tuple[Tensor, Tensor, Tensor
     return noisy, alpha.sqrt() * noise - (1 - alpha).sqrt() * batch.clean, timestep, alpha
 
 
+#: Decodes latents (N, C, h, w) and compares them with drawn pictures, float32 (N, 3, H, W), whose hands are
+#: (N, 2, 21, 2). Its values are the loss, and output and truth of the smaller size.
+Comparison = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+
+
+def compare_one_size(decode: Callable[[Tensor], Tensor], weights: Tensor) -> Comparison:
+    """The comparison of pictures of `SIZE`, with weights (1, 1, SIZE, SIZE) of the pixels."""
+
+    def compare(latents: Tensor, truth: Tensor, hands: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        output = decode(latents)
+        loss = picture_loss(output, truth, weights * hand_weights(hands, truth.shape[-1]))
+        return loss, output, truth
+
+    return compare
+
+
+def compare_both_sizes(vae: AutoencoderLite, sizes: BothSizes) -> Comparison:
+    """The comparison of pictures of both heads with truth of `FINE_SIZE`."""
+
+    def compare(latents: Tensor, truth: Tensor, hands: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        plain, fine = vae.decode_both(latents)
+        return sizes.loss(plain, fine, truth, hands), plain, halved(truth)
+
+    return compare
+
+
 def pictures_loss(
-    decode: Callable[[Tensor], Tensor],
-    clean: Tensor,
-    predicted: Tensor,
-    truth: Tensor,
-    weights: Tensor,
-    hands: Tensor,
+    compare: Comparison, clean: Tensor, predicted: Tensor, truth: Tensor, hands: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Loss of decoded frames against drawn ones, and the squared error of the predicted ones.
 
     Args:
-        decode: the VAE's decoder.
+        compare: decodes and compares.
         clean: true latents (B, C, F, h, w).
         predicted: predicted latents (B, C, F, h, w).
         truth: drawn pictures, uint8 (B, F, 3, H, W).
-        weights: weights (1, 1, H, W) of the pixels.
         hands: key points (B, F, 2, 21, 2) in fractions of the picture.
     """
     count, _, frames = clean.shape[:3]
@@ -188,13 +209,11 @@ def pictures_loss(
     true = true + LATENT_NOISE * torch.randn_like(true)
     latents = torch.cat([predicted.index_select(2, shown), true], dim=2)
     flat = latents.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-    output = decode(flat)
     decoded = torch.cat([shown, told])
-    wanted = truth.index_select(1, decoded).float() / 255
-    weights = weights * hand_weights(hands.index_select(1, decoded).flatten(0, 1), truth.shape[-1])
-    loss = picture_loss(output, wanted.flatten(0, 1), weights)
+    drawn = (truth.index_select(1, decoded).float() / 255).flatten(0, 1)
+    loss, output, wanted = compare(flat, drawn, hands.index_select(1, decoded).flatten(0, 1))
     # Motion between frames is compared too: a flicker costs little in each picture and much to the eye.
-    output, wanted = output.float().unflatten(0, (count, -1))[:, :SHOWN], wanted[:, :SHOWN]
+    output, wanted = (x.float().unflatten(0, (count, -1))[:, :SHOWN] for x in (output, wanted))
     loss = loss + 0.5 * (output.diff(dim=1) - wanted.diff(dim=1)).abs().mean()
     return loss, (output - wanted).square().mean()
 
@@ -223,31 +242,53 @@ class RateCourse:
     ) -> None:
         self._trainer, self._fps, self._frames = trainer, fps, frames
         self._replay = Replay(memory, trainer.material.device)
-        self._batch, self._turn = batch, 0
-        for _ in range(min(2 * USES, memory // batch)):
+        self._batch, self._made = batch, 0
+        while self._made < min(2 * USES * batch, memory):
             self._remember()
+        self._used = USES * self._made
         loss = trainer.loss(fps, frames, compiled=compiled)
         self._graphed = GraphedLoss(loss, self._replay.blank(batch), gradients)
 
     def _remember(self) -> None:
-        clips = self._trainer.material.clips(self._batch, fps=self._fps, frames=self._frames)
+        material = self._trainer.material
+        count = min(self._batch, DRAWN[material.fine])
+        clips = material.clips(count, fps=self._fps, frames=self._frames)
         kept = self._trainer.conditions.encode(clips)
-        kept["pictures"] = to_bytes(clips.pictures[:, 1:])
+        kept["pictures"] = to_bytes(clips.pictures[:, 1:] if clips.fine is None else clips.fine)
         self._replay.add(kept)
+        self._made += count
 
     def step(self) -> tuple[Tensor, Tensor]:
         """Loss and squared error of a step. The gradients are in place afterwards."""
-        if self._turn % USES == 0:
+        while self._made * USES <= self._used:
             self._remember()
-        self._turn += 1
+        self._used += self._batch
         self._replay.draw(self._graphed.inputs, self._trainer.material.generator)
         return self._graphed()
 
 
 class Trainer:
-    """The networks with their averages, optimisers and loss."""
+    """The networks with their averages, optimisers and loss.
 
-    def __init__(self, material: Material, state: Path, whisper: Path, *, compile_model: bool) -> None:
+    Args:
+        material: clips. Where it draws at `FINE_SIZE`, the decoder's heads are both trained.
+        state: folder of the training state.
+        whisper: folder of Whisper's weights.
+        compile_model: compile networks and decoder, which takes two minutes and more.
+        decay: begin running averages anew, with this decay. None: go on with those of the state.
+        kept: weight of outlines that the larger pictures lose, see `BothSizes`.
+    """
+
+    def __init__(
+        self,
+        material: Material,
+        state: Path,
+        whisper: Path,
+        *,
+        compile_model: bool,
+        decay: float | None = None,
+        kept: float = 0.0,
+    ) -> None:
         self.material = material
         device = material.device
         vae = channels_last(AutoencoderLite(), device)
@@ -269,6 +310,9 @@ class Trainer:
         self.first_step = load_training(
             state, "networks", self.networks, averaged, self.optimizers["networks"]
         )
+        if decay is not None:
+            for _, average in self.parts.values():
+                average.decay, average.updates = decay, 0
         share_weights([m for module, average in self.parts.values() for m in (module, average.module)])
         trained = [p for module, _ in self.parts.values() for p in module.parameters() if p.requires_grad]
         self.gradients = Gradients(trained)
@@ -277,6 +321,7 @@ class Trainer:
         self._vae = vae
         self._alphas = signal_shares(device)
         self._latent_weights = latent_weights(device)
+        self._sizes = BothSizes(material, kept=kept) if material.fine else None
         self._picture_weights = picture_weights(material)
         self._shares = torch.zeros(2, device=device)
         self.aim(0.0)
@@ -292,7 +337,10 @@ class Trainer:
         """The loss of kept clips of one rate."""
         positions = self.conditions.positions(fps, range(frames))
         network = self._compiled if compiled else self.networks
-        decode = self._decode if compiled else self._vae.decode
+        if self._sizes is not None:
+            compare = compare_both_sizes(self._vae, self._sizes)
+        else:
+            compare = compare_one_size(self._decode if compiled else self._vae.decode, self._picture_weights)
 
         def of(kept: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
             batch = self.conditions.batch(kept, positions, self.material.poses.maps)
@@ -303,9 +351,7 @@ class Trainer:
                 of_latents = (difference.square() + 0.2 * difference.abs()) * self._latent_weights
                 clean = alpha.sqrt() * noisy - (1 - alpha).sqrt() * predicted
                 hands = self.material.poses.hands[kept["track"][:, None], kept["frame"]]
-                of_pictures, error = pictures_loss(
-                    decode, batch.clean, clean, kept["pictures"], self._picture_weights, hands
-                )
+                of_pictures, error = pictures_loss(compare, batch.clean, clean, kept["pictures"], hands)
             return self._shares[0] * of_latents.mean() + self._shares[1] * of_pictures, error
 
         return of
@@ -325,13 +371,7 @@ def train_denoiser(
 ) -> None:
     """Train for `minutes`. Building, drawing and compiling at the start do not count."""
     trainer = Trainer(material, state, whisper, compile_model=compile_model)
-    courses: dict[int, RateCourse] = {}
-    # The slower rates are rare: compiling for their lengths too would cost more than it saves.
-    for turn, share in ((0, 1), (7, 8), (15, 8)):
-        fps, frames = pick_rate(turn)
-        courses[fps] = RateCourse(
-            trainer, fps, frames, memory // share, batch // min(share, 2), trainer.gradients, fps == FPS
-        )
+    courses = make_courses(trainer, memory, batch, compiled=compile_model)
     loop = TrainingRun(
         "denoiser",
         state,
@@ -343,6 +383,31 @@ def train_denoiser(
         peak=peak,
         final=final,
     )
+    run_courses(trainer, courses, loop)
+
+
+def make_courses(trainer: Trainer, memory: int, batch: int, *, compiled: bool) -> dict[int, RateCourse]:
+    """A course for each frame rate.
+
+    Args:
+        trainer: the networks.
+        memory: clips kept at `FPS`.
+        batch: clips of a step at `FPS`.
+        compiled: use the compiled networks at `FPS`. The slower rates are rare: compiling for their lengths
+            too would cost more than it saves.
+    """
+    courses: dict[int, RateCourse] = {}
+    for turn, share in ((0, 1), (7, 8), (15, 8)):
+        fps, frames = pick_rate(turn)
+        size = max(1, batch // min(share, 2))
+        courses[fps] = RateCourse(
+            trainer, fps, frames, memory // share, size, trainer.gradients, compiled and fps == FPS
+        )
+    return courses
+
+
+def run_courses(trainer: Trainer, courses: Mapping[int, RateCourse], loop: TrainingRun) -> None:
+    """Train until the loop's time is over."""
     for step in loop.steps():
         if step % 50 == 0:
             trainer.aim(loop.progress)

@@ -44,6 +44,22 @@ def _save(state: Path, name: str, module: nn.Module) -> None:
     save_training(state, name, module, averaged, torch.optim.AdamW(module.parameters()), 0)
 
 
+def widened(exported: dict[str, Tensor], vae: AutoencoderLite) -> dict[str, Tensor]:
+    """The exported VAE with its finer head as wide as that of `vae`. It draws the same pictures.
+
+    Channels that are new begin with `vae`'s own weights, and nothing that follows listens to them yet.
+    """
+    fitted = dict(exported)
+    for key, fresh in vae.state_dict().items():
+        given = exported.get(key)
+        if not key.startswith("decoder.fine.") or given is None or given.shape == fresh.shape:
+            continue
+        wide = torch.zeros_like(fresh) if key.endswith("conv_out.weight") else fresh.clone()
+        wide[tuple(slice(side) for side in given.shape)] = given.to(wide)
+        fitted[key] = wide
+    return fitted
+
+
 def start(model: Path, state: Path) -> None:
     """Write `state` from the export in `model`.
 
@@ -62,7 +78,8 @@ def start(model: Path, state: Path) -> None:
         )
     vae = AutoencoderLite()
     exported = load_file(model / "vae" / "diffusion_pytorch_model.safetensors")
-    missing, unexpected = vae.load_state_dict({k: v.float() for k, v in exported.items()}, strict=False)
+    exported = widened({k: v.float() for k, v in exported.items()}, vae)
+    missing, unexpected = vae.load_state_dict(exported, strict=False)
     missing = [key for key in missing if not key.startswith("decoder.fine.")]  # a head that begins untrained
     if missing or unexpected:
         raise RuntimeError(f"{model}/vae: missing {missing}, unexpected {unexpected}")

@@ -113,9 +113,9 @@ class GraphedLoss:
         return self._result
 
 
-def warm_cosine(step: int, progress: float, peak: float, final: float) -> float:
-    """Learning rate: 200 steps of warm-up, then a cosine over `progress`, the share of time passed."""
-    return min(1.0, (step + 1) / 200) * (
+def warm_cosine(step: int, progress: float, peak: float, final: float, warm_up: int = 200) -> float:
+    """Learning rate: `warm_up` steps of warm-up, then a cosine over `progress`, the share of time passed."""
+    return min(1.0, (step + 1) / warm_up) * (
         final + (peak - final) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
     )
 
@@ -147,6 +147,8 @@ class TrainingRun:
         minutes: time of this call.
         peak: highest learning rate.
         final: last learning rate.
+        warm_up: steps in which the learning rate rises.
+        after_save: called after each save, in the leader alone.
     """
 
     def __init__(
@@ -161,11 +163,14 @@ class TrainingRun:
         minutes: float,
         peak: float,
         final: float,
+        warm_up: int = 200,
+        after_save: Callable[[], None] | None = None,
     ) -> None:
         self._name, self._state, self._parts = name, state, parts
         self._optimizers, self._gradients = optimizers, gradients
         self._first = self.step = step
         self._seconds, self._peak, self._final = 60 * minutes, peak, final
+        self._warm_up, self._after_save = warm_up, after_save
         self.progress = 0.0  # share of the time that has passed
         self._leads = not dist.is_initialized() or dist.get_rank() == 0
         self._began = self._saved = time.monotonic()
@@ -177,7 +182,8 @@ class TrainingRun:
                 self.progress = self._look()
             if self.progress >= 1:
                 break
-            rate = warm_cosine(self.step - self._first, self.progress, self._peak, self._final)
+            taken = self.step - self._first
+            rate = warm_cosine(taken, self.progress, self._peak, self._final, self._warm_up)
             for optimizer in self._optimizers.values():
                 set_rate(optimizer, rate)
             yield self.step
@@ -212,3 +218,5 @@ class TrainingRun:
         if self._leads:
             for name, (module, averaged) in self._parts.items():
                 save_training(self._state, name, module, averaged, self._optimizers[name], self.step)
+            if self._after_save is not None:
+                self._after_save()
