@@ -302,3 +302,52 @@ async def test_no_record_records_nothing(tmp_path: Path) -> None:
             await client.until(told)
             assert told(client)[0]["reason"] == "this server does not record"
     assert not (tmp_path / "made").exists()
+
+
+@pytest.fixture(scope="module")
+def vp8(folder: Path) -> Iterator[Running]:
+    with running(max_sessions=2, idle_flush=1.0, record_dir=folder, video="vp8") as run:
+        yield run
+
+
+async def test_a_webm_has_both_streams_whole_and_in_step(vp8: Running) -> None:
+    async with client_v2(vp8, hello={"video": ["h264", "vp8"]}) as client:
+        assert client.text("ready")["video"] == "vp8"
+        text = await recorded(client, bursts())
+    content = fetch(vp8, f"/recordings/{text['name']}")[1]
+    assert text["name"].endswith(".webm") and text["mime"] == "video/webm"
+    with av.open(io.BytesIO(content)) as file:
+        assert "webm" in file.format.name
+        (video,), (sound,) = file.streams.video, file.streams.audio
+        assert (video.codec_context.name, video.width, video.height) == ("vp8", 256, 256)
+        assert (sound.codec_context.name, sound.rate, sound.channels) == ("opus", 48_000, 1)
+        assert file.duration / av.time_base == pytest.approx(text["seconds"], abs=0.05)
+        assert DIGITAL_SOURCE_TYPE in " ".join(file.metadata.values())
+    kept = packets_of(content)
+    assert kept == [frame.data for frame in client.frames][: len(kept)] and len(kept) >= 72
+    begin, samples = sound_of(content)
+    assert abs(begin) < 0.01 and len(samples) / RATE == pytest.approx(text["seconds"], abs=0.1)
+    times, pictures = pictures_of(content)
+    assert len(pictures) == len(kept) and times[0] < 0.01
+    assert times[:72] == pytest.approx([number / 24 for number in range(72)], abs=0.002)
+    late = offsets(content)
+    print(f"pictures after the sound in milliseconds: {[round(1000 * value, 1) for value in late]}")
+    assert np.abs(late).max() < 0.02
+
+
+@pytest.mark.long
+async def test_a_killed_gateway_leaves_a_webm_that_plays(tmp_path: Path) -> None:
+    with running(max_sessions=1, idle_flush=1.0, record_dir=tmp_path / "made", video="vp8") as run:
+        async with client_v2(run, hello={"video": ["vp8"]}) as client:
+            await client.ws.send('{"type":"record","action":"start"}')
+            await client.speak(bursts())
+            await client.until(lambda c: len(c.frames) >= 72)
+            run.kill()
+        (path,) = (tmp_path / "made").glob("*.webm")
+        content = path.read_bytes()
+        times, pictures = pictures_of(content)
+        assert len(pictures) >= 36 and times[-1] > 1.4 and len(sound_of(content)[1]) > 1.4 * RATE
+        kept = packets_of(content)
+        assert kept == [frame.data for frame in client.frames][: len(kept)]
+        run.start()
+        run.wait_ready()
