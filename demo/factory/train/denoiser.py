@@ -37,7 +37,7 @@ LAST_TIMESTEP = 999
 CARRIED = 0.85  # share of clips that begin from a carried latent
 CARRIED_NOISE = 0.25  # up to this: the carried latent is a predicted one when serving, never quite the truth
 LATE_SHARE = 0.85  # share of samples at the last timestep
-USES = 4  # times that a drawn clip is learned from, on average
+USES = {False: 4, True: 8}  # times that a drawn clip is learned from, by whether it is drawn larger
 MEMORY = 8192  # clips kept, 3 MB each, or 10 MB where they are drawn larger
 DRAWN = {False: 64, True: 16}  # clips drawn at a time at most, by whether they are drawn larger
 SHOWN = 4  # neighbouring frames of a clip that are decoded in a step
@@ -243,9 +243,10 @@ class RateCourse:
         self._trainer, self._fps, self._frames = trainer, fps, frames
         self._replay = Replay(memory, trainer.material.device)
         self._batch, self._made = batch, 0
-        while self._made < min(2 * USES * batch, memory):
+        self._uses = USES[trainer.material.fine]
+        while self._made < min(8 * batch, memory):
             self._remember()
-        self._used = USES * self._made
+        self._used = self._uses * self._made
         loss = trainer.loss(fps, frames, compiled=compiled)
         self._graphed = GraphedLoss(loss, self._replay.blank(batch), gradients)
 
@@ -260,7 +261,7 @@ class RateCourse:
 
     def step(self) -> tuple[Tensor, Tensor]:
         """Loss and squared error of a step. The gradients are in place afterwards."""
-        while self._made * USES <= self._used:
+        while self._made * self._uses <= self._used:
             self._remember()
         self._used += self._batch
         self._replay.draw(self._graphed.inputs, self._trainer.material.generator)
