@@ -26,6 +26,7 @@ from gateway.avatars.open import open_own_avatars
 from gateway.avatars.preview import PreviewMaker
 from gateway.connection import Connection
 from gateway.core.options import SessionLimits, SessionOptions
+from gateway.core.phases import ClipPhases
 from gateway.core.session import SessionCore
 from gateway.door.guard import Grant, Guard
 from gateway.door.rules import Door
@@ -96,6 +97,7 @@ class Gateway:
         self._grants: WeakKeyDictionary[ServerConnection, Grant] = WeakKeyDictionary()
         self._tls = TlsGate(settings) if settings.serves_tls else None
         self.board = StageBoard(settings.dead_after)
+        self.phases = ClipPhases(lambda: self.board.warm_workers()["gpu_worker"], lambda: self.board.sessions)
         self.totals = SessionTotals()
         self._thumbnails = Thumbnails(settings)
         self._previews = PreviewMaker(self.send_speech, self.close_epoch)
@@ -302,6 +304,8 @@ class Gateway:
     def admit(self, connection: Connection) -> None:
         """Count the session in. Raises BrowserError("busy")."""
         self.sessions.admit(connection)
+        if connection.core is not None:
+            connection.core.phases = self.phases
 
     def record(self, connection: Connection, action: str) -> None:
         """Record the session, or stop."""
@@ -327,6 +331,7 @@ class Gateway:
     def _close_session(self, session: str, epoch: int) -> None:
         self.close_epoch(session, epoch)
         self.close_texts(session, MAX_COUNT)
+        self.phases.forget(session)
 
     @property
     def voice(self) -> VoiceChoice:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from protocol.wire.clock import SAMPLE_RATE, pts_after, pts_of_clip, samples_until
+from protocol.wire.clock import SAMPLE_RATE, pts_after, pts_of_clip, pts_of_frame, samples_until
 from protocol.wire.messages import Samples
 
 #: Seconds of sound before the oldest clip in the log that are kept, for a worker that knows nothing of them.
@@ -51,6 +51,7 @@ class ClipAudio:
     """A complete clip's sound: samples at the client's rate and when the last of them came (seconds).
 
     `joined`: its first sample followed the clip before without a pause. `idle`: the client sent none of it.
+    `silence`: samples before it that the client did not send. `pts` is that of the first one that it sent.
     """
 
     clip: int
@@ -60,6 +61,7 @@ class ClipAudio:
     ended_at: float
     joined: bool
     idle: bool = False
+    silence: int = 0
 
 
 class AudioLog:
@@ -83,6 +85,7 @@ class AudioLog:
         self._clip_position = position  # of the first sample of the clip being filled
         self._parts: list[Samples] = []
         self._filled = 0
+        self._silence = 0  # samples in front of those of the client
         self._joined = False
         self._held_back = False  # a resampler may hold samples of the last clip
         self.after_idle = False  # the last clip was one that the client did not send
@@ -109,6 +112,24 @@ class AudioLog:
         """Complete clips not yet released."""
         return len(self._done)
 
+    @property
+    def begins(self) -> bool:
+        """Whether the next sample begins a clip that follows none without a pause, nor one of idle life."""
+        return not (self._filled or self._joined or self.after_idle)
+
+    def holds(self, clip: int) -> bool:
+        """Whether this clip is complete and not released."""
+        return clip in self._done
+
+    def begin_with_silence(self, frames: int) -> None:
+        """Let the next clip begin with so many frames of silence that the client did not send.
+
+        No clip may have begun, and samples must follow. To the audio worker it is a hole, so silence.
+        """
+        first = self.clip * self.shape.frames + frames
+        start = samples_until(pts_of_frame(first, self.shape.fps), self.rate)
+        self._filled = self._silence = start - self.bound(self.clip)
+
     def append(self, samples: Samples, now: float) -> list[Piece]:
         """Add samples, shape (n,). Returns the pieces that they make, cut at clip ends."""
         pieces = []
@@ -117,7 +138,7 @@ class AudioLog:
         while start < len(samples):
             missing = self.missing
             part = samples[start : start + missing]
-            if not self._filled:
+            if not self._parts:
                 self._clip_position = self.position
             start += len(part)
             pieces.append(Piece(self.clip, self._next_pts(), part))
@@ -168,7 +189,7 @@ class AudioLog:
             self.release(seq)
         samples = _join([*(self._done[seq].samples for seq in sorted(self._done)), *self._parts])
         self.position -= len(samples)
-        self._parts, self._filled, self._done = [], 0, {}
+        self._parts, self._filled, self._silence, self._done = [], 0, 0, {}
         return samples
 
     def complete(self, clip: int) -> bool:
@@ -182,8 +203,9 @@ class AudioLog:
     def release(self, clip: int) -> ClipAudio:
         """`audio(clip)`, forgetting it. It becomes part of the history."""
         audio = self._done.pop(clip)
-        padding = self.bound(clip + 1) - self.bound(clip) - len(audio.samples)
-        heard = _join([self.history, audio.samples, np.zeros(padding, np.float32)])
+        padding = self.bound(clip + 1) - self.bound(clip) - len(audio.samples) - audio.silence
+        before, after = np.zeros(audio.silence, np.float32), np.zeros(padding, np.float32)
+        heard = _join([self.history, before, audio.samples, after])
         self.history = heard[-int(HISTORY_SECONDS * self.rate) :]
         return audio
 
@@ -193,14 +215,15 @@ class AudioLog:
     def _finish(self, now: float, joined: bool, idle: bool = False) -> None:
         self._done[self.clip] = ClipAudio(
             clip=self.clip,
-            pts=self.shape.pts(self.clip),
+            pts=self.shape.pts(self.clip) + pts_after(self._silence, self.rate),
             position=self._clip_position,
             samples=_join(self._parts),
             ended_at=now,
             joined=self._joined,
             idle=idle,
+            silence=self._silence,
         )
-        self._parts, self._filled = [], 0
+        self._parts, self._filled, self._silence = [], 0, 0
         self._joined, self.after_idle = joined, idle
         self.clip += 1
 

@@ -35,7 +35,8 @@ class PlayClock:
         if audio.joined and behind > LATE_AFTER:
             self.late_frames += int(min(self._shape.frames - 1, behind * self._shape.fps)) + 1
         self.start = max(ready, self.end)
-        self.end = self.start + self._shape.seconds
+        silence = audio.pts - self._shape.pts(audio.clip)  # in front of it, which nobody hears
+        self.end = self.start + self._shape.seconds - silence / SAMPLE_RATE
         self._clip_pts = audio.pts
         return self.start
 

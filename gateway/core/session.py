@@ -15,10 +15,10 @@ from gateway.core.late_clips import Overtaking, sound_due
 from gateway.core.options import SessionLimits, SessionOptions
 from gateway.core.pace import PacedInput
 from gateway.core.pcm_maker import PcmMaker
+from gateway.core.phased_session import PhasedSession
 from gateway.core.players import ClipSound, OutgoingMessage, player_of
 from gateway.core.reorder import ClipBegins, ClipEnds, NextFrame, Reorderer
 from gateway.core.shown_places import ShownPlaces
-from gateway.core.spoken_session import SpokenSession
 from gateway.core.tapped import TappedPlayer
 from protocol.wire.browser import AudioMessage, BrowserError, VideoMessage
 from protocol.wire.clock import pts_after
@@ -37,7 +37,7 @@ MORE_PCM_SECONDS = 0.01
 GATHERED_WITHIN = 0.15
 
 
-class SessionCore(SpokenSession):
+class SessionCore(PhasedSession):
     """All state of one session. Times are seconds on one monotonic clock. No method waits."""
 
     def __init__(
@@ -116,6 +116,7 @@ class SessionCore(SpokenSession):
         #: Clips of which a full queue pushed out some Pcm.
         self._unsent_clips: set[int] = set()
         self._unanswered = {}
+        self._held = {}
         self.life.restart()
 
     def restart(self, options: SessionOptions, now: float) -> None:
@@ -205,7 +206,7 @@ class SessionCore(SpokenSession):
             return carried + self._live_on(now)
         self._pcm_at = now
         samples, cut = self.input.take(now)
-        pieces = self._log.append(samples, now)
+        pieces = self._append_speech(samples, now)
         self._log.skip(cut)
         ends, self.input.at_end = self.input.at_end, False
         if ends or not self.input.waiting:
@@ -238,6 +239,7 @@ class SessionCore(SpokenSession):
             return False
         self._frame_at = now
         self._frames_of_clip = frame.count
+        self._hold_back(frame, now)
         if not self.life.made(frame.seq):
             while self.life.made(self._reorderer.next_seq):  # speech does not wait for idle life
                 self._reorderer.fail(self._reorderer.next_seq)
@@ -320,6 +322,8 @@ class SessionCore(SpokenSession):
 
     def _play_ordered(self, now: float) -> None:
         """Move everything that is next in order from the reorderer to the player."""
+        if self._seconds_held(now) is not None:
+            return
         for item in self._reorderer.pop():
             if isinstance(item, ClipBegins):
                 audio = self._log.audio(item.seq)
@@ -328,7 +332,8 @@ class SessionCore(SpokenSession):
                     continue
                 for frame in self.life.take_rest():
                     self._player.push(frame, now)
-                self._unanswered[item.seq] = audio.ended_at
+                if not audio.silence:
+                    self._unanswered[item.seq] = audio.ended_at
                 message = AudioMessage(
                     audio.samples, self.epoch, item.seq, audio.pts, self.says.client_position(audio.position),
                     item.has_frames, self.options.int16, self.says.is_text(audio.position),
@@ -342,6 +347,8 @@ class SessionCore(SpokenSession):
                 self.says.clip_begins(audio, self._log.rate, self._player.clock.start)
             elif isinstance(item, NextFrame):
                 f = item.frame
+                if self._in_silence(f):
+                    continue
                 self._places.sent(f)
                 idle = self.life.made(f.seq)
                 video = VideoMessage(f.data, f.epoch, f.seq, f.index, f.count, f.pts, f.codec, f.key, idle)
@@ -362,6 +369,8 @@ class SessionCore(SpokenSession):
 
     def next_messages(self, now: float, writable: bool) -> list[OutgoingMessage]:
         """The messages to send now. `writable` is False while the connection's buffer is full."""
+        if self._held:
+            self._play_ordered(now)
         for frame in self.life.pull(now, self._first_frame_at(now)):
             self._player.push(frame, now)
         out = self._player.pull(now, writable)
@@ -374,23 +383,13 @@ class SessionCore(SpokenSession):
 
     def seconds_until_message(self, now: float) -> float | None:
         """Seconds until `next_messages` may give something by itself. None: only an event can change that."""
-        waits = [wait for wait in (self._player.wait(now), self.life.wait(now)) if wait is not None]
-        return min(waits, default=None)
+        waits = self._player.wait(now), self.life.wait(now), self._seconds_held(now)
+        return min((wait for wait in waits if wait is not None), default=None)
 
     @property
     def fps(self) -> int:
         """Frames a second of the clip that came last."""
         return round(self._frames_of_clip / self.options.shape.seconds)
-
-    @property
-    def frames_late(self) -> int:
-        """Frames that arrived after their turn."""
-        return self._player.clock.late_frames
-
-    @property
-    def frames_dropped(self) -> int:
-        """Frames that arrived, but that the client was too slow for."""
-        return self._player.dropped
 
     @property
     def clips_waiting(self) -> int:

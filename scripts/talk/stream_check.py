@@ -79,20 +79,23 @@ class StreamCheck:
         #: Clip → the difference between the numbers of its frames.
         self._steps: dict[int, int] = {}
         self._marked = version == 2
+        #: Number of the session's first frame. Its first clip may begin later, for the sake of others' clips.
+        self._first = 0
         self._sent = 0
-        self._clip_sent: list[float] = []  # when the last sample of clip k was sent
+        #: (samples sent until then, when), in order.
+        self._sendings: list[tuple[int, float]] = []
         self._echo: list[Samples] = []
         self._problems: list[str] = []
 
     def clip_start(self, clip: int) -> int:
         """Position of a clip's first sample, in the client's samples."""
-        return samples_until(pts_of_clip(clip, self.fps, self.clip_frames), self.rate)
+        silence = samples_until(pts_of_frame(self._first, self.fps), self.rate)
+        return max(0, samples_until(pts_of_clip(clip, self.fps, self.clip_frames), self.rate) - silence)
 
     def sent(self, samples: int, now: float) -> None:
         """Record that `samples` more were handed to the socket at `now`."""
         self._sent += samples
-        while self.clip_start(len(self._clip_sent) + 1) <= self._sent:
-            self._clip_sent.append(now)
+        self._sendings.append((self._sent, now))
 
     def received(self, data: bytes, now: float) -> VideoMessage | None:
         """Record a binary message. Returns the frame if it is one.
@@ -102,6 +105,8 @@ class StreamCheck:
         """
         message = decode_down(data, self.version)
         if not isinstance(message, VideoMessage):
+            if not self._echo and self.version == 2:
+                self._first = first_frame_from(message.pts, self.fps)
             self._take_sound(message.samples, message.position, message.frames_follow)
             return None
         self.numbers.append(self._number(message))
@@ -151,12 +156,23 @@ class StreamCheck:
         return [came - sent for sent, came in self.clip_times()]
 
     def clip_times(self) -> list[tuple[float, float]]:
-        """For each clip wholly spoken: when its last sample was sent and its first frame received."""
+        """For each clip wholly spoken: when its last sample was sent and its first frame received.
+
+        A first clip that begins later is left out: its frames are held back for as long.
+        """
         firsts: dict[int, float] = {}
         for number, when in zip(self.numbers, self.times, strict=True):
             if number % self.clip_frames == 0:
                 firsts.setdefault(number // self.clip_frames, when)
-        return [(sent, firsts[k]) for k, sent in enumerate(self._clip_sent) if k in firsts]
+        return [(sent, firsts[k]) for k, sent in enumerate(self._clips_sent()) if k in firsts]
+
+    def _clips_sent(self) -> list[float]:
+        """When the last sample of each clip was sent."""
+        times: list[float] = []
+        for samples, when in self._sendings:
+            while self.clip_start(len(times) + 1) <= samples:
+                times.append(when)
+        return times
 
     def received_fps(self) -> float:
         """Frames a second between the first frames of the first and the last clip (0 with less than two).
@@ -211,8 +227,9 @@ class StreamCheck:
         return wanted
 
     def _frames_of(self, clip: int) -> range:
-        first = clip * self.clip_frames
-        return range(first, first + self.clip_frames, self._steps.get(clip, 1))
+        first, step = clip * self.clip_frames, self._steps.get(clip, 1)
+        later = -(-max(0, self._first - first) // step) * step
+        return range(first + later, first + self.clip_frames, step)
 
     def _usual_step(self) -> int:
         return statistics.mode(self._steps.values()) if self._steps else 1
@@ -256,7 +273,7 @@ class StreamCheck:
         if len(echo) < len(samples):
             self._problem(f"{len(samples) - len(echo)} samples were not echoed")
         rest = echo[len(samples) :]
-        if len(rest) >= self.clip_start(1) or np.any(rest):
+        if len(rest) >= self.clip_start(2) - self.clip_start(1) or np.any(rest):
             self._problem(f"{len(rest)} samples were echoed that were never sent")
         return len(echo)
 

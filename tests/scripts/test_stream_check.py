@@ -74,6 +74,28 @@ def test_clips_with_fewer_frames_are_whole(version: int) -> None:
     assert any("frame 46 came out of order" in problem for problem in broken.problems)
 
 
+def test_a_session_whose_first_clip_begins_later_is_whole() -> None:
+    """As for a client whose clips are made between those of others."""
+    samples = rng.uniform(-1, 1, 28000).astype(np.float32)
+    silence = 4 * 16000 // 24  # which this client did not send
+    full = stream(np.concatenate([np.zeros(silence, np.float32), samples]), 24, 12, 2)
+    sounds = [message for message in full if message[0] == 2]
+    pictures = [message for message in full if message[0] == 1]
+    clips = [0, 8000 - silence, 16000 - silence, 24000 - silence, 32000 - silence]
+    messages: list[bytes] = []
+    for seq in range(len(sounds)):
+        begin, end = clips[seq], clips[seq + 1]
+        pts = silence if seq == 0 else 8000 * seq
+        messages.append(encode_audio(AudioMessage(samples[begin:end], 0, seq, pts, begin), 2))
+        messages += pictures[12 * seq + (4 if seq == 0 else 0) : 12 * (seq + 1)]
+    report = run(samples, messages, 24, 12, 2)
+    assert report.problems == []
+    assert report.frames_received == report.frames_expected == 48 - 4
+    assert report.frames_late == 0
+    without_one = messages[:1] + messages[2:]
+    assert any("after a gap" in problem for problem in run(samples, without_one, 24, 12, 2).problems)
+
+
 def test_latency_counts_from_a_clips_last_sample() -> None:
     samples = rng.uniform(-1, 1, 32000).astype(np.float32)
     report = run(samples, stream(samples, 24, 12, 1), 24, 12, 1)

@@ -95,6 +95,8 @@ def parts(out: Path, model: Path, caches: Path, speech: float | None = None) -> 
              *many, "--sessions", "4"),
         live("512-five-fast", "512², fast, late start 3, small decoder, five sessions of 60 s", 110,
              *many, "--tier", "fast", "--sessions", "5"),
+        live("512-three-fast", "512², fast, late start 3, small decoder, three sessions that begin together",
+             110, *many, "--tier", "fast", "--sessions", "3"),
         live("512-three-4", "512², fast, late start 3, small decoder, clips of 4 frames, three sessions", 110,
              *many, "--tier", "fast", "--clip-frames", "4", "--sessions", "3"),
         live("512-three-apart", "the same with clips of 12 frames, sessions a third of a clip apart", 110,
