@@ -15,6 +15,7 @@ from protocol.wire.messages import Array16
 
 if TYPE_CHECKING:
     from audio_worker.features import Features
+    from audio_worker.gpu_features import RecordedFeatures
 
 #: Shapes of clips whose silence is remembered. Few are ever asked for.
 MOST_SHAPES = 8
@@ -28,7 +29,7 @@ class ClipFeatures:
         detector: tells which clips are silent, or None where all go through Whisper.
     """
 
-    def __init__(self, features: Features, detector: VoiceDetector | None) -> None:
+    def __init__(self, features: Features | RecordedFeatures, detector: VoiceDetector | None) -> None:
         self.whisper = features
         self._detector = detector
         #: Tokens of digital silence by frames and frames a second.

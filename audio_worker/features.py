@@ -61,7 +61,8 @@ class FeatureExtractor:
         encoder = load_whisper(path, window)
         if adapter is not None:
             apply_adapter(encoder, adapter)
-        self._encoder = encoder.to(device, dtype)
+        #: Spectrogram → hidden states, on the device.
+        self.encoder = encoder.to(device, dtype)
 
     @classmethod
     def load(cls, config: ModelConfig, settings: Settings) -> FeatureExtractor:
@@ -86,7 +87,7 @@ class FeatureExtractor:
             For each clip float16 (frames, (2·margin+1)·2·5, 384): for each position its five states.
         """
         pcm = torch.from_numpy(np.stack([clip.samples for clip in clips]))
-        features = self._encoder.features(pcm).cpu()
+        features = self.encoder.features(pcm).cpu()
         rows = features.numpy()
         return [frame_tokens(clip, row, self.margin) for clip, row in zip(clips, rows, strict=True)]
 
@@ -107,11 +108,16 @@ class FeatureExtractor:
             taken = time.perf_counter() - begin
         return taken
 
+    @property
+    def n_mels(self) -> int:
+        """Bands of the spectrogram."""
+        return int(self.encoder.encoder.conv1.weight.shape[1])
+
     def facts(self) -> dict[str, InfoValue]:
         """Device, dtype, window and margin, for Status."""
         return {
             "device": str(self.device), "dtype": dtype_name(self.dtype),
-            "window": self._encoder.window, "margin": self.margin, "cpu_engine": "torch",
+            "window": self.encoder.window, "margin": self.margin, "cpu_engine": "torch",
         }  # fmt: skip
 
     def convert(self, engine: CpuEngine) -> GraphFeatures:
@@ -121,8 +127,8 @@ class FeatureExtractor:
             GraphUnavailable: OpenVINO cannot be imported, or cannot compute in this arithmetic.
             Exception: whatever OpenVINO raises while it converts or compiles.
         """
-        exact = copy.deepcopy(self._encoder).float()
-        n_mels = exact.encoder.conv1.weight.shape[1]
+        exact = copy.deepcopy(self.encoder).float()
+        n_mels = self.n_mels
         mel = torch.zeros(1, n_mels, 2 * exact.positions)
         sources = Path(__file__).parent
         graph = load_graph(exact, [mel], self.dtype, engine, name=f"whisper-{n_mels}", sources=sources)

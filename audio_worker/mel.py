@@ -1,4 +1,4 @@
-"""Whisper's log-mel spectrogram of a short window in numpy, for workers that need no torch.
+"""Whisper's log-mel spectrogram of a window of 1.5 s in numpy.
 
 Source of the numbers: `log_mel_spectrogram` of OpenAI's Whisper (Radford et al., 2022, "Robust Speech
 Recognition via Large-Scale Weak Supervision"): 25 ms Hann windows every 10 ms, the bands of Slaney's filter
@@ -47,6 +47,18 @@ def short_log_mel(pcm: NDArray[np.float32], n_mels: int) -> NDArray[np.float32]:
     Raises:
         ValueError: `pcm` has another shape.
     """
+    mel: NDArray[np.float32] = np.maximum(padded_log_mel(pcm, n_mels), SHORT_WINDOW_FLOOR).astype(np.float32)
+    return mel
+
+
+def padded_log_mel(pcm: NDArray[np.float32], n_mels: int) -> NDArray[np.float32]:
+    """The spectrogram of one window that is followed by silence up to 30 s, without the zeros for that.
+
+    Its floor is 80 dB under the loudest point, as in Whisper. Arguments and errors as for `short_log_mel`.
+
+    Returns:
+        (n_mels, 150) float32.
+    """
     if pcm.shape != (WINDOW,):
         raise ValueError(f"pcm must be ({WINDOW},), got {pcm.shape}")
     padded = np.pad(pcm.astype(np.float64), _N_FFT // 2, mode="reflect")
@@ -57,8 +69,7 @@ def short_log_mel(pcm: NDArray[np.float32], n_mels: int) -> NDArray[np.float32]:
     # Not by `@`: numpy's BLAS threads spin for 0.1 s after each product, and a window is due twice a second.
     bands = np.einsum("fb,bm->mf", power, mel_filters(n_mels))
     log = np.log10(np.maximum(bands, 1e-10))
-    scaled = (np.maximum(log, log.max() - _DYNAMIC_RANGE) + 4.0) / 4.0
-    mel: NDArray[np.float32] = np.maximum(scaled, SHORT_WINDOW_FLOOR).astype(np.float32)
+    mel: NDArray[np.float32] = ((np.maximum(log, log.max() - _DYNAMIC_RANGE) + 4.0) / 4.0).astype(np.float32)
     return mel
 
 

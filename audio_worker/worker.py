@@ -23,6 +23,7 @@ from protocol.wire.messages import Array16, Clip, Close, Failed, InfoValue, Pcm
 
 if TYPE_CHECKING:
     from audio_worker.features import Features
+    from audio_worker.gpu_features import RecordedFeatures
 
 logger = logging.getLogger(__name__)
 
@@ -67,16 +68,18 @@ class AudioWorker(Worker):
         self._info = dict(features.facts())
         self._features = ClipFeatures(features, detector)
 
-    def _load_by_torch(self, config: ModelConfig, record: WhisperRecord) -> Features:
+    def _load_by_torch(self, config: ModelConfig, record: WhisperRecord) -> Features | RecordedFeatures:
         """Load Whisper by torch, and the choice between it and OpenVINO where it is to be made."""
         # Here, because the imports take seconds and 350 MB, and a kept encoder needs none of them.
-        from audio_worker.features import FeatureExtractor, load_features
+        from audio_worker.features import load_features
+        from audio_worker.gpu_features import load_on_gpu
         from protocol.model.hardware.gpu_memory import device_memory
 
-        features = load_features(config, self._settings, record)
-        if isinstance(features, FeatureExtractor):
-            self._device_memory = partial(device_memory, features.device)
-        return features
+        on_gpu = load_on_gpu(config, self._settings)
+        if on_gpu is None:
+            return load_features(config, self._settings, record)
+        self._device_memory = partial(device_memory, on_gpu.device)
+        return on_gpu
 
     def info(self) -> dict[str, InfoValue]:
         """The facts that Status carries."""

@@ -88,6 +88,6 @@ def test_the_extractor_hears_with_it(tmp_path: Path) -> None:
         extractor = FeatureExtractor(
             str(DEFAULT_OUT), "short", 2, torch.device("cpu"), torch.float32, adapter
         )
-        features.append(extractor._encoder.features(pcm))
+        features.append(extractor.encoder.features(pcm))
     assert torch.equal(features[0][:, :, :4], features[1][:, :, :4])
     assert not torch.allclose(features[0][:, :, 4], features[1][:, :, 4])

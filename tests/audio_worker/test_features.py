@@ -43,7 +43,7 @@ def test_tokens_are_the_features_at_the_positions() -> None:
     clip, features = due(1), extractor()
     tokens = features.tokens([clip])[0]
     assert tokens.shape == (12, 50, 384) and tokens.dtype == np.float16
-    states = features._encoder.features(torch.from_numpy(clip.samples)[None])[0]
+    states = features.encoder.features(torch.from_numpy(clip.samples)[None])[0]
     positions = clip_positions(12, 24, 2)
     for frame, place, layer in [(0, 0, 0), (3, 7, 2), (11, 9, 4)]:
         wanted = states[positions[frame, place], layer].half().numpy()
