@@ -22,7 +22,7 @@ from gpu_worker.denoiser.loading import Models
 from gpu_worker.denoiser.model import ReferenceCache
 from gpu_worker.denoiser.model.transformer import KeysValues
 from gpu_worker.denoiser.sampler import draw_noise, make_steps, preserve_in_clip
-from gpu_worker.denoiser.spare import SpareNetwork
+from gpu_worker.denoiser.spare import SpareWeights, weights_of
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +77,10 @@ class ClipDenoiser:
         compile_unet: bool = False,
     ) -> None:
         self.models = models
-        #: The reference network, which only a new avatar needs.
-        self.spare = SpareNetwork(models.reference, models.device)
+        #: The networks that only a new avatar needs.
+        self.spare = SpareWeights(weights_of(models.reference, models.vae_encoder), models.device)
+        #: Weights of the denoiser that another way of sampling does not read, where one serves.
+        self.unread = SpareWeights((), models.device)
         self.guidance_scale = models.config.cfg if guidance_scale is None else guidance_scale
         self.steps = make_steps(models.scheduler, models.config.steps if steps is None else steps)
         self.window_shift = models.config.window_shift
@@ -103,10 +105,10 @@ class ClipDenoiser:
             ValueError: the picture has another shape, or the VAE's factor does not divide its sides.
         """
         begin = time.perf_counter()
-        latents = self.encode_picture(picture)
-        with self.spare.on_device():
+        with self.spare.on_device(), self.unread.on_device():
+            latents = self.encode_picture(picture)
             bank = self.models.reference(latents.to(self.models.dtype))
-        reference = self.models.denoiser.project_reference(bank)
+            reference = self.models.denoiser.project_reference(bank)
         logger.info(
             "reference cache: keys and values of %d blocks, %.1f MB, projected once in %.2f s",
             len(reference.layers),
@@ -128,7 +130,8 @@ class ClipDenoiser:
                 f"picture of shape {picture.shape}: needs (H, W, 3), sides divisible by {vae.factor}"
             )
         pixels = torch.from_numpy(np.ascontiguousarray(picture)).to(self.models.device)
-        latents: Tensor = vae(pixels.permute(2, 0, 1)[None].float() / 127.5 - 1)
+        with self.spare.on_device():
+            latents: Tensor = vae(pixels.permute(2, 0, 1)[None].float() / 127.5 - 1)
         return latents
 
     @torch.inference_mode()
@@ -143,8 +146,9 @@ class ClipDenoiser:
         """Keys and values of a clip's audio tokens (F, T, 384), the same at all its steps."""
         tokens = tokens.to(self.models.device, self.models.dtype)[None]
         project = self.models.denoiser.project_audio
-        silent = project(torch.zeros_like(tokens)) if self.guidance_scale > 1 else None
-        return AudioCache(project(tokens), silent)
+        with self.unread.on_device():
+            silent = project(torch.zeros_like(tokens)) if self.guidance_scale > 1 else None
+            return AudioCache(project(tokens), silent)
 
     @torch.inference_mode()
     def denoise(
@@ -194,9 +198,10 @@ class ClipDenoiser:
         latents = latents.transpose(0, 1)[None]
         pose = pose_features.transpose(0, 1)[None]
         orders = self._order(latents.shape[2])
-        for index in range(start, len(self.steps)):
-            prediction = self.predict(latents, index, audio, pose, reference, orders[index])
-            latents = self.steps[index](latents, prediction.float())
+        with self.unread.on_device():
+            for index in range(start, len(self.steps)):
+                prediction = self.predict(latents, index, audio, pose, reference, orders[index])
+                latents = self.steps[index](latents, prediction.float())
         return latents[0].transpose(0, 1).contiguous()
 
     def predict(

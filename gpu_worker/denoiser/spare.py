@@ -1,27 +1,27 @@
-"""A network that is seldom used lies in the host's memory meanwhile, and leaves the GPU's to others."""
+"""Weights that are seldom used lie in the host's memory meanwhile, and leave the GPU's to others."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 
-class SpareNetwork:
-    """A network that may be put aside. On a CPU it stays where it is.
+class SpareWeights:
+    """Weights that may be put aside. On a CPU they stay where they are.
 
-    The host's copy is pinned, so a gigabyte comes back in some 40 ms. The network may be used within
+    The host's copy is pinned, so a gigabyte comes back in some 40 ms. The weights may be used within
     `on_device` alone. All calls must come from one thread.
 
     Args:
-        network: on its device. Its weights do not change.
-        device: on which it computes.
+        tensors: on their device. Their values do not change.
+        device: on which they are used.
     """
 
-    def __init__(self, network: nn.Module, device: torch.device) -> None:
-        self._network = network
+    def __init__(self, tensors: Iterable[Tensor], device: torch.device) -> None:
+        self._tensors = list(tensors)
         self._device = device
         #: The weights in the host's memory, in the order of `_tensors`. None before they were put aside.
         self._host: list[Tensor] | None = None
@@ -29,7 +29,7 @@ class SpareNetwork:
 
     @property
     def aside(self) -> bool:
-        """Whether the device holds nothing of it."""
+        """Whether the device holds none of them."""
         return self._aside
 
     def put_aside(self) -> None:
@@ -37,23 +37,28 @@ class SpareNetwork:
         if self._device.type == "cpu" or self._aside:
             return
         with torch.inference_mode(False):
-            tensors = self._tensors()
             if self._host is None:
-                self._host = [_pinned(tensor) for tensor in tensors]
-            for tensor, host in zip(tensors, self._host, strict=True):
+                self._host = [_pinned(tensor) for tensor in self._tensors]
+            for tensor, host in zip(self._tensors, self._host, strict=True):
                 tensor.data = host
         self._aside = True
 
-    @contextmanager
-    def on_device(self) -> Iterator[None]:
-        """The network is on its device meanwhile. Afterwards it lies where it lay before."""
+    def bring_back(self) -> None:
+        """The weights are on their device from now on."""
         if not self._aside or self._host is None:
-            yield
             return
         with torch.inference_mode(False):
-            for tensor, host in zip(self._tensors(), self._host, strict=True):
+            for tensor, host in zip(self._tensors, self._host, strict=True):
                 tensor.data = host.to(self._device, non_blocking=True)
         self._aside = False
+
+    @contextmanager
+    def on_device(self) -> Iterator[None]:
+        """The weights are on their device meanwhile. Afterwards they lie where they lay before."""
+        if not self._aside:
+            yield
+            return
+        self.bring_back()
         try:
             yield
         finally:
@@ -61,8 +66,10 @@ class SpareNetwork:
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _tensors(self) -> list[Tensor]:
-        return [*self._network.parameters(), *self._network.buffers()]
+
+def weights_of(*networks: nn.Module) -> list[Tensor]:
+    """All parameters and buffers of networks."""
+    return [tensor for network in networks for tensor in (*network.parameters(), *network.buffers())]
 
 
 def _pinned(tensor: Tensor) -> Tensor:

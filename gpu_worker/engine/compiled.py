@@ -18,11 +18,13 @@ from torch import Tensor
 
 from gpu_worker.denoiser.model import ReferenceCache
 from gpu_worker.denoiser.pipeline import ClipDenoiser
+from gpu_worker.denoiser.spare import SpareWeights, weights_of
 from gpu_worker.engine.device import keep_compiled_code, release_memory
 from gpu_worker.engine.openvino import OpenVinoDenoiser
 from gpu_worker.engine.session_state import SessionState
 from gpu_worker.engine_api import DeviceLost
 from gpu_worker.fast import TIERS, FastDenoiser, FastUnavailable
+from gpu_worker.fast.weights import storages
 from gpu_worker.team.denoiser import TeamDenoiser
 from gpu_worker.team.members import Members
 from protocol.model.hardware.threads import thread_count
@@ -102,6 +104,21 @@ class ClipSampler:
         self._ready_frames.clear()
         self._compiling_failed = False
         self._only_fast = True
+
+    def put_aside(self) -> None:
+        """Frees the device's memory of weights that only plain torch reads, where the fast path serves.
+
+        Plain torch fetches them when a shape comes that is not ready.
+        """
+        plain = self._plain
+        if self._fast is None or self._members is not None or self._compiled is not None:
+            return
+        if not plain.unread.aside:
+            read = storages(self._fast.network)
+            weights = weights_of(plain.models.denoiser)
+            unread = [x for x in weights if x.untyped_storage().data_ptr() not in read]
+            plain.unread = SpareWeights(unread, plain.models.device)
+        plain.unread.put_aside()
 
     # ------------------------------------------------------------------ each clip
 
@@ -250,6 +267,7 @@ class ClipSampler:
 
     def _make_fast(self, members: Members | None) -> FastDenoiser:
         settings, models = self._settings, self._plain.models
+        self._plain.unread.bring_back()
         given: dict[str, Any] = {
             "steps": settings.steps, "guidance_scale": settings.cfg, "tier": TIERS[_tier(settings)],
         }  # fmt: skip
@@ -258,6 +276,7 @@ class ClipSampler:
         return TeamDenoiser(models, members, threads=thread_count(settings), **given)
 
     def _set_up_compiled(self) -> None:
+        self._plain.unread.bring_back()
         self._compiled = self._compiled or ClipDenoiser(
             self._plain.models,
             steps=self._settings.steps,

@@ -327,6 +327,7 @@ class DenoiserEngine:
             if not more and not self._tidied:
                 self._tidied = True
                 self.model.denoiser.spare.put_aside()
+                self.sampler.put_aside()
                 release_memory(self.model.device)
                 return_freed_memory()
         return more

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 
 from torch import Tensor
 
@@ -153,6 +153,30 @@ class Network:
             self.middle or ()
         )
         return sorted((x.spatial for x in layers if x.spatial is not None), key=lambda x: x.slot)
+
+
+def storages(network: Network) -> set[int]:
+    """Addresses of the memory that the fast path reads: all of its weights but those that are folded."""
+    found: set[int] = set()
+
+    def take(part: object) -> None:
+        if isinstance(part, Tensor):
+            found.add(part.untyped_storage().data_ptr())
+        elif isinstance(part, list | tuple):
+            for one in part:
+                take(one)
+        elif is_dataclass(part) and not isinstance(part, Heads):
+            for field in fields(part):
+                value = getattr(part, field.name)
+                if isinstance(part, Motion | Spatial) and part.folded is not None:
+                    if field.name in ("proj_out", "ff_out"):
+                        continue
+                    if field.name == "blocks":
+                        value = [*value[:-1], replace(value[-1], ff_out=part.folded)]
+                take(value)
+
+    take(network)
+    return found
 
 
 class SplitRule:

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from gpu_worker.denoiser.loading import Models, channels_last
 from gpu_worker.denoiser.model import DenoisingUNet3D, UNetConfig
 from gpu_worker.denoiser.pipeline import ClipDenoiser
+from gpu_worker.denoiser.spare import weights_of
 from gpu_worker.fast import FastDenoiser, FastUnavailable
 from gpu_worker.fast.ops import Image, TorchOps
 from gpu_worker.fast.tiers import TIERS, Tier
-from gpu_worker.fast.weights import SpareColumn, SplitRule
+from gpu_worker.fast.weights import SpareColumn, SplitRule, storages
 from tests.gpu_worker.test_clip_denoiser import BASE, conditions, difference, seeded, small_models
 from tests.gpu_worker.test_model import MOTION
 from tests.gpu_worker.test_pipeline_parity import conditions as golden_conditions
@@ -212,3 +213,27 @@ def test_cudnn_serves_the_convolutions(models: Models) -> None:
 
     both(models, conditions(ClipDenoiser(models)), Seeing())
     assert set(seen) == {(True, True)}
+
+
+def test_weights_that_are_put_aside_are_not_read() -> None:
+    """Nothing of them remains, and the fast path makes the same clip. Plain torch needs them."""
+    models = small_models(window_shift=1)
+    faithful = ClipDenoiser(models)
+    given = conditions(faithful, 4)
+    noise = torch.randn(4, 8, 8, 8, generator=seeded())
+    inputs = (noise, given["tokens"], given["pose_features"], given["reference"])
+    fast = FastDenoiser(models)
+    fast.prepare(*inputs)
+    before = fast.sample(*inputs)
+    read = storages(fast.network)
+    aside = [x for x in weights_of(models.denoiser) if x.untyped_storage().data_ptr() not in read]
+    share = sum(x.numel() for x in aside) / sum(x.numel() for x in weights_of(models.denoiser))
+    assert 0.1 < share < 0.9
+    for tensor in aside:
+        tensor.data.fill_(float("nan"))
+    torch.testing.assert_close(fast.sample(*inputs), before, rtol=0, atol=0)
+    shorter = (noise[:2], given["tokens"][:2], given["pose_features"][:2], given["reference"])
+    fast.prepare(*shorter)
+    assert fast.sample(*shorter).isfinite().all()
+    audio = faithful.project_audio(given["tokens"])
+    assert not faithful.sample(noise, audio, given["pose_features"], given["reference"]).isfinite().all()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gpu_worker.denoiser.spare import SpareNetwork
+from gpu_worker.denoiser.spare import SpareWeights, weights_of
 
 
 class Elsewhere:
@@ -33,7 +33,7 @@ def test_the_weights_come_back_and_leave_again(network: nn.Module, monkeypatch: 
         return to(self, *args, **kwargs)  # type: ignore[call-overload,no-any-return]
 
     monkeypatch.setattr(torch.Tensor, "to", copied)
-    spare = SpareNetwork(network, Elsewhere())  # type: ignore[arg-type]
+    spare = SpareWeights(weights_of(network), Elsewhere())  # type: ignore[arg-type]
     x = torch.randn(1, 3, 8, 8)
     before, own = network(x), network[0].weight.data_ptr()  # type: ignore[index]
     with spare.on_device():
@@ -50,7 +50,7 @@ def test_the_weights_come_back_and_leave_again(network: nn.Module, monkeypatch: 
 
 
 def test_on_a_cpu_it_stays(network: nn.Module) -> None:
-    spare = SpareNetwork(network, torch.device("cpu"))
+    spare = SpareWeights(weights_of(network), torch.device("cpu"))
     own = network[0].weight.data_ptr()  # type: ignore[index]
     spare.put_aside()
     with spare.on_device():
