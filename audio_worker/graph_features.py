@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from audio_worker.frame_tokens import frame_tokens
 from audio_worker.mel import short_log_mel
@@ -60,8 +61,13 @@ class GraphFeatures:
         made = []
         for clip in clips:
             mel = short_log_mel(clip.samples, self.numbers.n_mels)
-            made.append(frame_tokens(clip, self._graph(mel[None])[0], self.margin))
+            made.append(frame_tokens(clip, self.states(mel), self.margin))
         return made
+
+    def states(self, mel: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Hidden states (75, layers, width) of a spectrogram (n_mels, 150)."""
+        states: NDArray[np.float32] = self._graph(mel[None])[0]
+        return states
 
     def warm_up(self, batch: int) -> float:
         """Run the encoder until it is warm. Returns seconds that one clip takes.

@@ -2,9 +2,10 @@
 
 For example `python -m scripts.bench.host.avx2 python -m scripts.bench --only default`.
 
-Torch takes its instructions from environment variables. OpenVINO asks the processor, and first whether the
-system saves its wide registers (the instruction XGETBV). In a copy of the library this question is answered
-with "only the 256-bit ones". The copy stands first on the command's PYTHONPATH, and is removed afterwards.
+Torch and numpy take their instructions from environment variables. OpenVINO asks the processor, and first
+whether the system saves its wide registers (the instruction XGETBV). In a copy of the library this question
+is answered with "only the 256-bit ones". The copy stands first on the command's PYTHONPATH, which all stages
+inherit, and is removed afterwards.
 The processor stays as fast as it is, so an older one with AVX2 takes longer.
 """
 
@@ -26,8 +27,14 @@ QUESTION, ANSWER = b"\x0f\x01\xd0", b"\xb0\x07\x90"
 #: The libraries that ask, in OpenVINO's folder of libraries.
 ASKING = ("libopenvino_intel_cpu_plugin.so", "libopenvino.so.*")
 
-#: Torch's instructions, and no bfloat16 (which AVX2 processors do not multiply).
-VARIABLES = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "ECHOMIMIC_DTYPE": "float32"}
+#: Torch's and numpy's instructions, and no bfloat16 (which AVX2 processors do not multiply).
+VARIABLES = {
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "OPENBLAS_CORETYPE": "Haswell",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
+    "ECHOMIMIC_DTYPE": "float32",
+}
 
 
 def copy_without_avx512(target: Path) -> int:

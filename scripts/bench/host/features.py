@@ -11,28 +11,38 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from protocol.model.hardware.threads import let_waiting_threads_sleep
-from protocol.process.settings import settings_from_command_line
+from protocol.process.settings import Settings, settings_from_command_line
 from scripts.bench.common.processes import usage
 
 if TYPE_CHECKING:
     from audio_worker.features import FeatureExtractor
+    from protocol.model.config import ModelConfig
+    from protocol.wire.messages import Samples
 
 #: The beginning of the line that a warm worker logs.
 WARM = "Whisper features"
 STARTS = 3
 
 
-def clip_ms(features: FeatureExtractor, batch: int, repeats: int = 40) -> tuple[float, float]:
-    """Median milliseconds for one clip when `batch` sessions have one due: by the clock, and of processor."""
+def noise_window() -> Samples:
+    """A window of noise."""
     import numpy as np
 
     from audio_worker.ring import WINDOW
+
+    return np.random.default_rng(0).standard_normal(WINDOW).astype(np.float32) * 0.1
+
+
+def clip_ms(features: FeatureExtractor, batch: int, repeats: int = 40) -> tuple[float, float]:
+    """Median milliseconds for one clip when `batch` sessions have one due: by the clock, and of processor."""
     from audio_worker.sessions import DueClip
 
-    noise = np.random.default_rng(0).standard_normal(WINDOW).astype(np.float32) * 0.1
+    noise = noise_window()
     clips = [DueClip(str(i), 0, 0, 0, 24, 12, "none", "none", noise, 0.0) for i in range(batch)]
     features.tokens(clips)
     wall, processor = [], []
@@ -76,9 +86,38 @@ def start_worker(flags: list[str]) -> str:
     )
 
 
+def parts(settings: Settings, config: ModelConfig) -> str:
+    """One line with the parts of a clip's features by OpenVINO, as the workers above have kept them."""
+    from audio_worker.frame_tokens import frame_tokens
+    from audio_worker.graph_features import WhisperRecord, silent_clip
+    from audio_worker.mel import short_log_mel
+    from audio_worker.voice import VoiceDetector
+
+    made = WhisperRecord(settings, config).load()
+    if made is None:
+        return "torch serves here\n"
+    clip = replace(silent_clip(), samples=noise_window(), clip_frames=4)
+    mel = short_log_mel(clip.samples, made.numbers.n_mels)
+    states, detector = made.states(mel), VoiceDetector.load(settings)
+    tasks: dict[str, Callable[[], object]] = {
+        "voice": lambda: detector.is_silent(clip),
+        "spectrogram": lambda: short_log_mel(clip.samples, made.numbers.n_mels),
+        "encoder": lambda: made.states(mel),
+        "tokens": lambda: frame_tokens(clip, states, made.margin),
+    }
+    times = []
+    for name, task in tasks.items():
+        spent = []
+        for _ in range(40):
+            used = time.process_time()
+            task()
+            spent.append(time.process_time() - used)
+        times.append(f"{name} {1e3 * statistics.median(spent):.2f}")
+    return f"a clip by OpenVINO in {made.numbers.dtype}, ms of processor time: {', '.join(times)}\n"
+
+
 def main() -> None:
-    """Print the costs by threads and arithmetic."""
-    """Print a line for each number of threads and dtype, and one for each start of a worker."""
+    """Print a line for each number of threads and dtype, one for each start of a worker, and the parts."""
     settings = settings_from_command_line()
     let_waiting_threads_sleep()
     import torch
@@ -103,6 +142,7 @@ def main() -> None:
             sys.stdout.write(f"{device} {window} window, {threads} threads, {name}: a clip takes {times}\n")
     for _ in range(STARTS):
         sys.stdout.write(start_worker(sys.argv[1:]))
+    sys.stdout.write(parts(settings, config))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,99 @@
+"""`python -m scripts.bench.host.lengths`: a second of speech by the denoiser, in clips of several lengths.
+
+A row for each length and each of OpenVINO's networks: the one for that length alone, and the one for any
+length. Milliseconds of processor time a second of speech, median of eight, all in turn. A clip
+has half of its frames, or a quarter, where the rate has fallen to 12 or 6.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from protocol.model.hardware.c_allocator import keep_freed_memory
+from protocol.model.hardware.threads import let_waiting_threads_sleep, thread_count
+from protocol.process.settings import Settings, settings_from_command_line
+from protocol.wire.clock import FULL_RATE
+
+if TYPE_CHECKING:
+    import torch
+
+    from protocol.model.cpu_graph import CpuEngine
+
+#: (frames of a call, whether the network is the one for any length).
+CALLS = ((12, False), (4, False), (12, True), (6, True), (4, True), (3, True), (2, True), (1, True))
+ROUNDS = 8
+
+
+def calls(
+    settings: Settings, engine: CpuEngine, dtype: torch.dtype
+) -> dict[tuple[int, bool], Callable[[], object]]:
+    """Functions that denoise one clip, by its frames and its network."""
+    import numpy as np
+    import torch
+
+    from gpu_worker.denoiser.loading import load_models
+    from gpu_worker.denoiser.pipeline import ClipDenoiser
+    from gpu_worker.engine.openvino import OpenVinoDenoiser
+    from protocol.model.audio_tokens import tokens_per_frame
+    from protocol.model.config import ModelConfig
+    from protocol.wire.limits import TOKEN_WIDTH
+
+    config = ModelConfig.load(settings.config)
+    width, height = config.picture_size(settings)
+    most = max(frames for frames, _ in CALLS)
+    draw = torch.Generator().manual_seed(0)
+    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    plain = ClipDenoiser(load_models(config, torch.device("cpu"), dtype))
+    reference = plain.prepare_reference(picture).reference
+    pose = plain.encode_pose(torch.rand(most, 3, height, width, generator=draw))
+    tokens = torch.randn(most, tokens_per_frame(settings.audio_margin), TOKEN_WIDTH, generator=draw)
+    noise = torch.randn(most, plain.latent_channels, *pose.shape[2:], generator=draw)
+    made: dict[tuple[int, bool], Callable[[], object]] = {}
+    for frames, any_length in CALLS:
+        network = OpenVinoDenoiser(plain, engine)
+        given = noise[:frames], tokens[:frames], pose[:frames], reference
+        (network.prepare_any_length if any_length else network.prepare)(*given)
+        made[frames, any_length] = partial(network.sample, *given)
+    return made
+
+
+def main() -> None:
+    """Print the rows in the arithmetic of the settings and in float32."""
+    settings = settings_from_command_line()
+    let_waiting_threads_sleep()
+    keep_freed_memory()
+    import torch
+
+    from protocol.model.cpu_graph import CpuEngine
+    from protocol.model.hardware.dtypes import dtype_name, dtypes_to_try
+
+    torch.set_num_threads(thread_count(settings))
+    for dtype in dict.fromkeys((dtypes_to_try(settings.dtype, torch.device("cpu"))[-1], torch.float32)):
+        with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+            tasks = calls(settings, CpuEngine(True, Path(folder), torch.get_num_threads()), dtype)
+            spent: dict[tuple[int, bool], list[float]] = {call: [] for call in tasks}
+            for _ in range(1 + ROUNDS):
+                for call, task in tasks.items():
+                    begin = time.process_time()
+                    task()
+                    spent[call].append(time.process_time() - begin)
+        print(f"{dtype_name(dtype)}, {torch.get_num_threads()} threads", flush=True)
+        for (frames, any_length), times in spent.items():
+            milliseconds = 1e3 * statistics.median(times[1:])
+            network = "any length" if any_length else "its own"
+            second = milliseconds * FULL_RATE / frames
+            print(
+                f"  {frames:2d} frames, network of {network:10s}: {milliseconds:4.0f} ms a call,"
+                f" {second:4.0f} ms a second at 24 fps",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
