@@ -257,6 +257,19 @@ def test_features_in_the_hosts_memory_are_the_same(tmp_path: Path) -> None:
     assert len(encoded) == there.misses
 
 
+def test_both_threads_fill_the_hosts_memory(tmp_path: Path) -> None:
+    """The prefetch thread works in inference mode, and the compute thread in its pauses does not."""
+    poses, _ = pose_store(tmp_path, host=HostMemory(torch.device("cpu")))
+    with torch.inference_mode():
+        poses.gather("talk", [1, 2])
+    while poses.warm_some("talk"):
+        pass
+    with torch.inference_mode():
+        assert poses.gather("talk", [1, 29])[:, 0, 0, 0].tolist() == [101, 129]
+        poses.gather("wave", [1])
+    assert poses.misses == 3
+
+
 def test_features_fill_blocks_of_the_hosts_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_memory, "BLOCK_BYTES", 100)
     host = HostMemory(torch.device("cpu"))
