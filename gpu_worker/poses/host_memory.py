@@ -43,7 +43,7 @@ class HostMemory:
         #: Places of the newest block that are free. All features of a store have one shape and dtype.
         self._free: list[Tensor] = []
 
-    @torch.inference_mode()  # as the prefetch thread has it: a tensor that one mode makes, the other cannot fill
+    @torch.inference_mode()  # as the prefetch thread is: what one mode makes, the other cannot fill
     def keep(self, feature: Tensor) -> Tensor:
         """A copy (c, h, w) of a feature that lies on the device. It may be read at once."""
         if not self._free:
