@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,6 +16,10 @@ from protocol.wire.messages import Array16
 
 #: Bytes of coded pictures kept. A pose of 12 s has 3 MB as JPEG at 256² and 10 MB at 768².
 MOST_BYTES = 64 * 2**20
+
+#: Seconds for which coded pictures of somebody's own avatar are kept after they were asked for. A gesture of
+#: 12 s comes round in less.
+PRIVATE_SECONDS = 30.0
 
 #: Height and width of a clip's pictures, and some of them coded, in order.
 Coded = tuple[tuple[int, int], list[CodedPicture]]
@@ -25,11 +32,24 @@ def clip_digest(latents: Array16) -> bytes:
     return digest.digest()
 
 
+@dataclass
+class _KeptClip:
+    """A coded clip, whether it shows somebody's own avatar, and when it was asked for last."""
+
+    parts: list[Coded]
+    private: bool
+    used: float
+
+
 class KeptClips:
-    """Coded clips by key. Beyond the budget those go that were not asked for for longest. Of one thread.
+    """Coded clips by key. Beyond the budget those go that were not asked for for longest. Thread-safe.
+
+    Clips of somebody's own avatar go `PRIVATE_SECONDS` after they were asked for last: an avatar that was
+    removed is not asked for any more.
 
     Args:
         budget: bytes of coded pictures.
+        clock: seconds.
     """
 
     #: Clips that were given again.
@@ -37,31 +57,48 @@ class KeptClips:
     #: Bytes of coded pictures kept.
     size: int
 
-    def __init__(self, budget: int = MOST_BYTES) -> None:
+    def __init__(self, budget: int = MOST_BYTES, clock: Callable[[], float] = time.monotonic) -> None:
         self._budget = budget
-        self._kept: OrderedDict[tuple[bytes, str], list[Coded]] = OrderedDict()
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[bytes, str], _KeptClip] = OrderedDict()
         self.hits = self.size = 0
 
-    def through(self, key: tuple[bytes, str], make: Callable[[], Iterator[Coded]]) -> Iterator[Coded]:
+    def through(
+        self, key: tuple[bytes, str], make: Callable[[], Iterator[Coded]], *, private: bool = False
+    ) -> Iterator[Coded]:
         """The coded pictures under a key, a few at a time: kept ones, or those that `make` gives.
 
         Args:
             key: `clip_digest` of the latents, and the name of the code with all that it depends on.
             make: codes the clip. It is kept once all of it was taken.
+            private: whether it shows somebody's own avatar.
         """
-        if key in self._kept:
-            self.hits += 1
-            self._kept.move_to_end(key)
-            yield from self._kept[key]
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept is not None:
+                self.hits += 1
+                kept.used = self._clock()
+                self._kept.move_to_end(key)
+        if kept is not None:
+            yield from kept.parts
             return
         made = []
         for part in make():
             made.append(part)
             yield part
-        self._kept[key] = made
-        self.size += _size(made)
-        while self.size > self._budget:
-            self.size -= _size(self._kept.popitem(last=False)[1])
+        with self._lock:
+            self._kept[key] = _KeptClip(made, private, self._clock())
+            self.size += _size(made)
+            while self.size > self._budget:
+                self.size -= _size(self._kept.popitem(last=False)[1].parts)
+
+    def forget_private(self) -> None:
+        """Drops the clips of own avatars that were not asked for lately. To be called often."""
+        oldest = self._clock() - PRIVATE_SECONDS
+        with self._lock:
+            for key in [key for key, kept in self._kept.items() if kept.private and kept.used < oldest]:
+                self.size -= _size(self._kept.pop(key).parts)
 
 
 def _size(parts: list[Coded]) -> int:

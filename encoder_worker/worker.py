@@ -166,6 +166,7 @@ class EncoderWorker(Worker):
         now = time.monotonic()
         if self._decoder is not None and now - self._figures_at >= FIGURES_EVERY:
             self._figures_at = now
+            self._kept.forget_private()
             kept = {"kept_clips_hits_total": self._kept.hits, "kept_clips_bytes": self._kept.size}
             for name, value in (kept | self._device_memory()).items():
                 self._stage.metrics.gauge(name, value)
@@ -216,9 +217,8 @@ class EncoderWorker(Worker):
         if not msg.silent:
             return self._code(msg)
         # A coded clip refers to no other one.
-        return self._kept.through(
-            (clip_digest(msg.latents), f"{msg.codec} {msg.fps} {msg.decoder}"), lambda: self._code(msg)
-        )
+        key = clip_digest(msg.latents), f"{msg.codec} {msg.fps} {msg.decoder}"
+        return self._kept.through(key, lambda: self._code(msg), private=msg.private)
 
     def _code(self, msg: Latents) -> Iterator[Coded]:
         code = ClipCoder(self._coders, msg.codec, msg.fps)

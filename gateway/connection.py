@@ -278,7 +278,8 @@ class Connection:
                 continue
             parse = parse_pcm16 if core.options.int16 else parse_pcm
             core.add_speech(parse(message), now)
-            self._speech_came.set()
+            if core.speech_due:
+                self._speech_came.set()
             # Version 1 is slowed down by not being read. Version 2's acknowledgements come this way too, so
             # only the bound on waiting speech ends it.
             while core.input.full and self.version == 1:
@@ -291,8 +292,8 @@ class Connection:
             )
         message = parse_control(text)
         if isinstance(message, Shown):
-            core.frame_shown(message, now)
-            self._output_due.set()
+            if core.frame_shown(message, now):
+                self._output_due.set()
         elif isinstance(message, Flush):
             core.end_speech()
             self._speech_came.set()

@@ -17,6 +17,7 @@ from gpu_worker.rate.served import ServedRate
 from gpu_worker.rate.trial import RateChoice
 from protocol.hop.client import Job
 from protocol.hop.server import Acked, HopEvent, WorkerJoined, WorkerLost
+from protocol.model.own_avatars import OWN_ID
 from protocol.process.compute import Output
 from protocol.process.ledger import JobLedger
 from protocol.process.settings import Settings, SettingsError
@@ -269,6 +270,7 @@ class GpuWorker(Worker):
                 clip.codec,
                 FINE_DECODER if self._rate.choice.fine else self._decoder,
                 clip.silent,
+                OWN_ID.fullmatch(clip.avatar) is not None,
             )
             for dropped in self._stage.out.dispatch(latents):
                 self._report_overload(dropped, "the encoders")

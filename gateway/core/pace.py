@@ -87,6 +87,11 @@ class PacedInput:
         return self.waiting > self._high * self._rate
 
     @property
+    def ends(self) -> bool:
+        """Whether an end of speech follows on the samples that wait."""
+        return self.at_end or bool(self._parts and self._parts[-1].ends)
+
+    @property
     def seconds_waiting(self) -> float:
         """Seconds of speech that are not yet on their way to the audio worker."""
         return self.waiting / self._rate
@@ -179,12 +184,13 @@ class PacedInput:
         self.waiting -= count
         self._cut_out += count
 
-    def take(self, now: float) -> tuple[Samples, int]:
+    def take(self, now: float, most: int | None = None) -> tuple[Samples, int]:
         """The samples that may go to the audio worker now, shape (n,), and how many were cut out of them.
 
-        It goes no further than an end of speech, which `at_end` then tells.
+        It goes no further than an end of speech, which `at_end` then tells, and takes no more than `most`.
         """
         allowed = int((now + self._ahead - max(self._free_at, now)) * self._speed)
+        allowed = allowed if most is None else min(allowed, most)
         taken: list[Samples] = []
         count = cut = 0
         while self._parts and count < allowed and not self.at_end:

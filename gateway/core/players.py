@@ -63,8 +63,8 @@ class Player(Protocol):
     def wait(self, now: float) -> float | None:
         """Seconds until `pull` may give more by itself. None: only an event can change that."""
 
-    def frame_shown(self, shown: Shown, now: float) -> None:
-        """The client has shown this frame."""
+    def frame_shown(self, shown: Shown, now: float) -> bool:
+        """The client has shown this frame. Returns whether others wait, which `pull` may give now."""
 
     def stalled(self, now: float) -> float:
         """Seconds for which the client has shown none of the frames that it was sent."""
@@ -145,7 +145,7 @@ class PacedPlayer:
     def wait(self, now: float) -> float | None:
         return max(0.0, self._queue[0][0] - now) if self._queue else None
 
-    def frame_shown(self, shown: Shown, now: float) -> None:
+    def frame_shown(self, shown: Shown, now: float) -> bool:
         raise AssertionError("version 1 has no acknowledgements")
 
     def stalled(self, now: float) -> float:
@@ -229,7 +229,7 @@ class AckedPlayer:
     def wait(self, now: float) -> float | None:
         return None
 
-    def frame_shown(self, shown: Shown, now: float) -> None:
+    def frame_shown(self, shown: Shown, now: float) -> bool:
         key = (shown.epoch, shown.seq, shown.index)
         # Sound overtakes waiting frames, so the messages in flight are not in order.
         left = deque(entry for entry in self._flight if entry[0] > key)
@@ -238,6 +238,7 @@ class AckedPlayer:
         self._flight = left
         self._flight_bytes = sum(len(out.data) for _, out in left)
         self._flight_frames = sum(place[2] >= 0 for place, _ in left)
+        return bool(self._frames)
 
     def stalled(self, now: float) -> float:
         return now - self._progress if self._flight_frames else 0.0

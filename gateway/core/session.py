@@ -19,6 +19,7 @@ from gateway.core.phased_session import PhasedSession
 from gateway.core.players import ClipSound, OutgoingMessage, player_of
 from gateway.core.reorder import ClipBegins, ClipEnds, NextFrame, Reorderer
 from gateway.core.shown_places import ShownPlaces
+from gateway.core.spoken_session import LEAST_PCM_SECONDS
 from gateway.core.tapped import TappedPlayer
 from protocol.wire.browser import AudioMessage, BrowserError, VideoMessage
 from protocol.wire.clock import pts_after
@@ -28,11 +29,6 @@ from protocol.wire.messages import Failed, Frame, Pcm, Samples
 
 logger = logging.getLogger(__name__)
 
-#: A Pcm message has at least this many seconds, unless a clip ends or as much time has passed. Nothing is
-#: made of a clip before its end, so smaller ones would only cost time.
-LEAST_PCM_SECONDS = 0.1
-#: Seconds that it has more of for each one that waits for a worker beyond the tenth.
-MORE_PCM_SECONDS = 0.01
 #: Seconds after its last sample for which sound that is catching up waits to be cut.
 GATHERED_WITHIN = 0.15
 
@@ -177,11 +173,11 @@ class SessionCore(PhasedSession):
 
     # ---- from the client
 
-    def frame_shown(self, shown: Shown, now: float) -> None:
-        """The client has shown this frame, or passed it over."""
-        self._player.frame_shown(shown, now)
+    def frame_shown(self, shown: Shown, now: float) -> bool:
+        """The client has shown this frame, or passed it over. Returns whether others wait for it."""
         if shown.on_screen and shown.epoch == self.epoch:
             self._places.shown(shown)
+        return self._player.frame_shown(shown, now)
 
     # ---- to the audio worker
 
@@ -194,9 +190,7 @@ class SessionCore(PhasedSession):
                 one is.
         """
         carried, self._carried = self._carried, []
-        seconds = max(LEAST_PCM_SECONDS, MORE_PCM_SECONDS * (1 + waiting))
-        least = min(seconds * self._log.rate, self._log.missing)
-        if self.input.waiting < least and now - self._pcm_at < seconds:
+        if not self._pcm_due(now, waiting):
             return carried + self._live_on(now)
         if self.live and not self.says.busy:
             self._log.skip(self.input.catch_up(now))
@@ -205,7 +199,7 @@ class SessionCore(PhasedSession):
         if self._word_begins(now):
             return carried + self._live_on(now)
         self._pcm_at = now
-        samples, cut = self.input.take(now)
+        samples, cut = self._take_speech(now)
         pieces = self._append_speech(samples, now)
         self._log.skip(cut)
         ends, self.input.at_end = self.input.at_end, False

@@ -11,6 +11,11 @@ from protocol.wire.browser import BrowserError
 from protocol.wire.figures import Histogram
 from protocol.wire.messages import Samples
 
+#: A Pcm message has at least this many seconds, unless a clip or speech ends or as much time has passed.
+#: Nothing is made of a clip before its end, so smaller ones would only cost time, in both processes.
+LEAST_PCM_SECONDS = 0.2
+#: Seconds that it has more of for each one that waits for a worker beyond the twentieth.
+MORE_PCM_SECONDS = 0.01
 #: Seconds from a clip's last sample to its frames, while none were seen yet, and those that are added.
 FIRST_DELAY, SPARE_DELAY = 0.5, 0.1
 
@@ -22,6 +27,7 @@ class SpokenSession(LivelySession):
     epoch: int
     live: bool
     received: int
+    _pcm_at: float
 
     def __init__(self, first_frames: Histogram | None) -> None:
         """`first_frames` as for `SessionCounts`."""
@@ -42,6 +48,33 @@ class SpokenSession(LivelySession):
             self.input.put(samples)
             self.received += len(samples)
             self.speech_at = now
+
+    @property
+    def speech_due(self) -> bool:
+        """Whether `next_pcm` may give something now that it did not give before the last speech came."""
+        if self.says.busy or self._log.begins or (self.life.on and self._log.after_idle):
+            return True
+        return self.input.waiting >= min(LEAST_PCM_SECONDS * self._log.rate, self._log.missing)
+
+    def _pcm_due(self, now: float, waiting: int) -> bool:
+        """Whether enough speech is here for a message, or may wait no longer. Arguments as for `next_pcm`.
+
+        The first samples after a pause never wait: the place of the session's clips follows from them.
+        """
+        seconds = max(LEAST_PCM_SECONDS, MORE_PCM_SECONDS * (1 + waiting))
+        enough = self.input.waiting >= min(seconds * self._log.rate, self._log.missing)
+        ends = self._flush_asked or self.input.ends
+        return enough or ends or self._log.begins or now - self._pcm_at >= seconds
+
+    def _take_speech(self, now: float) -> tuple[Samples, int]:
+        """The samples that go to the audio worker now, and how many were cut out of them.
+
+        A little of the next clip waits until there is more of it. So a short clip is one message.
+        """
+        missing, asked = self._log.missing, self._flush_asked or self.input.ends
+        rest = self.input.waiting - missing
+        keep = not asked and 0 <= rest < LEAST_PCM_SECONDS * self._log.rate
+        return self.input.take(now, missing if keep else None)
 
     def end_speech(self) -> None:
         """The client says that a pause begins: the clip is to be flushed at once."""

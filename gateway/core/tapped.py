@@ -64,9 +64,9 @@ class TappedPlayer:
         """Seconds until `pull` may give more by itself."""
         return self._player.wait(now)
 
-    def frame_shown(self, shown: Shown, now: float) -> None:
-        """The client has shown this frame."""
-        self._player.frame_shown(shown, now)
+    def frame_shown(self, shown: Shown, now: float) -> bool:
+        """The client has shown this frame. Returns whether others wait."""
+        return self._player.frame_shown(shown, now)
 
     def stalled(self, now: float) -> float:
         """Seconds for which the client has shown none of the frames that it was sent."""

@@ -62,23 +62,26 @@ class Summary:
     def __init__(self, size: int = 512) -> None:
         self._values: deque[float] = deque(maxlen=size)
         self._lock = threading.Lock()
+        #: Its quantiles by label, until the next value. They are asked for far more often than one comes.
+        self._quantiles: dict[str, float] | None = None
         self.count = 0
         self.sum = 0.0
 
     def add(self, value: float) -> None:
         with self._lock:
             self._values.append(value)
+            self._quantiles = None
             self.count += 1
             self.sum += value
 
     def figures(self, name: str) -> dict[str, float]:
         """`name_count`, `name_sum` and, once there is a value, the last ones' `name_p50`, `_p95`, `_p99`."""
         with self._lock:
-            values = sorted(self._values)
+            if self._quantiles is None:
+                values = sorted(self._values)
+                self._quantiles = {label: quantile(values, q) for label, q in QUANTILES.items() if values}
             figures = {f"{name}_count": float(self.count), f"{name}_sum": self.sum}
-        if values:
-            figures |= {f"{name}_{label}": quantile(values, q) for label, q in QUANTILES.items()}
-        return figures
+            return figures | {f"{name}_{label}": value for label, value in self._quantiles.items()}
 
 
 def quantile(ordered: list[float], q: float) -> float:

@@ -145,10 +145,13 @@ class Latents:
     decoder: str = ""
     #: Whether the clip holds no voice. The same latents come again then, in this session and in others.
     silent: bool = False
+    #: Whether it shows somebody's own avatar. Its pictures are not kept for long.
+    private: bool = False
 
     def __post_init__(self) -> None:
         _unit(self)
         check_bool("silent", self.silent)
+        check_bool("private", self.private)
         check_int("pts", self.pts, 0, MAX_COUNT)
         check_int("fps", self.fps, 1, MAX_FPS)
         check_choice("codec", self.codec, CODECS)

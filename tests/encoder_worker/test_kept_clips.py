@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from encoder_worker.kept_clips import Coded, KeptClips, clip_digest
+from encoder_worker.kept_clips import PRIVATE_SECONDS, Coded, KeptClips, clip_digest
 from encoder_worker.video import CodedPicture
 
 PARTS: list[Coded] = [
@@ -42,6 +42,22 @@ def test_the_oldest_gives_way() -> None:
         list(kept.through((name, "jpeg"), lambda: iter(PARTS)))
     assert kept.size == 22
     list(kept.through((b"a", "jpeg"), lambda: iter(PARTS)))
+    assert kept.hits == 2
+
+
+def test_pictures_of_an_own_avatar_go_when_nobody_asks_for_them() -> None:
+    now = 0.0
+    kept = KeptClips(clock=lambda: now)
+    for name, private in ((b"theirs", True), (b"ours", False)):
+        list(kept.through((name, "jpeg"), lambda: iter(PARTS), private=private))
+    now = PRIVATE_SECONDS - 1
+    kept.forget_private()
+    list(kept.through((b"theirs", "jpeg"), lambda: iter(PARTS), private=True))
+    assert (kept.hits, kept.size) == (1, 22)
+    now += PRIVATE_SECONDS + 1
+    kept.forget_private()
+    assert kept.size == 11
+    list(kept.through((b"ours", "jpeg"), lambda: iter(PARTS)))
     assert kept.hits == 2
 
 

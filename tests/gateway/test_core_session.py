@@ -61,11 +61,12 @@ def run(
     fate: Callable[[int], str] = lambda clip: "come",
     step: float = 0.02,
     chunk: int = 320,
+    begin: float = 0.0,
 ) -> list[Sent]:
-    """Speak `sound` in real time; everything sent to the client as (time, message)."""
-    stages, place, now = Stages(core), 0, 0.0
+    """Speak `sound` in real time from `begin` on; everything sent to the client as (time, message)."""
+    stages, place, now = Stages(core), 0, begin
     sent: list[Sent] = []
-    while now < seconds:
+    while now < begin + seconds:
         if place < len(sound):
             core.add_speech(sound[place : place + chunk], now)
             place += chunk
@@ -142,10 +143,32 @@ def test_work_that_a_full_queue_gave_up_fails_its_clip() -> None:
 def test_pieces_grow_while_work_is_queued() -> None:
     core = SessionCore("s", 2, OPTIONS, SessionLimits(), 0.0)
     sizes = []
-    for step in range(40):
+    for step in range(60):
         core.add_speech(np.ones(80, np.float32), step * 0.005)
         sizes += [len(pcm.samples) for pcm in core.next_pcm(step * 0.005, 9)]
     assert max(sizes) >= 1600 and len(sizes) <= 3
+
+
+@pytest.mark.parametrize("frames", [4, 12])
+def test_a_clip_goes_to_the_audio_worker_in_few_messages_and_a_flush_at_once(frames: int) -> None:
+    options = SessionOptions("anna", "calm", ClipShape(24, frames), 16000)
+    core = SessionCore("s", 2, options, SessionLimits(), 0.0)
+    sent, woken, now = [], 0, 0.0
+    for step in range(151):  # 3 s of a microphone, and a little more
+        now = step * 0.02
+        core.add_speech(np.full(320, step, np.float32), now)
+        if core.speech_due:
+            woken += 1
+            sent += core.next_pcm(now, 0)
+    assert len(sent) == woken == 1 + 18  # the first samples go at once
+    # each clip's last message goes as soon as the clip is whole
+    ends = {pcm.pts + len(pcm.samples) for pcm in sent}
+    assert ends >= {k * frames * 16000 // 24 for k in range(1, 72 // frames + 1)}
+    core.end_speech()
+    rest = core.next_pcm(now, 0)
+    assert rest[-1].flush
+    whole = np.concatenate([pcm.samples for pcm in sent + rest])
+    assert np.array_equal(whole, np.repeat(np.arange(151, dtype=np.float32), 320))
 
 
 def test_a_new_epoch_keeps_the_speech_that_was_not_in_a_clip_yet() -> None:
@@ -214,7 +237,7 @@ def test_the_history_is_of_at_most_a_second_and_a_half_and_has_the_pauses() -> N
     core = SessionCore("s", 2, OPTIONS, SessionLimits(), 0.0)
     sent = run(core, np.ones(40000, np.float32), 5.0)
     assert len(heard(sent)) == 40000
-    run(core, np.ones(2000, np.float32), 5.0)
+    run(core, np.ones(2000, np.float32), 5.0, begin=5.0)
     core.restart(OPTIONS, 10.0)
     core.add_speech(np.ones(8000, np.float32), 10.0)
     first = core.next_pcm(10.0, 0)[0]

@@ -1,12 +1,16 @@
 """The cost of a conversation of which half is silent: `python -m scripts.bench.host.conversation --wav FILE`.
 
 Each session speaks for a while, is silent for as long, and so on, over an open microphone with a quiet room's
-noise. One run has `--silence denoise` and one `--silence loop`. Both are at `--fps` with the same sessions.
+noise. One run has `--silence denoise` and one `--silence loop`, `--repeat` times in turn.
 
 - Processor time by stage, a second of the conversation. `--turns` 1 leaves out nothing of the loop's first
   round, so give more for the cost of a long one.
 - With `--sessions 1,2,3,…` the runs serve as many sessions at once, whose turns are spread. The machine
-  holds them where at most 1 % of the frames are late.
+  holds them where at most 1 % of the frames are late or lost, all sessions are let in, and they have the
+  rate that was asked for. The last lines say how many it holds in each way ("sessions held").
+- `--fps 24` keeps the rate and the clips' 12 frames. `-- --clip-frames 4` gives the short clips of a quiet
+  machine. `--fps 0` leaves rate, length and size to the machine, as the default settings do. It is measured
+  against 24 frames a second then.
 """
 
 from __future__ import annotations
@@ -23,8 +27,8 @@ from protocol.wire.clock import FULL_RATE, SAMPLE_RATE, frames_of_clip
 from protocol.wire.messages import Samples
 from scripts.bench.common.tools import UsageMeter, cores, machine, settle, table
 from scripts.bench.common.turns import WAYS, conversation
-from scripts.run.managed import ManagedRun
-from scripts.talk.live import Plan, speak
+from scripts.run.managed import ManagedRun, MetricSamples
+from scripts.talk.live import ClientError, Plan, speak
 from scripts.talk.sound import read_sound
 from scripts.talk.stream_check import Report
 
@@ -43,6 +47,14 @@ class Figures:
     frames: int
     late: int
     lost: int
+    #: Clips that were denoised, and all.
+    denoised: int
+    clips: int
+    #: Frames a second of the slowest session, and of full speed.
+    fps: float
+    full: int
+    #: Sessions that were not let in, or were ended.
+    refused: int
     #: Seconds from a clip's last sample to its first frame.
     latency: float
     problems: int
@@ -55,20 +67,25 @@ class Figures:
     @property
     def held(self) -> bool:
         """Whether the machine held the sessions."""
-        return self.late + self.lost <= MOST_LATE * self.frames
+        in_time = self.late + self.lost <= MOST_LATE * self.frames
+        return in_time and not self.refused and self.fps >= (1 - MOST_LATE) * self.full
 
 
 def measure(way: str, sessions: int, speech: Samples, args: argparse.Namespace) -> Figures:
     """Hold the conversations of so many sessions in a run of their own."""
-    flags = [*args.flag, "--silence", way, "--fps", str(args.fps), "--max-sessions", str(sessions)]
+    rate = ["--fps", str(args.fps)] if args.fps else []
+    flags = [*args.flag, "--silence", way, *rate, "--max-sessions", str(sessions)]
     with ManagedRun(*flags, timeout=600) as run:
         if args.warm:  # the loop's first round, and the caches
             asyncio.run(_hold(run.url, [np.zeros(round(args.warm * SAMPLE_RATE), np.float32)], args.fps))
         settle([run.process.pid])
         shifts = [2 * args.turn * number / sessions for number in range(sessions)]
         sounds = [conversation(speech, args.turn, args.turns, shift) for shift in shifts]
+        before = _clips(run.metrics())
         with UsageMeter([run.process.pid]) as meter:
-            reports = asyncio.run(_hold(run.url, sounds, args.fps))
+            answers = asyncio.run(_hold(run.url, sounds, args.fps))
+        clips, at_rest = (now - then for now, then in zip(_clips(run.metrics()), before, strict=True))
+    reports = [answer for answer in answers if isinstance(answer, Report)]
     seconds = 2.0 * args.turn * args.turns
     return Figures(
         way,
@@ -77,38 +94,74 @@ def measure(way: str, sessions: int, speech: Samples, args: argparse.Namespace) 
         sum(report.frames_received for report in reports),
         sum(report.frames_late for report in reports),
         sum(report.frames_expected - report.frames_received for report in reports),
-        float(np.median([report.latency_median for report in reports])),
+        clips - at_rest,
+        clips,
+        min((report.frames_received / seconds for report in reports), default=0.0),
+        args.fps or FULL_RATE,
+        sessions - len(reports),
+        float(np.median([report.latency_median for report in reports] or [np.nan])),
         sum(len(report.problems) for report in reports),
     )
 
 
-async def _hold(url: str, sounds: Sequence[Samples], fps: int) -> list[Report]:
-    frames = frames_of_clip(fps, FULL_RATE // 2)
-    return await asyncio.gather(*(speak(url, Plan(sound, version=2), fps, frames) for sound in sounds))
+async def _hold(url: str, sounds: Sequence[Samples], fps: int) -> list[Report | BaseException]:
+    frames = frames_of_clip(fps or FULL_RATE, FULL_RATE // 2)
+    plans = [Plan(sound, version=2) for sound in sounds]
+    answers = await asyncio.gather(
+        *(speak(url, plan, fps or FULL_RATE, frames) for plan in plans), return_exceptions=True
+    )
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            print(f"  a session was not held: {answer}", flush=True)
+            if not isinstance(answer, ClientError):
+                raise answer
+    return answers
+
+
+def _clips(samples: MetricSamples) -> tuple[int, int]:
+    """Clips that GPU workers have sent on so far, and how many of them came from the loop."""
+    names = ("echomimic_stage_clips_total", "echomimic_stage_clips_at_rest_total")
+    sent, at_rest = (
+        sum(value for labels, value in samples.get(name, []) if labels.get("stage") == "gpu_worker")
+        for name in names
+    )
+    return round(sent), round(at_rest)
 
 
 def lines(made: Sequence[Figures]) -> list[str]:
     """The table, and the savings."""
     stages = list(dict.fromkeys(stage for one in made for stage in one.processor))
-    rows = [("silence", "sessions", *stages, "all", "frames", "late", "lost", "latency", "held")]
+    heads = ("silence", "sessions", *stages, "all", "denoised", "frames", "late", "lost", "fps", "latency")
+    rows = [(*heads, "held")]
     for one in made:
         times = [f"{one.processor.get(stage, 0.0):.3f}" for stage in stages]
         rows.append(
             (
-                one.way, str(one.sessions), *times, f"{one.cost:.3f}", str(one.frames), str(one.late),
-                str(one.lost), f"{one.latency * 1e3:.0f} ms", "yes" if one.held else "no",
+                one.way, str(one.sessions), *times, f"{one.cost:.3f}", f"{one.denoised} of {one.clips}",
+                str(one.frames), str(one.late), str(one.lost), f"{one.fps:.1f}",
+                f"{one.latency * 1e3:.0f} ms",
+                "yes" if one.held else f"no, {one.refused} refused" if one.refused else "no",
             )
         )  # fmt: skip
     out = table(rows)
     for sessions in dict.fromkeys(one.sessions for one in made):
-        cost = {one.way: one.cost for one in made if one.sessions == sessions}
-        if len(cost) == len(WAYS):
-            saved = 1 - cost["loop"] / cost["denoise"]
-            out.append(f"  {sessions} sessions: the loop saves {saved:.0%} of the processor time")
-    for way in WAYS:
-        held = [one.sessions for one in made if one.way == way and one.held]
-        out.append(f"  {way}: the machine holds {max(held, default=0)} of the sessions that were tried")
-    return out
+        costs = {
+            way: [one.cost for one in made if (one.sessions, one.way) == (sessions, way)] for way in WAYS
+        }
+        if all(costs.values()):
+            before, after = (float(np.mean(costs[way])) for way in WAYS)
+            out.append(
+                f"  {sessions} sessions: the loop takes {1 - after / before:.1%} less processor time"
+                f" ({before:.3f} → {after:.3f} s/s)"
+            )
+    return [*out, f"  sessions held: {', '.join(f'{_most_held(made, way)} with {way}' for way in WAYS)}"]
+
+
+def _most_held(made: Sequence[Figures], way: str) -> int:
+    """The most sessions, of those that were tried, that the machine holds each time."""
+    tried = {one.sessions for one in made if one.way == way}
+    held = [n for n in tried if all(one.held for one in made if (one.way, one.sessions) == (way, n))]
+    return max(held, default=0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -122,7 +175,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--turn", type=float, default=5.0, help="seconds of speech, and of silence after it")
     parser.add_argument("--turns", type=int, default=4, help="turns of each (default 4)")
     parser.add_argument("--warm", type=float, default=14.0, help="seconds of silence before (default 14)")
-    parser.add_argument("--fps", type=int, default=24)
+    parser.add_argument("--fps", type=int, default=24, help="0 for the machine's choice (default 24)")
+    parser.add_argument("--repeat", type=int, default=1, help="runs of each way, in turn (default 1)")
     parser.add_argument("--ways", default=",".join(WAYS), help="of --silence (default both)")
     parser.add_argument("flag", nargs="*", help="flags of the run, after --")
     args = parser.parse_args(argv)
@@ -130,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{machine()}; {cores()} cores", flush=True)
     made = []
     for sessions in map(int, args.sessions.split(",")):
-        for way in args.ways.split(","):
+        for way in args.repeat * args.ways.split(","):
             made.append(measure(way, sessions, speech, args))
             print(lines(made[-1:])[1], flush=True)
     print("\n".join(lines(made)))
