@@ -1,25 +1,22 @@
 """The films in `docs/media`, made anew: `python -m tests.film_demos [agent avatar obs]`.
 
 Each is a real run of the bundled model, seen in headless Chromium. The voice agent's models are stand-ins.
-Needs chromium, espeak-ng and PyAV. The films have no sound: a browser without a screen plays none.
+Needs chromium, espeak-ng and PyAV. The sound is the page's and, with the agent, the person's too.
+`tests/gateway/test_film.py` measures how far apart sound and pictures are.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
-import io
 import subprocess
 import sys
 import tempfile
-import time
 import wave
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
@@ -29,53 +26,12 @@ from protocol.process.settings import ROOT
 from scripts.run.managed import ManagedRun
 from tests.examples.test_voice_agent import agent, models
 from tests.gateway.test_page_avatars import CHOOSE, CROP, PREVIEW, at, press
-from tests.helpers.chromium import Chromium, Page
+from tests.helpers.chromium import Chromium
+from tests.helpers.film import Camera, Film
 
-#: Pictures a second of a film. A screenshot takes a tenth of a second beside a run on two cores.
-RATE = 8
 SAMPLE = ROOT / "demo/factory/evaluate/sample"
 QUESTION = "Hello! Can you tell me what you are?"
 INTERRUPTION = "Wait, wait, please stop."
-
-Take = tuple[float, Image.Image]
-
-
-class Camera:
-    """Takes pictures of a page, one after the other, until it is stopped."""
-
-    def __init__(self, page: Page, finish: Callable[[Image.Image], Image.Image] | None = None) -> None:
-        self.takes: list[Take] = []
-        self._page, self._finish = page, finish
-        self._running = asyncio.create_task(self._run())
-
-    async def _run(self) -> None:
-        while True:
-            began = time.monotonic()
-            shot = await self._page.command("Page.captureScreenshot", format="png")
-            image = Image.open(io.BytesIO(base64.b64decode(shot["data"])))
-            self.takes.append((began, self._finish(image) if self._finish else image))
-            await asyncio.sleep(max(0.0, began + 1 / RATE - time.monotonic()))
-
-    async def stop(self) -> list[Take]:
-        self._running.cancel()
-        await asyncio.gather(self._running, return_exceptions=True)
-        return self.takes
-
-
-def write_film(path: Path, takes: Sequence[Take]) -> None:
-    """Write the takes as MP4, each for as long as it stood."""
-    width, height = (side // 2 * 2 for side in takes[0][1].size)
-    with av.open(str(path), "w") as film:
-        stream = film.add_stream("libx264", rate=RATE, options={"crf": "30", "preset": "slow"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        first = takes[0][0]
-        for number in range(int((takes[-1][0] - first) * RATE)):
-            image = [picture for at_, picture in takes if at_ <= first + (number + 0.5) / RATE][-1]
-            pixels = np.asarray(image.convert("RGB").crop((0, 0, width, height)))
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            film.mux(stream.encode(frame))
-        film.mux(stream.encode(None))
-    print(f"{path}: {path.stat().st_size / 1000:.0f} kB, {takes[-1][0] - takes[0][0]:.0f} s")
 
 
 def spoken(words: str) -> np.ndarray:
@@ -99,7 +55,7 @@ def microphone(folder: Path, *parts: str | float) -> Path:
     return path
 
 
-async def film_agent(folder: Path) -> list[Take]:
+async def film_agent(folder: Path) -> Film:
     """Somebody asks the voice agent, and speaks over its answer."""
     sound = microphone(folder, 4.0, QUESTION, 9.0, INTERRUPTION, 12.0)
     with (
@@ -108,15 +64,18 @@ async def film_agent(folder: Path) -> list[Take]:
         agent(run.url, api) as address,
     ):
         async with Chromium(microphone=f"{sound}%noloop") as browser:
-            page = await browser.open(address.replace("ws://", "http://"))
+            page = await browser.open("about:blank")
             await page.size(640, 640)
             camera = Camera(page)
+            await camera.listen()
+            await page.go(address.replace("ws://", "http://"))
+            await camera.start()
             await page.click("button")
             await asyncio.sleep(26)
             return await camera.stop()
 
 
-async def film_avatar(folder: Path) -> list[Take]:
+async def film_avatar(folder: Path) -> Film:
     """A figure that the model has never seen is brought to the page, tried, kept and used."""
     material = HeldOut(SAMPLE / "identities.npz", SAMPLE / "speech.npz", 1, 256, torch.device("cpu"))
     pictures, _ = material.write(folder)
@@ -124,10 +83,14 @@ async def film_avatar(folder: Path) -> list[Take]:
     sound = microphone(folder, 1.0, "This is the face that I drew. " * 4)
     with ManagedRun("--own-avatar-dir", str(folder / "own")) as run:
         async with Chromium(microphone=sound) as browser:
-            page = await browser.open(run.url)
+            page = await browser.open("about:blank")
             await page.size(900, 760)
-            await page.until("window.echomimic?.state === 'idle'", 30)
             camera = Camera(page)
+            await camera.listen()
+            await page.go(run.url)
+            await page.until("window.echomimic?.state === 'idle'", 30)
+            await page.evaluate("document.querySelector('#sound').click()")  # as with headphones
+            await camera.start()
             await asyncio.sleep(1)
             await page.click("#own-open")
             await at(page, CHOOSE)
@@ -162,26 +125,31 @@ def scene(face: Image.Image) -> Image.Image:
     return back
 
 
-async def film_obs(folder: Path) -> list[Take]:
+async def film_obs(folder: Path) -> Film:
     """What OBS shows: the browser source with its transparency, composed into a scene."""
     sound = microphone(folder, 1.0, "Good evening, and welcome to the stream. " * 4)
     with ManagedRun() as run:
         async with Chromium(microphone=sound) as browser:
-            page = await browser.open(f"{run.url}/embed?mic")
+            page = await browser.open("about:blank")
             await page.size(512, 512)
             clear = {"r": 0, "g": 0, "b": 0, "a": 0}
             await page.command("Emulation.setDefaultBackgroundColorOverride", color=clear)
-            await asyncio.sleep(4)
-            camera = Camera(page, scene)
+            camera = Camera(page, scene, transparent=True)
+            await camera.listen()
+            await page.go(f"{run.url}/embed?mic&muted=0")
+            await page.until("window.echomimic?.stats?.shown > 6", 30)
+            await camera.start()
             await asyncio.sleep(10)
             return await camera.stop()
 
 
-FILMS: dict[str, Callable[[Path], Coroutine[Any, Any, list[Take]]]] = {
+FILMS: dict[str, Callable[[Path], Coroutine[Any, Any, Film]]] = {
     "agent": film_agent,
     "avatar": film_avatar,
     "obs": film_obs,
 }
+#: The sounds of each film. Where the face says what its person says, its own voice is enough.
+HEARD = {"agent": ("played", "microphone"), "avatar": ("played",), "obs": ("played",)}
 
 
 def main() -> int:
@@ -192,8 +160,8 @@ def main() -> int:
     args = parser.parse_args()
     for name in args.films or FILMS:
         with tempfile.TemporaryDirectory() as folder:
-            takes = asyncio.run(FILMS[name](Path(folder)))
-        write_film(args.out / f"demo-{name}.mp4", takes)
+            film = asyncio.run(FILMS[name](Path(folder)))
+        film.write(args.out / f"demo-{name}.mp4", HEARD[name])
     return 0
 
 

@@ -19,6 +19,7 @@ import itertools
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -80,11 +81,13 @@ class Page:
     Attributes:
         problems: the errors that the page logs, and the exceptions that nobody caught.
         gesture: whether `evaluate` counts as a person's click, which lets sound out.
+        listeners: by the name of an event of the protocol: is called with its fields.
     """
 
     def __init__(self, ws: ClientConnection) -> None:
         self.problems: list[str] = []
         self.gesture = True
+        self.listeners: dict[str, Callable[[dict[str, Any]], None]] = {}
         self._ws = ws
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -102,7 +105,9 @@ class Page:
                 self._event(message["method"], message["params"])
 
     def _event(self, method: str, params: dict[str, Any]) -> None:
-        if method == "Page.loadEventFired":
+        if method in self.listeners:
+            self.listeners[method](params)
+        elif method == "Page.loadEventFired":
             self._loaded.set()
         elif method == "Runtime.exceptionThrown":
             details = params["exceptionDetails"]
