@@ -20,7 +20,7 @@ from protocol.wire.messages import Samples
 
 #: A client's clock may run this much fast without being slowed.
 TOLERANCE = 1.02
-#: Seconds that live sound may be behind real time. A clip is half a second, so less delays nothing.
+#: Seconds that live sound may be behind real time. A page wins back less by its own buffer.
 BEHIND = 0.6
 #: Seconds behind real time at which live sound has caught up.
 CALM = 0.4
