@@ -56,6 +56,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--share", type=float, default=0.5, help="blend: how far, 0 to 1")
     parser.add_argument("--whole", help="blend: tensors whose names begin so move all the way")
     parser.add_argument("--export", type=Path, help="sharp: write the averaged weights here at each save")
+    parser.add_argument(
+        "--vae-share", type=float, default=0.4, help="sharp: its first part's share of the time"
+    )
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--figure", type=Path, default=ROOT / "figure" / "build" / "identities.npz")
@@ -148,7 +151,7 @@ def run_on_drawn_material(arguments: argparse.Namespace) -> None:
         common.setdefault("memory", 2560)
         train_sharp(
             material, arguments.state, whisper,
-            batch=arguments.batch or 32, export=arguments.export, **common,
+            batch=arguments.batch or 32, vae_share=arguments.vae_share, export=arguments.export, **common,
         )  # fmt: skip
     else:
         train_decoder(material, arguments.state, whisper, batch=arguments.batch or 24, **common)

@@ -31,7 +31,6 @@ from demo.factory.train.replay import Replay
 from demo.factory.train.step import Gradients, GraphedLoss, TrainingRun, make_optimizer, share_weights
 from demo.factory.train.vae import LATENT_NOISE, USES, AutoencoderLite, latent_spread, to_bytes
 
-VAE_SHARE = 0.4  # of the time
 VAE_BATCH = 64
 VAE_MEMORY = 8192  # pictures kept, 0.8 MB each
 NEAR = 0.1  # weight of the latents' squared distance from the old ones
@@ -77,6 +76,7 @@ def train_sharp(
     peak: float,
     final: float,
     memory: int,
+    vae_share: float = 0.4,
     export: Path | None = None,
 ) -> None:
     """Train both parts for `minutes` together, with all that they need to begin.
@@ -90,12 +90,13 @@ def train_sharp(
         peak: highest learning rate.
         final: last learning rate.
         memory: clips kept by the second part, 10 MB each.
+        vae_share: the first part's share of the time. 0 leaves it out, for a VAE that has had it.
         export: folder for the averaged weights in half precision, written at each save.
     """
     until = time.monotonic() + 60 * minutes
     after_save = None if export is None else (lambda: export_model(state, export))
-    first_until = until - 60 * minutes * (1 - VAE_SHARE)
-    _train_vae(material, state, first_until, peak, final, after_save)
+    if vae_share:
+        _train_vae(material, state, until - 60 * minutes * (1 - vae_share), peak, final, after_save)
     if dist.is_initialized():
         dist.barrier()  # the leader writes what all read now
     trainer = Trainer(material, state, whisper, compile_model=False, decay=DECAY, kept=KEPT)
@@ -148,7 +149,7 @@ def _train_vae(
     for _ in range(USES):
         draw()
     gradients = Gradients(list(vae.parameters()))
-    graphed = GraphedLoss(loss, replay.blank(batch), gradients)
+    graphed = GraphedLoss(loss, replay.blank(batch), gradients, alone=True)
     optimizer = make_optimizer(list(vae.parameters()), weight_decay=1e-4)
     loop = TrainingRun(
         "sharp VAE",

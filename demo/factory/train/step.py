@@ -79,10 +79,17 @@ class GraphedLoss:
 
     Attributes:
         inputs: the examples' tensors, filled anew before each call.
+
+    Args:
+        alone: the recording has memory of its own. Needed where it ends before others begin: the last one
+            that goes takes the shared memory along.
     """
 
-    def __init__(self, loss: Loss, inputs: Mapping[str, Tensor], gradients: Gradients) -> None:
+    def __init__(
+        self, loss: Loss, inputs: Mapping[str, Tensor], gradients: Gradients, *, alone: bool = False
+    ) -> None:
         self._loss, self.inputs, self._gradients = loss, inputs, gradients
+        self._alone = alone
         self._graph: torch.cuda.CUDAGraph | None = None
         self._result: tuple[Tensor, Tensor] | None = None
         if gradients.flat.is_cuda:
@@ -103,7 +110,8 @@ class GraphedLoss:
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         # Thread-local: NCCL's own threads ask the driver for events meanwhile.
-        with torch.cuda.graph(self._graph, pool=shared_pool(), capture_error_mode="thread_local"):
+        pool = None if self._alone else shared_pool()
+        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
             self._result = self._run()
 
     def __call__(self) -> tuple[Tensor, Tensor]:
