@@ -107,7 +107,7 @@ def chunk_of(name: str, frames: int) -> int:
     They divide a clip where that can be, since a chunk takes its whole time however few frames it has.
     """
     most = SMALL_CHUNK if name == "tiny" else CHUNK
-    return next((n for n in range(most, most // 2, -1) if frames % n == 0), min(most, frames))
+    return next((n for n in range(most, (most + 1) // 2 - 1, -1) if frames % n == 0), min(most, frames))
 
 
 def fast_kind(name: str) -> str:

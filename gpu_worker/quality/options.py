@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from protocol.process.settings import Settings
 from protocol.wire.clock import FRAME_RATES, FULL_RATE, frames_of_clip
 
-#: Frames of a clip at 24 a second, from the shortest.
-CLIP_LENGTHS = (4, 6, 12)
-
 #: What each choice costs, in dB of the pictures to the truth where that was measured (bundled model, held-out
 #: people; docs/lab/gpu-serving.md, docs/lab/gpu-denoiser.md). The others only give an order: AutoencoderTiny
 #: was never measured on its trained weights, a longer clip costs delay and no picture, and a lower frame
@@ -18,7 +15,7 @@ CLIP_LENGTHS = (4, 6, 12)
 LATE_THIRD, LATE_HALF = 0.05, 0.7
 FAST_TIER = 0.2
 TINY_DECODER = 1.0
-LONGER_CLIP = {4: 0.0, 6: 0.01, 12: 0.02}
+LONGER_CLIP = {3: 0.0, 4: 0.005, 6: 0.01, 12: 0.02}
 LOWER_RATE = {24: 0.0, 12: 3.0, 8: 6.0}
 
 

@@ -11,7 +11,7 @@ from encoder_worker.by_name import chunk_of
     ("name", "frames", "chunk"),
     [
         ("tiny", 12, 4), ("tiny", 6, 3), ("tiny", 4, 4), ("tiny", 3, 3), ("tiny", 8, 4), ("tiny", 1, 1),
-        ("kl", 12, 2), ("kl-8bit", 4, 2), ("kl", 3, 2), ("kl", 1, 1),
+        ("kl", 12, 2), ("kl-8bit", 4, 2), ("kl", 3, 1), ("kl", 1, 1),
     ],
 )  # fmt: skip
 def test_chunks_divide_a_clip_where_they_can(name: str, frames: int, chunk: int) -> None:

@@ -48,15 +48,15 @@ def pick(card: Card, *argv: str, **options: bool) -> Quality | None:
 
 def test_a_fast_card_gets_the_best_by_two_timings() -> None:
     found, asked = search(FASTEST)
-    assert str(found.result) == "--tier exact --late-start 0 --decoder kl --clip-frames 4 at 24 fps"
-    assert [timing.key for timing in asked] == [("denoise", "exact", 4), ("decode", "kl", 4)]
+    assert str(found.result) == "--tier exact --late-start 0 --decoder kl --clip-frames 3 at 24 fps"
+    assert [timing.key for timing in asked] == [("denoise", "exact", 3), ("decode", "kl", 3)]
     assert describe(found, "512×512")[0].endswith("nothing better is left open")
 
 
-def test_an_h200_holds_exact_clips_of_four_frames_at_512() -> None:
+def test_an_h200_holds_exact_clips_of_three_frames_at_512() -> None:
     quality = pick(H200_512)
     assert quality is not None
-    assert (quality.tier, quality.late_start, quality.decoder, quality.clip_frames) == ("exact", 0, "kl", 4)
+    assert (quality.tier, quality.late_start, quality.decoder, quality.clip_frames) == ("exact", 0, "kl", 3)
 
 
 def test_at_768_it_gives_up_what_costs_least() -> None:

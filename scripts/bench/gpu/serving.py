@@ -105,6 +105,8 @@ def parts(out: Path, model: Path, caches: Path, speech: float | None = None) -> 
              *many, "--clip-frames", "4", "--settle"),
         live("512-6", "512², exact, clips of 6 frames, 60 s", 100, "--clip-frames", "6"),
         live("512-4", "512², exact, clips of 4 frames, 60 s", 100, "--clip-frames", "4"),
+        live("512-3", "512², exact, clips of 3 frames, 60 s", 100, "--clip-frames", "3"),
+        live("512-2", "512², exact, clips of 2 frames, 60 s", 100, "--clip-frames", "2"),
         live("768-fast", "768², fast tier, one session of 60 s", 120, "--tier", "fast", size=768),
         live("512-two-fast", "512², fast, two sessions of 60 s", 110, "--tier", "fast", "--sessions", "2"),
         Part("decode", "the decode ladder", (*ladder, "--chunks", "2,3,4,6"), 120, 1, (*ladder, "--quick")),
