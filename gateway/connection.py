@@ -175,8 +175,8 @@ class Connection:
         return self.version > 1 and self._ws.close_code != CloseCode.NORMAL_CLOSURE
 
     def silent_for(self, now: float) -> float:
-        """Seconds since the client's last sample."""
-        return 0.0 if self.core is None else now - self.core.speech_at
+        """As `SessionCore.silent_for`."""
+        return 0.0 if self.core is None else self.core.silent_for(now)
 
     def end(self, error: BrowserError) -> None:
         """End this session from outside."""

@@ -76,6 +76,15 @@ class SpokenSession(LivelySession):
         keep = not asked and 0 <= rest < LEAST_PCM_SECONDS * self._log.rate
         return self.input.take(now, missing if keep else None)
 
+    def silent_for(self, now: float) -> float:
+        """Seconds since the client's last sample came and all of its speech and its texts were played.
+
+        Minutes of speech may come at once, so the last sample's arrival does not tell when speech ends.
+        """
+        if self._speech_waits or self.says.busy:
+            return 0.0
+        return max(0.0, now - max(self.speech_at, self._player.clock.end))
+
     def end_speech(self) -> None:
         """The client says that a pause begins: the clip is to be flushed at once."""
         if self.says.busy:

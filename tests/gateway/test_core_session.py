@@ -171,6 +171,23 @@ def test_a_clip_goes_to_the_audio_worker_in_few_messages_and_a_flush_at_once(fra
     assert np.array_equal(whole, np.repeat(np.arange(151, dtype=np.float32), 320))
 
 
+def test_a_session_is_silent_from_the_end_of_its_speech_on() -> None:
+    """It may have to make room then, so speech that came in one burst counts until it was played."""
+    core = SessionCore("s", 2, OPTIONS, SessionLimits(), 0.0)
+    assert core.silent_for(3.0) == 3.0
+    stages, silent = Stages(core), []
+    core.add_speech(np.ones(12 * 16000, np.float32), 3.0)
+    for step in range(150, 1000):
+        now = step * 0.02
+        stages.take(core.next_pcm(now, 0), now, lambda _: 0.1, lambda _: "come")
+        stages.give(now)
+        core.next_messages(now, True)
+        silent.append((now, core.silent_for(now)))
+    speaking = [now for now, seconds in silent if not seconds]
+    assert max(speaking) == pytest.approx(15.2, abs=0.5)
+    assert silent[-1][1] == pytest.approx(silent[-1][0] - max(speaking), abs=0.1)
+
+
 def test_a_new_epoch_keeps_the_speech_that_was_not_in_a_clip_yet() -> None:
     core = SessionCore("s", 2, OPTIONS, SessionLimits(), 0.0)
     sound = np.arange(12000, dtype=np.float32) / np.float32(12000)
