@@ -9,6 +9,7 @@ from demo.factory.evaluate.noises import AGC_MOST_DB, AGC_TARGET_DB, KINDS, auto
 from demo.factory.evaluate.path import Made
 from demo.factory.evaluate.trial_idle import Boundaries
 from scripts.bench.common.turns import conversation
+from scripts.bench.host.conversation import Figures, lines
 
 
 def level(samples: np.ndarray) -> float:
@@ -55,3 +56,15 @@ def test_a_conversation_is_half_silent() -> None:
     assert loud[:32000].all() and not loud[32000:64000].any() and loud[64000:96000].all()
     later = conversation(speech, turn=2.0, turns=2, shift=2.0)
     assert not (np.abs(later) > 0.25)[:32000].any()
+
+
+def test_the_bench_says_how_many_sessions_are_held_in_each_way() -> None:
+    def run(way: str, sessions: int, cost: float, late: int = 0, refused: int = 0) -> Figures:
+        spent = {"gateway": cost / 4, "gpu_worker": cost * 3 / 4}
+        return Figures(way, sessions, spent, 1000, late, 0, 50, 96, 24.0, 24, refused, 0.1, 0)
+
+    made = [run("denoise", 1, 0.4), run("loop", 1, 0.2), run("denoise", 2, 0.8, late=40), run("loop", 2, 0.5)]
+    told = lines([*made, run("loop", 3, 0.6, refused=1)])
+    assert told[-1].strip() == "sessions held: 1 with denoise, 2 with loop"
+    assert any("1 sessions: the loop takes 50.0% less" in line for line in told)
+    assert any("no, 1 refused" in line for line in told) and any("50 of 96" in line for line in told)
