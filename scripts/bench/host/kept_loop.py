@@ -19,7 +19,7 @@ import numpy as np
 from protocol.wire.clock import FULL_RATE, SAMPLE_RATE
 from scripts.bench.common.tools import UsageMeter, machine, settle, table
 from scripts.bench.common.turns import LOOP_SECONDS, in_room
-from scripts.run.managed import ManagedRun
+from scripts.run.managed import ManagedRun, MetricSamples
 from scripts.talk.live import Plan, speak
 
 #: Starts of the run, by what they find of loops.
@@ -33,13 +33,18 @@ def listen(home: Path, flags: Sequence[str]) -> tuple[float, float, int]:
     environment = {**os.environ, "HOME": str(home)}
     with ManagedRun(*flags, timeout=600, environment=environment) as run:
         settle([run.process.pid])
+        before = _denoised(run.metrics())
         quiet = in_room(np.zeros(round(LOOP_SECONDS * SAMPLE_RATE), np.float32), 2)
         with UsageMeter([run.process.pid]) as meter:
             asyncio.run(speak(run.url, Plan(quiet, version=2), FULL_RATE, FULL_RATE // 2))
+        denoised = _denoised(run.metrics()) - before
         settle([run.process.pid], KEEPS_WITHIN)
-        samples = run.metrics()
-    denoised = sum(value for _, value in samples["echomimic_stage_denoise_seconds_count"])
-    return meter.spent["gpu_worker"], meter.spent["encoder_worker"], round(denoised)
+    return meter.spent["gpu_worker"], meter.spent["encoder_worker"], denoised
+
+
+def _denoised(samples: MetricSamples) -> int:
+    """Clips that went through the engine so far. The first of a kept loop does, and is read there."""
+    return round(sum(value for _, value in samples["echomimic_stage_denoise_seconds_count"]))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("flag", nargs="*", help="flags of the run, after --")
     args = parser.parse_args(argv)
     print(f"{machine()}; {LOOP_SECONDS:g} s of silence", flush=True)
-    rows = [("start", "GPU worker", "encoder", "clips denoised")]
+    rows = [("start", "GPU worker", "encoder", "clips to denoise")]
     with tempfile.TemporaryDirectory(prefix="echomimic-home-") as folder:
         home = Path(folder)
         for start in STARTS:
