@@ -48,6 +48,10 @@ READY_FOR_NEED_AFTER = 90.0
 #: other stages may have been starting during the trial before.
 RETRY_RATE_AFTER = (10.0, 60.0)
 
+#: Seconds from the second time to the third. Each wait after that is twice as long, so that a machine which
+#: holds no more spends little on it.
+RETRY_RATE_AGAIN = 600.0
+
 
 def credit(settings: Settings) -> int:
     """Clips held at once from one audio worker.
@@ -64,6 +68,7 @@ class PauseTask(Enum):
     WARM_CACHES = "warming the caches"
     TIME_LOWEST = "timing the lowest frame rate"
     RETRY_RATE = "trying the frame rate again"
+    FAVOUR = "loading the network for clips of the new length"
     READY_TO_FALL = "preparing a lower frame rate"
     READY_FOR_NEED = "preparing a rate below the usual ones"
 
@@ -102,6 +107,7 @@ class GpuWorker(Worker):
         self._decoder = ""
         self._encoders = 0
         self._retries = 0
+        self._retried_at = float("-inf")
         self._lowest_timed = True
         self._need_met = settings.passthrough
         #: Lower rates that are still to be made ready, from the highest.
@@ -339,6 +345,7 @@ class GpuWorker(Worker):
             self._start(PauseTask.READY_TO_FALL, partial(self._engine.make_ready_for, lower))
         elif self._may_retry_rate(quiet):
             self._retries += 1
+            self._retried_at = time.monotonic()
             self._trials.rearm()
             self._start(PauseTask.RETRY_RATE, self._trials.run)
         elif not self._need_met and (fps := self._rate.rate_for_need) and quiet > READY_FOR_NEED_AFTER:
@@ -357,9 +364,15 @@ class GpuWorker(Worker):
                 or self._rate.choice.fine < self._engine.heads[0]
             )
             and self._settings.fps is None
-            and self._retries < len(RETRY_RATE_AFTER)
-            and quiet > RETRY_RATE_AFTER[self._retries]
+            and quiet > RETRY_RATE_AFTER[min(self._retries, len(RETRY_RATE_AFTER) - 1)]
+            and time.monotonic() - self._retried_at > self._retry_wait
         )
+
+    @property
+    def _retry_wait(self) -> float:
+        """Seconds from the last trial in a pause to the next one, at least."""
+        more = self._retries - len(RETRY_RATE_AFTER)
+        return RETRY_RATE_AGAIN * 2**more if more >= 0 else 0.0
 
     def _end_pause_task(self, output: Output) -> None:
         assert isinstance(output.key, PauseTask)
@@ -374,6 +387,7 @@ class GpuWorker(Worker):
                 self._rate.take_lowest(output.value)
         elif isinstance(output.value, RateChoice) and self._rate.is_better(output.value):
             self._serve_rate(output.value)
+            self._start(PauseTask.FAVOUR, partial(self._engine.favour, output.value.fps))
 
     def _write_figures(self) -> None:
         figures = self._prefetch.figures() | self._engine.metrics() | self._rate.figures()

@@ -16,6 +16,7 @@ from gpu_worker.rate.runner import TrialRunner
 from gpu_worker.rate.trial import RateChoice
 from gpu_worker.worker import (
     RETRY_RATE_AFTER,
+    RETRY_RATE_AGAIN,
     TIME_LOWEST_AFTER,
     WARM_CACHES_AFTER,
     GpuWorker,
@@ -126,7 +127,7 @@ def test_an_error_ends_the_warming_and_is_logged(
     assert served.quiet_for(1000.0) == []
 
 
-def test_a_rate_that_fell_is_tried_again_twice_and_only_rises(
+def test_a_rate_that_fell_is_tried_again_and_only_rises(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     slower = RateChoice(8, 0.9, "this machine holds 8 frames per second")
@@ -142,6 +143,29 @@ def test_a_rate_that_fell_is_tried_again_twice_and_only_rises(
     served.finish()
     assert (served.worker.info()["fps"], served.worker.info()["notice"]) == (24, "")
     assert served.quiet_for(1000.0) == []
+
+
+def test_clips_are_short_again_when_the_machine_is_quiet(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    favoured: list[tuple[int, int]] = []
+    monkeypatch.setattr(CachingEngine, "favour", lambda self, fps: favoured.append((fps, self.clip_frames)))
+    long, short = FAST, replace(FAST, clip_frames=4)
+    served = Served(monkeypatch, tmp_path, long, long, long, long, short)
+    served.engine.clip_lengths = (4, 6, 12)
+    served.worker._caches_cold = False
+    tried = []
+    for passed in range(1, 2001):  # busy until then: the waits become longer
+        if served.quiet_for(1.0) == [PauseTask.RETRY_RATE]:
+            tried.append(passed)
+            served.finish()
+    first, second = (int(after) + 1 for after in RETRY_RATE_AFTER)
+    third = second + int(RETRY_RATE_AGAIN) + 1
+    assert tried == [first, second, third, third + 2 * int(RETRY_RATE_AGAIN) + 1]
+    assert served.worker.info()["clip_frames"] == 4
+    served.finish()
+    assert favoured == [(24, 4)]
+    assert served.quiet_for(10_000.0) == []
 
 
 def test_the_highest_rate_is_not_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
