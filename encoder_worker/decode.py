@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 #: Latent side of the timing run: the bundled model's, and small enough that a large VAE times quickly.
 TUNING_SIDE = 16
 TUNING_ROUNDS = 3
+#: Chunks of pictures that lie in pinned memory at once, while they are decoded and become JPEGs.
+CHUNKS_HELD = 5
 #: A plan replaces the one before it only if it takes less than this part of its time.
 CLEARLY = 0.85
 
@@ -208,11 +210,23 @@ class ClipDecoder:
             self._fast = fast_decoder(
                 self._decoder, self.device, self.plan.dtype, self.chunk, h, w, eight_bit=eight_bit
             )
+            self._take_pinned(self._fast)
             logger.info("decoder: %s, recorded in %.1f s", self._fast, time.perf_counter() - begin)
         except Exception as error:  # compilers and drivers fail in any way; the plain module always works
             logger.warning(
                 "the fast decoder cannot be used, decoding by %s: %s", self.plan, first_line(error)
             )
+
+    @staticmethod
+    def _take_pinned(fast: FixedSizeDecoder) -> None:
+        """Has torch take the pinned memory of a few chunks. It keeps what is freed.
+
+        Taking some stops the device, which a clip would wait for.
+        """
+        chunks = [
+            torch.empty(fast.pixels.shape, dtype=torch.uint8, pin_memory=True) for _ in range(CHUNKS_HELD)
+        ]
+        chunks.clear()
 
     def _decode_fast(self, fast: FixedSizeDecoder, latents: npt.NDArray[np.float16]) -> Iterator[Picture]:
         """While a chunk's pictures are used (encoded, as a rule) the next one is being decoded."""

@@ -17,7 +17,7 @@ from websockets.typing import Subprotocol
 
 from protocol.process.settings import load_settings
 from protocol.wire.browser import SUBPROTOCOL_V2, AudioMessage, VideoMessage, decode_down
-from protocol.wire.clock import SAMPLE_RATE
+from protocol.wire.clock import FULL_RATE, SAMPLE_RATE
 from protocol.wire.messages import Samples
 from scripts.talk.sound import read_sound, synthetic_voice
 
@@ -72,8 +72,10 @@ class ViewedStream:
             return
         place = message.epoch, message.seq, message.index
         self.places.append(place)
-        self._counts[place[:2]] = message.count
         clip = self._clips[message.epoch, message.seq]
+        # A clip whose sound begins within it has no pictures before that.
+        before = message.index if message.pts - clip.message.pts < SAMPLE_RATE / FULL_RATE else 0
+        self._counts.setdefault(place[:2], message.count - before)
         spoken = clip.message.position + len(clip.message.samples)
         self.arrivals.append((now, now - self.began - spoken / SAMPLE_RATE))
         due = clip.start + (message.pts - clip.message.pts) / SAMPLE_RATE

@@ -194,7 +194,7 @@ def test_a_pose_beyond_the_budget_is_not_kept(tmp_path: Path, folder: Path) -> N
 def test_the_second_start_times_and_encodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openvino")
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    monkeypatch.setattr("gpu_worker.engine.serve.POSE_WARM_SECONDS", 0.0)
+    monkeypatch.setattr("gpu_worker.engine.serve.POSE_WARM_SECONDS", {"cpu": 0.0})
     picture = tmp_path / "one.png"
     Image.new("RGB", (64, 64), (90, 60, 30)).save(picture)
     flags = ["--gpu-devices", "cpu", "--threads", "1", "--dtype", "float32", "--fps", "24"]

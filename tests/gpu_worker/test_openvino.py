@@ -110,7 +110,7 @@ BUNDLED = (
 def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., DenoiserEngine]:
     """A function that loads the bundled model with further flags. Its cache is removed with the test."""
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    monkeypatch.setattr("gpu_worker.engine.serve.POSE_WARM_SECONDS", 0.0)
+    monkeypatch.setattr("gpu_worker.engine.serve.POSE_WARM_SECONDS", {"cpu": 0.0})
 
     def load(*argv: str) -> DenoiserEngine:
         made = DenoiserEngine(load_settings([*BUNDLED, *argv], env={}))
