@@ -82,7 +82,9 @@ class ClipPhases:
         if not others:
             return 0
         lasts = shape.seconds
-        shares = max(self._sessions() // max(1, self._workers()), len(others) + 1)
+        held = self._sessions() // max(1, self._workers())
+        # At quarters three of three wait for nobody either, and a fourth that is let in has its place.
+        shares = max(4 if held == 3 else held, len(others) + 1)
 
         def distance(time: float) -> float:
             return min(_apart(time, other, lasts) for other in others)

@@ -35,7 +35,7 @@ def gaps(found: list[float], frames: int = 12) -> list[int]:
 
 @pytest.mark.parametrize(
     ("sessions", "capacity", "least"),
-    [(2, 0, 6), (3, 3, 4), (4, 4, 3), (5, 5, 2), (3, 5, 2), (6, 6, 2), (12, 0, 0)],
+    [(2, 0, 6), (3, 3, 3), (4, 3, 3), (4, 4, 3), (5, 5, 2), (3, 5, 2), (6, 6, 2), (12, 0, 0)],
 )  # fmt: skip
 def test_sessions_that_begin_at_once_are_apart(sessions: int, capacity: int, least: int) -> None:
     found = places(ClipPhases(sessions=lambda: capacity), sessions)
@@ -45,7 +45,7 @@ def test_sessions_that_begin_at_once_are_apart(sessions: int, capacity: int, lea
 def test_each_worker_has_its_own_sessions() -> None:
     phases = ClipPhases(lambda: 4, lambda: 12)
     found = places(phases, 12)
-    assert [round(place) for place in found] == [0] * 4 + [4] * 4 + [8] * 4
+    assert [round(place) for place in found] == [0] * 4 + [6] * 4 + [9] * 4
 
 
 def test_a_session_alone_and_one_that_is_apart_already_get_no_silence() -> None:
@@ -69,7 +69,7 @@ def test_clips_of_another_length_do_not_count() -> None:
     phases = ClipPhases()
     phases.frames_of_silence("a", ClipShape(24, 4), 0.5, 0.0)
     assert phases.frames_of_silence("b", SHAPE, 0.5, 0.0) == 0
-    assert places(ClipPhases(sessions=lambda: 3), 3, ClipShape(24, 4)) == pytest.approx([0, 1, 3], abs=1e-6)
+    assert places(ClipPhases(sessions=lambda: 3), 3, ClipShape(24, 4)) == pytest.approx([0, 2, 3], abs=1e-6)
 
 
 @given(st.integers(0, 10), st.sampled_from([8000, 11025, 16000, 44100, 48000]), st.integers(1, 40_000))
