@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from scripts.bench.host.avx2 import ANSWER, QUESTION, copy_without_avx512, environment
+from scripts.bench.host.processors import ENGINES, ProcessorRun, lines
 
 ASK = "import openvino; print(openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES'))"
 
@@ -32,3 +34,30 @@ def test_openvino_has_no_bfloat16_there(tmp_path: Path) -> None:
     told = subprocess.run([sys.executable, "-c", ASK], env=made, capture_output=True, text=True, check=True)
     assert "FP32" in told.stdout
     assert "BF16" not in told.stdout
+
+
+LOG = """\
+10:00 INFO encoder_worker.decode: decoding by float32 channels_last: float32 12 ms a frame
+11:00 INFO encoder_worker.decode: decoding by int8 and float32 by OpenVINO: a frame takes
+12:00 INFO gpu_worker.engine.load: denoising by OpenVINO: in float32 a clip takes torch 0.1 s
+13:00 INFO audio_worker.features: Whisper by torch: a clip takes torch 1 ms, OpenVINO 2 ms
+"""
+
+
+def test_the_log_tells_the_engines_that_were_chosen() -> None:
+    assert [match.group(0) for match in ENGINES.finditer(LOG)] == [
+        "decoding by int8 and float32 by OpenVINO:", "denoising by OpenVINO: in float32", "Whisper by torch:",
+    ]  # fmt: skip
+
+
+def test_a_row_says_which_stages_are_emulated_and_whether_others_worked() -> None:
+    report = {
+        "fps": 24, "clip_frames": 4, "latency_median": 0.06, "latency_p95": 0.08, "frames_late": 0,
+        "frames_received": 480, "problems": [],
+    }  # fmt: skip
+    run = ProcessorRun(report, 0.8, 2, (20.0, 3.0), 900 << 20, ["Whisper by torch"], ["gpu_worker"], 1.5)
+    told = "\n".join(lines({"AVX2, 2 cores": run, "as it is": replace(run, emulated=[], others=0.0)}))
+    assert " 0.40 " in told and "0 of 480" in told and "20.0 s then 3.0 s" in told
+    assert "AVX2, 2 cores: without AVX-512: gpu_worker" in told
+    assert "as it is: without AVX-512: no stage" in told
+    assert told.count("NOT QUIET") == 1
