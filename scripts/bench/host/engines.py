@@ -55,12 +55,28 @@ def denoisers(
     settings: Settings, engine: CpuEngine, dtypes: Sequence[torch.dtype]
 ) -> dict[str, Callable[[], Tensor]]:
     """Functions that denoise one clip, by library and arithmetic. The clip is the same for all."""
+    from gpu_worker.engine.openvino import OpenVinoDenoiser
+
+    tasks: dict[str, Callable[[], Tensor]] = {}
+    for dtype in dtypes:
+        plain, inputs = drawn_clip(settings, dtype)
+        by_openvino = OpenVinoDenoiser(plain, engine)
+        by_openvino.prepare(*inputs)
+        name = _named(dtype)
+        tasks[f"torch {name}"] = partial(_by_torch, plain, *inputs)
+        tasks[f"OpenVINO {name}"] = partial(by_openvino.sample, *inputs)
+    return tasks
+
+
+def drawn_clip(
+    settings: Settings, dtype: torch.dtype
+) -> tuple[ClipDenoiser, tuple[Tensor, Tensor, Tensor, ReferenceCache]]:
+    """The model in torch, and the same random clip each time: noise, tokens, pose features and reference."""
     import numpy as np
     import torch
 
     from gpu_worker.denoiser.loading import load_models
     from gpu_worker.denoiser.pipeline import ClipDenoiser
-    from gpu_worker.engine.openvino import OpenVinoDenoiser
     from protocol.model.audio_tokens import tokens_per_frame
     from protocol.model.config import ModelConfig
     from protocol.wire.limits import TOKEN_WIDTH
@@ -71,19 +87,10 @@ def denoisers(
     picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     maps = torch.rand(FRAMES, 3, height, width, generator=draw)
     tokens = torch.randn(FRAMES, tokens_per_frame(settings.audio_margin), TOKEN_WIDTH, generator=draw)
-    tasks: dict[str, Callable[[], Tensor]] = {}
-    noise: Tensor | None = None
-    for dtype in dtypes:
-        plain = ClipDenoiser(load_models(config, torch.device("cpu"), dtype))
-        reference, pose = plain.prepare_reference(picture).reference, plain.encode_pose(maps)
-        if noise is None:
-            noise = torch.randn(FRAMES, plain.latent_channels, *pose.shape[2:], generator=draw)
-        by_openvino = OpenVinoDenoiser(plain, engine)
-        by_openvino.prepare(noise, tokens, pose, reference)
-        name = _named(dtype)
-        tasks[f"torch {name}"] = partial(_by_torch, plain, noise, tokens, pose, reference)
-        tasks[f"OpenVINO {name}"] = partial(by_openvino.sample, noise, tokens, pose, reference)
-    return tasks
+    plain = ClipDenoiser(load_models(config, torch.device("cpu"), dtype))
+    reference, pose = plain.prepare_reference(picture).reference, plain.encode_pose(maps)
+    noise = torch.randn(FRAMES, plain.latent_channels, *pose.shape[2:], generator=draw)
+    return plain, (noise, tokens, pose, reference)
 
 
 def _by_torch(

@@ -19,6 +19,7 @@ from protocol.model.hardware.c_allocator import keep_freed_memory
 from protocol.model.hardware.threads import let_waiting_threads_sleep, thread_count
 from protocol.process.settings import Settings, settings_from_command_line
 from protocol.wire.clock import FULL_RATE
+from scripts.bench.host.engines import drawn_clip
 
 if TYPE_CHECKING:
     import torch
@@ -34,26 +35,9 @@ def calls(
     settings: Settings, engine: CpuEngine, dtype: torch.dtype
 ) -> dict[tuple[int, bool], Callable[[], object]]:
     """Functions that denoise one clip, by its frames and its network."""
-    import numpy as np
-    import torch
-
-    from gpu_worker.denoiser.loading import load_models
-    from gpu_worker.denoiser.pipeline import ClipDenoiser
     from gpu_worker.engine.openvino import OpenVinoDenoiser
-    from protocol.model.audio_tokens import tokens_per_frame
-    from protocol.model.config import ModelConfig
-    from protocol.wire.limits import TOKEN_WIDTH
 
-    config = ModelConfig.load(settings.config)
-    width, height = config.picture_size(settings)
-    most = max(frames for frames, _ in CALLS)
-    draw = torch.Generator().manual_seed(0)
-    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    plain = ClipDenoiser(load_models(config, torch.device("cpu"), dtype))
-    reference = plain.prepare_reference(picture).reference
-    pose = plain.encode_pose(torch.rand(most, 3, height, width, generator=draw))
-    tokens = torch.randn(most, tokens_per_frame(settings.audio_margin), TOKEN_WIDTH, generator=draw)
-    noise = torch.randn(most, plain.latent_channels, *pose.shape[2:], generator=draw)
+    plain, (noise, tokens, pose, reference) = drawn_clip(settings, dtype)
     made: dict[tuple[int, bool], Callable[[], object]] = {}
     for frames, any_length in CALLS:
         network = OpenVinoDenoiser(plain, engine)

@@ -2,9 +2,9 @@
 
 Rows: AVX2 on all cores, AVX2 on one core, this processor as it is. Each is started twice, since the first
 start chooses the engines by timing. The second one hears 20 s of speech in real time and denoises every clip.
-Then the page listens in Chromium for 10 s. The client and Chromium have all cores in every row.
+Then the page listens in Chromium for 10 s, where all cores are there. The client has all cores in every row.
 
-All of it takes five to six minutes on a quiet machine, and three with `--no-page`. `--only avx2,native` names
+All of it takes about six minutes on a quiet machine, and four with `--no-page`. `--only avx2,native` names
 rows. `avx2.py` says how AVX-512 is taken away, and each row says which stages have OpenVINO without it.
 """
 
@@ -32,10 +32,11 @@ from scripts.bench.common.tools import (
     machine,
     ms,
     only_cores,
+    settle,
     speak,
     table,
     warm_up,
-)  # fmt: skip
+)
 from scripts.bench.host.avx2 import copy_without_avx512, environment
 from scripts.bench.host.machines import CHOSEN
 from scripts.run.managed import ROOT, ManagedRun
@@ -56,8 +57,8 @@ class Processor:
     name: str
     cores: int | None
     variables: Mapping[str, str]
-    #: The page's number among the machines of `tests.measure_page`, by cores.
-    page: int
+    #: Whether the page is measured.
+    page: bool = True
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def measure(processor: Processor, wav: Path, folder: Path, flags: Sequence[str])
     given = (*EVERY_CLIP, *flags, "--log-dir", str(logs))
     with only_cores(processor.cores):
         with ManagedRun(*given, timeout=300, environment=processor.variables) as first:
-            pass
+            settle([first.process.pid])  # in its first pause it keeps the features of poses
         log = "".join(path.read_text(errors="replace") for path in sorted(logs.glob("run_*.log")))
         run = ManagedRun(*given, timeout=300, environment=processor.variables)
         run.__enter__()
@@ -127,7 +128,7 @@ def emulated_stages(run: ManagedRun, folder: Path) -> list[str]:
 
 def measure_page(processor: Processor) -> str:
     """The row of `tests.measure_page`, with its head, or the reason why there is none."""
-    command = [sys.executable, "-m", "tests.measure_page", "--only", str(processor.page), "--seconds", "10"]
+    command = [sys.executable, "-m", "tests.measure_page", "--only", "0", "--seconds", "10"]
     done = subprocess.run(
         command, cwd=ROOT, env=dict(processor.variables), capture_output=True, text=True, timeout=300,
         check=False,
@@ -183,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 continue
             made[processor.name] = measure(processor, wav, folder, flags)
             print("\n".join(lines({processor.name: made[processor.name]})), flush=True)
-            if not args.no_page:
+            if processor.page and not args.no_page:
                 print(measure_page(processor), "\n", flush=True)
     print("\n".join(lines(made)))
     return 0
@@ -198,9 +199,9 @@ def processors(folder: Path) -> dict[str, Processor]:
     home.mkdir()
     native = {**os.environ, "HOME": str(home)}
     return {
-        "avx2": Processor(f"AVX2, {cores()} cores", None, emulated, 0),
-        "avx2-one": Processor("AVX2, 1 core", 1, emulated, 1),
-        "native": Processor(f"as it is, {cores()} cores", None, native, 0),
+        "avx2": Processor(f"AVX2, {cores()} cores", None, emulated),
+        "avx2-one": Processor("AVX2, 1 core", 1, emulated, page=False),
+        "native": Processor(f"as it is, {cores()} cores", None, native),
     }
 
 
