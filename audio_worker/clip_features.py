@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from audio_worker.ring import WINDOW
+from audio_worker.rooms import Rooms
 from audio_worker.sessions import DueClip
 from audio_worker.voice import VoiceDetector
 from protocol.wire.messages import Array16
@@ -31,7 +32,7 @@ class ClipFeatures:
 
     def __init__(self, features: Features | RecordedFeatures, detector: VoiceDetector | None) -> None:
         self.whisper = features
-        self._detector = detector
+        self._rooms = None if detector is None else Rooms(detector)
         #: Tokens of digital silence by frames and frames a second.
         self._of_silence: dict[tuple[int, int], Array16] = {}
 
@@ -40,7 +41,7 @@ class ClipFeatures:
 
         All silent clips of a shape have the tokens of digital silence, whatever noise they hold.
         """
-        silent = [self._detector is not None and self._detector.is_silent(clip) for clip in clips]
+        silent = [self._rooms is not None and self._rooms.is_silent(clip) for clip in clips]
         spoken = [clip for clip, quiet in zip(clips, silent, strict=True) if not quiet]
         made = iter(self.whisper.tokens(spoken) if spoken else [])
         return [

@@ -64,7 +64,7 @@ class VoiceDetector:
 
     def is_silent(self, clip: DueClip) -> bool:
         """Whether neither the clip nor the moment before it holds a voice."""
-        seconds = pts_of_clip(1, clip.fps, clip.clip_frames) / SAMPLE_RATE + HANGOVER
+        seconds = heard_seconds(clip)
         heard = clip.samples[-round(seconds * SAMPLE_RATE) :]
         if np.sqrt(np.mean(np.square(heard))) < SILENCE_LEVEL:
             return True
@@ -77,6 +77,11 @@ class VoiceDetector:
         looks = np.lib.stride_tricks.sliding_window_view(looked_at, CONTEXT + LOOK)[::LOOK]
         found: NDArray[np.float32] = self._graph(np.ascontiguousarray(looks), _STATE, _STATE).copy()
         return found
+
+
+def heard_seconds(clip: DueClip) -> float:
+    """Seconds of its window's end by which a clip is judged: its own, and those before it for the mouth."""
+    return pts_of_clip(1, clip.fps, clip.clip_frames) / SAMPLE_RATE + HANGOVER
 
 
 def holds_no_voice(probabilities: NDArray[np.float32], seconds: float) -> bool:

@@ -44,7 +44,7 @@ def listen(home: Path, flags: Sequence[str]) -> tuple[float, float, int]:
 
 def _denoised(samples: MetricSamples) -> int:
     """Clips that went through the engine so far. The first of a kept loop does, and is read there."""
-    return round(sum(value for _, value in samples["echomimic_stage_denoise_seconds_count"]))
+    return round(sum(value for _, value in samples.get("echomimic_stage_denoise_seconds_count", [])))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
