@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 #: Frames decoded at once. More gain nothing, and the first ones come later.
 CHUNK = 2
 #: Most of a small decoder: JPEG takes longer there, and as many threads work on it.
-SMALL_CHUNK = 4
+SMALL_CHUNK = 6
 #: Seconds after which a decoder that nobody asks for any more is let go, for its memory.
 UNUSED_AFTER = 30.0
 
@@ -64,6 +64,8 @@ class NamedDecoders:
         """
         now = time.monotonic()
         wanted = name or self._own
+        if wanted in self._kept and self._kept[wanted].decoder.chunk < chunk_of(wanted, frames):
+            del self._kept[wanted]  # made for short clips, as of a trial, and slow with these
         if wanted not in self._kept:
             self._kept[wanted] = _Kept(self._make(wanted, frames), now)
         if name:
@@ -104,10 +106,13 @@ class NamedDecoders:
 def chunk_of(name: str, frames: int) -> int:
     """Frames that the decoder of this name decodes at once, of clips of `frames` frames.
 
-    They divide a clip where that can be, since a chunk takes its whole time however few frames it has.
+    Those of a small decoder divide a clip where that can be, since a chunk takes its whole time however few
+    frames it has.
     """
-    most = SMALL_CHUNK if name == "tiny" else CHUNK
-    return next((n for n in range(most, (most + 1) // 2 - 1, -1) if frames % n == 0), min(most, frames))
+    if name != "tiny":
+        return min(CHUNK, frames)
+    divisors = (n for n in range(SMALL_CHUNK, SMALL_CHUNK // 2 - 1, -1) if frames % n == 0)
+    return next(divisors, min(SMALL_CHUNK, frames))
 
 
 def fast_kind(name: str) -> str:

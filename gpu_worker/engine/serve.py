@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 #: Most seconds that start-up spends on the default pose's features, by type of device. The rest is made ahead
 #: of the clips that need it, and in the first pauses.
-POSE_WARM_SECONDS = {"cpu": 8.0, "cuda": 2.0}
+POSE_WARM_SECONDS = {"cpu": 8.0, "cuda": 0.5}
 
 #: The session of clips that warm the device.
 WARM_UP_SESSION = "_warm"
