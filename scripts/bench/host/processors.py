@@ -70,7 +70,7 @@ class ProcessorRun:
         cost: processor seconds of all stages a second of speech.
         cores: that the stages had.
         ready_in: seconds until the first and the second start were ready.
-        memory: RSS of all stages after the speech, in bytes.
+        memory: RSS after the speech by stage, in bytes.
         engines: lines of the first start's log on the choice of engines and of the rate.
         emulated: stages whose OpenVINO is the copy without AVX-512.
         others: cores that all other processes used meanwhile, the client among them.
@@ -80,7 +80,7 @@ class ProcessorRun:
     cost: float
     cores: int
     ready_in: tuple[float, float]
-    memory: int
+    memory: dict[str, int]
     engines: list[str]
     emulated: list[str]
     others: float
@@ -112,7 +112,7 @@ def measure(processor: Processor, wav: Path, folder: Path, flags: Sequence[str])
     told += [match.group(0) for match in CHOSEN.finditer(log)][-1:]
     return ProcessorRun(
         report, cost, processor.cores or cores(), (first.ready_in, run.ready_in),
-        sum(meter.after.resident.values()), told, emulated, meter.other_cores,
+        meter.after.resident, told, emulated, meter.other_cores,
     )  # fmt: skip
 
 
@@ -154,11 +154,12 @@ def lines(results: Mapping[str, ProcessorRun]) -> list[str]:
                 f"{run.cost / run.cores:.2f}", ms(report["latency_median"]), ms(report["latency_p95"]),
                 f"{report['frames_late']} of {report['frames_received']}",
                 " then ".join(f"{seconds:.1f} s" for seconds in run.ready_in),
-                f"{run.memory / 2**20:.0f} MiB", f"{run.others:.2f} cores",
+                f"{sum(run.memory.values()) / 2**20:.0f} MiB", f"{run.others:.2f} cores",
             )
         )  # fmt: skip
         said += [f"  {name}: without AVX-512: {', '.join(run.emulated) or 'no stage'}"]
         said += [f"    {line}" for line in run.engines]
+        said += ["    RSS: " + ", ".join(f"{name} {size >> 20} MiB" for name, size in run.memory.items())]
         said += [f"    FAILED {problem}" for problem in report["problems"]]
         if run.others > NOISY * cores():
             said.append("    NOT QUIET: see the last column")
