@@ -7,7 +7,7 @@ doubles the resolution (equal cost per level), grows by 1×1 convolution and pix
 to a pixel shuffle. The residual blocks without normalisation follow the idea of TAESD (Ollin Boer Bohan,
 2023); widths and layout are this project's.
 
-A second, finer head makes pictures of twice the side from the same features. It costs a seventh of the rest.
+A second, finer head makes pictures of twice the side from the same features. It costs a fifth of the rest.
 """
 
 from __future__ import annotations
