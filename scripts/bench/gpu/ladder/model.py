@@ -118,5 +118,5 @@ def to_half(models: Models, dtype: torch.dtype) -> Models:
     models.denoiser.to(dtype)
     models.dtype = dtype
     # The models of a worker always have one. The ladder's clips bring their reference along.
-    models.reference = None  # type: ignore[assignment]
+    models.reference = nn.Module()  # type: ignore[assignment]
     return models
