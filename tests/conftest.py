@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +16,12 @@ if not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg")):
     os.environ["TRITON_INTERPRET"] = "1"
 
 from protocol.process.settings import load_settings
+
+# A shell that starts the tests in the background, or nohup, has them ignore these signals. Processes that the
+# tests start would inherit that, and those are told to end by them.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
