@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,13 @@ import torch
 
 from audio_worker.adapter import apply_adapter
 from audio_worker.frame_tokens import frame_tokens
-from audio_worker.graph_features import GraphFeatures, WhisperFacts, WhisperRecord, silent_clip
+from audio_worker.graph_features import (
+    GraphFeatures,
+    WhisperFacts,
+    WhisperRecord,
+    silent_clip,
+    warm_seconds,
+)
 from audio_worker.sessions import DueClip
 from audio_worker.whisper import WindowKind, load_whisper
 from protocol.model.config import ModelConfig
@@ -100,13 +105,8 @@ class FeatureExtractor:
         Returns:
             Seconds that one clip takes.
         """
-        clip = silent_clip()
         sizes = range(1, batch + 1) if self.device.type == "cuda" else (1,)
-        for size in (*sizes, 1):
-            begin = time.perf_counter()
-            self.tokens([clip] * size)
-            taken = time.perf_counter() - begin
-        return taken
+        return warm_seconds(self.tokens, (*sizes, 1))
 
     @property
     def n_mels(self) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import logging
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from audio_worker.features import FeatureExtractor, choose_dtype
 from audio_worker.frame_tokens import frame_tokens
-from audio_worker.graph_features import silent_clip
+from audio_worker.graph_features import warm_seconds
 from audio_worker.mel import POSITIONS, padded_log_mel
 from audio_worker.sessions import DueClip
 from protocol.model.config import ModelConfig
@@ -122,12 +121,7 @@ class RecordedFeatures:
         Args:
             batch: largest batch that is served. It does not matter, since clips go one by one.
         """
-        clip = silent_clip()
-        for _ in range(3):
-            begin = time.perf_counter()
-            self.tokens([clip])
-            taken = time.perf_counter() - begin
-        return taken
+        return warm_seconds(self.tokens, (1, 1, 1))
 
     def facts(self) -> dict[str, InfoValue]:
         """Device, dtype, window and margin, for Status."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -75,13 +75,7 @@ class GraphFeatures:
         Args:
             batch: largest batch that is served. It does not matter, since clips go one by one.
         """
-        clip = silent_clip()
-        taken = 0.0
-        for _ in range(2):
-            begin = time.perf_counter()
-            self.tokens([clip])
-            taken = time.perf_counter() - begin
-        return taken
+        return warm_seconds(self.tokens, (1, 1))
 
     def facts(self) -> dict[str, InfoValue]:
         """Device, dtype, window and margin, for Status."""
@@ -89,6 +83,17 @@ class GraphFeatures:
             "device": "cpu", "dtype": self.numbers.dtype, "window": "short", "margin": self.margin,
             "cpu_engine": "openvino",
         }  # fmt: skip
+
+
+def warm_seconds(tokens: Callable[[Sequence[DueClip]], object], sizes: Sequence[int]) -> float:
+    """Make the features of so many silent clips, size by size. Returns seconds that the last call took."""
+    clip = silent_clip()
+    taken = 0.0
+    for size in sizes:
+        begin = time.perf_counter()
+        tokens([clip] * size)
+        taken = time.perf_counter() - begin
+    return taken
 
 
 def silent_clip() -> DueClip:
