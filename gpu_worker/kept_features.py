@@ -10,27 +10,26 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save
-from torch import Tensor
 
 import gpu_worker
-from gpu_worker.denoiser.model import ReferenceCache
-from gpu_worker.denoiser.pipeline import AvatarCache
 from protocol.model.config import ModelConfig
 from protocol.model.kept_folder import kept_folder, write_whole
 from protocol.model.kept_record import content_key
+from protocol.model.safe_arrays import arrays_as_bytes, map_arrays
 from protocol.process.logs import first_line
 from protocol.process.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+R = TypeVar("R")
+Arrays = Mapping[str, NDArray[Any]]
 
 #: Bytes of all kept features together. The files that were not used for longest are removed.
 MOST_BYTES = 512 * 2**20
@@ -80,29 +79,29 @@ class FeatureFolder:
         key = model_key(config, dtype, config.picture_size(settings))
         return None if key is None else cls(kept_folder(settings, "features"), key)
 
-    def load(self, kind: str, source: bytes) -> Mapping[str, Tensor] | None:
+    def load(self, kind: str, source: bytes) -> Arrays | None:
         """The features of a source, mapped, or None where there are none that can be used."""
         file = self._file(kind, source)
         if not file.exists():
             return None
         try:
-            tensors: dict[str, Tensor] = load_file(file)
-        except Exception as error:  # a damaged file raises anything; the features are made anew
+            arrays = map_arrays(file)
+        except (OSError, ValueError) as error:  # the features are made anew
             logger.warning("%s cannot be used and is made anew: %s", file, first_line(error))
             return None
         with suppress(OSError):
             os.utime(file)
-        return tensors
+        return arrays
 
     def has(self, kind: str, source: bytes) -> bool:
         """Whether there are features of this source."""
         return self._file(kind, source).exists()
 
-    def store(self, kind: str, source: bytes, tensors: Mapping[str, Tensor]) -> bool:
+    def store(self, kind: str, source: bytes, arrays: Arrays) -> bool:
         """Keeps features. False, with a line in the log, where they cannot be written."""
         file = self._file(kind, source)
         try:
-            write_whole(file, save({name: _own(x) for name, x in tensors.items()}))
+            write_whole(file, arrays_as_bytes(arrays))
             self._make_room(file)
         except OSError as error:
             logger.warning("features are not kept for the next start: %s", first_line(error))
@@ -124,39 +123,34 @@ class FeatureFolder:
             total -= sizes[path].st_size
 
 
-def _own(tensor: Tensor) -> Tensor:
-    """A copy in memory of its own, as safetensors wants it."""
-    return tensor.clone(memory_format=torch.contiguous_format)
+class KeptReferences(Generic[R]):
+    """Reference features of pictures, for `AvatarStore`.
 
+    Args:
+        folder: holds them.
+        pack: the features as arrays.
+        unpack: the features from these arrays, or None where an array is missing.
+    """
 
-class KeptReferences:
-    """Reference features of pictures, for `AvatarStore`."""
-
-    def __init__(self, folder: FeatureFolder) -> None:
+    def __init__(
+        self, folder: FeatureFolder, pack: Callable[[R], Arrays], unpack: Callable[[Arrays], R | None]
+    ) -> None:
         self._folder = folder
+        self._pack = pack
+        self._unpack = unpack
 
-    def load(self, picture: NDArray[np.uint8]) -> AvatarCache | None:
+    def load(self, picture: NDArray[np.uint8]) -> R | None:
         """The features of a picture (height, width, 3), or None."""
         found = self._folder.load("reference", picture.tobytes())
-        if found is None or "latents" not in found:
-            return None
-        count = (len(found) - 1) // 2
-        try:
-            layers = tuple((found[f"keys.{i}"], found[f"values.{i}"]) for i in range(count))
-        except KeyError:
-            return None
-        return AvatarCache(found["latents"], ReferenceCache(layers))
+        return None if found is None else self._unpack(found)
 
     def has(self, picture: NDArray[np.uint8]) -> bool:
         """Whether the features of this picture are kept."""
         return self._folder.has("reference", picture.tobytes())
 
-    def store(self, picture: NDArray[np.uint8], made: AvatarCache) -> bool:
+    def store(self, picture: NDArray[np.uint8], made: R) -> bool:
         """Keeps the features of a picture. False where they cannot be written."""
-        tensors: dict[str, Any] = {"latents": made.latents}
-        for i, (keys, values) in enumerate(made.reference.layers):
-            tensors |= {f"keys.{i}": keys, f"values.{i}": values}
-        return self._folder.store("reference", picture.tobytes(), tensors)
+        return self._folder.store("reference", picture.tobytes(), self._pack(made))
 
 
 class KeptPoses:
@@ -165,7 +159,7 @@ class KeptPoses:
     def __init__(self, folder: FeatureFolder) -> None:
         self._folder = folder
 
-    def load(self, file: Path) -> Tensor | None:
+    def load(self, file: Path) -> NDArray[Any] | None:
         """The features (frames, c, h, w) of a pose file, or None."""
         try:
             found = self._folder.load("pose", file.read_bytes())
@@ -173,7 +167,7 @@ class KeptPoses:
             return None
         return None if found is None else found.get("features")
 
-    def store(self, file: Path, features: Tensor) -> bool:
+    def store(self, file: Path, features: NDArray[Any]) -> bool:
         """Keeps the features of all frames of a pose file. False where they cannot be written."""
         try:
             return self._folder.store("pose", file.read_bytes(), {"features": features})

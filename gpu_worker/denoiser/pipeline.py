@@ -21,7 +21,7 @@ from torch import Tensor
 from gpu_worker.denoiser.loading import Models
 from gpu_worker.denoiser.model import ReferenceCache
 from gpu_worker.denoiser.model.transformer import KeysValues
-from gpu_worker.denoiser.sampler import draw_noise, make_steps, preserve_in_clip
+from gpu_worker.denoiser.sampler import NOISE_LIMIT, make_steps, preserve_in_clip
 from gpu_worker.denoiser.spare import SpareWeights, weights_of
 
 logger = logging.getLogger(__name__)
@@ -166,12 +166,13 @@ class ClipDenoiser:
             pose_features: (F, c0, h, w), from `encode_pose`.
             reference: from `prepare_reference`.
             init_latent: the last latent (C, h, w) of the clip before, for latent preservation, or None.
-            generator: of the noise, on the CPU.
+            generator: of the noise, on the CPU: torch's, as the official pipeline draws it.
         """
         audio = tokens if isinstance(tokens, AudioCache) else self.project_audio(tokens)
         frames, _, height, width = pose_features.shape
-        noise = draw_noise((frames, self.latent_channels, height, width), generator).to(self.models.device)
-        latents = noise if init_latent is None else preserve_in_clip(noise, init_latent)
+        noise = torch.randn((frames, self.latent_channels, height, width), generator=generator)
+        noise = noise.clamp_(-NOISE_LIMIT, NOISE_LIMIT).to(self.models.device)
+        latents = noise if init_latent is None else preserve_in_clip(noise, init_latent.to(noise))
         return self.sample(latents, audio, pose_features, reference)
 
     @torch.inference_mode()

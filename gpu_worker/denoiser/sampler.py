@@ -4,6 +4,8 @@ v-prediction, betas rescaled to zero terminal SNR and trailing timesteps (Lin et
 The accelerated pipeline also turns each prediction into x0 and back into a velocity toward t = -1. With
 x0 = a·x - s·v, that velocity is (a·x - x0)/s = v: the identity, so it is not computed. Every step is linear
 in the latents and the prediction, so a sampler is a table of two numbers a step.
+
+Nothing here imports torch. A step takes the arrays of numpy and the tensors of torch alike.
 """
 
 from __future__ import annotations
@@ -11,10 +13,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: An array of numpy, or a tensor of torch on any device.
+A = TypeVar("A", NDArray[np.float32], "Tensor")
 
 #: The official pipeline clamps its starting noise, which keeps outliers from becoming specks.
 NOISE_LIMIT = 1.5
@@ -72,17 +80,17 @@ class SchedulerConfig:
         return cls(**values)
 
 
-def alphas_cumprod(config: SchedulerConfig) -> Tensor:
+def alphas_cumprod(config: SchedulerConfig) -> NDArray[np.float64]:
     """Share of the signal's variance at each training timestep, float64 (timesteps,)."""
     ends, count = (config.beta_start, config.beta_end), config.num_train_timesteps
     if config.beta_schedule == "scaled_linear":
-        betas = torch.linspace(math.sqrt(ends[0]), math.sqrt(ends[1]), count, dtype=torch.float64).square()
+        betas = np.linspace(math.sqrt(ends[0]), math.sqrt(ends[1]), count) ** 2
     else:
-        betas = torch.linspace(*ends, count, dtype=torch.float64)
-    cumulative = torch.cumprod(1 - betas, dim=0)
+        betas = np.linspace(*ends, count)
+    cumulative = np.cumprod(1 - betas, dtype=np.float64)
     if config.rescale_betas_zero_snr:
-        root = cumulative.sqrt()
-        cumulative = ((root - root[-1]) * root[0] / (root[0] - root[-1])).square()
+        root = np.sqrt(cumulative)
+        cumulative = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
     return cumulative
 
 
@@ -104,11 +112,11 @@ class Step:
     signal: float
     noise: float
 
-    def __call__(self, latents: Tensor, prediction: Tensor) -> Tensor:
+    def __call__(self, latents: A, prediction: A) -> A:
         """Latents and prediction of this step, of one shape → the next step's latents."""
         return self.latent_weight * latents + self.prediction_weight * prediction
 
-    def noised(self, clean: Tensor, noise: Tensor) -> Tensor:
+    def noised(self, clean: A, noise: A) -> A:
         """This step's latents on the way to `clean` (x0), for `noise` (ε)."""
         return self.signal * clean + self.noise * noise
 
@@ -132,30 +140,32 @@ def make_steps(config: SchedulerConfig, count: int) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def draw_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Starting noise on the generator's device, float32, clamped as the official pipeline does."""
-    noise = torch.randn(shape, generator=generator, device=generator.device)
-    return noise.clamp_(-NOISE_LIMIT, NOISE_LIMIT)
+def draw_noise(shape: tuple[int, ...], generator: np.random.Generator) -> NDArray[np.float32]:
+    """Starting noise, clamped as the official pipeline does."""
+    noise = generator.standard_normal(shape, np.float32)
+    return np.clip(noise, -NOISE_LIMIT, NOISE_LIMIT, out=noise)
 
 
-def preserve_latent(noise: Tensor, last_latent: Tensor) -> Tensor:
+def preserve_latent(noise: A, last_latent: A) -> A:
     """The start of a frame that follows another: 0.6 of the latent before it and 0.4 of its noise.
 
     Args:
         noise: starting noise of one frame (C, h, w), or of a batch of them (…, C, h, w).
-        last_latent: scaled latent of the frame before, of the same shape.
+        last_latent: scaled latent of the frame before, of the same shape and dtype, on the same device.
     """
-    return PRESERVED_SHARE * last_latent.to(noise) + (1 - PRESERVED_SHARE) * noise
+    return PRESERVED_SHARE * last_latent + (1 - PRESERVED_SHARE) * noise
 
 
-def preserve_in_clip(noise: Tensor, last_latent: Tensor) -> Tensor:
+def preserve_in_clip(noise: A, last_latent: A) -> A:
     """A clip's starting latents (F, C, h, w) under `--use-init-latent`: its first frame follows another clip.
 
     Args:
         noise: starting noise of the clip (F, C, h, w). It stays as it is.
-        last_latent: the last scaled latent (C, h, w) of the clip before.
+        last_latent: the last scaled latent (C, h, w) of the clip before, as for `preserve_latent`.
     """
-    return torch.cat([preserve_latent(noise[:1], last_latent[None]), noise[1:]])
+    start = 1 * noise
+    start[0] = preserve_latent(noise[0], last_latent)
+    return start
 
 
 def _timesteps(config: SchedulerConfig, count: int) -> list[int]:

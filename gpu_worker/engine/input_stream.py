@@ -45,10 +45,10 @@ class InputStream:
     def noise(self, state: SessionState, clip: Clip, shape: tuple[int, int, int]) -> Tensor:
         """The clip's starting noise (F, C, h, w), float32. `shape` is (C, h, w)."""
         if state.way != SESSION_NOISE:
-            return self.send(state.noise(clip, shape))
+            return self.send(torch.from_numpy(state.noise(clip, shape)))
         key = (len(clip.tokens), *shape)
         if key not in self._noises:
-            self._noises[key] = self.send(state.noise(clip, shape))
+            self._noises[key] = self.send(torch.from_numpy(state.noise(clip, shape)))
         return self._noises[key]
 
     def passed(self) -> torch.cuda.Event | None:

@@ -11,8 +11,6 @@ import hashlib
 import logging
 from pathlib import Path
 
-import torch
-
 from gpu_worker.engine.rest_loop import LoopName, RestLoops
 from gpu_worker.kept_features import FeatureFolder
 from protocol.wire.messages import Array16
@@ -70,7 +68,7 @@ class KeptLoops:
         clips = self._folder.load(KIND, source) or {}
         for frames, latents in clips.items():
             indices = tuple(int(number) for number in frames.split(","))
-            self._loops.store((*name[:3], indices), latents.numpy(), kept=True)
+            self._loops.store((*name[:3], indices), latents, kept=True)
         if clips:
             logger.info("loop of avatar %s and pose %s: %d clips are kept", *name[:2], len(clips))
 
@@ -81,9 +79,8 @@ class KeptLoops:
             if source is None:  # nothing is kept of somebody's own avatar
                 continue
             clips = {",".join(map(str, key[3])): latents for key, latents in self._loops.clips_of(name)}
-            tensors = {frames: torch.from_numpy(latents) for frames, latents in clips.items()}
             # Another worker may have kept other clips. Those that are there stay.
             kept = dict(self._folder.load(KIND, source) or {})
-            self._folder.store(KIND, source, tensors | kept)
+            self._folder.store(KIND, source, clips | kept)
             return True
         return False

@@ -17,8 +17,9 @@ from gpu_worker.denoiser.pipeline import AvatarCache, ClipDenoiser
 from gpu_worker.denoiser.sampler import draw_noise
 from gpu_worker.engine.kept_choice import KeptChoice
 from gpu_worker.engine.openvino import OpenVinoDenoiser
+from gpu_worker.engine.tensor_arrays import pack_avatar, unpack_avatar
 from gpu_worker.kept_features import FeatureFolder, KeptPoses, KeptReferences
-from gpu_worker.poses.host_memory import HostMemory, host_budget
+from gpu_worker.poses.host_memory import HostMemory, TensorMemory, host_budget
 from gpu_worker.poses.store import PoseStore
 from gpu_worker.poses.track import PoseTrack
 from gpu_worker.rate.clip_length import lengths_to_try
@@ -74,7 +75,7 @@ class LoadedModel:
     height: int
     token_count: int
     avatars: AvatarStore[AvatarCache]
-    poses: PoseStore
+    poses: PoseStore[torch.Tensor]
     openvino: OpenVinoDenoiser | None
     features: FeatureFolder | None
 
@@ -114,17 +115,17 @@ def load_model(settings: Settings) -> LoadedModel:
         denoiser.prepare_reference,
         size_of=lambda made: made.reference.nbytes,
         budget=REFERENCE_BYTES[device.type],
-        kept=None if features is None else KeptReferences(features),
+        kept=None if features is None else _kept_references(features),
         own_folder=own_avatar_folder(settings),
     )
     poses = PoseStore(
         pose_paths(settings),
         partial(PoseTrack.load, size=(height, width)),
-        denoiser.encode_pose,
+        lambda maps: denoiser.encode_pose(torch.from_numpy(maps)),
+        TensorMemory() if device.type == "cpu" else HostMemory(device),
         budget=host_budget(POSE_BYTES[device.type]),
         batch=POSE_BATCH[device.type],
         kept=None if features is None else KeptPoses(features),
-        host=None if device.type == "cpu" else HostMemory(device),
     )
     tokens = tokens_per_frame(settings.audio_margin)
     return LoadedModel(config, denoiser, width, height, tokens, avatars, poses, openvino, features)
@@ -267,7 +268,7 @@ def _blank_clip(
     shortest, *_ = lengths_to_try(settings, device_type, short_window=config.whisper_window == "short")
     frames = frames_of_clip(settings.fps or FULL_RATE, shortest)
     black = np.zeros((height, width, 3), np.uint8)
-    kept = None if features is None else KeptReferences(features)
+    kept = None if features is None else _kept_references(features)
     cache = None if kept is None else kept.load(black)
     if cache is None:
         cache = denoiser.prepare_reference(black)
@@ -285,8 +286,12 @@ def _blank_clip(
     )
     tokens = torch.zeros(frames, tokens_per_frame(settings.audio_margin), TOKEN_WIDTH)
     shape = (frames, denoiser.latent_channels, *pose.shape[2:])
-    noise = draw_noise(shape, torch.Generator().manual_seed(0)).to(denoiser.models.device)
+    noise = torch.from_numpy(draw_noise(shape, np.random.default_rng(0))).to(denoiser.models.device)
     return _BlankClip(denoiser, noise, tokens, pose, cache.reference)
+
+
+def _kept_references(folder: FeatureFolder) -> KeptReferences[AvatarCache]:
+    return KeptReferences(folder, pack_avatar, unpack_avatar)
 
 
 def _check_size(denoiser: ClipDenoiser, width: int, height: int) -> None:

@@ -1,6 +1,7 @@
 """Where the sampling of each clip begins, so that a session's clips join: its noise and its first latents.
 
-Every engine asks here: plain torch, torch.compile, OpenVINO, the GPU's fast path and its teams.
+Every engine asks here: plain torch, torch.compile, OpenVINO, the GPU's fast path and its teams. The noise is
+numpy's, drawn on the host, so it is the same for all of them.
 `--use-init-latent` turns it on, `--session-state` names the way, and `--late-start` skips steps.
 
 session-noise: all clips of a session start from the same noise, and nothing of the clip before is mixed in.
@@ -17,10 +18,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from gpu_worker.denoiser.sampler import Step, draw_noise, preserve_in_clip
+from gpu_worker.denoiser.sampler import A, Step, draw_noise, preserve_in_clip
 from gpu_worker.sessions import clip_seed, session_seed
 from protocol.process.settings import Settings
 from protocol.wire.messages import Clip
@@ -54,8 +55,8 @@ class SessionState:
         """The numbers of the steps at which sampling may begin."""
         return {0, self.late_start}
 
-    def noise(self, clip: Clip, shape: tuple[int, int, int]) -> Tensor:
-        """The clip's starting noise (F, C, h, w), float32. It is drawn on the CPU, the same for any device.
+    def noise(self, clip: Clip, shape: tuple[int, int, int]) -> NDArray[np.float32]:
+        """The clip's starting noise (F, C, h, w).
 
         Frame after frame, so that a shorter clip of the same seed has the first frames of a longer one.
 
@@ -67,16 +68,17 @@ class SessionState:
             seed = session_seed(self.seed)
         else:
             seed = clip_seed(self.seed, clip.session, clip.epoch, clip.seq)
-        generator = torch.Generator().manual_seed(seed)
-        return torch.cat([draw_noise((1, *shape), generator) for _ in clip.tokens])
+        generator = np.random.Generator(np.random.PCG64(seed))
+        return np.stack([draw_noise(shape, generator) for _ in clip.tokens])
 
-    def start(self, steps: Sequence[Step], noise: Tensor, before: Tensor | None) -> tuple[Tensor, int]:
+    def start(self, steps: Sequence[Step], noise: A, before: A | None) -> tuple[A, int]:
         """Where sampling begins: latents (F, C, h, w) and the number of the first step.
 
         Args:
             steps: of the sampler.
             noise: the clip's, from `noise`, on the device.
-            before: the last latent (C, h, w) of the clip before, or None if there is none to follow.
+            before: the last latent (C, h, w) of the clip before, in the same library and on the same device,
+                or None if there is none to follow.
         """
         if before is None or before.shape != noise.shape[1:]:
             return noise, 0

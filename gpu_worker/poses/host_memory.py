@@ -1,4 +1,4 @@
-"""Pose features in the host's memory, from which a GPU fetches a clip's within a millisecond.
+"""Pose features as tensors in the host's memory, from which a GPU fetches a clip's within a millisecond.
 
 A pose of 12 s has 0.75 GB of features at 512² and 1.7 GB at 768². On the GPU they would take what its other
 work needs. The memory is pinned, so that the copies run beside the clip that is denoised.
@@ -9,10 +9,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from gpu_worker.engine.tensor_arrays import from_array, to_array
 from protocol.process.logs import first_line
 
 logger = logging.getLogger(__name__)
@@ -30,8 +33,28 @@ def host_budget(most: int) -> int:
     return min(most, int(MOST_SHARE * memory))
 
 
-class HostMemory:
-    """Keeps features for one device. Not thread-safe.
+class TensorMemory:
+    """Keeps features as tensors where they are made."""
+
+    def keep(self, feature: Tensor) -> Tensor:
+        """A copy of its own, so that one kept frame does not hold its whole batch."""
+        return feature.clone()
+
+    def join(self, features: Sequence[Tensor]) -> Tensor:
+        """Features (n, c, h, w) of such (c, h, w)."""
+        return torch.stack(list(features))
+
+    def to_array(self, features: Tensor) -> NDArray[Any]:
+        """The features for the disk."""
+        return to_array(features)
+
+    def from_array(self, features: NDArray[Any]) -> Tensor:
+        """The features of the disk, mapped."""
+        return from_array(features)
+
+
+class HostMemory(TensorMemory):
+    """Keeps features for one device in the host's memory. Not thread-safe.
 
     Args:
         device: that makes the features and needs them again.

@@ -1,18 +1,29 @@
-"""Antialiased pose maps from signed distances to capsules, batched, in plain torch.
+"""Antialiased pose maps from signed distances to capsules, batched, in numpy or in torch.
 
-Poses whose npz says `style = "sdf"` are drawn here. Training and serving both draw them here, so they see the
-same pixels. Each hand is a skeleton of 20 bones in the hue order of the official drawing. The person's left
-hand has paler colours, so that crossed hands stay apart. The marks (breathing, head, eyelids, gaze, brows)
-follow as thick lines and discs.
+Poses whose npz says `style = "sdf"` are drawn here. Training draws them in torch and serving in numpy, by the
+same lines, so both see the same pixels. Each hand is a skeleton of 20 bones in the hue order of the official
+drawing. The person's left hand has paler colours, so that crossed hands stay apart. The marks (breathing,
+head, eyelids, gaze, brows) follow as thick lines and discs.
 """
+
+from __future__ import annotations
 
 import colorsys
 import functools
+import importlib
+import math
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from protocol.model.assets import HAND_BONES, MIN_POINT_SCORE
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: An array of numpy, or a tensor of torch on any device.
+A = TypeVar("A", NDArray[Any], "Tensor")
 
 #: The points at the fingers' tips.
 HAND_TIPS = (4, 8, 12, 16, 20)
@@ -43,14 +54,14 @@ def _hand_capsules() -> tuple[list[tuple[int, int]], list[tuple[float, float, fl
 
 
 def draw_pose_maps(
-    hands: Tensor,
-    hands_score: Tensor,
-    marks: Tensor,
-    marks_edges: Tensor,
-    marks_color: Tensor,
-    marks_radius: Tensor,
+    hands: A,
+    hands_score: A,
+    marks: A,
+    marks_edges: A,
+    marks_color: A,
+    marks_radius: A,
     size: int | tuple[int, int],
-) -> Tensor:
+) -> A:
     """Draws hands, then marks, on black.
 
     Args:
@@ -63,13 +74,13 @@ def draw_pose_maps(
         size: side, or (height, width), in pixels.
 
     Returns:
-        Maps (B, 3, height, width), float32 in 0..1, on the device of `hands`.
+        Maps (B, 3, height, width), float32 in 0..1, in the library and on the device of `hands`.
 
     Raises:
         ValueError: the shapes do not fit together.
     """
     height, width = (size, size) if isinstance(size, int) else size
-    device, batch = hands.device, len(hands)
+    batch = len(hands)
     if hands.shape[1:] != (2, 21, 2) or hands_score.shape != hands.shape[:-1] or marks.shape[0] != batch:
         raise ValueError(
             f"pose shapes do not fit: hands {tuple(hands.shape)}, hands_score {tuple(hands_score.shape)}, "
@@ -81,49 +92,75 @@ def draw_pose_maps(
     colours = colours + [tuple(colour) for colour in marks_color.tolist()]
     radii = [radius * height for radius in radii + marks_radius.tolist()]
 
-    image = torch.zeros(batch, 3, height, width, device=device)
-    ys, xs = (torch.arange(n, device=device, dtype=torch.float32) + 0.5 for n in (height, width))
+    floats = _Floats(hands)
+    image = floats.zeros((batch, 3, height, width))
+    ys, xs = (floats.count(n) + 0.5 for n in (height, width))
     for (a, b), colour, radius in zip(edges, colours, radii, strict=True):
         start, stop = points[:, a], points[:, b]
         # Only the capsule's own rectangle is computed: most of a map is empty.
         rows, columns = _extent(start, stop, radius, height, width)
         cover = _capsule(xs[columns], ys[rows], start, stop, radius)
-        cover *= (seen[:, a] & seen[:, b]).to(cover.dtype)[:, None, None]
+        cover = cover * (seen[:, a] & seen[:, b])[:, None, None]
         touched = image[:, :, rows, columns]
-        touched += cover[:, None] * (touched.new_tensor(colour)[None, :, None, None] - touched)
-    return image
+        touched += cover[:, None] * (floats.of(colour)[None, :, None, None] - touched)
+    made: A = image
+    return made
 
 
-def _pixels(
-    hands: Tensor, hands_score: Tensor, marks: Tensor, height: int, width: int
-) -> tuple[Tensor, Tensor]:
+class _Floats:
+    """Makes float32 arrays in the library and on the device of another one."""
+
+    def __init__(self, like: Any) -> None:
+        self._library = _library_of(like)
+        self._place = {} if isinstance(like, np.ndarray) else {"device": like.device}
+
+    def zeros(self, shape: tuple[int, ...]) -> Any:
+        return self._library.zeros(shape, dtype=self._library.float32, **self._place)
+
+    def count(self, length: int) -> Any:
+        """0, 1, … up to `length`."""
+        return self._library.arange(length, dtype=self._library.float32, **self._place)
+
+    def of(self, values: object) -> Any:
+        return self._library.asarray(values, dtype=self._library.float32, **self._place)
+
+
+def _library_of(array: object) -> Any:
+    """numpy, or torch, which is imported already where a tensor comes."""
+    return np if isinstance(array, np.ndarray) else importlib.import_module("torch")
+
+
+def _pixels(hands: Any, hands_score: Any, marks: Any, height: int, width: int) -> tuple[Any, Any]:
     """The points of hands and marks in pixels, (B, 42 + M, 2), and which of them are seen, (B, 42 + M)."""
-    batch = len(hands)
-    points = torch.cat([hands.reshape(batch, 42, 2), marks], dim=1).float()
-    seen = torch.cat(
-        [hands_score.reshape(batch, 42) >= MIN_POINT_SCORE, marks.new_ones(marks.shape[:2]) > 0], dim=1
+    batch, library, floats = len(hands), _library_of(hands), _Floats(hands)
+    points = floats.of(library.concatenate([hands.reshape(batch, 42, 2), marks], axis=1))
+    finite = library.isfinite(points).all(-1)
+    by_score = library.concatenate(
+        [hands_score.reshape(batch, 42) >= MIN_POINT_SCORE, library.ones_like(marks[..., 0]) > 0], axis=1
     )
-    seen &= torch.isfinite(points).all(dim=-1)
-    return torch.nan_to_num(points) * points.new_tensor([width, height]), seen
+    return library.nan_to_num(points) * floats.of([width, height]), by_score & finite
 
 
-def _extent(start: Tensor, stop: Tensor, radius: float, height: int, width: int) -> tuple[slice, slice]:
+def _extent(start: Any, stop: Any, radius: float, height: int, width: int) -> tuple[slice, slice]:
     """Rows and columns that a capsule can touch. On a GPU that is all of them: reading back costs more."""
-    if start.device.type != "cpu":
+    library = _library_of(start)
+    if library is not np and start.device.type != "cpu":
         return slice(0, height), slice(0, width)
-    both = torch.stack([start, stop])
-    low = (both.amin(dim=(0, 1)) - radius - 1).floor().long().tolist()
-    high = (both.amax(dim=(0, 1)) + radius + 2).ceil().long().tolist()
+    both = library.stack([start, stop])
+    low = [math.floor(edge) for edge in (library.amin(both, axis=(0, 1)) - (radius + 1)).tolist()]
+    high = [math.ceil(edge) for edge in (library.amax(both, axis=(0, 1)) + (radius + 2)).tolist()]
     rows = slice(min(max(low[1], 0), height), min(max(high[1], 0), height))
     return rows, slice(min(max(low[0], 0), width), min(max(high[0], 0), width))
 
 
-def _capsule(xs: Tensor, ys: Tensor, start: Tensor, stop: Tensor, radius: float) -> Tensor:
+def _capsule(xs: Any, ys: Any, start: Any, stop: Any, radius: float) -> Any:
     """Coverage (B, rows, columns) of the capsule from pixel start to stop (B, 2), soft over one pixel."""
+    library = _library_of(xs)
     px = xs[None, None, :] - start[:, 0, None, None]
     py = ys[None, :, None] - start[:, 1, None, None]
     direction = stop - start
     dx, dy = direction[:, 0, None, None], direction[:, 1, None, None]
-    along = ((px * dx + py * dy) / (dx * dx + dy * dy).clamp_min(1e-6)).clamp_(0.0, 1.0)
-    distance = torch.sqrt((px - along * dx).square() + (py - along * dy).square())
-    return (radius + 0.5 - distance).clamp_(0.0, 1.0)
+    length = library.clip(dx * dx + dy * dy, 1e-6, None)
+    along = library.clip((px * dx + py * dy) / length, 0.0, 1.0)
+    across = library.sqrt((px - along * dx) ** 2 + (py - along * dy) ** 2)
+    return library.clip(radius + 0.5 - across, 0.0, 1.0)

@@ -6,40 +6,86 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from gpu_worker.engine_api import ClipError
-from gpu_worker.poses.host_memory import HostMemory
 from protocol.model.assets import DEFAULT_NAME, AssetError, listed, pose_files
 from protocol.wire.clock import SAMPLE_RATE
 
 logger = logging.getLogger(__name__)
 
 
+class FeatureArray(Protocol):
+    """An array of numpy, or a tensor of torch. The first dimension counts frames where there are several."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, places: Any, /) -> Any: ...
+
+
+F = TypeVar("F", bound=FeatureArray)
+
+
+class FeatureMemory(Protocol[F]):
+    """How the library that denoises keeps features in memory."""
+
+    def keep(self, feature: F, /) -> F:
+        """A copy (c, h, w) that shares its memory with no other feature."""
+
+    def join(self, features: Sequence[F], /) -> F:
+        """Features (n, c, h, w) where the denoiser reads them, of such (c, h, w)."""
+
+    def to_array(self, features: F, /) -> NDArray[Any]:
+        """An array of numpy that `from_array` gives back as it was. It may share the memory."""
+
+    def from_array(self, features: NDArray[Any], /) -> F:
+        """The features of an array from `to_array`. They share its memory."""
+
+
+class ArrayMemory:
+    """Features as arrays of numpy, for the denoiser by OpenVINO."""
+
+    def keep(self, feature: NDArray[Any]) -> NDArray[Any]:
+        return np.array(feature)
+
+    def join(self, features: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        return np.stack(features)
+
+    def to_array(self, features: NDArray[Any]) -> NDArray[Any]:
+        return features
+
+    def from_array(self, features: NDArray[Any]) -> NDArray[Any]:
+        return features
+
+
 class Track(Protocol):
-    """A pose sequence of `len` frames at `fps`. `draw` gives float32 maps (n, 3, h, w) in 0..1."""
+    """A pose sequence of `len` frames at `fps`. `draw` gives maps (n, 3, h, w) in 0..1."""
 
     @property
     def fps(self) -> int: ...
 
     def __len__(self) -> int: ...
 
-    def draw(self, indices: Sequence[int]) -> torch.Tensor: ...
+    def draw(self, indices: Sequence[int]) -> NDArray[np.float32]: ...
 
 
 class PoseShelf(Protocol):
     """Features of whole pose files on disk."""
 
-    def load(self, file: Path, /) -> torch.Tensor | None:
+    def load(self, file: Path, /) -> NDArray[Any] | None:
         """The features (frames, c, h, w) of a file, or None."""
 
-    def store(self, file: Path, features: torch.Tensor, /) -> bool:
+    def store(self, file: Path, features: NDArray[Any], /) -> bool:
         """Keeps them. False where they cannot be written."""
 
 
-class PoseStore:
+class PoseStore(Generic[F]):
     """The poses by name, with the features of frames that were encoded before.
 
     Thread-safe: the prefetch thread gathers while the compute thread warms.
@@ -48,12 +94,12 @@ class PoseStore:
         paths: `.npz` pose files and folders of them. One that is not there or damaged is left
             out, with an error in the log.
         load: reads one.
-        encode: float32 maps (n, 3, H, W) in 0..1 → features (n, c, h, w) on the device.
+        encode: maps (n, 3, H, W) in 0..1 → features (n, c, h, w) on the device.
+        memory: keeps the features.
         budget: bytes of features kept. When they are used up, further frames are encoded at each use. To
             drop the oldest instead would help nothing: a loop that does not fit would push out itself.
         batch: frames encoded at a time.
         kept: features that earlier starts made. None: every start makes its own.
-        host: keeps the features in the host's memory, for a GPU. None: they stay where they are made.
 
     Raises:
         AssetError: no file can be used.
@@ -72,15 +118,15 @@ class PoseStore:
         self,
         paths: Sequence[Path],
         load: Callable[[Path], Track],
-        encode: Callable[[torch.Tensor], torch.Tensor],
+        encode: Callable[[NDArray[np.float32]], F],
+        memory: FeatureMemory[F],
         *,
         budget: int,
         batch: int = 12,
         kept: PoseShelf | None = None,
-        host: HostMemory | None = None,
     ) -> None:
         self._kept = kept
-        self._host = host
+        self._memory = memory
         self._encode = encode
         self._budget = budget
         self._batch = batch
@@ -88,10 +134,10 @@ class PoseStore:
         self._tracks = _load_tracks(paths, load)
         self.names = list(self._tracks)
         #: Features (frames, c, h, w) of whole poses that lie on disk, mapped.
-        self._whole: dict[str, torch.Tensor] = {}
+        self._whole: dict[str, F] = {}
         self._asked: set[str] = set()
         self._failed: set[str] = set()  # poses that could not be written
-        self._features: dict[tuple[str, int], torch.Tensor] = {}
+        self._features: dict[tuple[str, int], F] = {}
         self._lock = threading.Lock()
         self.bytes = 0
         self.hits = 0
@@ -131,19 +177,20 @@ class PoseStore:
             for i in range(count)
         ]
 
-    def gather(self, name: str, indices: Sequence[int]) -> torch.Tensor:
+    def gather(self, name: str, indices: Sequence[int]) -> F:
         """Features (len(indices), c, h, w) of these frames of the pose, on the device."""
         name = self.resolve(name)
         with self._lock:
             if self._is_whole(name):
                 self.hits += len(indices)
-                return self._whole[name][torch.as_tensor(indices)]
+                whole: F = self._whole[name][list(indices)]
+                return whole
             missing = sorted({i for i in indices if (name, i) not in self._features})
             self.hits += len(indices) - len(missing)
             self.misses += len(missing)
             fresh = self._encode_frames(name, missing)
             frames = [fresh[i] if i in fresh else self._features[name, i] for i in indices]
-            return torch.stack(frames) if self._host is None else self._host.join(frames)
+            return self._memory.join(frames)
 
     def warm_some(self, name: str) -> bool:
         """Encodes one batch of the pose's frames that are not kept yet.
@@ -192,37 +239,33 @@ class PoseStore:
         assert self._kept is not None
         features = self._kept.load(self._files[name])
         if features is not None and len(features) == len(self._tracks[name]):
-            self._whole[name] = features
+            self._whole[name] = self._memory.from_array(features)
 
     def _move_to_disk(self, name: str) -> bool:
         """Keeps the pose, of which every frame is encoded, on disk instead of in memory, if it can be."""
         if self._kept is None or name in self._failed:
             return False
-        features = torch.stack([self._features[name, i] for i in range(len(self._tracks[name]))])
-        if self._kept.store(self._files[name], features):
+        features = self._memory.join([self._features[name, i] for i in range(len(self._tracks[name]))])
+        if self._kept.store(self._files[name], self._memory.to_array(features)):
             self._map(name)
         if name not in self._whole:
             self._failed.add(name)
             return False
         for i in range(len(features)):
-            freed = self._features.pop((name, i))
-            self.bytes -= freed.numel() * freed.element_size()
+            self.bytes -= self._features.pop((name, i)).nbytes
         return True
 
-    def _encode_frames(self, name: str, indices: Sequence[int]) -> dict[int, torch.Tensor]:
+    def _encode_frames(self, name: str, indices: Sequence[int]) -> dict[int, F]:
         """Features by frame, kept as far as the budget goes. The caller holds the lock."""
-        made: dict[int, torch.Tensor] = {}
+        made: dict[int, F] = {}
         for start in range(0, len(indices), self._batch):
             some = indices[start : start + self._batch]
             features = self._encode(self._tracks[name].draw(some))
-            for i, feature in zip(some, features, strict=True):
-                # A copy of its own, so that one kept frame does not hold its whole batch.
-                made[i] = feature.clone()
+            made |= {i: features[place] for place, i in enumerate(some)}
         for i, feature in made.items():
-            size = feature.numel() * feature.element_size()
-            if self.bytes + size <= self._budget:
-                self._features[name, i] = feature if self._host is None else self._host.keep(feature)
-                self.bytes += size
+            if self.bytes + feature.nbytes <= self._budget:
+                self._features[name, i] = self._memory.keep(feature)
+                self.bytes += feature.nbytes
         return made
 
 

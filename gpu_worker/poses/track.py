@@ -24,9 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from gpu_worker.poses.raster import draw_disc, draw_line, resize_bilinear
 from gpu_worker.poses.sdf import draw_pose_maps
@@ -104,10 +102,10 @@ class Marks:
         radii: (E,), as fractions of the height.
     """
 
-    points: Tensor
-    edges: Tensor
-    colours: Tensor
-    radii: Tensor
+    points: NDArray[np.float32]
+    edges: NDArray[np.int64]
+    colours: NDArray[np.float32]
+    radii: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -163,15 +161,17 @@ class PoseTrack:
             _check_params(path, params, canvas)
         return cls(hands, scores, fps, size, params=params, canvas=canvas)
 
-    def draw(self, indices: Sequence[int]) -> Tensor:
-        """Pose maps of the frames at `indices`, float32 (n, 3, height, width) in 0..1."""
+    def draw(self, indices: Sequence[int]) -> NDArray[np.float32]:
+        """Pose maps of the frames at `indices`, (n, 3, height, width) in 0..1."""
         if self.marks is None:
-            maps = np.stack([self._draw_official(index) for index in indices])
-            return torch.from_numpy(maps).permute(0, 3, 1, 2).float() / 255
+            drawn = np.stack([self._draw_official(index) for index in indices])
+            maps: NDArray[np.float32] = drawn.transpose(0, 3, 1, 2).astype(np.float32)
+            maps /= 255
+            return maps
         chosen = list(indices)
         return draw_pose_maps(
-            torch.from_numpy(self.hands[chosen]),
-            torch.from_numpy(self.scores[chosen]),
+            self.hands[chosen],
+            self.scores[chosen],
             self.marks.points[chosen],
             self.marks.edges,
             self.marks.colours,
@@ -240,10 +240,10 @@ def _read_marks(arrays: _Arrays, frames: int) -> Marks:
     if count and not (edges.min() >= 0 and edges.max() < points.shape[1]):
         raise PoseFileError(f"{arrays.path}: marks_edges names a mark that marks does not have")
     return Marks(
-        points=torch.from_numpy(points.astype(np.float32)),
-        edges=torch.from_numpy(edges.astype(np.int64)),
-        colours=torch.from_numpy(arrays.take("marks_color", "f", (count, 3)).astype(np.float32)),
-        radii=torch.from_numpy(arrays.take("marks_radius", "f", (count,)).astype(np.float32)),
+        points=points.astype(np.float32),
+        edges=edges.astype(np.int64),
+        colours=arrays.take("marks_color", "f", (count, 3)).astype(np.float32),
+        radii=arrays.take("marks_radius", "f", (count,)).astype(np.float32),
     )
 
 

@@ -120,3 +120,18 @@ def test_unseen_points_are_left_out_and_wrong_shapes_named() -> None:
     assert off.abs().max() == 0
     with pytest.raises(ValueError, match="hands_score"):
         pose_map.draw_pose_maps(hands, score[:, :1], marks, 64)
+
+
+def test_serving_draws_in_numpy_as_training_does_in_torch() -> None:
+    arrays = pose_arrays("talk" if "talk" in SPLIT["train"] else next(iter(SPLIT["train"])))
+    some = slice(0, 48, 12)
+    names = ("hands", "hands_score", "marks", "marks_edges", "marks_color", "marks_radius")
+    of_file = [np.ascontiguousarray(arrays[name]) for name in names]
+    hands, score, marks, edges, colours, radii = of_file
+    hands[0, 0, 3] = np.nan
+    points = (hands[some], score[some], marks[some])
+    drawn = pose_sdf.draw_pose_maps(*points, edges, colours, radii, (64, 48))
+    a, b, c, d, e, f = map(torch.from_numpy, (*points, edges, colours, radii))
+    wanted = pose_sdf.draw_pose_maps(a, b, c, d, e, f, (64, 48))
+    assert drawn.dtype == np.float32
+    np.testing.assert_allclose(drawn, wanted.numpy(), atol=2e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ from PIL import Image
 from gpu_worker.avatars.store import AvatarStore, fitted_picture
 from gpu_worker.engine_api import ClipError
 from gpu_worker.poses import host_memory
-from gpu_worker.poses.host_memory import HostMemory
-from gpu_worker.poses.store import PoseStore
+from gpu_worker.poses.host_memory import HostMemory, TensorMemory
+from gpu_worker.poses.store import ArrayMemory, FeatureMemory, PoseStore
 from protocol.model.assets import PICTURE_SUFFIXES, AssetError, name_of, named_files
 
 
@@ -173,8 +174,8 @@ class FakeTrack:
     def __len__(self) -> int:
         return self._frames
 
-    def draw(self, indices: Sequence[int]) -> torch.Tensor:
-        return torch.tensor(indices, dtype=torch.float32).view(-1, 1, 1, 1).expand(-1, 3, 4, 4)
+    def draw(self, indices: Sequence[int]) -> np.ndarray:
+        return np.ones((1, 3, 4, 4), np.float32) * np.array(indices, np.float32).reshape(-1, 1, 1, 1)
 
 
 def _load(path: Path) -> FakeTrack:
@@ -185,18 +186,20 @@ def _load(path: Path) -> FakeTrack:
 
 
 def pose_store(
-    folder: Path, budget: int = 1 << 20, host: HostMemory | None = None
-) -> tuple[PoseStore, list[int]]:
+    folder: Path, budget: int = 1 << 20, memory: FeatureMemory[Any] | None = None
+) -> tuple[PoseStore[Any], list[int]]:
+    """A store of arrays, or of tensors where their memory is given."""
     encoded: list[int] = []
 
-    def encode(maps: torch.Tensor) -> torch.Tensor:
+    def encode(maps: np.ndarray) -> Any:
         encoded.extend(int(value) for value in maps[:, 0, 0, 0])
-        return maps[:, :2, ::2, ::2] + 100
+        features = maps[:, :2, ::2, ::2] + 100
+        return features if memory is None else torch.from_numpy(features)
 
     (folder / "talk.npz").write_text("30")
     (folder / "wave.npz").write_text("7")
     (folder / "bad.npz").write_text("")
-    return PoseStore([folder], _load, encode, budget=budget, batch=4, host=host), encoded
+    return PoseStore([folder], _load, encode, memory or ArrayMemory(), budget=budget, batch=4), encoded
 
 
 def test_pose_features_are_encoded_once(tmp_path: Path) -> None:
@@ -246,12 +249,13 @@ def test_frames_that_a_clip_will_need_are_encoded_a_few_at_a_time(tmp_path: Path
     assert encoded == []
 
 
-def test_features_in_the_hosts_memory_are_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("memory", [HostMemory(torch.device("cpu")), TensorMemory()])
+def test_features_in_the_hosts_memory_are_the_same(tmp_path: Path, memory: TensorMemory) -> None:
     frame = 2 * 2 * 2 * 4
     here, _ = pose_store(tmp_path)
-    there, encoded = pose_store(tmp_path, budget=20 * frame, host=HostMemory(torch.device("cpu")))
+    there, encoded = pose_store(tmp_path, budget=20 * frame, memory=memory)
     for indices in ([28, 29, 0, 1, 28], list(range(30)), [7, 3, 3], list(range(30))):
-        assert torch.equal(there.gather("talk", indices), here.gather("talk", indices))
+        assert np.array_equal(there.gather("talk", indices).numpy(), here.gather("talk", indices))
     assert there.bytes == 20 * frame
     assert there.misses == 30 + 10
     assert len(encoded) == there.misses
@@ -259,7 +263,7 @@ def test_features_in_the_hosts_memory_are_the_same(tmp_path: Path) -> None:
 
 def test_both_threads_fill_the_hosts_memory(tmp_path: Path) -> None:
     """The prefetch thread works in inference mode, and the compute thread in its pauses does not."""
-    poses, _ = pose_store(tmp_path, host=HostMemory(torch.device("cpu")))
+    poses, _ = pose_store(tmp_path, memory=HostMemory(torch.device("cpu")))
     with torch.inference_mode():
         poses.gather("talk", [1, 2])
     while poses.warm_some("talk"):
@@ -289,7 +293,12 @@ def test_unknown_pose(tmp_path: Path) -> None:
 def test_a_missing_pose_is_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "wave.npz").write_text("7")
     poses = PoseStore(
-        [tmp_path / "gone", tmp_path / "wave.npz"], _load, lambda maps: maps, budget=1 << 20, batch=4
+        [tmp_path / "gone", tmp_path / "wave.npz"],
+        _load,
+        lambda maps: maps,
+        ArrayMemory(),
+        budget=1 << 20,
+        batch=4,
     )
     assert poses.names == ["wave"]
     assert f"left out: {tmp_path}/gone: no such pose or folder" in caplog.text
@@ -298,7 +307,7 @@ def test_a_missing_pose_is_left_out_and_named(tmp_path: Path, caplog: pytest.Log
 def test_no_usable_pose_at_all(tmp_path: Path) -> None:
     (tmp_path / "bad.npz").write_text("")
     with pytest.raises(AssetError, match=r"bad\.npz: not a pose file"):
-        PoseStore([tmp_path], _load, lambda maps: maps, budget=0)
+        PoseStore([tmp_path], _load, lambda maps: maps, ArrayMemory(), budget=0)
 
 
 def test_frame_indices_follow_the_clock(tmp_path: Path) -> None:
@@ -311,12 +320,12 @@ def test_frame_indices_follow_the_clock(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def poses(tmp_path_factory: pytest.TempPathFactory) -> PoseStore:
+def poses(tmp_path_factory: pytest.TempPathFactory) -> PoseStore[Any]:
     return pose_store(tmp_path_factory.mktemp("poses"))[0]
 
 
 @given(st.integers(0, 2**40), st.integers(1, 60), st.integers(1, 32))
-def test_frame_indices_never_drift(poses: PoseStore, pts: int, fps: int, count: int) -> None:
+def test_frame_indices_never_drift(poses: PoseStore[Any], pts: int, fps: int, count: int) -> None:
     for i, index in enumerate(poses.frame_indices("talk", pts, fps, count)):
         exact = pts * 24 / 16000 + i * 24 / fps
         error = (index - exact + 15) % 30 - 15

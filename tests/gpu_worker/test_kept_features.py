@@ -17,7 +17,9 @@ from gpu_worker.denoiser.model import ReferenceCache
 from gpu_worker.denoiser.pipeline import AvatarCache
 from gpu_worker.engine import load as loading
 from gpu_worker.engine.serve import DenoiserEngine
+from gpu_worker.engine.tensor_arrays import pack_avatar, unpack_avatar
 from gpu_worker.kept_features import FeatureFolder, KeptPoses, KeptReferences
+from gpu_worker.poses.host_memory import TensorMemory
 from gpu_worker.poses.store import PoseStore
 from protocol.process.settings import load_settings
 
@@ -34,7 +36,7 @@ class Avatars:
             self.prepare,
             size_of=lambda made: made.reference.nbytes,
             budget=1 << 20,
-            kept=KeptReferences(FeatureFolder(folder, key)),
+            kept=KeptReferences(FeatureFolder(folder, key), pack_avatar, unpack_avatar),
         )
 
     def prepare(self, picture: np.ndarray) -> AvatarCache:
@@ -144,17 +146,20 @@ class Loop:
     def __len__(self) -> int:
         return 10
 
-    def draw(self, indices: Sequence[int]) -> torch.Tensor:
-        return torch.tensor(indices).float().reshape(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+    def draw(self, indices: Sequence[int]) -> np.ndarray:
+        frames = np.array(indices, np.float32).reshape(-1, 1, 1, 1)
+        return frames * np.ones((1, 3, 2, 2), np.float32)
 
 
-def pose_store(pose: Path, folder: Path, encoded: list[int], budget: int = 1 << 20) -> PoseStore:
-    def encode(maps: torch.Tensor) -> torch.Tensor:
+def pose_store(
+    pose: Path, folder: Path, encoded: list[int], budget: int = 1 << 20
+) -> PoseStore[torch.Tensor]:
+    def encode(maps: np.ndarray) -> torch.Tensor:
         encoded.append(len(maps))
-        return maps.to(torch.bfloat16) * 2
+        return torch.from_numpy(maps).to(torch.bfloat16) * 2
 
-    kept = KeptPoses(FeatureFolder(folder, "model"))
-    return PoseStore([pose], lambda _: Loop(), encode, budget=budget, batch=4, kept=kept)
+    kept, memory = KeptPoses(FeatureFolder(folder, "model")), TensorMemory()
+    return PoseStore([pose], lambda _: Loop(), encode, memory, budget=budget, batch=4, kept=kept)
 
 
 def test_a_whole_pose_moves_to_disk(tmp_path: Path, folder: Path) -> None:

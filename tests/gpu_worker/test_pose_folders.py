@@ -41,7 +41,7 @@ def maps_of(folder: Path, out: Path, count: int) -> NDArray[np.int64]:
     """Maps (count, 768, 768, 3) in 0..255 of the folder's frames, by way of the converter."""
     assert main([str(folder), str(out)]) == 0
     drawn = PoseTrack.load(out, (768, 768)).draw(range(count))
-    pixels: NDArray[np.int64] = (drawn.permute(0, 2, 3, 1).numpy() * 255).round().astype(np.int64)
+    pixels: NDArray[np.int64] = (drawn.transpose(0, 2, 3, 1) * 255).round().astype(np.int64)
     return pixels
 
 

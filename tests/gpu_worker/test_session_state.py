@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from gpu_worker.denoiser.sampler import NOISE_LIMIT, SchedulerConfig, make_steps
 from gpu_worker.engine.session_state import (
@@ -32,7 +33,7 @@ def clip(session: str = "a", seq: int = 0, *, epoch: int = 0, frames: int = 12) 
     return Clip(session, epoch, seq, seq * 8000, 24, "ann", "rest", np.zeros((frames, 1, 384), np.float16))
 
 
-def noise(state: SessionState, *args: object, **kwargs: object) -> torch.Tensor:
+def noise(state: SessionState, *args: object, **kwargs: object) -> NDArray[np.float32]:
     return state.noise(clip(*args, **kwargs), SHAPE)  # type: ignore[arg-type]
 
 
@@ -65,54 +66,68 @@ def test_all_sessions_have_one_noise() -> None:
     state = SessionState(SESSION_NOISE)
     first = noise(state)
     assert first.shape == (12, *SHAPE)
-    assert first.abs().max() == NOISE_LIMIT
+    assert np.abs(first).max() == NOISE_LIMIT
     assert 0.7 < first.std() < 1.0  # clamped
     for others in ({"seq": 7}, {"epoch": 3}, {"epoch": 1, "seq": 2}):
-        assert torch.equal(noise(SessionState(SESSION_NOISE), **others), first)
-    assert not torch.equal(first[0], first[1])
-    assert torch.equal(noise(state, "b"), first)  # a loop of silent clips serves every session
+        assert np.array_equal(noise(SessionState(SESSION_NOISE), **others), first)
+    assert not np.array_equal(first[0], first[1])
+    assert np.array_equal(noise(state, "b"), first)  # a loop of silent clips serves every session
     assert abs(float((noise(replace(state, seed=1)) * first).mean())) < 0.15
 
 
 @pytest.mark.parametrize("frames", [1, 4, 6, 11])
 def test_a_shorter_clip_has_the_first_frames(frames: int) -> None:
     state = SessionState(SESSION_NOISE)
-    assert torch.equal(noise(state, frames=frames), noise(state)[:frames])
+    assert np.array_equal(noise(state, frames=frames), noise(state)[:frames])
 
 
 @pytest.mark.parametrize("way", [SEED_MIX, NEW_NOISE])
 def test_other_ways_have_a_noise_for_each_clip(way: str) -> None:
     state = SessionState(way)
     made = [noise(state), noise(state, seq=1), noise(state, epoch=1), noise(state, "b")]
-    assert all(not torch.equal(made[0], other) for other in made[1:])
-    assert torch.equal(noise(state, seq=1), made[1])
+    assert all(not np.array_equal(made[0], other) for other in made[1:])
+    assert np.array_equal(noise(state, seq=1), made[1])
+
+
+def other_latent() -> NDArray[np.float32]:
+    return np.random.default_rng(1).standard_normal(SHAPE, np.float32)
 
 
 # ------------------------------------------------------------------ the start
 
 
+@pytest.mark.parametrize("state", [SessionState(SEED_MIX), SessionState(SESSION_NOISE, late_start=2)])
+def test_torchs_tensors_start_as_numpys_arrays(state: SessionState) -> None:
+    own, before = noise(state), other_latent()
+    wanted, first = state.start(STEPS, own, before)
+    tensors, same = state.start(STEPS, torch.from_numpy(own), torch.from_numpy(before))
+    assert first == same
+    np.testing.assert_allclose(tensors.numpy(), wanted, rtol=1e-6)
+
+
 def test_what_goes_on_from_the_clip_before() -> None:
-    own, before = noise(SessionState(NEW_NOISE)), torch.randn(SHAPE)
+    own, before = noise(SessionState(NEW_NOISE)), other_latent()
     for way in (SESSION_NOISE, NEW_NOISE):
         latents, first = SessionState(way).start(STEPS, own, before)
-        assert torch.equal(latents, own) and first == 0
+        assert np.array_equal(latents, own) and first == 0
     latents, first = SessionState(SEED_MIX).start(STEPS, own, before)
-    torch.testing.assert_close(latents[0], 0.6 * before + 0.4 * own[0])
-    assert torch.equal(latents[1:], own[1:]) and first == 0
+    np.testing.assert_allclose(latents[0], 0.6 * before + 0.4 * own[0], rtol=1e-6)
+    assert np.array_equal(latents[1:], own[1:]) and first == 0
 
 
 @pytest.mark.parametrize("way", [SESSION_NOISE, SEED_MIX])
 def test_late_start_noises_the_last_latent(way: str) -> None:
-    own, before = noise(SessionState(way)), torch.randn(SHAPE)
+    own, before = noise(SessionState(way)), other_latent()
     latents, first = SessionState(way, late_start=2).start(STEPS, own, before)
     assert first == 2
     for frame in (0, 11):
-        torch.testing.assert_close(latents[frame], STEPS[2].signal * before + STEPS[2].noise * own[frame])
+        wanted = STEPS[2].signal * before + STEPS[2].noise * own[frame]
+        np.testing.assert_allclose(latents[frame], wanted, rtol=1e-6)
 
 
 @pytest.mark.parametrize("state", [SessionState(SEED_MIX), SessionState(SESSION_NOISE, late_start=2)])
 def test_a_clip_that_follows_none_starts_from_noise(state: SessionState) -> None:
     own = noise(state)
-    for before in (None, torch.randn(4, 6, 10)):  # none, or one of another size
+    for before in (None, np.zeros((4, 6, 10), np.float32)):  # none, or one of another size
         latents, first = state.start(STEPS, own, before)
-        assert torch.equal(latents, own) and first == 0
+        assert np.array_equal(latents, own) and first == 0

@@ -117,7 +117,7 @@ def starting_latents(batch: TrainingBatch, carry: Tensor) -> Tensor:
     noise = torch.randn_like(batch.clean).clamp_(-NOISE_LIMIT, NOISE_LIMIT)
     amount = CARRIED_NOISE * torch.rand(len(carry), 1, 1, 1, device=noise.device)
     carried = batch.carried + amount * torch.randn_like(batch.carried)
-    mixed = preserve_latent(noise[:, :, 0], carried)
+    mixed = preserve_latent(noise[:, :, 0], carried.to(noise))
     noise[:, :, 0] = torch.where(carry[:, None, None, None], mixed, noise[:, :, 0])
     return noise
 
@@ -146,7 +146,7 @@ def latent_weights(device: torch.device) -> Tensor:
 def signal_shares(device: torch.device) -> Tensor:
     """The signal's share of the variance at each training timestep, float32 (1000,), as the sampler has."""
     scheduler = SchedulerConfig.from_dict(INFERENCE["noise_scheduler_kwargs"])
-    return alphas_cumprod(scheduler).float().to(device)
+    return torch.from_numpy(alphas_cumprod(scheduler)).float().to(device)
 
 
 def noised(batch: TrainingBatch, alphas: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
