@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 
 from encoder_worker.fast.fixed_size import FixedSizeDecoder
-from encoder_worker.vae.decoders import Decoder, KLDecoder
+from encoder_worker.vae.decoders import Decoder, KLDecoder, TinyDecoder
+from protocol.process.logs import first_line
+
+logger = logging.getLogger(__name__)
 
 #: Generations (compute capability's first number) for which the kernels' convolutions were written: they load
 #: by the tensor copy engine. Elsewhere cuDNN convolves.
@@ -28,6 +33,12 @@ def fast_decoder(
     from encoder_worker.fast.graphed import GraphedDecoder
     from encoder_worker.fast.kl import FastKL, is_usual
 
+    if isinstance(decoder, TinyDecoder):
+        try:
+            return GraphedDecoder(decoder, device, dtype, count, h, w)
+        except Exception as error:  # cuDNN has no kernel for it, perhaps
+            logger.warning("the small decoder's layers stay apart: %s", first_line(error))
+            return GraphedDecoder(decoder, device, dtype, count, h, w, fused=False)
     capability = torch.cuda.get_device_capability(device)
     if not isinstance(decoder, KLDecoder) or not is_usual(decoder) or capability < OLDEST:
         return GraphedDecoder(decoder, device, dtype, count, h, w)

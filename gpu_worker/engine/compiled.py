@@ -266,13 +266,15 @@ class ClipSampler:
         return True
 
     def _make_fast(self, members: Members | None) -> FastDenoiser:
-        settings, models = self._settings, self._plain.models
+        settings, models, begin = self._settings, self._plain.models, time.monotonic()
         self._plain.unread.bring_back()
         given: dict[str, Any] = {
             "steps": settings.steps, "guidance_scale": settings.cfg, "tier": TIERS[_tier(settings)],
         }  # fmt: skip
         if members is None:
-            return FastDenoiser(models, **given)
+            made = FastDenoiser(models, **given)
+            logger.info("fast path: its weights in %.1f s", time.monotonic() - begin)
+            return made
         return TeamDenoiser(models, members, threads=thread_count(settings), **given)
 
     def _set_up_compiled(self) -> None:

@@ -147,7 +147,7 @@ class DenoiserEngine:
     @property
     def _fast_serves(self) -> bool:
         """Whether the fast path is to be made ready after the warm-up, and serves where nothing fails."""
-        if self.device_type != "cuda" or self.members is not None or self.model.denoiser.guidance_scale > 1:
+        if self.device_type != "cuda" or self.model.denoiser.guidance_scale > 1:
             return False
         return bool(self.settings.compile_unet or self.open_qualities())
 
@@ -184,20 +184,25 @@ class DenoiserEngine:
         self._info = self._describe()
 
     def open_qualities(self) -> Sequence[Quality]:
-        """What --quality auto may pick. Nothing where the fast path would not serve or gain nothing."""
-        settings, model = self.settings, self.model
+        """What --quality auto may pick. Nothing where the fast path would not serve or gain nothing.
+
+        A team keeps its tier, since its members have their weights, and frames that they can share.
+        """
+        settings, model, members = self.settings, self.model, self.members
         large = sum(p.numel() for p in model.denoiser.models.denoiser.parameters()) > LARGE_MODEL
         if (
             settings.quality != "auto"
             or settings.compile_unet is False
             or self.device_type != "cuda"
-            or self.members is not None
             or model.denoiser.guidance_scale > 1
             or not large
         ):
             return ()
+        if members is not None:
+            settings = replace(settings, tier=settings.tier or "exact")
         alone = len(settings.gpu_devices) == 1  # others would pick by themselves
-        return qualities(settings, self.steps, tiny=has_small_decoder(model.config), lengths=alone)
+        made = qualities(settings, self.steps, tiny=has_small_decoder(model.config), lengths=alone)
+        return made if members is None else [one for one in made if one.frames % members.size == 0]
 
     @property
     def steps(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -148,6 +149,8 @@ class FastDenoiser:
         #: The memory that all graphs work in. One runs at a time, and its result lies elsewhere.
         self._pool: Any = None
         self._quantized = False
+        #: Seconds of clips that came before their graph's recording: compilers, and cuDNN's choice.
+        self._first_clips = 0.0
 
     def prepare(
         self,
@@ -181,14 +184,19 @@ class FastDenoiser:
 
         given: None in a member that does not lead, the leader's go there.
         """
+        begin, self._first_clips = time.monotonic(), 0.0
         buffers = self._ready.get(shape) or self._make_buffers(shape)
         self._fill(buffers, given, reference)
         if self.tier.fp8 and not self._quantized:
             self._quantize(buffers)
         if self.graphs:
-            for start in set(starts) - set(buffers.graphs):
+            for start in sorted(set(starts) - set(buffers.graphs)):
                 buffers.graphs[start] = self._record(buffers, start)
         self._ready[shape] = buffers
+        logger.info(
+            "fast path, tier %s, %d frames from steps %s: %.1f s, of which first clips %.1f s",
+            self.tier.name, shape[0], sorted(starts), time.monotonic() - begin, self._first_clips,
+        )  # fmt: skip
 
     def _quantize(self, buffers: _ShapeBuffers) -> None:
         watching = WatchingOps(self.ops.split)
@@ -293,12 +301,14 @@ class FastDenoiser:
 
     def _record(self, buffers: _ShapeBuffers, start: int) -> torch.cuda.CUDAGraph:
         """The graph of a clip from step `start` on."""
+        begin = time.monotonic()
         stream = torch.cuda.Stream(self.models.device)
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # compiles and chooses, none of which may happen while recording
             self._run(buffers, start)
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.synchronize(self.models.device)
+        self._first_clips += time.monotonic() - begin
         if self._pool is None and self.exchange is None:  # a team's collectives know their graph's memory
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()

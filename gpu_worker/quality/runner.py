@@ -38,6 +38,8 @@ class QualityRunner:
         self._trials = trials
         self.decoder = ""
         self._adopted: Quality | None = None
+        #: The times of clips in a row.
+        self._in_flow: dict[Quality, RateChoice] = {}
 
     def run(self) -> tuple[Settings, RateChoice | None]:
         """The settings to serve by, and the rate that was timed with them.
@@ -51,7 +53,8 @@ class QualityRunner:
         known = kept.load()
         timed = None if known is None else self._serve(known)
         if known is not None and timed is not None and timed.clip_seconds <= MOST_SHARE_AGAIN * known.lasts:
-            logger.info("quality, as an earlier start found: %s", known)
+            takes = f"a clip takes {timed.clip_seconds / known.lasts:.0%} of its duration"
+            logger.info("quality, as an earlier start found: %s: %s", known, takes)
             return self._adopt(known), timed
         kept.forget()
         picked, seconds, notice = self._search(choices)
@@ -60,7 +63,8 @@ class QualityRunner:
             return self._settings, None
         if not notice:
             kept.store(picked)
-        timed = self._serve(picked)
+        is_ready = self._adopted == picked and picked in self._in_flow
+        timed = self._in_flow[picked] if is_ready else self._serve(picked)
         seconds = seconds if timed is None else timed.clip_seconds
         return self._adopt(picked), RateChoice(picked.fps, seconds, notice, picked.clip_frames)
 
@@ -86,13 +90,18 @@ class QualityRunner:
 
     def _decodes_apart(self) -> bool:
         """Whether the encoders surely have another device."""
-        own = self._settings.gpu_devices[self._settings.worker_index]
-        others = self._settings.encoder_devices
-        return own != "auto" and "auto" not in others and own not in others
+        own = set(self._settings.gpu_devices[self._settings.worker_index].split("+"))
+        return own.isdisjoint(others := self._settings.encoder_devices) and "auto" not in {*own, *others}
 
     def _time(self, timing: Timing) -> float | None:
+        begin = time.monotonic()
         quality = timing.quality
-        if timing.kind == "decode":
+        if timing.kind == "flow":
+            timed = self._serve(quality)
+            if timed is not None:
+                self._in_flow[quality] = timed
+            seconds = None if timed is None else timed.clip_seconds
+        elif timing.kind == "decode":
             # by the tier that is ready, since any latents do
             now = self._adopted or quality
             self._adopt(replace(quality, tier=now.tier, late_start=now.late_start))
@@ -103,7 +112,10 @@ class QualityRunner:
             compiled = self._engine.info().get("compiled")
             seconds = self._trials.time_denoising(quality.fps) if compiled else None
         shown = "fails" if seconds is None else f"{seconds * 1e3:.0f} ms"
-        logger.info("%s by %s, %d frames: %s", timing.kind, timing.name, quality.frames, shown)
+        logger.info(
+            "%s by %s, %d frames: %s, timed in %.1f s",
+            timing.kind, timing.name, quality.frames, shown, time.monotonic() - begin,
+        )  # fmt: skip
         return seconds
 
     def _adopt(self, quality: Quality) -> Settings:

@@ -21,6 +21,9 @@ FAR = 1.15
 #: Seconds of the card that a clip takes besides: Whisper's window and the copies.
 OTHER_SECONDS = 0.006
 
+#: The same beside clips that follow each other, where only Whisper's own time on the card is missing.
+WHISPER_SECONDS = 0.003
+
 #: The fast tier's time over the exact one's. Source: docs/lab/gpu-denoiser.md, docs/lab/older-cards.md.
 FAST_RATIO = 0.62
 
@@ -34,15 +37,16 @@ FIXED_FRAMES = 0.9
 
 @dataclass(frozen=True)
 class Timing:
-    """Something to time: denoising a clip by a tier with all steps, or decoding one by a decoder.
+    """Something to time: denoising a clip by a tier with all steps, decoding one by a decoder, or both.
 
     Attributes:
-        kind: "denoise" or "decode".
-        name: of the tier, or of the decoder as `Latents.decoder` has it.
+        kind: "denoise", "decode", or "flow": clips that follow each other as a session's do, where the next
+            one is denoised while one is decoded.
+        name: of the tier, of the decoder as `Latents.decoder` has it, or "clips in a row".
         quality: whose clip is to be timed.
     """
 
-    kind: Literal["denoise", "decode"]
+    kind: Literal["denoise", "decode", "flow"]
     name: str
     quality: Quality
 
@@ -70,6 +74,8 @@ class QualitySearch:
         self._apart = apart
         self._times: dict[tuple[str, str, int], float] = {}
         self._failed: set[tuple[str, str]] = set()
+        #: Seconds of a clip among others, by quality. None: they could not be timed.
+        self._flows: dict[Quality, float | None] = {}
         self.result = None
 
     def next(self) -> Timing | None:
@@ -82,19 +88,29 @@ class QualitySearch:
                 if self.share(quality) <= MOST_SHARE:
                     self.result = quality
                     return None
+                # The sum counts the waits of each stage too, in which the card works for others.
+                if quality not in self._flows and self.share(quality) <= FAR * MOST_SHARE:
+                    return Timing("flow", "clips in a row", quality)
             elif not self._times or self.share(quality) <= FAR * MOST_SHARE:
                 return missing[0]
         return None
 
     def timed(self, timing: Timing, seconds: float | None) -> None:
-        """Reports a time, or None where it failed: whatever needs it is left out from then on."""
-        if seconds is None:
+        """Reports a time, or None where it failed: whatever needs it is left out from then on.
+
+        A flow that fails leaves the estimate as it was.
+        """
+        if timing.kind == "flow":
+            self._flows[timing.quality] = seconds
+        elif seconds is None:
             self._failed.add((timing.kind, timing.name))
         else:
             self._times[timing.key] = seconds
 
     def share(self, quality: Quality) -> float:
         """Part of a clip's duration that the card takes for one, by times and estimates."""
+        if (flow := self._flows.get(quality)) is not None:
+            return (flow + WHISPER_SECONDS) / quality.lasts
         steps = (self._steps - quality.late_start) / self._steps
         denoising = steps * self._seconds("denoise", quality.tier, quality.frames)
         decoding = self._seconds("decode", quality.decoding, quality.frames)

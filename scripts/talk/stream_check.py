@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import statistics
+from bisect import bisect_right
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,8 +26,9 @@ _PTS_COMMENT = re.compile(rb"\xff\xfe..echomimic pts=(\d+)", re.DOTALL)
 class Report:
     """One session's figures, with latencies in seconds. `problems` is empty when every check passed.
 
-    `fps` and `clip_frames` are those of most clips. `behind_most` is the most seconds that a frame was
-    behind its sound, in the play-out that decides which frames are late.
+    `fps` and `clip_frames` are those of most clips. The latency counts from a clip's last sample.
+    `sound_mean` is the mean time from a frame's sample sent to the frame received. `behind_most` is the most
+    seconds that a frame was behind its sound, in the play-out that decides which frames are late.
     """
 
     version: int
@@ -44,6 +46,7 @@ class Report:
     sent: int
     avatar: str = ""
     behind_most: float = 0.0
+    sound_mean: float = float("nan")
     problems: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
@@ -57,7 +60,8 @@ class Report:
             f"sound        {self.echoed} samples echoed of {self.sent}, {echo}",
             f"received     {self.received_fps:.2f} fps",
             f"latency      median {self.latency_median * 1000:.0f} ms, p95 {self.latency_p95 * 1000:.0f} ms"
-            " (clip's last sample sent to its first frame received)",
+            " (clip's last sample sent to its first frame received);"
+            f" mean {self.sound_mean * 1000:.0f} ms (a frame's sample sent to the frame received)",
             *(f"FAILED       {problem}" for problem in self.problems),
         ]
 
@@ -148,6 +152,7 @@ class StreamCheck:
             sent=len(samples),
             avatar=avatar,
             behind_most=max(0.0, *self.behind()) if self.times else 0.0,
+            sound_mean=float(np.mean(heard)) if (heard := self.sound_latencies()) else float("nan"),
             problems=list(self._problems),
         )
 
@@ -165,6 +170,21 @@ class StreamCheck:
             if number % self.clip_frames == 0:
                 firsts.setdefault(number // self.clip_frames, when)
         return [(sent, firsts[k]) for k, sent in enumerate(self._clips_sent()) if k in firsts]
+
+    def sound_latencies(self) -> list[float]:
+        """For each frame: seconds from the sample at its pts sent to the frame received.
+
+        A frame's place in its clip counts, since the first one's sample waits for the rest of the clip.
+        """
+        silence = samples_until(pts_of_frame(self._first, self.fps), self.rate)
+        sent = [samples for samples, _ in self._sendings]
+        delays = []
+        for number, when in zip(self.numbers, self.times, strict=True):
+            position = samples_until(pts_of_frame(number, self.fps), self.rate) - silence
+            place = bisect_right(sent, position)  # the message with that sample
+            if position >= 0 and place < len(sent):
+                delays.append(when - self._sendings[place][1])
+        return delays
 
     def _clips_sent(self) -> list[float]:
         """When the last sample of each clip was sent."""

@@ -26,9 +26,15 @@ def settings(*argv: str) -> Settings:
 
 
 def real_seconds(card: Card, timing: Timing) -> float:
+    """Clips in a row take as long as denoising and decoding together."""
     exact, fast, decoders = card
-    whole = {"exact": exact, "fast": fast} if timing.kind == "denoise" else decoders
-    return whole[timing.name] * (timing.quality.frames + 0.9) / 12.9
+    quality, tiers = timing.quality, {"exact": exact, "fast": fast}
+    if timing.kind == "flow":
+        steps = (STEPS - quality.late_start) / STEPS
+        whole = tiers[quality.tier] * steps + decoders[quality.decoding]
+    else:
+        whole = (tiers if timing.kind == "denoise" else decoders)[timing.name]
+    return whole * (quality.frames + 0.9) / 12.9
 
 
 def search(card: Card, *argv: str, tiny: bool = True, **options: bool) -> tuple[QualitySearch, list[Timing]]:
@@ -48,15 +54,41 @@ def pick(card: Card, *argv: str, **options: bool) -> Quality | None:
 
 def test_a_fast_card_gets_the_best_by_two_timings() -> None:
     found, asked = search(FASTEST)
-    assert str(found.result) == "--tier exact --late-start 0 --decoder kl --clip-frames 3 at 24 fps"
-    assert [timing.key for timing in asked] == [("denoise", "exact", 3), ("decode", "kl", 3)]
+    assert str(found.result) == "--tier exact --late-start 0 --decoder kl --clip-frames 2 at 24 fps"
+    assert [timing.key for timing in asked] == [("denoise", "exact", 2), ("decode", "kl", 2)]
     assert describe(found, "512×512")[0].endswith("nothing better is left open")
 
 
-def test_an_h200_holds_exact_clips_of_three_frames_at_512() -> None:
+def test_an_h200_holds_exact_clips_of_two_frames_at_512() -> None:
+    """As it was measured: the sum says 86 % of a clip, and clips in a row say 75 %."""
     quality = pick(H200_512)
     assert quality is not None
-    assert (quality.tier, quality.late_start, quality.decoder, quality.clip_frames) == ("exact", 0, "kl", 3)
+    assert (quality.tier, quality.late_start, quality.decoder, quality.clip_frames) == ("exact", 0, "kl", 2)
+    measured = {"denoise": 0.0524, "decode": 0.0138, "flow": 0.0620}
+    found = QualitySearch(qualities(settings(), STEPS, tiny=True), STEPS)
+    asked: list[Timing] = []
+    while (timing := found.next()) is not None:
+        asked.append(timing)
+        found.timed(timing, measured[timing.kind])
+    assert [timing.kind for timing in asked] == ["denoise", "decode", "flow"]
+    quality = found.result
+    assert quality is not None
+    assert (quality.tier, quality.late_start, quality.decoder, quality.clip_frames) == ("exact", 0, "kl", 2)
+    assert found.share(quality) == pytest.approx(0.78, abs=0.01)
+
+
+def test_clips_in_a_row_that_are_too_slow_give_way() -> None:
+    """The next length is timed by itself, and the failed flow is not asked for again."""
+    found = QualitySearch(qualities(settings(), STEPS, tiny=True), STEPS)
+    asked: list[Timing] = []
+    while (timing := found.next()) is not None:
+        assert len(asked) < 20
+        asked.append(timing)
+        two = timing.quality.frames == 2
+        sums = {"denoise": 0.0524, "decode": 0.0138} if two else {"denoise": 0.068, "decode": 0.018}
+        found.timed(timing, 0.070 if timing.kind == "flow" else sums[timing.kind])
+    assert [timing.kind for timing in asked] == ["denoise", "decode", "flow", "denoise", "decode"]
+    assert found.result is not None and found.result.clip_frames == 3
 
 
 def test_at_768_it_gives_up_what_costs_least() -> None:

@@ -85,9 +85,11 @@ def test_the_same_clips(models: Models, given: Given, size: int) -> None:
             inputs = (*given[:3], reference)
             assert difference(denoiser.sample(*inputs), alone(models, inputs)) <= LIMIT
         assert difference(denoiser.sample(*given, 1), alone(models, given, 1)) <= LIMIT
-        fewer = first_frames(given, 6)
-        denoiser.prepare(*fewer)
-        assert difference(denoiser.sample(*fewer), alone(models, fewer)) <= LIMIT
+        for count in (6, 2 * size, size):  # at last one frame each
+            fewer = first_frames(given, count)
+            denoiser.prepare(*fewer, starts=(0, 1))
+            assert difference(denoiser.sample(*fewer), alone(models, fewer)) <= LIMIT
+            assert difference(denoiser.sample(*fewer, 1), alone(models, fewer, 1)) <= LIMIT
 
 
 def test_the_fast_tier(models: Models, given: Given) -> None:

@@ -101,6 +101,8 @@ def test_latency_counts_from_a_clips_last_sample() -> None:
     report = run(samples, stream(samples, 24, 12, 1), 24, 12, 1)
     assert report.latency_median == pytest.approx(0.2, abs=0.001)
     assert report.received_fps == pytest.approx(24)
+    # A frame's sample is sent with the next 20 ms of sound, and the frame comes 0.7 s after it was spoken.
+    assert report.sound_mean == pytest.approx(0.69, abs=0.003)
 
 
 @pytest.mark.parametrize("version", [1, 2])

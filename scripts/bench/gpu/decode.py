@@ -32,6 +32,7 @@ import numpy.typing as npt
 import torch
 
 from encoder_worker.decode import ClipDecoder
+from encoder_worker.fast.graphed import GraphedDecoder
 from encoder_worker.jpeg import JpegEncoder
 from encoder_worker.jpeg_pool import JpegPool, threads_for
 from encoder_worker.vae.decoders import Decoder, KLDecoder, TinyDecoder
@@ -146,6 +147,27 @@ def served(
     return make
 
 
+def in_graph(device: torch.device, *, chunk: int) -> Callable[[Decoder, Halves], Decode]:
+    """AutoencoderTiny's own modules in a CUDA graph."""
+
+    def make(decoder: Decoder, latents: Halves) -> Decode:
+        graph = GraphedDecoder(decoder, device, torch.float16, chunk, *latents.shape[2:], fused=False)
+
+        @torch.inference_mode()
+        def decode(clip: Halves, keep: bool = True) -> list[Pixels]:
+            made = []
+            for start in range(0, len(clip), chunk):
+                part = torch.from_numpy(clip[start : start + chunk]).float() / decoder.scaling
+                graph.latents[: len(part)].copy_(part)
+                graph.run()
+                made.append(graph.pixels[: len(part)].cpu().numpy())
+            return made
+
+        return decode
+
+    return make
+
+
 def ladder(device: torch.device, args: argparse.Namespace) -> Iterator[DecoderRow]:
     """The rows, slowest first."""
     chunks: Sequence[int] = args.chunks
@@ -162,6 +184,9 @@ def ladder(device: torch.device, args: argparse.Namespace) -> Iterator[DecoderRo
     if args.compile:
         yield DecoderRow("torch.compile", plain(device, half, batch=4, channels_last=True, compiled=True))
         yield DecoderRow("torch.compile, folded", plain(device, half, batch=4, compiled=True, **folded))
+    for chunk in chunks if args.decoder == "tiny" else ():
+        name = f"own modules in a CUDA graph, {chunk} at once"
+        yield DecoderRow(name, in_graph(device, chunk=chunk), gpu=True)
     best = chunks[len(chunks) // 2]
     for chunk in chunks:
         yield DecoderRow(

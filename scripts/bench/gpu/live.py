@@ -125,11 +125,14 @@ def measure(args: argparse.Namespace, flags: list[str], warm: Path, wav: Path) -
         wav: the sound that is measured.
     """
     starts: list[float] = []
+    notes_of_starts: list[list[str]] = []
     while True:
         with ManagedRun(*flags, timeout=args.timeout) as run:
             starts.append(run.ready_in)
             print(f"start {len(starts)}: ready in {run.ready_in:.1f} s", flush=True)
             if len(starts) < args.starts:
+                notes_of_starts.append(_notes(run.log()))
+                print("\n".join(f"  {line}" for line in notes_of_starts[-1]), flush=True)
                 continue
             if args.settle:
                 settle(run.pids())
@@ -154,6 +157,7 @@ def measure(args: argparse.Namespace, flags: list[str], warm: Path, wav: Path) -
         "stages": figures.as_dict(),
         "processes": processes,
         "notes": notes,
+        "notes_of_starts": notes_of_starts,
     }
 
 
@@ -221,16 +225,21 @@ def caches(folder: str | Path) -> Iterator[None]:
 
 
 def _print_sessions(reports: list[dict[str, Any]]) -> None:
-    print(f"\n  {'session':<9}{'frames':>8}{'expected':>10}{'late':>6}{'fps':>8}{'median':>10}{'p95':>10}")
+    print(
+        f"\n  {'session':<9}{'frames':>8}{'expected':>10}{'late':>6}{'fps':>8}{'median':>10}{'p95':>10}"
+        f"{'sound':>10}"
+    )
     for number, report in enumerate(reports):
         print(
             f"  {number:<9}{report['frames_received']:>8}{report['frames_expected']:>10}"
             f"{report['frames_late']:>6}{report['received_fps']:>8.2f}"
             f"{report['latency_median'] * 1e3:>7.0f} ms{report['latency_p95'] * 1e3:>7.0f} ms"
+            f"{report['sound_mean'] * 1e3:>7.0f} ms"
         )
         for problem in report["problems"]:
             print(f"  FAILED {problem}")
-    print("  latency: a clip's last sample sent to its first frame received", flush=True)
+    print("  median, p95: a clip's last sample sent to its first frame received")
+    print("  sound: a frame's sample sent to the frame received, mean over all frames", flush=True)
 
 
 def _notes(log: str) -> list[str]:
@@ -238,7 +247,7 @@ def _notes(log: str) -> list[str]:
     words = (
         "attention", "compiled", "warm-up took", "ms a frame", "ms a clip", "fps:", "WARNING", "ERROR",
         "Traceback", "Error", "recorded", "warm", "model ", "fast", "arithmetic",
-        "quality", "denoise by", "decode by", "sessions at once",
+        "quality", "denoise by", "decode by", "flow by", "sessions at once", "decoder ",
     )  # fmt: skip
     return [line[:300] for line in log.splitlines() if any(word in line for word in words)][:60]
 

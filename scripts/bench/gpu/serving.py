@@ -77,6 +77,7 @@ def parts(out: Path, model: Path, caches: Path, speech: float | None = None) -> 
     apart = ("--gpu-devices", "cuda:0", "--encoder-devices", "cuda:1")
     many = ("--late-start", "3", "--decoder", "tiny")
     team = ("--gpu-devices", "cuda:0+cuda:1", "--encoder-devices", "cuda:1")
+    team_decoding = (*team[:2], "--encoder-devices", "cuda:0,cuda:1", "--encoders", "2")
     both = ("--gpu-devices", "cuda:0,cuda:1", "--encoder-devices", "cuda:0,cuda:1", "--encoders", "2")
     cards = "cuda:0,cuda:1,cuda:2,cuda:3"
     team_of_four = ("--gpu-devices", cards.replace(",", "+"), "--encoder-devices", "cuda:3")
@@ -119,6 +120,14 @@ def parts(out: Path, model: Path, caches: Path, speech: float | None = None) -> 
              "--sessions", "2", gpus=2, size=768),
         live("768-team", "768², exact, one session of 60 s on two GPUs that share each clip", 150, *team,
              gpus=2, size=768),
+        live("768-team-6", "the same with clips of 6 frames, decoding on both GPUs", 150, *team_decoding,
+             "--clip-frames", "6", gpus=2, size=768),
+        live("768-team-4", "the same with clips of 4 frames and late start 2", 150, *team_decoding,
+             "--clip-frames", "4", "--late-start", "2", gpus=2, size=768),
+        live("768-team-2", "the same with clips of 2 frames and late start 2", 150, *team_decoding,
+             "--clip-frames", "2", "--late-start", "2", gpus=2, size=768),
+        live("768-team-auto", "768², what a team of two holds, one session of 60 s", 200, *team_decoding,
+             "--quality", "auto", "--compile-unet", gpus=2, size=768),
         live("512-team", "512², exact, one session of 30 s on two GPUs that share each clip", 110, *team,
              "--seconds", "30", gpus=2),
         live("768-team-four", "768², exact, one session of 60 s on four GPUs that share each clip", 150,
