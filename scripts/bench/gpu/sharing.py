@@ -170,7 +170,7 @@ def serve(stage: str, flags: Sequence[str]) -> None:
 # ---------------------------------------------------------------------- the measurement
 
 
-class StageProcess:
+class TimedStage:
     """A stage's process, from its start until `close`."""
 
     def __init__(self, stage: str, flags: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -217,13 +217,13 @@ class StageProcess:
 @contextlib.contextmanager
 def stages(
     flags: Sequence[str], environment: Mapping[str, str], below: bool
-) -> Iterator[dict[str, StageProcess]]:
+) -> Iterator[dict[str, TimedStage]]:
     """All stages, ready. below: whether the denoiser's kernels come after the others'."""
-    started: dict[str, StageProcess] = {}
+    started: dict[str, TimedStage] = {}
     try:
         for stage in STAGES:
             own = {PRIORITY: "1"} if below and stage == "denoiser" else {}
-            started[stage] = StageProcess(stage, flags, {**environment, **own})
+            started[stage] = TimedStage(stage, flags, {**environment, **own})
         for each in started.values():
             each.wait_ready()
         yield started
@@ -232,7 +232,7 @@ def stages(
             each.close()
 
 
-def measure(started: Mapping[str, StageProcess], seconds: float, every: float) -> list[dict[str, Any]]:
+def measure(started: Mapping[str, TimedStage], seconds: float, every: float) -> list[dict[str, Any]]:
     """Every row, printed as it comes."""
     print(f"  {'processes':<30}{'stage':<10}{'clips':>6}{'median':>11}{'p95':>11}{'a clip':>11}", flush=True)
     rows = []
