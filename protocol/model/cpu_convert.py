@@ -19,10 +19,8 @@ from protocol.model.cpu_graph import (
     CpuEngine,
     CpuGraph,
     GraphUnavailable,
-    graph_properties,
+    compile_model,
     import_openvino,
-    keep_graph,
-    kept_graph,
 )
 from protocol.model.hardware.cpu_features import cpu_features
 from protocol.model.hardware.dtypes import dtype_name
@@ -56,18 +54,16 @@ def load_graph(
         Exception: whatever OpenVINO raises while it converts or compiles.
     """
     arithmetic = dtype_name(dtype)
-    properties = graph_properties(arithmetic, engine.threads)
     openvino = import_openvino()
     key = _key(module, inputs, dtype, sources, openvino.__version__, lengths)
     file = engine.folder / f"{name}-{key}.blob"
-    kept = kept_graph(file, arithmetic, engine.threads)
-    if kept is not None:
-        return kept
     begin = time.monotonic()
-    compiled = openvino.Core().compile_model(_converted(openvino, module, inputs, lengths), "CPU", properties)
-    keep_graph(compiled, file)
-    logger.info("%s converted for OpenVINO in %.1f s (%s)", name, time.monotonic() - begin, file)
-    return CpuGraph(compiled, file)
+    graph, is_new = compile_model(
+        file, arithmetic, engine.threads, lambda: _converted(openvino, module, inputs, lengths)
+    )
+    if is_new:
+        logger.info("%s converted for OpenVINO in %.1f s (%s)", name, time.monotonic() - begin, file)
+    return graph
 
 
 def _converted(openvino: Any, module: nn.Module, inputs: Sequence[Tensor], lengths: Mapping[int, int]) -> Any:

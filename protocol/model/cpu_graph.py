@@ -1,7 +1,7 @@
 """Networks that OpenVINO runs on a CPU: kept on disk, and loaded without torch.
 
-`cpu_convert` makes them from torch's. `openvino` is imported when a network is first asked for. Whatever
-fails there is the caller's to catch, since torch can always serve.
+They come from a model's topologies (`topology`) or from torch's networks (`cpu_convert`). `openvino` is
+imported when a network is first asked for. Whatever fails there is the caller's to catch.
 """
 
 from __future__ import annotations
@@ -104,10 +104,10 @@ def best_times(
 
 
 class CpuGraph:
-    """A network compiled for inputs of fixed shapes. Belongs to one thread.
+    """A network compiled for inputs of given shapes. Belongs to one thread.
 
     Args:
-        compiled: OpenVINO's compiled model with one output.
+        compiled: OpenVINO's compiled model.
         file: where the network is kept, or would be if it could be written.
         mapped: the memory that the network was loaded from.
     """
@@ -119,13 +119,16 @@ class CpuGraph:
         self.file = file
 
     def __call__(self, *inputs: npt.NDArray[Any]) -> Floats:
-        """The output for these inputs, float32. The next call writes over it."""
+        """The first output for these inputs, float32. The next call writes over it."""
+        return self.outputs(*inputs)[0]
+
+    def outputs(self, *inputs: npt.NDArray[Any]) -> tuple[Floats, ...]:
+        """All outputs for these inputs, float32. The next call writes over them."""
         for index, array in enumerate(inputs):
             shared = self._tensor(np.ascontiguousarray(array), shared_memory=True)
             self._request.set_input_tensor(index, shared)
         self._request.infer()
-        made: Floats = self._request.get_output_tensor(0).data
-        return made
+        return tuple(tensor.data for tensor in self._request.output_tensors)
 
 
 def kept_graph(file: Path, dtype: str, threads: int) -> CpuGraph | None:
@@ -163,6 +166,30 @@ def kept_graph(file: Path, dtype: str, threads: int) -> CpuGraph | None:
         os.utime(file)  # the oldest are removed first
     logger.info("network by OpenVINO loaded in %.1f s (%s)", time.monotonic() - begin, file)
     return graph
+
+
+def compile_model(file: Path, dtype: str, threads: int, make: Callable[[], Any]) -> tuple[CpuGraph, bool]:
+    """A network from its kept file, or compiled now and kept there.
+
+    Args:
+        file: in the folder of kept networks.
+        dtype: of the arithmetic, a name of `PRECISIONS`.
+        threads: that the network may use.
+        make: makes OpenVINO's model, where it is to be compiled.
+
+    Returns:
+        The network, and whether it was compiled now.
+
+    Raises:
+        GraphUnavailable: OpenVINO cannot be imported, or cannot compute in `dtype`.
+        Exception: whatever `make` raises, and OpenVINO while it compiles.
+    """
+    kept = kept_graph(file, dtype, threads)
+    if kept is not None:
+        return kept, False
+    compiled = import_openvino().Core().compile_model(make(), "CPU", graph_properties(dtype, threads))
+    keep_graph(compiled, file)
+    return CpuGraph(compiled, file), True
 
 
 def import_openvino() -> Any:

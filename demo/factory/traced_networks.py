@@ -1,0 +1,217 @@
+"""The networks of a model as functions of tensors alone, for `demo.factory.topologies`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gpu_worker.avatars.vae_encoder import load_vae_encoder
+from gpu_worker.denoiser.loading import Models, load_models
+from gpu_worker.denoiser.model import DenoisingUNet3D, PoseEncoder, ReferenceUNet2D
+from gpu_worker.denoiser.model.transformer import BlockConditions
+from gpu_worker.engine.shipped_networks import (
+    DENOISER,
+    POSE_ENCODER,
+    REFERENCE,
+    VAE_ENCODER,
+    network_facts,
+    with_projections,
+)
+from protocol.model.config import ModelConfig
+from protocol.model.topology import Weights
+from protocol.model.vae_folder import VaeFolder
+from protocol.wire.limits import TOKEN_WIDTH
+
+#: Side of the latents that networks are traced with. Other sizes try them out.
+SIDE = 16
+
+#: Frames of the clip that the denoiser is traced with. With one, dimensions would be confused.
+FRAMES = 12
+
+#: Audio tokens of a frame that it is traced with.
+TOKENS = 50
+
+Inputs = tuple[Tensor, ...]
+
+
+@dataclass
+class TracedNetwork:
+    """A network that is to become a topology.
+
+    Attributes:
+        name: of the topology.
+        module: takes the inputs in their order.
+        example: inputs that it is traced with.
+        others: makes inputs of other shapes, to try it out.
+        weights: its tensors by the names of the model's files.
+        facts: the numbers that it belongs to.
+        notes: numbers that its readers need.
+        eight_bit: whether it rounds to eight bits.
+    """
+
+    name: str
+    module: nn.Module
+    example: Inputs
+    others: Callable[[], Sequence[Inputs]]
+    weights: Callable[[], Weights]
+    facts: Mapping[str, Any]
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    eight_bit: bool = False
+
+    def randomise(self, seed: int) -> None:
+        """Gives every weight a random value."""
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in self.module.parameters():
+                # As small as a layer's weights are, so that values stay in range behind many layers.
+                scale = 0.5 / max(parameter[0].numel(), 4) ** 0.5 if parameter.ndim > 1 else 0.3
+                parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
+
+    def trials(self) -> Iterator[Inputs]:
+        """Inputs to try it out with."""
+        yield self.example
+        yield from self.others()
+
+
+class ClipNetwork(nn.Module):
+    """The denoiser's one step for a clip of one avatar."""
+
+    def __init__(self, network: DenoisingUNet3D) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self, latents: Tensor, time: Tensor, tokens: Tensor, pose: Tensor, order: Tensor, *reference: Tensor
+    ) -> Tensor:
+        """Predicts v for each frame, (F, C, h, w).
+
+        Args:
+            latents: (F, C, h, w).
+            time: embedding of the timestep after SiLU, (1, time width).
+            tokens: audio tokens (F, T, 384).
+            pose: pose features (F, c0, h, w).
+            order: positions (F,) of the frames in the motion modules.
+            reference: the avatar's keys and values of each block, in turn, (1, positions, width).
+        """
+        network = self.network
+        conditions = BlockConditions(
+            time=time,
+            frames=latents.shape[0],
+            audio=tuple(block.attn2.keys_values(tokens) for block in network.transformer_blocks.values()),
+            reference=tuple(zip(reference[::2], reference[1::2], strict=True)),
+            order=order,
+        )
+        x = network.run(network.conv_in(latents) + pose, conditions)
+        prediction: Tensor = network.conv_out(F.silu(network.conv_norm_out(x)))
+        return prediction
+
+
+class ReferenceNetwork(nn.Module):
+    """From an avatar's scaled latents (1, C, h, w) to its keys and values of each block, in turn."""
+
+    def __init__(self, reference: ReferenceUNet2D, denoiser: DenoisingUNet3D) -> None:
+        super().__init__()
+        self.reference = reference
+        self.denoiser = denoiser
+
+    def forward(self, latents: Tensor) -> tuple[Tensor, ...]:
+        layers = self.denoiser.project_reference(self.reference(latents)).layers
+        return tuple(x for pair in layers for x in pair)
+
+
+class PoseNetwork(nn.Module):
+    """From pose maps (n, 3, H, W) in 0..1 to features (n, c0, h, w)."""
+
+    def __init__(self, encoder: PoseEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, maps: Tensor) -> Tensor:
+        features: Tensor = self.encoder(maps.transpose(0, 1)[None])[0].transpose(0, 1)
+        return features
+
+
+def state_of(module: nn.Module) -> Weights:
+    """A module's tensors that lie in a model's files: all but tables that are computed."""
+    return {name: x.numpy() for name, x in module.state_dict().items() if not name.endswith("pos_encoder.pe")}
+
+
+def traced_networks(config: ModelConfig) -> Iterator[TracedNetwork]:
+    """The networks of a model, with its weights in them."""
+    models = load_models(config, torch.device("cpu"), torch.float32)
+    facts = network_facts(config)
+    yield _clip_network(models, facts[DENOISER])
+    yield _reference_network(models, facts[REFERENCE])
+    pose = PoseNetwork(models.pose_encoder)
+    yield TracedNetwork(
+        POSE_ENCODER,
+        pose,
+        (torch.rand(2, 3, 256, 256),),
+        lambda: [(torch.rand(1, 3, 96, 160),), (torch.rand(3, 3, 64, 64),)],
+        lambda: state_of(models.pose_encoder),
+        facts[POSE_ENCODER],
+    )
+    vae = load_vae_encoder(VaeFolder.of(config))
+    yield TracedNetwork(
+        VAE_ENCODER,
+        vae,
+        (2 * torch.rand(1, 3, 256, 256) - 1,),
+        lambda: [(2 * torch.rand(1, 3, 96, 160) - 1,)],
+        lambda: state_of(vae),
+        facts[VAE_ENCODER],
+    )
+
+
+def _clip_network(models: Models, facts: Mapping[str, Any]) -> TracedNetwork:
+    denoiser, channels = models.denoiser, models.denoiser.config.in_channels
+    blocks = [(block.width, _level(denoiser, name)) for name, block in denoiser.transformer_blocks.items()]
+    pose_width = denoiser.config.block_out_channels[0]
+    time_width = 4 * pose_width
+
+    def inputs(frames: int, h: int, w: int, tokens: int) -> Inputs:
+        sizes = [(-(-h // 2**level) * -(-w // 2**level), width) for width, level in blocks for _ in range(2)]
+        return (
+            torch.randn(frames, channels, h, w),
+            torch.randn(1, time_width),
+            torch.randn(frames, tokens, TOKEN_WIDTH),
+            torch.randn(frames, pose_width, h, w),
+            torch.arange(frames).roll(1),
+            *(torch.randn(1, count, width) for count, width in sizes),
+        )
+
+    return TracedNetwork(
+        DENOISER,
+        ClipNetwork(denoiser).eval(),
+        inputs(FRAMES, SIDE, SIDE, TOKENS),
+        lambda: [inputs(1, 8, 10, 20), inputs(5, 14, 6, TOKENS)],
+        lambda: state_of(denoiser),
+        facts,
+        {"blocks": blocks, "pose_width": pose_width, "time_width": time_width},
+    )
+
+
+def _level(network: DenoisingUNet3D, name: str) -> int:
+    """The level of a block, 0 for the highest resolution."""
+    part, _, rest = name.partition(".")
+    last = network.config.levels - 1
+    if part == "mid_block":
+        return last
+    index = int(rest.partition(".")[0])
+    return index if part == "down_blocks" else last - index
+
+
+def _reference_network(models: Models, facts: Mapping[str, Any]) -> TracedNetwork:
+    channels = models.denoiser.config.in_channels
+    return TracedNetwork(
+        REFERENCE,
+        ReferenceNetwork(models.reference, models.denoiser).eval(),
+        (torch.randn(1, channels, SIDE, SIDE),),
+        lambda: [(torch.randn(1, channels, 8, 14),)],
+        lambda: with_projections(state_of(models.reference), state_of(models.denoiser)),
+        facts,
+    )
