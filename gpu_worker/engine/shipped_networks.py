@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from protocol.model.config import ModelConfig
 from protocol.model.cpu_graph import CpuEngine, CpuGraph, Floats
-from protocol.model.topology import ShippedNetwork, Side, Weights, read_tensors
+from protocol.model.topology import ShippedNetwork, DimensionSize, Weights, read_tensors
 from protocol.model.vae_folder import HALF_PREFIXES, WEIGHTS_FILES, VaeFolder
 from protocol.wire.limits import MAX_CLIP_FRAMES, TOKEN_WIDTH
 
@@ -155,9 +155,9 @@ class ShippedNetworks:
         """
         network = self._networks[DENOISER]
         blocks = block_shapes(network, h, w)
-        count: Side = (1, MAX_CLIP_FRAMES) if any_length else frames
+        count: DimensionSize = (1, MAX_CLIP_FRAMES) if any_length else frames
         pose_width, time_width = (network.topology.notes[key] for key in ("pose_width", "time_width"))
-        shapes: list[Sequence[Side]] = [
+        shapes: list[Sequence[DimensionSize]] = [
             (count, self._channels, h, w),
             (1, time_width),
             (count, tokens, TOKEN_WIDTH),

@@ -51,7 +51,7 @@ MOST_BYTES = 64 * 2**20
 Weights = Mapping[str, NDArray[Any]]
 
 #: A dimension: its size, or the least and the greatest that it may have.
-Side = int | tuple[int, int]
+DimensionSize = int | tuple[int, int]
 
 
 class TopologyError(ValueError):
@@ -208,7 +208,9 @@ class ShippedNetwork:
             return None
         return network
 
-    def load(self, name: str, shapes: Sequence[Sequence[Side]], dtype: str, engine: CpuEngine) -> CpuGraph:
+    def load(
+        self, name: str, shapes: Sequence[Sequence[DimensionSize]], dtype: str, engine: CpuEngine
+    ) -> CpuGraph:
         """The network for inputs of these shapes: from the folder, or compiled now and kept there.
 
         Args:
@@ -252,5 +254,5 @@ class ShippedNetwork:
         return digest.hexdigest()[:24]
 
 
-def _bounds(side: Side) -> tuple[int, int]:
+def _bounds(side: DimensionSize) -> tuple[int, int]:
     return (side, side) if isinstance(side, int) else side
