@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from protocol.model.config import ModelConfig
 from protocol.model.cpu_graph import CpuEngine, CpuGraph, Floats
-from protocol.model.topology import ShippedNetwork, DimensionSize, Weights, read_tensors
+from protocol.model.topology import DimensionSize, ShippedNetwork, Weights, read_tensors
 from protocol.model.vae_folder import HALF_PREFIXES, WEIGHTS_FILES, VaeFolder
 from protocol.wire.limits import MAX_CLIP_FRAMES, TOKEN_WIDTH
 
