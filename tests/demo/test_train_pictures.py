@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from demo.factory.train.both_sizes import HAND_MARGIN, HAND_WEIGHT, BothSizes, hand_weights
+from demo.factory.figure.measure import mouth_box
+from demo.factory.figure.state import FigureState
+from demo.factory.train.both_sizes import HAND_MARGIN, HAND_WEIGHT, BothSizes, hand_weights, mouth_places
 from demo.factory.train.data import RARE, Material, Poses, rarity
 from demo.factory.train.decoder import train_decoder
 from demo.factory.train.from_export import MODEL, start
@@ -88,16 +90,28 @@ def material() -> Material:
     )  # fmt: skip
 
 
-def test_outlines_that_the_larger_pictures_lose_cost_more(material: Material) -> None:
-    drawn, hands = material.drawings(1)
+def test_mouths_and_hands_far_from_the_goals_cost_more(material: Material) -> None:
+    drawn, moments = material.drawings(1)
     soft = F.avg_pool2d(F.pad(drawn, (3, 3, 3, 3), mode="replicate"), 7, stride=1)
+    hard = drawn + 2 * (drawn - soft)
     small = F.avg_pool2d(drawn, 2)
-    plain, more = BothSizes(material), BothSizes(material, kept=1.0)
-    added = [
-        float(more.loss(small, p, drawn, hands) - plain.loss(small, p, drawn, hands)) for p in (drawn, soft)
-    ]
-    assert abs(added[0]) < 1e-4
-    assert 0.3 < added[1] < 1
+    plain, more = BothSizes(material), BothSizes(material, goals=1.0)
+    right, smeared, strong = (
+        float(more.loss(small, p, drawn, moments) - plain.loss(small, p, drawn, moments))
+        for p in (drawn, soft, hard)
+    )
+    assert smeared > right + 1.0  # outlines are lost and the mouth is wrong
+    assert strong > right + 1.0
+
+
+def test_the_mouth_that_is_weighed_is_the_one_that_is_judged(material: Material) -> None:
+    state = FigureState.neutral(2).replace(head=torch.tensor([[0.0, 0.0, 0.0], [0.02, 0.01, 0.05]]))
+    boxes = mouth_box(material.renderer, state)
+    for places, (x0, y0, x1, y1) in zip(
+        mouth_places(material.renderer, state.head, 512), boxes.tolist(), strict=True
+    ):
+        assert places[y0:y1, x0:x1].all()
+        assert 1 <= places.sum() / ((y1 - y0) * (x1 - x0)) < 1.3
 
 
 @pytest.mark.long

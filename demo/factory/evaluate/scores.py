@@ -72,8 +72,7 @@ def edges_kept(output: Tensor, truth: Tensor, where: Tensor) -> Tensor:
         truth: pictures (n, 3, h, w) in 0..1.
         where: pixels (n, h, w) that count.
     """
-    made, drawn = _gradients(output, where), _gradients(truth, where)
-    return (made * drawn).sum(1) / drawn.square().sum(1).clamp_min(1e-9)
+    return edges(output, truth, where)[0]
 
 
 def edge_strength(output: Tensor, truth: Tensor, where: Tensor) -> Tensor:
@@ -82,8 +81,17 @@ def edge_strength(output: Tensor, truth: Tensor, where: Tensor) -> Tensor:
     It is the root mean square of the gradients of luma over `where` (n, h, w). A smear lowers both this
     figure and `edges_kept`. An edge in another place lowers `edges_kept` alone.
     """
-    made, drawn = (_gradients(pictures, where).square().sum(1).sqrt() for pictures in (output, truth))
-    return made / drawn.clamp_min(1e-9)
+    return edges(output, truth, where)[1].sqrt()
+
+
+def edges(output: Tensor, truth: Tensor, where: Tensor, *, least: float = 1e-9) -> tuple[Tensor, Tensor]:
+    """The figure of `edges_kept`, and the square of that of `edge_strength`, both (n,).
+
+    `least` is taken for the truth's edges, as a sum of squares, where there are fewer.
+    """
+    made, drawn = _gradients(output, where), _gradients(truth, where)
+    whole = drawn.square().sum(1).clamp_min(least)
+    return (made * drawn).sum(1) / whole, made.square().sum(1) / whole
 
 
 def _gradients(pictures: Tensor, where: Tensor) -> Tensor:

@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from demo.factory.evaluate.scores import edges_kept, inside
-from demo.factory.train.config import FINE_SIZE, SIZE
-from demo.factory.train.data import Material, halved
-from demo.factory.train.vae import picture_loss, picture_weights, strength_loss
+from demo.factory.evaluate.scores import edges, inside
+from demo.factory.figure.measure import BOX_DOWN, BOX_HALF_WIDTH, BOX_UP, mouth_center
+from demo.factory.figure.renderer import Renderer
+from demo.factory.train.data import Material, Moments, halved
+from demo.factory.train.vae import at_outlines, weighted_difference, weighted_strength
 
 FINE_SHARE = 1.0  # weight of the larger pictures' loss, where the smaller ones' has 1
 SQUARED, STRENGTH = 0.5, 1.0  # of the loss: squared differences, which blur, and the outlines' strength
 HAND_MARGIN, HAND_WEIGHT = 0.03, 2.0  # of the picture's side around a hand's points; its weight in pictures
+MOUTH_MARGIN, MOUTH_WEIGHT = 2.0, 8.0  # units around the box of the mouth; its weight in pictures
+MORE_PRESSED = (
+    2.0  # how many times more the mouth counts where lips are pressed together: such moments are rare
+)
+EXCESS = 1.0  # weight of outlines that are too strong, where lost ones have 1
+#: Weight of the mouth's error on the scale of decibels, so that a pale mouth counts as much as a plain one.
+MOUTH_ERROR = 1.0
+FEW = 5.0  # edges, as a sum of squares, under which a place shows next to nothing, such as a hidden hand
+FAINT = 1e-4  # squared error of a mouth under which less is hardly seen
+
+
+class Goal(NamedTuple):
+    """Outlines of a place, as shares of the drawing's."""
+
+    kept: float  # up to this, those that are lost cost
+    strength: float  # from this on, strength costs
+
+
+MOUTH_GOAL, HANDS_GOAL = Goal(0.95, 1.12), Goal(0.9, 1.03)
 
 
 def hand_weights(hands: Tensor, size: int) -> Tensor:
@@ -22,6 +45,20 @@ def hand_weights(hands: Tensor, size: int) -> Tensor:
     return 1 + (HAND_WEIGHT - 1) * inside(boxes, size)[:, None].float()
 
 
+def mouth_places(renderer: Renderer, head: Tensor, size: int) -> Tensor:
+    """Pixels, bool (n, size, size), of the box that `demo.factory.figure.measure.mouth_box` judges.
+
+    Args:
+        renderer: knows where faces are.
+        head: the head's motions (n, 3).
+        size: side of the pictures.
+    """
+    unit = size / renderer.view  # pixels
+    x, y = (mouth_center(renderer, head) * (size / renderer.size)).unbind(1)
+    wide, up, down = (unit * (reach + MOUTH_MARGIN) for reach in (BOX_HALF_WIDTH, BOX_UP, BOX_DOWN))
+    return inside(torch.stack([x - wide, y - up, x + wide, y + down], 1)[:, None], size)
+
+
 class BothSizes:
     """Compares the pictures of both heads with drawn ones.
 
@@ -29,46 +66,66 @@ class BothSizes:
         material: draws at `FINE_SIZE`.
         squared: weight of squared differences, which blur.
         strength: weight of the outlines' strength.
-        kept: weight of the share of outlines that the larger pictures lose, at the mouth and at hands.
+        goals: weight of the goals of the larger pictures: outlines at the mouth and at hands that are as many
+            and as strong as drawn ones, and a small error of the mouth.
 
     Raises:
         ValueError: the material draws at `SIZE`.
     """
 
     def __init__(
-        self, material: Material, *, squared: float = SQUARED, strength: float = STRENGTH, kept: float = 0.0
+        self, material: Material, *, squared: float = SQUARED, strength: float = STRENGTH, goals: float = 0.0
     ) -> None:
         if not material.fine:
             raise ValueError("material that is drawn at the smaller size has no truth for the finer head")
-        self._weights = {size: picture_weights(material, size) for size in (SIZE, FINE_SIZE)}
-        self._squared, self._strength, self._kept = squared, strength, kept
-        self._mouth = self._weights[FINE_SIZE][:, 0] > 1  # (1, FINE_SIZE, FINE_SIZE)
+        self._renderer = material.renderer
+        self._squared, self._strength, self._goals = squared, strength, goals
 
-    def loss(self, plain: Tensor, fine: Tensor, truth: Tensor, hands: Tensor) -> Tensor:
+    def loss(self, plain: Tensor, fine: Tensor, truth: Tensor, moments: Moments) -> Tensor:
         """The loss of N pictures.
 
         Args:
             plain: pictures (N, 3, SIZE, SIZE) of the one head, nominally in 0..1.
             fine: pictures (N, 3, FINE_SIZE, FINE_SIZE) of the other.
             truth: drawn pictures, float32 (N, 3, FINE_SIZE, FINE_SIZE) in 0..1.
-            hands: key points (N, 2, 21, 2) in fractions of the picture.
+            moments: of the pictures.
         """
-        loss = self._of(plain, halved(truth), hands) + FINE_SHARE * self._of(fine, truth, hands)
-        return loss + self._kept * self._lost(fine, truth, hands) if self._kept else loss
+        loss = self._of(plain, halved(truth), moments) + FINE_SHARE * self._of(fine, truth, moments)
+        return loss + self._goals * self._missed(fine, truth, moments) if self._goals else loss
 
-    def _lost(self, output: Tensor, truth: Tensor, hands: Tensor) -> Tensor:
-        """Mean share of the outlines at mouth and hands that the output lacks (see `edges_kept`)."""
-        places = self._mouth.expand(len(output), -1, -1), hand_weights(hands, truth.shape[-1])[:, 0] > 1
-        kept = torch.stack([edges_kept(output.float(), truth, where) for where in places])
-        return (1 - kept).clamp_min(0).mean()
+    def _missed(self, output: Tensor, truth: Tensor, moments: Moments) -> Tensor:
+        """How far the larger pictures are from the goals."""
+        output, size = output.float(), truth.shape[-1]
+        mouth = mouth_places(self._renderer, moments.head, size)
+        hands = hand_weights(moments.hands, size)[:, 0] > 1
+        missed = MOUTH_ERROR * _decades(output, truth, mouth)
+        for where, goal in ((mouth, MOUTH_GOAL), (hands, HANDS_GOAL)):
+            kept, energy = edges(output, truth, where, least=FEW)
+            too_strong = (energy - goal.strength**2).clamp_min(0)
+            missed = missed + ((goal.kept - kept).clamp_min(0) + EXCESS * too_strong).mean()
+        return missed
 
-    def _of(self, output: Tensor, truth: Tensor, hands: Tensor) -> Tensor:
+    def _of(self, output: Tensor, truth: Tensor, moments: Moments) -> Tensor:
         size = truth.shape[-1]
-        weights = self._weights[size] * hand_weights(hands, size)
-        loss = picture_loss(output, truth, weights, squared_share=self._squared)
+        mouth = mouth_places(self._renderer, moments.head, size)[:, None]
+        more = (MOUTH_WEIGHT - 1) * (1 + MORE_PRESSED * moments.pressed)
+        weights = hand_weights(moments.hands, size) + more[:, None, None, None] * mouth
+        weights = at_outlines(weights, truth)
+        loss = weighted_difference(output, truth, weights, squared_share=self._squared)
         if not self._strength:
             return loss
-        return loss + self._strength * strength_loss(output, truth, weights)
+        return loss + self._strength * weighted_strength(output, truth, weights)
+
+
+def _decades(output: Tensor, truth: Tensor, where: Tensor) -> Tensor:
+    """Mean logarithm to base 10 of the squared error at some pixels (n, h, w)."""
+    squared = ((output - truth).square().mean(1) * where).flatten(1).sum(1)
+    return (squared / where.flatten(1).sum(1).clamp_min(1) + FAINT).log10().mean()
+
+
+def moments_of(kept: Mapping[str, Tensor]) -> Moments:
+    """The moments that lie among kept values by name."""
+    return Moments(*(kept[name] for name in Moments._fields))
 
 
 def pictures_of(kept: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ from demo.factory.train.variety import RECOLORED, color_matrices, recolor
 from demo.factory.train.voices import Voices
 
 LOOP = 288
+HEAD = slice(2, 5)  # of the signs of life
+PRESSED = MOUTH_COLUMNS.index("lips_pressed")
 LANDMARKS = 512
 RARE = (0.5, 4.0)  # least and largest weight
 BUNDLED, BUNDLED_AGAIN = 6, 8  # the first identities of the renderer are the bundled avatars
@@ -49,7 +51,7 @@ def figure_state(mouth: Tensor, life: Tensor, hands: Tensor) -> FigureState:
         **values,
         eyelid=life[:, 0],
         breath=life[:, 1],
-        head=life[:, 2:5],
+        head=life[:, HEAD],
         gaze=life[:, 5:7],
         brow=life[:, 7],
         hands=hands,
@@ -129,6 +131,18 @@ class ClipBatch:
     fine: Tensor | None = None  # (B, F, 3, FINE_SIZE, FINE_SIZE) 0..1: the clip's own frames, drawn larger
 
 
+class Moments(NamedTuple):
+    """The conditions of N pictures that a loss asks for. Further axes may stand between N and the values."""
+
+    hands: Tensor  # (N, 2, 21, 2) in fractions of the picture
+    head: Tensor  # (N, 3), as in `FigureState.head`
+    pressed: Tensor  # (N,) how far the lips are pressed together, as for m, b and p, 0 to 1
+
+    def frames(self, numbers: Tensor) -> Moments:
+        """Moments of clips, batch and frames first: those of some frames, one after another."""
+        return Moments(*(values.index_select(1, numbers).flatten(0, 1) for values in self))
+
+
 def halved(pictures: Tensor) -> Tensor:
     """Pictures (N, 3, 2h, 2w) → (N, 3, h, w): each pixel is the mean of four."""
     return F.avg_pool2d(pictures, 2)
@@ -189,6 +203,17 @@ class Material:
         self.poses = poses or Poses.draw(tracks, device)
         self.voices = None if speech is None else Voices(speech, self.generator, held_out=unknown_voices)
 
+    def conditions(self, track: Tensor, frame: Tensor, pressed: Tensor) -> Moments:
+        """Moments (B, F) of clips.
+
+        Args:
+            track: (B,) index in the pose bank.
+            frame: (B, F) frame of the pose loop.
+            pressed: (B, F) how far the lips are pressed together.
+        """
+        place = track[:, None], frame
+        return Moments(self.poses.hands[place], self.poses.life[place][..., HEAD], pressed)
+
     def integers(self, high: int, *shape: int) -> Tensor:
         """Random whole numbers from 0 to `high` - 1."""
         return torch.randint(high, shape, device=self.device, generator=self.generator)
@@ -215,13 +240,15 @@ class Material:
         return self._usual(self.drawings(count)[0])
 
     @torch.no_grad()
-    def drawings(self, count: int) -> tuple[Tensor, Tensor]:
-        """Pictures as those of `pictures`, of the size that is drawn, and their hands (count, 2, 21, 2)."""
+    def drawings(self, count: int) -> tuple[Tensor, Moments]:
+        """Pictures as those of `pictures`, of the size that is drawn, and their moments."""
         identity = self.identities[self.integers(len(self.identities), count)]
         track, frame = self.integers(len(self.poses.life), count), self.integers(LOOP, count)
         life, hands = self.poses.life[track, frame], self.poses.hands[self.moments(count)]
-        drawn = self._draw(identity, figure_state(self.random_mouths(count), life, hands))
-        return recolor(drawn, *color_matrices(count, self.generator)), hands
+        mouths = self.random_mouths(count)
+        drawn = self._draw(identity, figure_state(mouths, life, hands))
+        moments = Moments(hands, life[:, HEAD], mouths[:, PRESSED])
+        return recolor(drawn, *color_matrices(count, self.generator)), moments
 
     def _draw(self, identity: Tensor, state: FigureState) -> Tensor:
         """Pictures of states. On CUDA a recording draws them, and the next call overwrites them."""

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from demo.factory.train.both_sizes import BothSizes, pictures_of
+from demo.factory.train.both_sizes import BothSizes, moments_of, pictures_of
 from demo.factory.train.checkpoint import Averaged, load_training
-from demo.factory.train.data import Material
+from demo.factory.train.data import PRESSED, Material
 from demo.factory.train.denoiser import CARRIED, ConditionEncoder, pick_rate, predicted_latents
 from demo.factory.train.listen import ADAPTER, load_ears
 from demo.factory.train.models import build_networks, channels_last
@@ -49,7 +49,7 @@ class Predictor:
 
         Returns:
             `predicted` and `true` latents (n, C, h, w), `pictures`, uint8 (n, 3, FINE_SIZE, FINE_SIZE), and
-            `hands` (n, 2, 21, 2), their key points.
+            the values of their `Moments`.
         """
         device = self._material.device
         count = CLIPS[device.type]
@@ -62,11 +62,12 @@ class Predictor:
             kept, self._conditions.positions(fps, range(frames)), self._material.poses.maps
         )
         predicted = predicted_latents(self._networks, batch, torch.rand(count, device=device) < CARRIED)
+        moments = self._material.conditions(clips.track, clips.frame, clips.mouth[:, 1:, PRESSED])
         return {
             "predicted": predicted.transpose(1, 2).flatten(0, 1).bfloat16(),
             "true": kept["clean"].transpose(1, 2).flatten(0, 1),
             "pictures": to_bytes(clips.fine.flatten(0, 1)),
-            "hands": self._material.poses.hands[clips.track[:, None], clips.frame].flatten(0, 1),
+            **{name: values.flatten(0, 1) for name, values in moments._asdict().items()},
         }
 
 
@@ -105,7 +106,7 @@ def train_decoder(
         with torch.autocast(material.device.type, torch.bfloat16):
             plain, fine = vae.decode_both(latents.contiguous(memory_format=torch.channels_last))
         error = (fine[:from_prediction].float() - pictures[:from_prediction]).square().mean()
-        return sizes.loss(plain, fine, pictures, kept["hands"]), error
+        return sizes.loss(plain, fine, pictures, moments_of(kept)), error
 
     replay = Replay(memory, material.device)
     made = _fill(replay, predictor, 4 * batch)

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from audio_worker.whisper import SpeechEncoder
-from demo.factory.train.both_sizes import BothSizes, hand_weights
+from demo.factory.train.both_sizes import MORE_PRESSED, BothSizes, hand_weights
 from demo.factory.train.checkpoint import Averaged, load_training
 from demo.factory.train.config import CLIP_FRAMES, FPS, HISTORY_SAMPLES, INFERENCE
-from demo.factory.train.data import ClipBatch, Material, halved
+from demo.factory.train.data import PRESSED, ClipBatch, Material, Moments, halved
 from demo.factory.train.listen import ADAPTER, load_ears
 from demo.factory.train.models import Networks, build_networks, channels_last
 from demo.factory.train.replay import Replay
@@ -37,14 +37,14 @@ LAST_TIMESTEP = 999
 CARRIED = 0.85  # share of clips that begin from a carried latent
 CARRIED_NOISE = 0.25  # up to this: the carried latent is a predicted one when serving, never quite the truth
 LATE_SHARE = 0.85  # share of samples at the last timestep
-USES = {False: 4, True: 8}  # times that a drawn clip is learned from, by whether it is drawn larger
+USES = {False: 4, True: 12}  # times that a drawn clip is learned from, by whether it is drawn larger
 MEMORY = 8192  # clips kept, 3 MB each, or 10 MB where they are drawn larger
 DRAWN = {False: 64, True: 16}  # clips drawn at a time at most, by whether they are drawn larger
 SHOWN = 4  # neighbouring frames of a clip that are decoded in a step
 TOLD = 2  # frames whose true latents are decoded as well, as the VAE's own training does
 LATENT_SHARE, PICTURE_SHARE = (1.0, 0.3), (2.0, 6.0)  # weights of the two losses, at the start and the end
 FACE_ROWS, FACE_COLUMNS, FACE_WEIGHT = slice(4, 9), slice(5, 11), 2.0  # of the 16×16 latent
-MOUTH_ROWS, MOUTH_COLUMNS, MOUTH_WEIGHT = slice(7, 9), slice(6, 10), 4.0
+MOUTH_ROWS, MOUTH_COLUMNS, MOUTH_WEIGHT = slice(7, 10), slice(6, 10), 6.0
 
 
 @dataclass
@@ -143,6 +143,13 @@ def latent_weights(device: torch.device) -> Tensor:
     return weights / weights.mean()
 
 
+def pressed_weights(pressed: Tensor) -> Tensor:
+    """Further weights (B, 1, F, 16, 16) of the mouth's places where lips (B, F) are pressed together."""
+    weights = torch.zeros(16, 16, device=pressed.device)
+    weights[MOUTH_ROWS, MOUTH_COLUMNS] = MORE_PRESSED
+    return pressed[:, None, :, None, None] * weights
+
+
 def signal_shares(device: torch.device) -> Tensor:
     """The signal's share of the variance at each training timestep, float32 (1000,), as the sampler has."""
     scheduler = SchedulerConfig.from_dict(INFERENCE["noise_scheduler_kwargs"])
@@ -162,17 +169,17 @@ def noised(batch: TrainingBatch, alphas: Tensor) -> tuple[Tensor, Tensor, Tensor
     return noisy, alpha.sqrt() * noise - (1 - alpha).sqrt() * batch.clean, timestep, alpha
 
 
-#: Decodes latents (N, C, h, w) and compares them with drawn pictures, float32 (N, 3, H, W), whose hands are
-#: (N, 2, 21, 2). Its values are the loss, and output and truth of the smaller size.
-Comparison = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+#: Decodes latents (N, C, h, w) and compares them with drawn pictures, float32 (N, 3, H, W), of some moments.
+#: Its values are the loss, and output and truth of the smaller size.
+Comparison = Callable[[Tensor, Tensor, Moments], tuple[Tensor, Tensor, Tensor]]
 
 
 def compare_one_size(decode: Callable[[Tensor], Tensor], weights: Tensor) -> Comparison:
     """The comparison of pictures of `SIZE`, with weights (1, 1, SIZE, SIZE) of the pixels."""
 
-    def compare(latents: Tensor, truth: Tensor, hands: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def compare(latents: Tensor, truth: Tensor, moments: Moments) -> tuple[Tensor, Tensor, Tensor]:
         output = decode(latents)
-        loss = picture_loss(output, truth, weights * hand_weights(hands, truth.shape[-1]))
+        loss = picture_loss(output, truth, weights * hand_weights(moments.hands, truth.shape[-1]))
         return loss, output, truth
 
     return compare
@@ -181,15 +188,15 @@ def compare_one_size(decode: Callable[[Tensor], Tensor], weights: Tensor) -> Com
 def compare_both_sizes(vae: AutoencoderLite, sizes: BothSizes) -> Comparison:
     """The comparison of pictures of both heads with truth of `FINE_SIZE`."""
 
-    def compare(latents: Tensor, truth: Tensor, hands: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def compare(latents: Tensor, truth: Tensor, moments: Moments) -> tuple[Tensor, Tensor, Tensor]:
         plain, fine = vae.decode_both(latents)
-        return sizes.loss(plain, fine, truth, hands), plain, halved(truth)
+        return sizes.loss(plain, fine, truth, moments), plain, halved(truth)
 
     return compare
 
 
 def pictures_loss(
-    compare: Comparison, clean: Tensor, predicted: Tensor, truth: Tensor, hands: Tensor
+    compare: Comparison, clean: Tensor, predicted: Tensor, truth: Tensor, moments: Moments
 ) -> tuple[Tensor, Tensor]:
     """Loss of decoded frames against drawn ones, and the squared error of the predicted ones.
 
@@ -198,7 +205,7 @@ def pictures_loss(
         clean: true latents (B, C, F, h, w).
         predicted: predicted latents (B, C, F, h, w).
         truth: drawn pictures, uint8 (B, F, 3, H, W).
-        hands: key points (B, F, 2, 21, 2) in fractions of the picture.
+        moments: of the clips (B, F).
     """
     count, _, frames = clean.shape[:3]
     device = clean.device
@@ -211,7 +218,7 @@ def pictures_loss(
     flat = latents.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
     decoded = torch.cat([shown, told])
     drawn = (truth.index_select(1, decoded).float() / 255).flatten(0, 1)
-    loss, output, wanted = compare(flat, drawn, hands.index_select(1, decoded).flatten(0, 1))
+    loss, output, wanted = compare(flat, drawn, moments.frames(decoded))
     # Motion between frames is compared too: a flicker costs little in each picture and much to the eye.
     output, wanted = (x.float().unflatten(0, (count, -1))[:, :SHOWN] for x in (output, wanted))
     loss = loss + 0.5 * (output.diff(dim=1) - wanted.diff(dim=1)).abs().mean()
@@ -255,6 +262,7 @@ class RateCourse:
         count = min(self._batch, DRAWN[material.fine])
         clips = material.clips(count, fps=self._fps, frames=self._frames)
         kept = self._trainer.conditions.encode(clips)
+        kept["pressed"] = clips.mouth[:, 1:, PRESSED]
         kept["pictures"] = to_bytes(clips.pictures[:, 1:] if clips.fine is None else clips.fine)
         self._replay.add(kept)
         self._made += count
@@ -277,7 +285,7 @@ class Trainer:
         whisper: folder of Whisper's weights.
         compile_model: compile networks and decoder, which takes two minutes and more.
         decay: begin running averages anew, with this decay. None: go on with those of the state.
-        kept: weight of outlines that the larger pictures lose, see `BothSizes`.
+        goals: weight of the goals of the larger pictures, see `BothSizes`.
     """
 
     def __init__(
@@ -288,7 +296,7 @@ class Trainer:
         *,
         compile_model: bool,
         decay: float | None = None,
-        kept: float = 0.0,
+        goals: float = 0.0,
     ) -> None:
         self.material = material
         device = material.device
@@ -322,7 +330,7 @@ class Trainer:
         self._vae = vae
         self._alphas = signal_shares(device)
         self._latent_weights = latent_weights(device)
-        self._sizes = BothSizes(material, kept=kept) if material.fine else None
+        self._sizes = BothSizes(material, goals=goals) if material.fine else None
         self._picture_weights = picture_weights(material)
         self._shares = torch.zeros(2, device=device)
         self.aim(0.0)
@@ -349,10 +357,11 @@ class Trainer:
             with torch.autocast(self.material.device.type, torch.bfloat16):
                 predicted = network(noisy, timestep, batch.tokens, batch.poses, batch.reference).float()
                 difference = predicted - velocity
-                of_latents = (difference.square() + 0.2 * difference.abs()) * self._latent_weights
+                of_latents = difference.square() + 0.2 * difference.abs()
+                of_latents = of_latents * (self._latent_weights + pressed_weights(kept["pressed"]))
                 clean = alpha.sqrt() * noisy - (1 - alpha).sqrt() * predicted
-                hands = self.material.poses.hands[kept["track"][:, None], kept["frame"]]
-                of_pictures, error = pictures_loss(compare, batch.clean, clean, kept["pictures"], hands)
+                moments = self.material.conditions(kept["track"], kept["frame"], kept["pressed"])
+                of_pictures, error = pictures_loss(compare, batch.clean, clean, kept["pictures"], moments)
             return self._shares[0] * of_latents.mean() + self._shares[1] * of_pictures, error
 
         return of

@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from demo.factory.train.both_sizes import BothSizes, pictures_of
+from demo.factory.train.both_sizes import BothSizes, moments_of, pictures_of
 from demo.factory.train.checkpoint import Averaged, load_training
 from demo.factory.train.data import Material, halved
 from demo.factory.train.denoiser import Trainer, make_courses, run_courses
@@ -35,7 +35,7 @@ VAE_BATCH = 64
 VAE_MEMORY = 8192  # pictures kept, 0.8 MB each
 NEAR = 0.1  # weight of the latents' squared distance from the old ones
 SPREAD = 0.01  # weight of `latent_spread`
-KEPT = 0.1  # weight of the outlines that the larger pictures lose
+GOALS = 0.1  # weight of the goals of the larger pictures' mouth and hands
 DECAY = 0.99  # of the running averages: each part has some thousand steps
 WARM_UP = 100  # steps
 
@@ -53,7 +53,7 @@ class JointLoss:
         self._old: nn.Module = copy.deepcopy(vae.encoder).requires_grad_(False).eval()
 
     def __call__(self, kept: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Loss and squared error of uint8 `pictures` (N, 3, FINE_SIZE, FINE_SIZE) with their `hands`."""
+        """Loss and squared error of uint8 `pictures` (N, 3, FINE_SIZE, FINE_SIZE) with their moments."""
         pictures = pictures_of(kept["pictures"])
         small = halved(pictures)
         with torch.autocast(pictures.device.type, torch.bfloat16):
@@ -61,7 +61,7 @@ class JointLoss:
             before = self._old(small * 2 - 1)
             plain, fine = self._vae.decode_both(latents + LATENT_NOISE * torch.randn_like(latents))
         moved = (latents.float() - before.float()).square().mean()
-        loss = self._sizes.loss(plain, fine, pictures, kept["hands"])
+        loss = self._sizes.loss(plain, fine, pictures, moments_of(kept))
         error = (fine.float() - pictures).square().mean()
         return loss + NEAR * moved + SPREAD * latent_spread(latents), error
 
@@ -90,16 +90,19 @@ def train_sharp(
         peak: highest learning rate.
         final: last learning rate.
         memory: clips kept by the second part, 10 MB each.
-        vae_share: the first part's share of the time. 0 leaves it out, for a VAE that has had it.
+        vae_share: the first part's share of the time. 0 leaves it out, for a VAE that has had it. 1 leaves
+            out the second part.
         export: folder for the averaged weights in half precision, written at each save.
     """
     until = time.monotonic() + 60 * minutes
     after_save = None if export is None else (lambda: export_model(state, export))
     if vae_share:
         _train_vae(material, state, until - 60 * minutes * (1 - vae_share), peak, final, after_save)
+    if vae_share >= 1:
+        return
     if dist.is_initialized():
         dist.barrier()  # the leader writes what all read now
-    trainer = Trainer(material, state, whisper, compile_model=False, decay=DECAY, kept=KEPT)
+    trainer = Trainer(material, state, whisper, compile_model=False, decay=DECAY, goals=GOALS)
     courses = make_courses(trainer, memory, batch, compiled=False)
     loop = TrainingRun(
         "sharp denoiser",
@@ -138,13 +141,13 @@ def _train_vae(
     vae.load_state_dict(averaged.module.state_dict())
     averaged.updates = 0
     share_weights([vae, averaged.module])
-    loss = JointLoss(vae, BothSizes(material, kept=KEPT))
+    loss = JointLoss(vae, BothSizes(material, goals=GOALS))
     batch = VAE_BATCH if device.type == "cuda" else 4
     replay = Replay(VAE_MEMORY if device.type == "cuda" else 64, device)
 
     def draw() -> None:
-        pictures, hands = material.drawings(batch)
-        replay.add({"pictures": to_bytes(pictures), "hands": hands})
+        pictures, moments = material.drawings(batch)
+        replay.add({"pictures": to_bytes(pictures), **moments._asdict()})
 
     for _ in range(USES):
         draw()

@@ -82,7 +82,16 @@ def picture_loss(output: Tensor, truth: Tensor, weights: Tensor, *, squared_shar
     All are weighed by `weights` and by the drawing's local contrast. Fingers and lips are a hundredth of a
     picture that is mostly plain, and they smear first.
     """
-    weights = weights * (1 + CONTRAST * local_contrast(truth))
+    return weighted_difference(output, truth, at_outlines(weights, truth), squared_share=squared_share)
+
+
+def at_outlines(weights: Tensor, truth: Tensor) -> Tensor:
+    """Weights (N, 1, H, W) that count outlines of `truth` (N, 3, H, W) more."""
+    return weights * (1 + CONTRAST * local_contrast(truth))
+
+
+def weighted_difference(output: Tensor, truth: Tensor, weights: Tensor, *, squared_share: float) -> Tensor:
+    """`picture_loss` with weights (N, 1, H, W) that know the outlines already."""
     difference = (output - truth).float()
     dx, dy = difference.diff(dim=3), difference.diff(dim=2)
     across, down = weights[..., 1:], weights[..., 1:, :]
@@ -99,7 +108,11 @@ def strength_loss(output: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
     If an outline may lie here or there, differences pixel by pixel are least where it is drawn weakly in both
     places. This loss is least where it is as strong as the drawing's. It has the weights of `picture_loss`.
     """
-    weights = weights * (1 + CONTRAST * local_contrast(truth))
+    return weighted_strength(output, truth, at_outlines(weights, truth))
+
+
+def weighted_strength(output: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
+    """`strength_loss` with weights (N, 1, H, W) that know the outlines already."""
     return ((_local_strength(output) - _local_strength(truth)).abs() * weights).mean()
 
 
