@@ -5,6 +5,7 @@ from __future__ import annotations
 from gpu_worker.engine_api import Engine
 from gpu_worker.prefetch import QUEUE_DEPTH
 from gpu_worker.worker import GpuWorker, credit
+from protocol.model.hardware.early_gpu import open_early
 from protocol.model.hardware.gpu_allocator import use_expandable_segments
 from protocol.model.hardware.threads import let_waiting_threads_sleep
 from protocol.process.settings import Settings, settings_from_command_line
@@ -16,6 +17,8 @@ def main() -> None:
     settings = settings_from_command_line()
     let_waiting_threads_sleep()
     use_expandable_segments()
+    if not settings.passthrough and settings.worker_index < len(settings.gpu_devices):
+        open_early(settings.gpu_devices[settings.worker_index])
     with Stage(
         "gpu_worker",
         settings,

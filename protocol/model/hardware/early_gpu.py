@@ -1,0 +1,54 @@
+"""Opens an NVIDIA GPU while torch is still being imported: each takes seconds, and neither needs the other.
+
+The driver makes one context for a device and process, the primary one. Torch finds it there.
+Importing this module does not import torch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+
+#: The driver's library.
+LIBRARY = "libcuda.so.1"
+
+#: The driver's number of an attribute, the first digit of the compute capability, and the least one that
+#: torch's builds are made for. A context on an older card would only take its memory.
+CAPABILITY_MAJOR, LEAST_MAJOR = 75, 7
+
+
+def ordinal_of(name: str) -> int | None:
+    """The number of the GPU that a device of the settings means, the leader's of a team. None: the CPU."""
+    first = name.partition("+")[0]
+    if first in ("auto", "cuda"):
+        return 0
+    kind, _, number = first.partition(":")
+    return int(number) if kind == "cuda" and number.isdecimal() else None
+
+
+def open_early(name: str) -> threading.Thread | None:
+    """Begins to open the GPU that a device of the settings means, in a thread of its own.
+
+    Nothing is said of a failure: whoever uses the device finds out.
+
+    Returns:
+        The thread, or None where no GPU is meant.
+    """
+    ordinal = ordinal_of(name)
+    if ordinal is None:
+        return None
+    thread = threading.Thread(target=_open, args=(ordinal,), name="open-gpu", daemon=True)
+    thread.start()
+    return thread
+
+
+def _open(ordinal: int) -> None:
+    try:
+        driver = ctypes.CDLL(LIBRARY)
+    except OSError:
+        return
+    device, major, context = ctypes.c_int(), ctypes.c_int(), ctypes.c_void_p()
+    if driver.cuInit(0) == 0 and driver.cuDeviceGet(ctypes.byref(device), ordinal) == 0:
+        driver.cuDeviceGetAttribute(ctypes.byref(major), CAPABILITY_MAJOR, device)
+        if major.value >= LEAST_MAJOR:
+            driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
