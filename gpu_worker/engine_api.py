@@ -72,6 +72,10 @@ class Engine(Protocol):
     def steps(self) -> int:
         """Steps of the sampler."""
 
+    @property
+    def latent_size(self) -> tuple[int, int, int]:
+        """Channels, height and width of latents, from `load` on."""
+
     def adopt(self, settings: Settings) -> None:
         """Serves by these settings from now on. Called in the compute thread, before any session.
 

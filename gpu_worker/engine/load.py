@@ -89,6 +89,12 @@ class LoadedModel:
         """The arithmetic of the networks."""
         return self.denoiser.models.dtype
 
+    @property
+    def latent_size(self) -> tuple[int, int, int]:
+        """Channels, height and width of latents."""
+        factor = self.denoiser.models.vae_encoder.factor
+        return self.denoiser.latent_channels, self.height // factor, self.width // factor
+
 
 def load_model(settings: Settings) -> LoadedModel:
     """Loads everything that the settings name onto this worker's device.

@@ -52,6 +52,10 @@ class PassthroughEngine:
     def steps(self) -> int:
         return 1
 
+    @property
+    def latent_size(self) -> tuple[int, int, int]:
+        return self._shape
+
     def make_ready_for(self, fps: int) -> None:
         pass
 

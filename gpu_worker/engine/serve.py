@@ -184,10 +184,7 @@ class DenoiserEngine:
         self._info = self._describe()
 
     def open_qualities(self) -> Sequence[Quality]:
-        """What --quality auto may pick. Nothing where the fast path would not serve or gain nothing.
-
-        A team keeps its tier, since its members have their weights, and frames that they can share.
-        """
+        """What --quality auto may pick. A team keeps its tier, and has lengths that its members can share."""
         settings, model, members = self.settings, self.model, self.members
         large = sum(p.numel() for p in model.denoiser.models.denoiser.parameters()) > LARGE_MODEL
         if (
@@ -208,6 +205,11 @@ class DenoiserEngine:
     def steps(self) -> int:
         """Steps of the sampler."""
         return len(self.model.denoiser.steps)
+
+    @property
+    def latent_size(self) -> tuple[int, int, int]:
+        """Channels, height and width of latents."""
+        return self.model.latent_size
 
     def favour(self, fps: int) -> None:
         """Compiles OpenVINO's own network for the shape of these clips, and `make_ready_for` elsewhere."""

@@ -40,6 +40,8 @@ class QualityRunner:
         self._adopted: Quality | None = None
         #: The times of clips in a row.
         self._in_flow: dict[Quality, RateChoice] = {}
+        #: Decoders that an encoder makes, or has made.
+        self._asked_for: set[str] = set()
 
     def run(self) -> tuple[Settings, RateChoice | None]:
         """The settings to serve by, and the rate that was timed with them.
@@ -83,10 +85,17 @@ class QualityRunner:
 
     def _serve(self, quality: Quality) -> RateChoice | None:
         """Makes the quality ready, and times its clips as a session's come."""
-        self._adopt(quality)
-        self._engine.make_ready_for(quality.fps)
+        self._prepare(quality)
         self.decoder = self._trials.decoder = quality.decoding
         return self._trials.time_rate(quality.fps)
+
+    def _prepare(self, quality: Quality) -> None:
+        """Makes the engine ready for clips of the quality, and an encoder at the same time."""
+        self._adopt(quality)
+        if quality.decoding not in self._asked_for:
+            self._asked_for.add(quality.decoding)
+            self._trials.ask_for(quality.fps, quality.decoding)
+        self._engine.make_ready_for(quality.fps)
 
     def _decodes_apart(self) -> bool:
         """Whether the encoders surely have another device."""
@@ -107,8 +116,7 @@ class QualityRunner:
             self._adopt(replace(quality, tier=now.tier, late_start=now.late_start))
             seconds = self._trials.time_decoding(quality.fps, timing.name)
         else:
-            self._adopt(quality)
-            self._engine.make_ready_for(quality.fps)
+            self._prepare(quality)
             compiled = self._engine.info().get("compiled")
             seconds = self._trials.time_denoising(quality.fps) if compiled else None
         shown = "fails" if seconds is None else f"{seconds * 1e3:.0f} ms"

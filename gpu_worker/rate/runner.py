@@ -12,10 +12,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+import numpy as np
+
 from gpu_worker.engine_api import Engine
 from gpu_worker.rate.trial import MAX_SHARE_DENOISING, RateChoice, RateTrial, choose_given_rate, max_share
 from protocol.process.settings import Settings
-from protocol.wire.clock import FRAME_RATES
+from protocol.wire.clock import FRAME_RATES, frames_of_clip
 from protocol.wire.messages import FINE_DECODER, Latents
 
 logger = logging.getLogger(__name__)
@@ -146,6 +148,19 @@ class TrialRunner:
             times.append(confirmed - begin)
         self._epoch += 1
         return min(times)
+
+    def ask_for(self, fps: int, decoder: str) -> None:
+        """Has an encoder make a decoder for clips of this rate, and does not wait for it."""
+        if not decoder:
+            return
+        # An epoch of its own, so that nobody takes its confirmation for another clip's.
+        self._epoch += 1
+        blank = np.zeros(
+            (frames_of_clip(fps, self._engine.clip_frames), *self._engine.latent_size), np.float16
+        )
+        self.outbox.append(Latents(self.session, self._epoch, 0, 0, fps, blank, decoder=decoder))
+        self._epoch += 1
+        self._wake()
 
     def _wait_for(self, epoch: int, seconds: float) -> float | None:
         """When the clip of this epoch was confirmed, or None after so many seconds."""

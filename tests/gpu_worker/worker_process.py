@@ -53,6 +53,7 @@ class ToyEngine:
         time.sleep(0.1)
 
     steps = 1
+    latent_size = (1, 1, 4)
 
     def open_qualities(self) -> Sequence[Quality]:
         return ()
