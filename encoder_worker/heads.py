@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from encoder_worker.graph_decoder import GraphDecoder
@@ -14,17 +13,16 @@ from protocol.process.logs import first_line
 if TYPE_CHECKING:
     from encoder_worker.decode import ClipDecoder
 
-#: Seconds after which a decoder that nobody asks for any more is let go, for its memory.
-UNUSED_AFTER = 30.0
-
 
 class HeadDecoders:
-    """Makes each decoder when it is first asked for. All methods belong to the compute thread.
+    """Holds the decoders of the heads that may draw. All methods belong to the compute thread.
+
+    A GPU worker goes from one head to the other while it is busy, so no clip may wait for a decoder then. By
+    OpenVINO the second one takes 15 to 20 MiB.
 
     Args:
         make: makes the decoder of a head, by whether it is the finer one. It takes seconds.
-        fine: whether the first decoder, which is made at once, is the finer head's.
-        clock: time in seconds.
+        heads: whose decoders are made at once. Another head's is made when it is first asked for.
 
     Raises:
         Exception: whatever `make` raises.
@@ -33,14 +31,10 @@ class HeadDecoders:
     def __init__(
         self,
         make: Callable[[bool], ClipDecoder | GraphDecoder],
-        *,
-        fine: bool,
-        clock: Callable[[], float] = time.monotonic,
+        heads: Sequence[bool],
     ) -> None:
         self._make = make
-        self._clock = clock
-        self._decoders = {fine: make(fine)}
-        self._used = {fine: clock()}
+        self._decoders = {fine: make(fine) for fine in heads}
 
     def get(self, *, fine: bool) -> ClipDecoder | GraphDecoder:
         """The decoder of a head.
@@ -53,8 +47,4 @@ class HeadDecoders:
                 self._decoders[fine] = self._make(fine)
             except ConfigError as error:
                 raise DecodeError(f"no decoder of that size: {first_line(error)}", fatal=True) from error
-        now = self._clock()
-        self._used[fine] = now
-        if self._used.get(not fine, now) < now - UNUSED_AFTER:
-            del self._decoders[not fine], self._used[not fine]
         return self._decoders[fine]

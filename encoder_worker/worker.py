@@ -70,9 +70,9 @@ class EncoderWorker(Worker):
         settings = self._settings
         self._facts = {"jpeg": self._jpeg.library, "jpeg_quality": settings.jpeg_quality}
         config = ModelConfig.load(settings.config)
-        fine = config.heads(settings)[0]
+        heads = config.heads(settings)
         width, height = (
-            config.asked_size(settings) if settings.passthrough else config.drawn_size(settings, fine)
+            config.asked_size(settings) if settings.passthrough else config.drawn_size(settings, heads[0])
         )
         self._coders.warm_up(height, width)
         if settings.passthrough:
@@ -80,8 +80,8 @@ class EncoderWorker(Worker):
             return
         small = settings.decoder == "tiny"
         folder = VaeFolder.small_of(config) if small else VaeFolder.of(config)
-        # The head that a GPU worker tries first.
-        self._heads = HeadDecoders(partial(self._make, config, folder), fine=fine)
+        # The usual one last, since its facts are told until a clip is decoded.
+        self._heads = HeadDecoders(partial(self._make, config, folder), heads)
 
     def _make(self, config: ModelConfig, folder: VaeFolder, fine: bool) -> ClipDecoder | GraphDecoder:
         """A decoder that is ready: the kept one, or by torch."""

@@ -55,6 +55,7 @@ STAGE_TEXTS = {
     "latents_queued_seconds": "How long latents waited for an encoder worker.",
     "clips_total": "Clips finished.",
     "held_jobs": "Jobs taken and not yet acknowledged.",
+    "fine_pictures": "1 while the GPU worker asks for the larger one of two sizes of pictures.",
     "resident_bytes": "Resident memory of the worker's process.",
 }
 #: Causes of `failures_total`: too much work, an error in one clip, an error that ends the session.

@@ -9,6 +9,7 @@ from protocol.wire.phrases import coded
 def ready_fields(core: SessionCore, notice: str, token: str, resumed: bool) -> dict[str, object]:
     """Fields of the `ready` text: the options that the session runs with, and the token to come back with."""
     options = core.options
+    width, height = core.picture_size or (options.width, options.height)
     return {
         "session": core.name,
         "epoch": core.epoch,
@@ -17,8 +18,8 @@ def ready_fields(core: SessionCore, notice: str, token: str, resumed: bool) -> d
         "fps": options.shape.fps,
         "clip_frames": options.shape.frames,
         "sample_rate": options.sample_rate,
-        "width": options.width,
-        "height": options.height,
+        "width": width,
+        "height": height,
         "notice": notice,
         "notice_phrase": coded(notice),
         "shown_within": core.limits.shown,
@@ -36,10 +37,13 @@ def ready_fields(core: SessionCore, notice: str, token: str, resumed: bool) -> d
 def status_fields(core: SessionCore, notice: str, stages: dict[str, int], now: float) -> dict[str, object]:
     """Fields of the `status` text, which goes out every second. `stages`: ms of clips in each stage."""
     latency = core.latency.figures("s")
+    width, height = core.picture_size or (core.options.width, core.options.height)
     return {
         "epoch": core.epoch,
         "fps": core.fps,
         "fps_sent": round(core.frame_rate.per_second(now), 1),
+        "width": width,
+        "height": height,
         "notice": notice,
         "notice_phrase": coded(notice),
         "clips_waiting": core.clips_waiting,

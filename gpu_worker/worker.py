@@ -12,6 +12,7 @@ from gpu_worker.engine_api import ClipError, ClipOutcome, DeviceLost, Engine
 from gpu_worker.prefetch import ClipUnderway, Prefetch
 from gpu_worker.quality.runner import QualityRunner
 from gpu_worker.rate.kept_rate import KeptRate
+from gpu_worker.rate.rungs import Rung
 from gpu_worker.rate.runner import TrialRunner
 from gpu_worker.rate.served import ServedRate
 from gpu_worker.rate.trial import RateChoice
@@ -98,7 +99,7 @@ class GpuWorker(Worker):
         self._settings = settings
         self._stage = stage
         self._engine = engine
-        self._rate = ServedRate(settings, engine.ready_for)
+        self._rate = ServedRate(settings, engine.ready_for, lambda: engine.heads)
         self._prefetch = Prefetch(
             engine, stage.compute, stage.wake, stage.metrics, fit=self._rate.fit, may_join=self._rate.may_join
         )
@@ -157,18 +158,21 @@ class GpuWorker(Worker):
         if rate is None:  # nothing aborts a trial at the start
             return
         self._rate.serve(rate, self._engine.device_type)
-        self._trials.fine = rate.fine
+        self._trials.fine = self._engine.heads[
+            -1
+        ]  # where sessions may get either size, the lowest rate has this
         self._engine.clip_frames = rate.clip_frames
         level = logging.WARNING if rate.notice else logging.INFO
         why = rate.notice or f"making a clip takes {rate.clip_seconds:.2f} s"
-        shape = f"{rate.fps} fps, clips of {frames_of_clip(rate.fps, rate.clip_frames)} frames"
+        frames = frames_of_clip(rate.fps, rate.clip_frames)
+        shape = f"{Rung(rate.fps, rate.fine)}, clips of {frames} frames"
         logger.log(level, "new sessions get %s: %s", shape, why)
         self._renew_info()
         logger.info("sessions at once: %s", self._info.get("sessions", "not measured"))
 
     def _renew_info(self) -> None:
         self._info = {**self._engine.info(), **self._rate.info()}
-        if self._rate.choice.fine:
+        if self._rate.fine:
             for side in ("width", "height"):
                 pixels = self._info[side]
                 assert isinstance(pixels, int)
@@ -274,7 +278,7 @@ class GpuWorker(Worker):
                 clip.fps,
                 outcome.latents,
                 clip.codec,
-                FINE_DECODER if self._rate.choice.fine else self._decoder,
+                FINE_DECODER if self._rate.fine else self._decoder,
                 clip.silent,
                 OWN_ID.fullmatch(clip.avatar) is not None,
             )
@@ -358,11 +362,7 @@ class GpuWorker(Worker):
 
     def _may_retry_rate(self, quiet: float) -> bool:
         return (
-            (
-                self._rate.fell
-                or self._rate.choice.clip_frames > self._engine.clip_lengths[0]
-                or self._rate.choice.fine < self._engine.heads[0]
-            )
+            (self._rate.fell or self._rate.choice.clip_frames > self._engine.clip_lengths[0])
             and self._settings.fps is None
             and quiet > RETRY_RATE_AFTER[min(self._retries, len(RETRY_RATE_AFTER) - 1)]
             and time.monotonic() - self._retried_at > self._retry_wait

@@ -107,8 +107,7 @@ class SessionCore(PhasedSession):
         self._reorderer = Reorderer(self.options.shape.frames, self._log.complete)
         self._pcm = PcmMaker(self.name, self.epoch, self.options, history)
         self._overtaking = Overtaking()
-        #: Frames of the clip that came last: a machine that is busy makes fewer than were asked for.
-        self._frames_of_clip = self.options.shape.frames
+        self.frames_of_clip = self.options.shape.frames
         #: Clips of which a full queue pushed out some Pcm.
         self._unsent_clips: set[int] = set()
         self._unanswered = {}
@@ -232,7 +231,7 @@ class SessionCore(PhasedSession):
             self.duplicates += 1
             return False
         self._frame_at = now
-        self._frames_of_clip = frame.count
+        self.count_made(frame)
         self._hold_back(frame, now)
         if not self.life.made(frame.seq):
             while self.life.made(self._reorderer.next_seq):  # speech does not wait for idle life
@@ -383,7 +382,7 @@ class SessionCore(PhasedSession):
     @property
     def fps(self) -> int:
         """Frames a second of the clip that came last."""
-        return round(self._frames_of_clip / self.options.shape.seconds)
+        return round(self.frames_of_clip / self.options.shape.seconds)
 
     @property
     def clips_waiting(self) -> int:

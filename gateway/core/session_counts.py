@@ -6,6 +6,7 @@ from gateway.core.event_rate import EventRate
 from gateway.core.players import OutgoingMessage
 from gateway.core.reorder import ClipEnds
 from protocol.wire.figures import CLIP_TIME_BOUNDS_MS, Histogram, Summary
+from protocol.wire.messages import Frame
 
 #: A client may be this many clips behind, and their latency is still counted.
 REMEMBERED_CLIPS = 64
@@ -28,11 +29,20 @@ class SessionCounts:
         self.clips_failed = 0
         self.frames_lost = 0
         self.duplicates = 0
+        #: Frames of the clip that came last: a machine that is busy makes fewer than were asked for.
+        self.frames_of_clip = 0
+        #: Width and height of the frame that came last, in pixels. None before any came.
+        self.picture_size: tuple[int, int] | None = None
         #: Why the last clip failed.
         self.last_failure = ""
         self._first_frames = first_frames or Histogram(CLIP_TIME_BOUNDS_MS)
         #: Clips whose first frame is not sent yet → when their last sample came.
         self._unanswered: dict[int, float] = {}
+
+    def count_made(self, frame: Frame) -> None:
+        """An encoder has made this frame."""
+        self.frames_of_clip = frame.count
+        self.picture_size = frame.width, frame.height
 
     def count_sent(self, message: OutgoingMessage, now: float) -> None:
         """This message goes to the client."""

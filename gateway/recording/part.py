@@ -36,6 +36,8 @@ FORMATS = {
 }
 #: A fragment for each key frame. Its head waits for the sound's, which tells how much of it is a lead-in.
 FRAGMENTS = "+frag_keyframe+delay_moov+default_base_moof"
+#: Markers of the segment of a JPEG that has its size: all ways to code but those that nobody uses.
+START_OF_FRAME = (0xC0, 0xC1, 0xC2)
 #: Silence is written in pieces of this many seconds.
 SILENCE_PIECE = 1
 #: Ticks of a picture whose successor is not known: one of 24 a second.
@@ -61,7 +63,7 @@ class RecordingPart:
         self.codec = first.codec
         self._suffix, self._format, sound, sound_rate = FORMATS[first.codec]
         self.path = stem.with_suffix(self._suffix)
-        self.parameters = parameter_sets(first)
+        self.shape = stream_shape(first)
         self._generated = generated
         self._rate = rate
         self._start = start
@@ -87,7 +89,7 @@ class RecordingPart:
 
     def fits(self, picture: VideoMessage) -> bool:
         """Whether a picture can go into this file: it has the same codec and size."""
-        return picture.codec == self.codec and (not picture.key or parameter_sets(picture) == self.parameters)
+        return picture.codec == self.codec and (not picture.key or stream_shape(picture) == self.shape)
 
     def add_sound(self, piece: SoundPiece) -> None:
         """Write sound, after the silence before it."""
@@ -171,12 +173,23 @@ class RecordingPart:
             plain.unlink(missing_ok=True)
 
 
-def parameter_sets(picture: VideoMessage) -> bytes:
-    """The parameters with which a key frame of H.264 begins. Empty for other codecs."""
-    if picture.codec != H264 or not picture.key:
-        return b""
-    units = picture.data.split(b"\0\0\1")
-    return b"".join(unit.rstrip(b"\0") for unit in units if unit and unit[0] & 31 in (7, 8))
+def stream_shape(picture: VideoMessage) -> bytes:
+    """The bytes of a key frame that say its size, and all else that the head of a file has.
+
+    They are the parameter sets of H.264, and height and width of the others. Empty where there are none.
+    """
+    data = picture.data
+    if picture.codec == H264:
+        units = data.split(b"\0\0\1")
+        return b"".join(unit.rstrip(b"\0") for unit in units if unit and unit[0] & 31 in (7, 8))
+    if picture.codec == VP8:
+        return data[6:10]  # RFC 6386, 9.1
+    at = 2
+    while at + 9 < len(data) and data[at] == 0xFF:  # the segments of a JPEG
+        if data[at + 1] in START_OF_FRAME:
+            return data[at + 5 : at + 9]
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return b""
 
 
 def _make_private(path: Path) -> None:

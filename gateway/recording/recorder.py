@@ -28,7 +28,7 @@ MOST_WAITING = 64 << 20
 #: Seconds of sound without a picture after which there is nothing to record.
 MOST_EARLY = 60.0
 #: Files that one recording may have: the codec or the size of the pictures changes between them.
-MOST_PARTS = 20
+MOST_PARTS = 60
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,19 @@
-"""The frame rate while sessions speak: down as soon as clips come late, up when the machine has room.
+"""Frame rate and size of pictures while sessions speak: down when clips come late, up when there is room.
 
-Down: a clip in hand is late, and its sessions need more of the machine than there is. The highest rate that
-the last clips' times leave room for comes next. Up: for some seconds the machine has had room for a higher
-rate. A rise that does not last doubles the wait for the next one, so the rate does not swing.
+Down: a clip in hand is late, and its sessions need more of the machine than there is. The best of the lower
+`rungs` that the last clips' times leave room for comes next. The larger pictures go before a clip is so late
+that it would cost frames. Up: for some seconds the machine has had room for a higher rung. A rise that does
+not last doubles the wait for the next one, so neither swings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from statistics import mean, median
 
 from gpu_worker.rate.joining import most_joined
+from gpu_worker.rate.rungs import Rung, rungs
 from gpu_worker.rate.service import ServiceLog
 from gpu_worker.rate.thinning import thinned_frames
 from protocol.wire.clock import FRAME_RATES, FULL_RATE, USUAL_CLIP_FRAMES
@@ -24,6 +27,9 @@ SERVED_RATES = (*FRAME_RATES, 6, 4)
 LATE_AFTER = 0.3
 LATE_BY_LENGTH = 0.5
 LATE_BEYOND_USUAL = 0.25
+
+#: Part of these from which larger pictures are given up: they go before any frame does.
+SIZE_GOES_AT = 0.5
 
 #: Most delay that counts as usual, in seconds.
 MOST_USUAL = 1.0
@@ -41,6 +47,9 @@ HOPELESS = 1.5
 #: those of denoising and decoding one after the other, and clips in a row overlap there.
 MOST_LOAD_TO_RISE = {"cpu": 0.95, "cuda": 1.2}
 
+#: Part of that for larger pictures, which leaves the margin that a rate has in the trial.
+MOST_LOAD_FOR_SIZE = 0.84
+
 #: Most load, in times of that, at which the next higher rate is worth a try. A clip that comes alone has
 #: waits in its time that clips in a row do not have.
 LOAD_WORTH_A_TRY = 1.35
@@ -57,6 +66,13 @@ MOST_PATIENCE = 120.0
 RISE_FAILED = 10.0
 RISE_SUCCEEDED = 60.0
 
+#: The same four numbers for the size of pictures. A change there is seen as a change of sharpness, and begins
+#: a new file of a recording, so it comes more rarely.
+FIRST_SIZE_PATIENCE = 10.0
+MOST_SIZE_PATIENCE = 480.0
+SIZE_RISE_FAILED = 60.0
+SIZE_RISE_SUCCEEDED = 600.0
+
 #: Frames that take as long as the part of a clip that does not depend on its frames, until that is timed.
 #: On two cores with bfloat16, clips of 1 and 4 frames take 39 and 76 ms.
 FRAMES_OF_A_CALL = 2
@@ -66,8 +82,31 @@ CLIPS_TO_RISE = 3
 LATEST_CLIPS = 4
 
 
+@dataclass(slots=True)
+class _Patience:
+    """The wait for a rise, and how the last rise went. All in seconds."""
+
+    first: float
+    most: float
+    failed: float
+    succeeded: float
+    now: float = field(init=False)
+    rose_at: float = field(init=False, default=float("-inf"))
+
+    def __post_init__(self) -> None:
+        self.now = self.first
+
+    def judge(self, now: float) -> None:
+        """What had risen has fallen again."""
+        lasted = now - self.rose_at
+        if lasted < self.failed:
+            self.now = min(2 * self.now, self.most)
+        elif lasted > self.succeeded:
+            self.now = self.first
+
+
 class RateGovernor:
-    """Chooses the rate of the next clips. Does no I/O and reads no clock.
+    """Chooses the rate and the size of the next clips. Does no I/O and reads no clock.
 
     Args:
         log: of the clips in service.
@@ -76,8 +115,8 @@ class RateGovernor:
             than a higher one.
     """
 
-    #: The rate of the next clips.
-    fps: int
+    #: What the next clips get.
+    rung: Rung
     #: Part of a full clip's time that does not depend on its frames, 0 to 1. None before it was timed.
     fixed_share: float | None
     #: At the last change: seconds that a clip with all its frames took, and by which the latest was late.
@@ -92,105 +131,160 @@ class RateGovernor:
     ) -> None:
         self._log = log
         self._rates = rates
+        self._rungs = rungs(rates, sizes=False)
         self._ready = ready
         self._most_load = MOST_LOAD_TO_RISE["cpu"]
         self._full_frames = USUAL_CLIP_FRAMES
-        self.fps = rates[0]
+        self.rung = self._rungs[0]
         self.fixed_share = None
         self.cost = self.late = 0.0
         self._changed_at = float("-inf")
-        self._rose_at = float("-inf")
         self._late_at = float("-inf")
         self._room_since: float | None = None
-        self._patience = FIRST_PATIENCE
+        self._rate_patience = _Patience(FIRST_PATIENCE, MOST_PATIENCE, RISE_FAILED, RISE_SUCCEEDED)
+        self._size_patience = _Patience(
+            FIRST_SIZE_PATIENCE, MOST_SIZE_PATIENCE, SIZE_RISE_FAILED, SIZE_RISE_SUCCEEDED
+        )
 
-    def start_at(self, fps: int, device_type: str, clip_frames: int = USUAL_CLIP_FRAMES) -> None:
-        """Serve the rate that a trial has found.
+    @property
+    def fps(self) -> int:
+        """Frames a second of the next clips."""
+        return self.rung.fps
+
+    def start_at(
+        self,
+        fps: int,
+        device_type: str,
+        clip_frames: int = USUAL_CLIP_FRAMES,
+        *,
+        fine: bool = False,
+        sizes: bool = False,
+    ) -> None:
+        """Serve what a trial has found.
 
         Args:
             fps: the rate.
             device_type: that denoises, "cpu" or "cuda".
             clip_frames: frames of a clip at 24 fps.
+            fine: whether the pictures are of twice the side.
+            sizes: whether they may have either size.
         """
-        self.fps, self._full_frames = fps, clip_frames
+        self._rungs = rungs(self._rates, sizes=sizes)
+        self.rung, self._full_frames = Rung(fps, fine and sizes), clip_frames
         self._most_load = MOST_LOAD_TO_RISE[device_type]
         self._log.forget_times()
 
     def update(self, now: float) -> bool:
-        """Look at the clips in service. Returns whether the rate has changed."""
-        late = self._log.late(now)
-        fps = self._lower_rate(now, late) if late > self._late_limit() else self._higher_rate(now)
-        if fps == self.fps:
+        """Look at the clips in service. Returns whether the rate or the size has changed."""
+        late, before = self._log.late(now), self.rung
+        if late > self._late_limit(1.0):
+            rung = self._lower(now, late)
+        elif before.fine and late > self._late_limit(SIZE_GOES_AT):
+            rung = self._smaller(now)
+        else:
+            rung = self._higher(now)
+        if rung == before:
             return False
         self.late = late
-        if fps > self.fps:
-            self.cost = self.cost_of(LATEST_CLIPS)
-            self._rose_at = now
-        else:
-            self.cost = self._worst_cost(now)
-            self._judge_rise(now - self._rose_at)
-        self.fps, self._changed_at, self._room_since = fps, now, None
-        self._log.forget_times()
+        self._take(rung, now)
         return True
 
-    def _judge_rise(self, lasted: float) -> None:
-        """The rate falls `lasted` seconds after it rose."""
-        if lasted < RISE_FAILED:
-            self._patience = min(2 * self._patience, MOST_PATIENCE)
-        elif lasted > RISE_SUCCEEDED:
-            self._patience = FIRST_PATIENCE
+    def _take(self, rung: Rung, now: float) -> None:
+        before, self._room_since = self.rung, None
+        if rung < before:
+            self.cost = self._worst_cost(now)
+        else:
+            self.cost = self.cost_of(LATEST_CLIPS)
+        patiences = (
+            (self._rate_patience, rung.fps - before.fps),
+            (
+                self._size_patience,
+                rung.fine - before.fine,
+            ),
+        )
+        for patience, rise in patiences:
+            if rise > 0:
+                patience.rose_at = now
+            elif rise < 0:
+                patience.judge(now)
+        if rung.fps != before.fps:  # a rate may fall right after the size
+            self._changed_at = now
+        self.rung = rung
+        self._log.forget_times()
 
-    def _late_limit(self) -> float:
+    def _late_limit(self, part: float) -> float:
+        """Seconds past its turn from which a clip is late, or nearly late by a part below 1."""
         times = self._log.times
-        least = LATE_AFTER + LATE_BY_LENGTH * self._full_frames / FULL_RATE
+        least = part * (LATE_AFTER + LATE_BY_LENGTH * self._full_frames / FULL_RATE)
         if len(times) < CLIPS_TO_RISE:
-            return least
+            return least / part
         usual = min(MOST_USUAL, median(time.delay for time in times))
-        return max(least, usual + LATE_BEYOND_USUAL)
+        return max(least, usual + part * LATE_BEYOND_USUAL)
 
-    def _lower_rate(self, now: float, late: float) -> int:
+    def _lower(self, now: float, late: float) -> Rung:
         self._room_since = None
         self._late_at = now
         cost = self._worst_cost(now)
         if now - self._changed_at < SETTLE or not self._log.speaking(now):
-            return self.fps
-        if late < HOPELESS and self._load(self.fps, cost, now) <= FULL_LOAD:
-            return self.fps  # the backlog shrinks by itself
-        lower = [fps for fps in self._rates if fps < self.fps and self._ready(fps)]
-        fitting = (fps for fps in lower if self._load(fps, cost, now) <= FULL_LOAD)
-        return next(fitting, min(lower, default=self.fps))
+            return self.rung
+        if late < HOPELESS and self._load(self.rung, cost, now) <= FULL_LOAD:
+            return self.rung  # the backlog shrinks by itself
+        lower = [rung for rung in self._rungs if rung < self.rung]
+        lower = [rung for rung in lower if rung.fps == self.fps or self._ready(rung.fps)]
+        fitting = (rung for rung in lower if self._load(rung, cost, now) <= FULL_LOAD)
+        return next(fitting, lower[-1] if lower else self.rung)
 
-    def _higher_rate(self, now: float) -> int:
+    def _smaller(self, now: float) -> Rung:
+        """Smaller pictures, if the sessions need more of the machine than there is."""
+        self._room_since = None
+        self._late_at = now
+        overloaded = self._load(self.rung, self._worst_cost(now), now) > FULL_LOAD
+        return Rung(self.fps) if overloaded and self._log.speaking(now) else self.rung
+
+    def _higher(self, now: float) -> Rung:
         if len(self._log.times) < CLIPS_TO_RISE or not self._log.speaking(now):
             self._room_since = None
-            return self.fps
-        fps = self._highest_within(self._most_load, now)
-        if fps == self.fps:
+            return self.rung
+        rung = self._highest_within(now)
+        if rung == self.rung:
             self._room_since = None
             return self._worth_a_try(now)
         if self._room_since is None:
             self._room_since = now
-        return fps if now - self._room_since >= self._patience else self.fps
+        patience = self._size_patience if rung.fine else self._rate_patience
+        return rung if now - self._room_since >= patience.now else self.rung
 
-    def _higher(self) -> list[int]:
-        """The rates above the present one that clips can be made at, from the highest down."""
-        return [fps for fps in self._rates if fps > self.fps and self._ready(fps)]
+    def _above(self) -> list[Rung]:
+        """The rungs above the present one that clips can be made at, from the highest down.
 
-    def _highest_within(self, most: float, now: float) -> int:
+        Larger pictures come after the highest rate.
+        """
+        above = [rung for rung in self._rungs if rung > self.rung]
+        return [
+            rung
+            for rung in above
+            if (self.fps if rung.fine else rung.fps) == rung.fps and self._ready(rung.fps)
+        ]
+
+    def _highest_within(self, now: float) -> Rung:
         cost = self.cost_of(LATEST_CLIPS)
-        return next((fps for fps in self._higher() if self._load(fps, cost, now) <= most), self.fps)
+        for rung in self._above():
+            most = self._most_load * (MOST_LOAD_FOR_SIZE if rung.fine else 1.0)
+            if self._load(rung, cost, now) <= most:
+                return rung
+        return self.rung
 
-    def _worth_a_try(self, now: float) -> int:
+    def _worth_a_try(self, now: float) -> Rung:
         """The next higher rate, after a long time without a late clip, if its load may fit."""
         quiet = now - max(self._changed_at, self._late_at)
-        if quiet < PATIENCE_FOR_A_TRY * self._patience:
-            return self.fps
+        if quiet < PATIENCE_FOR_A_TRY * self._rate_patience.now:
+            return self.rung
         cost, most = self.cost_of(CLIPS_BEFORE_A_TRY), LOAD_WORTH_A_TRY * self._most_load
-        nearest = self._higher()[-1:]
-        return next((fps for fps in nearest if self._load(fps, cost, now) <= most), self.fps)
+        nearest = [rung for rung in self._above() if not rung.fine][-1:]
+        return next((rung for rung in nearest if self._load(rung, cost, now) <= most), self.rung)
 
     def cost_of(self, clips: int) -> float:
-        """Seconds that a full clip takes, the median of so many clips. 0 without any."""
+        """Seconds that a full clip of the present size takes, the median of so many. 0 without any."""
         times = list(self._log.times)[-clips:]
         return median(time.seconds / self.weight(time.frames) for time in times) if times else 0.0
 
@@ -208,15 +302,16 @@ class RateGovernor:
         ends = range(len(costs), 0, -together)
         return max((mean(costs[max(0, end - together) : end]) for end in ends), default=0.0)
 
-    def _load(self, fps: int, cost: float, now: float) -> float:
-        """Share of the machine's time that the sessions would take at `fps`, if clips are joined.
+    def _load(self, rung: Rung, cost: float, now: float) -> float:
+        """Share of the machine's time that the sessions would take on a rung, if clips are joined.
 
         Args:
-            fps: of the clips.
-            cost: seconds that a clip with all its frames takes.
+            rung: of the clips.
+            cost: seconds that a clip with all its frames takes at the present size.
             now: the time.
         """
-        load = 0.0
+        load, fps = 0.0, rung.fps
+        cost *= rung.cost(self.rung)
         for frames, rate in self._log.speaking(now):
             clips = most_joined(frames, rate, fps)
             load += cost * self.weight(clips * thinned_frames(frames, rate, fps)) * rate / (clips * frames)

@@ -1,13 +1,15 @@
-"""The rate that sessions are served with: the trial's at first, then the governor's."""
+"""The rate and the size that sessions are served with: the trial's at first, then the governor's."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from gpu_worker.rate.capacity import Capacity
 from gpu_worker.rate.governor import SERVED_RATES, RateGovernor
 from gpu_worker.rate.joining import follows, most_joined
+from gpu_worker.rate.rungs import FINE_COSTS, Rung
 from gpu_worker.rate.service import ServiceLog
 from gpu_worker.rate.thinning import thin_clip
 from gpu_worker.rate.trial import RateChoice
@@ -31,6 +33,7 @@ class ServedRate:
     Args:
         settings: of this worker. With --fps, and where nothing is computed, the rate stays.
         ready: whether a rate's clips can be made as fast as the machine can.
+        heads: of the VAE that may draw, from `ModelConfig.heads`. Known once the engine has loaded.
     """
 
     #: The trial's result.
@@ -38,9 +41,12 @@ class ServedRate:
     #: The lowest rate that is acceptable, by which sessions are counted.
     lowest: int
 
-    def __init__(self, settings: Settings, ready: Callable[[int], bool]) -> None:
+    def __init__(
+        self, settings: Settings, ready: Callable[[int], bool], heads: Callable[[], Sequence[bool]]
+    ) -> None:
         self._log = ServiceLog()
         self._governor = RateGovernor(self._log, ready=ready)
+        self._heads = heads
         self._device_type = "cpu"
         #: 0 before anything was timed.
         self._sessions = 0
@@ -67,13 +73,23 @@ class ServedRate:
         return self._governor.fps if self._follows else self._full
 
     @property
+    def fine(self) -> bool:
+        """Whether the VAE's finer head draws the next clips."""
+        return self._governor.rung.fine if self._sizes else self.choice.fine
+
+    @property
+    def _sizes(self) -> bool:
+        """Whether pictures may have either size."""
+        return self._follows and len(self._heads()) > 1
+
+    @property
     def fell(self) -> bool:
-        """Whether the machine is thought not to hold the full rate."""
-        return self._follows and self.fps < self._full
+        """Whether the machine is thought not to hold the full rate, or not the larger pictures."""
+        return self._follows and (self.fps < self._full or self.fine < self._heads()[0])
 
     def is_better(self, choice: RateChoice) -> bool:
         """Whether a trial has found a higher rate, or as high a one with shorter clips or finer pictures."""
-        now = self.fps, -self.choice.clip_frames, self.choice.fine
+        now = self.fps, -self.choice.clip_frames, self.fine
         return (choice.fps, -choice.clip_frames, choice.fine) > now
 
     def serve(self, choice: RateChoice, device_type: str) -> None:
@@ -82,8 +98,10 @@ class ServedRate:
             self._capacity = Capacity(choice.clip_frames, self.lowest)
         self.choice, self._notice = choice, choice.notice
         self._device_type = device_type
-        self._governor.start_at(choice.fps, device_type, choice.clip_frames)
-        self._sessions = self._capacity.sessions(choice, device_type)
+        self._governor.start_at(
+            choice.fps, device_type, choice.clip_frames, fine=choice.fine, sizes=self._sizes
+        )
+        self._sessions = self._capacity.sessions(self._plain_choice, device_type)
 
     def rates_to_ready(self, device_type: str) -> Sequence[int]:
         """The rates to make ready before sessions come, so that the machine can fall to each of them.
@@ -106,7 +124,14 @@ class ServedRate:
     def take_lowest(self, timed: RateChoice) -> None:
         """Take the time of clips at the lowest rate."""
         self._capacity.lowest_seconds = timed.clip_seconds
-        self._governor.fixed_share = self._capacity.fixed_share(self.choice) or None
+        self._governor.fixed_share = self._capacity.fixed_share(self._plain_choice) or None
+
+    @property
+    def _plain_choice(self) -> RateChoice:
+        """The trial's result as if with usual pictures, which sessions get where many of them speak."""
+        if not (self._sizes and self.choice.fine):
+            return self.choice
+        return replace(self.choice, clip_seconds=self.choice.clip_seconds / FINE_COSTS)
 
     def info(self) -> dict[str, InfoValue]:
         """The rate now, the highest one, the reason for the difference, and the number of sessions.
@@ -122,9 +147,13 @@ class ServedRate:
         return facts | ({"sessions": self._sessions} if self._sessions else {})
 
     def figures(self) -> dict[str, float]:
-        """Seconds that a clip with all its frames takes: in the trial, and by the last clips."""
+        """The gauges: seconds that a clip with all its frames takes, on trial and lately, and the size."""
         cost = self._governor.cost_of(CLIPS_THAT_TELL)
-        return {"trial_clip_seconds": self.choice.clip_seconds, "clip_cost_seconds": cost}
+        return {
+            "trial_clip_seconds": self.choice.clip_seconds,
+            "clip_cost_seconds": cost,
+            "fine_pictures": float(self.fine),
+        }
 
     def count_sessions(self, now: float) -> bool:
         """Count anew how many sessions the machine serves. Returns whether the number has changed."""
@@ -133,9 +162,10 @@ class ServedRate:
         governor, in_service = self._governor, 0.0
         if self._log.speaking(now) and len(self._log.times) >= CLIPS_THAT_TELL:
             frames = frames_of_clip(self.lowest, self.choice.clip_frames)
-            in_service = governor.cost_of(CLIPS_THAT_TELL) * governor.weight(frames)
+            plain = Rung(governor.fps).cost(governor.rung)
+            in_service = plain * governor.cost_of(CLIPS_THAT_TELL) * governor.weight(frames)
         before = self._sessions
-        self._sessions = self._capacity.sessions(self.choice, self._device_type, in_service)
+        self._sessions = self._capacity.sessions(self._plain_choice, self._device_type, in_service)
         return self._sessions != before
 
     # ------------------------------------------------------------------ a clip's way
@@ -179,15 +209,15 @@ class ServedRate:
         if encoders == 0 or gap > STOOD_STILL:
             self._log.stand_still(gap)
         self._log.keep_only(in_hand)
-        before = self._governor.fps
+        before = self._governor.rung
         if encoders == 0 or not self._follows or not self._governor.update(now):
             return False
-        fps = self._governor.fps
-        self._notice = "" if fps == self._full else phrase("rate_busy", fps=fps)
+        rung = self._governor.rung
+        self._notice = "" if rung.fps == self._full else phrase("rate_busy", fps=rung.fps)
         logger.log(
-            logging.WARNING if fps < before else logging.INFO,
-            "sessions get %d fps instead of %d: clips take the machine %.2f s, and the latest is %.2f s late",
-            fps,
+            logging.WARNING if rung.fps < before.fps else logging.INFO,
+            "sessions get %s instead of %s: clips take the machine %.2f s, and the latest is %.2f s late",
+            rung,
             before,
             self._governor.cost,
             self._governor.late,

@@ -58,13 +58,17 @@ class FacePainter:
             self._own.append(avatar)
         return len(self.names) + self._own.index(avatar)
 
-    def draw(self, person: int, loudness: float, seconds: float, smears: bool = False) -> bytes:
+    def draw(
+        self, person: int, loudness: float, seconds: float, smears: bool = False, times: int = 1
+    ) -> bytes:
         """Draw one frame as JPEG. Its arguments are those of `paint`."""
         out = io.BytesIO()
-        self.paint(person, loudness, seconds, smears).save(out, "JPEG", quality=85)
+        self.paint(person, loudness, seconds, smears, times).save(out, "JPEG", quality=85)
         return out.getvalue()
 
-    def paint(self, person: int, loudness: float, seconds: float, smears: bool = False) -> Image.Image:
+    def paint(
+        self, person: int, loudness: float, seconds: float, smears: bool = False, times: int = 1
+    ) -> Image.Image:
         """Draw one frame.
 
         Args:
@@ -72,6 +76,7 @@ class FacePainter:
             loudness: root mean square of the frame's sound.
             seconds: the frame's place in the session.
             smears: whether an own avatar comes out as a smear.
+            times: the picture is so many times as wide and as high.
 
         Returns:
             The frame in RGB.
@@ -88,7 +93,7 @@ class FacePainter:
         else:
             self._draw_head(pen, opening, seconds)
         pen.ellipse(self._around(seconds % 1.0, 0.97, 0.012, 0.012), "white")
-        return image
+        return image if times == 1 else image.resize((times * self.size, times * self.size))
 
     def _draw_head(self, pen: ImageDraw.ImageDraw, opening: float, seconds: float) -> None:
         middle = 0.5 + 0.02 * math.sin(math.tau * seconds / 3)

@@ -29,7 +29,18 @@ from protocol.process.settings import Settings
 from protocol.process.stage import resident_bytes
 from protocol.wire import clock
 from protocol.wire.limits import TOKEN_WIDTH
-from protocol.wire.messages import Clip, ClipKey, Close, Failed, Frame, InfoValue, Latents, Pcm, Status
+from protocol.wire.messages import (
+    FINE_DECODER,
+    Clip,
+    ClipKey,
+    Close,
+    Failed,
+    Frame,
+    InfoValue,
+    Latents,
+    Pcm,
+    Status,
+)
 from scripts.fake_stages.face import FacePainter
 
 POSES = ["calm", "talk"]
@@ -57,6 +68,8 @@ class FakeBehaviour:
     #: Frames a second that it makes of it, as a machine that is busy does. None: all.
     made_fps: int | None = None
     notice: str = ""
+    #: Whether the GPU worker asks for pictures of twice the side.
+    fine: bool = False
     #: Whether own avatars come out as smears.
     smears: bool = False
     #: Sessions that the GPU worker says it serves. 0: it does not say.
@@ -202,10 +215,11 @@ class FakeGpuWorker(FakeWorker):
 
     def info(self) -> dict[str, InfoValue]:
         """The facts that a real GPU worker reports of its model."""
+        size = self._painter.size * (2 if self.behaviour.fine else 1)
         return {
             "avatars": self._painter.names, "poses": POSES,
             "fps": self.behaviour.made_fps or self.behaviour.fps, "full_fps": self.behaviour.fps,
-            "width": self._painter.size, "height": self._painter.size, "model": "drawn by fake_stages",
+            "width": size, "height": size, "model": "drawn by fake_stages",
             "notice": self.behaviour.notice, "sessions": self.behaviour.sessions,
         }  # fmt: skip
 
@@ -243,7 +257,8 @@ class FakeGpuWorker(FakeWorker):
         latents[:, 0, 0, 0] = clip.tokens[:, 0, 0]
         latents[:, 0, 0, 1] = person
         place = clip.session, clip.epoch, clip.seq, clip.pts, clip.fps
-        self.out.dispatch(Latents(*place, latents, clip.codec))
+        decoder = FINE_DECODER if self.behaviour.fine else ""
+        self.out.dispatch(Latents(*place, latents, clip.codec, decoder))
         self.metrics.count("clips_total")
 
 
@@ -287,13 +302,14 @@ class FakeEncoderWorker(FakeWorker):
     def _frame(self, clip: Latents, index: int, coder: ClipCoder) -> Frame:
         loudness, person = (float(value) for value in clip.latents[index, 0, 0])
         pts = clip.pts + clock.pts_of_frame(index, clip.fps)
-        size = self._painter.size
-        look = int(person), loudness, pts / clock.SAMPLE_RATE, self.behaviour.smears
+        times = 2 if clip.decoder == FINE_DECODER else 1
+        look = int(person), loudness, pts / clock.SAMPLE_RATE, self.behaviour.smears, times
         coded = CodedPicture(b"")
         if coder.codes_video:
             (coded,) = coder(np.asarray(self._painter.paint(*look))[None])
         data = coded.data or self._painter.draw(*look)
         place = clip.session, clip.epoch, clip.seq, index, len(clip.latents), pts
+        size = times * self._painter.size
         return Frame(*place, size, size, data, coded.codec, coded.key)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 
 from encoder_worker.decode import ClipDecoder
 from encoder_worker.graph_decoder import DecoderRecord
-from encoder_worker.heads import UNUSED_AFTER, HeadDecoders
+from encoder_worker.heads import HeadDecoders
 from encoder_worker.latents import DecodeError
 from encoder_worker.vae.decoders import load_decoder
 from encoder_worker.worker import EncoderWorker
@@ -74,22 +73,20 @@ def test_a_kept_decoder_is_of_one_head() -> None:
     assert len(names) == 2 and None not in names
 
 
-def test_decoders_are_made_when_asked_for_and_let_go_when_unused() -> None:
-    clock, made = SimpleNamespace(now=0.0), list[bool]()
+def test_decoders_that_may_be_asked_for_are_made_at_the_start() -> None:
+    made: list[bool] = []
 
     def make(fine: bool) -> Any:
         made.append(fine)
         return object()
 
-    heads = HeadDecoders(make, fine=True, clock=lambda: clock.now)
-    fine = heads.get(fine=True)
-    plain = heads.get(fine=False)
+    heads = HeadDecoders(make, (True, False))
+    assert made == [True, False]
+    fine, plain = heads.get(fine=True), heads.get(fine=False)
     assert fine is not plain and made == [True, False]
-    clock.now = UNUSED_AFTER
-    assert heads.get(fine=True) is fine and heads.get(fine=False) is plain
-    clock.now = 2 * UNUSED_AFTER + 1
-    assert heads.get(fine=False) is plain
-    assert heads.get(fine=True) is not fine and made == [True, False, True]
+    other = HeadDecoders(make, (False,))
+    assert made[2:] == [False]
+    assert other.get(fine=True) is other.get(fine=True) and made[2:] == [False, True]
 
 
 def test_a_head_that_is_not_there_fails_the_clip() -> None:
@@ -98,7 +95,7 @@ def test_a_head_that_is_not_there_fails_the_clip() -> None:
             raise ConfigError("no finer head")
         return object()
 
-    heads = HeadDecoders(make, fine=False)
+    heads = HeadDecoders(make, (False,))
     with pytest.raises(DecodeError, match="no finer head"):
         heads.get(fine=True)
 
@@ -115,8 +112,8 @@ def test_the_settings_name_the_size_or_the_model_leaves_it_open() -> None:
     def sides(pixels: int) -> tuple[str, ...]:
         return "--width", str(pixels), "--height", str(pixels)
 
-    assert heads() == ((False,), (side, side), (side, side))
-    assert replace(config, prefer_fine=True).heads(load_settings([], env={})) == (True, False)
+    assert heads() == ((True, False), (side, side), (side, side))
+    assert replace(config, prefer_fine=False).heads(load_settings([], env={})) == (False,)
     assert heads(*sides(side)) == ((False,), (side, side), (side, side))
     assert heads(*sides(2 * side)) == ((True,), (side, side), (2 * side, 2 * side))
     assert heads(*sides(side + 64)) == ((False,), (side + 64, side + 64), (side + 64, side + 64))

@@ -37,6 +37,8 @@ class Machine:
         sessions: how many sessions speak at a time.
         frames: of a clip at 24 fps.
         joins: whether clips that wait are made together.
+        fine: whether clips begin with larger pictures, or None where there is one size.
+        fine_costs: times that a clip of these costs.
     """
 
     cost: Callable[[int], float]
@@ -45,6 +47,8 @@ class Machine:
     start: int = 24
     frames: int = 12
     joins: bool = True
+    fine: bool | None = None
+    fine_costs: float = 1.25
     now: float = 0.0
     #: (time, rate) of each change.
     changes: list[tuple[float, int]] = field(default_factory=list)
@@ -56,7 +60,10 @@ class Machine:
     def __post_init__(self) -> None:
         self.log = ServiceLog()
         self.governor = RateGovernor(self.log)
-        self.governor.start_at(self.start, "cpu", self.frames)
+        sizes = self.fine is not None
+        self.governor.start_at(self.start, "cpu", self.frames, fine=bool(self.fine), sizes=sizes)
+        #: (time, whether the pictures are larger) of each change.
+        self.sizes: list[tuple[float, bool]] = []
         self._queue: deque[ClipKey] = deque()
         self._denoise: deque[Part] = deque()
         self._decode: deque[Part] = deque()
@@ -73,10 +80,19 @@ class Machine:
                 keys = self._take()
                 frames = len(keys) * thinned_frames(self.frames, 24, self.governor.fps)
                 self.log.begun(keys, frames)
-                self._denoise.append(Part(keys, frames, self.cost(frames) / 2))
+                self._denoise.append(Part(keys, frames, self._half(frames)))
             self._work()
+            before = self.governor.rung
             if self.governor.update(self.now):
-                self.changes.append((self.now, self.governor.fps))
+                rung = self.governor.rung
+                if rung.fps != before.fps:
+                    self.changes.append((self.now, rung.fps))
+                if rung.fine != before.fine:
+                    self.sizes.append((self.now, rung.fine))
+
+    def _half(self, frames: int) -> float:
+        """Seconds of a free machine for denoising, or for decoding."""
+        return self.cost(frames) / 2 * (self.fine_costs if self.governor.rung.fine else 1.0)
 
     def _take(self) -> list[ClipKey]:
         """The clip that is next, and those of its session that are made with it."""
@@ -112,7 +128,7 @@ class Machine:
                 self.log.done(key, self.now)
         if self._denoise and self._denoise[0].left <= 0:
             part = self._denoise.popleft()
-            self._decode.append(Part(part.keys, part.frames, self.cost(part.frames) / 2))
+            self._decode.append(Part(part.keys, part.frames, self._half(part.frames)))
 
     def rate_at(self, time: float) -> int:
         """The rate in force at a time."""

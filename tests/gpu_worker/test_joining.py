@@ -90,7 +90,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         settings = load_settings([], env={})
-        self.rate = ServedRate(settings, lambda _: True)
+        self.rate = ServedRate(settings, lambda _: True, lambda: (False,))
         self.rate.serve(RateChoice(12, 0.1, "", clip_frames=4), "cpu")
         self.compute = Compute(lambda: None)
         self.prefetch = Prefetch(

@@ -29,7 +29,7 @@ def test_the_next_worker_of_the_run_takes_the_rate(tmp_path: Path, monkeypatch: 
         ("--width", "256", "--height", "256"),
     ):
         assert KeptRate(settings(tmp_path, *flags)).load() is None
-    monkeypatch.setattr(os, "getppid", lambda: 1)
+    monkeypatch.setattr(os, "getppid", lambda: -1)
     assert KeptRate(settings(tmp_path)).load() is None
 
 

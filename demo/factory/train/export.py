@@ -67,6 +67,7 @@ def export_model(state: Path, folder: Path) -> None:
         "cfg": 1.0,
         "width": SIZE,
         "height": SIZE,
+        "prefer_fine": True,
         "whisper_window": "short",
         "window_shift": 0,
     }
