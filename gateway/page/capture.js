@@ -1,4 +1,4 @@
-// Sound that passes through the browser's audio graph: a worklet makes 16 kHz mono chunks of 20 ms of it.
+// Sound that passes through the browser's audio graph: a worklet makes 16 kHz mono chunks of 10 ms of it.
 //
 // Browsers stop that graph for many reasons: another program takes the sound device, the device goes away, a phone
 // rings, the machine sleeps. They often tell nobody. So this looks whether chunks come, and starts the graph again.

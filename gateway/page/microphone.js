@@ -7,7 +7,7 @@ import { ClientError } from "./client/errors.js";
 const STALE_SECONDS = 1;
 const SILENT_AFTER = 3; // seconds of nothing but zeros
 const ZERO = 1e-5; // a microphone that works is never that quiet: -100 dB
-const CHUNK_SECONDS = 0.02;
+const CHUNK_SECONDS = 0.01;
 const USUAL_RATES = [48000, 44100];
 const ASKING_LONG = 3000; // milliseconds after which a person is told that the browser asks
 const WANTED = { channelCount: 1, echoCancellation: true, noiseSuppression: true, autoGainControl: true };

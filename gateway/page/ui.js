@@ -361,7 +361,7 @@ export class Ui {
   }
 
   /**
-   * Called for every 20 ms of speech. The page changes ten times a second.
+   * Called for every 10 ms of speech. The page changes ten times a second.
    *
    * @param {number} level of the voice, from 0 to 1
    */

@@ -15,7 +15,14 @@ from dataclasses import replace
 import numpy as np
 
 from gpu_worker.engine_api import Engine
-from gpu_worker.rate.trial import MAX_SHARE_DENOISING, RateChoice, RateTrial, choose_given_rate, max_share
+from gpu_worker.rate.trial import (
+    MAX_SHARE,
+    MAX_SHARE_DENOISING,
+    RateChoice,
+    RateTrial,
+    choose_given_rate,
+    max_share,
+)
 from protocol.process.settings import Settings
 from protocol.wire.clock import FRAME_RATES, frames_of_clip
 from protocol.wire.messages import FINE_DECODER, Latents
@@ -197,6 +204,8 @@ class TrialRunner:
             logger.warning("no encoder confirmed the trial's clips in %.0f s", ACK_WAIT)
         logger.info("the frame rate is chosen by the denoiser's time alone: no encoder takes part")
         share = MAX_SHARE_DENOISING[self._engine.device_type]
+        if self._engine.device_type == "cpu":
+            share *= max_share(len(os.sched_getaffinity(0))) / MAX_SHARE
         trial = RateTrial(share, "denoising a clip", rates, lengths, heads[-1:])
         self._try_rates(trial, decoded=False)
         return trial

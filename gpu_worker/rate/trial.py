@@ -28,9 +28,10 @@ FOLLOWING_CLIPS = CLIPS_IN_FLIGHT - 1
 #: 0.9, two cores in float32 were given 24 fps at a share of 0.86, and 18 of 480 frames came late.
 MAX_SHARE = 0.8
 
-#: Cores that Whisper, the gateway and the system take besides (measured: 0.14 in bfloat16). On one core they
-#: decide: float32 was given 12 fps there at a share under 0.8, and 39 of 240 frames came late.
-OTHER_CORES = 0.3
+#: Cores that Whisper, the gateway and the system take besides, and a margin for chance. On one core they
+#: decide. At 0.3, one core with AVX2 was given 24 fps: all stages took it more than 0.9 s a second, 35 of 432
+#: frames came late, and the rate then fell to 12.
+OTHER_CORES = 0.45
 
 #: Most of a clip's duration at the lowest rate. There is no lower one to fall to, so more is too slow.
 MAX_SHARE_AT_LOWEST = 0.9
@@ -89,6 +90,8 @@ class RateTrial:
     """Tries the rates from high to low until one is held. Does no I/O and reads no clock.
 
     The highest rate is tried with each length of clips and size of pictures, the best first (`clip_length`).
+    Larger pictures are held where a clip with nothing before it also comes back within the share of its
+    duration. Denoising and decoding of clips in a row overlap, so their rate alone would hide late answers.
 
     Its owner asks `clips_to_send`, sends clips, and reports each with `clip_sent` and `clip_returned`, until
     `result` is there. A rate that fails at its cheapest gets a second attempt after `RETRY_DELAY`.
@@ -123,6 +126,7 @@ class RateTrial:
         self._not_before = 0.0
         self._sent = 0
         self._return_times: list[float] = []
+        self._began = 0.0
         self._too_slow: list[str] = []
         self.attempt = 0
         self.result = None
@@ -155,6 +159,8 @@ class RateTrial:
 
     def clip_sent(self, denoise_seconds: float, now: float) -> None:
         """Reports that a clip has been sent, after `denoise_seconds` in the denoiser."""
+        if self._sent == 0:
+            self._began = now - denoise_seconds
         self._sent += 1
         if denoise_seconds > GIVE_UP_FACTOR * self.pace.lasts:
             self._may_retry = False
@@ -176,7 +182,8 @@ class RateTrial:
         pace, lowest = self.pace, self._place == len(self._paces) - 1
         made = RateChoice(pace.fps, clip_seconds, "", pace.clip_frames, pace.fine)
         share = max(self._share, MAX_SHARE_AT_LOWEST) if lowest else self._share
-        load = clip_seconds / (share * pace.lasts)
+        alone = self._return_times[0] - self._began if pace.fine and self._return_times else 0.0
+        load = max(clip_seconds, alone) / (share * pace.lasts)
         held = load <= 1
         self._sent, self._return_times = 0, []
         self.attempt += 1

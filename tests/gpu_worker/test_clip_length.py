@@ -109,6 +109,23 @@ def test_pictures_are_as_fine_as_the_machine_holds(
     assert made.fps == (24 if per_frame < 0.05 else 12)
 
 
+@pytest.mark.parametrize(("decoding", "fine"), [(0.04, True), (0.09, False)])
+def test_larger_pictures_also_answer_soon(decoding: float, fine: bool) -> None:
+    """Denoising and decoding overlap, each on a core: clips of 0.167 s come each 0.08 or 0.09 s."""
+    trial = RateTrial(MAX_SHARE, "a clip", lengths=(4, 12), heads=(True, False))
+    denoised = decoded = 0.0
+    for _ in range(100):
+        if trial.result is not None:
+            break
+        attempt = trial.attempt
+        denoised += 0.08
+        decoded = max(denoised, decoded) + decoding
+        trial.clip_sent(0.08, denoised)
+        trial.clip_returned(attempt, decoded)
+    assert trial.result is not None
+    assert (trial.result.clip_frames, trial.result.fine) == (4, fine)
+
+
 def test_the_next_pace_never_leaves_the_list() -> None:
     tried = paces((24,), (4, 6, 12))
     assert next_after(tried, 0, MOST_SAVED) == 1

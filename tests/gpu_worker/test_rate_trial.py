@@ -78,7 +78,8 @@ def test_a_machine_too_slow_for_the_lowest_rate_is_told_so() -> None:
 
 
 def test_a_single_core_has_the_other_stages_to_carry_too() -> None:
-    assert [max_share(cores) for cores in (1, 2, 16)] == [0.7, MAX_SHARE, MAX_SHARE]
+    shares = [max_share(cores) for cores in (1, 2, 4, 16)]
+    assert shares == pytest.approx([0.55, 0.775, MAX_SHARE, MAX_SHARE])
 
 
 def test_a_busy_start_does_not_cost_the_rate() -> None:

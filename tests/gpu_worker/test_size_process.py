@@ -38,7 +38,7 @@ def test_the_size_falls_under_load_and_comes_back(tmp_path: Path) -> None:
                 assert number < 200, "the size does not change"
                 around.clips.dispatch(clip("a", number, frames=4, seconds=slow))
                 number += 1
-                around.until(lambda: time.monotonic() >= begin + LASTS * number)
+                around.rest(begin + LASTS * number - time.monotonic())
 
         assert around.status is not None and around.status.info["width"] == 128
         speak(until=True, slow=0.0)

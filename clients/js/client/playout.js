@@ -1,7 +1,8 @@
 // Sound and pictures in step: both are placed on one timeline by their pts.
 //
 // A clip's sound comes first and gets its place on the timeline. Its pictures follow it there. The place is as soon
-// as possible plus a small buffer. The buffer grows when clips come late and shrinks again in quiet moments.
+// as possible plus a small buffer. The buffer grows when clips come late. In quiet moments it shrinks to the one that
+// the latest of the last clips needed.
 //
 // After a network that stood still, much comes at once. Live sound then catches up: its pauses are cut, and it is
 // played faster with its pitch kept. What would be later than MOST_AHEAD even so is left out.
@@ -24,7 +25,11 @@ const LEAST_LEAD = 0.04; // seconds of buffer to begin with: from a clip's arriv
 const MOST_LEAD = 0.4;
 const MOST_AHEAD = 1.5; // seconds of sound in hand beyond which the oldest is left out: a live face stays live
 const SPARE = 0.08; // seconds of buffer too much from which quiet moments are used to win it back
-const REMEMBERED = 10; // clips by which the buffer is judged
+const STEADY_LEAD = 0.01; // seconds that the latest of the last clips has in hand, while no clip has been late
+const STEADY_SHARE = 0.6; // and the part of the differences between them that it has at least
+const CALM = 0.999; // of the buffer that a late clip asked for, the part that each clip in time leaves of it
+const STEADY_SPARE = 0.015; // seconds of buffer too much that are then won back: one fade
+const REMEMBERED = 16; // clips by which the buffer is judged
 const GAP = SAMPLE_RATE; // samples left out by the server after which sound from before them is of no use
 const FAR_BEHIND = 0.35; // seconds of buffer too much from which speech is played faster
 const STOOD_STILL = 1; // seconds without sound after which no buffer would have helped
@@ -161,6 +166,7 @@ export class Playout {
     } else if (!isText) {
       this.early.push(wanted - now);
       if (this.early.length > REMEMBERED) this.early.shift();
+      this.lead = Math.max(LEAST_LEAD, this.lead * CALM);
       cuts = this.shorten(message.samples);
     }
     start = Math.ceil(start * SAMPLE_RATE) / SAMPLE_RATE;
@@ -194,8 +200,14 @@ export class Playout {
     const spare = (/** @type {number[]} */ early) => Math.min(...early) - this.lead;
     const latest = spare(this.early.slice(-2));
     this.behind = this.live && latest > (this.behind ? SPARE : FAR_BEHIND);
-    const excess = this.behind ? latest : this.early.length < REMEMBERED ? 0 : spare(this.early);
-    if (excess < SPARE) return [];
+    const steady = !this.behind && this.lead <= LEAST_LEAD;
+    let excess = this.behind ? latest : spare(this.early);
+    if (steady) {
+      const least = Math.min(...this.early);
+      excess = least - Math.max(STEADY_LEAD, STEADY_SHARE * (Math.max(...this.early) - least));
+    }
+    if (!this.behind && this.early.length < REMEMBERED) return [];
+    if (excess < (steady ? STEADY_SPARE : SPARE)) return [];
     const cuts = cutsOf(samples, Math.floor(excess * SAMPLE_RATE), this.behind);
     if (!cuts.length) return cuts;
     const won = total(cuts) / SAMPLE_RATE;

@@ -26,7 +26,7 @@ import { Wire } from "./wire.js";
 
 const MOST_AHEAD = 5 * SAMPLE_RATE; // samples that may be unanswered before a source that can wait does so
 const TELL_EVERY = 4; // frames taken after which the server is told
-const CHUNK_SECONDS = 0.02; // of the microphone
+const CHUNK_SECONDS = 0.01; // of the microphone
 const DRAINED_AFTER = 6000; // milliseconds after which speech that ended is over in any case
 
 export class Session {

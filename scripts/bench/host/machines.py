@@ -22,7 +22,7 @@ from scripts.talk.live import speak as talk
 from scripts.talk.sound import read_sound
 from scripts.talk.stream_check import Report
 
-CHOSEN = re.compile(r"new sessions get (\d+) fps, clips of \d+ frames: (.*)")
+CHOSEN = re.compile(r"new sessions get (\d+) fps(?: in the larger size)?, clips of \d+ frames: (.*)")
 #: Seconds that a picture may be from its sound: lip-sync tolerances begin there (EBU R37).
 IN_STEP = 0.04
 

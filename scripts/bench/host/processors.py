@@ -67,7 +67,7 @@ class ProcessorRun:
 
     Attributes:
         report: the client's.
-        cost: processor seconds of all stages a second of speech.
+        spent: processor seconds a second of speech, by stage.
         cores: that the stages had.
         ready_in: seconds until the first and the second start were ready.
         memory: RSS after the speech by stage, in bytes.
@@ -77,13 +77,18 @@ class ProcessorRun:
     """
 
     report: dict[str, Any]
-    cost: float
+    spent: dict[str, float]
     cores: int
     ready_in: tuple[float, float]
     memory: dict[str, int]
     engines: list[str]
     emulated: list[str]
     others: float
+
+    @property
+    def cost(self) -> float:
+        """Processor seconds of all stages a second of speech."""
+        return sum(self.spent.values())
 
 
 def measure(processor: Processor, wav: Path, folder: Path, flags: Sequence[str]) -> ProcessorRun:
@@ -107,11 +112,11 @@ def measure(processor: Processor, wav: Path, folder: Path, flags: Sequence[str])
             (report,) = speak(run, wav)
     finally:
         run.__exit__()
-    cost = sum(meter.spent.values()) / float(report["seconds"])
+    spent = {stage: seconds / float(report["seconds"]) for stage, seconds in meter.spent.items()}
     told = [match.group(0).rstrip(":") for match in ENGINES.finditer(log)]
     told += [match.group(0) for match in CHOSEN.finditer(log)][-1:]
     return ProcessorRun(
-        report, cost, processor.cores or cores(), (first.ready_in, run.ready_in),
+        report, spent, processor.cores or cores(), (first.ready_in, run.ready_in),
         meter.after.resident, told, emulated, meter.other_cores,
     )  # fmt: skip
 
@@ -159,6 +164,10 @@ def lines(results: Mapping[str, ProcessorRun]) -> list[str]:
         )  # fmt: skip
         said += [f"  {name}: without AVX-512: {', '.join(run.emulated) or 'no stage'}"]
         said += [f"    {line}" for line in run.engines]
+        said += [
+            "    processor time a second: "
+            + ", ".join(f"{name} {spent:.3f} s" for name, spent in run.spent.items())
+        ]
         said += ["    RSS: " + ", ".join(f"{name} {size >> 20} MiB" for name, size in run.memory.items())]
         said += [f"    FAILED {problem}" for problem in report["problems"]]
         if run.others > NOISY * cores():
