@@ -56,7 +56,14 @@ def test_a_row_says_which_stages_are_emulated_and_whether_others_worked() -> Non
         "frames_received": 480, "problems": [],
     }  # fmt: skip
     run = ProcessorRun(
-        report, {"gpu_worker": 0.5, "gateway": 0.3}, 2, (20.0, 3.0), {"gpu_worker": 500 << 20}, ["Whisper by torch"], ["gpu_worker"], 1.5
+        report,
+        {"gpu_worker": 0.5, "gateway": 0.3},
+        2,
+        (20.0, 3.0),
+        {"gpu_worker": 500 << 20},
+        ["Whisper by torch"],
+        ["gpu_worker"],
+        1.5,
     )
     told = "\n".join(lines({"AVX2, 2 cores": run, "as it is": replace(run, emulated=[], others=0.0)}))
     assert " 0.40 " in told and "0 of 480" in told and "20.0 s then 3.0 s" in told
