@@ -11,8 +11,8 @@ from functools import partial
 from gpu_worker.engine_api import ClipError, ClipOutcome, DeviceLost, Engine
 from gpu_worker.prefetch import ClipUnderway, Prefetch
 from gpu_worker.quality.runner import QualityRunner
+from gpu_worker.rate.grades import Grade
 from gpu_worker.rate.kept_rate import KeptRate
-from gpu_worker.rate.rungs import Rung
 from gpu_worker.rate.runner import TrialRunner
 from gpu_worker.rate.served import ServedRate
 from gpu_worker.rate.trial import RateChoice
@@ -165,7 +165,7 @@ class GpuWorker(Worker):
         level = logging.WARNING if rate.notice else logging.INFO
         why = rate.notice or f"making a clip takes {rate.clip_seconds:.2f} s"
         frames = frames_of_clip(rate.fps, rate.clip_frames)
-        shape = f"{Rung(rate.fps, rate.fine)}, clips of {frames} frames"
+        shape = f"{Grade(rate.fps, rate.fine)}, clips of {frames} frames"
         logger.log(level, "new sessions get %s: %s", shape, why)
         self._renew_info()
         logger.info("sessions at once: %s", self._info.get("sessions", "not measured"))

@@ -1,8 +1,8 @@
 """Frame rate and size of pictures while sessions speak: down when clips come late, up when there is room.
 
 Down: a clip in hand is late, and its sessions need more of the machine than there is. The best of the lower
-`rungs` that the last clips' times leave room for comes next. The larger pictures go before a clip is so late
-that it would cost frames. Up: for some seconds the machine has had room for a higher rung. A rise that does
+`grades` that the last clips' times leave room for comes next. The larger pictures go before a clip is so late
+that it would cost frames. Up: for some seconds the machine has had room for a higher grade. A rise that does
 not last doubles the wait for the next one, so neither swings.
 """
 
@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import mean, median
 
+from gpu_worker.rate.grades import Grade, grades
 from gpu_worker.rate.joining import most_joined
-from gpu_worker.rate.rungs import Rung, rungs
 from gpu_worker.rate.service import ServiceLog
 from gpu_worker.rate.thinning import thinned_frames
 from protocol.wire.clock import FRAME_RATES, FULL_RATE, USUAL_CLIP_FRAMES
@@ -116,7 +116,7 @@ class RateGovernor:
     """
 
     #: What the next clips get.
-    rung: Rung
+    grade: Grade
     #: Part of a full clip's time that does not depend on its frames, 0 to 1. None before it was timed.
     fixed_share: float | None
     #: At the last change: seconds that a clip with all its frames took, and by which the latest was late.
@@ -131,11 +131,11 @@ class RateGovernor:
     ) -> None:
         self._log = log
         self._rates = rates
-        self._rungs = rungs(rates, sizes=False)
+        self._grades = grades(rates, sizes=False)
         self._ready = ready
         self._most_load = MOST_LOAD_TO_RISE["cpu"]
         self._full_frames = USUAL_CLIP_FRAMES
-        self.rung = self._rungs[0]
+        self.grade = self._grades[0]
         self.fixed_share = None
         self.cost = self.late = 0.0
         self._changed_at = float("-inf")
@@ -149,7 +149,7 @@ class RateGovernor:
     @property
     def fps(self) -> int:
         """Frames a second of the next clips."""
-        return self.rung.fps
+        return self.grade.fps
 
     def start_at(
         self,
@@ -169,47 +169,41 @@ class RateGovernor:
             fine: whether the pictures are of twice the side.
             sizes: whether they may have either size.
         """
-        self._rungs = rungs(self._rates, sizes=sizes)
-        self.rung, self._full_frames = Rung(fps, fine and sizes), clip_frames
+        self._grades = grades(self._rates, sizes=sizes)
+        self.grade, self._full_frames = Grade(fps, fine and sizes), clip_frames
         self._most_load = MOST_LOAD_TO_RISE[device_type]
         self._log.forget_times()
 
     def update(self, now: float) -> bool:
         """Look at the clips in service. Returns whether the rate or the size has changed."""
-        late, before = self._log.late(now), self.rung
+        late, before = self._log.late(now), self.grade
         if late > self._late_limit(1.0):
-            rung = self._lower(now, late)
+            grade = self._lower(now, late)
         elif before.fine and late > self._late_limit(SIZE_GOES_AT):
-            rung = self._smaller(now)
+            grade = self._smaller(now)
         else:
-            rung = self._higher(now)
-        if rung == before:
+            grade = self._higher(now)
+        if grade == before:
             return False
         self.late = late
-        self._take(rung, now)
+        self._take(grade, now)
         return True
 
-    def _take(self, rung: Rung, now: float) -> None:
-        before, self._room_since = self.rung, None
-        if rung < before:
+    def _take(self, grade: Grade, now: float) -> None:
+        before, self._room_since = self.grade, None
+        if grade < before:
             self.cost = self._worst_cost(now)
         else:
             self.cost = self.cost_of(LATEST_CLIPS)
-        patiences = (
-            (self._rate_patience, rung.fps - before.fps),
-            (
-                self._size_patience,
-                rung.fine - before.fine,
-            ),
-        )
-        for patience, rise in patiences:
+        rises = grade.fps - before.fps, grade.fine - before.fine
+        for patience, rise in zip((self._rate_patience, self._size_patience), rises, strict=True):
             if rise > 0:
                 patience.rose_at = now
             elif rise < 0:
                 patience.judge(now)
-        if rung.fps != before.fps:  # a rate may fall right after the size
+        if grade.fps != before.fps:  # a rate may fall right after the size
             self._changed_at = now
-        self.rung = rung
+        self.grade = grade
         self._log.forget_times()
 
     def _late_limit(self, part: float) -> float:
@@ -221,67 +215,67 @@ class RateGovernor:
         usual = min(MOST_USUAL, median(time.delay for time in times))
         return max(least, usual + part * LATE_BEYOND_USUAL)
 
-    def _lower(self, now: float, late: float) -> Rung:
+    def _lower(self, now: float, late: float) -> Grade:
         self._room_since = None
         self._late_at = now
         cost = self._worst_cost(now)
         if now - self._changed_at < SETTLE or not self._log.speaking(now):
-            return self.rung
-        if late < HOPELESS and self._load(self.rung, cost, now) <= FULL_LOAD:
-            return self.rung  # the backlog shrinks by itself
-        lower = [rung for rung in self._rungs if rung < self.rung]
-        lower = [rung for rung in lower if rung.fps == self.fps or self._ready(rung.fps)]
-        fitting = (rung for rung in lower if self._load(rung, cost, now) <= FULL_LOAD)
-        return next(fitting, lower[-1] if lower else self.rung)
+            return self.grade
+        if late < HOPELESS and self._load(self.grade, cost, now) <= FULL_LOAD:
+            return self.grade  # the backlog shrinks by itself
+        lower = [grade for grade in self._grades if grade < self.grade]
+        lower = [grade for grade in lower if grade.fps == self.fps or self._ready(grade.fps)]
+        fitting = (grade for grade in lower if self._load(grade, cost, now) <= FULL_LOAD)
+        return next(fitting, lower[-1] if lower else self.grade)
 
-    def _smaller(self, now: float) -> Rung:
+    def _smaller(self, now: float) -> Grade:
         """Smaller pictures, if the sessions need more of the machine than there is."""
         self._room_since = None
         self._late_at = now
-        overloaded = self._load(self.rung, self._worst_cost(now), now) > FULL_LOAD
-        return Rung(self.fps) if overloaded and self._log.speaking(now) else self.rung
+        overloaded = self._load(self.grade, self._worst_cost(now), now) > FULL_LOAD
+        return Grade(self.fps) if overloaded and self._log.speaking(now) else self.grade
 
-    def _higher(self, now: float) -> Rung:
+    def _higher(self, now: float) -> Grade:
         if len(self._log.times) < CLIPS_TO_RISE or not self._log.speaking(now):
             self._room_since = None
-            return self.rung
-        rung = self._highest_within(now)
-        if rung == self.rung:
+            return self.grade
+        grade = self._highest_within(now)
+        if grade == self.grade:
             self._room_since = None
             return self._worth_a_try(now)
         if self._room_since is None:
             self._room_since = now
-        patience = self._size_patience if rung.fine else self._rate_patience
-        return rung if now - self._room_since >= patience.now else self.rung
+        patience = self._size_patience if grade.fine else self._rate_patience
+        return grade if now - self._room_since >= patience.now else self.grade
 
-    def _above(self) -> list[Rung]:
-        """The rungs above the present one that clips can be made at, from the highest down.
+    def _above(self) -> list[Grade]:
+        """The grades above the present one that clips can be made at, from the highest down.
 
         Larger pictures come after the highest rate.
         """
-        above = [rung for rung in self._rungs if rung > self.rung]
+        above = [grade for grade in self._grades if grade > self.grade]
         return [
-            rung
-            for rung in above
-            if (self.fps if rung.fine else rung.fps) == rung.fps and self._ready(rung.fps)
+            grade
+            for grade in above
+            if (self.fps if grade.fine else grade.fps) == grade.fps and self._ready(grade.fps)
         ]
 
-    def _highest_within(self, now: float) -> Rung:
+    def _highest_within(self, now: float) -> Grade:
         cost = self.cost_of(LATEST_CLIPS)
-        for rung in self._above():
-            most = self._most_load * (MOST_LOAD_FOR_SIZE if rung.fine else 1.0)
-            if self._load(rung, cost, now) <= most:
-                return rung
-        return self.rung
+        for grade in self._above():
+            most = self._most_load * (MOST_LOAD_FOR_SIZE if grade.fine else 1.0)
+            if self._load(grade, cost, now) <= most:
+                return grade
+        return self.grade
 
-    def _worth_a_try(self, now: float) -> Rung:
+    def _worth_a_try(self, now: float) -> Grade:
         """The next higher rate, after a long time without a late clip, if its load may fit."""
         quiet = now - max(self._changed_at, self._late_at)
         if quiet < PATIENCE_FOR_A_TRY * self._rate_patience.now:
-            return self.rung
+            return self.grade
         cost, most = self.cost_of(CLIPS_BEFORE_A_TRY), LOAD_WORTH_A_TRY * self._most_load
-        nearest = [rung for rung in self._above() if not rung.fine][-1:]
-        return next((rung for rung in nearest if self._load(rung, cost, now) <= most), self.rung)
+        nearest = [grade for grade in self._above() if not grade.fine][-1:]
+        return next((grade for grade in nearest if self._load(grade, cost, now) <= most), self.grade)
 
     def cost_of(self, clips: int) -> float:
         """Seconds that a full clip of the present size takes, the median of so many. 0 without any."""
@@ -302,16 +296,16 @@ class RateGovernor:
         ends = range(len(costs), 0, -together)
         return max((mean(costs[max(0, end - together) : end]) for end in ends), default=0.0)
 
-    def _load(self, rung: Rung, cost: float, now: float) -> float:
-        """Share of the machine's time that the sessions would take on a rung, if clips are joined.
+    def _load(self, grade: Grade, cost: float, now: float) -> float:
+        """Share of the machine's time that the sessions would take at a grade, if clips are joined.
 
         Args:
-            rung: of the clips.
+            grade: of the clips.
             cost: seconds that a clip with all its frames takes at the present size.
             now: the time.
         """
-        load, fps = 0.0, rung.fps
-        cost *= rung.cost(self.rung)
+        load, fps = 0.0, grade.fps
+        cost *= grade.cost(self.grade)
         for frames, rate in self._log.speaking(now):
             clips = most_joined(frames, rate, fps)
             load += cost * self.weight(clips * thinned_frames(frames, rate, fps)) * rate / (clips * frames)

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from gpu_worker.rate.capacity import Capacity
 from gpu_worker.rate.governor import SERVED_RATES, RateGovernor
+from gpu_worker.rate.grades import FINE_COSTS, Grade
 from gpu_worker.rate.joining import follows, most_joined
-from gpu_worker.rate.rungs import FINE_COSTS, Rung
 from gpu_worker.rate.service import ServiceLog
 from gpu_worker.rate.thinning import thin_clip
 from gpu_worker.rate.trial import RateChoice
@@ -75,7 +75,7 @@ class ServedRate:
     @property
     def fine(self) -> bool:
         """Whether the VAE's finer head draws the next clips."""
-        return self._governor.rung.fine if self._sizes else self.choice.fine
+        return self._governor.grade.fine if self._sizes else self.choice.fine
 
     @property
     def _sizes(self) -> bool:
@@ -162,7 +162,7 @@ class ServedRate:
         governor, in_service = self._governor, 0.0
         if self._log.speaking(now) and len(self._log.times) >= CLIPS_THAT_TELL:
             frames = frames_of_clip(self.lowest, self.choice.clip_frames)
-            plain = Rung(governor.fps).cost(governor.rung)
+            plain = Grade(governor.fps).cost(governor.grade)
             in_service = plain * governor.cost_of(CLIPS_THAT_TELL) * governor.weight(frames)
         before = self._sessions
         self._sessions = self._capacity.sessions(self._plain_choice, self._device_type, in_service)
@@ -209,15 +209,15 @@ class ServedRate:
         if encoders == 0 or gap > STOOD_STILL:
             self._log.stand_still(gap)
         self._log.keep_only(in_hand)
-        before = self._governor.rung
+        before = self._governor.grade
         if encoders == 0 or not self._follows or not self._governor.update(now):
             return False
-        rung = self._governor.rung
-        self._notice = "" if rung.fps == self._full else phrase("rate_busy", fps=rung.fps)
+        grade = self._governor.grade
+        self._notice = "" if grade.fps == self._full else phrase("rate_busy", fps=grade.fps)
         logger.log(
-            logging.WARNING if rung.fps < before.fps else logging.INFO,
+            logging.WARNING if grade.fps < before.fps else logging.INFO,
             "sessions get %s instead of %s: clips take the machine %.2f s, and the latest is %.2f s late",
-            rung,
+            grade,
             before,
             self._governor.cost,
             self._governor.late,

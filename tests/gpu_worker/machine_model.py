@@ -82,17 +82,17 @@ class Machine:
                 self.log.begun(keys, frames)
                 self._denoise.append(Part(keys, frames, self._half(frames)))
             self._work()
-            before = self.governor.rung
+            before = self.governor.grade
             if self.governor.update(self.now):
-                rung = self.governor.rung
-                if rung.fps != before.fps:
-                    self.changes.append((self.now, rung.fps))
-                if rung.fine != before.fine:
-                    self.sizes.append((self.now, rung.fine))
+                grade = self.governor.grade
+                if grade.fps != before.fps:
+                    self.changes.append((self.now, grade.fps))
+                if grade.fine != before.fine:
+                    self.sizes.append((self.now, grade.fine))
 
     def _half(self, frames: int) -> float:
         """Seconds of a free machine for denoising, or for decoding."""
-        return self.cost(frames) / 2 * (self.fine_costs if self.governor.rung.fine else 1.0)
+        return self.cost(frames) / 2 * (self.fine_costs if self.governor.grade.fine else 1.0)
 
     def _take(self) -> list[ClipKey]:
         """The clip that is next, and those of its session that are made with it."""

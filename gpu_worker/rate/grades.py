@@ -15,7 +15,7 @@ FINE_COSTS = 1.3
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Rung:
+class Grade:
     """A frame rate and a size of pictures. The better one is the greater.
 
     Attributes:
@@ -29,17 +29,17 @@ class Rung:
     def __str__(self) -> str:
         return f"{self.fps} fps{' in the larger size' if self.fine else ''}"
 
-    def cost(self, other: Rung) -> float:
+    def cost(self, other: Grade) -> float:
         """Times that a clip of this size costs as much as one of the other's, with the same frames."""
         return FINE_COSTS ** (self.fine - other.fine)
 
 
-def rungs(rates: Sequence[int], *, sizes: bool) -> list[Rung]:
+def grades(rates: Sequence[int], *, sizes: bool) -> list[Grade]:
     """From the best down.
 
     Args:
         rates: from the highest down.
         sizes: whether pictures may have either size.
     """
-    plain = [Rung(fps) for fps in rates]
-    return [Rung(rates[0], fine=True), *plain] if sizes else plain
+    plain = [Grade(fps) for fps in rates]
+    return [Grade(rates[0], fine=True), *plain] if sizes else plain
