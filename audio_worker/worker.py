@@ -15,7 +15,7 @@ from audio_worker.sessions import STAGE, DueClip, Sessions
 from audio_worker.voice import VoiceDetector
 from protocol.hop.client import Job
 from protocol.model.config import ModelConfig
-from protocol.model.hardware.c_allocator import return_freed_memory
+from protocol.process.c_allocator import return_freed_memory
 from protocol.process.compute import Output
 from protocol.process.settings import Settings
 from protocol.process.stage import Stage, Worker

@@ -21,6 +21,10 @@ MOST_BYTES = 64 * 2**20
 #: 12 s comes round in less.
 PRIVATE_SECONDS = 30.0
 
+#: The same for all others. A rate or a length of clips that served for a while leaves clips that nobody asks
+#: for again.
+KEPT_SECONDS = 600.0
+
 #: Height and width of a clip's pictures, and some of them coded, in order.
 Coded = tuple[tuple[int, int], list[CodedPicture]]
 
@@ -44,8 +48,8 @@ class _KeptClip:
 class KeptClips:
     """Coded clips by key. Beyond the budget those go that were not asked for for longest. Thread-safe.
 
-    Clips of somebody's own avatar go `PRIVATE_SECONDS` after they were asked for last: an avatar that was
-    removed is not asked for any more.
+    Every clip goes `KEPT_SECONDS` after it was asked for last. One of somebody's own avatar goes
+    `PRIVATE_SECONDS` after that: an avatar that was removed is not asked for any more.
 
     Args:
         budget: bytes of coded pictures.
@@ -88,17 +92,23 @@ class KeptClips:
             made.append(part)
             yield part
         with self._lock:
+            if key in self._kept:  # two threads made it
+                self.size -= _size(self._kept.pop(key).parts)
             self._kept[key] = _KeptClip(made, private, self._clock())
             self.size += _size(made)
             while self.size > self._budget:
                 self.size -= _size(self._kept.popitem(last=False)[1].parts)
 
-    def forget_private(self) -> None:
-        """Drops the clips of own avatars that were not asked for lately. To be called often."""
-        oldest = self._clock() - PRIVATE_SECONDS
+    def forget_old(self) -> None:
+        """Drops the clips that were not asked for lately. To be called often."""
+        now = self._clock()
         with self._lock:
-            for key in [key for key, kept in self._kept.items() if kept.private and kept.used < oldest]:
+            for key in [key for key, kept in self._kept.items() if now - kept.used > _lasts(kept)]:
                 self.size -= _size(self._kept.pop(key).parts)
+
+
+def _lasts(kept: _KeptClip) -> float:
+    return PRIVATE_SECONDS if kept.private else KEPT_SECONDS
 
 
 def _size(parts: list[Coded]) -> int:

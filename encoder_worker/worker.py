@@ -22,7 +22,7 @@ from encoder_worker.video import CodedPicture
 from protocol.hop.client import Job
 from protocol.model.config import ModelConfig
 from protocol.model.cpu_graph import CpuEngine
-from protocol.model.hardware.c_allocator import return_freed_memory
+from protocol.process.c_allocator import return_freed_memory
 from protocol.model.hardware.threads import thread_count
 from protocol.model.vae_folder import VaeFolder
 from protocol.process.compute import Output
@@ -166,7 +166,7 @@ class EncoderWorker(Worker):
         now = time.monotonic()
         if self._decoder is not None and now - self._figures_at >= FIGURES_EVERY:
             self._figures_at = now
-            self._kept.forget_private()
+            self._kept.forget_old()
             kept = {"kept_clips_hits_total": self._kept.hits, "kept_clips_bytes": self._kept.size}
             for name, value in (kept | self._device_memory()).items():
                 self._stage.metrics.gauge(name, value)

@@ -49,6 +49,7 @@ from protocol.hop.aio import pump
 from protocol.hop.results import Result, ResultServer
 from protocol.hop.server import HopEvent, HopServer, WorkerLost
 from protocol.process.addresses import bracketed
+from protocol.process.c_allocator import ReturnTimer, return_freed_memory
 from protocol.process.ready import tell_alive, tell_ready
 from protocol.process.settings import NO_AUTH_WARNING, Settings, is_open_to_all
 from protocol.process.voices import VoiceChoice
@@ -390,6 +391,7 @@ class Gateway:
 
     async def _check_loop(self) -> None:
         looked = time.monotonic()
+        return_timer = ReturnTimer()
         while True:
             await asyncio.sleep(CHECK_EVERY)
             tell_alive()
@@ -407,6 +409,8 @@ class Gateway:
             for connection in self.sessions.all():
                 self._guarded(connection, partial(self._check_session, connection, now))
             self.recordings.tick(now)
+            if return_timer.is_due(now):
+                return_freed_memory()
 
     def _check_outage(self) -> None:
         """Keep the sessions' speech here while a stage has no worker, and go on when it has one again."""

@@ -25,11 +25,14 @@ from gpu_worker.engine.session_state import SessionState
 from gpu_worker.engine_api import DeviceLost
 from gpu_worker.fast import TIERS, FastDenoiser, FastUnavailable
 from gpu_worker.fast.weights import storages
+from gpu_worker.rate.governor import SERVED_RATES
+from gpu_worker.rate.joining import served_lengths
 from gpu_worker.team.denoiser import TeamDenoiser
 from gpu_worker.team.members import Members
 from protocol.model.hardware.threads import thread_count
 from protocol.process.logs import first_line
 from protocol.process.settings import Settings, SettingsError
+from protocol.wire.clock import FULL_RATE
 from protocol.wire.messages import Clip
 
 logger = logging.getLogger(__name__)
@@ -182,6 +185,25 @@ class ClipSampler:
         except Exception as error:  # a conversion fails in any way; plain torch always works
             frames = len(prepared.noise)
             logger.warning("clips of %d frames by torch, OpenVINO fails: %s", frames, first_line(error))
+
+    def warm_a_length(
+        self, frames: int, inputs: Callable[[int, int], tuple[PreparedClip, ReferenceCache]]
+    ) -> bool:
+        """Has OpenVINO make the first clip of one length that the rate may fall to.
+
+        Args:
+            frames: of a clip at the full rate.
+            inputs: of a clip of a rate, with at most so many frames.
+
+        Returns:
+            False if none was left.
+        """
+        lengths = served_lengths(frames, FULL_RATE, SERVED_RATES)
+        cold = [] if self._openvino is None else self._openvino.cold(lengths)
+        if self._openvino is not None and cold:
+            prepared, reference = inputs(FULL_RATE, cold[0])
+            self._openvino.warm(prepared.noise, prepared.tokens, prepared.pose, reference)
+        return bool(cold)
 
     # ------------------------------------------------------------------ compiling
 

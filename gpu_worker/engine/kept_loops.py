@@ -72,6 +72,10 @@ class KeptLoops:
         if clips:
             logger.info("loop of avatar %s and pose %s: %d clips are kept", *name[:2], len(clips))
 
+    def forget(self, name: LoopName) -> None:
+        """The loop is no longer in memory, so it is to be read again when it is asked for. Any thread."""
+        self._sources.pop(name, None)
+
     def write_one(self) -> bool:
         """Keeps one loop that has new clips. Returns False if there was none."""
         for name in self._loops.take_changed():

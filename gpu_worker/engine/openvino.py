@@ -1,6 +1,9 @@
 """The denoiser by OpenVINO on a CPU: one network for the shape of most clips, and one for any length.
 
 The second makes the same latents and takes a fifth longer. Networks for three rates would take 65 MiB each.
+Its first clip takes 30 MiB and a second clip's time more, since it repacks the weights only then. So does each
+further length, with 3 MiB. A pause makes the lengths of service ready (`warm`), so that a machine that falls
+behind neither waits nor grows.
 
 The avatar's keys and values are inputs of the network. As constants they would cost a compilation for each
 avatar. The sampler's arithmetic stays in torch, so one network serves every step.
@@ -9,6 +12,7 @@ avatar. The sampler's arithmetic stays in torch, so one network serves every ste
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -101,6 +105,8 @@ class OpenVinoDenoiser:
         self._favoured: tuple[Shape, CpuGraph] | None = None
         #: For clips of any length: the shape but for its frames, and the network.
         self._any_length: tuple[Shape, CpuGraph] | None = None
+        #: Lengths of clips that it has made.
+        self._lengths_made: set[int] = set()
         self._orders: dict[int, list[Tensor]] = {}
         # In torch, which computes the sinusoids in float32. Bfloat16 cannot tell timesteps apart.
         network = plain.models.denoiser
@@ -127,6 +133,7 @@ class OpenVinoDenoiser:
         shape = _shape(latents, tokens)
         if self._any_length is None or self._any_length[0][1:] != shape[1:]:
             self._any_length = None
+            self._lengths_made.clear()
             self._any_length = shape, self._compiled(latents, tokens, pose, reference, any_length=True)
 
     def _compiled(
@@ -165,6 +172,19 @@ class OpenVinoDenoiser:
             return self._any_length[1] if shape[0] <= MAX_CLIP_FRAMES else None
         return None
 
+    def cold(self, lengths: Sequence[int]) -> list[int]:
+        """Those of these lengths that the network for any length is to make, and has not made yet."""
+        if self._any_length is None:
+            return []
+        own = None if self._favoured is None else self._favoured[0][0]
+        return [frames for frames in lengths if frames != own and frames not in self._lengths_made]
+
+    def warm(self, latents: Tensor, tokens: Tensor, pose: Tensor, reference: ReferenceCache) -> None:
+        """Runs one step for clips of this one's shape. Arguments as for `sample`."""
+        self.sample(latents, tokens, pose, reference, len(self.steps) - 1)
+        if self._any_length is not None:
+            self._any_length[1].release_file()
+
     def prepared(self, frames: int, height: int, width: int, tokens: int) -> bool:
         """Whether `sample` can make clips of this shape."""
         return self._graph_for((frames, height, width, tokens)) is not None
@@ -192,6 +212,8 @@ class OpenVinoDenoiser:
         """
         graph = self._graph_for(_shape(latents, tokens))
         assert graph is not None, "sample is called for shapes that are prepared"
+        if self._any_length is not None and graph is self._any_length[1]:
+            self._lengths_made.add(len(latents))
         _, *conditions = self._inputs(latents, tokens, pose, reference, start)
         for index in range(start, len(self.steps)):
             conditions[0], conditions[3] = self._times[index], self._order(len(latents))[index]

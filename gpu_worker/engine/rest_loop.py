@@ -8,13 +8,18 @@ disk. docs/lab/idle.md has the figures.
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from protocol.wire.messages import Array16, Clip
 
 #: Bytes of latents kept. A pose of 12 s has 21 MB at 768² and 2.4 MB at 256².
 MOST_BYTES = 128 * 2**20
+
+#: Seconds after which a loop that nobody asks for is dropped. A rate or a length of clips that served for a
+#: while leaves a loop of its own.
+KEPT_SECONDS = 600.0
 
 #: Avatar, pose, frames a second, and the numbers of the pose frames.
 RestKey = tuple[str, str, int, tuple[int, ...]]
@@ -38,6 +43,7 @@ class RestLoops:
 
     Args:
         budget: bytes of latents kept.
+        clock: seconds.
     """
 
     #: Clips that were given again.
@@ -47,12 +53,15 @@ class RestLoops:
     #: Bytes of latents kept.
     bytes: int
 
-    def __init__(self, budget: int = MOST_BYTES) -> None:
+    def __init__(self, budget: int = MOST_BYTES, clock: Callable[[], float] = time.monotonic) -> None:
         self._budget = budget
+        self._clock = clock
         self._lock = threading.Lock()
         self._kept: OrderedDict[RestKey, Array16] = OrderedDict()
         #: Loops with clips that are not on disk.
         self._changed: set[LoopName] = set()
+        #: When a clip of each loop was asked for last.
+        self._used: dict[LoopName, float] = {}
         self.hits = self.misses = self.bytes = 0
 
     def __len__(self) -> int:
@@ -66,6 +75,7 @@ class RestLoops:
                 self.misses += 1
                 return None
             self.hits += 1
+            self._used[loop_of(key)] = self._clock()
             self._kept.move_to_end(key)
             return latents
 
@@ -81,6 +91,7 @@ class RestLoops:
             if key in self._kept:
                 return
             self._kept[key] = latents
+            self._used[loop_of(key)] = self._clock()
             self.bytes += latents.nbytes
             if not kept:
                 self._changed.add(loop_of(key))
@@ -104,9 +115,25 @@ class RestLoops:
         with self._lock:
             return {key[0] for key in self._kept}
 
+    def drop_unused(self) -> list[LoopName]:
+        """Drops the loops that were not asked for lately. Returns their names."""
+        oldest = self._clock() - KEPT_SECONDS
+        with self._lock:
+            unused = [name for name, used in self._used.items() if used < oldest]
+            for name in unused:
+                del self._used[name]
+            self._drop(lambda key: loop_of(key) in unused)
+            self._changed.difference_update(unused)
+        return unused
+
+    def _drop(self, unwanted: Callable[[RestKey], bool]) -> None:
+        """The caller holds the lock."""
+        for key in [key for key in self._kept if unwanted(key)]:
+            self.bytes -= self._kept.pop(key).nbytes
+
     def forget(self, avatar: str) -> None:
         """Drops every clip of an avatar."""
         with self._lock:
-            for key in [key for key in self._kept if key[0] == avatar]:
-                self.bytes -= self._kept.pop(key).nbytes
+            self._drop(lambda key: key[0] == avatar)
+            self._used = {name: used for name, used in self._used.items() if name[0] != avatar}
             self._changed = {name for name in self._changed if name[0] != avatar}

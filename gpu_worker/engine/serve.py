@@ -33,7 +33,7 @@ from gpu_worker.quality.options import Quality, qualities
 from gpu_worker.rate.clip_length import lengths_to_try
 from gpu_worker.sessions import LatentTable
 from gpu_worker.team.members import Members
-from protocol.model.hardware.c_allocator import return_freed_memory
+from protocol.process.c_allocator import return_freed_memory
 from protocol.model.hardware.devices import denoiser_devices
 from protocol.model.hardware.dtypes import dtype_name
 from protocol.model.hardware.gpu_memory import device_memory
@@ -223,8 +223,10 @@ class DenoiserEngine:
         """Whether clips of this rate are made by a way that is fast here."""
         return self.sampler.ready_for(frames_of_clip(fps, self.clip_frames))
 
-    def _warm_up_inputs(self, fps: int) -> tuple[PreparedClip, ReferenceCache]:
-        prepared = self.prepare(self.trial_clip(WARM_UP_SESSION, 0, fps))
+    def _warm_up_inputs(self, fps: int, most: int | None = None) -> tuple[PreparedClip, ReferenceCache]:
+        """Of a clip of this rate, with its first `most` frames."""
+        clip = self.trial_clip(WARM_UP_SESSION, 0, fps)
+        prepared = self.prepare(replace(clip, tokens=clip.tokens[:most]))
         wait_for_device(self.model.device)
         return prepared, self.model.avatars.get(prepared.clip.avatar).reference
 
@@ -315,7 +317,7 @@ class DenoiserEngine:
     # ------------------------------------------------------------------ between clips
 
     def check(self) -> None:
-        """Forgets the loops of removed avatars.
+        """Forgets the loops of removed avatars, and those that nobody asks for.
 
         Raises:
             DeviceLost: a member of the team is lost, which a clip would wait for.
@@ -323,14 +325,15 @@ class DenoiserEngine:
         if self.members is not None:
             self.members.check()
         if self._silent is not None:
-            self._silent.forget_removed()
+            self._silent.forget_old()
 
     def work_in_pause(self) -> bool:
-        """Makes the reference of one avatar, or the features of one batch of pose frames, or keeps a loop."""
+        """Makes the reference of one avatar, some pose features, or one length ready, or keeps a loop."""
         avatars, poses = self.model.avatars, self.model.poses
         with device_errors(self.model.device):
             more = avatars.warm_one() or any(map(poses.warm_some, poses.names))
             more = more or (self._silent is not None and self._silent.keep_one())
+            more = more or self.sampler.warm_a_length(self.clip_frames, self._warm_up_inputs)
             wait_for_device(self.model.device)
             if not more and not self._tidied:
                 self._tidied = True

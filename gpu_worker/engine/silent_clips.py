@@ -12,8 +12,8 @@ from gpu_worker.engine.rest_loop import RestKey, RestLoops, loop_of, rest_key
 from gpu_worker.engine_api import ClipError
 from protocol.wire.messages import Array16, Clip
 
-#: Seconds between two looks for own avatars that were removed.
-LOOK_FOR_REMOVED_EVERY = 2.0
+#: Seconds between two looks for own avatars that were removed, and for loops that nobody asks for.
+LOOK_EVERY = 2.0
 
 
 class SilentClips:
@@ -35,7 +35,7 @@ class SilentClips:
         self._avatars, self._poses = model.avatars, model.poses
         self._made_by = made_by
         self._clock = clock
-        self._loops = RestLoops()
+        self._loops = RestLoops(clock=clock)
         self._kept = None if model.features is None else KeptLoops(model.features, self._loops)
         self._looked_at = clock()
 
@@ -77,13 +77,16 @@ class SilentClips:
         """Writes one loop that has new clips. Returns False if there was none."""
         return self._kept is not None and self._kept.write_one()
 
-    def forget_removed(self) -> None:
-        """Forgets the loops of own avatars that were removed. To be called often."""
+    def forget_old(self) -> None:
+        """Forgets loops of own avatars that were removed, and those that nobody asks for. Call it often."""
         now = self._clock()
-        if now - self._looked_at > LOOK_FOR_REMOVED_EVERY:
+        if now - self._looked_at > LOOK_EVERY:
             self._looked_at = now
             for avatar in filter(self._avatars.is_removed, self._loops.avatars()):
                 self._loops.forget(avatar)
+            for name in self._loops.drop_unused():
+                if self._kept is not None:
+                    self._kept.forget(name)
 
     def figures(self) -> dict[str, float]:
         """Clips that were given again, those that were not there, and the memory that all take."""

@@ -35,6 +35,21 @@ def most_joined(frames: int, fps: int, most_fps: int) -> int:
     return max(1, min(frames // made, int(MOST_SECONDS * fps / frames)))
 
 
+def served_lengths(frames: int, fps: int, rates: Sequence[int]) -> list[int]:
+    """Frames of all clips that are made of a session's, the shortest first.
+
+    Args:
+        frames: of each of the session's clips.
+        fps: of each of them.
+        rates: frames a second that are made at most, at one time or another.
+    """
+    made = set()
+    for rate in rates:
+        thinned = thinned_frames(frames, fps, rate)
+        made |= {thinned * clips for clips in range(1, most_joined(frames, fps, rate) + 1)}
+    return sorted(made)
+
+
 def follows(before: Clip, clip: Clip) -> bool:
     """Whether one clip goes on where the other ends, and both are made alike."""
     return (

@@ -22,6 +22,9 @@ USUAL_DELAY = 0.3
 #: A session speaks if its last clip came at most this many clip durations ago.
 SPEAKS_FOR = 2.5
 
+#: Seconds after its last clip for which a session is remembered.
+REMEMBERED = 60.0
+
 #: Clips whose times are kept.
 KEPT_TIMES = 16
 
@@ -90,6 +93,7 @@ class ServiceLog:
         session, epoch, _ = key
         stream = self._streams.get(session)
         if stream is None or stream.epoch != epoch:
+            self._forget_silent(now)
             stream = self._streams[session] = _ClipStream(epoch, frames, fps, float("-inf"), now)
         stream.turn = max(now, stream.turn + stream.lasts)
         stream.arrived = now
@@ -134,10 +138,13 @@ class ServiceLog:
         for stream in self._streams.values():
             stream.turn += seconds
 
+    def _forget_silent(self, now: float) -> None:
+        self._streams = {name: one for name, one in self._streams.items() if now - one.arrived < REMEMBERED}
+
     def _put_off(self, session: str, seconds: float) -> None:
         """A session's start took so much longer, and the clips behind it are not to blame."""
-        if seconds > 0:
-            self._streams[session].turn += seconds
+        if seconds > 0 and (stream := self._streams.get(session)) is not None:
+            stream.turn += seconds
             for clip in self._in_hand.values():
                 if clip.session == session:
                     clip.turn += seconds
@@ -158,7 +165,7 @@ class ServiceLog:
 
     def speaking(self, now: float) -> list[tuple[int, int]]:
         """Frames of a clip, and frames a second, of each session that speaks."""
-        self._streams = {name: one for name, one in self._streams.items() if now - one.arrived < 60}
+        self._forget_silent(now)
         return [
             (stream.frames, stream.fps)
             for stream in self._streams.values()

@@ -130,6 +130,15 @@ class CpuGraph:
         self._request.infer()
         return tuple(tensor.data for tensor in self._request.output_tensors)
 
+    def release_file(self) -> None:
+        """Lets the pages of the kept file go.
+
+        Most of them were read to be repacked for the processor. The rest is read again when it is needed.
+        """
+        if self._mapped is not None:
+            with suppress(OSError):
+                self._mapped.madvise(mmap.MADV_DONTNEED)
+
 
 def kept_graph(file: Path, dtype: str, threads: int) -> CpuGraph | None:
     """The network of a kept file, or None where there is none that can be used. The log says why.
@@ -160,9 +169,8 @@ def kept_graph(file: Path, dtype: str, threads: int) -> CpuGraph | None:
     except Exception as error:  # a damaged file raises anything; converting makes a new one
         logger.warning("%s cannot be used and is made anew: %s", file, first_line(error))
         return None
+    graph.release_file()
     with suppress(OSError):
-        # Most of it has been repacked for the processor. The rest is read from the file when it is needed.
-        mapped.madvise(mmap.MADV_DONTNEED)
         os.utime(file)  # the oldest are removed first
     logger.info("network by OpenVINO loaded in %.1f s (%s)", time.monotonic() - begin, file)
     return graph

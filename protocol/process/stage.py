@@ -26,6 +26,7 @@ from protocol.hop.client import HopClient, Job
 from protocol.hop.endpoints import EndpointError
 from protocol.hop.results import ResultClient
 from protocol.hop.server import HopEvent, HopServer
+from protocol.process.c_allocator import ReturnTimer, return_freed_memory
 from protocol.process.compute import Compute, Output
 from protocol.process.logs import set_up_logging
 from protocol.process.metrics import Metrics
@@ -47,7 +48,8 @@ STALLS_BEFORE_EXIT = 3.0
 #: Tasks that fail one after the other before the worker ends itself: a new one may work. If none does, the
 #: supervisor gives up and says why.
 FAILURES_BEFORE_EXIT = 8
-_WARM_UP = object()  # key of the warm-up among the tasks
+# Keys of this module's tasks.
+_WARM_UP, _RETURN_MEMORY = object(), object()
 
 
 class Worker:
@@ -133,6 +135,7 @@ class Stage:
         self._failures = 0
         self._signals_taken = False
         self._status_at = float("-inf")
+        self._return_timer = ReturnTimer()
         self._status: tuple[bool, dict[str, InfoValue]] | None = None
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
 
@@ -262,7 +265,7 @@ class Stage:
         for output in self.compute.take():
             if output.key is _WARM_UP:
                 self._finish_warm_up(output)
-            else:
+            elif output.key is not _RETURN_MEMORY:
                 worker.on_output(output)
                 self._count_failures(output)
         if self._gives is not None:
@@ -274,6 +277,8 @@ class Stage:
             self._send_heartbeat(worker)
             for job in self.jobs.recv():
                 self._hand_over(worker, job)
+            if self._return_timer.is_due(time.monotonic()):
+                self.compute.start_task(_RETURN_MEMORY, return_freed_memory)
         worker.on_tick()
         self._send_status(worker)
 

@@ -3,7 +3,8 @@
     python -m scripts.torture soak --minutes 480 --model bundled
 
 Prints for each process its resident memory, descriptors and threads at the beginning and at the end, and the
-slope of its memory over the second half. Exit status: 0 if every limit is kept, 1 if not.
+slope of its memory with a 95 % interval. The first hour does not count, nor does the first half of a run of
+less than two hours. Exit status: 0 if every limit is kept, 1 if not.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import psutil
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
@@ -22,12 +22,15 @@ from protocol.wire.messages import Samples
 from scripts.run.managed import ManagedRun
 from scripts.torture.faults import Viewing, words_of
 from scripts.torture.floods import resident_mb
+from scripts.torture.slope import Slope, slope
 from scripts.torture.viewer import spoken
 
 SAMPLE_EVERY = 5.0
 #: Seconds for which the third session is there, and is away.
 COMES_AND_GOES = 30.0
 MOST_MB_AN_HOUR = 1.0
+#: Seconds at the beginning that do not count, and their most share of the run.
+FIRST, FIRST_SHARE = 3600.0, 0.5
 #: Seconds between two lines about the run so far.
 TELL_EVERY = 600.0
 
@@ -54,12 +57,16 @@ def name_of(pid: int) -> str:
     return next((word for word in words_of(pid) if word in known), f"process {pid}")
 
 
-def slope(samples: Sequence[Sample]) -> float:
-    """Megabytes an hour over the second half of the samples."""
-    half = samples[len(samples) // 2 :]
-    if len(half) < 3:
-        return float("nan")
-    return float(np.polyfit([s.at for s in half], [s.megabytes for s in half], 1)[0] * 3600)
+def judged(samples: Sequence[Sample]) -> Sequence[Sample]:
+    """The samples after the beginning."""
+    lasted = samples[-1].at - samples[0].at
+    begin = samples[0].at + min(FIRST, FIRST_SHARE * lasted)
+    return [sample for sample in samples if sample.at >= begin]
+
+
+def growth(samples: Sequence[Sample]) -> Slope:
+    """Megabytes an hour after the beginning."""
+    return slope([(sample.at, sample.megabytes) for sample in judged(samples)]).times(3600)
 
 
 def soak(voice: Samples, minutes: float, *flags: str) -> bool:
@@ -89,7 +96,7 @@ def soak(voice: Samples, minutes: float, *flags: str) -> bool:
         kept = [_row(name_of(pid), samples) for pid, samples in history.items()]
     for number, viewing in enumerate((one, two), 1):
         stream = viewing.stream
-        lost = stream.sent - len(stream.heard)
+        lost = stream.sent - sum(len(sound.message.samples) for sound in stream.sounds)
         middle = stream.began + minutes * 30
         drift = stream.sound_delay(middle) - stream.sound_delay(0.0)
         print(
@@ -111,19 +118,21 @@ def _watch(history: dict[int, list[Sample]], seconds: float) -> None:
 
 def _line(history: dict[int, list[Sample]]) -> str:
     each = ", ".join(
-        f"{name_of(pid)} {samples[-1].megabytes:.1f} MB ({slope(samples):+.1f} MB/h)"
+        f"{name_of(pid)} {samples[-1].megabytes:.1f} MB ({growth(samples).middle:+.1f} MB/h)"
         for pid, samples in history.items()
     )
     return f"{time.strftime('%H:%M')}: {each}"
 
 
 def _row(name: str, samples: list[Sample]) -> bool:
-    first, last, growth = samples[0], samples[-1], slope(samples)
+    first, last, grown = samples[0], samples[-1], growth(samples)
+    since = judged(samples)[0]
     print(
-        f"{name:16s} {first.megabytes:7.1f} → {last.megabytes:7.1f} MB, {growth:+6.2f} MB/h,"
+        f"{name:16s} {first.megabytes:7.1f} → {since.megabytes:7.1f} → {last.megabytes:7.1f} MB,"
+        f" {grown.middle:+6.2f} MB/h ({grown.low:+.2f} to {grown.high:+.2f}),"
         f" descriptors {first.descriptors} → {last.descriptors}, threads {first.threads} → {last.threads}"
     )
-    return growth < MOST_MB_AN_HOUR and last.threads <= first.threads
+    return grown.middle < MOST_MB_AN_HOUR and last.threads <= first.threads
 
 
 def main(argv: Sequence[str] | None = None) -> int:

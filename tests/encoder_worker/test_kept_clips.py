@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from encoder_worker.kept_clips import PRIVATE_SECONDS, Coded, KeptClips, clip_digest
+from encoder_worker.kept_clips import KEPT_SECONDS, PRIVATE_SECONDS, Coded, KeptClips, clip_digest
 from encoder_worker.video import CodedPicture
 
 PARTS: list[Coded] = [
@@ -51,11 +51,11 @@ def test_pictures_of_an_own_avatar_go_when_nobody_asks_for_them() -> None:
     for name, private in ((b"theirs", True), (b"ours", False)):
         list(kept.through((name, "jpeg"), lambda: iter(PARTS), private=private))
     now = PRIVATE_SECONDS - 1
-    kept.forget_private()
+    kept.forget_old()
     list(kept.through((b"theirs", "jpeg"), lambda: iter(PARTS), private=True))
     assert (kept.hits, kept.size) == (1, 22)
     now += PRIVATE_SECONDS + 1
-    kept.forget_private()
+    kept.forget_old()
     assert kept.size == 11
     list(kept.through((b"ours", "jpeg"), lambda: iter(PARTS)))
     assert kept.hits == 2
@@ -66,3 +66,19 @@ def test_the_digest_is_of_the_contents() -> None:
     assert clip_digest(latents) == clip_digest(latents.copy()) != clip_digest(latents[::-1])
     assert clip_digest(latents) != clip_digest(latents.reshape(2, 4, 3, 3))
     assert len(clip_digest(latents)) == 16
+
+
+def test_clips_that_nobody_asks_for_go() -> None:
+    now = 0.0
+    kept = KeptClips(clock=lambda: now)
+    for name in (b"a", b"b"):
+        list(kept.through((name, "jpeg"), lambda: iter(PARTS)))
+    now = KEPT_SECONDS - 1
+    kept.forget_old()
+    list(kept.through((b"a", "jpeg"), lambda: iter(PARTS)))
+    now += 2
+    kept.forget_old()
+    assert (kept.hits, kept.size) == (1, 11)
+    now += KEPT_SECONDS
+    kept.forget_old()
+    assert kept.size == 0

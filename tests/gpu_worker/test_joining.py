@@ -12,9 +12,10 @@ import pytest
 
 from gpu_worker.engine_api import ClipOutcome
 from gpu_worker.prefetch import Prefetch
-from gpu_worker.rate.joining import follows, join_clips, most_joined, split_latents
+from gpu_worker.rate.governor import SERVED_RATES
+from gpu_worker.rate.joining import follows, join_clips, most_joined, served_lengths, split_latents
 from gpu_worker.rate.served import ServedRate
-from gpu_worker.rate.service import ServiceLog
+from gpu_worker.rate.service import REMEMBERED, ServiceLog
 from gpu_worker.rate.trial import RateChoice
 from protocol.process.compute import Compute
 from protocol.process.metrics import Metrics
@@ -192,3 +193,20 @@ def test_a_machine_at_a_third_of_its_speed_holds_half_the_frames(joins: bool) ->
     assert {fps for _, fps in machine.changes} == ({12, 24} if joins else {8, 12, 24})
     assert max(slow) < 1.0 or not joins
     assert machine.rate_at(60) == 24 and set(machine.calls[-100:]) == {1}  # short ones again
+
+
+@pytest.mark.parametrize(
+    ("frames", "lengths"), [(4, [1, 2, 3, 4]), (6, [1, 2, 3, 4, 6]), (12, [2, 3, 4, 6, 12])]
+)
+def test_the_lengths_that_service_makes(frames: int, lengths: list[int]) -> None:
+    assert served_lengths(frames, 24, SERVED_RATES) == lengths
+
+
+def test_sessions_that_are_over_are_forgotten() -> None:
+    """Also where nobody asks for the rate, as with --fps."""
+    log = ServiceLog()
+    for number in range(1000):
+        key = (f"session {number}", 0, 0)
+        log.arrived(key, 12, 24, float(number))
+        log.done(key, number + 0.1)
+    assert len(log._streams) <= REMEMBERED + 1

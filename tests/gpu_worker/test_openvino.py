@@ -71,7 +71,11 @@ def test_one_network_makes_clips_of_any_length(tmp_path: Path) -> None:
     made = OpenVinoDenoiser(plain, CpuEngine(True, tmp_path, 1))
     given = conditions(plain)
     tokens, pose, reference = given["tokens"], given["pose_features"], given["reference"]
+    assert made.cold([1, 2, 5]) == []
     made.prepare_any_length(noise()[:1], tokens[:1], pose[:1], reference)
+    assert made.cold([1, 2, 5]) == [1, 2, 5]
+    made.warm(noise()[:2], tokens[:2], pose[:2], reference)
+    assert made.cold([1, 2, 5]) == [1, 5]
     for frames in (1, 2, 5):
         rows = torch.arange(frames) % len(noise())
         clip = (noise()[rows], tokens[rows], pose[rows], reference)
@@ -79,6 +83,7 @@ def test_one_network_makes_clips_of_any_length(tmp_path: Path) -> None:
         exact = plain.sample(clip[0], plain.project_audio(clip[1]), *clip[2:])
         assert difference(made.sample(*clip), exact) <= 1e-5
     made.prepare(noise(), tokens, pose, reference)
+    assert made.cold([1, 2, len(noise()), 5, 7]) == [7], "clips of its own length have a network"
     assert len(list(tmp_path.glob("*.blob"))) == 2
     other = OpenVinoDenoiser(plain, CpuEngine(True, tmp_path, 1))
     other.prepare_any_length(noise(), tokens, pose, reference)

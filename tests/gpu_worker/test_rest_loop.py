@@ -8,7 +8,7 @@ import numpy as np
 
 from gpu_worker import kept_features
 from gpu_worker.engine.kept_loops import KeptLoops, loop_source
-from gpu_worker.engine.rest_loop import LoopName, RestKey, RestLoops
+from gpu_worker.engine.rest_loop import KEPT_SECONDS, LoopName, RestKey, RestLoops
 from gpu_worker.kept_features import FeatureFolder
 
 
@@ -48,6 +48,23 @@ def test_an_avatar_is_forgotten_whole() -> None:
     rests.forget("ann")
     assert (rests.avatars(), rests.bytes, len(rests)) == ({"ben"}, 16, 1)
     assert list(rests.take_changed()) == [("ben", "calm", 24, 2)]
+
+
+def test_loops_that_nobody_asks_for_go() -> None:
+    now = 0.0
+    rests = RestLoops(clock=lambda: now)
+    for fps in (24, 12):
+        for first in (0, 2):
+            rests.store(("ann", "calm", fps, (first, first + 1)), latents(first))
+    now = KEPT_SECONDS - 1
+    assert rests.get(key(0)) is not None and rests.drop_unused() == []
+    now += 2
+    assert rests.drop_unused() == [("ann", "calm", 12, 2)]
+    assert (len(rests), rests.bytes) == (2, 32)
+    assert list(rests.take_changed()) == [("ann", "calm", 24, 2)]
+    now += KEPT_SECONDS
+    assert rests.drop_unused() == [("ann", "calm", 24, 2)]
+    assert (len(rests), rests.bytes, rests.drop_unused()) == (0, 0, [])
 
 
 # ------------------------------------------------------------------ on disk

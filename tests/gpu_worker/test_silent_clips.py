@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gpu_worker.engine import silent_clips
+from gpu_worker.engine import rest_loop, silent_clips
 from gpu_worker.engine.serve import DenoiserEngine
 from tests.gpu_worker.test_engine import QUICK, SIDE, clip, make, settings_for, write_world
 
@@ -57,12 +57,21 @@ def test_a_second_start_does_not_denoise_the_loop_again(
     assert second._last_latents.before("quiet", 0, 2) is not None
     assert second.rest(mine) is None
 
+    # A loop that nobody asked for is dropped, and read again when somebody does.
+    monkeypatch.setattr(rest_loop, "KEPT_SECONDS", -1.0)
+    monkeypatch.setattr(silent_clips, "LOOK_EVERY", -1.0)
+    second.check()
+    assert second.metrics()["rest_clips_bytes"] == 0 and second.rest(quiet[0]) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(second.sampler, "sample", lambda *_: pytest.fail("denoised again"))
+        assert np.array_equal(make(second, quiet[0]), made[0])
+
     other = load(world, "--seed", "7")
     assert not np.array_equal(make(other, quiet[0]), made[0])
 
 
 def test_the_loop_of_a_removed_avatar_goes(world: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(silent_clips, "LOOK_FOR_REMOVED_EVERY", -1.0)
+    monkeypatch.setattr(silent_clips, "LOOK_EVERY", -1.0)
     engine = load(world)
     quiet: Any = clip("quiet", 0, frames=4, silent=True)
     for avatar in ("ann", OWN):

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from protocol.model.hardware import c_allocator
+from protocol.process import c_allocator
 
 FAULTS = """
 import resource, torch
-from protocol.model.hardware.c_allocator import keep_freed_memory
+from protocol.process.c_allocator import keep_freed_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(50):
@@ -37,3 +37,9 @@ def test_another_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("ctypes.CDLL", refuse)
     assert c_allocator.keep_freed_memory() is False
+
+
+def test_freed_memory_is_returned_at_once_and_then_each_minute() -> None:
+    timer = c_allocator.ReturnTimer()
+    due = [now for now in range(0, 200, 10) if timer.is_due(float(now))]
+    assert due == [0, 60, 120, 180]

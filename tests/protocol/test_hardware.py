@@ -191,7 +191,7 @@ def test_a_device_that_is_not_there(two_gpus: None, name: str, words: str) -> No
 
 
 def test_what_must_be_set_before_torch_does_not_import_it() -> None:
-    modules = ("c_allocator", "cpu_features", "gpu_allocator", "threads")
+    modules = ("cpu_features", "gpu_allocator", "threads")
     code = "".join(f"import protocol.model.hardware.{name}\n" for name in modules)
     code += "import sys; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -3,7 +3,6 @@
 Set before torch is imported (these modules do not import it):
     threads        OpenMP threads: their number, and that they sleep while they wait
     gpu_allocator  torch's allocator of GPU memory
-    c_allocator    the C library's allocator
     cpu_features   whether the CPU multiplies bfloat16
     drivers        whether the machine can have a usable GPU at all
 After that:

@@ -37,7 +37,7 @@ from encoder_worker.jpeg import JpegEncoder
 from encoder_worker.jpeg_pool import JpegPool, threads_for
 from encoder_worker.vae.decoders import Decoder, KLDecoder, TinyDecoder
 from encoder_worker.vae.doubling import fold_doubling
-from protocol.model.hardware.c_allocator import keep_freed_memory
+from protocol.process.c_allocator import keep_freed_memory
 from scripts.bench.common.tools import machine
 from scripts.random_model import FULL_VAE, TAESD, VAE
 
