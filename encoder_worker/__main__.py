@@ -1,8 +1,8 @@
 """`python -m encoder_worker`: settings → sockets → worker → run. Start as many as you like, at any time."""
 
-from protocol.process.c_allocator import keep_freed_memory
 from protocol.model.hardware.gpu_allocator import use_expandable_segments
 from protocol.model.hardware.threads import let_waiting_threads_sleep
+from protocol.process.c_allocator import keep_freed_memory
 from protocol.process.settings import settings_from_command_line
 from protocol.process.stage import Stage
 

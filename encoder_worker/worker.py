@@ -22,9 +22,9 @@ from encoder_worker.video import CodedPicture
 from protocol.hop.client import Job
 from protocol.model.config import ModelConfig
 from protocol.model.cpu_graph import CpuEngine
-from protocol.process.c_allocator import return_freed_memory
 from protocol.model.hardware.threads import thread_count
 from protocol.model.vae_folder import VaeFolder
+from protocol.process.c_allocator import return_freed_memory
 from protocol.process.compute import Output
 from protocol.process.ledger import JobLedger
 from protocol.process.settings import Settings

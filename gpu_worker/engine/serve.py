@@ -33,11 +33,11 @@ from gpu_worker.quality.options import Quality, qualities
 from gpu_worker.rate.clip_length import lengths_to_try
 from gpu_worker.sessions import LatentTable
 from gpu_worker.team.members import Members
-from protocol.process.c_allocator import return_freed_memory
 from protocol.model.hardware.devices import denoiser_devices
 from protocol.model.hardware.dtypes import dtype_name
 from protocol.model.hardware.gpu_memory import device_memory
 from protocol.model.vae_folder import has_small_decoder
+from protocol.process.c_allocator import return_freed_memory
 from protocol.process.settings import Settings, SettingsError
 from protocol.wire.clock import FRAME_RATES, SAMPLE_RATE, frames_of_clip, pts_of_clip
 from protocol.wire.limits import TOKEN_WIDTH

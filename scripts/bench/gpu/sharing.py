@@ -144,8 +144,8 @@ STAGES: Mapping[str, Callable[[Settings], OneClip]] = {
 
 def serve(stage: str, flags: Sequence[str]) -> None:
     """Makes the stage ready, then does the orders of standard input: seconds to go on, and seconds a clip."""
-    from protocol.process.c_allocator import keep_freed_memory
     from protocol.model.hardware.gpu_allocator import use_expandable_segments
+    from protocol.process.c_allocator import keep_freed_memory
 
     use_expandable_segments()
     keep_freed_memory()

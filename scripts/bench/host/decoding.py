@@ -8,8 +8,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from protocol.process.c_allocator import keep_freed_memory
 from protocol.model.hardware.threads import let_waiting_threads_sleep, thread_count
+from protocol.process.c_allocator import keep_freed_memory
 from protocol.process.settings import settings_from_command_line
 
 if TYPE_CHECKING:

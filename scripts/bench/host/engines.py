@@ -17,9 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from protocol.process.c_allocator import keep_freed_memory
 from protocol.model.hardware.cpu_features import cpu_has_bfloat16
 from protocol.model.hardware.threads import let_waiting_threads_sleep, thread_count
+from protocol.process.c_allocator import keep_freed_memory
 from protocol.process.settings import Settings, settings_from_command_line
 
 if TYPE_CHECKING:

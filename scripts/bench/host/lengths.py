@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from protocol.process.c_allocator import keep_freed_memory
 from protocol.model.hardware.threads import let_waiting_threads_sleep, thread_count
+from protocol.process.c_allocator import keep_freed_memory
 from protocol.process.settings import Settings, settings_from_command_line
 from protocol.wire.clock import FULL_RATE
 from scripts.bench.host.engines import drawn_clip
