@@ -1,9 +1,9 @@
 """The denoiser by OpenVINO on a CPU: one network for the shape of most clips, and one for any length.
 
 The second makes the same latents and takes a fifth longer. Networks for three rates would take 65 MiB each.
-It repacks the weights for its first clip, which takes 30 MiB and a second clip's time more. Each further length
-takes 3 MiB. A pause makes the lengths of service ready (`warm`), so that a machine that falls behind neither
-waits nor grows.
+It repacks the weights for its first clip, which takes 30 MiB and a second clip's time more. Each further
+length takes 3 MiB. A pause makes the lengths of service ready (`warm`), so that a machine that falls behind
+neither waits nor grows.
 
 The avatar's keys and values are inputs of the network. As constants they would cost a compilation for each
 avatar. The sampler's arithmetic stays in torch, so one network serves every step.
