@@ -25,6 +25,11 @@ PRIVATE_SECONDS = 30.0
 #: for again.
 KEPT_SECONDS = 600.0
 
+#: Seconds after which a clip may give way to a new one where all of them do not fit. A gesture comes round in
+#: less, also between turns of speech. If a newer clip always took the place of the oldest one, a gesture
+#: larger than the budget would push out each of its clips just before it comes again.
+COMES_AGAIN = 60.0
+
 #: Height and width of a clip's pictures, and some of them coded, in order.
 Coded = tuple[tuple[int, int], list[CodedPicture]]
 
@@ -46,7 +51,10 @@ class _KeptClip:
 
 
 class KeptClips:
-    """Coded clips by key. Beyond the budget those go that were not asked for for longest. Thread-safe.
+    """Coded clips by key, up to a budget. Thread-safe.
+
+    Where a new clip does not fit, those go that nobody asked for in `COMES_AGAIN` seconds, the oldest first.
+    If that is not enough, the new clip is not kept.
 
     Every clip goes `KEPT_SECONDS` after it was asked for last. One of somebody's own avatar goes
     `PRIVATE_SECONDS` after that: an avatar that was removed is not asked for any more.
@@ -92,12 +100,10 @@ class KeptClips:
             made.append(part)
             yield part
         with self._lock:
-            if key in self._kept:  # two threads made it
-                self.size -= _size(self._kept.pop(key).parts)
-            self._kept[key] = _KeptClip(made, private, self._clock())
-            self.size += _size(made)
-            while self.size > self._budget:
-                self.size -= _size(self._kept.popitem(last=False)[1].parts)
+            # another thread may have made it
+            if key not in self._kept and self._make_room(_size(made)):
+                self._kept[key] = _KeptClip(made, private, self._clock())
+                self.size += _size(made)
 
     def forget_old(self) -> None:
         """Drops the clips that were not asked for lately. To be called often."""
@@ -105,6 +111,17 @@ class KeptClips:
         with self._lock:
             for key in [key for key, kept in self._kept.items() if now - kept.used > _lasts(kept)]:
                 self.size -= _size(self._kept.pop(key).parts)
+
+    def _make_room(self, size: int) -> bool:
+        """Drops old clips until `size` bytes fit. Returns whether they do."""
+        oldest = self._clock() - COMES_AGAIN
+        while self.size + size > self._budget:
+            key, kept = next(iter(self._kept.items()), (None, None))
+            if key is None or kept is None or kept.used >= oldest:
+                return False
+            del self._kept[key]
+            self.size -= _size(kept.parts)
+        return True
 
 
 def _lasts(kept: _KeptClip) -> float:

@@ -6,7 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from encoder_worker.kept_clips import KEPT_SECONDS, PRIVATE_SECONDS, Coded, KeptClips, clip_digest
+from encoder_worker.kept_clips import (
+    COMES_AGAIN,
+    KEPT_SECONDS,
+    PRIVATE_SECONDS,
+    Coded,
+    KeptClips,
+    clip_digest,
+)
 from encoder_worker.video import CodedPicture
 
 PARTS: list[Coded] = [
@@ -36,13 +43,29 @@ def test_a_clip_that_was_not_taken_whole_is_not_kept() -> None:
     assert kept.size == 0
 
 
-def test_the_oldest_gives_way() -> None:
-    kept = KeptClips(budget=25)
-    for name in (b"a", b"b", b"a", b"c"):
+def test_the_oldest_gives_way_once_nobody_asks_for_it() -> None:
+    now = 0.0
+    kept = KeptClips(budget=25, clock=lambda: now)
+    for name in (b"a", b"b", b"a"):
         list(kept.through((name, "jpeg"), lambda: iter(PARTS)))
-    assert kept.size == 22
+    now = COMES_AGAIN - 1
     list(kept.through((b"a", "jpeg"), lambda: iter(PARTS)))
-    assert kept.hits == 2
+    now = COMES_AGAIN + 1
+    list(kept.through((b"c", "jpeg"), lambda: iter(PARTS)))
+    assert kept.size == 22
+    for name, hits in ((b"a", 3), (b"c", 4), (b"b", 4)):
+        list(kept.through((name, "jpeg"), lambda: iter(PARTS)))
+        assert kept.hits == hits
+
+
+def test_a_gesture_larger_than_the_budget_keeps_as_much_as_fits() -> None:
+    now = 0.0
+    kept = KeptClips(budget=35, clock=lambda: now)
+    for _ in range(3):
+        for name in (b"a", b"b", b"c", b"d"):
+            now += 1
+            list(kept.through((name, "jpeg"), lambda: iter(PARTS)))
+    assert (kept.hits, kept.size) == (6, 33)
 
 
 def test_pictures_of_an_own_avatar_go_when_nobody_asks_for_them() -> None:
