@@ -49,6 +49,14 @@ class ClipFeatures:
             for clip, quiet in zip(clips, silent, strict=True)
         ]
 
+    def at_once(self, clip: DueClip) -> Array16 | None:
+        """The tokens of a clip as quiet as its room, which take no time, or None: it has to be looked at.
+
+        Any thread may call it while the compute thread does nothing.
+        """
+        known = self._of_silence.get((clip.clip_frames, clip.fps))
+        return known if known is not None and self._rooms is not None and self._rooms.is_even(clip) else None
+
     def _silence(self, clip: DueClip) -> Array16:
         shape = clip.clip_frames, clip.fps
         if shape not in self._of_silence:

@@ -1,8 +1,12 @@
-"""The noise of the sessions' rooms: a clip as even and as quiet as one just judged needs no detector.
+"""When the detector of voices need not be asked, since it would say the same again.
 
 Half of a conversation is silent, and the detector's look at each clip is most of what silence costs the audio
 worker. A room's noise is even: all of its pieces of 20 ms are about as loud. A voice makes some of them
-louder, and so do keys and breath, so all of these are judged.
+louder, and so do keys and breath, so all of these are judged. A clip as even and as quiet as one just judged
+is not.
+
+A clip that begins less than `HANGOVER` after a voice is denoised, whatever it holds. So the detector is not
+asked for the clip behind one that ends in a voice.
 """
 
 from __future__ import annotations
@@ -45,21 +49,34 @@ class Rooms:
     def __init__(self, detector: VoiceDetector) -> None:
         self._detector = detector
         self._rooms: OrderedDict[tuple[str, int], _Room] = OrderedDict()
+        #: The clip of each session that follows on a voice.
+        self._after_voice: dict[tuple[str, int], int] = {}
 
     def is_silent(self, clip: DueClip) -> bool:
         """Whether neither the clip nor the moment before it holds a voice."""
-        place = clip.session, clip.epoch
-        powers = _powers(clip)
-        room = self._rooms.get(place)
-        if room is not None and _is_recent(room, clip) and powers.max() <= LOUDER * room.power:
+        if self.is_even(clip):
             return True
-        silent = self._detector.is_silent(clip)
+        place = clip.session, clip.epoch
+        if self._after_voice.pop(place, None) == clip.seq:
+            return False
+        found = self._detector.judge(clip)
         self._rooms.pop(place, None)
-        if silent:
-            self._rooms[place] = _Room(clip.seq, float(np.median(powers)))
+        if found.silent:
+            self._rooms[place] = _Room(clip.seq, float(np.median(_powers(clip))))
             while len(self._rooms) > MOST_ROOMS:
                 self._rooms.popitem(last=False)
-        return silent
+        elif found.voice_at_end:
+            self._after_voice[place] = clip.seq + 1
+            while len(self._after_voice) > MOST_ROOMS:
+                self._after_voice.pop(next(iter(self._after_voice)))
+        return found.silent
+
+    def is_even(self, clip: DueClip) -> bool:
+        """Whether the clip is as quiet as its room, which was judged less than a second before."""
+        room = self._rooms.get((clip.session, clip.epoch))
+        if room is None or not _is_recent(room, clip):
+            return False
+        return bool(_powers(clip).max() <= LOUDER * room.power)
 
 
 def _is_recent(room: _Room, clip: DueClip) -> bool:

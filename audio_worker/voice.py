@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +38,21 @@ VOICE = 0.5
 ONSET_VOICE, ONSET_SECONDS = 0.3, 0.13
 #: Seconds after a voice for which clips are denoised, so that the mouth shuts.
 HANGOVER = 0.15
+#: Looks that lie whole in the last `HANGOVER` of a clip.
+LOOKS_AT_END = int(HANGOVER * SAMPLE_RATE) // LOOK
 #: Root mean square, -60 dBFS, under which there is no voice. No detector is asked then.
 SILENCE_LEVEL = 1e-3
 _STATE = np.zeros((1, 1, 128), np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a clip holds."""
+
+    #: Neither the clip nor the moment before it holds a voice.
+    silent: bool
+    #: A voice is heard so near to its end that the clip after it is not silent either, whatever it holds.
+    voice_at_end: bool
 
 
 class VoiceDetector:
@@ -64,11 +77,18 @@ class VoiceDetector:
 
     def is_silent(self, clip: DueClip) -> bool:
         """Whether neither the clip nor the moment before it holds a voice."""
+        return self.judge(clip).silent
+
+    def judge(self, clip: DueClip) -> Judgement:
+        """Whether the clip is silent, and whether a voice is heard at its end."""
         seconds = heard_seconds(clip)
         heard = clip.samples[-round(seconds * SAMPLE_RATE) :]
         if np.sqrt(np.mean(np.square(heard))) < SILENCE_LEVEL:
-            return True
-        return self._graph is not None and holds_no_voice(self.probabilities(clip.samples), seconds)
+            return Judgement(silent=True, voice_at_end=False)
+        if self._graph is None:
+            return Judgement(silent=False, voice_at_end=False)
+        found = self.probabilities(clip.samples)
+        return Judgement(holds_no_voice(found, seconds), bool(found[-LOOKS_AT_END:].max() >= VOICE))
 
     def probabilities(self, window: Samples) -> NDArray[np.float32]:
         """Probability of a voice in each look at a window (24000,). The last look ends with the window."""

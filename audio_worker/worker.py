@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -131,9 +131,27 @@ class AudioWorker(Worker):
         """Give the clips that are due to the encoder, if it is free. Later ones make the next batch."""
         if self._stage.compute.waiting or not self._sessions.due or self._features is None:
             return
-        batch = FeatureBatch(tuple(self._sessions.take_due(MAX_BATCH)))
+        due = self._sessions.take_due(MAX_BATCH)
+        batch = FeatureBatch(tuple(self._without_quiet_ones(due, self._features)))
+        if not batch.clips:
+            return
         self._stage.metrics.observe("batch_clips", len(batch.clips))
         self._stage.compute.start_task(batch, self._compute_tokens, batch)
+
+    def _without_quiet_ones(self, clips: Sequence[DueClip], features: ClipFeatures) -> list[DueClip]:
+        """Send the clips on that nothing has to be computed for, and return the others.
+
+        The compute thread is idle now, and to wake it would cost more than such a clip does.
+        """
+        others: list[DueClip] = []
+        for clip in clips:
+            in_turn = all(clip.session != other.session for other in others)
+            tokens = features.at_once(clip) if in_turn else None
+            if tokens is None:
+                others.append(clip)
+            else:
+                self._send_clip(clip, tokens, silent=True)
+        return others
 
     def _compute_tokens(self, batch: FeatureBatch) -> list[tuple[Array16, bool]]:
         assert self._features is not None

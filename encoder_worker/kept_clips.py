@@ -76,6 +76,17 @@ class KeptClips:
         self._kept: OrderedDict[tuple[bytes, str], _KeptClip] = OrderedDict()
         self.hits = self.size = 0
 
+    def get(self, key: tuple[bytes, str]) -> list[Coded] | None:
+        """The coded pictures under a key, if they are kept."""
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept is None:
+                return None
+            self.hits += 1
+            kept.used = self._clock()
+            self._kept.move_to_end(key)
+            return kept.parts
+
     def through(
         self, key: tuple[bytes, str], make: Callable[[], Iterator[Coded]], *, private: bool = False
     ) -> Iterator[Coded]:
@@ -86,14 +97,8 @@ class KeptClips:
             make: codes the clip. It is kept once all of it was taken.
             private: whether it shows somebody's own avatar.
         """
-        with self._lock:
-            kept = self._kept.get(key)
-            if kept is not None:
-                self.hits += 1
-                kept.used = self._clock()
-                self._kept.move_to_end(key)
-        if kept is not None:
-            yield from kept.parts
+        if (kept := self.get(key)) is not None:
+            yield from kept
             return
         made = []
         for part in make():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -146,8 +146,17 @@ class EncoderWorker(Worker):
     def on_job(self, job: Job) -> None:
         if not isinstance(job.msg, Latents):
             return
-        if self._ledger.enter(job, job.msg):
+        if not self._ledger.enter(job, job.msg):
+            return
+        # A clip that is kept is sent at once: to wake the compute thread would cost more than all of it.
+        idle = not self._stage.compute.waiting
+        kept = self._kept.get(_key_of(job.msg)) if job.msg.silent and idle else None
+        if kept is None:
             self._stage.compute.start_task(job, self._pictures, job, time.monotonic())
+            return
+        begin = time.monotonic()
+        for frames in self._frames_of(job.msg, iter(kept), begin):
+            self._send(frames)
 
     def on_output(self, output: Output) -> None:
         job = output.key
@@ -155,9 +164,12 @@ class EncoderWorker(Worker):
         if output.error is not None:
             self._fail(job.msg, output.error)
         elif output.value is not None and clip_key(job.msg) in self._ledger:
-            for frame in output.value:
-                self._stage.results.send(frame)
-                self._stage.metrics.count("frames_total")
+            self._send(output.value)
+
+    def _send(self, frames: Sequence[Frame]) -> None:
+        for frame in frames:
+            self._stage.results.send(frame)
+        self._stage.metrics.count("frames_total", by=len(frames))
 
     def on_confirmed(self, key: ClipKey) -> None:
         self._stage.metrics.count("clips_total", by=self._ledger.settle(key))
@@ -193,14 +205,16 @@ class EncoderWorker(Worker):
         """The frames of a clip, a chunk at a time. None for a clip that was taken back meanwhile."""
         msg = job.msg
         assert isinstance(msg, Latents)
-        if clip_key(msg) not in self._ledger:
-            return
+        if clip_key(msg) in self._ledger:
+            yield from self._frames_of(msg, self._coded(msg), since)
+
+    def _frames_of(self, msg: Latents, coded: Iterator[Coded], since: float) -> Iterator[list[Frame]]:
         begin = time.monotonic()
         index = 0
-        for size, pictures in self._coded(msg):
+        for size, pictures in coded:
             frames = [
-                _frame(msg, index + i, size, coded, self._coders.generated)
-                for i, coded in enumerate(pictures)
+                _frame(msg, index + i, size, picture, self._coders.generated)
+                for i, picture in enumerate(pictures)
             ]
             if index == 0:
                 self._stage.metrics.observe("first_frame_seconds", time.monotonic() - since)
@@ -216,9 +230,7 @@ class EncoderWorker(Worker):
         """Size and coded pictures, a few at a time. A silent clip comes again, so it is kept."""
         if not msg.silent:
             return self._code(msg)
-        # A coded clip refers to no other one.
-        key = clip_digest(msg.latents), f"{msg.codec} {msg.fps} {msg.decoder}"
-        return self._kept.through(key, lambda: self._code(msg), private=msg.private)
+        return self._kept.through(_key_of(msg), lambda: self._code(msg), private=msg.private)
 
     def _code(self, msg: Latents) -> Iterator[Coded]:
         code = ClipCoder(self._coders, msg.codec, msg.fps)
@@ -236,6 +248,11 @@ class EncoderWorker(Worker):
             self._decoder = self._heads.get(fine=msg.decoder == FINE_DECODER)
         assert self._decoder is not None
         yield from self._decoder.decode(msg.latents)
+
+
+def _key_of(msg: Latents) -> tuple[bytes, str]:
+    """What a silent clip's coded pictures depend on. A coded clip refers to no other one."""
+    return clip_digest(msg.latents), f"{msg.codec} {msg.fps} {msg.decoder}"
 
 
 def _frame(msg: Latents, index: int, size: tuple[int, int], coded: CodedPicture, generated: bool) -> Frame:

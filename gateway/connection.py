@@ -1,6 +1,6 @@
 """One websocket client: its socket on one side, its SessionCore on the other.
 
-Each client has three tasks. `_receive_loop` takes its messages, `_speech_loop` hands its sound to the audio
+Each client has three tasks. `Incoming.run` takes its messages, `_speech_loop` hands its sound to the audio
 worker, and `_send_loop` sends what is due. A fault of one client ends as a BrowserError that this client is
 told. It touches no other client.
 """
@@ -15,31 +15,19 @@ from collections.abc import Coroutine
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
-from gateway.core.event_rate import EventRate
 from gateway.core.options import SessionLimits, SessionOptions
 from gateway.core.session import SessionCore
 from gateway.door.guard import Grant
+from gateway.http_connection import HttpConnection
+from gateway.incoming import Incoming
 from gateway.session_host import SessionHost
 from gateway.texts import ready_fields, status_fields
 from gateway.waiting import at_most, cancel_tasks, read_and_drop, wait_for_event
-from protocol.wire.browser import BrowserError, encode_error, encode_text, parse_pcm, parse_pcm16
-from protocol.wire.controls import (
-    Change,
-    ClientHello,
-    Flush,
-    Interrupt,
-    Options,
-    Record,
-    Resume,
-    SayText,
-    Shown,
-    parse_control,
-    parse_options,
-)
+from protocol.wire.browser import BrowserError, encode_error, encode_text
+from protocol.wire.controls import ClientHello, Options, Resume, parse_control, parse_options
 from protocol.wire.figures import Histogram
 
 logger = logging.getLogger(__name__)
@@ -51,9 +39,6 @@ STATUS_EVERY = 1.0
 FULL_BUFFER = 1 << 19
 #: The same at least, for a client whose frames are small.
 LEAST_FULL_BUFFER = 1 << 16
-#: Messages a second that no honest client reaches: one of 1.3 ms of sound each.
-MESSAGES_PER_SECOND = 800
-CHANGES_PER_SECOND = 10
 #: Seconds of speech from one `credit` to the next, while more than that waits.
 CREDIT_EVERY = 5.0
 #: Seconds to wait for a client to take the error that ends it.
@@ -66,7 +51,7 @@ class Connection:
     def __init__(
         self,
         host: SessionHost,
-        ws: ServerConnection,
+        ws: HttpConnection,
         grant: Grant,
         name: str,
         version: int,
@@ -93,15 +78,14 @@ class Connection:
         #: When a session whose client's connection is lost is over. None while the client is there.
         self.parked_until: float | None = None
         self._resumed = False
-        self.bytes_in = 0
         self.bytes_out = 0
         self._began = time.monotonic()
         self._host = host
         self._ws = ws
         self._limits = limits
         self._first_frames = first_frames
-        self._message_rate = EventRate(1.0)
-        self._change_rate = EventRate(1.0)
+        #: Takes the client's messages.
+        self.incoming = Incoming(self, host, ws)
         #: The last `credit` that the client was told.
         self._told_credit = 0
         #: When the next `status` is due.
@@ -174,12 +158,17 @@ class Connection:
         """Whether the client is gone without a goodbye: a reload, a network that failed."""
         return self.version > 1 and self._ws.close_code != CloseCode.NORMAL_CLOSURE
 
+    @property
+    def ended(self) -> bool:
+        """Whether this session is being ended, or another connection has it now."""
+        return self._ended.done()
+
     def silent_for(self, now: float) -> float:
         """As `SessionCore.silent_for`."""
         return 0.0 if self.core is None else self.core.silent_for(now)
 
-    def end(self, error: BrowserError) -> None:
-        """End this session from outside."""
+    def end(self, error: Exception) -> None:
+        """End this session. Another error than a BrowserError is a fault of this program."""
         if not self._ended.done():
             self._ended.set_exception(error)
 
@@ -247,7 +236,7 @@ class Connection:
     async def _run_loops(self, core: SessionCore) -> None:
         """Run the three loops until one of them ends, or `end` is called."""
         loops: list[Coroutine[Any, Any, None]] = [
-            self._receive_loop(core),
+            self.incoming.run(core),
             self._speech_loop(core),
             self._send_loop(core),
         ]
@@ -264,63 +253,13 @@ class Connection:
             else:
                 self._ended.cancel()
 
-    async def _receive_loop(self, core: SessionCore) -> None:
-        async for message in self._ws:
-            if self._ended.done():  # another connection may have the session now, and sends this speech again
-                return
-            now = time.monotonic()
-            self._message_rate.add(now)
-            if self._message_rate.per_second(now) > MESSAGES_PER_SECOND:
-                raise BrowserError("too_fast", f"more than {MESSAGES_PER_SECOND} messages a second")
-            self.bytes_in += len(message)
-            if isinstance(message, str):
-                self._take_text(core, message, now)
-                continue
-            parse = parse_pcm16 if core.options.int16 else parse_pcm
-            core.add_speech(parse(message), now)
-            if core.speech_due:
-                self._speech_came.set()
-            # Version 1 is slowed down by not being read. Version 2's acknowledgements come this way too, so
-            # only the bound on waiting speech ends it.
-            while core.input.full and self.version == 1:
-                await asyncio.sleep(0.05)
-
-    def _take_text(self, core: SessionCore, text: str, now: float) -> None:
-        if self.version == 1:
-            raise BrowserError(
-                "text_not_allowed", "version 1 takes binary float32 PCM; text needs echomimic-live.v2"
-            )
-        message = parse_control(text)
-        if isinstance(message, Shown):
-            if core.frame_shown(message, now):
-                self._output_due.set()
-        elif isinstance(message, Flush):
-            core.end_speech()
-            self._speech_came.set()
-        elif isinstance(message, SayText):
-            core.says.add(message)
-            self._output_due.set()
-            self._speech_came.set()
-        elif isinstance(message, (Change, Interrupt)):
-            self._change_rate.add(now)
-            if self._change_rate.per_second(now) > CHANGES_PER_SECOND:
-                raise BrowserError("too_fast", f"more than {CHANGES_PER_SECOND} new epochs a second")
-            if isinstance(message, Change):
-                self.change_options(message.options)
-            else:
-                self._interrupt(core, now)
-        elif isinstance(message, Record):
-            self._host.record(self, message.action)
-        elif message is not None:  # a type that this version does not know is ignored
-            raise BrowserError("bad_message", "hello comes once, as the first message")
-
     def tell(self, kind: str, **fields: object) -> None:
         """Send a text. A client of version 1 takes none."""
         if self.version > 1:
             self._texts.append(encode_text(kind, **fields))
             self._output_due.set()
 
-    def _interrupt(self, core: SessionCore, now: float) -> None:
+    def interrupt(self, core: SessionCore, now: float) -> None:
         """Drop everything at once: here, in the stages, and at the client by the answer."""
         self._host.close_epoch(self.name, core.epoch)
         self._host.close_texts(self.name, core.says.turn)

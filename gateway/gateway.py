@@ -63,8 +63,11 @@ logger = logging.getLogger(__name__)
 
 #: Seconds that sessions get to tell their clients that the gateway stops.
 LAST_WORDS = 1.0
-#: Seconds between two looks at the limits of every session.
+#: Seconds between two looks at the limits of every session, and two ticks of the hop to the audio workers.
+#: Both happen in one wake-up of this process.
 CHECK_EVERY = 0.1
+#: Seconds between two ticks of the results, which have nothing to do by the time.
+RESULTS_TICK_EVERY = 1.0
 #: Seconds between two looks from which on this process was kept from running.
 MOST_BETWEEN_CHECKS = 0.5
 #: Seconds for a request, its body and its answer. `http_connection` bounds the head.
@@ -125,6 +128,9 @@ class Gateway:
         )
         self._open_connections = 0
         self._stopping = False
+        #: When this process looked at its sessions last.
+        self._looked = time.monotonic()
+        self._return_timer = ReturnTimer()
         #: The stage that has no worker.
         self._outage = ""
         self._told_notice = ""
@@ -153,9 +159,10 @@ class Gateway:
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
         listener.setblocking(False)
         tasks = [
-            asyncio.create_task(pump(self.pcm, self._take_hop_event)),
-            asyncio.create_task(pump(self.results, self._take_result)),
-            asyncio.create_task(self._check_loop()),
+            asyncio.create_task(
+                pump(self.pcm, self._take_hop_event, tick_every=CHECK_EVERY, after_tick=self._check)
+            ),
+            asyncio.create_task(pump(self.results, self._take_result, tick_every=RESULTS_TICK_EVERY)),
             asyncio.create_task(self._own_avatars.run(self._thumbnails.avatar_files)),
         ]
         if self._voice.hop is not None:
@@ -367,6 +374,7 @@ class Gateway:
         return self._open_connections >= self.settings.most_sessions + SPARE_CONNECTIONS
 
     async def _serve_client(self, ws: ServerConnection) -> None:
+        assert isinstance(ws, HttpConnection)
         version = 2 if ws.subprotocol == SUBPROTOCOL_V2 else 1
         connection = Connection(
             self,
@@ -389,28 +397,25 @@ class Gateway:
             may_come_back = (error is None or error.code == "slow_client") and not self._stopping
             self.sessions.leave(connection, may_come_back)
 
-    async def _check_loop(self) -> None:
-        looked = time.monotonic()
-        return_timer = ReturnTimer()
-        while True:
-            await asyncio.sleep(CHECK_EVERY)
-            tell_alive()
-            now = time.monotonic()
-            # Frames may wait in the sockets after a pause of this process, so it makes nothing late.
-            was_away, looked = now - looked > MOST_BETWEEN_CHECKS, now
-            if was_away:
-                continue
-            for stage, worker in self.results.lost_workers():
-                logger.warning("%s %s is gone", stage, worker)
-                self.board.forget_worker(stage, worker)
-            self.board.forget_silent_workers(now)
-            self._check_outage()
-            self._tell_new_notice()
-            for connection in self.sessions.all():
-                self._guarded(connection, partial(self._check_session, connection, now))
-            self.recordings.tick(now)
-            if return_timer.is_due(now):
-                return_freed_memory()
+    def _check(self) -> None:
+        """Look at the workers, and at the limits of every session."""
+        tell_alive()
+        now = time.monotonic()
+        # Frames may wait in the sockets after a pause of this process, so it makes nothing late.
+        was_away, self._looked = now - self._looked > MOST_BETWEEN_CHECKS, now
+        if was_away:
+            return
+        for stage, worker in self.results.lost_workers():
+            logger.warning("%s %s is gone", stage, worker)
+            self.board.forget_worker(stage, worker)
+        self.board.forget_silent_workers(now)
+        self._check_outage()
+        self._tell_new_notice()
+        for connection in self.sessions.all():
+            self._guarded(connection, partial(self._check_session, connection, now))
+        self.recordings.tick(now)
+        if self._return_timer.is_due(now):
+            return_freed_memory()
 
     def _check_outage(self) -> None:
         """Keep the sessions' speech here while a stage has no worker, and go on when it has one again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, ClassVar
 from weakref import WeakSet
@@ -49,6 +50,8 @@ class HttpConnection(ServerConnection):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        #: Takes the messages at once, or None where `recv` gives them.
+        self._take_message: Callable[[str | bytes], None] | None = None
         self._told = False
         self._control_rate = EventRate(1.0)
         self._intake = BodyIntake(takes_body)
@@ -112,7 +115,35 @@ class HttpConnection(ServerConnection):
                 self.send_data()
                 self.transport.close()  # the rest of the flood is not even read
                 return
-        super().process_event(event)
+        if (message := self._whole_message(event)) is None or self._take_message is None:
+            super().process_event(event)
+        else:
+            self._take_message(message)
+
+    def hand_messages_to(self, take: Callable[[str | bytes], None] | None) -> None:
+        """Give each message to `take` as it comes, without the wake-up of a task that calls `recv`.
+
+        Messages that came in several frames still come by `recv`, and those that follow on one that waits
+        there, so all of them stay in order.
+
+        Args:
+            take: takes a message, and raises nothing. None: `recv` gives all of them.
+        """
+        self._take_message = take
+
+    def _whole_message(self, event: Event) -> str | bytes | None:
+        """The message that this frame is, if it may be taken now."""
+        if self._take_message is None or not isinstance(event, Frame) or not event.fin:
+            return None
+        if event.opcode not in (Opcode.TEXT, Opcode.BINARY) or self.recv_messages.frames.queue:
+            return None
+        data = bytes(event.data)
+        if event.opcode is Opcode.BINARY:
+            return data
+        try:
+            return data.decode()
+        except UnicodeDecodeError:  # `recv` ends the connection
+            return None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection, or cut it where too many are open."""

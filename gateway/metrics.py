@@ -113,7 +113,7 @@ class SessionTotals:
 
 def _session_counters(connection: Connection) -> dict[str, int]:
     counters = {name: int(getattr(connection.core, name)) for name in SESSION_COUNTERS}
-    return counters | {"received_bytes": connection.bytes_in, "sent_bytes": connection.bytes_out}
+    return counters | {"received_bytes": connection.incoming.bytes, "sent_bytes": connection.bytes_out}
 
 
 class GatewayCollector(Collector):

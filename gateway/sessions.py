@@ -71,7 +71,7 @@ class SessionRegistry:
         if before is None or before.core is None:
             return None
         self._sessions[name] = connection
-        connection.bytes_in, connection.bytes_out = before.bytes_in, before.bytes_out
+        connection.incoming.bytes, connection.bytes_out = before.incoming.bytes, before.bytes_out
         if before.parked_until is None:
             before.end(BrowserError("moved", "the session goes on at another connection"))
         logger.info("session %s goes on at another connection", name)

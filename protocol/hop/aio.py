@@ -14,6 +14,10 @@ logger = logging.getLogger(__name__)
 
 E = TypeVar("E")
 
+#: Seconds before a tick is due from which on a message brings it forward, so that both need one wake-up.
+#: Workers send their heartbeats a little more often than a tick is due.
+EARLY = 0.02
+
 
 class Pumped(Protocol[E]):
     """A server that `pump` can run: HopServer or ResultServer."""
@@ -23,11 +27,15 @@ class Pumped(Protocol[E]):
     wake: Callable[[], None] | None
 
     def on_readable(self) -> list[E]: ...
-    def tick(self) -> list[E]: ...
+    def tick(self, *, readable: bool = True) -> list[E]: ...
 
 
 async def pump(
-    server: Pumped[E], on_event: Callable[[E], Awaitable[None] | None], *, tick_every: float = 0.1
+    server: Pumped[E],
+    on_event: Callable[[E], Awaitable[None] | None],
+    *,
+    tick_every: float = 0.1,
+    after_tick: Callable[[], None] = lambda: None,
 ) -> None:
     """Run `server` and hand its events, in order, to `on_event` (plain or async), until cancelled.
 
@@ -35,6 +43,13 @@ async def pump(
     take that notice away. So the socket is asked for its state before every wait, and the server wakes the
     pump after each of its own sends, such as those of `HopServer.dispatch`. An error of `on_event` is logged
     and the pump goes on, so that one session's trouble does not reach the others.
+
+    Args:
+        server: to run.
+        on_event: takes its events.
+        tick_every: seconds between two calls of `server.tick`. A message that comes a little before the next
+            one brings it forward.
+        after_tick: is called after each of them.
     """
     loop = asyncio.get_running_loop()
     changed = asyncio.Event()
@@ -45,25 +60,31 @@ async def pump(
     try:
         while True:
             changed.clear()
-            if loop.time() >= next_tick:
-                events = server.tick()
-                next_tick = loop.time() + tick_every
-            else:
-                events = server.on_readable()
+            readable = bool(int(server.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+            due = loop.time() >= next_tick - (EARLY if readable else 0.0)
+            if not (readable or due):
+                await _wait(changed, next_tick)
+                continue
+            events = server.tick(readable=readable) if due else server.on_readable()
             for event in events:
                 await _handle(on_event, event)
-            if events or int(server.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            if due:
+                next_tick = loop.time() + tick_every
+                after_tick()
+            if readable:
                 await asyncio.sleep(0)  # other tasks have their turn between two batches
-                continue
-            # wait_for would do, but before Python 3.12 it can swallow a cancellation
-            alarm = loop.call_at(next_tick, changed.set)
-            try:
-                await changed.wait()
-            finally:
-                alarm.cancel()
     finally:
         server.wake = None
         loop.remove_reader(fd)
+
+
+async def _wait(changed: asyncio.Event, until: float) -> None:
+    # wait_for would do, but before Python 3.12 it can swallow a cancellation
+    alarm = asyncio.get_running_loop().call_at(until, changed.set)
+    try:
+        await changed.wait()
+    finally:
+        alarm.cancel()
 
 
 async def _handle(on_event: Callable[[E], Awaitable[None] | None], event: E) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 
 import zmq
@@ -112,12 +112,13 @@ class HopClient:
         ]
         self.sockets = [upstream.socket for upstream in self._upstreams]
 
-    def recv(self) -> list[Job]:
+    def recv(self, readable: Container[object] | None = None) -> list[Job]:
         """The jobs that have arrived, without waiting.
 
-        Call it after every wake-up and not only when a socket is readable, since `heartbeat` reads too.
+        Args:
+            readable: those of `sockets` that have something to read. None: all may have.
         """
-        self._read_all()
+        self._read_all(readable)
         jobs = list(self._inbox)
         self._inbox.clear()
         return jobs
@@ -137,7 +138,6 @@ class HopClient:
         if now - self._last_beat < self._every:
             return
         self._last_beat = now
-        self._read_all()
         for upstream in self._upstreams:
             if not upstream.announced:
                 upstream.announced = sockets.send(upstream.socket, encode(self._ready))
@@ -163,8 +163,10 @@ class HopClient:
         while upstream.unsent and sockets.send(upstream.socket, encode(Ack(upstream.unsent[0]))):
             upstream.unsent.popleft()
 
-    def _read_all(self) -> None:
+    def _read_all(self, readable: Container[object] | None) -> None:
         for index, upstream in enumerate(self._upstreams):
+            if readable is not None and upstream.socket not in readable:
+                continue
             for _ in range(DRAIN):
                 parts = sockets.receive(upstream.socket, 1 + MAX_PARTS)
                 if parts is None:

@@ -36,8 +36,8 @@ Result = Frame | SpokenPart | Failed | Status
 RESEND_LIMIT = 10.0
 #: Messages that wait for a gateway that is not there. Beyond it the oldest are lost.
 UNSENT_LIMIT = 4096
-#: Seconds of a worker's silence after which its connection is tried. Its Status comes as often.
-PROBE_AFTER = 0.5
+#: Seconds of a worker's silence after which its connection is tried. Its Status comes a little more often.
+PROBE_AFTER = 0.6
 #: Most workers whose connections are watched.
 MAX_SENDERS = 1024
 
@@ -100,9 +100,9 @@ class ResultServer:
 
     on_readable = recv
 
-    def tick(self) -> list[tuple[bytes, Result]]:
+    def tick(self, *, readable: bool = True) -> list[tuple[bytes, Result]]:
         """The same as `recv`: nothing here depends on the time."""
-        return self.recv()
+        return self.recv() if readable else []
 
     def lost_workers(self) -> list[tuple[str, str]]:
         """Stage and name of the workers whose connection has ended since the last call.
@@ -197,10 +197,14 @@ class ResultClient:
             clip.last_sent = self._clock()
         self.flush()
 
-    def confirmed(self) -> list[ClipKey]:
-        """The clips confirmed since the last call. Clips that were not confirmed in time are sent again."""
+    def confirmed(self, *, readable: bool = True) -> list[ClipKey]:
+        """The clips confirmed since the last call. Clips that were not confirmed in time are sent again.
+
+        Args:
+            readable: whether the socket may have something to read.
+        """
         confirmed = []
-        for _ in range(DRAIN):
+        for _ in range(DRAIN if readable else 0):
             parts = sockets.receive(self.socket, MAX_PARTS)
             if parts is None:
                 break

@@ -155,9 +155,14 @@ class HopServer:
         self._hand_out()
         return self._take_events()
 
-    def tick(self) -> list[HopEvent]:
-        """Find dead workers and give their jobs to others. Call this at least every 100 ms."""
-        events = self.on_readable()  # a message that waits here counts before the silence does
+    def tick(self, *, readable: bool = True) -> list[HopEvent]:
+        """Find dead workers and give their jobs to others. Call this at least every 100 ms.
+
+        Args:
+            readable: whether the socket may have something to read.
+        """
+        # A message that waits here counts before the silence does.
+        events = self.on_readable() if readable else []
         now = self._clock()
         if now - self._last_tick > self._jobs.dead_after / 2:
             self._jobs.forgive_silence(now)  # this side was away and read nothing, so silence proves nothing

@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Container
 from types import FrameType, TracebackType
 
 import zmq
@@ -37,8 +38,12 @@ from protocol.wire.messages import ClipKey, Close, Failed, InfoValue, Pcm, Statu
 
 logger = logging.getLogger(__name__)
 
-#: Longest wait of the loop, in milliseconds.
-WAIT_MS = 100
+#: Longest wait of the loop, in milliseconds. The last stage waits a little less: its heartbeat ends the wait
+#: of the stage before it just before that would end by itself, and so on up to the gateway. So each process
+#: wakes once for both.
+WAIT_MS, LAST_STAGE_WAIT_MS = 100, 90
+#: Seconds after a heartbeat from which on the loop sends the next one, whatever it woke for.
+HEARTBEAT_AFTER = 0.08
 #: Seconds between two Status without a change.
 STATUS_EVERY = 0.5
 #: Whether the hop keeps a session with one worker.
@@ -177,6 +182,7 @@ class Stage:
             stage=self.name,
             worker=self.worker,
             credit=self._credit,
+            heartbeat_every=HEARTBEAT_AFTER,
             key=key,
         )
         self.results = ResultClient(
@@ -236,10 +242,12 @@ class Stage:
         self._take_signals()
         logger.info("%s %s warms up", self.name, self.worker)
         self.compute.start_task(_WARM_UP, worker.warm_up)
+        wait = LAST_STAGE_WAIT_MS if self._gives is None else WAIT_MS
         while not self._stopping:
-            self._poller.poll(WAIT_MS)
-            self._drain_wakes()
-            self._run_once(worker)
+            readable = {sock for sock, _ in self._poller.poll(wait)}
+            if self._woken.fileno() in readable:
+                self._drain_wakes()
+            self._run_once(worker, readable)
             tell_alive()
         logger.info("%s %s stops", self.name, self.worker)
 
@@ -260,8 +268,9 @@ class Stage:
             Failed(msg.session, msg.epoch, msg.seq, self.name, text, fatal or isinstance(msg, Pcm))
         )
 
-    def _run_once(self, worker: Worker) -> None:
-        # outputs and confirmations first: they free credit for new jobs
+    def _run_once(self, worker: Worker, readable: Container[object]) -> None:
+        # Only sockets that have something are read: to ask the others costs more than all else in a round.
+        # Outputs and confirmations first: they free credit for new jobs.
         for output in self.compute.take():
             if output.key is _WARM_UP:
                 self._finish_warm_up(output)
@@ -269,13 +278,13 @@ class Stage:
                 worker.on_output(output)
                 self._count_failures(output)
         if self._gives is not None:
-            for event in self.out.tick():
+            for event in self.out.tick(readable=self.out.socket in readable):
                 worker.on_event(event)
-        for key in self.results.confirmed():
+        for key in self.results.confirmed(readable=self.results.socket in readable):
             worker.on_confirmed(key)
         if self.warm:
             self._send_heartbeat(worker)
-            for job in self.jobs.recv():
+            for job in self.jobs.recv(readable):
                 self._hand_over(worker, job)
             if self._return_timer.is_due(time.monotonic()):
                 self.compute.start_task(_RETURN_MEMORY, return_freed_memory)

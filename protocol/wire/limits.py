@@ -54,6 +54,8 @@ MAX_INFO_LIST = 256
 MAX_INFO_CHARS = 1024
 #: Entries of `Status.metrics`.
 MAX_METRIC_ENTRIES = 512
+#: Names of metrics that are remembered as good ones, at least.
+MAX_KNOWN_METRICS = 4096
 
 #: The largest integer that JavaScript and float64 keep exactly.
 MAX_COUNT = 2**53
@@ -61,6 +63,8 @@ MAX_COUNT = 2**53
 MAX_JOB = 2**64 - 1
 
 _ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+#: Names of metrics that were looked at. The same ones come twice a second.
+_known_metrics: set[str] = set()
 _METRIC = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,95}")
 
 
@@ -150,11 +154,17 @@ def check_metrics(metrics: object) -> None:
     """A map of at most MAX_METRIC_ENTRIES metric names to finite numbers."""
     if not isinstance(metrics, dict) or len(metrics) > MAX_METRIC_ENTRIES:
         raise ProtocolError(f"metrics: not a map of at most {MAX_METRIC_ENTRIES} entries")
+    numbers = metrics.values()
+    if metrics.keys() <= _known_metrics and set(map(type, numbers)) <= {int, float}:
+        if all(map(math.isfinite, numbers)):
+            return
     for name, number in metrics.items():
         if not isinstance(name, str) or _METRIC.fullmatch(name) is None:
             raise ProtocolError(f"metrics: {show(name)} is not a metric's name")
         if type(number) not in (int, float) or not math.isfinite(number):
             raise ProtocolError(f"metrics.{name}: {show(number)} is not a finite number")
+    if len(_known_metrics) < MAX_KNOWN_METRICS:
+        _known_metrics.update(metrics)
 
 
 def shorten(text: str, limit: int = MAX_REASON_CHARS) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from audio_worker.rooms import Rooms
 from audio_worker.sessions import DueClip
+from audio_worker.voice import Judgement
 from demo.factory.evaluate.noises import noise
 from protocol.wire.messages import Samples
 from tests.audio_worker.test_features import due
@@ -23,9 +24,10 @@ class CountingDetector:
     def __init__(self) -> None:
         self.asked: list[int] = []
 
-    def is_silent(self, clip: DueClip) -> bool:
+    def judge(self, clip: DueClip) -> Judgement:
         self.asked.append(clip.seq)
-        return bool(np.abs(clip.samples[-CLIP:]).max() < 0.1)
+        loud = np.abs(clip.samples) >= 0.1
+        return Judgement(not loud[-CLIP - 2400 :].any(), bool(loud[-2400:].any()))
 
 
 def clips_of(sound: Samples, session: str = "one") -> list[DueClip]:
@@ -59,7 +61,10 @@ def test_a_voice_is_judged_at_once_and_until_it_is_over() -> None:
     sound[first:last] += 0.2 * np.sin(np.arange(last - first) * 0.1).astype(np.float32)
     silent, asked = judged(sound)
     spoken = range(first // CLIP, last // CLIP)
-    assert set(spoken) <= set(asked) and not any(silent[seq] for seq in spoken)
+    assert not any(silent[seq] for seq in spoken)
+    # Every second one is known to be near a voice.
+    assert spoken[0] in asked and all({seq, seq + 1} & set(asked) for seq in spoken)
+    assert silent == [CountingDetector().judge(clip).silent for clip in clips_of(sound)]
 
 
 def test_a_soft_voice_is_judged_too() -> None:
@@ -86,3 +91,14 @@ def test_sessions_do_not_share_a_room() -> None:
         rooms.is_silent(one)
         rooms.is_silent(two)
     assert detector.asked[:2] == [0, 0]
+
+
+def test_a_quiet_clip_needs_no_detector() -> None:
+    room = 0.003 * np.random.default_rng(3).standard_normal(2 * 16000).astype(np.float32)
+    detector: Any = CountingDetector()
+    rooms = Rooms(detector)
+    clips = clips_of(room)[3:]
+    assert not rooms.is_even(clips[0])  # nobody has looked at the room yet
+    assert rooms.is_silent(clips[0]) and rooms.is_even(clips[1])
+    loud = replace(clips[1], samples=clips[1].samples * np.float32(3))
+    assert not rooms.is_even(loud) and detector.asked == [3]

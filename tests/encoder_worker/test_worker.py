@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -45,6 +46,10 @@ class FakeStage:
     def fail(self, msg: Latents, reason: str, *, fatal: bool = False) -> None:
         self.failed.append((msg.seq, reason, fatal))
 
+    @property
+    def waiting(self) -> int:
+        return len(self.tasks)
+
     def outputs(self) -> Iterator[Output]:
         """Run the submitted tasks, as the compute thread would."""
         tasks, self.tasks = self.tasks, []
@@ -72,6 +77,12 @@ def worker(stage: FakeStage) -> EncoderWorker:
 def job(seq: int, number: int, upstream: int = 0) -> Job:
     latents = Latents("anna", 0, seq, seq * 8000, 24, np.zeros((2, 4, 1, 1), np.float16))
     return Job(latents, JobOrigin(upstream, 0, number))
+
+
+def silent(seq: int) -> Job:
+    spoken = job(seq, seq + 1)
+    assert isinstance(spoken.msg, Latents)
+    return replace(spoken, msg=replace(spoken.msg, silent=True))
 
 
 def run(worker: EncoderWorker, stage: FakeStage) -> None:
@@ -121,3 +132,19 @@ def test_an_error_inside_fails_the_clip_and_not_the_worker(worker: EncoderWorker
     worker.on_job(job(1, 2))
     run(worker, stage)
     assert {frame.seq for frame in stage.sent} == {1}
+
+
+def test_a_silent_clip_that_is_kept_is_sent_at_once_but_not_past_a_clip_before_it(
+    worker: EncoderWorker, stage: FakeStage
+) -> None:
+    worker.on_job(silent(0))
+    assert stage.sent == []
+    run(worker, stage)
+    worker.on_job(silent(1))
+    assert [frame.seq for frame in stage.sent] == [0, 0, 1, 1] and not stage.tasks
+    assert [frame.data[-100:] for frame in stage.sent[:2]] == [frame.data[-100:] for frame in stage.sent[2:]]
+    worker.on_job(job(2, 9))
+    worker.on_job(silent(3))
+    assert len(stage.sent) == 4
+    run(worker, stage)
+    assert [frame.seq for frame in stage.sent[4:]] == [2, 2, 3, 3]

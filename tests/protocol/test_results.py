@@ -159,7 +159,7 @@ def test_a_worker_whose_connection_ends_is_lost_and_one_that_is_quiet_is_not(
     for name, client in (("a", ends), ("b", stays)):
         client.send(Status("gpu_worker", name, True, {}, {}))
     receive(server, 2, ends, stays)
-    now += PROBE_AFTER
+    now += 2 * PROBE_AFTER
     assert server.lost_workers() == []
     assert stays.confirmed() == []  # the probe says nothing to a worker
     ends.close()
