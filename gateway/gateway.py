@@ -400,6 +400,7 @@ class Gateway:
     def _check(self) -> None:
         """Look at the workers, and at the limits of every session."""
         tell_alive()
+        self._voice.wake()
         now = time.monotonic()
         # Frames may wait in the sockets after a pause of this process, so it makes nothing late.
         was_away, self._looked = now - self._looked > MOST_BETWEEN_CHECKS, now

@@ -55,6 +55,11 @@ class VoiceHop:
         if self.hop is not None and self._asked:
             self.hop.broadcast(Close(session, turn))
 
+    def wake(self) -> None:
+        """Let the hop's pump tick now, in a wake-up that the process has anyway."""
+        if self.hop is not None and self.hop.wake is not None:
+            self.hop.wake()
+
     def close(self) -> None:
         """Close the socket."""
         if self.hop is not None:

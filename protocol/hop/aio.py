@@ -14,8 +14,8 @@ logger = logging.getLogger(__name__)
 
 E = TypeVar("E")
 
-#: Seconds before a tick is due from which on a message brings it forward, so that both need one wake-up.
-#: Workers send their heartbeats a little more often than a tick is due.
+#: Seconds before a tick is due from which on anything that wakes the pump brings it forward, so that both need
+#: one wake-up. Workers send their heartbeats a little more often than a tick is due.
 EARLY = 0.02
 
 
@@ -47,8 +47,7 @@ async def pump(
     Args:
         server: to run.
         on_event: takes its events.
-        tick_every: seconds between two calls of `server.tick`. A message that comes a little before the next
-            one brings it forward.
+        tick_every: most seconds between two calls of `server.tick`.
         after_tick: is called after each of them.
     """
     loop = asyncio.get_running_loop()
@@ -61,7 +60,7 @@ async def pump(
         while True:
             changed.clear()
             readable = bool(int(server.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
-            due = loop.time() >= next_tick - (EARLY if readable else 0.0)
+            due = loop.time() >= next_tick - EARLY
             if not (readable or due):
                 await _wait(changed, next_tick)
                 continue
