@@ -81,6 +81,7 @@ class AudioLog:
         self.shape = shape
         self.rate = rate
         self.clip = 0  # the clip being filled
+        self._length_of, self._length = -1, 0  # a clip, and its samples
         self.position = position  # samples received in all
         self._clip_position = position  # of the first sample of the clip being filled
         self._parts: list[Samples] = []
@@ -105,7 +106,9 @@ class AudioLog:
     @property
     def missing(self) -> int:
         """Samples that end the clip being filled."""
-        return self.bound(self.clip + 1) - self.bound(self.clip) - self._filled
+        if self._length_of != self.clip:  # asked for at each of the client's messages
+            self._length_of, self._length = self.clip, self.bound(self.clip + 1) - self.bound(self.clip)
+        return self._length - self._filled
 
     @property
     def held(self) -> int:

@@ -56,34 +56,30 @@ async def pump(
     server.wake = changed.set
     loop.add_reader(fd, changed.set)
     next_tick = loop.time()
+    # wait_for would do, but before Python 3.12 it can swallow a cancellation
+    alarm = loop.call_at(next_tick, changed.set)
     try:
         while True:
             changed.clear()
             readable = bool(int(server.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
             due = loop.time() >= next_tick - EARLY
             if not (readable or due):
-                await _wait(changed, next_tick)
+                await changed.wait()
                 continue
             events = server.tick(readable=readable) if due else server.on_readable()
             for event in events:
                 await _handle(on_event, event)
             if due:
+                alarm.cancel()
                 next_tick = loop.time() + tick_every
+                alarm = loop.call_at(next_tick, changed.set)
                 after_tick()
             if readable:
                 await asyncio.sleep(0)  # other tasks have their turn between two batches
     finally:
+        alarm.cancel()
         server.wake = None
         loop.remove_reader(fd)
-
-
-async def _wait(changed: asyncio.Event, until: float) -> None:
-    # wait_for would do, but before Python 3.12 it can swallow a cancellation
-    alarm = asyncio.get_running_loop().call_at(until, changed.set)
-    try:
-        await changed.wait()
-    finally:
-        alarm.cancel()
 
 
 async def _handle(on_event: Callable[[E], Awaitable[None] | None], event: E) -> None:
