@@ -154,8 +154,8 @@ def check_metrics(metrics: object) -> None:
     """A map of at most MAX_METRIC_ENTRIES metric names to finite numbers."""
     if not isinstance(metrics, dict) or len(metrics) > MAX_METRIC_ENTRIES:
         raise ProtocolError(f"metrics: not a map of at most {MAX_METRIC_ENTRIES} entries")
-    types = set(map(type, metrics.values()))
-    if metrics.keys() <= _known_metrics and types <= {int, float} and all(map(math.isfinite, metrics.values())):
+    known = metrics.keys() <= _known_metrics and set(map(type, metrics.values())) <= {int, float}
+    if known and all(map(math.isfinite, metrics.values())):
         return
     for name, number in metrics.items():
         if not isinstance(name, str) or _METRIC.fullmatch(name) is None:
