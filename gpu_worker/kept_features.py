@@ -43,7 +43,8 @@ def model_files(config: ModelConfig) -> list[Path]:
     files = [config.denoising_unet_path, config.reference_unet_path, config.pose_encoder_path]
     if config.motion_module_path is not None:
         files.append(config.motion_module_path)
-    return [*files, config.pretrained_vae_path]
+    shipped = config.path.parent / "openvino"
+    return [*files, config.pretrained_vae_path, *([shipped] if shipped.is_dir() else [])]
 
 
 def model_key(config: ModelConfig, *facts: object) -> str | None:
@@ -56,7 +57,10 @@ def model_key(config: ModelConfig, *facts: object) -> str | None:
     numbers = (config.base_unet_config(), config.inference_config, config.steps, config.window_shift)
     code = [
         here / name
-        for name in ("denoiser", "avatars", "poses", "engine/openvino.py", "engine/session_state.py")
+        for name in (
+            *("denoiser", "avatars", "poses", "engine/openvino.py", "engine/session_state.py"),
+            *("engine/cpu_denoiser.py", "engine/shipped_networks.py"),
+        )
     ]
     return content_key(model_files(config), code, numbers, config.vae_class, *facts)
 

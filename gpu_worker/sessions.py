@@ -70,7 +70,7 @@ class LatentTable(Generic[L]):
 
     `seed-mix` and late starts need it.
 
-    L is a tensor (C, h, w) that stays on the device. A session is forgotten
+    L is an array (C, h, w) in the host's memory. A session is forgotten
 
     - when it closes,
     - after `idle_after` seconds without a clip,

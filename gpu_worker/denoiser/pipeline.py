@@ -97,6 +97,24 @@ class ClipDenoiser:
         """Channels C of the latents."""
         return self.models.denoiser.config.in_channels
 
+    @property
+    def max_frames(self) -> int | None:
+        """Frames of the longest clip, or None without motion modules."""
+        motion = self.models.denoiser.config.motion
+        return None if motion is None else motion.max_frames
+
+    @property
+    def parameter_count(self) -> int:
+        """Parameters of the denoiser."""
+        return sum(p.numel() for p in self.models.denoiser.parameters())
+
+    @property
+    def size_multiple(self) -> int:
+        """The pictures' sides are multiples of it."""
+        models = self.models
+        multiple: int = models.vae_encoder.factor * 2 ** (models.denoiser.config.levels - 1)
+        return multiple
+
     @torch.inference_mode()
     def prepare_reference(self, picture: NDArray[np.uint8]) -> AvatarCache:
         """Latents, keys and values of an avatar's picture (H, W, 3), uint8 RGB.
@@ -116,6 +134,14 @@ class ClipDenoiser:
             time.perf_counter() - begin,
         )
         return AvatarCache(latents, reference)
+
+    @torch.inference_mode()
+    def blank_reference(self, h: int, w: int) -> ReferenceCache:
+        """Keys and values of latents (h, w) that are zero, for timing and for their shapes."""
+        latents = torch.zeros(
+            1, self.latent_channels, h, w, dtype=self.models.dtype, device=self.models.device
+        )
+        return self.models.denoiser.project_reference(self.models.reference(latents))
 
     @torch.inference_mode()
     def encode_picture(self, picture: NDArray[np.uint8]) -> Tensor:

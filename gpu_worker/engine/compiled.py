@@ -1,8 +1,7 @@
-"""Ways to sample a clip: the fast path, torch.compile, OpenVINO, and plain torch where none is ready.
+"""Torch's ways to sample a clip: the fast path, torch.compile, and plain torch where none is ready.
 
-The fast path needs CUDA, Triton and no guidance. Where it cannot serve, torch.compile may. On a CPU, start-up
-has chosen between torch and OpenVINO. Plain torch always works, and it also makes the clips of shapes that
-nothing was compiled for.
+The fast path needs CUDA, Triton and no guidance. Where it cannot serve, torch.compile may. Plain torch always
+works, and it also makes the clips of shapes that nothing was compiled for.
 """
 
 from __future__ import annotations
@@ -10,56 +9,31 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import torch
 from torch import Tensor
 
 from gpu_worker.denoiser.model import ReferenceCache
 from gpu_worker.denoiser.pipeline import ClipDenoiser
 from gpu_worker.denoiser.spare import SpareWeights, weights_of
 from gpu_worker.engine.device import keep_compiled_code, release_memory
-from gpu_worker.engine.openvino import OpenVinoDenoiser
+from gpu_worker.engine.parts import PreparedClip
 from gpu_worker.engine.session_state import SessionState
 from gpu_worker.engine_api import DeviceLost
 from gpu_worker.fast import TIERS, FastDenoiser, FastUnavailable
 from gpu_worker.fast.weights import storages
-from gpu_worker.rate.governor import SERVED_RATES
-from gpu_worker.rate.joining import served_lengths
 from gpu_worker.team.denoiser import TeamDenoiser
 from gpu_worker.team.members import Members
 from protocol.model.hardware.threads import thread_count
 from protocol.process.logs import first_line
 from protocol.process.settings import Settings, SettingsError
-from protocol.wire.clock import FULL_RATE
-from protocol.wire.messages import Clip
 
 logger = logging.getLogger(__name__)
 
-AnyDenoiser: TypeAlias = ClipDenoiser | FastDenoiser | OpenVinoDenoiser
+AnyDenoiser: TypeAlias = ClipDenoiser | FastDenoiser
 
 #: Clips run after compiling: the first compiles, the second records CUDA graphs, the third replays them.
 RUNS_TO_COMPILE = 3
-
-
-@dataclass(slots=True, eq=False)
-class PreparedClip:
-    """A clip's inputs on the device.
-
-    Attributes:
-        clip: the message that asked for it, with the names of avatar and pose resolved.
-        tokens: audio tokens (F, T, 384).
-        pose: pose features (F, c0, h, w).
-        noise: starting noise (F, C, h, w), float32.
-        ready: on CUDA, the event after which the tensors may be read, or None on a CPU.
-    """
-
-    clip: Clip
-    tokens: Tensor
-    pose: Tensor
-    noise: Tensor
-    ready: torch.cuda.Event | None
 
 
 class ClipSampler:
@@ -68,22 +42,22 @@ class ClipSampler:
     Args:
         settings: of this worker.
         plain: the model in plain torch.
-        openvino: the same model by OpenVINO where that serves.
         members: the other members of the team, where one serves.
     """
+
+    #: The library that serves, as --cpu-engine names it.
+    cpu_engine = "torch"
 
     def __init__(
         self,
         settings: Settings,
         plain: ClipDenoiser,
-        openvino: OpenVinoDenoiser | None = None,
         members: Members | None = None,
     ) -> None:
         #: How the clips of a session follow each other.
         self.state = SessionState.of(settings)
         self._settings = settings
         self._plain = plain
-        self._openvino = openvino
         self._members = members
         self._compiled: ClipDenoiser | None = None
         self._fast: FastDenoiser | None = None
@@ -109,11 +83,13 @@ class ClipSampler:
         self._only_fast = True
 
     def put_aside(self) -> None:
-        """Frees the device's memory of weights that only plain torch reads, where the fast path serves.
+        """Frees the device's memory of weights that only new avatars need.
 
-        Plain torch fetches them when a shape comes that is not ready.
+        Those that only plain torch reads go too where the fast path serves. Plain torch fetches them when a
+        shape comes that is not ready.
         """
         plain = self._plain
+        plain.spare.put_aside()
         if self._fast is None or self._members is not None or self._compiled is not None:
             return
         if not plain.unread.aside:
@@ -135,17 +111,13 @@ class ClipSampler:
         """
         denoiser = self._fastest_for(prepared)
         latents, start = self.state.start(denoiser.steps, prepared.noise, before)
-        if isinstance(denoiser, FastDenoiser | OpenVinoDenoiser):
+        if isinstance(denoiser, FastDenoiser):
             return denoiser.sample(latents, prepared.tokens, prepared.pose, reference, start)
         audio = denoiser.project_audio(prepared.tokens)
         return denoiser.sample(latents, audio, prepared.pose, reference, start)
 
     def _fastest_for(self, prepared: PreparedClip) -> AnyDenoiser:
         frames, _, height, width = prepared.noise.shape
-        if self._openvino is not None and self._openvino.prepared(
-            frames, height, width, prepared.tokens.shape[1]
-        ):
-            return self._openvino
         if self._fast is not None and self._fast.prepared(frames, height, width, prepared.tokens.shape[1]):
             return self._fast
         if self._compiled is not None and frames in self._ready_frames:
@@ -154,56 +126,9 @@ class ClipSampler:
 
     def ready_for(self, frames: int) -> bool:
         """Whether the fastest way that serves here is ready for clips of this many frames."""
-        if self._openvino is not None:
-            return self._openvino.prepared_frames(frames)
         if self._members is not None:
             return frames in self._ready_frames
         return not self.can_compile_for(frames)
-
-    # ------------------------------------------------------------------ OpenVINO
-
-    @property
-    def cpu_engine(self) -> str:
-        """The library that serves on a CPU, as --cpu-engine names it."""
-        return "torch" if self._openvino is None else "openvino"
-
-    def ready_on_cpu(
-        self, prepared: PreparedClip, reference: ReferenceCache, *, favoured: bool = False
-    ) -> None:
-        """Has OpenVINO, where it serves, compile for clips of this one's shape. A failure is logged.
-
-        Args:
-            prepared: a clip.
-            reference: of its avatar.
-            favoured: whether this shape gets the network of its own. Others share one for any length.
-        """
-        if self._openvino is None:
-            return
-        prepare = self._openvino.prepare if favoured else self._openvino.prepare_any_length
-        try:
-            prepare(prepared.noise, prepared.tokens, prepared.pose, reference)
-        except Exception as error:  # a conversion fails in any way; plain torch always works
-            frames = len(prepared.noise)
-            logger.warning("clips of %d frames by torch, OpenVINO fails: %s", frames, first_line(error))
-
-    def warm_a_length(
-        self, frames: int, inputs: Callable[[int, int], tuple[PreparedClip, ReferenceCache]]
-    ) -> bool:
-        """Has OpenVINO make the first clip of one length that the rate may fall to.
-
-        Args:
-            frames: of a clip at the full rate.
-            inputs: of a clip of a rate, with at most so many frames.
-
-        Returns:
-            False if none was left.
-        """
-        lengths = served_lengths(frames, FULL_RATE, SERVED_RATES)
-        cold = [] if self._openvino is None else self._openvino.cold(lengths)
-        if self._openvino is not None and cold:
-            prepared, reference = inputs(FULL_RATE, cold[0])
-            self._openvino.warm(prepared.noise, prepared.tokens, prepared.pose, reference)
-        return bool(cold)
 
     # ------------------------------------------------------------------ compiling
 

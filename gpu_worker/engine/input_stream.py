@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 
 from gpu_worker.engine.device import device_errors, use_device
-from gpu_worker.engine.session_state import SESSION_NOISE, SessionState
-from protocol.wire.messages import Clip
 
 
 class InputStream:
@@ -24,8 +22,6 @@ class InputStream:
         self._device = device
         # Of a higher priority than the clip that is denoised, whose kernels leave no gap.
         self._stream = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None
-        #: The noise that all clips of a shape share, by (frames, C, h, w). There are few shapes.
-        self._noises: dict[tuple[int, ...], Tensor] = {}
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -41,15 +37,6 @@ class InputStream:
             return tensor
         # From pinned memory, so that the copy runs beside the clip that is being denoised.
         return tensor.pin_memory().to(self._device, non_blocking=True)
-
-    def noise(self, state: SessionState, clip: Clip, shape: tuple[int, int, int]) -> Tensor:
-        """The clip's starting noise (F, C, h, w), float32. `shape` is (C, h, w)."""
-        if state.way != SESSION_NOISE:
-            return self.send(torch.from_numpy(state.noise(clip, shape)))
-        key = (len(clip.tokens), *shape)
-        if key not in self._noises:
-            self._noises[key] = self.send(torch.from_numpy(state.noise(clip, shape)))
-        return self._noises[key]
 
     def passed(self) -> torch.cuda.Event | None:
         """The event after which everything sent until now may be read. None on a CPU."""

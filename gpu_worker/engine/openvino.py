@@ -1,12 +1,6 @@
-"""The denoiser by OpenVINO on a CPU: one network for the shape of most clips, and one for any length.
+"""Torch's denoiser traced for OpenVINO, for models that ship no networks of their own.
 
-The second makes the same latents and takes a fifth longer. Networks for three rates would take 65 MiB each.
-It repacks the weights for its first clip, which takes 30 MiB and a second clip's time more. Each further
-length takes 3 MiB. A pause makes the lengths of service ready (`warm`), so that a machine that falls behind
-neither waits nor grows.
-
-The avatar's keys and values are inputs of the network. As constants they would cost a compilation for each
-avatar. The sampler's arithmetic stays in torch, so one network serves every step.
+Torch stays in memory, and encodes new avatars and poses. `shipped_networks` does without.
 """
 
 from __future__ import annotations
@@ -15,17 +9,23 @@ import copy
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpu_worker.denoiser import model as networks
 from gpu_worker.denoiser.model import DenoisingUNet3D, ReferenceCache
 from gpu_worker.denoiser.model.transformer import BlockConditions
-from gpu_worker.denoiser.pipeline import ClipDenoiser, frame_orders
+from gpu_worker.denoiser.pipeline import ClipDenoiser
+from gpu_worker.engine.cpu_denoiser import CpuDenoiser, ModelNumbers
 from protocol.model.cpu_convert import load_graph
-from protocol.model.cpu_graph import CpuEngine, CpuGraph, GraphUnavailable
-from protocol.wire.limits import MAX_CLIP_FRAMES
+from protocol.model.cpu_graph import CpuEngine, CpuGraph
+from protocol.model.hardware.dtypes import dtype_name
+from protocol.wire.limits import MAX_CLIP_FRAMES, TOKEN_WIDTH
+
+Floats = NDArray[np.float32]
 
 #: The inputs of `TracedDenoiser` that have a row for each frame: latents, tokens, pose, order.
 INPUTS_BY_FRAME = (0, 2, 3, 4)
@@ -33,22 +33,19 @@ INPUTS_BY_FRAME = (0, 2, 3, 4)
 #: Frames of the clip by which the network for any length is traced. With one, dimensions would be confused.
 TRACED_FRAMES = 12
 
-#: Frames, latent height, latent width, tokens of a frame.
-Shape = tuple[int, int, int, int]
-
 
 class TracedDenoiser(nn.Module):
     """The denoiser as a function of tensors alone, for clips of one avatar.
 
     Args:
         network: in float32.
-        reference: gives the shapes of an avatar's keys and values.
+        shapes: of an avatar's keys and values, block after block.
     """
 
-    def __init__(self, network: DenoisingUNet3D, reference: ReferenceCache) -> None:
+    def __init__(self, network: DenoisingUNet3D, shapes: Sequence[torch.Size]) -> None:
         super().__init__()
         self.network = network
-        self._shapes = [x.shape for pair in reference.layers for x in pair]
+        self._shapes = list(shapes)
 
     def forward(
         self, latents: Tensor, time: Tensor, tokens: Tensor, pose: Tensor, order: Tensor, reference: Tensor
@@ -64,13 +61,11 @@ class TracedDenoiser(nn.Module):
             reference: the avatar's keys and values, as `flat_reference` makes them.
         """
         network = self.network
-        parts = reference.split([shape.numel() for shape in self._shapes])
-        whole = [part.reshape(shape) for part, shape in zip(parts, self._shapes, strict=True)]
         conditions = BlockConditions(
             time=time,
             frames=latents.shape[0],
             audio=tuple(block.attn2.keys_values(tokens) for block in network.transformer_blocks.values()),
-            reference=tuple(zip(whole[::2], whole[1::2], strict=True)),
+            reference=whole_reference(reference, self._shapes).layers,
             order=order,
         )
         x = network.run(network.conv_in(latents) + pose, conditions)
@@ -83,78 +78,77 @@ def flat_reference(reference: ReferenceCache) -> Tensor:
     return torch.cat([x.flatten() for pair in reference.layers for x in pair]).float()
 
 
-class OpenVinoDenoiser:
-    """Samples clips by OpenVINO. Belongs to the compute thread.
+def whole_reference(flat: Tensor, shapes: Sequence[torch.Size]) -> ReferenceCache:
+    """The keys and values of `flat_reference`, in its dtype."""
+    parts = flat.split([shape.numel() for shape in shapes])
+    whole = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+    return ReferenceCache(tuple(zip(whole[::2], whole[1::2], strict=True)))
+
+
+def traced_denoiser(plain: ClipDenoiser, engine: CpuEngine) -> CpuDenoiser:
+    """A model of torch by OpenVINO. Torch makes the clips for which a network fails.
 
     Args:
         plain: the model in torch. Its dtype is that of the arithmetic.
         engine: where compiled networks are kept, and how many threads they use.
 
     Raises:
-        GraphUnavailable: guidance needs a second, unconditional half, which is not compiled.
+        GraphUnavailable: the model needs what OpenVINO's denoiser does not have.
+    """
+    traced = TracedNetworks(plain, engine)
+    numbers = ModelNumbers(
+        plain.models.scheduler,
+        len(plain.steps),
+        plain.guidance_scale,
+        plain.window_shift,
+        plain.latent_channels,
+        plain.max_frames,
+        plain.size_multiple,
+    )
+    return CpuDenoiser(traced, numbers, fallback=traced.by_torch)
+
+
+class TracedNetworks:
+    """Makes OpenVINO's networks by tracing torch's. `CpuNetworks` says what the methods do.
+
+    Args:
+        plain: the model in torch. Its dtype is that of the arithmetic.
+        engine: where compiled networks are kept, and how many threads they use.
     """
 
     def __init__(self, plain: ClipDenoiser, engine: CpuEngine) -> None:
-        if plain.guidance_scale > 1:
-            raise GraphUnavailable(f"guidance {plain.guidance_scale} needs an unconditional half")
-        if plain.models.denoiser.config.motion is None:
-            raise GraphUnavailable("a denoiser without motion modules")
-        self.steps = plain.steps
         self._plain = plain
         self._engine = engine
-        self._favoured: tuple[Shape, CpuGraph] | None = None
-        #: For clips of any length: the shape but for its frames, and the network.
-        self._any_length: tuple[Shape, CpuGraph] | None = None
-        #: Lengths of clips that it has made.
-        self._lengths_made: set[int] = set()
-        self._orders: dict[int, list[Tensor]] = {}
-        # In torch, which computes the sinusoids in float32. Bfloat16 cannot tell timesteps apart.
-        network = plain.models.denoiser
+        #: The shapes of an avatar's keys and values, by the size of the latents.
+        self._shapes: dict[tuple[int, int], list[torch.Size]] = {}
+
+    @property
+    def dtype(self) -> str:
+        """The arithmetic."""
+        return dtype_name(self._plain.models.dtype)
+
+    @torch.inference_mode()
+    def times(self, timesteps: Sequence[int]) -> list[Floats]:
+        """Embeddings (1, time width). Torch computes the sinusoids in float32: bfloat16 would mix them up."""
+        embed = self._plain.models.denoiser.time_embedding
+        return [F.silu(embed(torch.tensor([timestep]))).float().numpy() for timestep in timesteps]
+
+    def denoiser(self, frames: int, h: int, w: int, tokens: int, *, any_length: bool) -> CpuGraph:
+        """The denoiser for clips of one shape, or of all lengths up to the greatest."""
+        models, shapes = self._plain.models, self._reference_shapes(h, w)
+        count = TRACED_FRAMES if any_length else frames
+        unet = models.denoiser.config
+        inputs = (
+            torch.zeros(count, self._plain.latent_channels, h, w),
+            torch.from_numpy(self.times([0])[0]).clone(),
+            torch.zeros(count, tokens, unet.cross_attention_dim or TOKEN_WIDTH),
+            torch.zeros(count, unet.block_out_channels[0], h, w),
+            torch.arange(count),
+            torch.zeros(sum(shape.numel() for shape in shapes)),
+        )
         with torch.no_grad():
-            self._times = [
-                F.silu(network.time_embedding(torch.tensor([step.timestep]))).float() for step in plain.steps
-            ]
-
-    def prepare(self, latents: Tensor, tokens: Tensor, pose: Tensor, reference: ReferenceCache) -> None:
-        """Compiles for clips of this one's shape, and forgets the shape before. Arguments as for `sample`.
-
-        Raises:
-            Exception: whatever fails in OpenVINO. torch can serve instead.
-        """
-        shape = _shape(latents, tokens)
-        if self._favoured is None or self._favoured[0] != shape:
-            self._favoured = None  # first, so that two are never in memory
-            self._favoured = shape, self._compiled(latents, tokens, pose, reference, any_length=False)
-
-    def prepare_any_length(
-        self, latents: Tensor, tokens: Tensor, pose: Tensor, reference: ReferenceCache
-    ) -> None:
-        """Compiles for clips of all lengths and of this one's size. Arguments and errors as for `prepare`."""
-        shape = _shape(latents, tokens)
-        if self._any_length is None or self._any_length[0][1:] != shape[1:]:
-            self._any_length = None
-            self._lengths_made.clear()
-            self._any_length = shape, self._compiled(latents, tokens, pose, reference, any_length=True)
-
-    def _compiled(
-        self,
-        latents: Tensor,
-        tokens: Tensor,
-        pose: Tensor,
-        reference: ReferenceCache,
-        *,
-        any_length: bool,
-    ) -> CpuGraph:
-        if any_length:
-            latents, tokens, pose = (_of_length(x, TRACED_FRAMES) for x in (latents, tokens, pose))
-        models = self._plain.models
-        with torch.no_grad():
-            module = TracedDenoiser(copy.deepcopy(models.denoiser).float(), reference).eval()
-            inputs = self._inputs(latents, tokens, pose, reference, 0)
-            # Inference tensors cannot be traced, their copies can.
-            inputs = tuple(x.clone() for x in inputs)
-        frames, *size = _shape(latents, tokens)
-        shape = "x".join(map(str, ["any" if any_length else frames, *size]))
+            module = TracedDenoiser(copy.deepcopy(models.denoiser).float(), shapes).eval()
+        shape = "x".join(map(str, ["any" if any_length else frames, h, w, tokens]))
         return load_graph(
             module,
             inputs,
@@ -165,88 +159,40 @@ class OpenVinoDenoiser:
             lengths={index: MAX_CLIP_FRAMES for index in INPUTS_BY_FRAME} if any_length else {},
         )
 
-    def _graph_for(self, shape: Shape) -> CpuGraph | None:
-        if self._favoured is not None and self._favoured[0] == shape:
-            return self._favoured[1]
-        if self._any_length is not None and self._any_length[0][1:] == shape[1:]:
-            return self._any_length[1] if shape[0] <= MAX_CLIP_FRAMES else None
-        return None
+    def reference(self, picture: NDArray[np.uint8]) -> Floats:
+        """An avatar's keys and values, by torch."""
+        flat: Floats = flat_reference(self._plain.prepare_reference(picture).reference).numpy()
+        return flat
 
-    def cold(self, lengths: Sequence[int]) -> list[int]:
-        """Those of these lengths that the network for any length is to make, and has not made yet."""
-        if self._any_length is None:
-            return []
-        own = None if self._favoured is None else self._favoured[0][0]
-        return [frames for frames in lengths if frames != own and frames not in self._lengths_made]
+    def pose(self, maps: Floats) -> Floats:
+        """Features of pose maps, by torch."""
+        features: Floats = self._plain.encode_pose(torch.from_numpy(maps)).float().contiguous().numpy()
+        return features
 
-    def warm(self, latents: Tensor, tokens: Tensor, pose: Tensor, reference: ReferenceCache) -> None:
-        """Runs one step for clips of this one's shape. Arguments as for `sample`."""
-        self.sample(latents, tokens, pose, reference, len(self.steps) - 1)
-        if self._any_length is not None:
-            self._any_length[1].release_file()
-
-    def prepared(self, frames: int, height: int, width: int, tokens: int) -> bool:
-        """Whether `sample` can make clips of this shape."""
-        return self._graph_for((frames, height, width, tokens)) is not None
-
-    def prepared_frames(self, frames: int) -> bool:
-        """Whether `sample` can make clips of so many frames."""
-        networks = (self._favoured, self._any_length)
-        return any(self.prepared(frames, *network[0][1:]) for network in networks if network is not None)
+    def put_aside(self) -> None:
+        """Torch's weights on a CPU stay where they are."""
 
     @torch.inference_mode()
-    def sample(
-        self, latents: Tensor, tokens: Tensor, pose: Tensor, reference: ReferenceCache, start: int = 0
-    ) -> Tensor:
-        """The sampling loop of one clip.
-
-        Args:
-            latents: starting latents (F, C, h, w), float32.
-            tokens: audio tokens (F, T, 384).
-            pose: pose features (F, c0, h, w).
-            reference: the avatar's keys and values.
-            start: number of the first step.
-
-        Returns:
-            Scaled latents (F, C, h, w), float32.
-        """
-        graph = self._graph_for(_shape(latents, tokens))
-        assert graph is not None, "sample is called for shapes that are prepared"
-        if self._any_length is not None and graph is self._any_length[1]:
-            self._lengths_made.add(len(latents))
-        _, *conditions = self._inputs(latents, tokens, pose, reference, start)
-        for index in range(start, len(self.steps)):
-            conditions[0], conditions[3] = self._times[index], self._order(len(latents))[index]
-            made = graph(*(x.numpy() for x in (latents, *conditions)))
-            latents = self.steps[index](latents, torch.from_numpy(made))
-        return latents
-
-    def _inputs(
-        self, latents: Tensor, tokens: Tensor, pose: Tensor, reference: ReferenceCache, index: int
-    ) -> tuple[Tensor, ...]:
-        order = self._order(len(latents))[index]
-        return (
-            latents.float().contiguous(),
-            self._times[index],
-            tokens.float().contiguous(),
-            pose.float().contiguous(),
-            order,
-            flat_reference(reference),
+    def by_torch(
+        self, latents: Floats, tokens: Floats, pose: Floats, reference: Floats, start: int
+    ) -> Floats:
+        """A clip's latents by torch, with the arguments of `CpuDenoiser.sample`."""
+        plain, dtype = self._plain, self._plain.models.dtype
+        _, _, h, w = latents.shape
+        shapes = self._reference_shapes(h, w)
+        made = plain.sample(
+            torch.from_numpy(latents),
+            plain.project_audio(torch.from_numpy(tokens)),
+            torch.from_numpy(pose).to(dtype),
+            whole_reference(torch.from_numpy(reference).to(dtype), shapes),
+            start,
         )
+        latents_made: Floats = made.numpy()
+        return latents_made
 
-    def _order(self, frames: int) -> list[Tensor]:
-        if frames not in self._orders:
-            shift = self._plain.window_shift
-            device = self._plain.models.device
-            self._orders[frames] = frame_orders(frames, len(self.steps), shift, device)
-        return self._orders[frames]
-
-
-def _of_length(rows: Tensor, length: int) -> Tensor:
-    """The rows over and over, (length, …)."""
-    return rows[torch.arange(length) % len(rows)]
-
-
-def _shape(latents: Tensor, tokens: Tensor) -> Shape:
-    frames, _, height, width = latents.shape
-    return frames, height, width, tokens.shape[1]
+    @torch.inference_mode()
+    def _reference_shapes(self, h: int, w: int) -> list[torch.Size]:
+        if (h, w) not in self._shapes:
+            made = self._plain.blank_reference(h, w)
+            self._shapes[h, w] = [x.shape for pair in made.layers for x in pair]
+        return self._shapes[h, w]

@@ -10,32 +10,18 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from gpu_worker.denoiser.model import ReferenceCache, attention
-from gpu_worker.engine.compiled import ClipSampler, PreparedClip
-from gpu_worker.engine.device import (
-    device_errors,
-    device_name,
-    keep_compiled_code,
-    release_memory,
-    to_host,
-    wait_for_device,
-)
-from gpu_worker.engine.input_stream import InputStream
-from gpu_worker.engine.load import LARGE_MODEL, LoadedModel, check_team, load_model
+from gpu_worker.engine.cpu_sampler import CpuSampler
+from gpu_worker.engine.parts import Device, Floats, LoadedModel, PreparedClip, Sampler
 from gpu_worker.engine.silent_clips import SilentClips
+from gpu_worker.engine.start import load_parts
 from gpu_worker.engine_api import ClipError, LatentsNotFiniteError
 from gpu_worker.quality.options import Quality, qualities
 from gpu_worker.rate.clip_length import lengths_to_try
 from gpu_worker.sessions import LatentTable
-from gpu_worker.team.members import Members
-from protocol.model.hardware.devices import denoiser_devices
-from protocol.model.hardware.dtypes import dtype_name
-from protocol.model.hardware.gpu_memory import device_memory
 from protocol.model.vae_folder import has_small_decoder
 from protocol.process.c_allocator import return_freed_memory
 from protocol.process.settings import Settings, SettingsError
@@ -66,23 +52,20 @@ class DenoiserEngine:
     #: Heads of the VAE that may draw, the preferred one first.
     heads: Sequence[bool]
     #: The model, its avatars and its poses, from `load` on.
-    model: LoadedModel
+    model: LoadedModel[Any]
     #: Samples the clips, from `load` on.
-    sampler: ClipSampler
-    #: The way of clips' inputs to the device, from `load` on.
-    _inputs: InputStream
-    #: The other members of the team, from `load` on where the device is one of several.
-    members: Members | None
+    sampler: Sampler
+    #: Computes, from `load` on.
+    device: Device
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._last_latents = LatentTable[Tensor](limit=4 * settings.most_sessions)
+        self._last_latents = LatentTable[Floats](limit=4 * settings.most_sessions)
         #: Clips without a voice, from `load` on.
         self._silent: SilentClips | None = None
         #: Whether memory was given back after the first pause's work.
         self._tidied = False
         self._info: dict[str, InfoValue] = {}
-        self.members = None
         self.clip_frames = settings.frames_a_clip
         self.clip_lengths = (self.clip_frames,)
         self.heads = (False,)
@@ -90,25 +73,19 @@ class DenoiserEngine:
     @property
     def device_type(self) -> str:
         """The kind of device that denoises: "cpu" or "cuda"."""
-        return self.model.device.type
+        return self.device.type
 
     # ------------------------------------------------------------------ start-up, in the compute thread
 
     def load(self) -> None:
         """Loads the model, then makes a first clip of each shape that sessions may get."""
-        devices = denoiser_devices(self.settings)
-        if len(devices) > 1:
-            check_team(self.settings, len(devices))
-            keep_compiled_code(self.settings)  # the members' too
-            self.members = Members(devices)
-        self.model = load_model(self.settings)
+        parts = load_parts(self.settings)
+        self.model, self.sampler, self.device = parts.model, parts.sampler, parts.device
         self._silent = SilentClips(self.model, self._made_by)
         short = self.model.config.whisper_window == "short"
         self.clip_lengths = lengths_to_try(self.settings, self.device_type, short_window=short)
         self.clip_frames = self.clip_lengths[0]
         self.heads = self.model.config.heads(self.settings)
-        self.sampler = ClipSampler(self.settings, self.model.denoiser, self.model.openvino, self.members)
-        self._inputs = InputStream(self.model.device)
         self._warm()
         return_freed_memory()
         self._info = self._describe()
@@ -118,16 +95,16 @@ class DenoiserEngine:
         begin = time.monotonic()
         avatars, poses = self.model.avatars, self.model.poses
         avatars.get(avatars.names[0])
-        wait_for_device(self.model.device)
+        self.device.wait()
         avatar_ready = time.monotonic()
         while poses.warm_some(poses.names[0]):
             if time.monotonic() - avatar_ready > POSE_WARM_SECONDS[self.device_type]:
                 break
-        wait_for_device(self.model.device)
+        self.device.wait()
         pose_ready = time.monotonic()
         for fps in self._rates_to_warm():
             self._make_warm_up_clip(fps)
-        wait_for_device(self.model.device)
+        self.device.wait()
         end = time.monotonic()
         logger.info(
             "warm-up took %.1f s (avatar %.1f, pose %.1f, clips %.1f)",
@@ -155,25 +132,25 @@ class DenoiserEngine:
         try:
             self.denoise(self.prepare(self.trial_clip(WARM_UP_SESSION, 0, fps)))
         except LatentsNotFiniteError as error:
-            if self.model.dtype != torch.float16:
+            if self.model.dtype != "float16":
                 raise
             raise SettingsError(
-                f"half precision gives values that are not finite on {device_name(self.model.device)};"
-                " give --dtype float32"
+                f"half precision gives values that are not finite on {self.device.name}; give --dtype float32"
             ) from error
         self.close(WARM_UP_SESSION, 0)
 
     def make_ready_for(self, fps: int) -> None:
         """Compiles for clips of this rate. Other shapes run in plain torch: no clip waits for a compiler."""
-        frames = frames_of_clip(fps, self.clip_frames)
-        if self.sampler.cpu_engine == "openvino" and not self.sampler.ready_for(frames):
-            self.sampler.ready_on_cpu(*self._warm_up_inputs(fps))
-            return_freed_memory()
-        if self.sampler.can_compile_for(frames):
-            self.sampler.compile_for(
+        frames, sampler = frames_of_clip(fps, self.clip_frames), self.sampler
+        if isinstance(sampler, CpuSampler):
+            if not sampler.ready_for(frames):
+                sampler.make_ready(self._warm_up_inputs(fps)[0])
+                return_freed_memory()
+        elif sampler.can_compile_for(frames):
+            sampler.compile_for(
                 frames, lambda: self._warm_up_inputs(fps), lambda: self._make_warm_up_clip(fps)
             )
-            if not self.sampler.compiled:  # plain torch serves, which the warm-up has left out
+            if not sampler.compiled:  # plain torch serves, which the warm-up has left out
                 self._make_warm_up_clip(fps)
             self._info = self._describe()
 
@@ -185,21 +162,20 @@ class DenoiserEngine:
 
     def open_qualities(self) -> Sequence[Quality]:
         """What --quality auto may pick. A team keeps its tier, and has lengths that its members can share."""
-        settings, model, members = self.settings, self.model, self.members
-        large = sum(p.numel() for p in model.denoiser.models.denoiser.parameters()) > LARGE_MODEL
+        settings, model, team = self.settings, self.model, self.device.team
         if (
             settings.quality != "auto"
             or settings.compile_unet is False
             or self.device_type != "cuda"
             or model.denoiser.guidance_scale > 1
-            or not large
+            or not model.large
         ):
             return ()
-        if members is not None:
+        if team > 1:
             settings = replace(settings, tier=settings.tier or "exact")
         alone = len(settings.gpu_devices) == 1  # others would pick by themselves
         made = qualities(settings, self.steps, tiny=has_small_decoder(model.config), lengths=alone)
-        return made if members is None else [one for one in made if one.frames % members.size == 0]
+        return [one for one in made if one.frames % team == 0]
 
     @property
     def steps(self) -> int:
@@ -213,8 +189,8 @@ class DenoiserEngine:
 
     def favour(self, fps: int) -> None:
         """Compiles OpenVINO's own network for the shape of these clips, and `make_ready_for` elsewhere."""
-        if self.sampler.cpu_engine == "openvino":
-            self.sampler.ready_on_cpu(*self._warm_up_inputs(fps), favoured=True)
+        if isinstance(self.sampler, CpuSampler):
+            self.sampler.make_ready(self._warm_up_inputs(fps)[0], favoured=True)
             return_freed_memory()
         else:
             self.make_ready_for(fps)
@@ -223,11 +199,11 @@ class DenoiserEngine:
         """Whether clips of this rate are made by a way that is fast here."""
         return self.sampler.ready_for(frames_of_clip(fps, self.clip_frames))
 
-    def _warm_up_inputs(self, fps: int, most: int | None = None) -> tuple[PreparedClip, ReferenceCache]:
+    def _warm_up_inputs(self, fps: int, most: int | None = None) -> tuple[PreparedClip, Any]:
         """Of a clip of this rate, with its first `most` frames."""
         clip = self.trial_clip(WARM_UP_SESSION, 0, fps)
         prepared = self.prepare(replace(clip, tokens=clip.tokens[:most]))
-        wait_for_device(self.model.device)
+        self.device.wait()
         return prepared, self.model.avatars.get(prepared.clip.avatar).reference
 
     # ------------------------------------------------------------------ each clip
@@ -237,30 +213,28 @@ class DenoiserEngine:
         self._check_tokens(clip)
         avatars, poses = self.model.avatars, self.model.poses
         clip = replace(clip, avatar=avatars.resolve(clip.avatar), pose=poses.resolve(clip.pose))
-        with self._inputs.current():
+        with self.device.sending():
             indices = poses.frame_indices(clip.pose, clip.pts, clip.fps, len(clip.tokens))
             pose = poses.gather(clip.pose, indices)
             height, width = pose.shape[2:]
             shape = (self.model.denoiser.latent_channels, height, width)
-            noise = self._inputs.noise(self.sampler.state, clip, shape)
-            tokens = self._inputs.send(torch.from_numpy(clip.tokens.copy()))
-            if self.device_type == "cuda":
-                tokens = tokens.to(self.model.dtype)
-            return PreparedClip(clip, tokens, pose, noise, self._inputs.passed())
+            noise = self.device.noise(self.sampler.state, clip, shape)
+            tokens = self.device.tokens(clip.tokens)
+            return PreparedClip(clip, tokens, pose, noise, self.device.sent())
 
     def prepare_ahead(self, clip: Clip) -> bool:
         """Encodes a few pose frames of the clip after this one. Runs in the prefetch thread."""
         poses, frames = self.model.poses, len(clip.tokens)
-        with self._inputs.current():
+        with self.device.sending():
             follows = clip.pts + frames * SAMPLE_RATE // clip.fps
             return poses.warm_frames(clip.pose, poses.frame_indices(clip.pose, follows, clip.fps, frames))
 
     def _check_tokens(self, clip: Clip) -> None:
         """Raises ClipError for tokens that this model cannot take."""
         frames, count, _ = clip.tokens.shape
-        motion = self.model.denoiser.models.denoiser.config.motion
-        if motion is not None and frames > motion.max_frames:
-            raise ClipError(f"a clip of {frames} frames: this model takes {motion.max_frames}", fatal=True)
+        most = self.model.denoiser.max_frames
+        if most is not None and frames > most:
+            raise ClipError(f"a clip of {frames} frames: this model takes {most}", fatal=True)
         if count != self.model.token_count:
             wanted = f"{self.model.token_count} by this worker's --audio-margin"
             raise ClipError(f"{count} audio tokens a frame, it must be {wanted}", fatal=True)
@@ -270,22 +244,18 @@ class DenoiserEngine:
     def denoise(self, inputs: PreparedClip) -> Array16:
         """The clip's scaled latents, float16 (F, C, h, w). Its last one is kept for the clip that follows."""
         clip = inputs.clip
-        with device_errors(self.model.device), torch.inference_mode():
+        with self.device.computing():
             reference = self.model.avatars.get(clip.avatar).reference
             if clip.silent and self._silent is not None and (kept := self._silent.read(clip)) is not None:
                 self._follow(clip, kept)
                 return kept
-            if inputs.ready is not None:
-                torch.cuda.current_stream().wait_event(inputs.ready)
             before = self._last_latents.before(clip.session, clip.epoch, clip.seq)
-            if before is not None:
-                before = before.to(self.model.device)
-            latents = self.sampler.sample(inputs, reference, before)
-            made: Array16 = to_host(latents.to(torch.float16)).numpy().copy()
+            there = self.device.to_device(inputs, before)
+            made, last = self.device.to_host(self.sampler.sample(inputs, reference, there))
         if not np.isfinite(made).all():
             raise LatentsNotFiniteError("the denoiser's latents are not all finite")
         # Only now: latents that are not finite would spoil every clip that follows.
-        self._last_latents.store(clip.session, clip.epoch, clip.seq, latents[-1].clone())
+        self._last_latents.store(clip.session, clip.epoch, clip.seq, last)
         if clip.silent and self._silent is not None:
             self._silent.store(clip, made)
         return made
@@ -305,8 +275,7 @@ class DenoiserEngine:
 
     def _follow(self, clip: Clip, latents: Array16) -> None:
         """Lets the next clip follow a silent one, that was made before."""
-        # On the CPU: this may not be the thread that has the device.
-        last = torch.from_numpy(latents[-1]).float()
+        last = latents[-1].astype(np.float32)
         self._last_latents.store(clip.session, clip.epoch, clip.seq, last)
 
     def _made_by(self) -> object:
@@ -322,24 +291,23 @@ class DenoiserEngine:
         Raises:
             DeviceLost: a member of the team is lost, which a clip would wait for.
         """
-        if self.members is not None:
-            self.members.check()
+        self.device.check()
         if self._silent is not None:
             self._silent.forget_old()
 
     def work_in_pause(self) -> bool:
         """Makes the reference of one avatar, some pose features, or one length ready, or keeps a loop."""
         avatars, poses = self.model.avatars, self.model.poses
-        with device_errors(self.model.device):
+        with self.device.computing():
             more = avatars.warm_one() or any(map(poses.warm_some, poses.names))
             more = more or (self._silent is not None and self._silent.keep_one())
-            more = more or self.sampler.warm_a_length(self.clip_frames, self._warm_up_inputs)
-            wait_for_device(self.model.device)
+            if not more and isinstance(self.sampler, CpuSampler):
+                more = self.sampler.warm_a_length(self.clip_frames, self._warm_up_inputs)
+            self.device.wait()
             if not more and not self._tidied:
                 self._tidied = True
-                self.model.denoiser.spare.put_aside()
                 self.sampler.put_aside()
-                release_memory(self.model.device)
+                self.device.release()
                 return_freed_memory()
         return more
 
@@ -366,9 +334,7 @@ class DenoiserEngine:
             "height": model.height,
             "steps": len(model.denoiser.steps),
             "cfg": float(model.denoiser.guidance_scale),
-            "device": device_name(model.device, 1 if self.members is None else self.members.size),
-            "dtype": dtype_name(model.dtype),
-            "attention": attention.describe(),
+            **self.device.facts(),
             "cpu_engine": self.sampler.cpu_engine,
             "compiled": self.sampler.compiled,
             "tier": self.sampler.tier,
@@ -398,5 +364,5 @@ class DenoiserEngine:
                 "pose_cache_bytes": float(poses.bytes),
             }
             figures |= {} if self._silent is None else self._silent.figures()
-            figures |= device_memory(self.model.device)
+            figures |= self.device.memory()
         return figures

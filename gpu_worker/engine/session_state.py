@@ -15,8 +15,9 @@ new-noise: each clip has its own noise, and clips know nothing of each other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ from gpu_worker.denoiser.sampler import A, Step, draw_noise, preserve_in_clip
 from gpu_worker.sessions import clip_seed, session_seed
 from protocol.process.settings import Settings
 from protocol.wire.messages import Clip
+
+N = TypeVar("N")
 
 SESSION_NOISE, SEED_MIX, NEW_NOISE = "session-noise", "seed-mix", "new-noise"
 
@@ -88,3 +91,25 @@ class SessionState:
         if self.way == SEED_MIX:
             return preserve_in_clip(noise, before), 0
         return noise, 0
+
+
+class SharedNoise(Generic[N]):
+    """The noise of clips on the device. The one that all clips of a shape share is drawn and sent once.
+
+    Args:
+        send: sends noise to the device.
+    """
+
+    def __init__(self, send: Callable[[NDArray[np.float32]], N]) -> None:
+        self._send = send
+        #: By (frames, C, h, w). There are few shapes.
+        self._shared: dict[tuple[int, ...], N] = {}
+
+    def get(self, state: SessionState, clip: Clip, shape: tuple[int, int, int]) -> N:
+        """The clip's starting noise (F, C, h, w), as `SessionState.noise` draws it."""
+        if state.way != SESSION_NOISE:
+            return self._send(state.noise(clip, shape))
+        key = (len(clip.tokens), *shape)
+        if key not in self._shared:
+            self._shared[key] = self._send(state.noise(clip, shape))
+        return self._shared[key]

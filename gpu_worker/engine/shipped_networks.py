@@ -222,6 +222,10 @@ class FlatReferenceGraph:
         """Where the network is kept."""
         return self._graph.file
 
+    def release_file(self) -> None:
+        """Lets the pages of the kept file go."""
+        self._graph.release_file()
+
     def __call__(self, *inputs: NDArray[Any]) -> Floats:
         """The prediction for latents, time, tokens, pose, order and reference (N,).
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from gpu_worker.engine.kept_loops import KeptLoops, loop_source
-from gpu_worker.engine.load import LoadedModel
+from gpu_worker.engine.parts import LoadedModel
 from gpu_worker.engine.rest_loop import RestKey, RestLoops, loop_of, rest_key
 from gpu_worker.engine_api import ClipError
 from protocol.wire.messages import Array16, Clip
@@ -28,7 +29,7 @@ class SilentClips:
 
     def __init__(
         self,
-        model: LoadedModel,
+        model: LoadedModel[Any],
         made_by: Callable[[], object],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -7,7 +7,6 @@ work needs. The memory is pinned, so that the copies run beside the clip that is
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,15 +21,6 @@ logger = logging.getLogger(__name__)
 
 #: Bytes of a block. Torch rounds pinned memory up to a power of two, so a frame alone would waste much.
 BLOCK_BYTES = 64 * 2**20
-
-#: Part of the machine's memory that pose features may take.
-MOST_SHARE = 1 / 8
-
-
-def host_budget(most: int) -> int:
-    """Bytes of features that the host's memory may hold: `most`, or less on a small machine."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min(most, int(MOST_SHARE * memory))
 
 
 class TensorMemory:

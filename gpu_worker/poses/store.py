@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,15 @@ from protocol.model.assets import DEFAULT_NAME, AssetError, listed, pose_files
 from protocol.wire.clock import SAMPLE_RATE
 
 logger = logging.getLogger(__name__)
+
+#: Part of the machine's memory that pose features may take.
+MOST_SHARE = 1 / 8
+
+
+def host_budget(most: int) -> int:
+    """Bytes of features that the host's memory may hold: `most`, or less on a small machine."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(most, int(MOST_SHARE * memory))
 
 
 class FeatureArray(Protocol):

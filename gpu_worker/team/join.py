@@ -15,8 +15,8 @@ from torch._C._distributed_c10d import FileStore
 
 from gpu_worker.denoiser.loading import channels_last
 from gpu_worker.denoiser.model import DenoisingUNet3D, UNetConfig
-from gpu_worker.denoiser.model.config import MotionConfig
 from gpu_worker.denoiser.sampler import SchedulerConfig
+from gpu_worker.denoiser.unet_config import MotionConfig
 from gpu_worker.fast.clip import DenoiserModel, FastDenoiser
 from gpu_worker.fast.exchange import TeamExchange
 from gpu_worker.fast.tiers import TIERS

@@ -124,9 +124,10 @@ class CpuGraph:
 
     def outputs(self, *inputs: npt.NDArray[Any]) -> tuple[Floats, ...]:
         """All outputs for these inputs, float32. The next call writes over them."""
-        for index, array in enumerate(inputs):
-            shared = self._tensor(np.ascontiguousarray(array), shared_memory=True)
-            self._request.set_input_tensor(index, shared)
+        # In a list, since the copy of an array that is not contiguous has to outlast the call.
+        arrays = [np.ascontiguousarray(array) for array in inputs]
+        for index, array in enumerate(arrays):
+            self._request.set_input_tensor(index, self._tensor(array, shared_memory=True))
         self._request.infer()
         return tuple(tensor.data for tensor in self._request.output_tensors)
 

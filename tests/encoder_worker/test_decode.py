@@ -103,7 +103,7 @@ def test_attention_names_of_older_conversions(tmp_path: Path) -> None:
 
 def test_the_plan_is_chosen_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_lite(tmp_path)
-    monkeypatch.setattr("protocol.model.hardware.dtypes.cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr("protocol.model.hardware.arithmetic.cpu_has_bfloat16", lambda: True)
     decoder = ClipDecoder(load_decoder(VaeFolder.open(tmp_path)), CPU, "auto")
     assert decoder.plan in plans_for(CPU, "auto") and len(plans_for(CPU, "auto")) == 3
     assert decoder.warm_up(4, 4) > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 import yaml
 
 from gpu_worker.engine.compiled import ClipSampler
-from gpu_worker.engine.load import LoadedModel, load_model
+from gpu_worker.engine.load import load_model
 from gpu_worker.engine.serve import DenoiserEngine
 from gpu_worker.engine_api import ClipError
 from protocol.process.settings import SettingsError
@@ -58,6 +59,6 @@ def test_values_that_are_not_finite_in_half_precision(
     )
     with pytest.raises(ClipError, match="not all finite"):  # another fault in float32
         made._make_warm_up_clip(24)
-    monkeypatch.setattr(LoadedModel, "dtype", torch.float16)
+    made.model = replace(made.model, dtype="float16")
     with pytest.raises(SettingsError, match=r"half precision gives values that .* give --dtype float32"):
         made._make_warm_up_clip(24)

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from gpu_worker.denoiser.model import ReferenceCache
 from gpu_worker.denoiser.pipeline import ClipDenoiser
 from gpu_worker.engine import load as loading
-from gpu_worker.engine.openvino import OpenVinoDenoiser
+from gpu_worker.engine.cpu_denoiser import CpuDenoiser
+from gpu_worker.engine.openvino import flat_reference, traced_denoiser
 from gpu_worker.engine.serve import DenoiserEngine
 from protocol.model.cpu_graph import CpuEngine, GraphUnavailable
 from protocol.process.settings import load_settings
@@ -25,6 +27,23 @@ def noise(side: int = 8, seed: int = 5) -> torch.Tensor:
     return torch.randn(FRAMES, 8, side, side, generator=torch.Generator().manual_seed(seed))
 
 
+def denoiser_of(plain: ClipDenoiser, folder: Path) -> CpuDenoiser:
+    return traced_denoiser(plain, CpuEngine(True, folder, 1))
+
+
+def sample(
+    denoiser: CpuDenoiser,
+    latents: torch.Tensor,
+    tokens: torch.Tensor,
+    pose: torch.Tensor,
+    reference: ReferenceCache,
+    start: int = 0,
+) -> torch.Tensor:
+    """A clip's latents, with the arguments of `ClipDenoiser.sample`."""
+    a, b, c, d = (x.float().numpy() for x in (latents, tokens, pose, flat_reference(reference)))
+    return torch.from_numpy(denoiser.sample(a, b, c, d, start))
+
+
 @pytest.mark.parametrize("shift", [0, 3])
 def test_every_start_and_every_reference_give_torchs_latents(tmp_path: Path, shift: int) -> None:
     pytest.importorskip("openvino")
@@ -32,15 +51,15 @@ def test_every_start_and_every_reference_give_torchs_latents(tmp_path: Path, shi
     given = conditions(plain)
     tokens, pose, reference = given["tokens"], given["pose_features"], given["reference"]
     other = plain.prepare_reference(np.zeros((16, 16, 3), np.uint8)).reference
-    by_openvino = OpenVinoDenoiser(plain, CpuEngine(True, tmp_path, 1))
-    by_openvino.prepare(noise(), tokens, pose, reference)
+    by_openvino = denoiser_of(plain, tmp_path)
+    by_openvino.prepare(FRAMES, 8, 8, tokens.shape[1])
     assert by_openvino.prepared(FRAMES, 8, 8, tokens.shape[1])
     assert not by_openvino.prepared(FRAMES - 1, 8, 8, tokens.shape[1])
     audio = plain.project_audio(tokens)
     made = {}
     for name, ref in {"first": reference, "other": other}.items():
         for start in (0, 2):
-            made[name, start] = by_openvino.sample(noise(), tokens, pose, ref, start)
+            made[name, start] = sample(by_openvino, noise(), tokens, pose, ref, start)
             wanted = plain.sample(noise(), audio, pose, ref, start)
             assert difference(made[name, start], wanted) <= 1e-5
     assert difference(made["first", 0], made["other", 0]) > 1e-3
@@ -51,48 +70,50 @@ def test_a_kept_network_serves_the_next_start(tmp_path: Path, monkeypatch: pytes
     plain = ClipDenoiser(small_models())
     given = conditions(plain)
     inputs = (given["tokens"], given["pose_features"], given["reference"])
-    first = OpenVinoDenoiser(plain, CpuEngine(True, tmp_path, 1))
-    first.prepare(noise(), *inputs)
+    shape = (FRAMES, 8, 8, inputs[0].shape[1])
+    first = denoiser_of(plain, tmp_path)
+    first.prepare(*shape)
     monkeypatch.setattr(openvino, "convert_model", lambda *args, **kwargs: pytest.fail("converted again"))
-    second = OpenVinoDenoiser(plain, CpuEngine(True, tmp_path, 1))
-    second.prepare(noise(), *inputs)
-    assert torch.equal(first.sample(noise(), *inputs), second.sample(noise(), *inputs))
+    second = denoiser_of(plain, tmp_path)
+    second.prepare(*shape)
+    assert torch.equal(sample(first, noise(), *inputs), sample(second, noise(), *inputs))
     monkeypatch.undo()
     (kept,) = tmp_path.glob("*.blob")
     kept.write_bytes(b"damaged")
-    third = OpenVinoDenoiser(plain, CpuEngine(True, tmp_path, 1))
-    third.prepare(noise(), *inputs)
-    assert torch.equal(first.sample(noise(), *inputs), third.sample(noise(), *inputs))
+    third = denoiser_of(plain, tmp_path)
+    third.prepare(*shape)
+    assert torch.equal(sample(first, noise(), *inputs), sample(third, noise(), *inputs))
 
 
 def test_one_network_makes_clips_of_any_length(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     plain = ClipDenoiser(small_models())
-    made = OpenVinoDenoiser(plain, CpuEngine(True, tmp_path, 1))
+    made = denoiser_of(plain, tmp_path)
     given = conditions(plain)
     tokens, pose, reference = given["tokens"], given["pose_features"], given["reference"]
     assert made.cold([1, 2, 5]) == []
-    made.prepare_any_length(noise()[:1], tokens[:1], pose[:1], reference)
+    made.prepare_any_length(1, 8, 8, tokens.shape[1])
     assert made.cold([1, 2, 5]) == [1, 2, 5]
-    made.warm(noise()[:2], tokens[:2], pose[:2], reference)
+    warmed = (x.numpy() for x in (noise()[:2], tokens[:2], pose[:2], flat_reference(reference)))
+    made.warm(*warmed)
     assert made.cold([1, 2, 5]) == [1, 5]
     for frames in (1, 2, 5):
         rows = torch.arange(frames) % len(noise())
         clip = (noise()[rows], tokens[rows], pose[rows], reference)
         assert made.prepared_frames(frames)
         exact = plain.sample(clip[0], plain.project_audio(clip[1]), *clip[2:])
-        assert difference(made.sample(*clip), exact) <= 1e-5
-    made.prepare(noise(), tokens, pose, reference)
+        assert difference(sample(made, *clip), exact) <= 1e-5
+    made.prepare(FRAMES, 8, 8, tokens.shape[1])
     assert made.cold([1, 2, len(noise()), 5, 7]) == [7], "clips of its own length have a network"
     assert len(list(tmp_path.glob("*.blob"))) == 2
-    other = OpenVinoDenoiser(plain, CpuEngine(True, tmp_path, 1))
-    other.prepare_any_length(noise(), tokens, pose, reference)
+    other = denoiser_of(plain, tmp_path)
+    other.prepare_any_length(FRAMES, 8, 8, tokens.shape[1])
     assert len(list(tmp_path.glob("*.blob"))) == 2, "the kept network serves whatever length asks for it"
 
 
 def test_guidance_is_left_to_torch(tmp_path: Path) -> None:
     with pytest.raises(GraphUnavailable, match="unconditional half"):
-        OpenVinoDenoiser(ClipDenoiser(small_models(), guidance_scale=2.0), CpuEngine(True, tmp_path, 1))
+        denoiser_of(ClipDenoiser(small_models(), guidance_scale=2.0), tmp_path)
 
 
 # ------------------------------------------------------------------ the engine, with the bundled model
@@ -141,14 +162,12 @@ def test_the_bundled_model_gives_the_same_latents(bundled: Callable[..., Denoise
     wanted, made = clips(by_torch), clips(by_openvino)
     # The worker's latents are float16, so most are equal and the others differ by their last bit.
     assert np.linalg.norm(made - wanted) / np.linalg.norm(wanted) <= 1e-4
-    openvino = by_openvino.model.openvino
-    assert openvino is not None
-    prepared = by_openvino.prepare(by_openvino.trial_clip("two", 0, 24))
-    reference = by_openvino.model.avatars.get("default").reference
-    inputs = (prepared.noise, prepared.tokens.float(), prepared.pose, reference)
-    plain = by_openvino.model.denoiser
+    prepared = by_torch.prepare(by_torch.trial_clip("two", 0, 24))
+    reference = by_torch.model.avatars.get("default").reference
+    plain = by_torch.model.denoiser
     exact = plain.sample(prepared.noise, plain.project_audio(prepared.tokens), prepared.pose, reference)
-    assert difference(openvino.sample(*inputs), exact) <= 1e-5
+    inputs = (prepared.noise, prepared.tokens, prepared.pose, reference)
+    assert difference(sample(by_openvino.model.denoiser, *inputs), exact) <= 1e-5
 
 
 @pytest.mark.slow
@@ -191,5 +210,5 @@ def test_torch_denoises_shapes_that_openvino_fails_for(
 
     monkeypatch.setattr(openvino, "convert_model", fail)
     made.make_ready_for(8)
-    assert "clips of 2 frames by torch, OpenVINO fails: no such operation" in caplog.text
+    assert "no network for clips of 2 frames, OpenVINO fails: no such operation" in caplog.text
     assert len(made.denoise(made.prepare(made.trial_clip("one", 0, 8)))) == 2

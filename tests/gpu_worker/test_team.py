@@ -20,6 +20,7 @@ from gpu_worker.denoiser.loading import Models
 from gpu_worker.denoiser.model import DenoisingUNet3D, ReferenceCache, UNetConfig
 from gpu_worker.denoiser.pipeline import ClipDenoiser
 from gpu_worker.engine.serve import DenoiserEngine
+from gpu_worker.engine.torch_parts import TorchDevice
 from gpu_worker.engine_api import DeviceLost
 from gpu_worker.fast import FastDenoiser
 from gpu_worker.fast.tiers import TIERS
@@ -197,8 +198,8 @@ def engine_of(world: list[str], *argv: str) -> Iterator[DenoiserEngine]:
     try:
         yield engine
     finally:
-        if engine.members is not None:
-            engine.members.close()
+        if isinstance(engine.device, TorchDevice) and engine.device.members is not None:
+            engine.device.members.close()
             dist.destroy_process_group()
 
 
@@ -213,8 +214,8 @@ def test_the_engine_s_clips(world: list[str]) -> None:
         for each, before in zip(wanted, made_alone, strict=True):
             assert differ(make(engine, each), before) < 1e-3  # latents travel as float16
         engine.check()
-        assert engine.members is not None
-        os.kill(engine.members.pids()[0], signal.SIGKILL)
+        assert isinstance(engine.device, TorchDevice) and engine.device.members is not None
+        os.kill(engine.device.members.pids()[0], signal.SIGKILL)
         until = time.monotonic() + 20
         with pytest.raises(DeviceLost, match="was killed by signal 9"):
             while time.monotonic() < until:

@@ -30,7 +30,8 @@ from demo.factory.evaluate.material import Scene
 from demo.factory.evaluate.path import Picture, StreamingPath
 from demo.factory.evaluate.scores import correlation, psnr
 from gpu_worker.denoiser.model import ReferenceCache
-from gpu_worker.engine.compiled import ClipSampler, PreparedClip
+from gpu_worker.engine.compiled import ClipSampler
+from gpu_worker.engine.parts import PreparedClip
 from gpu_worker.engine.serve import DenoiserEngine
 from gpu_worker.fast import TIERS, FastDenoiser, Tier
 from gpu_worker.fast.ops import TorchOps
@@ -125,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         words = ["--steps", str(args.steps), "--device", "cpu", "--identities", str(args.scenes)]
         bench = make_bench(parse(words), Path(folder))
-        settings = replace(bench.path.settings, dtype="float32")
+        settings = replace(bench.path.settings, dtype="float32", cpu_engine="torch")
         bench.path = StreamingPath(settings)
         scenes = bench.material.scenes(args.scenes, args.seconds, seed=77)
         exact = run(bench, scenes, None)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from demo.factory.train.config import BASE_UNET, INFERENCE, POSE_ENCODER
-from gpu_worker.denoiser.model.config import UNetConfig
 from gpu_worker.denoiser.model.denoiser import DenoisingUNet3D
 from gpu_worker.denoiser.model.pose_encoder import PoseEncoder
 from gpu_worker.denoiser.model.reference import ReferenceUNet2D
+from gpu_worker.denoiser.unet_config import UNetConfig
 
 ModuleType = TypeVar("ModuleType", bound=nn.Module)
 

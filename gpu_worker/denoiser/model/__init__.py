@@ -4,10 +4,10 @@ Module and parameter names are those of the official checkpoints (antgroup/echom
 as they are.
 """
 
-from gpu_worker.denoiser.model.config import MotionConfig, UNetConfig, UNetConfigError
 from gpu_worker.denoiser.model.denoiser import DenoisingUNet3D, ReferenceCache
 from gpu_worker.denoiser.model.pose_encoder import PoseEncoder
 from gpu_worker.denoiser.model.reference import ReferenceUNet2D
+from gpu_worker.denoiser.unet_config import MotionConfig, UNetConfig, UNetConfigError
 
 __all__ = [
     "DenoisingUNet3D",

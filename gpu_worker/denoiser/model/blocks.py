@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gpu_worker.denoiser.model.config import CROSS_ATTENTION, UNetConfig
 from gpu_worker.denoiser.model.motion import MotionModule
 from gpu_worker.denoiser.model.resnet import Downsample, ResnetBlock, Upsample
 from gpu_worker.denoiser.model.transformer import BlockConditions, SpatialTransformer
+from gpu_worker.denoiser.unet_config import CROSS_ATTENTION, UNetConfig
 
 
 class _UNetLevel(nn.Module):

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gpu_worker.denoiser.model.config import UNetConfig
 from gpu_worker.denoiser.model.transformer import BlockConditions, KeysValues
 from gpu_worker.denoiser.model.unet import UNetBody
+from gpu_worker.denoiser.unet_config import UNetConfig
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from gpu_worker.denoiser.model.attention import Attention, FeedForward, attend_temporal
-from gpu_worker.denoiser.model.config import MotionConfig
 from gpu_worker.denoiser.model.transformer import to_image, to_tokens
+from gpu_worker.denoiser.unet_config import MotionConfig
 
 
 class PositionEncoding(nn.Module):

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gpu_worker.denoiser.model.config import UNetConfig
 from gpu_worker.denoiser.model.transformer import BlockConditions
 from gpu_worker.denoiser.model.unet import UNetBody
+from gpu_worker.denoiser.unet_config import UNetConfig
 
 
 class ReferenceUNet2D(UNetBody):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from gpu_worker.denoiser.model.blocks import DownBlock, MidBlock, UpBlock
-from gpu_worker.denoiser.model.config import UNetConfig
 from gpu_worker.denoiser.model.resnet import TimestepEmbedding
 from gpu_worker.denoiser.model.transformer import BlockConditions, TransformerBlock
+from gpu_worker.denoiser.unet_config import UNetConfig
 
 
 class UNetBody(nn.Module):

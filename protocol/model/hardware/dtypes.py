@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from protocol.model.hardware.cpu_features import cpu_has_bfloat16
+from protocol.model.hardware.arithmetic import cpu_arithmetic
 from protocol.model.hardware.gpu_fitness import has_poor_float16
 
 #: The dtypes of models by their names in settings and configurations.
@@ -28,8 +28,6 @@ def dtypes_to_try(name: str, device: torch.device) -> list[torch.dtype]:
     Raises:
         KeyError: no such name. Settings let none through.
     """
-    if name != "auto":
-        return [DTYPES[name]]
-    if device.type != "cpu":
-        return [torch.float32 if has_poor_float16(device) else torch.float16]
-    return [torch.float32, torch.bfloat16] if cpu_has_bfloat16() else [torch.float32]
+    if name != "auto" or device.type == "cpu":
+        return [DTYPES[one] for one in cpu_arithmetic(name)]
+    return [torch.float32 if has_poor_float16(device) else torch.float16]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from gpu_worker.denoiser.model import ReferenceCache
     from gpu_worker.denoiser.pipeline import ClipDenoiser
+    from gpu_worker.engine.cpu_denoiser import CpuDenoiser
     from protocol.model.config import ModelConfig
     from protocol.model.cpu_graph import CpuEngine
     from protocol.model.vae_folder import VaeFolder
@@ -55,16 +56,17 @@ def denoisers(
     settings: Settings, engine: CpuEngine, dtypes: Sequence[torch.dtype]
 ) -> dict[str, Callable[[], Tensor]]:
     """Functions that denoise one clip, by library and arithmetic. The clip is the same for all."""
-    from gpu_worker.engine.openvino import OpenVinoDenoiser
+    from gpu_worker.engine.openvino import traced_denoiser
 
     tasks: dict[str, Callable[[], Tensor]] = {}
     for dtype in dtypes:
         plain, inputs = drawn_clip(settings, dtype)
-        by_openvino = OpenVinoDenoiser(plain, engine)
-        by_openvino.prepare(*inputs)
+        frames, _, h, w = inputs[0].shape
+        by_openvino = traced_denoiser(plain, engine)
+        by_openvino.prepare(frames, h, w, inputs[1].shape[1])
         name = _named(dtype)
         tasks[f"torch {name}"] = partial(_by_torch, plain, *inputs)
-        tasks[f"OpenVINO {name}"] = partial(by_openvino.sample, *inputs)
+        tasks[f"OpenVINO {name}"] = partial(_by_openvino, by_openvino, *arrays_of(*inputs))
     return tasks
 
 
@@ -97,6 +99,22 @@ def _by_torch(
     plain: ClipDenoiser, noise: Tensor, tokens: Tensor, pose: Tensor, reference: ReferenceCache
 ) -> Tensor:
     return plain.sample(noise, plain.project_audio(tokens), pose, reference)
+
+
+def _by_openvino(denoiser: CpuDenoiser, *inputs: npt.NDArray[np.float32]) -> Tensor:
+    import torch
+
+    noise, tokens, pose, reference = inputs
+    return torch.from_numpy(denoiser.sample(noise, tokens, pose, reference))
+
+
+def arrays_of(
+    noise: Tensor, tokens: Tensor, pose: Tensor, reference: ReferenceCache
+) -> tuple[npt.NDArray[np.float32], ...]:
+    """A clip of `drawn_clip` as `CpuDenoiser` takes it."""
+    from gpu_worker.engine.openvino import flat_reference
+
+    return tuple(x.float().numpy() for x in (noise, tokens, pose, flat_reference(reference)))
 
 
 def decoders(

@@ -19,7 +19,7 @@ from protocol.model.hardware.threads import let_waiting_threads_sleep, thread_co
 from protocol.process.c_allocator import keep_freed_memory
 from protocol.process.settings import Settings, settings_from_command_line
 from protocol.wire.clock import FULL_RATE
-from scripts.bench.host.engines import drawn_clip
+from scripts.bench.host.engines import arrays_of, drawn_clip
 
 if TYPE_CHECKING:
     import torch
@@ -35,14 +35,17 @@ def calls(
     settings: Settings, engine: CpuEngine, dtype: torch.dtype
 ) -> dict[tuple[int, bool], Callable[[], object]]:
     """Functions that denoise one clip, by its frames and its network."""
-    from gpu_worker.engine.openvino import OpenVinoDenoiser
+    from gpu_worker.engine.openvino import traced_denoiser
 
-    plain, (noise, tokens, pose, reference) = drawn_clip(settings, dtype)
+    plain, inputs = drawn_clip(settings, dtype)
+    noise, tokens, pose, reference = arrays_of(*inputs)
     made: dict[tuple[int, bool], Callable[[], object]] = {}
+    _, _, h, w = noise.shape
     for frames, any_length in CALLS:
-        network = OpenVinoDenoiser(plain, engine)
+        network = traced_denoiser(plain, engine)
+        prepare = network.prepare_any_length if any_length else network.prepare
+        prepare(frames, h, w, tokens.shape[1])
         given = noise[:frames], tokens[:frames], pose[:frames], reference
-        (network.prepare_any_length if any_length else network.prepare)(*given)
         made[frames, any_length] = partial(network.sample, *given)
     return made
 

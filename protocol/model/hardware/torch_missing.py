@@ -1,0 +1,31 @@
+"""Whether torch is installed, and the sentence that says how to install it. Does not import torch."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from protocol.process.settings import SettingsError
+
+#: How to install it.
+REMEDY = (
+    "start with ECHOMIMIC_TORCH=1 scripts/run_all.sh, or install it into this environment:"
+    " pip install 'echomimic-live[torch]'"
+)
+
+
+def torch_is_installed() -> bool:
+    """Whether `import torch` finds a package."""
+    try:
+        return importlib.util.find_spec("torch") is not None
+    except (ImportError, ValueError):  # something keeps it from being imported
+        return False
+
+
+def require_torch(what: str) -> None:
+    """Raises SettingsError where torch is not installed.
+
+    Args:
+        what: needs it. It begins the sentence, such as "--cpu-engine torch".
+    """
+    if not torch_is_installed():
+        raise SettingsError(f"{what} needs PyTorch, which is not installed; {REMEDY}")
