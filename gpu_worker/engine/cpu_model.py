@@ -6,13 +6,14 @@ import logging
 
 from gpu_worker.engine.cpu_denoiser import CpuDenoiser, ModelNumbers, pack_avatar, unpack_avatar
 from gpu_worker.engine.parts import Encoders, LoadedModel, model_with_assets
-from gpu_worker.engine.shipped_networks import shipped_networks
+from gpu_worker.engine.shipped_networks import ShippedNetworks, shipped_networks
 from gpu_worker.kept_features import FeatureFolder
 from gpu_worker.poses.store import ArrayMemory, host_budget
 from gpu_worker.rate.clip_length import lengths_to_try
 from protocol.model.audio_tokens import tokens_per_frame
 from protocol.model.config import ModelConfig
-from protocol.model.cpu_graph import CpuEngine, GraphUnavailable, import_openvino
+from protocol.model.cpu_graph import PRECISIONS, CpuEngine, GraphUnavailable, import_openvino
+from protocol.model.hardware.arithmetic import cpu_arithmetic
 from protocol.model.hardware.drivers import only_a_cpu
 from protocol.model.hardware.torch_missing import REMEDY, torch_is_installed
 from protocol.model.vae_folder import VaeFolder
@@ -33,25 +34,53 @@ def shipped_denoiser(settings: Settings, config: ModelConfig) -> CpuDenoiser:
         GraphUnavailable: torch has to serve, with the reason.
         SettingsError: a file or a size cannot work. The message names it.
     """
-    if not computes_on_cpu(settings):
-        raise GraphUnavailable(f"--gpu-devices {settings.gpu_devices[settings.worker_index]}")
-    engine = CpuEngine.of(settings)
-    if engine is None:
-        raise GraphUnavailable("--cpu-engine torch")
-    width, height = config.picture_size(settings)
-    networks = shipped_networks(config, height, width, cpu_arithmetic(settings.dtype)[-1], engine)
-    if networks is None:
-        raise GraphUnavailable(f"the model {config.path}, which ships no networks for OpenVINO")
+    reason, networks = why_torch(settings, config), _networks(settings, config)
+    if reason is not None or networks is None:
+        raise GraphUnavailable(reason)
     denoiser = CpuDenoiser(networks, ModelNumbers.of(settings, config))
-    check_size(width, height, denoiser.size_multiple)
-    import_openvino()
+    check_size(*config.picture_size(settings), denoiser.size_multiple)
     try:
         denoiser.prepare(*shortest_clip(settings, config))
     except GraphUnavailable:
         raise
     except Exception as error:  # a library fails in any way; torch may still work
-        raise GraphUnavailable(f"OpenVINO fails: {first_line(error)}") from error
+        raise GraphUnavailable(f"this machine, where OpenVINO fails ({first_line(error)}),") from error
     return denoiser
+
+
+def why_torch(settings: Settings, config: ModelConfig) -> str | None:
+    """What needs torch, as the beginning of a sentence, or None where OpenVINO can serve alone.
+
+    Nothing is compiled for the answer.
+
+    Raises:
+        SettingsError: a file cannot be read. The message names it.
+    """
+    guidance = config.cfg if settings.cfg is None else settings.cfg
+    dtype = cpu_arithmetic(settings.dtype)[-1]
+    if not computes_on_cpu(settings):
+        return f"--gpu-devices {settings.gpu_devices[settings.worker_index]}"
+    if settings.cpu_engine == "torch":
+        return "--cpu-engine torch"
+    if guidance > 1:
+        return f"guidance {guidance:g} (--cfg)"
+    if dtype not in PRECISIONS:
+        return f"--dtype {dtype}"
+    if _networks(settings, config) is None:
+        return f"the model of {config.path}, which ships no networks for OpenVINO,"
+    try:
+        import_openvino()
+    except GraphUnavailable as error:
+        return f"this machine ({error})"
+    return None
+
+
+def _networks(settings: Settings, config: ModelConfig) -> ShippedNetworks | None:
+    engine = CpuEngine.of(settings)
+    if engine is None:
+        return None
+    width, height = config.picture_size(settings)
+    return shipped_networks(config, height, width, cpu_arithmetic(settings.dtype)[-1], engine)
 
 
 def computes_on_cpu(settings: Settings) -> bool:
