@@ -15,7 +15,6 @@ from gpu_worker import kept_features
 from gpu_worker.avatars.store import AvatarStore
 from gpu_worker.denoiser.model import ReferenceCache
 from gpu_worker.denoiser.pipeline import AvatarCache
-from gpu_worker.engine import load as loading
 from gpu_worker.engine.serve import DenoiserEngine
 from gpu_worker.engine.tensor_arrays import pack_avatar, unpack_avatar
 from gpu_worker.kept_features import FeatureFolder, KeptPoses, KeptReferences
@@ -218,6 +217,6 @@ def test_the_second_start_times_and_encodes_nothing(tmp_path: Path, monkeypatch:
     def never(*_: Any, **__: Any) -> Any:
         pytest.fail("done a second time")
 
-    monkeypatch.setattr(loading, "best_times", never)
-    monkeypatch.setattr("gpu_worker.avatars.vae_encoder.load_vae_encoder", never)
+    monkeypatch.setattr("protocol.model.cpu_graph.keep_graph", never)
+    monkeypatch.setattr("gpu_worker.engine.shipped_networks.ShippedNetworks.reference", never)
     assert np.array_equal(latents(), first)
