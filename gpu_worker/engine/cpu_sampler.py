@@ -76,9 +76,7 @@ class CpuSampler:
         except Exception as error:  # a compilation fails in any way
             logger.warning("no network for clips of %d frames, OpenVINO fails: %s", frames, first_line(error))
 
-    def warm_a_length(
-        self, frames: int, inputs: Callable[[int, int], tuple[PreparedClip, Floats]]
-    ) -> bool:
+    def warm_a_length(self, frames: int, inputs: Callable[[int, int], tuple[PreparedClip, Floats]]) -> bool:
         """Makes the first clip of one length that the rate may fall to.
 
         Args:

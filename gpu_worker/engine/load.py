@@ -55,12 +55,6 @@ LARGE_MODEL = 200_000_000
 #: A model by the library that serves.
 AnyModel: TypeAlias = LoadedModel[ClipDenoiser] | LoadedModel[CpuDenoiser]
 
-    @property
-    def latent_size(self) -> tuple[int, int, int]:
-        """Channels, height and width of latents."""
-        factor = self.denoiser.models.vae_encoder.factor
-        return self.denoiser.latent_channels, self.height // factor, self.width // factor
-
 
 def load_model(settings: Settings) -> AnyModel:
     """Loads everything that the settings name onto this worker's device.

@@ -24,6 +24,7 @@ from protocol.model.assets import avatar_paths, pose_paths
 from protocol.model.audio_tokens import tokens_per_frame
 from protocol.model.config import ModelConfig
 from protocol.model.own_avatars import own_avatar_folder
+from protocol.model.vae_folder import VaeFolder
 from protocol.process.settings import Settings
 from protocol.wire.messages import Array16, Clip, InfoValue
 
@@ -90,6 +91,12 @@ class LoadedModel(Generic[D]):
     avatars: AvatarStore[Any]
     poses: PoseStore[Any]
     features: FeatureFolder | None
+
+    @property
+    def latent_size(self) -> tuple[int, int, int]:
+        """Channels, height and width of latents."""
+        factor = VaeFolder.of(self.config).factor
+        return self.denoiser.latent_channels, self.height // factor, self.width // factor
 
 
 @dataclass(frozen=True)
