@@ -107,6 +107,10 @@ class GraphDecoder:
             latents = np.concatenate([latents, padding])
         return self._graph(latents)[:count]
 
+    def release(self) -> None:
+        """Gives memory back until the next clip."""
+        self._graph.release()
+
     def describe(self) -> str:
         """How it decodes, for people."""
         return f"{'int8 and ' if self.facts.eight_bit else ''}{self.facts.dtype} by OpenVINO"

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from encoder_worker.decode import ClipDecoder
-from encoder_worker.graph_decoder import DecoderRecord
+from encoder_worker.graph_decoder import DecoderRecord, GraphDecoder
 from encoder_worker.heads import HeadDecoders
 from encoder_worker.latents import DecodeError
 from encoder_worker.vae.decoders import load_decoder
@@ -87,6 +87,31 @@ def test_decoders_that_may_be_asked_for_are_made_at_the_start() -> None:
     other = HeadDecoders(make, (False,))
     assert made[2:] == [False]
     assert other.get(fine=True) is other.get(fine=True) and made[2:] == [False, True]
+
+
+class KeptDecoder(GraphDecoder):
+    """Counts how often it gives memory back."""
+
+    def __init__(self) -> None:
+        self.released = 0
+
+    def release(self) -> None:
+        self.released += 1
+
+
+def test_a_finer_head_that_draws_nothing_gives_memory_back() -> None:
+    now, fine = [0.0], KeptDecoder()
+    heads = HeadDecoders(lambda which: fine if which else KeptDecoder(), (True, False), lambda: now[0])
+    for at, released in ((4.0, 0), (5.5, 1), (9.0, 1)):
+        now[0] = at
+        heads.get(fine=False)
+        assert fine.released == released
+    heads.get(fine=True)
+    heads.get(fine=False)
+    assert fine.released == 1
+    now[0] = 15.0
+    assert isinstance(plain := heads.get(fine=False), KeptDecoder) and plain.released == 0
+    assert fine.released == 2
 
 
 def test_a_head_that_is_not_there_fails_the_clip() -> None:

@@ -12,7 +12,7 @@ import torch
 
 from protocol.model import cpu_graph
 from protocol.model.cpu_convert import load_graph
-from protocol.model.cpu_graph import TIMED_RUNS, CpuEngine, best_times, is_faster
+from protocol.model.cpu_graph import SHORT_CALLS, TIMED_RUNS, CpuEngine, CpuGraph, best_times, is_faster
 from protocol.model.hardware.cpu_features import cpu_features
 from protocol.process.settings import SettingsError, load_settings
 
@@ -104,3 +104,31 @@ def test_a_network_that_cannot_be_kept_leaves_nothing(
     keep_one(tmp_path, 2)
     assert "not kept for the next start" in caplog.text
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_gives_back_the_memory_of_a_long_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    given_back: list[int] = []
+    monkeypatch.setattr(CpuGraph, "release", lambda _: given_back.append(len(lengths)))
+    engine = CpuEngine(False, tmp_path, 1)
+    graph = load_graph(
+        torch.nn.Linear(3, 2), (torch.randn(4, 3),), torch.float32, engine,
+        name="linear", sources=Path(__file__).parent / "none", lengths={0: 12},
+    )  # fmt: skip
+    lengths: list[int] = []
+
+    def call(*frames: int) -> None:
+        for each in frames:
+            lengths.append(each)
+            assert graph(torch.randn(each, 3).numpy()).shape == (each, 2)
+
+    call(4, 12, *(SHORT_CALLS - 1) * [4], 12)
+    assert given_back == []  # a long one came between
+    call(*SHORT_CALLS * [6])
+    assert given_back == [len(lengths)]
+    call(*3 * SHORT_CALLS * [6], *3 * SHORT_CALLS * [4])
+    assert len(given_back) == 1  # these are more than half of the new longest
+    call(*SHORT_CALLS * [2])
+    assert len(given_back) == 2
