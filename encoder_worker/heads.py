@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from encoder_worker.graph_decoder import GraphDecoder
 from encoder_worker.latents import DecodeError
 from protocol.model.config import ConfigError
-from protocol.model.hardware.c_allocator import return_freed_memory
+from protocol.process.c_allocator import return_freed_memory
 from protocol.process.logs import first_line
 
 if TYPE_CHECKING:
