@@ -291,8 +291,8 @@ class DenoiserEngine:
         Raises:
             DeviceLost: a member of the team is lost, which a clip would wait for.
         """
-        self.device.check()
-        if self._silent is not None:
+        if self._silent is not None:  # the parts are there
+            self.device.check()
             self._silent.forget_old()
 
     def work_in_pause(self) -> bool:

@@ -1,10 +1,10 @@
-"""A Python in which torch and what asks for it cannot be imported, as where it is not installed."""
+"""Pythons that cannot import torch and what comes with it, as where it is not installed."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-#: The packages of the extra `torch`, and their own that the project does not ask for itself.
+#: The packages of the extra `torch`, and some that come with them.
 BLOCKED = ("torch", "diffusers", "transformers", "accelerate", "huggingface_hub", "xformers", "triton")
 
 _SITECUSTOMIZE = f"""
