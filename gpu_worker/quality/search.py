@@ -22,7 +22,8 @@ FAR = 1.15
 OTHER_SECONDS = 0.006
 
 #: The same beside clips that follow each other, where only Whisper's own time on the card is missing.
-WHISPER_SECONDS = 0.003
+#: Source: docs/lab/gpu-serving.md, what the stages cost each other.
+WHISPER_SECONDS = 0.0015
 
 #: The fast tier's time over the exact one's. Source: docs/lab/gpu-denoiser.md, docs/lab/older-cards.md.
 FAST_RATIO = 0.62
@@ -76,10 +77,17 @@ class QualitySearch:
         self._failed: set[tuple[str, str]] = set()
         #: Seconds of a clip among others, by quality. None: they could not be timed.
         self._flows: dict[Quality, float | None] = {}
+        #: The quality whose clips are ready since the first timing.
+        self._shape: Quality | None = None
         self.result = None
 
     def next(self) -> Timing | None:
         """The next thing to time, or None at the end."""
+        if self._shape is not None and not any(kind == "decode" for kind, _, _ in self._times):
+            # Cheap, since an encoder has it ready, and without it nothing is far from real time.
+            first = _timings(self._shape)[1]
+            if (first.kind, first.name) not in self._failed:
+                return first
         for quality in self._choices:
             if not self._possible(quality):
                 continue
@@ -106,6 +114,7 @@ class QualitySearch:
             self._failed.add((timing.kind, timing.name))
         else:
             self._times[timing.key] = seconds
+            self._shape = self._shape or timing.quality
 
     def share(self, quality: Quality) -> float:
         """Part of a clip's duration that the card takes for one, by times and estimates."""

@@ -11,13 +11,16 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from gpu_worker.engine_api import Engine
 from gpu_worker.rate.trial import (
+    FOLLOWING_CLIPS,
     MAX_SHARE,
     MAX_SHARE_DENOISING,
+    TIMED_CLIPS,
     RateChoice,
     RateTrial,
     choose_given_rate,
@@ -25,7 +28,7 @@ from gpu_worker.rate.trial import (
 )
 from protocol.process.settings import Settings
 from protocol.wire.clock import FRAME_RATES, frames_of_clip
-from protocol.wire.messages import FINE_DECODER, Latents
+from protocol.wire.messages import FINE_DECODER, Clip, Latents
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +82,8 @@ class TrialRunner:
         #: (epoch, time) of clips that an encoder has confirmed.
         self._confirmed: queue.SimpleQueue[tuple[int, float]] = queue.SimpleQueue()
         self._aborted = threading.Event()
+        #: Clips of an attempt and their inputs, prepared before.
+        self._inputs: deque[tuple[Clip, Any]] = deque()
 
     def adopt(self, settings: Settings) -> None:
         """Try by these settings from now on."""
@@ -225,6 +230,8 @@ class TrialRunner:
             if trial.clips_to_send(time.monotonic()):
                 self._engine.clip_frames = trial.pace.clip_frames
                 (self._engine.favour if self._favour else self._engine.make_ready_for)(trial.fps)
+                if self._engine.device_type == "cuda" and not self._inputs:
+                    self._prepare_ahead(trial.fps)
                 latents, seconds = self._denoise(trial.fps)
                 latents = replace(latents, decoder=self._decoder_of(trial.pace.fine))
                 trial.clip_sent(seconds, time.monotonic())
@@ -236,8 +243,20 @@ class TrialRunner:
             must_wait = trial.result is None and trial.clips_to_send(time.monotonic()) == 0
             if not self._take_confirmed(trial, first_epoch, must_wait):
                 break
+            if trial.attempt != attempt:
+                self._inputs.clear()
+        self._inputs.clear()
         self._epoch = first_epoch + trial.attempt + 1
         return trial.result is not None
+
+    def _prepare_ahead(self, fps: int) -> None:
+        """Prepares the inputs of an attempt's clips. In service another thread does so meanwhile.
+
+        On a CPU both threads share the cores, so there it is timed with the rest.
+        """
+        for number in range(TIMED_CLIPS + FOLLOWING_CLIPS):
+            clip = self._engine.trial_clip(self.session, self._seq + number, fps)
+            self._inputs.append((clip, self._engine.prepare(clip)))
 
     def _take_confirmed(self, trial: RateTrial, first_epoch: int, must_wait: bool) -> bool:
         """Reports confirmed clips to the trial. False: it had to wait for one, and none came."""
@@ -256,9 +275,12 @@ class TrialRunner:
 
     def _denoise(self, fps: int) -> tuple[Latents, float]:
         """A clip at `fps`, and the seconds that denoising it took."""
-        clip = self._engine.trial_clip(self.session, self._seq, fps)
+        if self._inputs:
+            clip, inputs = self._inputs.popleft()
+        else:
+            clip = self._engine.trial_clip(self.session, self._seq, fps)
+            inputs = self._engine.prepare(clip)
         self._seq += 1
-        inputs = self._engine.prepare(clip)
         begin = time.monotonic()
         latents = self._engine.denoise(inputs)
         seconds = time.monotonic() - begin

@@ -74,5 +74,5 @@ def test_the_margin_sets_the_number_of_tokens() -> None:
 
 def test_arithmetic() -> None:
     default = load_settings([], {})
-    assert choose_dtype(default, torch.device("cuda")) == torch.float32
+    assert choose_dtype(default, torch.device("cuda")) == torch.float16
     assert choose_dtype(load_settings(["--dtype", "float32"], {}), torch.device("cpu")) == torch.float32

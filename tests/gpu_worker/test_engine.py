@@ -458,6 +458,14 @@ def test_late_start_takes_fewer_steps_for_clips_that_follow(
     made = [make(late, clip("late", seq, frames=4, seed=seq)) for seq in range(3)]
     make(late, clip("late", 7, frames=4))
     assert starts == [0, 2, 2, 0]
+    # another session's first clip starts from the beginning of this one, where avatar and pose are the same
+    second = make(late, clip("second", 0, frames=4, seed=5))
+    make(late, clip("third", 0, frames=4, avatar="bob"))
+    make(late, clip("fourth", 0, frames=4, avatar="bob"))
+    make(late, clip("fifth", 0, frames=4, pose="wave"))
+    make(late, clip("_trial", 0, frames=4))  # of noise, and timed with all steps
+    assert starts[4:] == [2, 0, 2, 0, 0]
+    assert differ(second[:1], made[0][:1]) < 1.0
     # it stays near where the clip before ended, which a clip from noise knows nothing of
     plain = DenoiserEngine(settings_for(world, *QUICK, "--steps", "3"))
     plain.load()
