@@ -193,7 +193,7 @@ class Settings:
     )
     late_start: int | None = setting(
         None,
-        "sampling steps to skip for every clip except a session's first; if not given, none, or what"
+        "sampling steps to skip, except where a clip has none to start from; if not given, none, or what"
         " --quality auto picks",
         low=0,
         high=99,

@@ -33,7 +33,7 @@ import numpy as np
 from protocol.process.settings import ROOT, Settings, load_settings
 from scripts.bench.common.tools import machine
 from scripts.bench.gpu.live import caches, model_flags
-from scripts.run.mps import PRIORITY, multi_process_service
+from scripts.bench.gpu.mps import PRIORITY, multi_process_service
 
 WAYS = ("slices", "mps", "mps-below")
 #: Processes of the rows. The denoiser is timed in each.
