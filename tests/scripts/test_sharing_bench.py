@@ -1,4 +1,4 @@
-"""The benchmark of stages that share a GPU: its sums, and the start and end of CUDA's multi-process service."""
+"""The benchmark of stages that share a GPU: sums, and the start and end of the multi-process service."""
 
 from __future__ import annotations
 
