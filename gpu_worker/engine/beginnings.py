@@ -8,37 +8,37 @@ the clip before theirs. Their own sound moves the mouth in the steps that are le
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
-from typing import Generic
 
-from gpu_worker.denoiser.sampler import A
+import numpy as np
+from numpy.typing import NDArray
+
 from protocol.model.own_avatars import OWN_ID
-from protocol.wire.messages import Clip
+from protocol.wire.messages import Array16, Clip
 
 #: Avatars and poses together. A latent takes 150 kB at 768².
 MOST_KEPT = 64
 
 
-class Beginnings(Generic[A]):
-    """The latents of first frames by avatar and pose, torch's or numpy's. One thread uses it.
+class Beginnings:
+    """The latents of first frames by avatar and pose. One thread uses it.
 
     Nothing is kept of warm-up and trials, whose sound is noise, nor of avatars that people bring.
     """
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, str], A] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], NDArray[np.float32]] = OrderedDict()
 
-    def before(self, clip: Clip) -> A | None:
+    def before(self, clip: Clip) -> NDArray[np.float32] | None:
         """The latent (C, h, w) that a session's first clip may follow, or None."""
         return self._kept.get(_key(clip)) if _is_first(clip) else None
 
-    def keep(self, clip: Clip, latents: A) -> None:
+    def keep(self, clip: Clip, latents: Array16) -> None:
         """Keeps the first frame of a session's first clip (F, C, h, w), unless there is one already."""
         key = _key(clip)
-        if not _is_first(clip) or key in self._kept or not math.isfinite(float(abs(latents[0]).max())):
+        if not _is_first(clip) or key in self._kept:
             return
-        self._kept[key] = latents[0] + 0.0  # a copy
+        self._kept[key] = latents[0].astype(np.float32)
         if len(self._kept) > MOST_KEPT:
             self._kept.popitem(last=False)
 

@@ -16,7 +16,6 @@ from torch import Tensor
 from gpu_worker.denoiser.model import ReferenceCache
 from gpu_worker.denoiser.pipeline import ClipDenoiser
 from gpu_worker.denoiser.spare import SpareWeights, weights_of
-from gpu_worker.engine.beginnings import Beginnings
 from gpu_worker.engine.device import keep_compiled_code, release_memory
 from gpu_worker.engine.parts import PreparedClip
 from gpu_worker.engine.session_state import SessionState
@@ -68,7 +67,6 @@ class ClipSampler:
         self._only_fast = False
         #: Frames of clips that the team cannot share, as the log said.
         self._left_to_leader: set[int] = set()
-        self._beginnings: Beginnings[Tensor] = Beginnings()
 
     def adopt(self, settings: Settings) -> None:
         """Samples as these settings say from now on, by the fast path or by plain torch.
@@ -81,7 +79,6 @@ class ClipSampler:
         self._settings = settings
         self.state = SessionState.of(settings)
         self._ready_frames.clear()
-        self._beginnings.forget()
         self._compiling_failed = False
         self._only_fast = True
 
@@ -112,19 +109,12 @@ class ClipSampler:
             reference: the avatar's keys and values.
             before: the last latent (C, h, w) of the clip before, or None if there is none to follow.
         """
-        first = before is None and self.state.late_start > 0
-        if first:
-            before = self._beginnings.before(prepared.clip)
         denoiser = self._fastest_for(prepared)
         latents, start = self.state.start(denoiser.steps, prepared.noise, before)
         if isinstance(denoiser, FastDenoiser):
-            made = denoiser.sample(latents, prepared.tokens, prepared.pose, reference, start)
-        else:
-            audio = denoiser.project_audio(prepared.tokens)
-            made = denoiser.sample(latents, audio, prepared.pose, reference, start)
-        if first:
-            self._beginnings.keep(prepared.clip, made)
-        return made
+            return denoiser.sample(latents, prepared.tokens, prepared.pose, reference, start)
+        audio = denoiser.project_audio(prepared.tokens)
+        return denoiser.sample(latents, audio, prepared.pose, reference, start)
 
     def _fastest_for(self, prepared: PreparedClip) -> AnyDenoiser:
         frames, _, height, width = prepared.noise.shape

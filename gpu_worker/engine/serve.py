@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from gpu_worker.engine.beginnings import Beginnings
 from gpu_worker.engine.cpu_sampler import CpuSampler
 from gpu_worker.engine.parts import Device, Floats, LoadedModel, PreparedClip, Sampler
 from gpu_worker.engine.silent_clips import SilentClips
@@ -61,6 +62,7 @@ class DenoiserEngine:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._last_latents = LatentTable[Floats](limit=4 * settings.most_sessions)
+        self._beginnings = Beginnings()
         #: Clips without a voice, from `load` on.
         self._silent: SilentClips | None = None
         #: Whether memory was given back after the first pause's work.
@@ -157,6 +159,7 @@ class DenoiserEngine:
     def adopt(self, settings: Settings) -> None:
         """Serves by these settings from now on. Tier, late start and the length of clips may differ."""
         self.settings, self.clip_frames = settings, settings.frames_a_clip
+        self._beginnings.forget()
         self.sampler.adopt(settings)
         self._info = self._describe()
 
@@ -250,12 +253,15 @@ class DenoiserEngine:
                 self._follow(clip, kept)
                 return kept
             before = self._last_latents.before(clip.session, clip.epoch, clip.seq)
+            if before is None and self.sampler.state.late_start:
+                before = self._beginnings.before(clip)
             there = self.device.to_device(inputs, before)
             made, last = self.device.to_host(self.sampler.sample(inputs, reference, there))
         if not np.isfinite(made).all():
             raise LatentsNotFiniteError("the denoiser's latents are not all finite")
         # Only now: latents that are not finite would spoil every clip that follows.
         self._last_latents.store(clip.session, clip.epoch, clip.seq, last)
+        self._beginnings.keep(clip, made)
         if clip.silent and self._silent is not None:
             self._silent.store(clip, made)
         return made
