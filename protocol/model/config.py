@@ -117,13 +117,19 @@ class ModelConfig:
     def heads(self, settings: Settings) -> tuple[bool, ...]:
         """The heads of the VAE that may draw, the preferred one first: True for the finer one.
 
-        The finer one makes pictures of twice the model's side. --width and --height leave one head, and
-        without them it is tried where the model prefers it (`prefer_fine`).
+        The finer one makes pictures of twice the model's side. --width and --height leave one head. Without
+        them it is tried where the model prefers it (`prefer_fine`), unless --fps leaves nothing to try.
         """
         if self._asks_fine(settings):
             return (True,)
-        is_open = settings.width is None and settings.height is None and settings.decoder != "tiny"
+        is_open = settings.width is settings.height is settings.fps is None and settings.decoder != "tiny"
         return (True, False) if is_open and self.prefer_fine and self.has_fine_head else (False,)
+
+    def finest_size(self, settings: Settings) -> tuple[int, int]:
+        """(width, height) of the pictures where nothing hurries: those of the settings, else the best."""
+        is_open = settings.width is None and settings.height is None and settings.decoder != "tiny"
+        best = is_open and self.prefer_fine and self.has_fine_head
+        return (2 * self.width, 2 * self.height) if best else self.asked_size(settings)
 
     @property
     def has_fine_head(self) -> bool:

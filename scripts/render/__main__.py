@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from protocol.model.config import ModelConfig
 from protocol.process.settings import Settings, SettingsError, given_values
 from protocol.process.user import complete_user
 from protocol.wire.clock import FULL_RATE, SAMPLE_RATE, first_frame_from
@@ -83,6 +84,8 @@ def render(settings: Settings, args: argparse.Namespace) -> bool:
     samples = source.heard()
     fps = settings.fps or FULL_RATE
     settings = with_model(settings)
+    width, height = ModelConfig.load(settings.config).finest_size(settings)
+    settings = dataclasses.replace(settings, width=width, height=height)
     with RunDir(settings.run_dir, settings.port) as run_dir, guarded(run_dir.path.absolute(), settings.port):
         poses = convert_pose_folders(settings.pose_dir, run_dir.path)
         settings = dataclasses.replace(settings, pose_dir=poses)

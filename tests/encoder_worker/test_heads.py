@@ -139,6 +139,9 @@ def test_the_settings_name_the_size_or_the_model_leaves_it_open() -> None:
 
     assert heads() == ((True, False), (side, side), (side, side))
     assert replace(config, prefer_fine=False).heads(load_settings([], env={})) == (False,)
+    assert heads("--fps", "24") == ((False,), (side, side), (side, side))
+    assert config.finest_size(load_settings([], env={})) == (2 * side, 2 * side)
+    assert config.finest_size(load_settings(["--width", "256", "--height", "192"], env={})) == (256, 192)
     assert heads(*sides(side)) == ((False,), (side, side), (side, side))
     assert heads(*sides(2 * side)) == ((True,), (side, side), (2 * side, 2 * side))
     assert heads(*sides(side + 64)) == ((False,), (side + 64, side + 64), (side + 64, side + 64))

@@ -50,6 +50,7 @@ def test_two_seconds_by_the_bundled_model(tmp_path: Path) -> None:
     film = decode(target)
     assert film.times == pytest.approx([index / 24 for index in range(51)], abs=6e-4)
     rate, channels = read_channels(tmp_path / "speech.wav")
+    assert film.pictures[0].shape[:2] == (512, 512)
     assert film.rate == rate
     np.testing.assert_array_equal(film.sound, channels)
     moved = [float(np.abs(each.astype(int) - film.pictures[0].astype(int)).mean()) for each in film.pictures]
