@@ -3,6 +3,7 @@
     python -m scripts.torture faults               workers killed and stopped under a client that speaks
     python -m scripts.torture fuzz --cases 100000  every decoder with broken and hostile input
     python -m scripts.torture soak --minutes 480   what grows in a run that goes on for hours
+    python -m scripts.torture growth               the same in minutes, process by process
     python -m scripts.torture                      the list of them
 
 Each name stands for a module with `main(argv) -> int`.
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "faults": ("scripts.torture.trials", "workers killed and stopped under a client that speaks"),
     "soak": ("scripts.torture.soak", "a run that goes on for hours with sessions that come and go"),
+    "growth": ("scripts.torture.growth.command", "what grows in each process for a thousand events"),
     "fuzz": ("scripts.torture.fuzz.command", "every decoder with broken and hostile input"),
     "alerts": (
         "scripts.torture.alerts",

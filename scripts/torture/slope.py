@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-#: Seconds whose median is one value. Neighbouring samples of a process's memory are much alike.
+#: Seconds whose median is one value, as a rule. Neighbouring samples of a process's memory are much alike.
 BIN = 60.0
 #: Standard deviations to each side of a 95 % interval.
 SIGMAS = 1.96
@@ -28,14 +28,16 @@ class Slope:
         return Slope(self.middle * factor, self.low * factor, self.high * factor)
 
 
-def slope(samples: Sequence[tuple[float, float]]) -> Slope:
-    """The slope of (seconds, value) by Theil and Sen: the median slope of all pairs of minutes.
+def slope(samples: Sequence[tuple[float, float]], width: float = BIN) -> Slope:
+    """The slope of (seconds, value) by Theil and Sen: the median slope of all pairs of bins.
+
+    `width` is that of a bin, whose median is one value.
 
     A step in an otherwise level curve leaves it near 0 wherever it lies, where a line of least squares would
     make a growth of it. The interval is Sen's, by the rank of the pairs (P. K. Sen 1968, "Estimates of the
     regression coefficient based on Kendall's tau").
     """
-    values = _by_minute(samples)
+    values = _medians(samples, width)
     if len(values) < LEAST_VALUES:
         return Slope(math.nan, math.nan, math.nan)
     pairs = sorted((b - a) / (t - s) for i, (s, a) in enumerate(values) for t, b in values[i + 1 :])
@@ -45,9 +47,9 @@ def slope(samples: Sequence[tuple[float, float]]) -> Slope:
     return Slope(median(pairs), pairs[max(low, 0)], pairs[min(high, count - 1)])
 
 
-def _by_minute(samples: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """One (seconds, value) for each `BIN` with samples: their medians."""
+def _medians(samples: Sequence[tuple[float, float]], width: float) -> list[tuple[float, float]]:
+    """One (seconds, value) for each bin with samples: their medians."""
     bins: dict[int, list[tuple[float, float]]] = {}
     for at, value in samples:
-        bins.setdefault(math.floor((at - samples[0][0]) / BIN), []).append((at, value))
+        bins.setdefault(math.floor((at - samples[0][0]) / width), []).append((at, value))
     return [(median(at for at, _ in each), median(value for _, value in each)) for each in bins.values()]
