@@ -10,7 +10,7 @@ import numpy as np
 
 from protocol.model.config import ModelConfig
 from protocol.process.settings import Settings
-from protocol.wire.clock import FULL_RATE, SAMPLE_RATE, frames_of_clip
+from protocol.wire.clock import FRAME_RATES, FULL_RATE, SAMPLE_RATE, frames_of_clip
 from protocol.wire.messages import Array16, Clip, Close, Latents, Pcm, Samples
 from protocol.wire.video import H264, JPEG
 from scripts.torture.growth.stand_in import StandInStage, job_of, key_of
@@ -18,7 +18,7 @@ from scripts.torture.viewer import spoken
 
 #: Frames of clips at the full rate, and rates that they are made at.
 LENGTHS = (4, 6, 12)
-RATES = (24, 12, 8, 6)
+RATES = (*FRAME_RATES, 6)
 #: Clips of a session before the next one takes its place, at most.
 MOST_CLIPS = 60
 #: Of a hundred clips those without a voice.
@@ -101,7 +101,7 @@ def audio_events(settings: Settings) -> Events:
     voice = spoken()[: 60 * SAMPLE_RATE]
     sounds = {
         rate: voice if rate == SAMPLE_RATE else soxr.resample(voice, SAMPLE_RATE, rate).astype(np.float32)
-        for rate in (16000, 44100, 48000)
+        for rate in (SAMPLE_RATE, 44100, 48000)
     }
     speakers: list[_Speaker] = []
     for number in range(1 << 40):
@@ -129,7 +129,7 @@ def gpu_events(settings: Settings) -> Events:
     engine, dice, noise = DenoiserEngine(settings), random.Random(0), np.random.default_rng(0)
     engine.load()
     engine.clip_frames = LENGTHS[0]
-    for fps in RATES[:3]:
+    for fps in FRAME_RATES:
         engine.make_ready_for(fps)
     engine.favour(FULL_RATE)
     while engine.work_in_pause():
