@@ -64,20 +64,21 @@ def wait_for_device(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def to_host(tensor: Tensor) -> Tensor:
-    """A copy in the host's memory, once the device has made it.
+def to_host(*tensors: Tensor) -> list[Tensor]:
+    """Copies in the host's memory, once the device has made them.
 
-    On CUDA it is pinned, and the thread sleeps until it is there. A copy to other memory would wait within
-    the driver, and hold up what other threads give to the device meanwhile.
+    On CUDA they are pinned, and the thread sleeps until all are there. A copy to other memory would wait
+    within the driver, and hold up what other threads give to the device meanwhile.
     """
-    if tensor.device.type != "cuda":
-        return tensor.cpu()
-    copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-    copy.copy_(tensor, non_blocking=True)
+    if tensors[0].device.type != "cuda":
+        return [tensor.cpu() for tensor in tensors]
+    copies = [torch.empty(each.shape, dtype=each.dtype, pin_memory=True) for each in tensors]
+    for copy, tensor in zip(copies, tensors, strict=True):
+        copy.copy_(tensor, non_blocking=True)
     there = torch.cuda.Event(blocking=True)
     there.record()
     there.synchronize()
-    return copy
+    return copies
 
 
 def use_device(device: torch.device) -> None:

@@ -105,9 +105,8 @@ class TorchDevice:
         return None if before is None else torch.from_numpy(before).to(self.device)
 
     def to_host(self, latents: Tensor) -> tuple[Array16, NDArray[np.float32]]:
-        last: NDArray[np.float32] = to_host(latents[-1].float()).numpy().copy()
-        made: Array16 = to_host(latents.to(torch.float16)).numpy().copy()
-        return made, last
+        made, last = to_host(latents.to(torch.float16), latents[-1].float())
+        return made.numpy().copy(), last.numpy().copy()
 
     def wait(self) -> None:
         wait_for_device(self.device)
