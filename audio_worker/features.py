@@ -22,6 +22,7 @@ from audio_worker.graph_features import (
     warm_seconds,
 )
 from audio_worker.sessions import DueClip
+from audio_worker.shipped_whisper import shipped_features
 from audio_worker.whisper import WindowKind, load_whisper
 from protocol.model.config import ModelConfig
 from protocol.model.cpu_convert import load_graph
@@ -165,7 +166,8 @@ def load_features(config: ModelConfig, settings: Settings, record: WhisperRecord
         return extractor
     clip = silent_clip()
     try:
-        converted = extractor.convert(engine)
+        converted = shipped_features(config, extractor.margin, dtype_name(extractor.dtype), engine)
+        converted = converted or extractor.convert(engine)
         openvino, by_torch = best_times([partial(made.tokens, [clip]) for made in (converted, extractor)])
     except Exception as error:  # a library that is not there, a conversion that fails
         logger.warning("Whisper by torch, OpenVINO cannot serve: %s", first_line(error))

@@ -120,7 +120,7 @@ class WhisperRecord(GraphRecord[WhisperFacts]):
             # The short window takes one thread 4 % of a clip's time. More threads would disturb the denoiser.
             engine = replace(engine, threads=settings.threads or 1)
             name = _record_name(settings, config, engine)
-        super().__init__(engine, name, WhisperFacts, "Whisper")
+        super().__init__(engine, name, WhisperFacts, "Whisper", ["cpu"])
 
     def load(self) -> GraphFeatures | None:
         """The encoder that is to serve, or None where torch is needed to say, or is the faster one."""

@@ -10,14 +10,19 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from audio_worker.clip_features import ClipFeatures
-from audio_worker.graph_features import WhisperRecord
+from audio_worker.graph_features import GraphFeatures, WhisperRecord
 from audio_worker.sessions import STAGE, DueClip, Sessions
+from audio_worker.shipped_whisper import shipped_features
 from audio_worker.voice import VoiceDetector
 from protocol.hop.client import Job
 from protocol.model.config import ModelConfig
+from protocol.model.cpu_graph import untimed_reason
+from protocol.model.hardware.arithmetic import cpu_arithmetic
+from protocol.model.hardware.torch_missing import require_torch
 from protocol.process.c_allocator import return_freed_memory
 from protocol.process.compute import Output
-from protocol.process.settings import Settings
+from protocol.process.logs import first_line
+from protocol.process.settings import Settings, SettingsError
 from protocol.process.stage import Stage, Worker
 from protocol.wire.messages import Array16, Clip, Close, Failed, InfoValue, Pcm
 
@@ -59,7 +64,7 @@ class AudioWorker(Worker):
         """Load Whisper and run it. The work loop answers heartbeats meanwhile."""
         config = ModelConfig.load(self._settings.config)
         record = WhisperRecord(self._settings, config)
-        features = record.load() or self._load_by_torch(config, record)
+        features = record.load() or self._load_shipped(config, record) or self._load_by_torch(config, record)
         seconds = features.warm_up(MAX_BATCH)
         facts = ", ".join(f"{name} {value}" for name, value in features.facts().items())
         logger.info("Whisper features: %s, %.1f ms a clip", facts, seconds * 1e3)
@@ -68,9 +73,29 @@ class AudioWorker(Worker):
         self._info = dict(features.facts())
         self._features = ClipFeatures(features, detector)
 
+    def _load_shipped(self, config: ModelConfig, record: WhisperRecord) -> GraphFeatures | None:
+        """Whisper as the model ships it, where no choice against torch is to be made, else None."""
+        if not record.needs_no_torch:
+            return None
+        assert record.engine is not None
+        dtype = cpu_arithmetic(self._settings.dtype)[-1]  # bfloat16 where the processor has it
+        try:
+            made = shipped_features(config, self._settings.audio_margin, dtype, record.engine)
+        except SettingsError:
+            raise
+        except Exception as error:  # a library that is not there, or that cannot compute so
+            logger.warning("Whisper: OpenVINO cannot serve: %s", first_line(error))
+            return None
+        if made is not None:
+            logger.info("Whisper by OpenVINO: %s", untimed_reason())
+            record.store(made)
+        return made
+
     def _load_by_torch(self, config: ModelConfig, record: WhisperRecord) -> Features | RecordedFeatures:
         """Load Whisper by torch, and the choice between it and OpenVINO where it is to be made."""
         # Here, because the imports take seconds and 350 MB, and a kept encoder needs none of them.
+        asks = self._settings.cpu_engine == "torch"
+        require_torch("--cpu-engine torch" if asks else "this model's Whisper here")
         from audio_worker.features import load_features
         from audio_worker.gpu_features import load_on_gpu
         from protocol.model.hardware.gpu_memory import device_memory

@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from encoder_worker.graph_decoder import GraphDecoder
+from encoder_worker.graph_decoder import GraphDecoder, open_kinds, quickest
 from encoder_worker.jpeg import Picture
 from encoder_worker.latents import DecodeError, check_latents
+from encoder_worker.shipped_decoder import ShippedDecoders
 from encoder_worker.vae.decoders import Decoder
 from encoder_worker.vae.doubling import fold_doubling
-from encoder_worker.vae.int8 import Ranges
 from encoder_worker.vae.openvino import LARGE_DECODER, graph_decoder
+from encoder_worker.vae.ranges import Ranges
 from protocol.model.cpu_graph import CpuEngine, best_times, is_faster
 from protocol.model.hardware.dtypes import dtype_name, dtypes_to_try
 from protocol.process.logs import first_line
@@ -73,6 +74,7 @@ class ClipDecoder:
         fast: the decoder that `warm_up` builds for its size on a GPU: "exact", "eight_bit", or "" for none.
         engine: how `warm_up` may use OpenVINO on a CPU, or None for torch alone.
         ranges: of the convolutions that may round to eight bits, or None where none may.
+        shipped: the decoder as its model ships it for OpenVINO. None: the one in torch is converted.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class ClipDecoder:
         fast: str = "exact",
         engine: CpuEngine | None = None,
         ranges: Ranges | None = None,
+        shipped: ShippedDecoders | None = None,
     ) -> None:
         if device.type == "cuda" and device.index is None:
             device = torch.device("cuda", torch.cuda.current_device())
@@ -94,6 +97,7 @@ class ClipDecoder:
         self._dtype = dtype
         self._engine = engine if device.type == "cpu" else None
         self._ranges = ranges
+        self._shipped = shipped
         #: The decoder by OpenVINO, where that serves.
         self.openvino: GraphDecoder | None = None
         #: Whether `warm_up` has timed OpenVINO against torch.
@@ -169,10 +173,7 @@ class ClipDecoder:
         except Exception as error:  # a library that is not there, a conversion that fails
             logger.warning("decoding by torch, OpenVINO cannot serve: %s", first_line(error))
             return
-        best, made = times[0], candidates[0]
-        for seconds, candidate in zip(times[1:], candidates[1:], strict=True):
-            if is_faster(seconds, best):
-                best, made = seconds, candidate
+        made, best = quickest(candidates, times)
         self.openvino = made if engine.forced or is_faster(best, by_torch) else None
         self.was_timed = True
         timed = {"torch": by_torch}
@@ -185,15 +186,20 @@ class ClipDecoder:
 
     def _graphs(self, engine: CpuEngine, h: int, w: int, dtype: torch.dtype) -> list[GraphDecoder]:
         """The decoders by OpenVINO that may serve: without eight bits, with them, or one that is forced."""
-        kinds: list[Ranges | None] = [None]
-        if engine.eight_bit and self._ranges is not None:
-            kinds = [self._ranges] if engine.forced else [None, self._ranges]
-        elif engine.eight_bit and engine.forced:
-            logger.warning("this decoder has no ranges for eight bits; it decodes in %s", dtype_name(dtype))
-        made = [graph_decoder(self._decoder, self.chunk, h, w, dtype, engine, kinds[0])]
-        for kind in kinds[1:]:
+        name = dtype_name(dtype)
+        has_ranges = self._ranges is not None if self._shipped is None else self._shipped.has_eight_bit
+        first, *others = open_kinds(engine, has_ranges=has_ranges, dtype=name)
+
+        def make(eight_bit: bool) -> GraphDecoder:
+            if self._shipped is not None:
+                return self._shipped.load(self.chunk, h, w, name, engine, eight_bit=eight_bit)
+            ranges = self._ranges if eight_bit else None
+            return graph_decoder(self._decoder, self.chunk, h, w, dtype, engine, ranges)
+
+        made = [make(first)]
+        for kind in others:
             try:
-                made.append(graph_decoder(self._decoder, self.chunk, h, w, dtype, engine, kind))
+                made.append(make(kind))
             except Exception as error:  # whatever a processor's eight bits fail with, the others serve
                 logger.warning("decoding without int8: %s", first_line(error))
         return made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from encoder_worker.jpeg import Picture
 from encoder_worker.latents import DecodeError, check_latents
 from protocol.model.config import ModelConfig
-from protocol.model.cpu_graph import CpuEngine, CpuGraph, Floats
+from protocol.model.cpu_graph import CpuEngine, CpuGraph, Floats, is_faster, serves_untimed
 from protocol.model.graph_record import GraphRecord
 from protocol.model.hardware.drivers import only_a_cpu
 from protocol.model.kept_record import content_key
@@ -129,6 +129,30 @@ class GraphDecoder:
         return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
 
 
+def open_kinds(engine: CpuEngine, *, has_ranges: bool, dtype: str) -> list[bool]:
+    """The decoders by OpenVINO that may serve, by whether they round to eight bits.
+
+    Args:
+        engine: the wish. Where it is forced, there is one.
+        has_ranges: whether eight bits can be had.
+        dtype: of the other arithmetic, for the log.
+    """
+    if engine.eight_bit and has_ranges:
+        return [True] if engine.forced else [False, True]
+    if engine.eight_bit and engine.forced:
+        logger.warning("this decoder has no ranges for eight bits; it decodes in %s", dtype)
+    return [False]
+
+
+def quickest(decoders: Sequence[GraphDecoder], seconds: Sequence[float]) -> tuple[GraphDecoder, float]:
+    """The decoder to take of these, and its time. A later one must be clearly faster than those before it."""
+    chosen = 0
+    for index in range(1, len(decoders)):
+        if is_faster(seconds[index], seconds[chosen]):
+            chosen = index
+    return decoders[chosen], seconds[chosen]
+
+
 class DecoderRecord(GraphRecord[DecoderFacts]):
     """Which library decodes on this CPU, as an earlier start found by timing.
 
@@ -148,14 +172,14 @@ class DecoderRecord(GraphRecord[DecoderFacts]):
         weights = [folder.path / name for name in (*WEIGHTS_FILES, RANGES_FILE)]
         here = Path(__file__).parent
         key = None
-        if engine is not None and only_a_cpu(devices):
+        if engine is not None and (only_a_cpu(devices) or serves_untimed(engine, devices)):
             key = content_key(
                 [folder.path / CONFIG_FILE, *[file for file in weights if file.is_file()]],
                 [here / "vae", here / "decode.py", Path(__file__)],
                 folder.config, config.picture_size(settings), chunk, fine,
                 settings.dtype, settings.cpu_engine, engine.threads,
             )  # fmt: skip
-        super().__init__(engine, None if key is None else f"decoder-{key}", DecoderFacts, "decoder")
+        super().__init__(engine, None if key is None else f"decoder-{key}", DecoderFacts, "decoder", devices)
 
     def load(self) -> GraphDecoder | None:
         """The decoder that is to serve, or None where torch is needed to say, or is the faster one."""

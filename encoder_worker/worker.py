@@ -18,16 +18,20 @@ from encoder_worker.jpeg import JpegEncoder, Picture, with_segments
 from encoder_worker.jpeg_pool import JpegPool, threads_for
 from encoder_worker.kept_clips import Coded, KeptClips, clip_digest
 from encoder_worker.latents import DecodeError
+from encoder_worker.shipped_decoder import ShippedDecoders
 from encoder_worker.video import CodedPicture
 from protocol.hop.client import Job
 from protocol.model.config import ModelConfig
-from protocol.model.cpu_graph import CpuEngine
+from protocol.model.cpu_graph import CpuEngine, untimed_reason
+from protocol.model.hardware.arithmetic import cpu_arithmetic
 from protocol.model.hardware.threads import thread_count
+from protocol.model.hardware.torch_missing import require_torch
 from protocol.model.vae_folder import VaeFolder
 from protocol.process.c_allocator import return_freed_memory
 from protocol.process.compute import Output
 from protocol.process.ledger import JobLedger
-from protocol.process.settings import Settings
+from protocol.process.logs import first_line
+from protocol.process.settings import Settings, SettingsError
 from protocol.process.stage import Stage, Worker
 from protocol.wire.clock import first_frame_from, pts_of_frame
 from protocol.wire.messages import FINE_DECODER, ClipKey, Frame, InfoValue, Latents, clip_key
@@ -86,20 +90,46 @@ class EncoderWorker(Worker):
     def _make(self, config: ModelConfig, folder: VaeFolder, fine: bool) -> ClipDecoder | GraphDecoder:
         """A decoder that is ready: the kept one, or by torch."""
         record = DecoderRecord(self._settings, config, folder, CHUNK, fine=fine)
-        kept = record.load()
-        if kept is not None:
-            self._serve(kept, kept.facts.kind, "cpu", kept.warm_up())
+        by_openvino = record.load() or self._load_shipped(config, folder, fine, record)
+        if by_openvino is not None:
+            self._serve(by_openvino, by_openvino.facts.kind, "cpu", by_openvino.warm_up())
         else:
             self._load_by_torch(config, folder, fine, record)
         return_freed_memory()
         assert self._decoder is not None
         return self._decoder
 
+    def _load_shipped(
+        self, config: ModelConfig, folder: VaeFolder, fine: bool, record: DecoderRecord
+    ) -> GraphDecoder | None:
+        """The decoder that the model ships, where no choice against torch is to be made, else None."""
+        if not record.needs_no_torch:
+            return None
+        assert record.engine is not None
+        try:
+            shipped = ShippedDecoders.find(config, folder, fine=fine)
+            if shipped is None:
+                return None
+            width, height = config.picture_size(self._settings)
+            size = height // folder.factor, width // folder.factor
+            dtype = cpu_arithmetic(self._settings.dtype)[-1]  # bfloat16 where the processor has it
+            made = shipped.quickest(CHUNK, *size, dtype, record.engine)
+        except SettingsError:
+            raise
+        except Exception as error:  # a library that is not there, or that cannot compute so
+            logger.warning("decoding: OpenVINO cannot serve: %s", first_line(error))
+            return None
+        logger.info("decoding by OpenVINO: %s", untimed_reason())
+        record.store(made)
+        return made
+
     def _load_by_torch(
         self, config: ModelConfig, folder: VaeFolder, fine: bool, record: DecoderRecord
     ) -> None:
         """Load the decoder by torch, and the choice between it and OpenVINO where it is to be made."""
         # Here, because the import takes a second and 200 MB, and a kept decoder needs none of it.
+        asks = self._settings.cpu_engine == "torch"
+        require_torch("--cpu-engine torch" if asks else "decoding by this model here")
         import torch
 
         from encoder_worker.by_name import NamedDecoders, chunk_of, fast_kind, own_name
@@ -118,8 +148,9 @@ class EncoderWorker(Worker):
         chunk = chunk_of(name, settings.frames_a_clip) if cuda else CHUNK
         engine = None if record.torch_serves() else CpuEngine.of(settings)
         vae = load_decoder(folder, fine=fine)
-        ranges = None if engine is None else read_ranges(folder.path, vae)
-        decoder = ClipDecoder(vae, device, settings.dtype, chunk, fast_kind(name), engine, ranges)
+        shipped = None if engine is None or cuda else ShippedDecoders.find(config, folder, fine=fine)
+        ranges = None if engine is None or shipped else read_ranges(folder.path, vae)
+        decoder = ClipDecoder(vae, device, settings.dtype, chunk, fast_kind(name), engine, ranges, shipped)
         width, height = config.picture_size(settings)
         seconds = decoder.warm_up(height // folder.factor, width // folder.factor)
         if decoder.was_timed:

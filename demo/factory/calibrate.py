@@ -24,7 +24,8 @@ from demo.factory.evaluate.command import SAMPLE
 from demo.factory.evaluate.path import StreamingPath
 from demo.factory.speech.corpus import load
 from encoder_worker.vae.decoders import Decoder, load_decoder
-from encoder_worker.vae.int8 import Ranges, rounding_layers, with_eight_bits, write_ranges
+from encoder_worker.vae.int8 import rounding_layers, with_eight_bits, write_ranges
+from encoder_worker.vae.ranges import Ranges
 from protocol.model.config import ModelConfig
 from protocol.model.vae_folder import VaeFolder
 from protocol.process.settings import Settings

@@ -10,6 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from audio_worker.mel import POSITIONS
+from audio_worker.shipped_whisper import WHISPER, whisper_facts
+from audio_worker.whisper import load_whisper
+from encoder_worker.shipped_decoder import EIGHT_BIT, FINE, PLAIN, decoder_facts
+from encoder_worker.vae.decoders import load_decoder
+from encoder_worker.vae.int8 import rounding_layers, with_eight_bits
+from encoder_worker.vae.ranges import eight_bit_tensors
 from gpu_worker.avatars.vae_encoder import load_vae_encoder
 from gpu_worker.denoiser.loading import Models, load_models
 from gpu_worker.denoiser.model import DenoisingUNet3D, PoseEncoder, ReferenceUNet2D
@@ -52,6 +59,7 @@ class TracedNetwork:
         facts: the numbers that it belongs to.
         notes: numbers that its readers need.
         eight_bit: whether it rounds to eight bits.
+        rebuild: makes the module anew with random weights of a seed, where more than weights depends on it.
     """
 
     name: str
@@ -62,15 +70,14 @@ class TracedNetwork:
     facts: Mapping[str, Any]
     notes: Mapping[str, Any] = field(default_factory=dict)
     eight_bit: bool = False
+    rebuild: Callable[[int], nn.Module] | None = None
 
     def randomise(self, seed: int) -> None:
         """Gives every weight a random value."""
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for parameter in self.module.parameters():
-                # As small as a layer's weights are, so that values stay in range behind many layers.
-                scale = 0.5 / max(parameter[0].numel(), 4) ** 0.5 if parameter.ndim > 1 else 0.3
-                parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
+        if self.rebuild is None:
+            randomise(self.module, seed)
+        else:
+            self.module = self.rebuild(seed)
 
     def trials(self) -> Iterator[Inputs]:
         """Inputs to try it out with."""
@@ -136,6 +143,16 @@ class PoseNetwork(nn.Module):
         return features
 
 
+def randomise(module: nn.Module, seed: int) -> None:
+    """Gives every weight of a module a random value."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            # As small as a layer's weights are, so that values stay in range behind many layers.
+            scale = 0.5 / max(parameter[0].numel(), 4) ** 0.5 if parameter.ndim > 1 else 0.3
+            parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
+
+
 def state_of(module: nn.Module) -> Weights:
     """A module's tensors that lie in a model's files: all but tables that are computed."""
     return {name: x.numpy() for name, x in module.state_dict().items() if not name.endswith("pos_encoder.pe")}
@@ -165,6 +182,10 @@ def traced_networks(config: ModelConfig) -> Iterator[TracedNetwork]:
         lambda: state_of(vae),
         facts[VAE_ENCODER],
     )
+    for fine in (False, True):
+        if not fine or config.has_fine_head:
+            yield from _decoders(config, fine=fine)
+    yield _whisper(config)
 
 
 def _clip_network(models: Models, facts: Mapping[str, Any]) -> TracedNetwork:
@@ -193,6 +214,51 @@ def _clip_network(models: Models, facts: Mapping[str, Any]) -> TracedNetwork:
         facts,
         {"blocks": blocks, "pose_width": pose_width, "time_width": time_width},
     )
+
+
+def _decoders(config: ModelConfig, *, fine: bool) -> Iterator[TracedNetwork]:
+    """A head of the decoder, and the same in eight bits."""
+    folder = VaeFolder.of(config)
+    decoder = load_decoder(folder, fine=fine)
+    name, facts, channels = FINE if fine else PLAIN, decoder_facts(folder), decoder.channels
+    example = (torch.randn(2, channels, SIDE, SIDE),)
+
+    def others() -> Sequence[Inputs]:
+        return [(torch.randn(1, channels, 6, 10),)]
+
+    yield TracedNetwork(name, decoder, example, others, lambda: state_of(decoder), facts)
+    ranges: dict[str, float] = {}
+
+    def rounding(seed: int) -> nn.Module:
+        randomise(decoder, seed)
+        for number, (layer, _) in enumerate(rounding_layers(decoder)):
+            ranges[layer] = 2 + seed + 0.37 * number
+        return with_eight_bits(decoder, ranges).eval()
+
+    yield TracedNetwork(
+        name + EIGHT_BIT,
+        rounding(0),
+        example,
+        others,
+        lambda: eight_bit_tensors(state_of(decoder), ranges),
+        facts,
+        {"order": list(decoder.state_dict())},
+        eight_bit=True,
+        rebuild=rounding,
+    )
+
+
+def _whisper(config: ModelConfig) -> TracedNetwork:
+    encoder = load_whisper(config.audio_model_path, "short")
+    mel = encoder.encoder.conv1.weight.shape[1]
+
+    def weights() -> Weights:
+        return state_of(encoder.encoder)
+
+    def inputs() -> Inputs:
+        return (torch.randn(1, mel, 2 * POSITIONS),)
+
+    return TracedNetwork(WHISPER, encoder, inputs(), lambda: [inputs()], weights, whisper_facts(config))
 
 
 def _level(network: DenoisingUNet3D, name: str) -> int:

@@ -22,7 +22,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from protocol.model.hardware.drivers import only_a_cpu
 from protocol.model.hardware.threads import thread_count
+from protocol.model.hardware.torch_missing import torch_is_installed
 from protocol.model.kept_folder import kept_folder, write_whole
 from protocol.process.logs import first_line
 from protocol.process.settings import Settings
@@ -80,6 +82,23 @@ class CpuEngine:
         forced = settings.cpu_engine in ("openvino", "openvino-int8")
         eight_bit = settings.cpu_engine != "openvino"
         return cls(forced, folder, thread_count(settings), eight_bit)
+
+
+def serves_untimed(engine: CpuEngine, devices: Sequence[str]) -> bool:
+    """Whether OpenVINO computes without being timed against torch: that is not installed, or is not wanted.
+
+    Args:
+        engine: the wish.
+        devices: that the settings name for this worker.
+    """
+    if not torch_is_installed():
+        return set(devices) <= {"auto", "cpu"}
+    return engine.forced and only_a_cpu(devices)
+
+
+def untimed_reason() -> str:
+    """The reason that `serves_untimed` has, for the log."""
+    return "--cpu-engine asks for it" if torch_is_installed() else "torch is not installed"
 
 
 def is_faster(seconds: float, others: float) -> bool:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from protocol.model.cpu_graph import CpuEngine, CpuGraph, GraphUnavailable, kept_graph
+from protocol.model.cpu_graph import CpuEngine, CpuGraph, GraphUnavailable, kept_graph, serves_untimed
 from protocol.model.kept_record import Record, read_record, write_record
 from protocol.process.logs import first_line
 
@@ -24,13 +24,22 @@ class GraphRecord(Generic[F]):
         name: of the record, or None where nothing is recorded.
         facts: the dataclass of the network's numbers. It has a field `dtype`.
         model: the model's name, for the log.
+        devices: that the settings name for this worker.
     """
 
-    def __init__(self, engine: CpuEngine | None, name: str | None, facts: type[F], model: str) -> None:
+    def __init__(
+        self,
+        engine: CpuEngine | None,
+        name: str | None,
+        facts: type[F],
+        model: str,
+        devices: Sequence[str],
+    ) -> None:
         self.engine = engine
         self._name = name
         self._facts = facts
         self._model = model
+        self._devices = devices
 
     def load_graph(self) -> tuple[CpuGraph, F] | None:
         """The network that is to serve, or None where torch is needed to say, or is the faster one."""
@@ -54,6 +63,12 @@ class GraphRecord(Generic[F]):
         """Whether torch was the faster one."""
         record = self._read()
         return record is not None and record.get("serves") == "torch"
+
+    @property
+    def needs_no_torch(self) -> bool:
+        """Whether OpenVINO is to serve although no start has timed it: see `serves_untimed`."""
+        engine = self.engine
+        return engine is not None and serves_untimed(engine, self._devices) and not self.torch_serves()
 
     def store_torch(self) -> None:
         """Keeps the choice of torch."""

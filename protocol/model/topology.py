@@ -197,16 +197,27 @@ class ShippedNetwork:
         Raises:
             SettingsError: the tensors cannot be read.
         """
+        topology = cls.topology_of(config, name)
+        if topology is None:
+            return None
         try:
-            topology = Topology.read(config.parent / FOLDER / f"{name}.zip")
             network = cls(topology, weights())
             topology.check(network.weights, facts)
+        except TopologyError as error:
+            logger.warning("not used: %s", error)
+            return None
+        return network
+
+    @staticmethod
+    def topology_of(config: Path, name: str) -> Topology | None:
+        """A topology of a model, or None where it ships none that can be read. Arguments as for `find`."""
+        try:
+            return Topology.read(config.parent / FOLDER / f"{name}.zip")
         except FileNotFoundError:
             return None
         except TopologyError as error:
             logger.warning("not used: %s", error)
             return None
-        return network
 
     def load(
         self, name: str, shapes: Sequence[Sequence[DimensionSize]], dtype: str, engine: CpuEngine

@@ -121,7 +121,7 @@ def test_torch_serves_where_openvino_cannot_be_imported(
 
 
 @pytest.mark.process
-def test_the_second_start_imports_neither_torch_nor_transformers(tmp_path: Path) -> None:
+def test_forced_openvino_imports_neither_torch_nor_transformers(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     command = [sys.executable, "-c", START, "--cpu-engine", "openvino", "--threads", "1"]
     environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
@@ -131,4 +131,4 @@ def test_the_second_start_imports_neither_torch_nor_transformers(tmp_path: Path)
         ).stdout.split()
         for _ in range(2)
     ]
-    assert made == [["True", "True"], ["False", "False"]]
+    assert made == [["False", "False"]] * 2
