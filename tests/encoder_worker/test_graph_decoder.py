@@ -1,4 +1,4 @@
-"""The kept decoder: the second start needs no torch, makes the same pictures, and notices what changed."""
+"""The kept decoder: the second start needs no torch, makes the same pictures, and notices changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pythons that cannot import torch and what comes with it, as where it is not installed."""
+"""Pythons that cannot import torch and its companions, as where they are not installed."""
 
 from __future__ import annotations
 
