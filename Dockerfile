@@ -48,12 +48,13 @@ CMD ["scripts.run"]
 # ---- for machines without an NVIDIA GPU
 
 FROM base AS cpu
-# A layer for each thing that changes at its own pace: torch, the other packages, the code.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# A layer for each thing that changes at its own pace: the packages, the code. OpenVINO serves the bundled model, so
+# there is no PyTorch. Of silero-vad a data file alone is read.
 COPY requirements.lock /app/
-RUN pip install --no-cache-dir --disable-pip-version-check --index-url "$TORCH_INDEX" \
-        "$(grep -E '^torch==' requirements.lock)"
-RUN pip install --no-cache-dir --disable-pip-version-check -r requirements.lock
+COPY requirements-torch.lock /app/
+RUN pip install --no-cache-dir --disable-pip-version-check -r requirements.lock \
+    && pip install --no-cache-dir --disable-pip-version-check --no-deps \
+        "$(grep -E '^silero-vad==' requirements-torch.lock)"
 COPY --from=code / /app/
 RUN python -m compileall -q /app
 USER 10001:10001
@@ -69,9 +70,10 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 ARG TORCH_INDEX=https://pypi.org/simple
 COPY requirements.lock /app/
+COPY requirements-torch.lock /app/
 RUN pip install --no-cache-dir --disable-pip-version-check --index-url "$TORCH_INDEX" \
-        "$(grep -E '^torch==' requirements.lock)"
-RUN pip install --no-cache-dir --disable-pip-version-check -r requirements.lock
+        "$(grep -E '^torch==' requirements-torch.lock)"
+RUN pip install --no-cache-dir --disable-pip-version-check -r requirements.lock -r requirements-torch.lock
 # NVIDIA's toolkit brings the driver's libraries for these.
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility

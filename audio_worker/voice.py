@@ -122,7 +122,9 @@ def model_file() -> Path:
     for file in files:
         if file.is_file():
             return file
-    raise FileNotFoundError("the package silero-vad is not installed, or is older than 6.2.3")
+    raise FileNotFoundError(
+        "the package silero-vad is not installed, or is older than 6.2.3 (pip install --no-deps silero-vad)"
+    )
 
 
 def _load_graph(file: Path, settings: Settings) -> CpuGraph:

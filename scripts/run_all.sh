@@ -22,7 +22,7 @@ for flag in "$@"; do  # help needs nothing installed
   esac
 done
 
-install_env requirements.lock
+install_for_run "$@"
 install_xformers
 install_hopper
 exec "$venv/bin/python" "$root/scripts/run/start.py" scripts.run "$@"

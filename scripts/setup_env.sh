@@ -1,5 +1,5 @@
 # Sourced by run_all.sh and test.sh with $root set. It finds Python, makes the virtual environment and installs the
-# tested versions. Where they are installed it does nothing, quickly. Progress goes to standard error.
+# tested versions: requirements.lock always, and requirements-torch.lock where a run needs PyTorch. Where they are installed it does nothing, quickly. Progress goes to standard error.
 # Python runs isolated (-I), so that a module in the working folder that is called like one of pip's does no harm.
 
 torch_version=2.13.0
@@ -84,6 +84,55 @@ has_hopper() { nvidia_smi --query-gpu=compute_cap --format=csv,noheader | grep -
 installer() { "$venv/bin/python" -I "$setup_folder/run/start.py" scripts.install "$@" >&2; }
 
 pip_install() { installer packages "$@"; }
+
+# Torch with what comes with it. The first index is PyTorch's own for CPUs, so torch comes before the others.
+torch_lock=requirements-torch.lock
+
+# The package of which a data file alone is read, by OpenVINO. It asks for torch, which is not wanted with it.
+install_voice_detector() {
+  local wanted
+  wanted=$(grep -m1 '^silero-vad==' "$root/$torch_lock" 2>/dev/null) || return 0
+  wanted=${wanted%% *}
+  if [ "$(version_of silero-vad)" = "${wanted#*==}" ]; then return 0; fi
+  pip_install --no-deps "$wanted" || say "could not install $wanted; only digital silence will count as silence"
+}
+
+# OpenVINO has wheels for Linux on these processors. Elsewhere torch serves.
+has_openvino() {
+  [ "$(uname -s)" = Linux ] || return 1
+  case $(uname -m) in x86_64 | aarch64) ;; *) return 1 ;; esac
+}
+
+# install_for_run FLAG…: the environment of a run with these flags. ECHOMIMIC_TORCH=1 asks for PyTorch, and 0 forbids
+# it. Unset, it is installed where this run needs it, and stays then.
+install_for_run() {
+  local reason='' asked
+  name_venv
+  if is_installed requirements.lock "$torch_lock"; then return; fi
+  case ${ECHOMIMIC_TORCH:-} in
+    1 | true | yes | on) reason="ECHOMIMIC_TORCH=$ECHOMIMIC_TORCH" ;;
+    0 | false | no | off) ;;
+    *)
+      if has_nvidia; then
+        reason="an NVIDIA driver is there"
+      elif ! has_openvino; then
+        reason="OpenVINO has no wheels for $(uname -s) on $(uname -m)"
+      fi
+      ;;
+  esac
+  if [ -z "$reason" ]; then
+    install_env requirements.lock
+    case ${ECHOMIMIC_TORCH:-} in 0 | false | no | off) return ;; esac
+    # To find out takes half a second, so the flags that needed nothing are remembered.
+    asked=$({ printf '%s\n' "$@"; env | grep '^ECHOMIMIC_' | sort; stamp_of requirements.lock; } | cksum)
+    if [ "$(cat "$venv/.echomimic-packages-alone" 2>/dev/null)" = "$asked" ]; then return; fi
+    if version_of torch >/dev/null; then return; fi
+    reason=$("$venv/bin/python" "$root/scripts/run/start.py" scripts.run.needs "$@") || reason=''
+    if [ -z "$reason" ]; then printf '%s' "$asked" >"$venv/.echomimic-packages-alone"; return 0; fi
+  fi
+  say "this run needs PyTorch ($reason)"
+  install_env requirements.lock "$torch_lock"
+}
 
 install_torch() {
   if [ "$(version_of torch | cut -d+ -f1)" = "$torch_version" ]; then return 0; fi
@@ -244,10 +293,15 @@ install_env() {
     fi
     date +%s >"$venv/$unfinished" || die "could not write in $venv"
     for lock in "$@"; do
-      install_torch || die "could not install PyTorch $torch_version for $(name_python "$venv/bin/python")"
+      if [ "$lock" = "$torch_lock" ]; then
+        install_torch || die "could not install PyTorch $torch_version for $(name_python "$venv/bin/python")"
+      fi
       say "installing the packages of $lock …"
       pip_install -r "$root/$lock" || die "could not install the packages of $lock"
-      pip_install --no-deps --no-build-isolation -e "$root" || die "could not install the project"
+      if [ "$lock" = requirements.lock ]; then
+        install_voice_detector
+        pip_install --no-deps --no-build-isolation -e "$root" || die "could not install the project"
+      fi
       stamp_of "$lock" >"$(stamp_file "$lock")"
     done
     rm -f -- "$venv/$unfinished"
@@ -319,6 +373,6 @@ install_hopper() {
   has_hopper || return 0
   if "$venv/bin/python" -I -c 'import importlib.metadata as m; m.version("quack-kernels")' 2>/dev/null; then return 0; fi
   say "installing kernels for the GPU (NVIDIA Hopper) …"
-  pip_install --no-build-isolation -c "$root/requirements.lock" -e "$root[hopper]" ||
+  pip_install --no-build-isolation -c "$root/$torch_lock" -e "$root[hopper]" ||
     say "could not install quack-kernels; the denoiser is 5 % slower without"
 }

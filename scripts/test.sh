@@ -51,7 +51,7 @@ if [ "${1:-}" = --fast ]; then
 fi
 
 [ "$fast" = yes ] || system_packages
-install_env requirements.lock requirements-dev.lock
+install_env requirements.lock requirements-torch.lock requirements-dev.lock
 bin=$venv/bin
 
 failed=()

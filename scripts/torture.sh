@@ -5,5 +5,5 @@ root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P) || exit 1
 # shellcheck source=scripts/setup_env.sh
 . "$root/scripts/setup_env.sh"
 cd "$root" || exit 1
-install_env requirements.lock requirements-dev.lock
+install_env requirements.lock requirements-torch.lock requirements-dev.lock
 exec "$venv/bin/python" -m scripts.torture "$@"

@@ -107,7 +107,7 @@ def test_the_table_of_dependencies_names_each_of_them() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"].values()
     wanted = [*project["dependencies"], *(one for extra in extras for one in extra)]
-    names = {re.split(r"[\[<>=~!; ]", one, maxsplit=1)[0].lower() for one in wanted}
+    names = {re.split(r"[\[<>=~!; ]", one, maxsplit=1)[0].lower() for one in wanted} - {project["name"]}
     for manifest in tracked("*package.json"):
         described = json.loads(manifest.read_text(encoding="utf-8"))
         names |= {*described.get("dependencies", {}), *described.get("devDependencies", {})}

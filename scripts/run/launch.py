@@ -121,8 +121,10 @@ def with_model(settings: Settings) -> Settings:
     """
     if settings.model != "official":
         return settings
+    from protocol.model.hardware.torch_missing import require_torch
     from scripts.official.prepare import Preparation  # not needed for the bundled model
 
+    require_torch("--model official")
     return Preparation(settings).run()
 
 

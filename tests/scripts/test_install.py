@@ -22,6 +22,8 @@ pytestmark = [pytest.mark.process, pytest.mark.long]
 
 #: A version that no folder of wheels has, and that no constraint of a machine's forbids.
 TORCH = "1.99"
+#: Installs what a run by torch needs.
+BOTH = "install_env requirements.lock requirements-torch.lock"
 #: Makes an editable wheel with nothing but Python.
 BACKEND = """
 import sys
@@ -84,6 +86,7 @@ class Machine:
         python = Path(sys.base_prefix) / f"bin/python{sys.version_info[0]}.{sys.version_info[1]}"
         (self.tools / "python3").symlink_to(python)
         (self.root / "requirements.lock").write_text("alpha==1.0\nbeta==1.0\n")
+        (self.root / "requirements-torch.lock").write_text(f"torch=={TORCH}\n")
         (self.root / "pyproject.toml").write_text(PYPROJECT)
         (self.root / "backend.py").write_text(BACKEND.format(root=str(ROOT)))
 
@@ -103,7 +106,7 @@ class Machine:
             "PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1", "LANG": "C.UTF-8", **more,
         }  # fmt: skip
 
-    def start(self, step: str = "install_env requirements.lock", **more: str) -> subprocess.Popen[str]:
+    def start(self, step: str = BOTH, **more: str) -> subprocess.Popen[str]:
         code = f'set -u; root=$1; . "$2"; torch_version={TORCH}; {step}'
         command = ["bash", "-c", code, "bash", str(self.root), str(ROOT / "scripts/setup_env.sh")]
         return subprocess.Popen(
@@ -111,9 +114,7 @@ class Machine:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
-    def run(
-        self, step: str = "install_env requirements.lock", **more: str
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, step: str = BOTH, **more: str) -> subprocess.CompletedProcess[str]:
         process = self.start(step, **more)
         out, err = process.communicate(timeout=100)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
@@ -351,3 +352,32 @@ def test_a_folder_with_a_python_that_is_no_environment_is_refused(machine: Machi
     assert done.returncode == 1
     assert "has a Python and is no virtual environment" in done.stderr
     assert state_of(machine.venv) == before
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({}, ""),
+        ({"ECHOMIMIC_TORCH": "1"}, "ECHOMIMIC_TORCH=1"),
+        ({"ECHOMIMIC_TORCH": "0", "NVIDIA": "yes"}, ""),
+        ({"NVIDIA": "yes"}, "an NVIDIA driver is there"),
+        ({"MACHINE": "riscv64"}, "OpenVINO has no wheels for Linux on riscv64"),
+        ({"NEEDS": "--cpu-engine torch"}, "--cpu-engine torch"),
+    ],
+)
+def test_torch_comes_where_a_run_needs_it(
+    machine: Machine, index: SlowIndex, given: dict[str, str], reason: str
+) -> None:
+    """And is installed before that run, which says why."""
+    needs = machine.root / "scripts/run/start.py"
+    needs.parent.mkdir(parents=True)
+    needs.write_text(f"print({given.get('NEEDS', '')!r})")
+    code = f"uname() {{ [ $1 = -s ] && echo Linux || echo {given.get('MACHINE', 'x86_64')}; }}"
+    code += f"; has_nvidia() {{ [ -n '{given.get('NVIDIA', '')}' ]; }}; install_for_run --port 1"
+    environment = {key: value for key, value in given.items() if key.startswith("ECHOMIMIC")}
+    done = machine.run(code, **environment, PIP_INDEX_URL=index.url)
+    assert done.returncode == 0, done.stderr
+    assert ("this run needs PyTorch" in done.stderr) == bool(reason)
+    assert reason in done.stderr
+    assert bool(list(machine.packages.glob("torch-*.dist-info"))) == bool(reason)
+    assert list(machine.packages.glob("alpha-*.dist-info"))
