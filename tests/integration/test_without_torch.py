@@ -78,7 +78,7 @@ def test_a_face_speaks(run: ManagedRun, speech: Sound) -> None:
     tiles = change[: 16 * side, : 16 * side].reshape(16, side, 16, side).mean(axis=(1, 3))
     print(f"change of the 256 parts of a picture: greatest {tiles.max():.1f}, median {np.median(tiles):.2f}")
     assert tiles.max() > 4
-    assert np.median(tiles) < 1
+    assert tiles.max() > 8 * np.median(tiles)
     log = run.log()
     assert "Traceback" not in log and "PyTorch" not in log
 
