@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,8 @@ def test_a_part_is_run_and_kept(tmp_path: Path, capfd: pytest.CaptureFixture[str
 
 def test_what_does_not_fit_the_budget_is_left_out(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert gpu_serving.main(["--quick", "--only", "512", "--budget", "1", "--out", str(tmp_path)]) == 0
-    assert "left out: 1 s left, it takes 150" in capfd.readouterr().out
+    # the import of torch takes seconds on a busy machine
+    assert re.search(r"left out: -?\d+ s left, it takes 150", capfd.readouterr().out)
 
 
 def test_live_parts_are_flags_that_the_live_benchmark_takes(tmp_path: Path) -> None:
