@@ -15,6 +15,7 @@ import soxr
 
 from protocol.wire.clock import SAMPLE_RATE, clip_at, pts_after, pts_of_clip
 from protocol.wire.messages import Samples
+from protocol.wire.phrases import phrase
 
 #: Samples of a clip's window: 1.5 s.
 WINDOW = 24_000
@@ -51,10 +52,7 @@ class ClipRing:
 
     def __init__(self, fps: int, clip_frames: int) -> None:
         if pts_of_clip(1, fps, clip_frames) > WINDOW:
-            raise SpeechError(
-                f"a clip of {clip_frames} frames at {fps} frames a second lasts longer than 1.5 s; "
-                "ask for fewer frames or a higher rate"
-            )
+            raise SpeechError(phrase("failed_clip_long", frames=clip_frames, fps=fps))
         self._fps = fps
         self._clip_frames = clip_frames
         self._position: int | None = None  # pts of the next sample; None before the first

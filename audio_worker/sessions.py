@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from audio_worker.ring import SpeechError, SpeechStream
 from protocol.wire.messages import Close, Failed, Pcm, Samples
+from protocol.wire.phrases import phrase
 from protocol.wire.video import JPEG
 
 STAGE = "audio_worker"
@@ -89,7 +90,7 @@ class Sessions:
             return []
         if changed := _changed(session.stream, pcm):
             session.stream = None
-            return [_failed(pcm, f"the {changed} changed while the session ran; start it anew")]
+            return [_failed(pcm, phrase("failed_changed", what=changed))]
         windows = session.stream.add_chunk(pcm.samples[pcm.history :], pcm.pts, pcm.flush)
         for window in windows:
             self._due.append(

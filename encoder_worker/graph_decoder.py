@@ -20,6 +20,7 @@ from protocol.model.hardware.drivers import only_a_cpu
 from protocol.model.kept_record import content_key
 from protocol.model.vae_folder import CONFIG_FILE, WEIGHTS_FILES, VaeFolder
 from protocol.process.settings import Settings
+from protocol.wire.phrases import phrase
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,8 @@ class GraphDecoder:
         """
         check_latents(latents, self.facts.channels)
         if latents.shape[2:] != self.size:
-            raise DecodeError(f"latents are {latents.shape[2:]}, this decoder takes {self.size}", fatal=True)
+            why = phrase("failed_latents_size", size=latents.shape[2:], wanted=self.size)
+            raise DecodeError(why, fatal=True)
         for start in range(0, len(latents), self.chunk):
             yield self._decode(latents[start : start + self.chunk])
 

@@ -11,6 +11,7 @@ from encoder_worker.latents import DecodeError
 from protocol.model.config import ConfigError
 from protocol.process.c_allocator import return_freed_memory
 from protocol.process.logs import first_line
+from protocol.wire.phrases import phrase
 
 if TYPE_CHECKING:
     from encoder_worker.decode import ClipDecoder
@@ -56,7 +57,8 @@ class HeadDecoders:
             try:
                 self._decoders[fine] = self._make(fine)
             except ConfigError as error:
-                raise DecodeError(f"no decoder of that size: {first_line(error)}", fatal=True) from error
+                why = phrase("failed_no_decoder", why=first_line(error))
+                raise DecodeError(why, fatal=True) from error
         now = self._clock()
         if fine:
             self._fine_at = now

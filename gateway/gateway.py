@@ -58,6 +58,7 @@ from protocol.wire.clock import FULL_RATE
 from protocol.wire.controls import Options, Resume
 from protocol.wire.limits import MAX_COUNT
 from protocol.wire.messages import Close, Failed, Frame, Pcm, Sentence, SpokenPart, Status
+from protocol.wire.phrases import phrase
 
 logger = logging.getLogger(__name__)
 
@@ -386,7 +387,7 @@ class Gateway:
             self.totals.first_frames,
         )
         self._open_connections += 1
-        error: BrowserError | None = BrowserError("failed", "the gateway has a fault")
+        error: BrowserError | None = BrowserError("failed", phrase("failed_gateway"))
         try:
             error = await connection.run()
             if error is not None:
@@ -458,7 +459,7 @@ class Gateway:
             self._end_with(connection, error)
         except Exception:
             logger.exception("session %s has a fault", connection.name)
-            self._end_with(connection, BrowserError("failed", "the gateway has a fault"))
+            self._end_with(connection, BrowserError("failed", phrase("failed_gateway")))
 
     def _end_with(self, connection: Connection, error: BrowserError) -> None:
         if connection.parked_until is None:

@@ -17,7 +17,7 @@ from protocol.process.voices import choose_voice
 from protocol.wire.browser import BrowserError
 from protocol.wire.clock import FRAME_RATES, FULL_RATE, SAMPLE_RATE, frames_of_clip
 from protocol.wire.controls import Options
-from protocol.wire.phrases import coded
+from protocol.wire.phrases import coded, phrase
 from protocol.wire.video import JPEG
 
 #: Sessions at once where no GPU worker measures: nothing is computed there.
@@ -47,12 +47,12 @@ class Offers:
         fps = min(options.fps or full, full)
         if options.fps is not None and options.fps not in {full, *FRAME_RATES} and options.fps < full:
             known = ", ".join(str(rate) for rate in sorted({full, *FRAME_RATES}) if rate <= full)
-            raise BrowserError("bad_option", f"fps {options.fps}: give one of {known}")
+            raise BrowserError("bad_option", phrase("option_fps", fps=options.fps, known=known))
         width, height = self._board.size
         return SessionOptions(
             avatar=self._own_avatars.own_id(options.avatar, grant)
             or _known_avatar(options.avatar, self._board.avatars, grant),
-            pose=_known_name("pose", options.pose, self._board.poses),
+            pose=_known_name("no_pose", options.pose, self._board.poses),
             shape=ClipShape(fps, frames_of_clip(fps, self._clip_frames)),
             sample_rate=options.sample_rate or self._settings.sample_rate,
             width=width,
@@ -121,16 +121,16 @@ def _known_avatar(asked: str | None, known: list[str], grant: Grant) -> str:
     """The avatar of a session. The first one that the token may use, where the client names none."""
     mine = [name for name in known if grant.may_use(name)]
     if asked in known and asked not in mine:
-        raise BrowserError("forbidden", f"this token may not use the avatar {asked!r}")
+        raise BrowserError("forbidden", phrase("avatar_forbidden", name=repr(asked)))
     if known and not mine:
-        raise BrowserError("forbidden", "this server has none of the avatars that this token may use")
-    return _known_name("avatar", asked, mine)
+        raise BrowserError("forbidden", phrase("avatars_forbidden"))
+    return _known_name("no_avatar", asked, mine)
 
 
-def _known_name(what: str, asked: str | None, known: list[str]) -> str:
+def _known_name(refusal: str, asked: str | None, known: list[str]) -> str:
     if asked is None:
         return known[0] if known else "default"
     if asked not in known:
         listed = ", ".join(known[:20]) or "none"
-        raise BrowserError("bad_option", f"there is no {what} {asked[:64]!r}; there are {listed}")
+        raise BrowserError("bad_option", phrase(refusal, name=repr(asked[:64]), known=listed))
     return asked

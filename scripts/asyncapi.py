@@ -163,7 +163,11 @@ def _texts_down() -> dict[str, dict[str, Any]]:
         },
         "credit": {"until": {"type": "integer"}},
         "recording": _schemas_of_values(told(Recording("a.mp4", "", "", 0.0))) | RECORDING_STATE,
-        "error": {"code": {"enum": sorted(CLOSE_CODES)}, "message": {"type": "string"}},
+        "error": {
+            "code": {"enum": sorted(CLOSE_CODES)},
+            "message": {"type": "string"},
+            "phrase": {"type": "object"},
+        },
     }
 
 

@@ -249,7 +249,7 @@ class SessionCore(PhasedSession):
         if failed.epoch != self.epoch:
             return
         if failed.fatal:
-            self.fatal = BrowserError("failed", f"{failed.stage}: {failed.reason}")
+            self.fatal = BrowserError("failed", f"{failed.stage}: {failed.reason}", failed.reason)
         elif self._skip_clip(failed.seq, failed.reason):
             self._play_ordered(now)
 

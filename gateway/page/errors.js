@@ -1,7 +1,7 @@
 // Errors in words for the person in front of the page.
 
 import { ClientError } from "./client/errors.js";
-import { currentLanguage, keyOf, t } from "./text.js";
+import { currentLanguage, keyOf, sentence, t } from "./text.js";
 
 /** The browser's errors by name. @type {Record<string, string>} */
 const CODES = {
@@ -26,7 +26,7 @@ const SENTENCES = ["bad_request", "host", "origin"];
 export function describe(thrown) {
   const error = thrown instanceof Error || thrown instanceof DOMException ? thrown : new Error(String(thrown ?? ""));
   const code = error instanceof ClientError ? error.code : (CODES[error.name] ?? "unknown");
-  const own = error instanceof ClientError ? error.detail : "";
+  const own = error instanceof ClientError ? sentence(error.phrase, error.detail) : "";
   if (own && SENTENCES.includes(code) && currentLanguage() === "en") return { code, text: own };
   const key = keyOf(`error.${code}`);
   const text = key ? t(key) : own || t("error.unknown");

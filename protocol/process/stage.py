@@ -35,6 +35,7 @@ from protocol.process.ready import tell_alive, tell_ready
 from protocol.process.settings import Settings, SettingsError
 from protocol.wire.limits import ProtocolError, shorten
 from protocol.wire.messages import ClipKey, Close, Failed, InfoValue, Pcm, Status, Work
+from protocol.wire.phrases import phrase
 
 logger = logging.getLogger(__name__)
 
@@ -318,7 +319,8 @@ class Stage:
             logger.exception("a job of session %s failed", job.msg.session)
             self.metrics.count("job_errors_total")
             if not isinstance(job.msg, Close):
-                self.fail(job.msg, f"internal error in {self.name}: {type(error).__name__}: {error}")
+                why = f"{type(error).__name__}: {error}"
+                self.fail(job.msg, phrase("failed_stage", stage=self.name, why=why))
                 self.jobs.ack(job)
 
     def _send_heartbeat(self, worker: Worker) -> None:

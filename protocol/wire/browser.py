@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from protocol.wire.messages import Samples
+from protocol.wire.phrases import coded
 from protocol.wire.video import CODECS, JPEG
 
 #: Name of the websocket subprotocol of version 2.
@@ -73,12 +74,14 @@ class BrowserError(ValueError):
     Args:
         code: the word, a key of CLOSE_CODES.
         message: the sentence.
+        reason: the part of the sentence that `phrases` has, where it is not all of it.
     """
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, reason: str = "") -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.reason = reason or message
 
     @property
     def close_code(self) -> int:
@@ -247,4 +250,4 @@ def encode_text(kind: str, **fields: object) -> str:
 
 def encode_error(error: BrowserError) -> str:
     """The last text before the gateway closes the connection for an error."""
-    return encode_text("error", code=error.code, message=error.message)
+    return encode_text("error", code=error.code, message=error.message, phrase=coded(error.reason))

@@ -9,6 +9,7 @@ from typing import Any
 
 from protocol.wire.browser import BrowserError
 from protocol.wire.clock import SAMPLE_RATE
+from protocol.wire.phrases import phrase
 from protocol.wire.video import CODECS
 
 #: Longest JSON text a client may send, in characters.
@@ -174,7 +175,7 @@ def _options(fields: dict[str, Any]) -> Options:
     rate = _optional_whole(fields, "sample_rate", 1, 1_000_000)
     if rate is not None and rate not in SAMPLE_RATES:
         known = ", ".join(map(str, SAMPLE_RATES))
-        raise BrowserError("bad_option", f"sample_rate {rate}: give one of {known}")
+        raise BrowserError("bad_option", phrase("option_sample_rate", rate=rate, known=known))
     return Options(
         avatar=_optional_name(fields, "avatar"),
         pose=_optional_name(fields, "pose"),
@@ -199,7 +200,7 @@ def _say(fields: dict[str, Any]) -> SayText:
 def _pcm_format(fields: dict[str, Any]) -> str | None:
     value = fields.get("pcm")
     if value is not None and value not in PCM_FORMATS:
-        raise BrowserError("bad_option", f"pcm: give one of {', '.join(PCM_FORMATS)}")
+        raise BrowserError("bad_option", phrase("option_one_of", name="pcm", known=", ".join(PCM_FORMATS)))
     return value
 
 
@@ -208,13 +209,13 @@ def _video_codecs(names: object) -> tuple[str, ...] | None:
     if names is None:
         return None
     if not isinstance(names, list) or len(names) > MOST_CODECS or not all(isinstance(n, str) for n in names):
-        raise BrowserError("bad_option", f"video: give a list of at most {MOST_CODECS} names of codecs")
+        raise BrowserError("bad_option", phrase("option_video", most=MOST_CODECS))
     return tuple(name for name in names if name in CODECS)
 
 
 def _idle_life(value: object) -> bool:
     if value not in (None, *IDLE_WAYS):
-        raise BrowserError("bad_option", f"idle: give one of {', '.join(IDLE_WAYS)}")
+        raise BrowserError("bad_option", phrase("option_one_of", name="idle", known=", ".join(IDLE_WAYS)))
     return value == "life"
 
 
@@ -251,7 +252,7 @@ def _optional_name(fields: dict[str, Any], name: str) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not 1 <= len(value) <= 64:
-        raise BrowserError("bad_option", f"{name}: give a name of 1 to 64 characters")
+        raise BrowserError("bad_option", phrase("option_name", name=name))
     return value
 
 
@@ -262,5 +263,5 @@ def _optional_whole(fields: dict[str, Any], name: str, low: int, high: int) -> i
 def _whole(fields: dict[str, Any], name: str, low: int, high: int, code: str = "bad_message") -> int:
     value = fields.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise BrowserError(code, f"{name}: give a whole number from {low} to {high}")
+        raise BrowserError(code, phrase("option_whole", name=name, low=low, high=high))
     return value

@@ -19,6 +19,30 @@ PHRASES = {
     "rate_kept": "--fps {fps} is kept, but denoising a clip takes {takes} s and it lasts {lasts} s",
     "rate_held": "this machine holds {fps} frames per second: {why}",
     "rate_too_slow": "this machine is too slow even for {fps} frames per second: {why}",
+    # Ends of sessions: `message` of `error` with `bad_option`, `forbidden` and `failed`.
+    "no_avatar": "there is no avatar {name}; there are {known}",
+    "no_pose": "there is no pose {name}; there are {known}",
+    "option_fps": "fps {fps}: give one of {known}",
+    "option_sample_rate": "sample_rate {rate}: give one of {known}",
+    "option_one_of": "{name}: give one of {known}",
+    "option_video": "video: give a list of at most {most} names of codecs",
+    "option_name": "{name}: give a name of 1 to 64 characters",
+    "option_whole": "{name}: give a whole number from {low} to {high}",
+    "avatar_forbidden": "this token may not use the avatar {name}",
+    "avatars_forbidden": "this server has none of the avatars that this token may use",
+    "failed_gateway": "the gateway has a fault",
+    "failed_stage": "internal error in {stage}: {why}",
+    "failed_avatar_gone": "the avatar {name} was removed, or never was",
+    "failed_clip_long": (
+        "a clip of {frames} frames at {fps} frames a second lasts longer than 1.5 s; ask for fewer frames or"
+        " a higher rate"
+    ),
+    "failed_changed": "the {what} changed while the session ran; start it anew",
+    "failed_clip_frames": "a clip of {frames} frames: this model takes {most}",
+    "failed_tokens": "{count} audio tokens a frame, it must be {wanted}",
+    "failed_latents": "latents have shape {shape}; this VAE takes {channels} channels",
+    "failed_latents_size": "latents are {size}, this decoder takes {wanted}",
+    "failed_no_decoder": "no decoder of that size: {why}",
     # Ends of texts: `message` of `say_ended`.
     "say_off": "texts are switched off here (--voice-engine none)",
     "say_no_engine": (

@@ -4,12 +4,15 @@ export class ClientError extends Error {
   /**
    * @param {string} code of the server, or of the program that uses this client
    * @param {string} detail a sentence about it, which may be empty
+   * @param {{code?: string, values?: Record<string, string>}} phrase the code of the server's sentence, for other
+   *   languages
    */
-  constructor(code, detail = "") {
+  constructor(code, detail = "", phrase = {}) {
     super(detail ? `${code}: ${detail}` : code);
     this.name = "ClientError";
     this.code = code;
     this.detail = detail;
+    this.phrase = phrase;
   }
 }
 

@@ -129,7 +129,7 @@ export class Wire {
     } else if (fields.type === "status") {
       this.on.status(fields);
     } else if (fields.type === "error") {
-      this.error = new ClientError(fields.code, fields.message);
+      this.error = new ClientError(fields.code, fields.message, fields.phrase);
     } else if (fields.type === "interrupted") {
       this.interruptionAnswered(fields);
     } else if (fields.type === "say_started") {
