@@ -58,11 +58,18 @@ class _Waiting:
     #: Speech that is not sent yet, clip by clip.
     speech: deque[Pcm]
     frames: dict[int, dict[int, Frame]] = field(default_factory=dict)
+    #: The clips whose frames are all there.
+    whole: int = 0
 
-    @property
-    def whole(self) -> int:
-        """The clips whose frames are all there."""
-        return sum(len(clip) == next(iter(clip.values())).count for clip in self.frames.values())
+    def add(self, frame: Frame) -> bool:
+        """Keep a frame. Returns whether its clip is whole by it."""
+        clip = self.frames.setdefault(frame.seq, {})
+        known = frame.index in clip
+        clip[frame.index] = frame
+        if known or len(clip) < frame.count:
+            return False
+        self.whole += 1
+        return True
 
 
 class PreviewMaker:
@@ -114,11 +121,11 @@ class PreviewMaker:
         waiting = self._waiting.get(frame.session)
         if waiting is None or waiting.done.done():
             return
-        before = waiting.whole
-        waiting.frames.setdefault(frame.seq, {})[frame.index] = frame
+        if not waiting.add(frame):
+            return
         if waiting.whole == waiting.clips:
             waiting.done.set_result(None)
-        elif waiting.whole > before:
+        else:
             self._send_next(waiting)
 
     def take_failure(self, failed: Failed) -> None:

@@ -69,6 +69,7 @@ def parts(out: Path, model: Path, caches: Path, speech: float | None = None) -> 
         )
         small = ["-m", "scripts.bench.gpu.live", "--model", "tiny", "--seconds", "2", "--fps", "8"]
         small += ["--gpu-devices", "cpu", "--encoder-devices", "cpu", "--json", str(out / f"{name}.json")]
+        small += ["--turn", "2", "--seconds", "8"] if "--turn" in flags else []
         seconds -= 0 if speech is None else 60 - speech
         return Part(name, text, (*words, *places, *flags, *spoken), seconds, gpus, tuple(small))
 
