@@ -20,7 +20,13 @@ def main() -> None:
     from audio_worker.worker import AudioWorker
 
     with Stage(
-        STAGE, settings, takes="pcm", gives="clips", credit=PCM_CREDIT, max_pending_per_session=MAX_PENDING
+        STAGE,
+        settings,
+        takes="pcm",
+        gives="clips",
+        credit=PCM_CREDIT,
+        max_pending_per_session=MAX_PENDING,
+        acks_may_wait=True,
     ) as stage:
         stage.run(AudioWorker(settings, stage))
 

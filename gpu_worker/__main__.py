@@ -26,6 +26,7 @@ def main() -> None:
         gives="latents",
         credit=credit(settings),
         max_pending_per_session=QUEUE_DEPTH,
+        acks_may_wait=True,
     ) as stage:
         worker = GpuWorker(settings, stage, engine_for(settings))
         stage.run(worker)

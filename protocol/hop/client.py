@@ -84,6 +84,8 @@ class HopClient:
         on_reset: is called with an upstream's index when it restarted or had given this worker up. Its jobs
             are void, and the state of its sessions should be dropped.
         key: the run's, needed for TCP.
+        acks_may_wait: while most of the credit is free, acknowledgements go with the next heartbeat, so that
+            they wake nobody.
     """
 
     def __init__(
@@ -98,7 +100,10 @@ class HopClient:
         clock: Callable[[], float] = time.monotonic,
         on_reset: Callable[[int], None] | None = None,
         key: RunKey | None = None,
+        acks_may_wait: bool = False,
     ) -> None:
+        #: Jobs not acknowledged at the upstream up to which an acknowledgement may wait.
+        self._calm = credit // 2 if acks_may_wait else 0
         self._ready = Ready(stage, worker, credit)
         self._every = heartbeat_every
         self._clock = clock
@@ -130,7 +135,8 @@ class HopClient:
             return
         upstream.held.discard(job.origin.number)
         upstream.unsent.append(job.origin.number)
-        self._send_acks(upstream)
+        if len(upstream.held) + len(upstream.unsent) > self._calm:
+            self._send_acks(upstream)
 
     def heartbeat(self) -> None:
         """Tell the upstreams that this worker lives, and READY where it is due. Limits its own rate."""

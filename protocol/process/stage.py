@@ -106,6 +106,7 @@ class Stage:
         gives: name of the hop that it serves, if any.
         credit: jobs held at once from each upstream. None: that of the settings.
         max_pending_per_session: messages of a session that may wait on the hop that it serves.
+        acks_may_wait: for the next heartbeat, as `HopClient` says.
     """
 
     #: The hop that feeds this stage.
@@ -126,6 +127,7 @@ class Stage:
         gives: str | None = None,
         credit: int | None = None,
         max_pending_per_session: int | None = None,
+        acks_may_wait: bool = False,
     ) -> None:
         self.name = name
         self.settings = settings
@@ -135,6 +137,7 @@ class Stage:
         self._takes, self._gives = takes, gives
         self._credit = settings.credit if credit is None else credit
         self._max_pending = max_pending_per_session
+        self._acks_may_wait = acks_may_wait
         self._stopping = False
         self._stalled = False
         #: Tasks that failed since the last one that did not.
@@ -185,6 +188,7 @@ class Stage:
             credit=self._credit,
             heartbeat_every=HEARTBEAT_AFTER,
             key=key,
+            acks_may_wait=self._acks_may_wait,
         )
         self.results = ResultClient(
             ctx, settings.endpoint("results"), stage=self.name, worker=self.worker, key=key
