@@ -68,3 +68,6 @@ def test_the_bench_says_how_many_sessions_are_held_in_each_way() -> None:
     assert told[-1].strip() == "sessions held: 1 with denoise, 2 with loop"
     assert any("1 sessions: the loop takes 50.0% less" in line for line in told)
     assert any("no, 1 refused" in line for line in told) and any("50 of 96" in line for line in told)
+    assert lines(made[:2])[-1].strip() == "sessions held: at least 1 with denoise, at least 1 with loop"
+    again = lines([run("loop", 2, 0.5, late=40), run("loop", 2, 0.5), run("loop", 3, 0.6, late=40)])
+    assert again[-1].strip() == "sessions held: 2 with loop"

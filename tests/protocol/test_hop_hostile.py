@@ -402,3 +402,40 @@ def test_an_ack_of_an_earlier_servers_job_is_not_taken_for_this_ones(ctx: Contex
         worker.close()
         server.close()
     assert numbers[0] != numbers[1]
+
+
+def test_acknowledgements_wait_for_a_heartbeat_while_most_of_the_credit_is_free(
+    ctx: Context, endpoint: str
+) -> None:
+    server = HopServer(ctx, endpoint, sticky=False, dead_after=5)
+    clock = Clock()
+    client = client_of(ctx, endpoint, credit=4, clock=clock, acks_may_wait=True)
+    jobs: list[Job] = []
+
+    def acked(wanted: int, seconds: float) -> int:
+        """How many jobs were acknowledged once it were `wanted`, or the time was over."""
+        end = time.monotonic() + seconds
+        found = 0
+        while found < wanted and time.monotonic() < end:
+            server.socket.poll(5)
+            found += sum(isinstance(event, Acked) for event in server.tick())
+            jobs.extend(client.recv())
+        return found
+
+    client.heartbeat()
+    acked(1, 0.3)
+    for seq in range(4):
+        server.dispatch(one_latents("s", seq))
+    end = time.monotonic() + 5
+    while len(jobs) < 4 and time.monotonic() < end:
+        acked(1, 0.01)
+    for job in jobs[:2]:  # two are held beside them, so none of these waits
+        client.ack(job)
+    assert acked(2, 5) == 2
+    for job in jobs[2:]:
+        client.ack(job)
+    assert acked(2, 0.1) == 0 and client.held == 0
+    clock.now += 1
+    client.heartbeat()
+    assert acked(2, 5) == 2
+    server.close()

@@ -277,3 +277,14 @@ def test_the_messages_need_neither_torch_nor_zmq() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), True, "1", None])
+def test_figures_are_checked_though_their_names_are_known(bad: Any) -> None:
+    good = {"known_total": 1.0, "known_seconds": 2}
+    for _ in range(2):
+        Status("s", "w", True, {}, good)
+    with pytest.raises(ProtocolError, match="known_seconds"):
+        Status("s", "w", True, {}, good | {"known_seconds": bad})
+    with pytest.raises(ProtocolError, match="a b"):
+        Status("s", "w", True, {}, good | {"a b": 1.0})
