@@ -6,17 +6,16 @@
 from __future__ import annotations
 
 import asyncio
-import io
 from collections import deque
 from collections.abc import AsyncIterator
 
 import numpy as np
 from livekit import rtc
 from livekit.agents.voice.avatar import AudioSegmentEnd, AvatarOptions, VideoGenerator
-from PIL import Image
 
 from echomimic_live_client.moments import Moment, moments
 from echomimic_live_client.session import Session
+from echomimic_live_client.sized import sized_picture
 from echomimic_live_client.wire import int16_of
 
 #: Seconds of the longest piece of sound. LiveKit's source refuses one that is longer than its queue of 0.1 s.
@@ -69,7 +68,8 @@ class FaceGenerator(VideoGenerator):
         """Pictures, each with the sound that follows it, and the ends of segments."""
         async for moment in moments(self._session):
             if moment.frame is not None:
-                yield await asyncio.to_thread(_picture, moment.frame.jpeg)
+                ready = self._session.ready
+                yield await asyncio.to_thread(_picture, moment.frame.jpeg, (ready.width, ready.height))
             for sound in _sounds(moment):
                 yield sound
             while self._ends and self._ends[0] <= moment.end:
@@ -77,8 +77,8 @@ class FaceGenerator(VideoGenerator):
                 yield AudioSegmentEnd()
 
 
-def _picture(jpeg: bytes) -> rtc.VideoFrame:
-    image = Image.open(io.BytesIO(jpeg)).convert("RGB")
+def _picture(jpeg: bytes, size: tuple[int, int]) -> rtc.VideoFrame:
+    image = sized_picture(jpeg, size)
     return rtc.VideoFrame(image.width, image.height, rtc.VideoBufferType.RGB24, image.tobytes())
 
 

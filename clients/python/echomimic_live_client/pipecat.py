@@ -6,12 +6,10 @@ It stands behind the speech synthesis in a pipeline, and before the transport's 
 from __future__ import annotations
 
 import asyncio
-import io
 from collections import deque
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from pipecat.audio.utils import create_stream_resampler
 from pipecat.frames.frames import (
     CancelFrame,
@@ -30,6 +28,7 @@ from pipecat.services.settings import ServiceSettings
 from echomimic_live_client.errors import ClientError
 from echomimic_live_client.moments import Moment, moments
 from echomimic_live_client.session import Session, connect
+from echomimic_live_client.sized import sized_picture
 from echomimic_live_client.wire import pcm_bytes
 
 #: Seconds for which Chromium keeps the sound of a call longer than its pictures, measured on one machine.
@@ -132,13 +131,13 @@ class FaceVideoService(AIService):
     async def _read(self, session: Session) -> None:
         try:
             async for moment in moments(session, self._delay):
-                await self._give(moment)
+                await self._give(moment, (session.ready.width, session.ready.height))
         except ClientError as error:
             await self.push_error(error_msg=f"the face is gone: {error}", exception=error)
 
-    async def _give(self, moment: Moment) -> None:
+    async def _give(self, moment: Moment, size: tuple[int, int]) -> None:
         if moment.frame is not None:
-            await self.push_frame(await asyncio.to_thread(_picture, moment.frame.jpeg))
+            await self.push_frame(await asyncio.to_thread(_picture, moment.frame.jpeg, size))
         if len(moment.samples):
             await self.push_frame(TTSAudioRawFrame(pcm_bytes(moment.samples, True), moment.rate, 1))
         while self._after and self._after[0][0] <= moment.end:
@@ -153,8 +152,8 @@ class FaceVideoService(AIService):
             await session.close()
 
 
-def _picture(jpeg: bytes) -> OutputImageRawFrame:
-    image = Image.open(io.BytesIO(jpeg)).convert("RGB")
+def _picture(jpeg: bytes, size: tuple[int, int]) -> OutputImageRawFrame:
+    image = sized_picture(jpeg, size)
     frame = OutputImageRawFrame(image=image.tobytes(), size=image.size, format="RGB")
     frame.sync_with_audio = True
     return frame
