@@ -167,7 +167,7 @@ def _scale(weight: NDArray[Any], values: NDArray[Any]) -> float | None:
 
 
 def largest_error(network: TracedNetwork, topology: Topology) -> float:
-    """The greatest relative error of a topology's outputs against torch's network, at all of its shapes.
+    """The greatest relative error of a topology's outputs against torch's network, at other shapes.
 
     Raises:
         UnknownConstantError: it has another number of outputs.
@@ -175,7 +175,7 @@ def largest_error(network: TracedNetwork, topology: Topology) -> float:
     model = topology.model(network.weights())
     compiled = import_openvino().Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     errors = []
-    for inputs in network.trials():
+    for inputs in network.others():
         made = compiled([x.numpy() for x in inputs])
         with torch.no_grad():
             wanted = network.module(*inputs)

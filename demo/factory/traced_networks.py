@@ -54,7 +54,7 @@ class TracedNetwork:
         name: of the topology.
         module: takes the inputs in their order.
         example: inputs that it is traced with.
-        others: makes inputs of other shapes, to try it out.
+        others: makes inputs of other, smaller shapes, to try it out.
         weights: its tensors by the names of the model's files.
         facts: the numbers that it belongs to.
         notes: numbers that its readers need.
@@ -78,11 +78,6 @@ class TracedNetwork:
             randomise(self.module, seed)
         else:
             self.module = self.rebuild(seed)
-
-    def trials(self) -> Iterator[Inputs]:
-        """Inputs to try it out with."""
-        yield self.example
-        yield from self.others()
 
 
 class ClipNetwork(nn.Module):

@@ -56,7 +56,7 @@ def latents(frames: int = 3) -> np.ndarray:
     return np.random.default_rng(1).standard_normal((frames, 32, SIDE, SIDE)).astype(np.float32)
 
 
-@pytest.mark.parametrize("fine", [False, True])
+@pytest.mark.parametrize("fine", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_the_pictures_are_torchs(tmp_path: Path, fine: bool) -> None:
     engine = CpuEngine(True, tmp_path, 1)
     made = shipped(fine=fine).load(3, SIDE, SIDE, "float32", engine, eight_bit=False)
@@ -69,6 +69,7 @@ def test_the_pictures_are_torchs(tmp_path: Path, fine: bool) -> None:
     assert (facts.kind, facts.scaling, facts.shift) == (decoder.kind, decoder.scaling, decoder.shift)
 
 
+@pytest.mark.long
 def test_eight_bits_are_those_of_a_traced_decoder(tmp_path: Path) -> None:
     own, engine = shipped(), CpuEngine(True, tmp_path, 1)
     assert own.has_eight_bit, "run python -m demo.factory.calibrate"

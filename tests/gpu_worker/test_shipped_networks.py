@@ -64,6 +64,7 @@ def test_the_bundled_networks_make_torchs_numbers(tmp_path: Path) -> None:
     assert one.shape == (1, 32, 4, 6)
 
 
+@pytest.mark.long
 def test_kept_networks_serve_the_next_start(tmp_path: Path) -> None:
     picture = np.zeros((64, 96, 3), np.uint8)
     first, second = load(tmp_path), load(tmp_path)
