@@ -22,8 +22,8 @@ def return_freed_memory() -> bool:
 
     Loading and converting a model takes and frees hundreds of megabytes, in blocks among those that stay.
     While a process serves, its busiest moments leave such blocks too: each thread has memory of its own,
-    which only grows. So a process also calls this each `RETURN_EVERY` seconds. That takes 1 to 3 ms, and up to
-    50 ms on a machine that is busy with other work.
+    which only grows. So a process also calls this each `RETURN_EVERY` seconds. That takes 1 to 3 ms, and
+    up to 50 ms on a machine that is busy with other work.
 
     Returns:
         Whether the C library can be told so. Elsewhere nothing changes.
