@@ -14,8 +14,17 @@ export class ClientError extends Error {
     /**
      * @param {string} code of the server, or of the program that uses this client
      * @param {string} detail a sentence about it, which may be empty
+     * @param {{code?: string, values?: Record<string, string>}} phrase the code of the server's sentence, for other
+     *   languages
      */
-    constructor(code: string, detail?: string);
+    constructor(code: string, detail?: string, phrase?: {
+        code?: string;
+        values?: Record<string, string>;
+    });
     code: string;
     detail: string;
+    phrase: {
+        code?: string;
+        values?: Record<string, string>;
+    };
 }
