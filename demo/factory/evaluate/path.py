@@ -78,8 +78,8 @@ class StreamingPath:
         detector = VoiceDetector.load(settings) if settings.silence == "loop" else None
         self._features = ClipFeatures(FeatureExtractor.load(self.config, settings), detector)
         device = decoder_device(settings)
-        #: By whether the finer head draws. That one is made when it is first asked for.
-        self._decoders = {False: self._make_decoder(device, fine=False)}
+        #: By whether the finer head draws, and whether in float32. Only the first is made at once.
+        self._decoders = {(False, False): self._make_decoder(device, fine=False, exact=False)}
         self._device = device
         self._jpeg = JpegEncoder(settings.jpeg_quality)
         # Last, because it sets the number of threads for the heaviest work.
@@ -92,12 +92,13 @@ class StreamingPath:
         self._clock = time.process_time if device.type == "cpu" else time.perf_counter
         self.clips = 0
 
-    def _make_decoder(self, device: torch.device, *, fine: bool) -> ClipDecoder:
-        """The decoder that an encoder worker chooses on this machine with these settings."""
+    def _make_decoder(self, device: torch.device, *, fine: bool, exact: bool) -> ClipDecoder:
+        """The decoder that an encoder worker chooses here with these settings, or one in float32."""
         settings, folder = self.settings, VaeFolder.of(self.config)
-        vae, engine = load_decoder(folder, fine=fine), CpuEngine.of(settings)
+        vae, engine = load_decoder(folder, fine=fine), None if exact else CpuEngine.of(settings)
         ranges = None if engine is None else read_ranges(folder.path, vae)
-        decoder = ClipDecoder(vae, device, settings.dtype, engine=engine, ranges=ranges)
+        dtype = "float32" if exact else settings.dtype
+        decoder = ClipDecoder(vae, device, dtype, fast="" if exact else "exact", engine=engine, ranges=ranges)
         if device.type == "cpu":
             width, height = self.config.picture_size(settings)
             decoder.warm_up(height // folder.factor, width // folder.factor)
@@ -109,7 +110,11 @@ class StreamingPath:
 
     def info(self) -> dict[str, InfoValue]:
         """The facts that the workers put in their status."""
-        return {**self.engine.info(), "decoder": self._decoders[False].describe(), "jpeg": self._jpeg.library}
+        return {
+            **self.engine.info(),
+            "decoder": self._decoders[False, False].describe(),
+            "jpeg": self._jpeg.library,
+        }
 
     def play(
         self,
@@ -185,12 +190,23 @@ class StreamingPath:
                 raise RuntimeError(failed.reason)
             yield from sessions.take_due(8)
 
-    def pictures(self, latents: Array16, *, fine: bool = False) -> Picture:
-        """Pictures (n, H, W, 3) of scaled latents, sent as JPEG. The finer head makes them twice as large."""
-        if fine not in self._decoders:
-            self._decoders[fine] = self._make_decoder(self._device, fine=fine)
+    def decoder(self, *, fine: bool = False, exact: bool = False) -> ClipDecoder:
+        """The decoder that makes pictures of either size, as it serves or in float32."""
+        if (fine, exact) not in self._decoders:
+            self._decoders[fine, exact] = self._make_decoder(self._device, fine=fine, exact=exact)
+        return self._decoders[fine, exact]
+
+    def pictures(self, latents: Array16, *, fine: bool = False, exact: bool = False) -> Picture:
+        """Pictures (n, H, W, 3) of scaled latents, sent as JPEG.
+
+        Args:
+            latents: of n frames.
+            fine: let the finer head draw, which makes them twice as large.
+            exact: decode in float32, whatever serves.
+        """
+        decoder = self.decoder(fine=fine, exact=exact)
         with self._time("decode"):
-            decoded = np.concatenate(list(self._decoders[fine].decode(latents)))
+            decoded = np.concatenate(list(decoder.decode(latents)))
         with self._time("jpeg"):
             jpegs = [self._jpeg(picture) for picture in decoded]
         return np.stack([read_jpeg(jpeg) for jpeg in jpegs])
