@@ -5,7 +5,7 @@
 #   scripts/train_bundled.sh --budget 25          # only steps that fit into 25 minutes; call it again for the rest
 #   scripts/train_bundled.sh --plan continue      # further from the weights in demo/bundled/model
 #   scripts/train_bundled.sh --plan fine          # the decoder alone, for pictures of both sizes, seven minutes
-#   scripts/train_bundled.sh --plan sharp         # VAE and denoiser together at 512², eight minutes on four GPUs
+#   scripts/train_bundled.sh --plan sharp         # VAE and denoiser together at 512², eight minutes on two GPUs
 #   scripts/train_bundled.sh --plan cpu           # the same without a GPU: clips are drawn and encoded once
 #
 # --gpus N        train on N GPUs of this machine together (default 1)
@@ -56,7 +56,8 @@ case $plan in
     "fine-decoder decoder 6 --batch 64 --lr 8e-4 --final-lr 1e-5 --seed 900 --tracks 48 --memory 8192"
   ) ;;
   sharp) steps=(
-    "sharp sharp 8 --batch 32 --lr 6e-4 --final-lr 1e-5 --seed 1200 --tracks 48"
+    "sharp-vae sharp 3 --vae-share 1 --lr 6e-4 --final-lr 2e-5 --seed 2200 --tracks 48"
+    "sharp sharp 5 --vae-share 0 --batch 20 --lr 5e-4 --final-lr 1e-5 --seed 2300 --tracks 48"
   ) ;;
   cpu) steps=(
     "listen-cpu listen 30 --batch 64 --seed 24"

@@ -20,15 +20,16 @@ import torch
 from torch import Tensor, nn
 
 from audio_worker.whisper import SpeechEncoder
-from demo.factory.train.both_sizes import MORE_PRESSED, BothSizes, hand_weights
+from demo.factory.train.both_sizes import MORE_PRESSED, BothSizes
 from demo.factory.train.checkpoint import Averaged, load_training
+from demo.factory.train.compare import compare_both_sizes, compare_one_size, pictures_loss
 from demo.factory.train.config import CLIP_FRAMES, FPS, HISTORY_SAMPLES, INFERENCE
-from demo.factory.train.data import PRESSED, ClipBatch, Material, Moments, halved
+from demo.factory.train.data import PRESSED, ClipBatch, Material
 from demo.factory.train.listen import ADAPTER, load_ears
 from demo.factory.train.models import Networks, build_networks, channels_last
 from demo.factory.train.replay import Replay
 from demo.factory.train.step import Gradients, GraphedLoss, TrainingRun, make_optimizer, share_weights
-from demo.factory.train.vae import LATENT_NOISE, AutoencoderLite, picture_loss, picture_weights, to_bytes
+from demo.factory.train.vae import AutoencoderLite, picture_weights, to_bytes
 from gpu_worker.denoiser.sampler import NOISE_LIMIT, SchedulerConfig, alphas_cumprod, preserve_latent
 from protocol.model.audio_tokens import audio_token_positions
 from protocol.wire.clock import SAMPLE_RATE
@@ -40,8 +41,6 @@ LATE_SHARE = 0.85  # share of samples at the last timestep
 USES = {False: 4, True: 12}  # times that a drawn clip is learned from, by whether it is drawn larger
 MEMORY = 8192  # clips kept, 3 MB each, or 10 MB where they are drawn larger
 DRAWN = {False: 64, True: 16}  # clips drawn at a time at most, by whether they are drawn larger
-SHOWN = 4  # neighbouring frames of a clip that are decoded in a step
-TOLD = 2  # frames whose true latents are decoded as well, as the VAE's own training does
 LATENT_SHARE, PICTURE_SHARE = (1.0, 0.3), (2.0, 6.0)  # weights of the two losses, at the start and the end
 FACE_ROWS, FACE_COLUMNS, FACE_WEIGHT = slice(4, 9), slice(5, 11), 2.0  # of the 16×16 latent
 MOUTH_ROWS, MOUTH_COLUMNS, MOUTH_WEIGHT = slice(7, 10), slice(6, 10), 6.0
@@ -167,62 +166,6 @@ def noised(batch: TrainingBatch, alphas: Tensor) -> tuple[Tensor, Tensor, Tensor
     alpha = alphas[timestep].view(-1, 1, 1, 1, 1)
     noisy = alpha.sqrt() * batch.clean + (1 - alpha).sqrt() * noise
     return noisy, alpha.sqrt() * noise - (1 - alpha).sqrt() * batch.clean, timestep, alpha
-
-
-#: Decodes latents (N, C, h, w) and compares them with drawn pictures, float32 (N, 3, H, W), of some moments.
-#: Its values are the loss, and output and truth of the smaller size.
-Comparison = Callable[[Tensor, Tensor, Moments], tuple[Tensor, Tensor, Tensor]]
-
-
-def compare_one_size(decode: Callable[[Tensor], Tensor], weights: Tensor) -> Comparison:
-    """The comparison of pictures of `SIZE`, with weights (1, 1, SIZE, SIZE) of the pixels."""
-
-    def compare(latents: Tensor, truth: Tensor, moments: Moments) -> tuple[Tensor, Tensor, Tensor]:
-        output = decode(latents)
-        loss = picture_loss(output, truth, weights * hand_weights(moments.hands, truth.shape[-1]))
-        return loss, output, truth
-
-    return compare
-
-
-def compare_both_sizes(vae: AutoencoderLite, sizes: BothSizes) -> Comparison:
-    """The comparison of pictures of both heads with truth of `FINE_SIZE`."""
-
-    def compare(latents: Tensor, truth: Tensor, moments: Moments) -> tuple[Tensor, Tensor, Tensor]:
-        plain, fine = vae.decode_both(latents)
-        return sizes.loss(plain, fine, truth, moments), plain, halved(truth)
-
-    return compare
-
-
-def pictures_loss(
-    compare: Comparison, clean: Tensor, predicted: Tensor, truth: Tensor, moments: Moments
-) -> tuple[Tensor, Tensor]:
-    """Loss of decoded frames against drawn ones, and the squared error of the predicted ones.
-
-    Args:
-        compare: decodes and compares.
-        clean: true latents (B, C, F, h, w).
-        predicted: predicted latents (B, C, F, h, w).
-        truth: drawn pictures, uint8 (B, F, 3, H, W).
-        moments: of the clips (B, F).
-    """
-    count, _, frames = clean.shape[:3]
-    device = clean.device
-    first = torch.randint(0, frames - SHOWN + 1, (), device=device)
-    shown = first + torch.arange(SHOWN, device=device)
-    told = torch.randint(0, frames, (TOLD,), device=device)
-    true = clean.index_select(2, told)
-    true = true + LATENT_NOISE * torch.randn_like(true)
-    latents = torch.cat([predicted.index_select(2, shown), true], dim=2)
-    flat = latents.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-    decoded = torch.cat([shown, told])
-    drawn = (truth.index_select(1, decoded).float() / 255).flatten(0, 1)
-    loss, output, wanted = compare(flat, drawn, moments.frames(decoded))
-    # Motion between frames is compared too: a flicker costs little in each picture and much to the eye.
-    output, wanted = (x.float().unflatten(0, (count, -1))[:, :SHOWN] for x in (output, wanted))
-    loss = loss + 0.5 * (output.diff(dim=1) - wanted.diff(dim=1)).abs().mean()
-    return loss, (output - wanted).square().mean()
 
 
 def pick_rate(step: int) -> tuple[int, int]:

@@ -19,18 +19,19 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from demo.factory.evaluate.scores import edge_strength, edges_kept, inside, ssim
+from demo.factory.evaluate.scores import SHUT, edge_strength, edges_kept, inside, ssim
 from demo.factory.figure.measure import MouthMeter, crop_mouth, hand_boxes, mouth_box
 from demo.factory.figure.renderer import Renderer
 from demo.factory.figure.state import FigureState
 from demo.factory.train.config import CLIP_FRAMES, FPS
-from demo.factory.train.data import Material, Poses, figure_state
+from demo.factory.train.data import PRESSED, Material, Poses, figure_state
 from demo.factory.train.denoiser import ConditionEncoder, predicted_latents
 from demo.factory.train.listen import ADAPTER, load_ears
 from demo.factory.train.models import Networks, build_networks
 from demo.factory.train.vae import AutoencoderLite
 
 ROOT = Path(__file__).resolve().parent.parent
+HALF = 0.5  # of the way to lips pressed together
 
 
 def psnr(output: Tensor, truth: Tensor) -> float:
@@ -89,7 +90,8 @@ class Gauge:
 
         Returns:
             Figures by name, of the smaller pictures, of the larger ones, of the larger ones through the VAE
-            alone, and of the mouth's opening.
+            alone, and of the mouth's opening. `pressed_shut` is the share of frames with pressed lips that
+            show a shut mouth.
         """
         drawn = self._material.clips(clips, plain=True)
         assert drawn.fine is not None, "the material is drawn for both sizes"
@@ -107,6 +109,7 @@ class Gauge:
         state = figure_state(drawn.mouth[:, 1:].flatten(0, 1), life, hands)
         identity = drawn.identity.repeat_interleave(CLIP_FRAMES)
         opened, wanted = (self._meter.opening(p, identity, state.head) for p in (fine, truth))
+        pressed = (drawn.mouth[:, 1:, PRESSED].flatten() > HALF) & (wanted < SHUT)
         return {
             "small": sharpness(self._small, state, plain, drawn.pictures[:, 1:].flatten(0, 1)),
             "large": sharpness(self._material.renderer, state, fine, truth),
@@ -114,6 +117,8 @@ class Gauge:
             "opening": {
                 "correlation": float(torch.corrcoef(torch.stack([opened, wanted]))[0, 1]),
                 "size": float((opened * wanted).mean() / wanted.square().mean()),
+                "pressed_shut": float((opened[pressed] < SHUT).float().mean()),
+                "pressed_frames": float(pressed.sum()),
             },
         }
 
