@@ -29,7 +29,7 @@ JUDGED, COMPARED = 3, 12
 
 
 @dataclass
-class _Seen:
+class _FineScores:
     """Scores by kind of picture, and lip closures that the finer head shows shut, of all."""
 
     scores: defaultdict[str, list[Scores]] = field(default_factory=lambda: defaultdict(list))
@@ -44,7 +44,7 @@ def run(bench: Bench) -> Section:
         section.told("Finer head", "none", "this model's VAE draws one size")
         return section
     judge = Judge(bench.material, bench.fps, bench.material.renderer_of(2 * bench.material.renderer.size))
-    seen = _Seen()
+    seen = _FineScores()
     for scene in bench.material.scenes(bench.scale.identities, bench.scale.seconds):
         _play(bench, judge, scene, seen)
     made = {name: Scores.cat(parts) for name, parts in seen.scores.items()}
@@ -58,7 +58,7 @@ def run(bench: Bench) -> Section:
     return section
 
 
-def _play(bench: Bench, judge: Judge, scene: Scene, seen: _Seen) -> None:
+def _play(bench: Bench, judge: Judge, scene: Scene, seen: _FineScores) -> None:
     """Score one scene."""
     avatar, openings, first = bench.material.names[scene.identity], [], 0
     for clip in bench.path.latents(avatar, scene.pose, scene.speech.samples):
@@ -75,7 +75,9 @@ def _play(bench: Bench, judge: Judge, scene: Scene, seen: _Seen) -> None:
     seen.shut, seen.closures = seen.shut + shut, seen.closures + closures
 
 
-def _compare(bench: Bench, judge: Judge, scene: Scene, frame: int, latents: Array16, seen: _Seen) -> None:
+def _compare(
+    bench: Bench, judge: Judge, scene: Scene, frame: int, latents: Array16, seen: _FineScores
+) -> None:
     """Score one frame as a browser enlarges it, and as decoders with other arithmetic draw it."""
     plain = bench.path.pictures(latents)
     for name, way in ENLARGED.items():
@@ -106,7 +108,7 @@ def _figures(scores: Scores) -> dict[str, float]:
     }
 
 
-def _fine_rows(section: Section, scores: Scores, seen: _Seen) -> None:
+def _fine_rows(section: Section, scores: Scores, seen: _FineScores) -> None:
     figures = _figures(scores)
     section.numbers[FINE] = {**figures, "closures_shut": seen.shut, "closures": seen.closures}
     section.at_least(f"{FINE}: PSNR, whole frame", figures["psnr"], 32, " dB")
