@@ -280,7 +280,7 @@ check_venv() {
 
 # install_env LOCK…: a virtual environment with the packages of the lock files, in $venv ($root/.venv unless set).
 install_env() {
-  local lock
+  local lock missing=()
   name_venv
   if is_installed "$@"; then return 0; fi
   lock_venv
@@ -291,8 +291,9 @@ install_env() {
     if [ -e "$venv/$unfinished" ]; then
       installer repair "$(cat "$venv/$unfinished")" || die "could not repair $venv"
     fi
+    for lock in "$@"; do is_installed "$lock" || missing+=("$lock"); done
     date +%s >"$venv/$unfinished" || die "could not write in $venv"
-    for lock in "$@"; do
+    for lock in "${missing[@]}"; do
       if [ "$lock" = "$torch_lock" ]; then
         install_torch || die "could not install PyTorch $torch_version for $(name_python "$venv/bin/python")"
       fi
