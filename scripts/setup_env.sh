@@ -1,5 +1,6 @@
 # Sourced by run_all.sh and test.sh with $root set. It finds Python, makes the virtual environment and installs the
-# tested versions: requirements.lock always, and requirements-torch.lock where a run needs PyTorch. Where they are installed it does nothing, quickly. Progress goes to standard error.
+# tested versions: requirements.lock always, and requirements-torch.lock where a run needs PyTorch. Where they are
+# installed it does nothing, quickly. Progress goes to standard error.
 # Python runs isolated (-I), so that a module in the working folder that is called like one of pip's does no harm.
 
 torch_version=2.13.0
