@@ -62,8 +62,8 @@ CLIPS_BEFORE_A_TRY = 12
 FIRST_PATIENCE = 2.5
 MOST_PATIENCE = 120.0
 
-#: A rise that lasts shorter has failed, and one that lasts longer has succeeded (seconds). A machine that holds
-#: nearly the higher rate falls behind slowly: at 1.05 of its time, a clip is late after 12 s.
+#: A rise that lasts shorter has failed, and one that lasts longer has succeeded (seconds). A machine that
+#: holds nearly the higher rate falls behind slowly: at 1.05 of its time, a clip is late after 12 s.
 RISE_FAILED = 30.0
 RISE_SUCCEEDED = 60.0
 
