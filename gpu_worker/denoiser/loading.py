@@ -14,14 +14,9 @@ import torch
 from torch import nn
 
 from gpu_worker.avatars.vae_encoder import LazyVaeEncoder, VaeEncoder, load_vae_encoder
-from gpu_worker.denoiser.model import (
-    DenoisingUNet3D,
-    PoseEncoder,
-    ReferenceUNet2D,
-    UNetConfig,
-    UNetConfigError,
-)
-from gpu_worker.denoiser.sampler import SchedulerConfig, SchedulerError
+from gpu_worker.denoiser.model import DenoisingUNet3D, PoseEncoder, ReferenceUNet2D, UNetConfig
+from gpu_worker.denoiser.numbers import scheduler_config, unet_configs
+from gpu_worker.denoiser.sampler import SchedulerConfig
 from protocol.model.checkpoint import load_into, read_state_dict
 from protocol.model.config import ConfigError, ModelConfig
 from protocol.model.vae_folder import VaeFolder
@@ -66,16 +61,8 @@ def load_models(
             message names it and the file. Both are SettingsErrors.
     """
     begin = time.monotonic()
-    base = config.base_unet_config()
-    try:
-        denoiser_config = UNetConfig.denoiser(base, config.unet_additional_kwargs)
-        reference_config = UNetConfig.reference(base)
-    except UNetConfigError as error:
-        raise ConfigError(f"{config.path}: base UNet or unet_additional_kwargs: {error}") from error
-    try:
-        scheduler = SchedulerConfig.from_dict(config.noise_scheduler_kwargs)
-    except (SchedulerError, TypeError) as error:
-        raise ConfigError(f"{config.path}: noise_scheduler_kwargs: {error}") from error
+    denoiser_config, reference_config = unet_configs(config)
+    scheduler = scheduler_config(config)
     vae_folder = VaeFolder.of(config)
     vae_encoder = LazyVaeEncoder(vae_folder, device) if lazy_vae else load_vae_encoder(vae_folder)
     if vae_encoder.channels != denoiser_config.in_channels:

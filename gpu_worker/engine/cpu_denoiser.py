@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_worker.denoiser.numbers import scheduler_config, unet_configs
 from gpu_worker.denoiser.sampler import SchedulerConfig, SchedulerError, make_steps
-from gpu_worker.denoiser.unet_config import UNetConfig, UNetConfigError
 from gpu_worker.engine.cpu_networks import CpuNetworks, DenoiserGraph
-from protocol.model.config import ConfigError, ModelConfig
+from protocol.model.config import ModelConfig
 from protocol.model.cpu_graph import GraphUnavailable
 from protocol.model.vae_folder import VaeFolder
 from protocol.process.settings import Settings, SettingsError
@@ -65,17 +65,10 @@ class ModelNumbers:
         Raises:
             ConfigError: a number is missing or impossible. The message names the file.
         """
-        try:
-            unet = UNetConfig.denoiser(config.base_unet_config(), config.unet_additional_kwargs)
-        except UNetConfigError as error:
-            raise ConfigError(f"{config.path}: base UNet or unet_additional_kwargs: {error}") from error
-        try:
-            scheduler = SchedulerConfig.from_dict(config.noise_scheduler_kwargs)
-        except (SchedulerError, TypeError) as error:
-            raise ConfigError(f"{config.path}: noise_scheduler_kwargs: {error}") from error
+        unet, _ = unet_configs(config)
         vae = VaeFolder.of(config)
         return cls(
-            scheduler,
+            scheduler_config(config),
             config.steps if settings.steps is None else settings.steps,
             config.cfg if settings.cfg is None else settings.cfg,
             config.window_shift,
