@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.util
 
 from protocol.process.settings import SettingsError
+from protocol.process.settings.sources import ENV_PREFIX
 
 #: How to install it.
 REMEDY = (
-    "start with ECHOMIMIC_TORCH=1 scripts/run_all.sh, or install it into this environment:"
+    f"start with {ENV_PREFIX}TORCH=1 scripts/run_all.sh, or install it into this environment:"
     " pip install 'echomimic-live[torch]'"
 )
 
