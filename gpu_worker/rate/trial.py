@@ -183,8 +183,9 @@ class RateTrial:
         made = RateChoice(pace.fps, clip_seconds, "", pace.clip_frames, pace.fine)
         share = max(self._share, MAX_SHARE_AT_LOWEST) if lowest else self._share
         alone = self._return_times[0] - self._began if pace.fine and self._return_times else 0.0
-        load = max(clip_seconds, alone) / (share * pace.lasts)
-        held = load <= 1
+        most = share * pace.lasts
+        load = clip_seconds / most  # a late answer says nothing of longer clips, so it is not in the load
+        held = load <= 1 and alone <= most
         self._sent, self._return_times = 0, []
         self.attempt += 1
         if held:
