@@ -82,9 +82,10 @@ class Incoming:
         core.add_speech((parse_pcm16 if core.options.int16 else parse_pcm)(message), now)
         if core.speech_due:
             connection.wake_speech()
-        rest = min(MOST_REST, core.seconds_of_quiet - REST_ENDS)
-        if rest > LEAST_REST and connection.version > 1:
-            self._ws.rest(rest)
+        else:
+            rest = min(MOST_REST, core.seconds_of_quiet - REST_ENDS)
+            if rest > LEAST_REST and connection.version > 1:
+                self._ws.rest(rest)
 
     def _take_text(self, core: SessionCore, text: str, now: float) -> None:
         connection = self._connection

@@ -60,15 +60,10 @@ class SpokenSession(LivelySession):
 
     @property
     def seconds_of_quiet(self) -> float:
-        """Seconds for which nothing that a microphone sends can be of use, while nobody speaks.
-
-        So long the clip that is being filled lasts, or the next one if all of it is here.
-        """
-        begins = self._log.begins or (self.life.on and self._log.after_idle)
-        if not self.quiet or self.says.busy or self._flush_asked or begins:
+        """Seconds for which nothing that a microphone sends can be of use, while nobody speaks."""
+        if not self.quiet or self.says.busy or self._flush_asked or self.speech_due:
             return 0.0
-        seconds = (self._log.missing - self.input.waiting) / self._log.rate
-        return seconds if seconds > 0 else max(0.0, seconds + self._log.shape.seconds)
+        return (self._log.missing - self.input.waiting) / self._log.rate
 
     def _pcm_due(self, now: float, waiting: int) -> bool:
         """Whether enough speech is here for a message, or may wait no longer. Arguments as for `next_pcm`.
