@@ -52,7 +52,6 @@ class HttpConnection(ServerConnection):
         super().__init__(*args, **kwargs)
         #: Takes the messages at once, or None where `recv` gives them.
         self._take_message: Callable[[str | bytes], None] | None = None
-        self._rests = False
         self._told = False
         self._control_rate = EventRate(1.0)
         self._intake = BodyIntake(takes_body)
@@ -131,18 +130,6 @@ class HttpConnection(ServerConnection):
             take: takes a message, and raises nothing. None: `recv` gives all of them.
         """
         self._take_message = take
-
-    def rest(self, seconds: float) -> None:
-        """Read nothing for so long."""
-        if not self._rests and not self.transport.is_closing():
-            self._rests = True
-            self.transport.pause_reading()
-            self.loop.call_later(seconds, self._wake_up)
-
-    def _wake_up(self) -> None:
-        self._rests = False
-        if not self.transport.is_closing():
-            self.transport.resume_reading()
 
     def _whole_message(self, event: Event) -> str | bytes | None:
         """The message that this frame is, if it may be taken now."""

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 #: Messages a second that no honest client reaches: one of 1.3 ms of sound each.
 MESSAGES_PER_SECOND = 800
 CHANGES_PER_SECOND = 10
-#: Seconds for which a websocket is not read while nobody speaks: at least, at most, and how long before the
-#: clip's last sample it is read again.
-LEAST_REST, MOST_REST, REST_ENDS = 0.015, 0.08, 0.01
 
 
 class Incoming:
@@ -30,7 +27,6 @@ class Incoming:
 
     Those of version 2 are taken where the websocket's bytes are read. A microphone sends 50 chunks a second
     and a page acknowledges 24 frames: to wake a task for each would be a large part of what a session costs.
-    While nobody speaks, chunks of a clip that is not full yet wait together in the kernel.
 
     Args:
         connection: the client's.
@@ -82,10 +78,6 @@ class Incoming:
         core.add_speech((parse_pcm16 if core.options.int16 else parse_pcm)(message), now)
         if core.speech_due:
             connection.wake_speech()
-        else:
-            rest = min(MOST_REST, core.seconds_of_quiet - REST_ENDS)
-            if rest > LEAST_REST and connection.version > 1:
-                self._ws.rest(rest)
 
     def _take_text(self, core: SessionCore, text: str, now: float) -> None:
         connection = self._connection

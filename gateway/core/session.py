@@ -112,7 +112,6 @@ class SessionCore(PhasedSession):
         self._unsent_clips: set[int] = set()
         self._unanswered = {}
         self._held = {}
-        self.quiet = False
         self.life.restart()
 
     def restart(self, options: SessionOptions, now: float) -> None:
@@ -321,7 +320,6 @@ class SessionCore(PhasedSession):
         for item in self._reorderer.pop():
             if isinstance(item, ClipBegins):
                 audio = self._log.audio(item.seq)
-                self.quiet = item.silent
                 if audio.idle:
                     self.life.begins(item.seq, now)
                     continue

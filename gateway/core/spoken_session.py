@@ -27,8 +27,6 @@ class SpokenSession(LivelySession):
     epoch: int
     live: bool
     received: int
-    #: Whether the clip that was played last holds no voice.
-    quiet: bool
     _pcm_at: float
 
     def __init__(self, first_frames: Histogram | None) -> None:
@@ -57,13 +55,6 @@ class SpokenSession(LivelySession):
         if self.says.busy or self._log.begins or (self.life.on and self._log.after_idle):
             return True
         return self.input.waiting >= min(LEAST_PCM_SECONDS * self._log.rate, self._log.missing)
-
-    @property
-    def seconds_of_quiet(self) -> float:
-        """Seconds for which nothing that a microphone sends can be of use, while nobody speaks."""
-        if not self.quiet or self.says.busy or self._flush_asked or self.speech_due:
-            return 0.0
-        return (self._log.missing - self.input.waiting) / self._log.rate
 
     def _pcm_due(self, now: float, waiting: int) -> bool:
         """Whether enough speech is here for a message, or may wait no longer. Arguments as for `next_pcm`.
