@@ -338,20 +338,3 @@ def test_the_sound_goes_on_through_an_outage_and_the_frames_come_back_after_it()
     without = [at for at, m in sent if isinstance(m, VideoMessage)]
     gap = max(b - a for a, b in pairwise(without))
     assert 1.9 < gap < 3.0 and core.epoch == 1
-
-
-@pytest.mark.parametrize("silent", [False, True])
-def test_a_microphone_may_rest_until_its_clip_is_full_while_nobody_speaks(silent: bool) -> None:
-    core = SessionCore("s", 2, OPTIONS, SessionLimits(), 0.0)
-    core.add_speech(np.zeros(8000, np.float32), 0.5)
-    core.next_pcm(0.5, 0)
-    assert core.seconds_of_quiet == 0.0  # nobody knows yet what the clip holds
-    for index in range(12):
-        core.add_frame(Frame("s", 0, 0, index, 12, index * 16000 // 24, 8, 8, b"j", silent=silent), 0.6)
-    core.add_speech(np.zeros(1600, np.float32), 0.6)
-    assert core.seconds_of_quiet == pytest.approx(0.4 if silent else 0.0)
-    core.add_speech(np.zeros(6400, np.float32), 1.0)
-    assert core.seconds_of_quiet == 0.0  # the clip is full
-    core.next_pcm(1.0, 0)
-    core.end_speech()
-    assert core.seconds_of_quiet == 0.0
