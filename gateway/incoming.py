@@ -25,7 +25,7 @@ CHANGES_PER_SECOND = 10
 class Incoming:
     """Takes the messages of one client.
 
-    Those of version 2 are taken where the websocket's bytes are read. A microphone sends 50 chunks a second
+    Those of version 2 are taken where the websocket's bytes are read. A microphone sends 100 chunks a second
     and a page acknowledges 24 frames: to wake a task for each would be a large part of what a session costs.
 
     Args:

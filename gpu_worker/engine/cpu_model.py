@@ -34,9 +34,9 @@ def shipped_denoiser(settings: Settings, config: ModelConfig) -> CpuDenoiser:
         GraphUnavailable: torch has to serve, with the reason.
         SettingsError: a file or a size cannot work. The message names it.
     """
-    reason, networks = why_torch(settings, config), _networks(settings, config)
-    if reason is not None or networks is None:
-        raise GraphUnavailable(reason)
+    networks = _networks_or_reason(settings, config)
+    if isinstance(networks, str):
+        raise GraphUnavailable(networks)
     denoiser = CpuDenoiser(networks, ModelNumbers.of(settings, config))
     check_size(*config.picture_size(settings), denoiser.size_multiple)
     try:
@@ -56,6 +56,12 @@ def why_torch(settings: Settings, config: ModelConfig) -> str | None:
     Raises:
         SettingsError: a file cannot be read. The message names it.
     """
+    found = _networks_or_reason(settings, config)
+    return found if isinstance(found, str) else None
+
+
+def _networks_or_reason(settings: Settings, config: ModelConfig) -> ShippedNetworks | str:
+    """The networks that the model ships, or what needs torch. As `why_torch` otherwise."""
     guidance = config.cfg if settings.cfg is None else settings.cfg
     dtype = cpu_arithmetic(settings.dtype)[-1]
     if not computes_on_cpu(settings):
@@ -66,21 +72,16 @@ def why_torch(settings: Settings, config: ModelConfig) -> str | None:
         return f"guidance {guidance:g} (--cfg)"
     if dtype not in PRECISIONS:
         return f"--dtype {dtype}"
-    if _networks(settings, config) is None:
+    engine = CpuEngine.of(settings)
+    width, height = config.picture_size(settings)
+    networks = None if engine is None else shipped_networks(config, height, width, dtype, engine)
+    if networks is None:
         return f"the model of {config.path}, which ships no networks for OpenVINO,"
     try:
         import_openvino()
     except GraphUnavailable as error:
         return f"this machine ({error})"
-    return None
-
-
-def _networks(settings: Settings, config: ModelConfig) -> ShippedNetworks | None:
-    engine = CpuEngine.of(settings)
-    if engine is None:
-        return None
-    width, height = config.picture_size(settings)
-    return shipped_networks(config, height, width, cpu_arithmetic(settings.dtype)[-1], engine)
+    return networks
 
 
 def computes_on_cpu(settings: Settings) -> bool:

@@ -110,6 +110,8 @@ def shipped_networks(
 class ShippedNetworks:
     """Makes each network when it is first asked for. It is compiled then, or read from the kept file.
 
+    `CpuNetworks` says what the methods do.
+
     Args:
         networks: by name.
         size: height and width of the pictures that are encoded, in pixels.
@@ -141,18 +143,7 @@ class ShippedNetworks:
         return [time_embedding(network.weights, timestep, shift) for timestep in timesteps]
 
     def denoiser(self, frames: int, h: int, w: int, tokens: int, *, any_length: bool) -> FlatReferenceGraph:
-        """The denoiser for clips of one shape, or of all lengths up to the greatest.
-
-        Args:
-            frames: of a clip.
-            h: height of the latents.
-            w: width of the latents.
-            tokens: audio tokens of a frame.
-            any_length: whether a clip may have any number of frames.
-
-        Raises:
-            Exception: whatever fails in OpenVINO.
-        """
+        """The denoiser for clips of one shape, or of all lengths up to the greatest."""
         network = self._networks[DENOISER]
         blocks = block_shapes(network, h, w)
         count: DimensionSize = (1, MAX_CLIP_FRAMES) if any_length else frames
