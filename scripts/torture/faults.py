@@ -42,8 +42,8 @@ class Figure:
 class Viewing:
     """A client that speaks in a thread of its own for the time of the block."""
 
-    def __init__(self, url: str, voice: Samples) -> None:
-        self.stream = ViewedStream()
+    def __init__(self, url: str, voice: Samples, *, keeps_samples: bool = True) -> None:
+        self.stream = ViewedStream(keeps_samples=keeps_samples)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, args=(url, voice), daemon=True)
 

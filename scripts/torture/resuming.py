@@ -77,7 +77,7 @@ class LiveStream(ViewedStream):
             self._early = [*self._early[-1:], end - now]
             cuts = self._shorten(message.samples)
         rest = without_cuts(message.samples, SAMPLE_RATE, cuts)
-        sound = PlayedSound(message, now, start, start + len(rest) / SAMPLE_RATE)
+        sound = PlayedSound(message, now, start, start + len(rest) / SAMPLE_RATE, len(message.samples))
         self.sounds.append(sound)
         self._clips[message.epoch, message.seq] = sound
         self._cuts[message.epoch, message.seq] = cuts
@@ -108,7 +108,7 @@ class LiveStream(ViewedStream):
         if clip is None:
             self.passed_over += 1
             return
-        spoken = self.began + (clip.message.position + len(clip.message.samples)) / SAMPLE_RATE
+        spoken = self.began + (clip.message.position + clip.length) / SAMPLE_RATE
         self.arrivals.append((now, now - spoken))
         spot = place_in_rest(self._cuts[place[:2]], message.pts - clip.message.pts)
         due = clip.start + spot / SAMPLE_RATE

@@ -13,6 +13,7 @@ import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import psutil
 from websockets.exceptions import ConnectionClosed
@@ -75,7 +76,8 @@ def soak(voice: Samples, minutes: float, *flags: str) -> bool:
     The third session is refused while the machine is measured to hold two.
     """
     refused = 0
-    with ManagedRun(*flags) as run, Viewing(run.url, voice) as one, Viewing(run.url, voice) as two:
+    speaking = partial(Viewing, voice=voice, keeps_samples=False)
+    with ManagedRun(*flags) as run, speaking(run.url) as one, speaking(run.url) as two:
         time.sleep(min(10.0, minutes * 6))
         history: dict[int, list[Sample]] = {pid: [look(pid)] for pid in run.pids()}
         ends = time.monotonic() + 60 * minutes
@@ -85,7 +87,7 @@ def soak(voice: Samples, minutes: float, *flags: str) -> bool:
                 told = time.monotonic()
                 print(_line(history), flush=True)
             try:
-                with Viewing(run.url, voice):
+                with speaking(run.url):
                     _watch(history, min(COMES_AND_GOES, max(0.0, ends - time.monotonic())))
             except ConnectionClosed as closed:
                 if closed.rcvd is None or closed.rcvd.code != CloseCode.TRY_AGAIN_LATER:
@@ -96,7 +98,7 @@ def soak(voice: Samples, minutes: float, *flags: str) -> bool:
         kept = [_row(name_of(pid), samples) for pid, samples in history.items()]
     for number, viewing in enumerate((one, two), 1):
         stream = viewing.stream
-        lost = stream.sent - sum(len(sound.message.samples) for sound in stream.sounds)
+        lost = stream.sent - sum(sound.length for sound in stream.sounds)
         middle = stream.began + minutes * 30
         drift = stream.sound_delay(middle) - stream.sound_delay(0.0)
         print(

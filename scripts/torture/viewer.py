@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -38,6 +38,8 @@ class PlayedSound:
     came: float
     start: float
     end: float
+    #: Samples in the clip. `message` may have let go of them.
+    length: int
 
 
 @dataclass
@@ -47,6 +49,8 @@ class ViewedStream:
     began: float = field(default_factory=time.monotonic)
     #: Set from another thread: no more is to be spoken.
     over: bool = False
+    #: Whether the samples of each sound are kept for `heard`. A run of hours is better without.
+    keeps_samples: bool = True
     sent: int = 0
     sounds: list[PlayedSound] = field(default_factory=list)
     #: Place and time of each picture on the screen.
@@ -66,7 +70,10 @@ class ViewedStream:
         if isinstance(message, AudioMessage):
             end = self.sounds[-1].end if self.sounds else 0.0
             start = end if end > now else now + LEAD
-            sound = PlayedSound(message, now, start, start + len(message.samples) / SAMPLE_RATE)
+            length = len(message.samples)
+            if not self.keeps_samples:
+                message = replace(message, samples=message.samples[:0].copy())
+            sound = PlayedSound(message, now, start, start + length / SAMPLE_RATE, length)
             self.sounds.append(sound)
             self._clips[message.epoch, message.seq] = sound
             return
@@ -76,7 +83,7 @@ class ViewedStream:
         # A clip whose sound begins within it has no pictures before that.
         before = message.index if message.pts - clip.message.pts < SAMPLE_RATE / FULL_RATE else 0
         self._counts.setdefault(place[:2], message.count - before)
-        spoken = clip.message.position + len(clip.message.samples)
+        spoken = clip.message.position + clip.length
         self.arrivals.append((now, now - self.began - spoken / SAMPLE_RATE))
         due = clip.start + (message.pts - clip.message.pts) / SAMPLE_RATE
         if now > due + TOO_LATE:
@@ -102,7 +109,7 @@ class ViewedStream:
 
     def spoken_at(self, sound: PlayedSound) -> float:
         """When the last sample of a sound was spoken."""
-        return self.began + (sound.message.position + len(sound.message.samples)) / SAMPLE_RATE
+        return self.began + (sound.message.position + sound.length) / SAMPLE_RATE
 
     @property
     def doubled(self) -> int:
