@@ -1,4 +1,4 @@
-"""Measures all of serving on a GPU by one command. `docs/lab/gpu-serving.md` has the results.
+"""Measures all of serving on a GPU by one command. `docs/lab/gpu-serving.md` and `gpu-goals.md` have the results.
 
     python -m scripts.bench.gpu.serving --out measured                 all of it, about 20 minutes on an H200
     python -m scripts.bench.gpu.serving --out measured --budget 300    as much as fits into five minutes
@@ -97,6 +97,10 @@ def parts(out: Path, model: Path, caches: Path, speech: float | None = None) -> 
              *many, "--sessions", "4"),
         live("512-five-fast", "512², fast, late start 3, small decoder, five sessions of 60 s", 110,
              *many, "--tier", "fast", "--sessions", "5"),
+        live("512-eight", "512², exact, late start 3, small decoder, eight sessions on two GPUs", 120,
+             *both, *many, "--sessions", "8", gpus=2),
+        live("512-ten-fast", "512², fast, late start 3, small decoder, ten sessions on two GPUs", 120,
+             *both, *many, "--tier", "fast", "--sessions", "10", gpus=2),
         live("512-three-fast", "512², fast, late start 3, small decoder, three sessions that begin together",
              110, *many, "--tier", "fast", "--sessions", "3"),
         live("512-three-4", "512², fast, late start 3, small decoder, clips of 4 frames, three sessions", 110,
