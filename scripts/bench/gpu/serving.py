@@ -1,4 +1,4 @@
-"""Measures all of serving on a GPU by one command. `docs/lab/gpu-serving.md` and `gpu-goals.md` have the results.
+"""Measures all of serving on a GPU by one command. `docs/lab/gpu-goals.md` has the newest results.
 
     python -m scripts.bench.gpu.serving --out measured                 all of it, about 20 minutes on an H200
     python -m scripts.bench.gpu.serving --out measured --budget 300    as much as fits into five minutes
