@@ -18,6 +18,9 @@ MOST_SHARE = 0.8
 #: Times that share at which an estimate is believed.
 FAR = 1.15
 
+#: Part of a clip's duration from which on an estimate says that even the quickest quality is not held.
+LAST_HOPE = 1.2
+
 #: Seconds of the card that a clip takes besides: Whisper's window and the copies.
 OTHER_SECONDS = 0.006
 
@@ -25,15 +28,18 @@ OTHER_SECONDS = 0.006
 #: Source: docs/lab/gpu-serving.md, what the stages cost each other.
 WHISPER_SECONDS = 0.0015
 
-#: The fast tier's time over the exact one's. Source: docs/lab/gpu-denoiser.md, docs/lab/older-cards.md.
+#: A frame's time by the fast tier over that by the exact one. Source: docs/lab/gpu-denoiser.md,
+#: docs/lab/older-cards.md.
 FAST_RATIO = 0.62
 
-#: Decoding a clip over decoding it by the VAE in half precision, by the decoder's name. Source:
+#: Decoding a frame over decoding it by the VAE in half precision, by the decoder's name. Source:
 #: docs/lab/older-cards.md.
 DECODER_RATIO = {"kl": 1.0, "kl-8bit": 0.72, "tiny": 0.25}
 
-#: Frames whose time a clip takes besides that of its own frames. Source: 84, 120 and 221 ms for 4, 6 and 12.
-FIXED_FRAMES = 0.9
+#: Frames whose time a clip takes besides that of its own frames, by any tier or decoder. Source: at 768² on
+#: H200s, denoising 119 and 613 ms for 2 and 12 frames, and a team of two 81 and 172 ms for 2 and 6.
+#: Decoding 36 and 77 ms for 2 and 6, and at 512² 17 and 60 ms for 2 and 12 (docs/lab/gpu-goals.md).
+FIXED_FRAMES = {"denoise": 0.9, "decode": 1.7}
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,14 @@ class QualitySearch:
                     return Timing("flow", "clips in a row", quality)
             elif not self._times or self.share(quality) <= FAR * MOST_SHARE:
                 return missing[0]
-        return None
+        return self._last_hope()
+
+    def _last_hope(self) -> Timing | None:
+        """What was not timed of the quickest quality: no estimate alone may say that nothing is held."""
+        least = self.least
+        if least is None or self.share(least) > LAST_HOPE:
+            return None
+        return next((timing for timing in _timings(least) if timing.key not in self._times), None)
 
     def timed(self, timing: Timing, seconds: float | None) -> None:
         """Reports a time, or None where it failed: whatever needs it is left out from then on.
@@ -147,9 +160,36 @@ class QualitySearch:
         if not others:
             return 0.0
         # of the same name rather than of another, and of a like length
-        own, n, seconds = min(others, key=lambda other: (other[0] != name, abs(other[1] - frames)))
-        ratio = _weight(kind, name) / _weight(kind, own)
-        return seconds * ratio * (frames + FIXED_FRAMES) / (n + FIXED_FRAMES)
+        own = min(others, key=lambda other: (other[0] != name, abs(other[1] - frames)))[0]
+        times = {_filled(own, n): seconds for other, n, seconds in others if other == own}
+        weights = _weight(kind, own), _weight(kind, name)
+        return _by_lengths(times, _filled(name, frames), FIXED_FRAMES[kind], *weights)
+
+
+def _filled(name: str, frames: int) -> int:
+    """Frames whose time a clip takes: the VAE decodes two at once, and as long where there is one."""
+    return frames + frames % 2 if name.startswith("kl") else frames
+
+
+def _by_lengths(times: dict[int, float], frames: int, fixed: float, own: float, weight: float) -> float:
+    """Seconds of a clip by those of other lengths: between two of them, else by the nearest.
+
+    Args:
+        times: by frames.
+        frames: of the clip.
+        fixed: frames of weight 1 that take as long as the part that does not depend on the frames.
+        own: what a frame of `times` costs, over one by the exact tier or the VAE in half precision.
+        weight: the same of the clip's.
+    """
+    shorter = max((n for n in times if n <= frames), default=None)
+    longer = min((n for n in times if n >= frames), default=None)
+    if shorter is not None and longer is not None:
+        part = (frames - shorter) / max(1, longer - shorter)
+        seconds, n = times[shorter] + part * (times[longer] - times[shorter]), frames
+    else:
+        n = min(times, key=lambda n: abs(n - frames))
+        seconds = times[n]
+    return seconds * (fixed + weight * frames) / (fixed + own * n)
 
 
 def _timings(quality: Quality) -> tuple[Timing, Timing]:

@@ -107,6 +107,68 @@ def test_at_768_it_gives_up_what_costs_least() -> None:
     assert "would take a card" in line and notice == ""
 
 
+def by_figures(
+    choices: list[Quality], figures: dict[tuple[str, str, int], float]
+) -> tuple[Quality | None, list[str]]:
+    """The pick by measured seconds, and what was timed. Clips in a row take them as a key "flow"."""
+    found, asked = QualitySearch(choices, STEPS), list[str]()
+    while (timing := found.next()) is not None:
+        asked.append(f"{timing.kind} {timing.name} {timing.quality.frames}")
+        found.timed(timing, figures[timing.key])
+    return found.result, asked
+
+
+def test_a_team_of_two_gets_clips_of_four_frames_at_768() -> None:
+    """By a team's times of 2, 4 and 6 frames. The flow is denoising four of six steps, and what decodes."""
+    figures = {
+        ("denoise", "exact", 2): 0.081, ("denoise", "exact", 4): 0.126, ("denoise", "exact", 6): 0.172,
+        ("decode", "kl", 2): 0.036, ("decode", "kl", 4): 0.053, ("decode", "kl", 6): 0.077,
+        ("flow", "clips in a row", 4): 0.084 + 0.041,
+    }  # fmt: skip
+    choices = [
+        one for one in qualities(settings("--tier", "exact"), STEPS, tiny=False) if one.frames % 2 == 0
+    ]
+    quality, asked = by_figures(choices, figures)
+    assert quality is not None
+    assert (quality.late_start, quality.clip_frames) == (2, 4)
+    assert asked == [
+        "denoise exact 2", "decode kl 2", "denoise exact 4", "decode kl 4", "flow clips in a row 4",
+    ]  # fmt: skip
+    figures["flow", "clips in a row", 4] = 0.136  # 82 % with Whisper
+    quality, asked = by_figures(choices, figures)
+    assert quality is not None
+    assert (quality.late_start, quality.clip_frames) == (2, 6)
+
+
+def test_a_length_between_two_that_were_timed_is_estimated_by_both() -> None:
+    choices = qualities(settings("--tier", "exact", "--late-start", "0", "--fps", "24"), STEPS, tiny=False)
+    found, by_frames = QualitySearch(choices, STEPS), {one.clip_frames: one for one in choices}
+    for frames, seconds in ((2, 0.060), (6, 0.180)):
+        found.timed(Timing("denoise", "exact", by_frames[frames]), seconds)
+    for frames, wanted in ((2, 0.060), (3, 0.090), (4, 0.120), (6, 0.180), (12, 0.180 * 12.9 / 6.9)):
+        share = found.share(by_frames[frames])
+        assert share * by_frames[frames].lasts == pytest.approx(wanted + 0.006), frames
+
+
+def test_one_card_at_768_makes_the_fast_tier_ready_for_one_length() -> None:
+    """By the times of an H200, whose first start had made it ready for 12 and for 3 frames too."""
+    figures = {
+        ("denoise", "exact", 2): 0.119, ("decode", "kl", 2): 0.036,
+        ("denoise", "fast", 4): 0.126, ("decode", "kl-8bit", 4): 0.044, ("flow", "clips in a row", 4): 0.129,
+    }  # fmt: skip
+    quality, asked = by_figures(qualities(settings(), STEPS, tiny=False), figures)
+    assert quality is not None
+    assert (quality.tier, quality.late_start, quality.clip_frames) == ("fast", 2, 4)
+    assert len(asked) == 5
+
+
+def test_a_third_of_the_steps_goes_before_a_clip_has_twelve_frames() -> None:
+    order = [
+        (one.late_start, one.clip_frames) for one in qualities(settings("--tier", "exact"), STEPS, tiny=False)
+    ]
+    assert order[:10] == [*((0, n) for n in (2, 3, 4, 6)), *((2, n) for n in (2, 3, 4, 6)), (0, 12), (2, 12)]
+
+
 def test_whatever_is_picked_leaves_a_fifth() -> None:
     for card in (H200_512, H200_768, RTX_4090, FASTEST):
         found, _ = search(card)
