@@ -94,3 +94,13 @@ async def test_a_session_through_the_published_port_needs_a_token(container: Con
     async with client_v2(container, additional_headers=bearer) as client:
         await client.speak(noise(1.0))
         await client.until(lambda c: len(c.frames) >= 12, seconds=30)
+
+
+def test_an_image_without_torch_names_the_one_that_has_it(container: Container) -> None:
+    search = "import importlib.util; print(importlib.util.find_spec('torch') is not None)"
+    if runtime("exec", container.name, "python", "-c", search).strip() == "True":
+        pytest.skip("the image is of the target cuda")
+    asked = [*RUNTIME, "run", "--rm", *BOUNDS, IMAGE, "scripts.run", "--model", "official"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "PyTorch" in done.stderr and "docker build --target cuda" in done.stderr

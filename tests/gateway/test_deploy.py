@@ -129,3 +129,15 @@ def test_the_image_gets_no_more_than_it_needs() -> None:
     assert copied == allowed and ignore[1] == "*"
     variables = set(re.findall(r"\bECHOMIMIC_(\w+)=", (ROOT / "Dockerfile").read_text()))
     assert {name.lower() for name in variables} <= {field.name for field in fields(Settings)}
+
+
+def test_the_target_cuda_alone_installs_torch() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    targets = dict(re.findall(r"^FROM base AS (\w+)\n(.*?)(?=^FROM |\Z)", text, re.MULTILINE | re.DOTALL))
+    whole = "-r requirements-torch.lock"
+    assert whole in targets["cuda"] and whole not in targets["cpu"]
+    lock = (ROOT / "requirements-torch.lock").read_text()
+    # The lines of the lock file that are taken alone.
+    for target, package in (("cpu", "silero-vad"), ("cuda", "torch")):
+        assert re.findall(r"grep -E '([^']+)' requirements-torch.lock", targets[target]) == [f"^{package}=="]
+        assert len(re.findall(f"^{package}==", lock, re.MULTILINE)) == 1

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 
-from protocol.process.settings import SettingsError
+from protocol.process.settings import ROOT, SettingsError
 from protocol.process.settings.sources import ENV_PREFIX
 
-#: How to install it.
+#: How to install it. An image has no launcher, and nothing can be installed into it while it runs.
 REMEDY = (
     f"start with {ENV_PREFIX}TORCH=1 scripts/run_all.sh, or install it into this environment:"
-    " pip install 'echomimic-live[torch]'"
+    " pip install -r requirements-torch.lock"
+    if (ROOT / "scripts/run_all.sh").exists()
+    else "in a container take the image of the target cuda (docker build --target cuda),"
+    " elsewhere install it: pip install -r requirements-torch.lock"
 )
 
 
