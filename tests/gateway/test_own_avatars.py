@@ -139,7 +139,7 @@ def test_counts_are_bounded(empty: Running) -> None:
 @pytest.mark.process
 @pytest.mark.long
 def test_crop_orientation_and_kinds(empty: Running) -> None:
-    """The part is of the upright picture, and what is beyond it has the border's colour."""
+    """The part is of the upright picture, and the part beyond it has the border's colour."""
     exif = Image.Exif()
     exif[0x0112] = 6
     image = Image.new("RGB", (400, 200), "white")

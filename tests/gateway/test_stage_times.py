@@ -1,4 +1,4 @@
-"""The time of clips in each stage, from what the workers report."""
+"""The time of clips in each stage, from the workers' reports."""
 
 from __future__ import annotations
 
