@@ -27,6 +27,7 @@ class Coders:
         #: Whether pictures are marked as generated.
         self.generated = settings.mark_generated
         self._asked = settings.video
+        self._jpeg_quality = settings.jpeg_quality
         #: The encoder of video. None: there is none, and every client gets JPEG.
         self.video: VideoEncoder | None = None
 
@@ -38,6 +39,10 @@ class Coders:
     def names(self) -> list[str]:
         """The codecs besides JPEG."""
         return [] if self.video is None else [self.video.codec]
+
+    def describe(self) -> str:
+        """All that a clip's coded pictures depend on beside the pictures. After `warm_up`."""
+        return repr((self._jpeg_quality, self.video, self.generated))
 
     def give_up_video(self, error: Exception) -> None:
         """The video encoder failed: every clip is JPEG from now on."""

@@ -14,8 +14,10 @@ import numpy as np
 from encoder_worker.video import CodedPicture
 from protocol.wire.messages import Array16
 
-#: Bytes of coded pictures kept. A pose of 12 s has 3 MB as JPEG at 256² and 10 MB at 768².
-MOST_BYTES = 64 * 2**20
+#: Bytes of coded pictures kept. A pose of 12 s has 3 MB as JPEG at 256², and 10 MB at 768² of drawn figures.
+#: Photographs take up to three times as much, and the noise of random weights 72 MB at 512²: of that, 64 MB
+#: held not even one gesture.
+MOST_BYTES = 256 * 2**20
 
 #: Seconds for which coded pictures of somebody's own avatar are kept after they were asked for. A gesture of
 #: 12 s comes round in less.
@@ -32,6 +34,9 @@ COMES_AGAIN = 60.0
 
 #: Height and width of a clip's pictures, and some of them coded, in order.
 Coded = tuple[tuple[int, int], list[CodedPicture]]
+
+#: `clip_digest` of a clip's latents, and the name of the code with all that it depends on.
+PicturesKey = tuple[bytes, str]
 
 
 def clip_digest(latents: Array16) -> bytes:
@@ -73,10 +78,10 @@ class KeptClips:
         self._budget = budget
         self._clock = clock
         self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[bytes, str], _KeptClip] = OrderedDict()
+        self._kept: OrderedDict[PicturesKey, _KeptClip] = OrderedDict()
         self.hits = self.size = 0
 
-    def get(self, key: tuple[bytes, str]) -> list[Coded] | None:
+    def get(self, key: PicturesKey) -> list[Coded] | None:
         """The coded pictures under a key, if they are kept."""
         with self._lock:
             kept = self._kept.get(key)
@@ -88,12 +93,12 @@ class KeptClips:
             return kept.parts
 
     def through(
-        self, key: tuple[bytes, str], make: Callable[[], Iterator[Coded]], *, private: bool = False
+        self, key: PicturesKey, make: Callable[[], Iterator[Coded]], *, private: bool = False
     ) -> Iterator[Coded]:
         """The coded pictures under a key, a few at a time: kept ones, or those that `make` gives.
 
         Args:
-            key: `clip_digest` of the latents, and the name of the code with all that it depends on.
+            key: of the clip.
             make: codes the clip. It is kept once all of it was taken.
             private: whether it shows somebody's own avatar.
         """
@@ -106,16 +111,16 @@ class KeptClips:
             yield part
         with self._lock:
             # another thread may have made it
-            if key not in self._kept and self._make_room(_size(made)):
+            if key not in self._kept and self._make_room(coded_bytes(made)):
                 self._kept[key] = _KeptClip(made, private, self._clock())
-                self.size += _size(made)
+                self.size += coded_bytes(made)
 
     def forget_old(self) -> None:
         """Drops the clips that were not asked for lately. To be called often."""
         now = self._clock()
         with self._lock:
             for key in [key for key, kept in self._kept.items() if now - kept.used > _lasts(kept)]:
-                self.size -= _size(self._kept.pop(key).parts)
+                self.size -= coded_bytes(self._kept.pop(key).parts)
 
     def _make_room(self, size: int) -> bool:
         """Drops old clips until `size` bytes fit. Returns whether they do."""
@@ -125,13 +130,14 @@ class KeptClips:
             if key is None or kept is None or kept.used >= oldest:
                 return False
             del self._kept[key]
-            self.size -= _size(kept.parts)
+            self.size -= coded_bytes(kept.parts)
         return True
+
+
+def coded_bytes(parts: list[Coded]) -> int:
+    """Bytes of a clip's coded pictures."""
+    return sum(len(picture.data) for _, pictures in parts for picture in pictures)
 
 
 def _lasts(kept: _KeptClip) -> float:
     return PRIVATE_SECONDS if kept.private else KEPT_SECONDS
-
-
-def _size(parts: list[Coded]) -> int:
-    return sum(len(picture.data) for _, pictures in parts for picture in pictures)

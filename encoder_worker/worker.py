@@ -16,7 +16,8 @@ from encoder_worker.graph_decoder import DecoderRecord, GraphDecoder
 from encoder_worker.heads import HeadDecoders
 from encoder_worker.jpeg import JpegEncoder, Picture, with_segments
 from encoder_worker.jpeg_pool import JpegPool, threads_for
-from encoder_worker.kept_clips import Coded, KeptClips, clip_digest
+from encoder_worker.kept_clips import Coded, KeptClips, PicturesKey, clip_digest
+from encoder_worker.kept_pictures import PictureFolder
 from encoder_worker.latents import DecodeError
 from encoder_worker.shipped_decoder import ShippedDecoders
 from encoder_worker.video import CodedPicture
@@ -60,6 +61,8 @@ class EncoderWorker(Worker):
         self._jpeg = JpegEncoder(settings.jpeg_quality)
         self._coders = Coders(settings, self._jpeg_pool(gpu=False))
         self._kept = KeptClips()
+        #: The pictures that stay between starts.
+        self._folder: PictureFolder | None = None
         self._decoder: ClipDecoder | GraphDecoder | None = None
         #: The decoders of the VAE's heads.
         self._heads: HeadDecoders | None = None
@@ -84,6 +87,7 @@ class EncoderWorker(Worker):
             return
         small = settings.decoder == "tiny"
         folder = VaeFolder.small_of(config) if small else VaeFolder.of(config)
+        self._folder = PictureFolder.of(settings, config, folder, self._coders.describe())
         # The usual one last, since its facts are told until a clip is decoded.
         self._heads = HeadDecoders(partial(self._make, config, folder), heads)
 
@@ -181,9 +185,10 @@ class EncoderWorker(Worker):
             return
         # A clip that is kept is sent at once: to wake the compute thread would cost more than all of it.
         idle = not self._stage.compute.waiting
-        kept = self._kept.get(_key_of(job.msg)) if job.msg.silent and idle else None
+        key = _key_of(job.msg) if job.msg.silent and idle else None
+        kept = None if key is None else self._kept.get(key)
         if kept is None:
-            self._stage.compute.start_task(job, self._pictures, job, time.monotonic())
+            self._stage.compute.start_task(job, self._pictures, job, key, time.monotonic())
             return
         begin = time.monotonic()
         for frames in self._frames_of(job.msg, iter(kept), begin):
@@ -211,6 +216,8 @@ class EncoderWorker(Worker):
             self._figures_at = now
             self._kept.forget_old()
             kept = {"kept_clips_hits_total": self._kept.hits, "kept_clips_bytes": self._kept.size}
+            if self._folder is not None:
+                kept["kept_clips_read_total"] = self._folder.hits
             for name, value in (kept | self._device_memory()).items():
                 self._stage.metrics.gauge(name, value)
 
@@ -232,12 +239,18 @@ class EncoderWorker(Worker):
 
     # ------------------------------------------------------------------ in the compute thread
 
-    def _pictures(self, job: Job, since: float) -> Iterator[list[Frame]]:
-        """The frames of a clip, a chunk at a time. None for a clip that was taken back meanwhile."""
+    def _pictures(self, job: Job, key: PicturesKey | None, since: float) -> Iterator[list[Frame]]:
+        """The frames of a clip, a chunk at a time. None for a clip that was taken back meanwhile.
+
+        Args:
+            job: with the clip.
+            key: of its pictures, where it is known.
+            since: when it came.
+        """
         msg = job.msg
         assert isinstance(msg, Latents)
         if clip_key(msg) in self._ledger:
-            yield from self._frames_of(msg, self._coded(msg), since)
+            yield from self._frames_of(msg, self._coded(msg, key), since)
 
     def _frames_of(self, msg: Latents, coded: Iterator[Coded], since: float) -> Iterator[list[Frame]]:
         begin = time.monotonic()
@@ -257,13 +270,18 @@ class EncoderWorker(Worker):
     def _jpeg_pool(self, *, gpu: bool) -> JpegPool:
         return JpegPool(self._jpeg, threads_for(os.cpu_count() or 1, gpu=gpu))
 
-    def _coded(self, msg: Latents) -> Iterator[Coded]:
+    def _coded(self, msg: Latents, key: PicturesKey | None) -> Iterator[Coded]:
         """Size and coded pictures, a few at a time. A silent clip comes again, so it is kept."""
         if not msg.silent:
             return self._code(msg)
-        return self._kept.through(_key_of(msg), lambda: self._code(msg), private=msg.private)
+        known = key or _key_of(msg)
+        make = partial(self._code, msg)
+        if self._folder is not None and not msg.private:
+            make = partial(self._folder.through, known, make, msg.codec)
+        return self._kept.through(known, make, private=msg.private)
 
     def _code(self, msg: Latents) -> Iterator[Coded]:
+        self._stage.metrics.count("clips_decoded_total")
         code = ClipCoder(self._coders, msg.codec, msg.fps)
         for pictures in self._decoded(msg):
             yield (pictures.shape[1], pictures.shape[2]), list(code(pictures))
@@ -281,7 +299,7 @@ class EncoderWorker(Worker):
         yield from self._decoder.decode(msg.latents)
 
 
-def _key_of(msg: Latents) -> tuple[bytes, str]:
+def _key_of(msg: Latents) -> PicturesKey:
     """What a silent clip's coded pictures depend on. A coded clip refers to no other one."""
     return clip_digest(msg.latents), f"{msg.codec} {msg.fps} {msg.decoder}"
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from encoder_worker.kept_clips import KeptClips, clip_digest
+from encoder_worker.kept_pictures import PictureFolder
 from encoder_worker.worker import EncoderWorker
 from protocol.hop.client import Job, JobOrigin
 from protocol.process.compute import Output
@@ -148,3 +151,39 @@ def test_a_silent_clip_that_is_kept_is_sent_at_once_but_not_past_a_clip_before_i
     assert len(stage.sent) == 4
     run(worker, stage)
     assert [frame.seq for frame in stage.sent[4:]] == [2, 2, 3, 3]
+
+
+def test_a_silent_clip_is_digested_and_decoded_once(
+    worker: EncoderWorker, stage: FakeStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digested: list[bytes] = []
+
+    def count(latents: Any) -> bytes:
+        digested.append(clip_digest(latents))
+        return digested[-1]
+
+    monkeypatch.setattr("encoder_worker.worker.clip_digest", count)
+    worker.on_job(silent(0))
+    run(worker, stage)
+    assert len(digested) == 1
+    worker.on_job(silent(1))
+    assert len(digested) == 2 and stage.metrics.snapshot()["clips_decoded_total"] == 1
+
+
+def test_pictures_on_disk_are_read_by_another_encoder_but_those_of_an_own_avatar_are_not_kept(
+    worker: EncoderWorker, stage: FakeStage, tmp_path: Path
+) -> None:
+    worker._folder = PictureFolder(tmp_path, "model")
+    own = silent(0)
+    assert isinstance(own.msg, Latents)
+    worker.on_job(replace(own, msg=replace(own.msg, private=True)))
+    run(worker, stage)
+    assert not list(tmp_path.iterdir())
+    worker._kept = KeptClips()  # as after a start
+    for number in (1, 2):
+        worker.on_job(silent(number))
+        run(worker, stage)
+        worker._kept = KeptClips()
+    assert worker._folder.hits == 1 and len(list(tmp_path.iterdir())) == 1
+    assert stage.metrics.snapshot()["clips_decoded_total"] == 2
+    assert [frame.seq for frame in stage.sent] == [0, 0, 1, 1, 2, 2]

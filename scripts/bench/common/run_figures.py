@@ -23,7 +23,7 @@ GPU_WORK = {"gpu_worker": "denoise_seconds", "encoder_worker": "clip_seconds"}
 MEMORY = ("resident_bytes", "device_memory_bytes", "device_memory_peak_bytes", "device_memory_reserved_bytes")
 COUNTERS = (
     "clips_dropped_total", "clips_failed_total", "prefetch_hits_total", "prefetch_misses_total",
-    "prefetch_cold_total",
+    "prefetch_cold_total", "clips_at_rest_total", "clips_decoded_total", "kept_clips_hits_total",
 )  # fmt: skip
 
 

@@ -139,6 +139,8 @@ def measure(args: argparse.Namespace, flags: list[str], warm: Path, wav: Path) -
                 print("settled, before anybody spoke:", flush=True)
                 print("\n".join(_process_lines(device_processes(run.pids()))), flush=True)
             speak(run, warm, sessions=args.sessions)
+            if args.turn:
+                settle(run.pids())  # a pause's work, such as a trial's clips, would fall into the silence
             time.sleep(STATUS_LAG)
             before = RunFigures.of(run.metrics())
             reports = speak(run, wav, sessions=args.sessions, apart=args.apart)

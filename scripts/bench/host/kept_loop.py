@@ -1,8 +1,9 @@
 """The processor time that loops on disk save: `python -m scripts.bench.host.kept_loop`.
 
-A client listens to silence for as long as a gesture lasts, in three starts of a run with a home of its own.
-The first one converts networks and makes everything that is kept. Before the second one its loops are
-removed, so it denoises them again. The third one reads them.
+A client listens to silence for as long as a gesture lasts, in four starts of a run with a home of its own.
+The first one converts networks and makes everything that is kept. Before the second one its loops and their
+pictures are removed, so it denoises and decodes them again. The third one finds the loops alone, and the
+fourth one their pictures too.
 """
 
 from __future__ import annotations
@@ -23,28 +24,35 @@ from scripts.run.managed import ManagedRun, MetricSamples
 from scripts.talk.live import Plan, speak
 
 #: Starts of the run, by what they find of loops.
-STARTS = ("nothing kept", "all but loops kept", "loops kept")
+STARTS = ("nothing kept", "all but loops kept", "loops kept", "their pictures too")
+#: Files that are removed before a start.
+REMOVED = {STARTS[1]: ("features/loop-*", "pictures/clip-*"), STARTS[2]: ("pictures/clip-*",)}
 #: Seconds after which a worker has kept a new loop.
 KEEPS_WITHIN = 8.0
 
 
-def listen(home: Path, flags: Sequence[str]) -> tuple[float, float, int]:
-    """One start: the GPU worker's processor seconds in the silence, the encoder's, and clips denoised."""
+def listen(home: Path, flags: Sequence[str]) -> tuple[float, float, int, int]:
+    """One start's silence: processor seconds of GPU worker and encoder, clips denoised and clips decoded."""
     environment = {**os.environ, "HOME": str(home)}
     with ManagedRun(*flags, timeout=600, environment=environment) as run:
         settle([run.process.pid])
-        before = _denoised(run.metrics())
+        before = _counts(run.metrics())
         quiet = in_room(np.zeros(round(LOOP_SECONDS * SAMPLE_RATE), np.float32), 2)
         with UsageMeter([run.process.pid]) as meter:
             asyncio.run(speak(run.url, Plan(quiet, version=2), FULL_RATE, FULL_RATE // 2))
-        denoised = _denoised(run.metrics()) - before
+        denoised, decoded = (now - then for now, then in zip(_counts(run.metrics()), before, strict=True))
         settle([run.process.pid], KEEPS_WITHIN)
-    return meter.spent["gpu_worker"], meter.spent["encoder_worker"], denoised
+    return meter.spent["gpu_worker"], meter.spent["encoder_worker"], denoised, decoded
 
 
-def _denoised(samples: MetricSamples) -> int:
-    """Clips that went through the engine so far. The first of a kept loop does, and is read there."""
-    return round(sum(value for _, value in samples.get("echomimic_stage_denoise_seconds_count", [])))
+def _counts(samples: MetricSamples) -> tuple[int, int]:
+    """Clips that went through the engine so far, and through the decoder.
+
+    The first clip of a kept loop goes through the engine, and is read there.
+    """
+    names = ("echomimic_stage_denoise_seconds_count", "echomimic_stage_clips_decoded_total")
+    denoised, decoded = (sum(value for _, value in samples.get(name, [])) for name in names)
+    return round(denoised), round(decoded)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,15 +64,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("flag", nargs="*", help="flags of the run, after --")
     args = parser.parse_args(argv)
     print(f"{machine()}; {LOOP_SECONDS:g} s of silence", flush=True)
-    rows = [("start", "GPU worker", "encoder", "clips to denoise")]
+    rows = [("start", "GPU worker", "encoder", "clips to denoise", "to decode")]
     with tempfile.TemporaryDirectory(prefix="echomimic-home-") as folder:
         home = Path(folder)
         for start in STARTS:
-            if start == STARTS[1]:
-                for file in (home / ".cache/echomimic-live/features").glob("loop-*"):
+            for pattern in REMOVED.get(start, ()):
+                for file in (home / ".cache/echomimic-live").glob(pattern):
                     file.unlink()
-            gpu, encoder, denoised = listen(home, ["--fps", "24", "--max-sessions", "1", *args.flag])
-            rows.append((start, f"{gpu:.2f} s", f"{encoder:.2f} s", str(denoised)))
+            gpu, encoder, denoised, decoded = listen(home, ["--fps", "24", "--max-sessions", "1", *args.flag])
+            rows.append((start, f"{gpu:.2f} s", f"{encoder:.2f} s", str(denoised), str(decoded)))
             print(table(rows)[-1], flush=True)
     print("\n".join(table(rows)))
     return 0
