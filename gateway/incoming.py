@@ -13,6 +13,7 @@ from gateway.http_connection import HttpConnection
 from gateway.session_host import SessionHost
 from protocol.wire.browser import BrowserError, parse_pcm, parse_pcm16
 from protocol.wire.controls import Change, Flush, Interrupt, Record, SayText, Shown, parse_control
+from protocol.wire.phrases import phrase
 
 if TYPE_CHECKING:
     from gateway.connection import Connection
@@ -107,4 +108,4 @@ class Incoming:
         elif isinstance(message, Record):
             self._host.record(connection, message.action)
         elif message is not None:  # a type that this version does not know is ignored
-            raise BrowserError("bad_message", "hello comes once, as the first message")
+            raise BrowserError("bad_message", phrase("message_hello_again"))

@@ -86,7 +86,7 @@ class PictureReader:
             await process.wait()
         if status == REFUSED:
             lines = reason.decode("utf-8", "replace").strip().splitlines()
-            raise PictureRefused(lines[-1] if lines else "it cannot be read")
+            raise PictureRefused(lines[-1] if lines else phrase("picture_decoder"))
         if status != 0:
             raise PictureRefused(phrase("picture_broken"))
         return _pixels_of(output)

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from protocol.model.assets import AssetError, access_fault, picture_files
 from protocol.model.colours import to_plain_mode, to_srgb
 from protocol.model.file_damage import stand_in_error
+from protocol.wire.phrases import phrase
 
 #: Formats of pictures, by Pillow's names. Left out are those that run other programs (EPS, WMF), those that
 #: Pillow does not decode, and those of old systems, which people do not have portraits in.
@@ -39,24 +40,25 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-#: Files that people take for pictures and that are not read: where a mark stands, the mark, and what it is.
+#: Files that people take for pictures and that are not read: where a mark stands, the mark, the code of the
+#: sentence (`wire.phrases`), and the name of the format where the sentence has one.
 _FOREIGN = (
-    (4, b"ftyphei", "a HEIC picture"),
-    (4, b"ftyphev", "a HEIC picture"),
-    (4, b"ftypmif1", "a HEIF picture"),
-    (4, b"ftypmsf1", "a HEIF picture"),
-    (4, b"ftypcrx", "a camera's raw picture"),
-    (0, b"\xff\x0a", "a JPEG XL picture"),
-    (0, b"\0\0\0\x0cJXL ", "a JPEG XL picture"),
-    (4, b"ftypisom", "a video"),
-    (4, b"ftypmp4", "a video"),
-    (4, b"ftypqt", "a video"),
-    (0, b"\x1aE\xdf\xa3", "a video"),
-    (0, b"<svg", "an SVG drawing"),
-    (0, b"<?xml", "an XML file"),
-    (0, b"%PDF", "a PDF file"),
-    (0, b"%!PS", "a PostScript file"),
-    (0, b"PK\x03\x04", "a ZIP archive"),
+    (4, b"ftyphei", "picture_format", "HEIC"),
+    (4, b"ftyphev", "picture_format", "HEIC"),
+    (4, b"ftypmif1", "picture_format", "HEIF"),
+    (4, b"ftypmsf1", "picture_format", "HEIF"),
+    (4, b"ftypcrx", "picture_raw", ""),
+    (0, b"\xff\x0a", "picture_format", "JPEG XL"),
+    (0, b"\0\0\0\x0cJXL ", "picture_format", "JPEG XL"),
+    (4, b"ftypisom", "picture_video", ""),
+    (4, b"ftypmp4", "picture_video", ""),
+    (4, b"ftypqt", "picture_video", ""),
+    (0, b"\x1aE\xdf\xa3", "picture_video", ""),
+    (0, b"<svg", "picture_format", "SVG"),
+    (0, b"<?xml", "picture_format", "XML"),
+    (0, b"%PDF", "picture_format", "PDF"),
+    (0, b"%!PS", "picture_format", "PostScript"),
+    (0, b"PK\x03\x04", "picture_format", "ZIP"),
 )
 
 #: How files of the formats begin that are read.
@@ -135,7 +137,7 @@ def _check_file(path: Path) -> None:
     if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for its writer
         raise AssetError(f"{path}: is not a file")
     if status.st_size == 0:
-        raise AssetError(f"{path}: is empty; copy the picture again")
+        raise AssetError(f"{path}: {phrase('picture_empty')}")
     if status.st_size > MAX_PICTURE_BYTES:
         raise AssetError(f"{path}: larger than {MAX_PICTURE_BYTES >> 20} MiB; give a smaller picture")
 
@@ -146,7 +148,7 @@ def _check_pixels(path: Path, picture: Image.Image, most: int) -> None:
 
 
 def _too_many_pixels(path: Path, most: int = MAX_PICTURE_PIXELS, begin: str = "") -> AssetError:
-    return AssetError(f"{path}: {begin}more than {most // 10**6} million pixels; give a smaller picture")
+    return AssetError(f"{path}: {phrase('picture_pixels', size=begin, most=most // 10**6)}")
 
 
 def _orientation(picture: Image.Image) -> int:
@@ -167,21 +169,21 @@ def _reason(path: Path, error: Exception, most_pixels: int) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return str(_too_many_pixels(path, most_pixels))
     if isinstance(error, UnidentifiedImageError):
-        return stand_in_error(path) or f"{path}: cannot be read as a picture: {_unknown(path)}"
+        return stand_in_error(path) or f"{path}: {_unknown(path)}"
     if isinstance(error, MemoryError):
-        return f"{path}: there is not enough memory to read it; give a smaller picture"
+        return f"{path}: {phrase('picture_memory')}"
     if isinstance(error, OSError) and error.errno is not None:
         return f"{path}: {access_fault(error, 'picture')}"
-    return f"{path}: cannot be read as a picture: it is damaged or cut short ({error}); copy it again"
+    return f"{path}: {phrase('picture_damaged', why=error)}"
 
 
 def _unknown(path: Path) -> str:
     """What a file is that no decoder takes, as far as its first bytes tell, and what to do."""
     with path.open("rb") as stream:
         begin = stream.read(64)
-    for place, mark, name in _FOREIGN:
+    for place, mark, code, name in _FOREIGN:
         if begin[place:].startswith(mark):
-            return f"it is {name}; save it as PNG or JPEG"
+            return phrase(code, format=name)
     if any(begin[place:].startswith(mark) for place, mark in _OWN):
-        return "it is damaged or cut short, or of a kind that is not read; copy it again, or save it as PNG"
-    return "its format is unknown or its beginning is damaged; save it as PNG or JPEG"
+        return phrase("picture_not_read")
+    return phrase("picture_unknown")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from protocol.wire.messages import Samples
-from protocol.wire.phrases import coded
+from protocol.wire.phrases import coded, phrase
 from protocol.wire.video import CODECS, JPEG
 
 #: Name of the websocket subprotocol of version 2.
@@ -105,17 +105,15 @@ def parse_pcm(data: bytes | bytearray | memoryview) -> Samples:
             of -1..1.
     """
     if len(data) % 4:
-        raise BrowserError("bad_audio", f"{len(data)} bytes is not whole float32 samples (4 bytes each)")
+        raise BrowserError("bad_audio", phrase("audio_cut", bytes=len(data), kind="float32", each=4))
     samples = np.frombuffer(data, dtype="<f4").astype(np.float32)
     # Their power bounds each of them, and it takes one look. It is NaN or infinite where one of them is.
     if not float(np.dot(samples, samples)) <= MAX_AMPLITUDE**2:
         peak = float(np.abs(samples).max())
         if not math.isfinite(peak):
-            raise BrowserError("bad_audio", "the audio holds NaN or infinite samples")
+            raise BrowserError("bad_audio", phrase("audio_not_finite"))
         if peak > MAX_AMPLITUDE:
-            raise BrowserError(
-                "bad_audio", f"sample of size {peak:.3g}: send floats in -1..1 (int16 / 32768)"
-            )
+            raise BrowserError("bad_audio", phrase("audio_scale", peak=f"{peak:.3g}"))
     return samples
 
 
@@ -126,7 +124,7 @@ def parse_pcm16(data: bytes | bytearray | memoryview) -> Samples:
         BrowserError: "bad_audio": the length is odd.
     """
     if len(data) % 2:
-        raise BrowserError("bad_audio", f"{len(data)} bytes is not whole int16 samples (2 bytes each)")
+        raise BrowserError("bad_audio", phrase("audio_cut", bytes=len(data), kind="int16", each=2))
     samples: Samples = np.frombuffer(data, dtype="<i2").astype(np.float32)
     samples /= 32768
     return samples
@@ -218,10 +216,10 @@ def decode_down(data: bytes, version: int) -> VideoMessage | AudioMessage:
     heads = {KIND_FRAME: _FRAME, KIND_AUDIO: _AUDIO, **({} if version == 1 else {KIND_CODED: _FRAME})}
     head = heads.get(kind)
     if head is None:
-        raise BrowserError("bad_message", f"unknown message kind {kind}")
+        raise BrowserError("bad_message", phrase("message_kind", kind=kind))
     start = 1 if version == 1 else head.size
     if len(data) < start:
-        raise BrowserError("bad_message", f"message of {len(data)} bytes is shorter than its header")
+        raise BrowserError("bad_message", phrase("message_short", bytes=len(data)))
     if version == 1:
         if kind == KIND_FRAME:
             return VideoMessage(data[1:])
@@ -229,7 +227,7 @@ def decode_down(data: bytes, version: int) -> VideoMessage | AudioMessage:
     if kind in (KIND_FRAME, KIND_CODED):
         _, flags, index, count, codec, epoch, seq, pts = _FRAME.unpack_from(data)
         if codec >= len(CODECS) or bool(codec) != (kind == KIND_CODED):
-            raise BrowserError("bad_message", f"unknown codec {codec} in a message of kind {kind}")
+            raise BrowserError("bad_message", phrase("message_codec", codec=codec, kind=kind))
         key = kind == KIND_FRAME or bool(flags & FLAG_KEY)
         idle = bool(flags & FLAG_IDLE)
         return VideoMessage(data[start:], epoch, seq, index, count, pts, CODECS[codec], key, idle)

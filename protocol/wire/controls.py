@@ -16,6 +16,8 @@ from protocol.wire.video import CODECS
 MAX_TEXT_CHARS = 16384
 #: Longest text of one `say`, in characters: some two minutes of speech.
 MAX_SAY_CHARS = 2000
+#: Longest id of a `say`, in characters.
+MAX_ID_CHARS = 64
 #: Rates of PCM that a client may choose, in Hz.
 SAMPLE_RATES = (8000, 11025, 12000, SAMPLE_RATE, 22050, 24000, 32000, 44100, 48000)
 #: How a client may write its samples: float32, or int16 where 32768 stands for 1.
@@ -135,7 +137,7 @@ def parse_control(text: str) -> Control | None:
     fields = _json_object(text)
     kind = fields.get("type")
     if not isinstance(kind, str):
-        raise BrowserError("bad_message", 'the text has no "type"')
+        raise BrowserError("bad_message", phrase("message_no_type"))
     if kind in ("shown", "taken"):
         epoch, seq, index = (_whole(fields, name, 0, 2**32 - 1) for name in ("epoch", "seq", "index"))
         return Shown(epoch, seq, index, on_screen=kind == "shown")
@@ -150,7 +152,7 @@ def parse_control(text: str) -> Control | None:
         return _say(fields)
     if kind == "record":
         if fields.get("action") not in RECORD_ACTIONS:
-            raise BrowserError("bad_message", f"record: give an action, {' or '.join(RECORD_ACTIONS)}")
+            raise BrowserError("bad_message", phrase("message_record", known=" or ".join(RECORD_ACTIONS)))
         return Record(fields["action"])
     return Interrupt() if kind == "interrupt" else None
 
@@ -189,11 +191,11 @@ def _options(fields: dict[str, Any]) -> Options:
 def _say(fields: dict[str, Any]) -> SayText:
     text, voice, own_id = (fields.get(name, "") for name in ("text", "voice", "id"))
     if not isinstance(text, str) or not 1 <= len(text) <= MAX_SAY_CHARS:
-        raise BrowserError("bad_message", f"say: give a text of 1 to {MAX_SAY_CHARS} characters")
-    if not isinstance(own_id, str) or len(own_id) > 64:
-        raise BrowserError("bad_message", "say: give an id of at most 64 characters")
+        raise BrowserError("bad_message", phrase("message_say_text", most=MAX_SAY_CHARS))
+    if not isinstance(own_id, str) or len(own_id) > MAX_ID_CHARS:
+        raise BrowserError("bad_message", phrase("message_say_id", most=MAX_ID_CHARS))
     if not isinstance(voice, str) or (voice and not VOICE_NAME.fullmatch(voice)):
-        raise BrowserError("bad_message", "say: a voice is named by letters, digits, + - and _")
+        raise BrowserError("bad_message", phrase("message_say_voice"))
     return SayText(text, voice, own_id)
 
 
@@ -223,7 +225,7 @@ def _resume(fields: object) -> Resume | None:
     if fields is None:
         return None
     if not isinstance(fields, dict) or not isinstance(fields.get("token"), str):
-        raise BrowserError("bad_message", "resume: give an object with the token of the last ready")
+        raise BrowserError("bad_message", phrase("message_resume"))
     return Resume(
         token=fields["token"],
         epoch=_whole(fields, "epoch", 0, 2**31),
@@ -235,15 +237,13 @@ def _resume(fields: object) -> Resume | None:
 
 def _json_object(text: str) -> dict[str, Any]:
     if len(text) > MAX_TEXT_CHARS:
-        raise BrowserError(
-            "bad_message", f"text of {len(text)} characters; at most {MAX_TEXT_CHARS} are read"
-        )
+        raise BrowserError("bad_message", phrase("message_long", count=len(text), most=MAX_TEXT_CHARS))
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as err:
-        raise BrowserError("bad_message", "the text is not JSON") from err
+        raise BrowserError("bad_message", phrase("message_no_json")) from err
     if not isinstance(value, dict):
-        raise BrowserError("bad_message", "the text is not a JSON object")
+        raise BrowserError("bad_message", phrase("message_no_object"))
     return value
 
 

@@ -43,6 +43,23 @@ PHRASES = {
     "failed_latents": "latents have shape {shape}; this VAE takes {channels} channels",
     "failed_latents_size": "latents are {size}, this decoder takes {wanted}",
     "failed_no_decoder": "no decoder of that size: {why}",
+    # The same with `bad_audio` and `bad_message`.
+    "audio_cut": "{bytes} bytes is not whole {kind} samples ({each} bytes each)",
+    "audio_not_finite": "the audio holds NaN or infinite samples",
+    "audio_scale": "sample of size {peak}: send floats in -1..1 (int16 / 32768)",
+    "message_long": "text of {count} characters; at most {most} are read",
+    "message_no_json": "the text is not JSON",
+    "message_no_object": "the text is not a JSON object",
+    "message_no_type": 'the text has no "type"',
+    "message_hello_again": "hello comes once, as the first message",
+    "message_resume": "resume: give an object with the token of the last ready",
+    "message_record": "record: give an action, {known}",
+    "message_say_text": "say: give a text of 1 to {most} characters",
+    "message_say_id": "say: give an id of at most {most} characters",
+    "message_say_voice": "say: a voice is named by letters, digits, + - and _",
+    "message_kind": "unknown message kind {kind}",
+    "message_short": "message of {bytes} bytes is shorter than its header",
+    "message_codec": "unknown codec {codec} in a message of kind {kind}",
     # Ends of texts: `message` of `say_ended`.
     "say_off": "texts are switched off here (--voice-engine none)",
     "say_no_engine": (
@@ -93,7 +110,21 @@ PHRASES = {
     "picture_pixels": "{size}more than {most} million pixels; give a smaller picture",
     "picture_empty": "is empty; copy the picture again",
     "picture_damaged": "cannot be read as a picture: it is damaged or cut short ({why}); copy it again",
-    "picture_unknown": "cannot be read as a picture: {why}",
+    "picture_format": (
+        "cannot be read as a picture: it is a file of the format {format}; save it as PNG or JPEG"
+    ),
+    "picture_raw": "cannot be read as a picture: it is a camera's raw picture; save it as PNG or JPEG",
+    "picture_video": "cannot be read as a picture: it is a video; save one of its pictures as PNG or JPEG",
+    "picture_page": "is a web page and not the file: {what_to_do}",
+    "picture_pointer": "is a Git LFS pointer: run git lfs pull",
+    "picture_not_read": (
+        "cannot be read as a picture: it is damaged or cut short, or of a kind that is not read; copy it"
+        " again, or save it as PNG"
+    ),
+    "picture_unknown": (
+        "cannot be read as a picture: its format is unknown or its beginning is damaged; save it as PNG or"
+        " JPEG"
+    ),
     "body_long": "{bytes} bytes are more than {most}",
     "body_late": "it did not come within {seconds} s",
     "body_none": "Send the picture's file as the request's body.",

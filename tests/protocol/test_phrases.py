@@ -27,7 +27,7 @@ SAID_BY_GPU_WORKER = {
 }
 #: Errors whose sentence the page shows, where their first argument is one of these codes, or `fatal` is set.
 CODED_ERRORS: dict[str, tuple[str, ...]] = {
-    "BrowserError": ("failed", "bad_option"),
+    "BrowserError": ("failed", "bad_option", "bad_message", "bad_audio"),
     "ClipError": (),
     "DecodeError": (),
     "SpeechError": (),
@@ -69,12 +69,12 @@ def test_the_page_knows_every_code_of_an_error(language: str) -> None:
 def test_every_sentence_is_said_somewhere() -> None:
     folders = ("gateway", "audio_worker", "gpu_worker", "encoder_worker", "protocol", "voice_worker")
     code = "\n".join(path.read_text() for name in folders for path in (ROOT / name).rglob("*.py"))
-    said = set(re.findall(r'phrase\(\s*"(\w+)"', code)) | {"rate_held", "rate_too_slow"}
+    said = set(re.findall(r"phrase\(\s*[\"'](\w+)[\"']", code)) | {"rate_held", "rate_too_slow"}
     said |= {name for name in PHRASES if name.startswith("outage_")}
     said |= {"no_avatar", "no_pose"}  # by `_known_name`
     said |= set(SAID_BY_GPU_WORKER)
-    # These are written where a file's path stands before them.
-    said |= {"picture_pixels", "picture_empty", "picture_damaged", "picture_unknown"}
+    said |= {"picture_format", "picture_raw", "picture_video"}  # by `pictures._FOREIGN`
+    said |= {"picture_page", "picture_pointer"}  # by `file_damage`, which names files of weights too
     assert said == set(PHRASES)
 
 

@@ -13,6 +13,7 @@ from gateway.thumbnails import avatar_png
 from gpu_worker.avatars.store import fitted_picture
 from protocol.model.assets import AssetError
 from protocol.model.pictures import read_picture, require_picture
+from protocol.wire.phrases import coded
 from tests.helpers.picture_files import write
 from tests.helpers.picture_kinds import KINDS, RED, png_of
 
@@ -50,13 +51,13 @@ def test_a_file_that_ends_too_early_is_named(tmp_path: Path, kind: str) -> None:
     [
         (b"", "is empty; copy the picture again"),
         (b"hello world" * 100, "its format is unknown or its beginning is damaged; save it as PNG"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "it is a HEIC picture; save it as PNG or JPEG"),
-        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "it is a HEIF picture"),
-        (b"\xff\x0a\xfa\x7f", "it is a JPEG XL picture"),
-        (b"\0\0\0\x0cJXL \r\n\x87\n", "it is a JPEG XL picture"),
-        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "it is an SVG drawing"),
-        (b"%PDF-1.7\n", "it is a PDF file"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "it is a PostScript file"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "it is a file of the format HEIC; save it as PNG or JPEG"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "of the format HEIF"),
+        (b"\xff\x0a\xfa\x7f", "of the format JPEG XL"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "of the format JPEG XL"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "of the format SVG"),
+        (b"%PDF-1.7\n", "of the format PDF"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "of the format PostScript"),
         (b"<!DOCTYPE html><html>", "is a web page and not the file"),
         (b"\0\0\0\x20ftypisom\0\0\2\0", "it is a video"),
         (b"\x1aE\xdf\xa3\x01\0\0\0", "it is a video"),
@@ -65,7 +66,8 @@ def test_a_file_that_ends_too_early_is_named(tmp_path: Path, kind: str) -> None:
 )
 def test_what_is_no_picture_is_told_apart(tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / "face.png").write_bytes(content)
-    assert words in fault(tmp_path / "face.png")
+    text = fault(tmp_path / "face.png")
+    assert words in text and str(coded(text)["code"]).startswith("picture_")
 
 
 def test_a_picture_cut_in_its_pixels_is_to_be_copied_again(tmp_path: Path) -> None:
@@ -76,6 +78,7 @@ def test_a_picture_cut_in_its_pixels_is_to_be_copied_again(tmp_path: Path) -> No
         (tmp_path / "cut").write_bytes(whole[: len(whole) // 2])
         text = fault(tmp_path / "cut")
         assert "it is damaged or cut short" in text and "copy it again" in text, (form, text)
+        assert coded(text)["code"] in ("picture_damaged", "picture_not_read")
 
 
 @pytest.mark.parametrize("size", [(8001, 8001), (60_000, 60_000), (2**31 - 1, 2), (1, 2**31 - 1), (0, 5)])
