@@ -41,7 +41,7 @@ MOST_FILE_BYTES = 32 * 2**20
 KEPT_NAME = re.compile(r"clip-[0-9a-f]{32}\.pictures")
 
 
-class PictureFolder:
+class KeptPictures:
     """The kept pictures of one model under some settings. Belongs to the compute thread.
 
     Args:
@@ -65,7 +65,7 @@ class PictureFolder:
     @classmethod
     def of(
         cls, settings: Settings, config: ModelConfig, vae: VaeFolder, coded_by: object
-    ) -> PictureFolder | None:
+    ) -> KeptPictures | None:
         """The kept pictures of a model, or None on a GPU: no loop's latents are kept there.
 
         Args:

@@ -17,7 +17,7 @@ from encoder_worker.heads import HeadDecoders
 from encoder_worker.jpeg import JpegEncoder, Picture, with_segments
 from encoder_worker.jpeg_pool import JpegPool, threads_for
 from encoder_worker.kept_clips import Coded, KeptClips, PicturesKey, clip_digest
-from encoder_worker.kept_pictures import PictureFolder
+from encoder_worker.kept_pictures import KeptPictures
 from encoder_worker.latents import DecodeError
 from encoder_worker.shipped_decoder import ShippedDecoders
 from encoder_worker.video import CodedPicture
@@ -62,7 +62,7 @@ class EncoderWorker(Worker):
         self._coders = Coders(settings, self._jpeg_pool(gpu=False))
         self._kept = KeptClips()
         #: The pictures that stay between starts.
-        self._folder: PictureFolder | None = None
+        self._folder: KeptPictures | None = None
         self._decoder: ClipDecoder | GraphDecoder | None = None
         #: The decoders of the VAE's heads.
         self._heads: HeadDecoders | None = None
@@ -87,7 +87,7 @@ class EncoderWorker(Worker):
             return
         small = settings.decoder == "tiny"
         folder = VaeFolder.small_of(config) if small else VaeFolder.of(config)
-        self._folder = PictureFolder.of(settings, config, folder, self._coders.describe())
+        self._folder = KeptPictures.of(settings, config, folder, self._coders.describe())
         # The usual one last, since its facts are told until a clip is decoded.
         self._heads = HeadDecoders(partial(self._make, config, folder), heads)
 

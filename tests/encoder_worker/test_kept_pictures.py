@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from encoder_worker.kept_clips import Coded
-from encoder_worker.kept_pictures import KEPT_NAME, PictureFolder
+from encoder_worker.kept_pictures import KEPT_NAME, KeptPictures
 from encoder_worker.video import CodedPicture
 from protocol.model.config import ModelConfig
 from protocol.model.vae_folder import VaeFolder
@@ -42,7 +42,7 @@ def names(folder: Path) -> list[str]:
 def test_the_next_start_and_another_encoder_read_what_one_made(tmp_path: Path) -> None:
     make = Maker()
     for number in range(3):
-        folder = PictureFolder(tmp_path, "model")
+        folder = KeptPictures(tmp_path, "model")
         assert list(folder.through((b"a", "jpeg 24 "), make, JPEG)) == PARTS
         assert folder.hits == min(number, 1)
     assert make.made == 1
@@ -53,13 +53,13 @@ def test_the_next_start_and_another_encoder_read_what_one_made(tmp_path: Path) -
 def test_another_model_clip_or_codec_has_a_file_of_its_own(tmp_path: Path) -> None:
     make = Maker()
     for model, key in (("one", (b"a", "jpeg")), ("two", (b"a", "jpeg")), ("one", (b"b", "jpeg"))):
-        list(PictureFolder(tmp_path, model).through(key, make, JPEG))
-    list(PictureFolder(tmp_path, "one").through((b"a", "h264"), make, JPEG))
+        list(KeptPictures(tmp_path, model).through(key, make, JPEG))
+    list(KeptPictures(tmp_path, "one").through((b"a", "h264"), make, JPEG))
     assert make.made == len(names(tmp_path)) == 4
 
 
 def test_a_clip_that_was_not_taken_whole_or_is_in_another_codec_is_not_kept(tmp_path: Path) -> None:
-    folder = PictureFolder(tmp_path, "model")
+    folder = KeptPictures(tmp_path, "model")
     assert next(folder.through((b"a", "jpeg"), Maker(), JPEG)) == PARTS[0]
     assert list(folder.through((b"a", "h264"), Maker(), H264)) == PARTS
     assert names(tmp_path) == []
@@ -70,18 +70,18 @@ def test_a_clip_that_was_not_taken_whole_or_is_in_another_codec_is_not_kept(tmp_
 )
 def test_a_damaged_file_is_made_anew(tmp_path: Path, content: bytes) -> None:
     make = Maker()
-    list(PictureFolder(tmp_path, "model").through((b"a", "jpeg"), make, JPEG))
+    list(KeptPictures(tmp_path, "model").through((b"a", "jpeg"), make, JPEG))
     (file,) = tmp_path.iterdir()
     file.write_bytes(content)
     for _ in range(2):
-        assert list(PictureFolder(tmp_path, "model").through((b"a", "jpeg"), make, JPEG)) == PARTS
+        assert list(KeptPictures(tmp_path, "model").through((b"a", "jpeg"), make, JPEG)) == PARTS
     assert make.made == 2
 
 
 def test_files_that_were_not_used_for_longest_make_room_and_others_stay(tmp_path: Path) -> None:
     (tmp_path / "mine.pictures").write_bytes(bytes(1000))
     parts: list[Coded] = [((8, 8), [CodedPicture(bytes(100))])]
-    folder = PictureFolder(tmp_path, "model", most_bytes=500)
+    folder = KeptPictures(tmp_path, "model", most_bytes=500)
     for number, name in enumerate((b"a", b"b", b"c")):
         list(folder.through((name, "jpeg"), Maker(parts), JPEG))
         newest = max(tmp_path.iterdir(), key=lambda path: path.stat().st_ctime_ns)
@@ -101,7 +101,7 @@ def test_files_that_were_not_used_for_longest_make_room_and_others_stay(tmp_path
 def test_a_folder_that_cannot_be_written_costs_no_picture(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = PictureFolder(tmp_path / "is not there", "model")
+    folder = KeptPictures(tmp_path / "is not there", "model")
     for _ in range(3):
         assert list(folder.through((b"a", "jpeg"), Maker(), JPEG)) == PARTS
     assert caplog.text.count("are not kept") == 1
@@ -112,10 +112,10 @@ def test_a_cpu_keeps_them_by_what_they_depend_on_and_a_gpu_does_not(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
 
-    def keys(*flags: str, coded_by: str = "x") -> PictureFolder | None:
+    def keys(*flags: str, coded_by: str = "x") -> KeptPictures | None:
         settings = load_settings(["--gpu-devices", "cpu", *flags], {})
         config = ModelConfig.load(settings.config)
-        return PictureFolder.of(settings, config, VaeFolder.of(config), coded_by)
+        return KeptPictures.of(settings, config, VaeFolder.of(config), coded_by)
 
     make = Maker()
     for folder in (keys(), keys(), keys(coded_by="y"), keys("--dtype", "float32")):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from encoder_worker.kept_clips import KeptClips, clip_digest
-from encoder_worker.kept_pictures import PictureFolder
+from encoder_worker.kept_pictures import KeptPictures
 from encoder_worker.worker import EncoderWorker
 from protocol.hop.client import Job, JobOrigin
 from protocol.process.compute import Output
@@ -173,7 +173,7 @@ def test_a_silent_clip_is_digested_and_decoded_once(
 def test_pictures_on_disk_are_read_by_another_encoder_but_those_of_an_own_avatar_are_not_kept(
     worker: EncoderWorker, stage: FakeStage, tmp_path: Path
 ) -> None:
-    worker._folder = PictureFolder(tmp_path, "model")
+    worker._folder = KeptPictures(tmp_path, "model")
     own = silent(0)
     assert isinstance(own.msg, Latents)
     worker.on_job(replace(own, msg=replace(own.msg, private=True)))
