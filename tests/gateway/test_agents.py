@@ -1,4 +1,4 @@
-"""What voice agents need: interrupting, events of speech, int16, minutes of speech at once."""
+"""The needs of voice agents: interrupting, events of speech, int16, minutes of speech at once."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def roomy() -> Iterator[Running]:
 
 
 def resume_of(client: Client) -> dict[str, Any]:
-    """What the client says when it comes back."""
+    """The words of a client that comes back."""
     ready = client.text("ready")
     sounds = [m for m in client.audio if m.epoch == ready["epoch"]]
     frames = [f for f in client.frames if f.epoch == ready["epoch"]]
