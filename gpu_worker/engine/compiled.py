@@ -82,22 +82,23 @@ class ClipSampler:
         self._compiling_failed = False
         self._only_fast = True
 
-    def put_aside(self) -> None:
-        """Frees the device's memory of weights that only new avatars need.
+    def put_some_aside(self) -> bool:
+        """Frees some of the device's memory of weights that only new avatars need. False: all is free.
 
         Those that only plain torch reads go too where the fast path serves. Plain torch fetches them when a
         shape comes that is not ready.
         """
         plain = self._plain
-        plain.spare.put_aside()
+        if plain.spare.put_some():
+            return True
         if self._fast is None or self._members is not None or self._compiled is not None:
-            return
+            return False
         if not plain.unread.aside:
             read = storages(self._fast.network)
             weights = weights_of(plain.models.denoiser)
             unread = [x for x in weights if x.untyped_storage().data_ptr() not in read]
             plain.unread = SpareWeights(unread, plain.models.device)
-        plain.unread.put_aside()
+        return plain.unread.put_some()
 
     # ------------------------------------------------------------------ each clip
 

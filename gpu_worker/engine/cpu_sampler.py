@@ -92,9 +92,10 @@ class CpuSampler:
             self._denoiser.warm(prepared.noise, prepared.tokens, prepared.pose, reference)
         return bool(cold)
 
-    def put_aside(self) -> None:
-        """Frees the memory of networks that only new avatars and poses need."""
+    def put_some_aside(self) -> bool:
+        """Frees the memory of networks that only new avatars and poses need, all at once."""
         self._denoiser.networks.put_aside()
+        return False
 
 
 class HostDevice:

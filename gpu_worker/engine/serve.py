@@ -302,7 +302,10 @@ class DenoiserEngine:
             self._silent.forget_old()
 
     def work_in_pause(self) -> bool:
-        """Makes the reference of one avatar, some pose features, or one length ready, or keeps a loop."""
+        """Makes an avatar's reference, some pose features, or one length ready, keeps a loop, or tidies.
+
+        Each call does a little, since a clip may come. Returns False if nothing is left to do.
+        """
         avatars, poses = self.model.avatars, self.model.poses
         with self.device.computing():
             more = avatars.warm_one() or any(map(poses.warm_some, poses.names))
@@ -310,9 +313,8 @@ class DenoiserEngine:
             if not more and isinstance(self.sampler, CpuSampler):
                 more = self.sampler.warm_a_length(self.clip_frames, self._warm_up_inputs)
             self.device.wait()
-            if not more and not self._tidied:
+            if not more and not self._tidied and not (more := self.sampler.put_some_aside()):
                 self._tidied = True
-                self.sampler.put_aside()
                 self.device.release()
                 return_freed_memory()
         return more

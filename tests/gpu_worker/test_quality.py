@@ -110,7 +110,7 @@ def test_at_768_it_gives_up_what_costs_least() -> None:
 def by_figures(
     choices: list[Quality], figures: dict[tuple[str, str, int], float]
 ) -> tuple[Quality | None, list[str]]:
-    """The pick by measured seconds, and what was timed. Clips in a row take them as a key "flow"."""
+    """The pick by measured seconds, and the timings that it took."""
     found, asked = QualitySearch(choices, STEPS), list[str]()
     while (timing := found.next()) is not None:
         asked.append(f"{timing.kind} {timing.name} {timing.quality.frames}")
@@ -119,7 +119,7 @@ def by_figures(
 
 
 def test_a_team_of_two_gets_clips_of_four_frames_at_768() -> None:
-    """By a team's times of 2, 4 and 6 frames. The flow is denoising four of six steps, and what decodes."""
+    """By its times of 2, 4 and 6 frames. The flow is four of six steps, and the GPU's part of decoding."""
     figures = {
         ("denoise", "exact", 2): 0.081, ("denoise", "exact", 4): 0.126, ("denoise", "exact", 6): 0.172,
         ("decode", "kl", 2): 0.036, ("decode", "kl", 4): 0.053, ("decode", "kl", 6): 0.077,
