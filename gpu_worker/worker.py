@@ -5,10 +5,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from enum import Enum
 from functools import partial
 
 from gpu_worker.engine_api import ClipError, ClipOutcome, DeviceLost, Engine
+from gpu_worker.pauses import (
+    READY_FOR_NEED_AFTER,
+    READY_TO_FALL_AFTER,
+    RETRY_RATE_AFTER,
+    RETRY_RATE_AGAIN,
+    TIME_LOWEST_AFTER,
+    TIME_LOWEST_AT_REST,
+    WARM_CACHES_AFTER,
+    PauseTask,
+)
 from gpu_worker.prefetch import ClipUnderway, Prefetch
 from gpu_worker.quality.runner import QualityRunner
 from gpu_worker.rate.grades import Grade
@@ -32,27 +41,6 @@ logger = logging.getLogger(__name__)
 #: Seconds between two writes of the gauges.
 FIGURES_EVERY = 0.5
 
-#: Seconds without a clip before caches are warmed: between a session's clips that would delay them.
-WARM_CACHES_AFTER = 3.0
-
-#: Seconds without a clip before the lowest rate is timed, by which the sessions are counted.
-TIME_LOWEST_AFTER = 4.0
-
-#: Seconds without a clip before a GPU's lower rates are made ready, so that the rate can fall to them.
-READY_TO_FALL_AFTER = 5.0
-
-#: Seconds without a clip before a rate below the usual ones is made ready, on a slow machine. Converting its
-#: network takes seconds.
-READY_FOR_NEED_AFTER = 90.0
-
-#: Seconds without a clip after which a rate that fell is tried again, for the first and the second time. The
-#: other stages may have been starting during the trial before.
-RETRY_RATE_AFTER = (10.0, 60.0)
-
-#: Seconds from the second time to the third. Each wait after that is twice as long, so that a machine which
-#: holds no more spends little on it.
-RETRY_RATE_AGAIN = 600.0
-
 
 def credit(settings: Settings) -> int:
     """Clips held at once from one audio worker.
@@ -61,17 +49,6 @@ def credit(settings: Settings) -> int:
     of the queue's places, and one more.
     """
     return min(MAX_CREDIT, (settings.credit + 1) * settings.most_sessions)
-
-
-class PauseTask(Enum):
-    """Tasks of the compute thread while nobody speaks, and the keys of their outputs."""
-
-    WARM_CACHES = "warming the caches"
-    TIME_LOWEST = "timing the lowest frame rate"
-    RETRY_RATE = "trying the frame rate again"
-    FAVOUR = "loading the network for clips of the new length"
-    READY_TO_FALL = "preparing a lower frame rate"
-    READY_FOR_NEED = "preparing a rate below the usual ones"
 
 
 class GpuWorker(Worker):
@@ -110,6 +87,8 @@ class GpuWorker(Worker):
         self._retries = 0
         self._retried_at = float("-inf")
         self._lowest_timed = True
+        #: When a silent clip was given again.
+        self._rested_at = float("-inf")
         self._need_met = settings.passthrough
         #: Lower rates that are still to be made ready, from the highest.
         self._to_fall_to: list[int] = []
@@ -158,9 +137,8 @@ class GpuWorker(Worker):
         if rate is None:  # nothing aborts a trial at the start
             return
         self._rate.serve(rate, self._engine.device_type)
-        self._trials.fine = self._engine.heads[
-            -1
-        ]  # where sessions may get either size, the lowest rate has this
+        # Where sessions may get either size, the lowest rate has this one.
+        self._trials.fine = self._engine.heads[-1]
         self._engine.clip_frames = rate.clip_frames
         level = logging.WARNING if rate.notice else logging.INFO
         why = rate.notice or f"making a clip takes {rate.clip_seconds:.2f} s"
@@ -220,6 +198,7 @@ class GpuWorker(Worker):
             return False
         for superseded in self._prefetch.begin_epoch(clip):
             self._release(superseded)
+        self._rested_at = time.monotonic()
         self._stage.metrics.count("clips_at_rest_total")
         self._conclude(ClipOutcome(clip, latents, None))
         return True
@@ -340,7 +319,7 @@ class GpuWorker(Worker):
         """Starts a task that is due after `quiet` seconds without a clip."""
         if self._caches_cold and quiet > WARM_CACHES_AFTER:
             self._start(PauseTask.WARM_CACHES, self._engine.work_in_pause)
-        elif not self._lowest_timed and quiet > TIME_LOWEST_AFTER:
+        elif not self._lowest_timed and quiet > self._time_lowest_after:
             self._lowest_timed = True
             self._trials.rearm()
             self._start(PauseTask.TIME_LOWEST, partial(self._trials.time_rate, self._rate.lowest))
@@ -355,6 +334,11 @@ class GpuWorker(Worker):
         elif not self._need_met and (fps := self._rate.rate_for_need) and quiet > READY_FOR_NEED_AFTER:
             self._need_met = True
             self._start(PauseTask.READY_FOR_NEED, partial(self._engine.make_ready_for, fps))
+
+    @property
+    def _time_lowest_after(self) -> float:
+        rests = time.monotonic() - self._rested_at < TIME_LOWEST_AFTER
+        return TIME_LOWEST_AT_REST if rests else TIME_LOWEST_AFTER
 
     def _start(self, task: PauseTask, work: Callable[[], object]) -> None:
         self._pause_task_running = True

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,9 @@ DECODER_WAIT = 60.0
 
 #: Clips of which the fastest counts, where one is timed with nothing beside it.
 TIMED_ALONE = 3
+
+#: Most seconds for timing clips of a given rate in a row, but for two of them.
+ROW_SECONDS = 0.7
 
 #: The epoch under which `abort` ends the wait for confirmations; no clip has it.
 _ABORTED = -1
@@ -186,9 +190,23 @@ class TrialRunner:
 
     def _time_given_rate(self, fps: int) -> RateChoice:
         self._engine.favour(fps)
-        seconds = min(self._denoise(fps)[1] for _ in range(2))
+        seconds = self._time_row(fps) if self._engine.device_type == "cuda" else self._time_two(fps)
         # Nothing is tried, so the finer head draws only where --width and --height ask for it.
         return choose_given_rate(fps, seconds, self._engine.clip_frames, fine=self._engine.heads[-1])
+
+    def _time_two(self, fps: int) -> float:
+        return min(self._denoise(fps)[1] for _ in range(2))
+
+    def _time_row(self, fps: int) -> float:
+        """Seconds of a clip that follows another, the median of a few. By these the sessions are counted."""
+        self._prepare_ahead(fps)
+        try:
+            first, times = self._denoise(fps)[1], list[float]()
+            while not times or (len(times) < TIMED_CLIPS and first + sum(times) < ROW_SECONDS):
+                times.append(self._denoise(fps)[1])
+        finally:
+            self._inputs.clear()
+        return median(times)
 
     def _choose_rate(
         self, rates: Sequence[int], lengths: Sequence[int], heads: Sequence[bool]

@@ -212,3 +212,21 @@ def test_a_given_rate_is_timed_without_encoders(tmp_path: Path) -> None:
     assert (choice.fps, choice.notice) == (12, "")
     assert trial.engine.rates == [12]
     assert not trial.runner.outbox
+
+
+def test_on_a_gpu_a_given_rate_is_timed_by_clips_that_follow_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a late start a first clip takes twice as long. One slow clip of a few does not decide."""
+    trial = Trial(tmp_path, "--fps", "24")
+    trial.engine.device_type = "cuda"
+    for took, wanted, left in (
+        ([0.21, 0.105, 0.105, 0.13, 0.104, 0.105, 0.105], 0.105, 1),
+        ([0.6, 0.58, 0.5], 0.58, 1),
+    ):
+        times = iter(took)
+        monkeypatch.setattr(TrialRunner, "_denoise", lambda *_, times=times: (None, next(times)))
+        trial.start()
+        choice = trial.end()
+        assert choice is not None and choice.clip_seconds == wanted
+        assert len(list(times)) == left and not trial.runner._inputs

@@ -12,16 +12,17 @@ import pytest
 
 from gpu_worker import worker as worker_module
 from gpu_worker.engine_api import DeviceLost
-from gpu_worker.rate.runner import TrialRunner
-from gpu_worker.rate.trial import RateChoice
-from gpu_worker.worker import (
+from gpu_worker.pauses import (
     RETRY_RATE_AFTER,
     RETRY_RATE_AGAIN,
     TIME_LOWEST_AFTER,
+    TIME_LOWEST_AT_REST,
     WARM_CACHES_AFTER,
-    GpuWorker,
     PauseTask,
 )
+from gpu_worker.rate.runner import TrialRunner
+from gpu_worker.rate.trial import RateChoice
+from gpu_worker.worker import GpuWorker
 from protocol.hop.client import Job, JobOrigin
 from protocol.process.compute import Output
 from protocol.process.metrics import Metrics
@@ -114,6 +115,21 @@ def test_caches_are_warmed_piece_by_piece_until_none_is_left(
     served.finish()
     assert served.quiet_for(1000.0) == []
     assert served.engine.pieces == 0
+
+
+def test_the_lowest_rate_is_not_timed_between_the_turns_of_a_conversation(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """While a session rests, its silent clips come from memory, and its next word may come at any time."""
+    served = Served(monkeypatch, tmp_path, FAST)
+    monkeypatch.setattr(worker_module.GpuWorker, "_conclude", lambda *_: None)
+    served.worker._caches_cold = served.worker._lowest_timed = False
+    served.engine.denoise(clip("anna", 0, silent=True))
+    for seq in range(1, round(TIME_LOWEST_AT_REST / 0.5)):
+        silent = clip("anna", seq, silent=True)
+        served.worker.on_job(Job(silent, JobOrigin(0, 0, seq)))
+        assert served.quiet_for(0.5) == [], seq
+    assert served.quiet_for(0.6) == [PauseTask.TIME_LOWEST]
 
 
 def test_an_error_ends_the_warming_and_is_logged(
