@@ -10,6 +10,8 @@ import pytest
 
 from gateway.site import PAGE
 from protocol.process.settings import ROOT
+from protocol.wire.browser import BrowserError, encode_error
+from protocol.wire.phrases import phrase
 from tests.gateway.conftest import Running, running
 from tests.gateway.test_page import opened, speech
 from tests.helpers.axe import needs_axe, serious
@@ -73,6 +75,29 @@ async def test_a_screen_reader_finds_nothing_serious(gateway: Running, speech: P
         assert page.problems == []
 
 
+#: A function of the page's that says an error of the server.
+TELLS = """Promise.all([import('/errors.js'), import('/client/errors.js')]).then(([page, client]) => {
+  window.told = (e) => page.describe(new client.ClientError(e.code, e.message, e.phrase)).text;
+})"""
+#: Errors of the server, and the sentences of the German page.
+GERMAN = [
+    (
+        BrowserError("bad_audio", phrase("audio_cut", bytes=3, kind="float32", each=4)),
+        "Der Server kann den Ton dieser Seite nicht lesen."
+        " (3 Byte sind keine ganze Zahl von Abtastwerten (float32).)",
+    ),
+    (
+        BrowserError("bad_message", phrase("message_no_json")),
+        "Der Server versteht diese Seite nicht. Ist sie veraltet? Laden Sie sie neu."
+        " (Ein Text ist kein JSON.)",
+    ),
+    (
+        BrowserError("bad_message", "of a later version"),
+        "Der Server versteht diese Seite nicht. Ist sie veraltet? Laden Sie sie neu. (of a later version)",
+    ),
+]
+
+
 @pytest.mark.process
 @pytest.mark.browser
 @needs_chromium
@@ -84,6 +109,14 @@ async def test_a_first_visit_by_keyboard_in_german(gateway: Running, speech: Pat
         assert await page.evaluate("document.documentElement.lang") == "de"
         assert await page.evaluate("document.querySelector('#start').textContent") == "Start"
         assert await page.evaluate("document.querySelector('#state').textContent") == "Bereit"
+        assert await page.evaluate("!document.querySelector('#generated').hidden")
+        assert await page.evaluate("document.querySelector('#generated').textContent") == (
+            "Dieses Gesicht ist erzeugt"
+        )
+        await page.evaluate(TELLS)
+        await page.until("window.told !== undefined")
+        for refused, words in GERMAN:
+            assert await page.evaluate(f"told({encode_error(refused)})") == words
         # Every control is reached by Tab, in the order of the page.
         reached = []
         for _ in range(14):
