@@ -180,7 +180,7 @@ class ClipSampler:
                     raise FastUnavailable("the fast path fails, and only a flag asks for torch.compile")
                 self._set_up_compiled()
             self._ready_frames.add(frames)
-            for _ in range(RUNS_TO_COMPILE):
+            for _ in range(RUNS_TO_COMPILE if self._fast is None else 1):  # its graphs are recorded
                 make_clip()
             release_memory(self._plain.models.device)
             seconds = time.monotonic() - begin

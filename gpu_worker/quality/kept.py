@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from gpu_worker.quality.options import Quality
 from protocol.model.kept_folder import kept_folder
 from protocol.model.kept_record import read_record, write_record
 from protocol.process.settings import Settings
+
+
+@dataclass(frozen=True)
+class KnownQuality:
+    """A quality and the times by which it was picked.
+
+    Attributes:
+        quality: that the card holds.
+        clip_seconds: that a clip among others takes the card.
+        alone_seconds: of denoising a clip that follows no other.
+    """
+
+    quality: Quality
+    clip_seconds: float
+    alone_seconds: float
 
 
 class KeptQuality:
@@ -34,17 +49,21 @@ class KeptQuality:
         }
         self._name = f"quality-{settings.worker_index}"
 
-    def load(self) -> Quality | None:
-        """The quality, or None where it is to be found."""
+    def load(self) -> KnownQuality | None:
+        """The quality, or None where it is to be found. Times that are not known are 0."""
         record = read_record(self._folder, self._name)
         if record is None or {key: record.get(key) for key in self._facts} != self._facts:
             return None
         told = {field.name: record.get(field.name) for field in fields(Quality)}
-        return next((one for one in self._choices if asdict(one) == told), None)
+        quality = next((one for one in self._choices if asdict(one) == told), None)
+        times = [record.get(name) for name in ("clip_seconds", "alone_seconds")]
+        clip, alone = (float(each) if isinstance(each, (int, float)) else 0.0 for each in times)
+        return None if quality is None else KnownQuality(quality, clip, alone)
 
-    def store(self, quality: Quality) -> None:
+    def store(self, known: KnownQuality) -> None:
         """Keeps the quality for the next start."""
-        write_record(self._folder, self._name, self._facts | asdict(quality))
+        times = {"clip_seconds": known.clip_seconds, "alone_seconds": known.alone_seconds}
+        write_record(self._folder, self._name, self._facts | asdict(known.quality) | times)
 
     def forget(self) -> None:
         """The card does not hold it any more."""

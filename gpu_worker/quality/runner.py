@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 
 from gpu_worker.engine_api import Engine
-from gpu_worker.quality.kept import KeptQuality
+from gpu_worker.quality.kept import KeptQuality, KnownQuality
 from gpu_worker.quality.options import Quality
 from gpu_worker.quality.search import QualitySearch, Timing, describe
 from gpu_worker.rate.runner import TrialRunner
@@ -16,6 +16,10 @@ from protocol.process.settings import Settings
 
 #: Most of a clip's duration that a clip of a kept quality may take, while others follow it.
 MOST_SHARE_AGAIN = 0.9
+
+#: Times the kept seconds of a clip that follows no other, up to which a card is as quick as it was. Then no
+#: clips in a row are timed.
+AS_QUICK = 1.1
 
 logger = logging.getLogger(__name__)
 
@@ -53,25 +57,42 @@ class QualityRunner:
             return self._settings, None
         kept = KeptQuality(self._settings, str(self._engine.info()["device"]), choices)
         known = kept.load()
-        timed = None if known is None else self._serve(known)
-        if known is not None and timed is not None and timed.clip_seconds <= MOST_SHARE_AGAIN * known.lasts:
-            takes = f"a clip takes {timed.clip_seconds / known.lasts:.0%} of its duration"
-            logger.info("quality, as an earlier start found: %s: %s", known, takes)
-            return self._adopt(known), timed
+        timed = None if known is None else self._check(known)
+        if known is not None and timed is not None:
+            quality = known.quality
+            if timed.clip_seconds <= MOST_SHARE_AGAIN * quality.lasts:
+                takes = f"a clip takes {timed.clip_seconds / quality.lasts:.0%} of its duration"
+                logger.info("quality, as an earlier start found: %s: %s", quality, takes)
+                return self._adopt(quality), timed
         kept.forget()
-        picked, seconds, notice = self._search(choices)
+        picked, seconds, alone, notice = self._search(choices)
         if picked is None:
             self._engine.adopt(self._settings)
             return self._settings, None
-        if not notice:
-            kept.store(picked)
         is_ready = self._adopted == picked and picked in self._in_flow
         timed = self._in_flow[picked] if is_ready else self._serve(picked)
         seconds = seconds if timed is None else timed.clip_seconds
+        if not notice:
+            kept.store(KnownQuality(picked, seconds, alone))
         return self._adopt(picked), RateChoice(picked.fps, seconds, notice, picked.clip_frames)
 
-    def _search(self, choices: list[Quality]) -> tuple[Quality | None, float, str]:
-        """The quality to serve, the seconds of its clip, and a notice where even that is not held."""
+    def _check(self, known: KnownQuality) -> RateChoice | None:
+        """Makes a kept quality ready, and times it anew where the card may be slower than it was."""
+        quality, decoding = known.quality, known.quality.decoding
+        self._prepare(quality)
+        # Where there are several encoders, only clips in a row reach all of them.
+        if self._settings.encoders != 1 or not self._trials.has_decoder(decoding):
+            return self._serve(quality)
+        self.decoder = self._trials.decoder = decoding
+        if self._trials.time_denoising(quality.fps) > AS_QUICK * known.alone_seconds:
+            return self._serve(quality)
+        return RateChoice(quality.fps, known.clip_seconds, "", quality.clip_frames)
+
+    def _search(self, choices: list[Quality]) -> tuple[Quality | None, float, float, str]:
+        """The quality to serve, the seconds of its clip, and a notice where even that is not held.
+
+        The second number is the seconds of denoising such a clip that follows no other.
+        """
         begin = time.monotonic()
         search = QualitySearch(choices, self._engine.steps, apart=self._decodes_apart())
         while (timing := search.next()) is not None:
@@ -81,7 +102,9 @@ class QualityRunner:
         level = logging.WARNING if notice else logging.INFO
         logger.log(level, "quality, found in %.1f s: %s", time.monotonic() - begin, line)
         picked = search.result or search.least
-        return picked, 0.0 if picked is None else search.share(picked) * picked.lasts, notice
+        if picked is None:
+            return None, 0.0, 0.0, notice
+        return picked, search.share(picked) * picked.lasts, search.alone(picked), notice
 
     def _serve(self, quality: Quality) -> RateChoice | None:
         """Makes the quality ready, and times its clips as a session's come."""

@@ -139,6 +139,10 @@ class QualitySearch:
         seconds = max(denoising, decoding) if self._apart else denoising + decoding
         return (seconds + OTHER_SECONDS) / quality.lasts
 
+    def alone(self, quality: Quality) -> float:
+        """Seconds of denoising a clip of the quality with all steps, by times and estimates."""
+        return self._seconds("denoise", quality.tier, quality.frames)
+
     @property
     def best(self) -> Quality | None:
         """The best quality that could be served by a card that is fast enough."""

@@ -83,6 +83,8 @@ class TrialRunner:
         self._seq = 0
         self._epoch = 0
         self._favour = False
+        #: The epoch in which each decoder was asked for.
+        self._asked_at: dict[str, int] = {}
         #: (epoch, time) of clips that an encoder has confirmed.
         self._confirmed: queue.SimpleQueue[tuple[int, float]] = queue.SimpleQueue()
         self._aborted = threading.Event()
@@ -171,12 +173,20 @@ class TrialRunner:
             return
         # An epoch of its own, so that nobody takes its confirmation for another clip's.
         self._epoch += 1
+        self._asked_at[decoder] = self._epoch
         blank = np.zeros(
             (frames_of_clip(fps, self._engine.clip_frames), *self._engine.latent_size), np.float16
         )
         self.outbox.append(Latents(self.session, self._epoch, 0, 0, fps, blank, decoder=decoder))
         self._epoch += 1
         self._wake()
+
+    def has_decoder(self, decoder: str) -> bool:
+        """Whether an encoder has the decoder that `ask_for` was last given. Waits until it is made."""
+        epoch = self._asked_at.get(decoder)
+        if epoch is None or not self._wait_for_encoder():
+            return False
+        return self._wait_for(epoch, DECODER_WAIT) is not None
 
     def _wait_for(self, epoch: int, seconds: float) -> float | None:
         """When the clip of this epoch was confirmed, or None after so many seconds."""

@@ -11,7 +11,7 @@ import pytest
 
 from gpu_worker.quality.options import Quality, qualities
 from gpu_worker.quality.runner import QualityRunner
-from gpu_worker.rate.runner import TrialRunner
+from gpu_worker.rate.runner import TIMED_ALONE, TrialRunner
 from protocol.process.settings import Settings, load_settings
 from protocol.wire.messages import Array16, Clip, InfoValue
 from tests.gpu_worker.worker_process import ToyEngine, clip
@@ -35,6 +35,7 @@ class Card(ToyEngine):
         self.broken = broken
         self.adopted: list[Settings] = []
         self.known: set[str] = set()
+        self.made = 0
 
     def open_qualities(self) -> Sequence[Quality]:
         return qualities(self.settings, STEPS, tiny=True) if self.settings.quality == "auto" else ()
@@ -45,6 +46,7 @@ class Card(ToyEngine):
         self.adopted.append(settings)
 
     def denoise(self, inputs: Clip) -> Array16:
+        self.made += 1
         late = self.settings.late_start or 0 if inputs.seq and inputs.session in self.known else 0
         self.known.add(inputs.session)
         tier = 0.6 if self.settings.tier == "fast" else 1.0
@@ -99,6 +101,7 @@ def test_a_fast_card_serves_exact_clips_of_two_frames_and_remembers_it() -> None
     again = Card(settings(), 0.004)
     assert runner_of(again).run()[0] == picked
     assert len(again.adopted) == 1  # nothing else was tried
+    assert again.made <= 2 * TIMED_ALONE, "a card that is as quick as before needs no clips in a row"
     slower = Card(settings(), 0.045)  # the same card, but busy: what was kept does not hold
     found, rate = runner_of(slower).run()
     assert rate is not None and (found.tier, found.late_start) != ("exact", 0)
@@ -108,6 +111,15 @@ def test_a_fast_card_serves_exact_clips_of_two_frames_and_remembers_it() -> None
 def test_a_tier_that_cannot_be_made_is_left_out() -> None:
     picked, rate = runner_of(Card(settings(), 0.002, broken="exact")).run()
     assert rate is not None and picked.tier == "fast"
+
+
+def test_a_card_that_became_slower_is_timed_in_a_row_again() -> None:
+    """Its kept quality serves on while a clip takes at most 0.9 of its duration."""
+    found, _ = runner_of(Card(settings("--fps", "8"), 0.002)).run()
+    slower = Card(settings("--fps", "8"), 0.02)
+    picked, rate = runner_of(slower).run()
+    assert picked == found and len(slower.adopted) == 1
+    assert slower.made > 2 * TIMED_ALONE and rate is not None and rate.clip_seconds > 0.01
 
 
 def test_with_quality_fixed_the_flags_stay() -> None:
