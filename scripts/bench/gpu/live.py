@@ -249,7 +249,7 @@ def _notes(log: str) -> list[str]:
     words = (
         "attention", "compiled", "warm-up took", "ms a frame", "ms a clip", "fps:", "WARNING", "ERROR",
         "Traceback", "Error", "recorded", "warm", "model ", "fast", "arithmetic",
-        "quality", "denoise by", "decode by", "flow by", "sessions at once", "decoder ",
+        "quality", "denoise by", "decode by", "flow by", "sessions", "decoder ",
     )  # fmt: skip
     return [line[:300] for line in log.splitlines() if any(word in line for word in words)][:60]
 
