@@ -27,6 +27,8 @@ HAND_OVER_LOG_EVERY = 5.0
 MAX_PEERS = 256
 #: Most unknown senders whose last Hello is remembered.
 MAX_STRANGERS = 1024
+#: The reason of a worker that said goodbye.
+LEFT = "it left"
 #: Seconds between two Hello to the same sender: it needs that long to answer.
 GREET_EVERY = 0.1
 
@@ -221,7 +223,7 @@ class HopServer:
             self._welcome(key, message, now)
         elif isinstance(message, Bye):
             if self._jobs.find_worker(key) is not None:
-                self._give_up(key, "it left")
+                self._give_up(key, LEFT)
         elif not isinstance(message, (Ack, Heartbeat)):
             self._ignore(key, f"a worker does not send {type(message).__name__}")
         elif not self._jobs.note_alive(key, now):  # of an earlier server, or given up by this one
@@ -268,9 +270,10 @@ class HopServer:
         back = self._jobs.remove_worker(key)
         self._counts["redispatched"] += back
         self._counts["lost_workers"] += 1
-        logger.warning(
-            "%s: %s %s is gone (%s), %d jobs go to others", self._name, peer.stage, peer.name, why, back
-        )
+        # A goodbye with nothing in hand is the end of a run, or of a worker that somebody stopped.
+        level = logging.INFO if why == LEFT and not back else logging.WARNING
+        text = "%s: %s %s is gone (%s), %d jobs go to others"
+        logger.log(level, text, self._name, peer.stage, peer.name, why, back)
         self._events.append(WorkerLost(peer.name, why, back, sessions))
 
     def _hand_out(self) -> None:

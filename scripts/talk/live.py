@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -79,6 +80,9 @@ def server_info(url: str, token: str = "") -> dict[str, Any]:
         state = "refused" if error.code in (401, 403, 429) else "not ready"
         raise ClientError(f"{url}: {state}: {error.read(2000).decode(errors='replace').strip()}") from error
     except (OSError, ValueError) as error:
+        if isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError):
+            remedy = "a self-signed one counts as SSL_CERT_FILE=~/.config/echomimic-live/self-signed.pem"
+            raise ClientError(f"{url}: nobody here vouches for its certificate; {remedy}") from error
         raise ClientError(f"{url}: no gateway answers there ({error}); start scripts/run_all.sh") from error
     return dict(info)
 

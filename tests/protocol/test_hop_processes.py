@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 import signal
 import time
 from collections import Counter
@@ -165,6 +166,20 @@ def test_goodbye_loses_nothing(ctx: Context, endpoint: str, start: Start) -> Non
     assert took < 1.0 and lost(more)[0].why == "it left" and a.wait(2) == 0
     events += more + drive(server, lambda _: server.pending + server.in_flight == 0)[0]
     assert sorted(msg.seq for msg in acked(events)) == list(range(100))
+    server.close()
+
+
+def test_goodbye_with_nothing_in_hand_is_no_warning(
+    ctx: Context, endpoint: str, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    server = make(ctx, endpoint, dead_after=30.0)
+    a = start(endpoint, "--name", "a")
+    joined(server, 1)
+    a.send_signal(signal.SIGTERM)
+    events, _ = drive(server, lambda events: bool(lost(events)))
+    assert [(event.why, event.redispatched) for event in lost(events)] == [("it left", 0)]
+    assert [record.levelname for record in caplog.records if "is gone" in record.message] == ["INFO"]
     server.close()
 
 
