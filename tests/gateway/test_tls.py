@@ -18,6 +18,7 @@ import pytest
 
 from gateway.door.self_signed import ensure_certificate, wanted_names
 from protocol.process.settings import ROOT
+from scripts.talk.live import ClientError, server_info
 from tests.gateway.clients import client_v2, noise
 from tests.gateway.conftest import Running, free_port, running
 from tests.helpers.certificates import make_pair
@@ -69,6 +70,8 @@ def test_the_health_check_asks_over_tls(gateway: Running) -> None:
 def test_a_client_that_does_not_know_the_certificate_refuses_it(gateway: Running) -> None:
     with pytest.raises(ssl.SSLCertVerificationError):
         connect(gateway, ssl.create_default_context())
+    with pytest.raises(ClientError, match="vouches for its certificate"):
+        server_info(gateway.url(""))
 
 
 @pytest.mark.parametrize(("version", "taken"), [("TLSv1_1", False), ("TLSv1_2", True), ("TLSv1_3", True)])
