@@ -2,7 +2,7 @@
 
 A clip's way through it: `Connection` takes speech from the websocket into the session's `SessionCore`, which
 cuts it into Pcm messages. `send_speech` hands these to the audio workers. Frames come back through
-`_take_frame`. The core puts them in order and into its player, and `Connection` sends the messages
+`ResultRouter`. The core puts them in order and into its player, and `Connection` sends the messages
 that the player gives out.
 """
 
@@ -13,12 +13,12 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from weakref import WeakKeyDictionary
 
 import zmq
-from websockets.asyncio.server import ServerConnection, serve
+from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
@@ -36,20 +36,21 @@ from gateway.handshake import bound_listener, peer_of, select_subprotocol, webso
 from gateway.http_connection import HttpConnection, connections_within
 from gateway.metrics import GatewayCollector, SessionTotals
 from gateway.offers import Offers
-from gateway.outages import OUTAGES, outage_of
 from gateway.recording.recordings import Recordings
 from gateway.recording.site import RecordingSite
+from gateway.result_router import ResultRouter
+from gateway.session_watch import SessionWatch
 from gateway.sessions import SessionRegistry
 from gateway.site import Site
 from gateway.stages import StageBoard
 from gateway.thumbnails import Thumbnails
-from gateway.voices import VOICE_STAGE, VoiceHop
+from gateway.voices import VoiceHop
 from gateway.waiting import cancel_tasks
 from protocol.hop.aio import pump
-from protocol.hop.results import Result, ResultServer
+from protocol.hop.keys import RunKey
+from protocol.hop.results import ResultServer
 from protocol.hop.server import HopEvent, HopServer, WorkerLost
 from protocol.process.addresses import bracketed
-from protocol.process.c_allocator import ReturnTimer, return_freed_memory
 from protocol.process.ready import tell_alive, tell_ready
 from protocol.process.settings import NO_AUTH_WARNING, Settings, is_open_to_all
 from protocol.process.voices import VoiceChoice
@@ -57,7 +58,7 @@ from protocol.wire.browser import MAX_MESSAGE_BYTES, SUBPROTOCOL_V2, BrowserErro
 from protocol.wire.clock import FULL_RATE
 from protocol.wire.controls import Options, Resume
 from protocol.wire.limits import MAX_COUNT
-from protocol.wire.messages import Close, Failed, Frame, Pcm, Sentence, SpokenPart, Status
+from protocol.wire.messages import Close, Pcm, Sentence
 from protocol.wire.phrases import phrase
 
 logger = logging.getLogger(__name__)
@@ -69,18 +70,12 @@ LAST_WORDS = 1.0
 CHECK_EVERY = 0.1
 #: Seconds between two ticks of the results, which have nothing to do by the time.
 RESULTS_TICK_EVERY = 1.0
-#: Seconds between two looks from which on this process was kept from running.
-MOST_BETWEEN_CHECKS = 0.5
 #: Seconds for a request, its body and its answer. `http_connection` bounds the head.
 OPEN_SECONDS = 150
 #: Connections beyond the most sessions: those that are not sessions yet, or are no more.
 SPARE_CONNECTIONS = 64
 #: Connections that are no websockets, or none yet. More would take the descriptors of the process.
 PLAIN_CONNECTIONS = 256
-#: Bytes that the kernel may hold for a client that reads slowly.
-SEND_BUFFER = 1 << 18
-#: Bytes of it that may not have been sent yet.
-UNSENT = 1 << 16
 #: Pcm messages of a session that may wait for the audio worker, some 3 s of sound. The oldest give way.
 PENDING_PCM = 16
 
@@ -113,15 +108,7 @@ class Gateway:
         self.sessions = SessionRegistry(settings, self.totals, self._close_session, self._offers.sessions)
         self.recordings = Recordings(settings, self.sessions)
         key = settings.hop_key()
-        self.pcm = HopServer(
-            context,
-            settings.endpoint("pcm"),
-            sticky=True,
-            dead_after=settings.dead_after,
-            name="pcm",
-            max_pending_per_session=PENDING_PCM,
-            key=key,
-        )
+        self.pcm = self._pcm_server(context, key)
         self.results = ResultServer(context, settings.endpoint("results"), key=key)
         self._voice = VoiceHop(settings, context, key)
         self._limits = SessionLimits(
@@ -129,17 +116,29 @@ class Gateway:
         )
         self._open_connections = 0
         self._stopping = False
-        #: When this process looked at its sessions last.
-        self._looked = time.monotonic()
-        self._return_timer = ReturnTimer()
-        #: The stage that has no worker.
-        self._outage = ""
-        self._told_notice = ""
+        self._router = ResultRouter(self.results, self.board, self.sessions, self._previews, self.totals)
+        self._watch = SessionWatch(self.board, self.sessions, self.guard, self.results, self.recordings)
+        self._site = self._new_site()
+
+    def _pcm_server(self, context: zmq.Context[zmq.Socket[bytes]], key: RunKey | None) -> HopServer:
+        """The hop to the audio workers."""
+        return HopServer(
+            context,
+            self.settings.endpoint("pcm"),
+            sticky=True,
+            dead_after=self.settings.dead_after,
+            name="pcm",
+            max_pending_per_session=PENDING_PCM,
+            key=key,
+        )
+
+    def _new_site(self) -> Site:
+        """What plain HTTP requests are answered from."""
         collector = GatewayCollector(
             self.totals, self.sessions.all, self.pcm.stats, self.board, self._offers.sessions
         )
-        self._site = Site(
-            Door(settings),
+        return Site(
+            Door(self.settings),
             self.guard,
             self.board,
             self._thumbnails,
@@ -148,29 +147,44 @@ class Gateway:
             self._is_full,
             self.totals.refused,
             self._own_avatars,
-            RecordingSite(self.recordings, self.sessions, generated=settings.mark_generated),
+            RecordingSite(self.recordings, self.sessions, generated=self.settings.mark_generated),
         )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Listen, and serve until `stop` is set. Raises EndpointError when the port cannot be had."""
         listener = bound_listener(self.settings)
-        # The sockets that it accepts inherit it.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # Linux and macOS
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
-        listener.setblocking(False)
         tasks = [
             asyncio.create_task(
                 pump(self.pcm, self._take_hop_event, tick_every=CHECK_EVERY, after_tick=self._check)
             ),
-            asyncio.create_task(pump(self.results, self._take_result, tick_every=RESULTS_TICK_EVERY)),
+            asyncio.create_task(pump(self.results, self._router.take, tick_every=RESULTS_TICK_EVERY)),
             asyncio.create_task(self._own_avatars.run(self._thumbnails.avatar_files)),
         ]
         if self._voice.hop is not None:
             tasks.append(asyncio.create_task(pump(self._voice.hop, lambda _: None)))
         if self._tls is not None:
             tasks.append(asyncio.create_task(self._tls.watch()))
-        server = serve(
+        try:
+            async with self._server(listener):
+                tell_ready()
+                self._log_address()
+                stopped = asyncio.ensure_future(stop.wait())
+                done, _ = await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+                self._stopping = True
+                # The server waits for its requests, and these may wait for many pictures.
+                self._thumbnails.close()
+                for connection in self.sessions.all():
+                    connection.end(BrowserError("shutdown", "the server is stopping"))
+                await self._wait_for_last_words()
+                await asyncio.to_thread(self.recordings.close)
+                for future in done:
+                    future.result()
+        finally:
+            await cancel_tasks(tasks)
+
+    def _server(self, listener: socket.socket) -> AbstractAsyncContextManager[Server]:
+        """The websocket server, which answers plain requests as well. It listens when it is entered."""
+        return serve(
             self._serve_client,
             sock=listener,
             ssl=self._tls.context if self._tls else None,
@@ -191,23 +205,6 @@ class Gateway:
             close_timeout=2,
             open_timeout=OPEN_SECONDS,
         )
-        try:
-            async with server:
-                tell_ready()
-                self._log_address()
-                stopped = asyncio.ensure_future(stop.wait())
-                done, _ = await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
-                self._stopping = True
-                # The server waits for its requests, and these may wait for many pictures.
-                self._thumbnails.close()
-                for connection in self.sessions.all():
-                    connection.end(BrowserError("shutdown", "the server is stopping"))
-                await self._wait_for_last_words()
-                await asyncio.to_thread(self.recordings.close)
-                for future in done:
-                    future.result()
-        finally:
-            await cancel_tasks(tasks)
 
     async def _wait_for_last_words(self) -> None:
         """Let the sessions close their connections, since the server would close them with another reason."""
@@ -238,50 +235,7 @@ class Gateway:
             return
         for name in event.sessions:
             if connection := self.sessions.get(name):
-                self._guarded(connection, connection.begin_new_epoch)
-
-    def _take_result(self, event: tuple[bytes, Result]) -> None:
-        sender, message = event
-        now = time.monotonic()
-        if isinstance(message, Status):
-            self.board.take_status(message, now)
-        elif isinstance(message, Failed):
-            self._take_failure(message, now)
-        elif isinstance(message, SpokenPart):
-            self._take_spoken(message, now)
-        else:
-            self._take_frame(sender, message, now)
-
-    def _take_failure(self, failed: Failed, now: float) -> None:
-        self.totals.add_failure(failed)
-        self._previews.take_failure(failed)
-        connection = self.sessions.get(failed.session)
-        if connection is not None and connection.core is not None:
-            if failed.stage == VOICE_STAGE:
-                connection.core.says.sentence_failed(failed.epoch, failed.seq, failed.reason)
-                connection.wake_speech()
-            else:
-                connection.core.clip_failed(failed, now)
-            connection.wake_sender()
-
-    def _take_spoken(self, part: SpokenPart, now: float) -> None:
-        connection = self.sessions.get(part.session)
-        if connection is not None and connection.core is not None:
-            connection.core.says.take_part(part, now)
-            connection.wake_speech()
-
-    def _take_frame(self, sender: bytes, frame: Frame, now: float) -> None:
-        self._previews.take_frame(frame)
-        connection = self.sessions.get(frame.session)
-        fresh, wanted = False, False
-        if connection is not None and connection.core is not None:
-            fresh = connection.core.add_frame(frame, now)
-            wanted = not connection.core.clip_complete(frame.epoch, frame.seq)
-            connection.wake_sender()
-        # A clip that nobody waits for is confirmed as well, once its sender has sent all of it: otherwise the
-        # sender would keep it and send it again.
-        if not wanted and (fresh or frame.index == frame.count - 1):
-            self.results.confirm_clip(sender, frame.session, frame.epoch, frame.seq)
+                self._watch.guarded(connection, connection.begin_new_epoch)
 
     # ---- for the connections
 
@@ -291,7 +245,7 @@ class Gateway:
 
     def notice(self) -> str:
         """The outage, or the reason for a lower frame rate, for clients to show. Empty when all is well."""
-        return OUTAGES.get(self._outage) or self.board.rate_notice
+        return self._watch.notice()
 
     def stage_times(self) -> dict[str, int]:
         """Stage → how long clips are in it just now, in ms."""
@@ -399,70 +353,7 @@ class Gateway:
             self.sessions.leave(connection, may_come_back)
 
     def _check(self) -> None:
-        """Look at the workers, and at the limits of every session."""
+        """What is done every CHECK_EVERY seconds."""
         tell_alive()
         self._voice.wake()
-        now = time.monotonic()
-        # Frames may wait in the sockets after a pause of this process, so it makes nothing late.
-        was_away, self._looked = now - self._looked > MOST_BETWEEN_CHECKS, now
-        if was_away:
-            return
-        for stage, worker in self.results.lost_workers():
-            logger.warning("%s %s is gone", stage, worker)
-            self.board.forget_worker(stage, worker)
-        self.board.forget_silent_workers(now)
-        self._check_outage()
-        self._tell_new_notice()
-        for connection in self.sessions.all():
-            self._guarded(connection, partial(self._check_session, connection, now))
-        self.recordings.tick(now)
-        if self._return_timer.is_due(now):
-            return_freed_memory()
-
-    def _check_outage(self) -> None:
-        """Keep the sessions' speech here while a stage has no worker, and go on when it has one again."""
-        before, self._outage = self._outage, outage_of(self.board)
-        if self._outage == before:
-            return
-        for connection in self.sessions.all():
-            if self._outage:
-                self._guarded(connection, partial(connection.begin_outage, OUTAGES[self._outage]))
-            elif connection.core is not None and connection.core.outage:  # it began before this moment
-                self._guarded(connection, connection.begin_new_epoch)
-
-    def _tell_new_notice(self) -> None:
-        before, self._told_notice = self._told_notice, self.notice()
-        if self._told_notice != before:
-            for connection in self.sessions.all():
-                connection.tell_status()
-
-    def _check_session(self, connection: Connection, now: float) -> None:
-        core = connection.core
-        assert core is not None
-        if connection.parked_until is not None and now > connection.parked_until:
-            self.sessions.end(connection)
-            return
-        if (refusal := self.guard.lost(connection.grant, now - core.began_at)) is not None:
-            raise BrowserError(refusal.code, refusal.message)
-        core.check_limits(now)
-        if core.fatal:
-            raise core.fatal
-        if 0 < self.board.full_fps < core.options.shape.fps:
-            connection.change_options(Options())
-        connection.wake_sender()
-
-    def _guarded(self, connection: Connection, work: Callable[[], None]) -> None:
-        """Do something for one session. An error of it ends this one and no other."""
-        try:
-            work()
-        except BrowserError as error:
-            self._end_with(connection, error)
-        except Exception:
-            logger.exception("session %s has a fault", connection.name)
-            self._end_with(connection, BrowserError("failed", phrase("failed_gateway")))
-
-    def _end_with(self, connection: Connection, error: BrowserError) -> None:
-        if connection.parked_until is None:
-            connection.end(error)
-        else:
-            self.sessions.end(connection)
+        self._watch.check()

@@ -20,6 +20,11 @@ from protocol.wire.browser import SUBPROTOCOL_V2
 
 logger = logging.getLogger(__name__)
 
+#: Bytes that the kernel may hold for a client that reads slowly.
+SEND_BUFFER = 1 << 18
+#: Bytes of it that may not have been sent yet.
+UNSENT = 1 << 16
+
 
 def select_subprotocol(ws: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
     """Version 2 where it is offered, version 1 where nothing but a token is. A token is never echoed."""
@@ -49,7 +54,7 @@ def websockets_logger() -> logging.Logger:
 def bound_listener(settings: Settings) -> socket.socket:
     """The socket for the page's address. Raises EndpointError, alone of all errors about the port."""
     try:
-        return bind_socket(settings.host, settings.port)
+        listener = bind_socket(settings.host, settings.port)
     except OSError as error:
         in_use = error.errno == errno.EADDRINUSE
         advice = (
@@ -57,6 +62,12 @@ def bound_listener(settings: Settings) -> socket.socket:
         )
         where = f"{bracketed(settings.host)}:{settings.port}"
         raise EndpointError(f"cannot listen on {where} ({error.strerror}): {advice}") from error
+    # The sockets that it accepts inherit it.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # Linux and macOS
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+    listener.setblocking(False)
+    return listener
 
 
 def _is_no_hang_up(record: logging.LogRecord) -> bool:
