@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audio_worker.mel import POSITIONS
@@ -20,7 +19,6 @@ from encoder_worker.vae.ranges import eight_bit_tensors
 from gpu_worker.avatars.vae_encoder import load_vae_encoder
 from gpu_worker.denoiser.loading import Models, load_models
 from gpu_worker.denoiser.model import DenoisingUNet3D, PoseEncoder, ReferenceUNet2D
-from gpu_worker.denoiser.model.transformer import BlockConditions
 from gpu_worker.engine.shipped_networks import (
     DENOISER,
     POSE_ENCODER,
@@ -90,27 +88,9 @@ class ClipNetwork(nn.Module):
     def forward(
         self, latents: Tensor, time: Tensor, tokens: Tensor, pose: Tensor, order: Tensor, *reference: Tensor
     ) -> Tensor:
-        """Predicts v for each frame, (F, C, h, w).
-
-        Args:
-            latents: (F, C, h, w).
-            time: embedding of the timestep after SiLU, (1, time width).
-            tokens: audio tokens (F, T, 384).
-            pose: pose features (F, c0, h, w).
-            order: positions (F,) of the frames in the motion modules.
-            reference: the avatar's keys and values of each block, in turn, (1, positions, width).
-        """
-        network = self.network
-        conditions = BlockConditions(
-            time=time,
-            frames=latents.shape[0],
-            audio=tuple(block.attn2.keys_values(tokens) for block in network.transformer_blocks.values()),
-            reference=tuple(zip(reference[::2], reference[1::2], strict=True)),
-            order=order,
-        )
-        x = network.run(network.conv_in(latents) + pose, conditions)
-        prediction: Tensor = network.conv_out(F.silu(network.conv_norm_out(x)))
-        return prediction
+        """As `DenoisingUNet3D.predict_clip`, with the keys and values of each block in turn."""
+        layers = tuple(zip(reference[::2], reference[1::2], strict=True))
+        return self.network.predict_clip(latents, time, tokens, pose, order, layers)
 
 
 class ReferenceNetwork(nn.Module):

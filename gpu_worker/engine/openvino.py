@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from gpu_worker.denoiser import model as networks
 from gpu_worker.denoiser.model import DenoisingUNet3D, ReferenceCache
-from gpu_worker.denoiser.model.transformer import BlockConditions
 from gpu_worker.denoiser.pipeline import ClipDenoiser
 from gpu_worker.engine.cpu_denoiser import CpuDenoiser, ModelNumbers
 from protocol.model.cpu_convert import load_graph
@@ -50,27 +49,9 @@ class TracedDenoiser(nn.Module):
     def forward(
         self, latents: Tensor, time: Tensor, tokens: Tensor, pose: Tensor, order: Tensor, reference: Tensor
     ) -> Tensor:
-        """Predicts v for each frame, (F, C, h, w).
-
-        Args:
-            latents: (F, C, h, w).
-            time: embedding of the timestep after SiLU, (1, time width).
-            tokens: audio tokens (F, T, 384).
-            pose: pose features (F, c0, h, w).
-            order: positions (F,) of the frames in the motion modules.
-            reference: the avatar's keys and values, as `flat_reference` makes them.
-        """
-        network = self.network
-        conditions = BlockConditions(
-            time=time,
-            frames=latents.shape[0],
-            audio=tuple(block.attn2.keys_values(tokens) for block in network.transformer_blocks.values()),
-            reference=whole_reference(reference, self._shapes).layers,
-            order=order,
-        )
-        x = network.run(network.conv_in(latents) + pose, conditions)
-        prediction: Tensor = network.conv_out(F.silu(network.conv_norm_out(x)))
-        return prediction
+        """As `DenoisingUNet3D.predict_clip`, with the reference as `flat_reference` makes it."""
+        layers = whole_reference(reference, self._shapes).layers
+        return self.network.predict_clip(latents, time, tokens, pose, order, layers)
 
 
 def flat_reference(reference: ReferenceCache) -> Tensor:

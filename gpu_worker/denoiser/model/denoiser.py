@@ -71,7 +71,9 @@ class DenoisingUNet3D(UNetBody):
 
     def project_audio(self, audio: Tensor) -> tuple[KeysValues, ...]:
         """Audio keys and values of each block, once per clip: (B, F, T, width) → by slot, (B·F, T, c)."""
-        tokens = audio.flatten(0, 1)
+        return self._project_tokens(audio.flatten(0, 1))
+
+    def _project_tokens(self, tokens: Tensor) -> tuple[KeysValues, ...]:
         return tuple(block.attn2.keys_values(tokens) for block in self.transformer_blocks.values())
 
     def forward(
@@ -110,9 +112,43 @@ class DenoisingUNet3D(UNetBody):
         x = self.conv_in(fold_frames(latents))
         if pose_features is not None:
             x = x + fold_frames(pose_features)
-        x = self.run(x, conditions)
-        prediction: Tensor = self.conv_out(F.silu(self.conv_norm_out(x))).unflatten(0, (batch, frames))
-        return prediction.transpose(1, 2)
+        return self._finish(x, conditions).unflatten(0, (batch, frames)).transpose(1, 2)
+
+    def predict_clip(
+        self,
+        latents: Tensor,
+        time: Tensor,
+        tokens: Tensor,
+        pose: Tensor,
+        order: Tensor,
+        reference: tuple[KeysValues, ...],
+    ) -> Tensor:
+        """`forward` for one clip, as a function of tensors alone, which can be traced.
+
+        Args:
+            latents: (F, C, h, w).
+            time: embedding of the timestep after SiLU, (1, time width).
+            tokens: audio tokens (F, T, 384).
+            pose: pose features (F, c0, h, w).
+            order: positions (F,) of the frames in the motion modules.
+            reference: the avatar's keys and values of each block, by slot.
+
+        Returns:
+            The prediction of v (F, C_out, h, w).
+        """
+        conditions = BlockConditions(
+            time=time,
+            frames=latents.shape[0],
+            audio=self._project_tokens(tokens),
+            reference=reference,
+            order=order,
+        )
+        return self._finish(self.conv_in(latents) + pose, conditions)
+
+    def _finish(self, x: Tensor, conditions: BlockConditions) -> Tensor:
+        """x (B·F, c0, h, w) after the input convolution and the pose → the prediction (B·F, C_out, h, w)."""
+        prediction: Tensor = self.conv_out(F.silu(self.conv_norm_out(self.run(x, conditions))))
+        return prediction
 
 
 def fold_frames(x: Tensor) -> Tensor:
