@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from encoder_worker.decode import ClipDecoder
+from encoder_worker.graph_decoder import CHUNK
 from encoder_worker.latents import DecodeError
-from encoder_worker.vae.decoders import load_decoder
+from encoder_worker.load import load_clip_decoder
 from protocol.model.config import ConfigError, ModelConfig
 from protocol.model.vae_folder import VaeFolder
 from protocol.process.logs import first_line
@@ -18,8 +19,6 @@ from protocol.process.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-#: Frames decoded at once. More gain nothing, and the first ones come later.
-CHUNK = 2
 #: Most of a small decoder: JPEG takes longer there, and as many threads work on it.
 SMALL_CHUNK = 6
 #: Seconds after which a decoder that nobody asks for any more is let go, for its memory.
@@ -79,12 +78,13 @@ class NamedDecoders:
         width, height = self._config.picture_size(self._settings)
         try:
             folder = VaeFolder.small_of(self._config) if name == "tiny" else VaeFolder.of(self._config)
-            decoder = ClipDecoder(
-                load_decoder(folder),
+            decoder = load_clip_decoder(
+                self._config,
+                folder,
                 self._device,
                 self._settings.dtype,
-                chunk_of(name, frames),
-                fast_kind(name),
+                chunk=chunk_of(name, frames),
+                fast=fast_kind(name),
             )
             decoder.warm_up(height // folder.factor, width // folder.factor)
         except ConfigError as error:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from encoder_worker.graph_decoder import GraphDecoder, open_kinds, quickest
+from encoder_worker.graph_decoder import CHUNK, GraphDecoder, open_kinds, quickest
 from encoder_worker.jpeg import Picture
 from encoder_worker.latents import DecodeError, check_latents
 from encoder_worker.shipped_decoder import ShippedDecoders
@@ -67,7 +67,7 @@ class ClipDecoder:
     """Decodes clips in chunks, so that a clip's first frames leave before its last are made.
 
     Args:
-        decoder: from `vae.load_decoder`.
+        decoder: from `load_decoder`.
         device: where it runs.
         dtype: "float32", "bfloat16", "float16" or "auto": float16 on CUDA, and the fastest on a CPU.
         chunk: frames decoded at once.
@@ -82,7 +82,7 @@ class ClipDecoder:
         decoder: Decoder,
         device: torch.device,
         dtype: str = "auto",
-        chunk: int = 2,
+        chunk: int = CHUNK,
         fast: str = "exact",
         engine: CpuEngine | None = None,
         ranges: Ranges | None = None,
@@ -147,6 +147,11 @@ class ClipDecoder:
         """Whether `warm_up` could make the fast decoder ready."""
         return self._fast is not None
 
+    @property
+    def has_eight_bit(self) -> bool:
+        """Whether OpenVINO can decode in eight bits."""
+        return self._ranges is not None if self._shipped is None else self._shipped.has_eight_bit
+
     def describe(self) -> str:
         """How it decodes, for people."""
         if self.openvino is not None:
@@ -187,8 +192,7 @@ class ClipDecoder:
     def _graphs(self, engine: CpuEngine, h: int, w: int, dtype: torch.dtype) -> list[GraphDecoder]:
         """The decoders by OpenVINO that may serve: without eight bits, with them, or one that is forced."""
         name = dtype_name(dtype)
-        has_ranges = self._ranges is not None if self._shipped is None else self._shipped.has_eight_bit
-        first, *others = open_kinds(engine, has_ranges=has_ranges, dtype=name)
+        first, *others = open_kinds(engine, has_ranges=self.has_eight_bit, dtype=name)
 
         def make(eight_bit: bool) -> GraphDecoder:
             if self._shipped is not None:

@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 #: Beside the weights: the ranges of a decoder in eight bits, see `vae.int8`.
 RANGES_FILE = "int8_ranges.json"
 
+#: Frames decoded at once. More gain nothing, and the first ones come later.
+CHUNK = 2
+
 #: Rounds of the first clip, of which the last is timed.
 WARM_UP_ROUNDS = 2
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from encoder_worker.coders import ClipCoder, Coders
-from encoder_worker.graph_decoder import DecoderRecord, GraphDecoder
+from encoder_worker.graph_decoder import CHUNK, DecoderRecord, GraphDecoder
 from encoder_worker.heads import HeadDecoders
 from encoder_worker.jpeg import JpegEncoder, Picture, with_segments
 from encoder_worker.jpeg_pool import JpegPool, threads_for
@@ -46,8 +46,6 @@ logger = logging.getLogger(__name__)
 
 STAGE = "encoder_worker"
 FIGURES_EVERY = 0.5
-#: Frames decoded at once on a CPU. More gain nothing, and the first ones come later.
-CHUNK = 2
 
 
 class EncoderWorker(Worker):
@@ -137,9 +135,7 @@ class EncoderWorker(Worker):
         import torch
 
         from encoder_worker.by_name import NamedDecoders, chunk_of, fast_kind, own_name
-        from encoder_worker.decode import ClipDecoder
-        from encoder_worker.vae.decoders import load_decoder
-        from encoder_worker.vae.int8 import read_ranges
+        from encoder_worker.load import load_clip_decoder
         from protocol.model.hardware.devices import decoder_device
         from protocol.model.hardware.gpu_memory import device_memory
 
@@ -151,10 +147,16 @@ class EncoderWorker(Worker):
             self._coders.jpeg = self._jpeg_pool(gpu=True)
         chunk = chunk_of(name, settings.frames_a_clip) if cuda else CHUNK
         engine = None if record.torch_serves() else CpuEngine.of(settings)
-        vae = load_decoder(folder, fine=fine)
-        shipped = None if engine is None or cuda else ShippedDecoders.find(config, folder, fine=fine)
-        ranges = None if engine is None or shipped else read_ranges(folder.path, vae)
-        decoder = ClipDecoder(vae, device, settings.dtype, chunk, fast_kind(name), engine, ranges, shipped)
+        decoder = load_clip_decoder(
+            config,
+            folder,
+            device,
+            settings.dtype,
+            fine=fine,
+            chunk=chunk,
+            fast=fast_kind(name),
+            engine=engine,
+        )
         width, height = config.picture_size(settings)
         seconds = decoder.warm_up(height // folder.factor, width // folder.factor)
         if decoder.was_timed:

@@ -27,8 +27,7 @@ from audio_worker.sessions import DueClip, Sessions
 from audio_worker.voice import VoiceDetector
 from encoder_worker.decode import ClipDecoder
 from encoder_worker.jpeg import JpegEncoder
-from encoder_worker.vae.decoders import load_decoder
-from encoder_worker.vae.int8 import read_ranges
+from encoder_worker.load import load_clip_decoder
 from gpu_worker.avatars.vae_encoder import VaeEncoder, load_vae_encoder
 from gpu_worker.engine.serve import DenoiserEngine
 from protocol.model.config import ModelConfig
@@ -95,10 +94,15 @@ class StreamingPath:
     def _make_decoder(self, device: torch.device, *, fine: bool, exact: bool) -> ClipDecoder:
         """The decoder that an encoder worker chooses here with these settings, or one in float32."""
         settings, folder = self.settings, VaeFolder.of(self.config)
-        vae, engine = load_decoder(folder, fine=fine), None if exact else CpuEngine.of(settings)
-        ranges = None if engine is None else read_ranges(folder.path, vae)
-        dtype = "float32" if exact else settings.dtype
-        decoder = ClipDecoder(vae, device, dtype, fast="" if exact else "exact", engine=engine, ranges=ranges)
+        decoder = load_clip_decoder(
+            self.config,
+            folder,
+            device,
+            "float32" if exact else settings.dtype,
+            fine=fine,
+            fast="" if exact else "exact",
+            engine=None if exact else CpuEngine.of(settings),
+        )
         if device.type == "cpu":
             width, height = self.config.picture_size(settings)
             decoder.warm_up(height // folder.factor, width // folder.factor)

@@ -112,7 +112,8 @@ class DenoisingUNet3D(UNetBody):
         x = self.conv_in(fold_frames(latents))
         if pose_features is not None:
             x = x + fold_frames(pose_features)
-        return self._finish(x, conditions).unflatten(0, (batch, frames)).transpose(1, 2)
+        prediction: Tensor = self._finish(x, conditions).unflatten(0, (batch, frames))
+        return prediction.transpose(1, 2)
 
     def predict_clip(
         self,

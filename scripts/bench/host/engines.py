@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from encoder_worker.decode import ClipDecoder
     from gpu_worker.denoiser.model import ReferenceCache
     from gpu_worker.denoiser.pipeline import ClipDenoiser
     from gpu_worker.engine.cpu_denoiser import CpuDenoiser
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 
 FRAMES = 12
 ROUNDS = 7
-#: Frames that the encoder worker decodes at once.
-CHUNK = 2
 
 
 def medians(tasks: dict[str, Callable[[], Tensor]]) -> dict[str, float]:
@@ -124,15 +123,12 @@ def decoders(
     import numpy as np
     import torch
 
-    from encoder_worker.decode import ClipDecoder
-    from encoder_worker.vae.decoders import load_decoder
-    from encoder_worker.vae.int8 import read_ranges
+    from encoder_worker.load import load_clip_decoder
     from protocol.model.config import ModelConfig
     from protocol.model.vae_folder import VaeFolder
 
     config = ModelConfig.load(settings.config)
     folder = VaeFolder.of(config)
-    vae = load_decoder(folder)
     latents = latents_of_avatars(settings, config, folder)
     h, w = latents.shape[2:]
 
@@ -140,15 +136,13 @@ def decoders(
         return torch.from_numpy(np.concatenate(list(decoder.decode(latents)))).float()
 
     tasks: dict[str, Callable[[], Tensor]] = {}
+    engines = {"torch": None, "OpenVINO": engine, "int8": replace(engine, eight_bit=True)}
     for dtype in dtypes:
-        ranges = read_ranges(folder.path, vae)
-        ways = [("torch", None), ("OpenVINO", engine)]
-        if ranges is not None:
-            ways.append(("int8", replace(engine, eight_bit=True)))
-        for library, used in ways:
-            decoder = ClipDecoder(vae, torch.device("cpu"), _named(dtype), CHUNK, "", used, ranges)
-            decoder.warm_up(h, w)
-            tasks[f"{library} {_named(dtype)}"] = partial(decode, decoder)
+        for library, used in engines.items():
+            decoder = load_clip_decoder(config, folder, torch.device("cpu"), _named(dtype), engine=used)
+            if library != "int8" or decoder.has_eight_bit:
+                decoder.warm_up(h, w)
+                tasks[f"{library} {_named(dtype)}"] = partial(decode, decoder)
     return tasks
 
 
