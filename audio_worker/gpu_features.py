@@ -24,7 +24,7 @@ from audio_worker.graph_features import warm_seconds
 from audio_worker.mel import POSITIONS, padded_log_mel
 from audio_worker.sessions import DueClip
 from protocol.model.config import ModelConfig
-from protocol.model.hardware.devices import whisper_device
+from protocol.model.hardware.devices import use_device, whisper_device
 from protocol.model.hardware.dtypes import dtype_name
 from protocol.model.kept_folder import kept_folder, write_whole
 from protocol.model.kept_record import content_key
@@ -200,24 +200,23 @@ def unfused(network: Any) -> Encoder:
     return run
 
 
-def on_a_gpu(device: torch.device) -> bool:
-    """Whether this is a GPU, which the calling thread then uses."""
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    return device.type == "cuda"
-
-
 def load_on_gpu(config: ModelConfig, settings: Settings) -> RecordedFeatures | FeatureExtractor | None:
-    """Whisper on a GPU, or None where the CPU has it.
+    """Whisper on a GPU, or None where the CPU has it. Raises as `load_on_device`."""
+    if config.whisper_window == "short":
+        return None
+    device = whisper_device(settings, "padded")
+    return load_on_device(config, settings, device) if device.type == "cuda" else None
+
+
+def load_on_device(
+    config: ModelConfig, settings: Settings, device: torch.device
+) -> RecordedFeatures | FeatureExtractor:
+    """Whisper as it was kept, or read and recorded anew. Plain torch serves where recording fails.
 
     Raises:
         CheckpointError: weights or corrections cannot be used. The text names file and key.
     """
-    if config.whisper_window == "short":
-        return None
-    device = whisper_device(settings, "padded")
-    if not on_a_gpu(device):
-        return None
+    use_device(device)
     kept = KeptEncoder(settings, config, device)
     if (found := kept.load()) is not None:
         try:

@@ -67,11 +67,6 @@ class HttpConnection(ServerConnection):
         if self._intake.holds_back:
             self.transport.pause_reading()
 
-    @property
-    def body_length(self) -> int:
-        """Length of the request's body as its head says, in bytes."""
-        return self._intake.length
-
     async def read_body(self, most: int, seconds: float) -> bytes:
         """The request's body.
 

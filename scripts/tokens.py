@@ -51,10 +51,6 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 TAKES_EFFECT = "running gateways take it over within 2 s"
 
 
-#: Flags of `link` that are wishes for its token.
-LINK_WISHES = ("sessions", "avatars", "subject")
-
-
 class CommandError(Exception):
     """The command cannot be carried out. The text says why."""
 

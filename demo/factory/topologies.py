@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 
 from demo.factory.traced_networks import TracedNetwork, traced_networks
 from protocol.model.config import ModelConfig
+from protocol.model.cpu_convert import converted
 from protocol.model.cpu_graph import import_openvino
 from protocol.model.kept_folder import write_whole
 from protocol.model.topology import FOLDER, REST, TABLE, VERSION, XML, Constant, Topology, Weights
@@ -47,22 +47,11 @@ class UnknownConstantError(ValueError):
     """A network holds a constant that is made of weights in an unknown way."""
 
 
-def converted(network: TracedNetwork) -> Any:
-    """A network as OpenVINO's model."""
-    openvino = import_openvino()
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch calls tracing deprecated, and warns of shapes
-        traced = torch.jit.trace(network.module, network.example, check_trace=False)
-        model = openvino.convert_model(traced, example_input=network.example)
-    if len(model.inputs) != len(network.example):
-        raise UnknownConstantError(f"{network.name}: an input is not used")
-    return model
-
-
 def write_topology(network: TracedNetwork, folder: Path) -> Path:
     """Writes a network's topology. Its weights are random from then on.
 
     Raises:
+        GraphUnavailable: the network does not use all of its inputs.
         UnknownConstantError: a constant is made of weights in an unknown way.
     """
     network.randomise(seed=1)
@@ -70,7 +59,7 @@ def write_topology(network: TracedNetwork, folder: Path) -> Path:
     openvino = import_openvino()
     with tempfile.TemporaryDirectory() as scratch:
         whole = Path(scratch) / XML
-        openvino.serialize(converted(network), whole)
+        openvino.serialize(converted(network.module, network.example), whole)
         tree = ElementTree.parse(whole)
         content = whole.with_suffix(".bin").read_bytes()
     root = tree.getroot()

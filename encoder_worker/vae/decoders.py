@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from encoder_worker.vae.lite_decoder import LiteDecoder
-from protocol.model.config import ConfigError, ModelConfig
+from protocol.model.config import ConfigError
 from protocol.model.vae_folder import VaeFolder, latent_scaling, load_half, vae_factor
 from protocol.model.vae_network import UnusualVae, kl_decoder, tiny_decoder
 
@@ -137,8 +137,3 @@ def load_decoder(folder: VaeFolder, *, fine: bool = False) -> Decoder:
             raise ConfigError(f"{folder.path}: {folder.class_name} has no finer head")
         decoder.draw_fine()
     return decoder
-
-
-def load_small_decoder(model: ModelConfig) -> Decoder:
-    """The decoder of `--decoder tiny`. Raises as `VaeFolder.small_of` and `load_decoder` do."""
-    return load_decoder(VaeFolder.small_of(model))

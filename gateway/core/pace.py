@@ -26,8 +26,6 @@ BEHIND = 0.6
 CALM = 0.4
 #: Seconds behind real time beyond which live sound is left out.
 MOST_BEHIND = 2.0
-#: The same for a client that comes from a gateway that is gone: nobody has heard that sound.
-MOST_BEHIND_AT_FIRST = 8.0
 
 
 @dataclass

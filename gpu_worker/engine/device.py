@@ -81,12 +81,6 @@ def to_host(*tensors: Tensor) -> list[Tensor]:
     return copies
 
 
-def use_device(device: torch.device) -> None:
-    """Makes the device the calling thread's. A thread begins with cuda:0, and would open a context there."""
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-
-
 def release_memory(device: torch.device) -> None:
     """Returns memory that torch holds unused to the device, for its other processes."""
     if device.type == "cuda":

@@ -8,7 +8,8 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor
 
-from gpu_worker.engine.device import device_errors, use_device
+from gpu_worker.engine.device import device_errors
+from protocol.model.hardware.devices import use_device
 
 
 class InputStream:

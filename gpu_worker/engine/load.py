@@ -36,7 +36,7 @@ from gpu_worker.poses.store import host_budget
 from protocol.model.config import ModelConfig
 from protocol.model.cpu_graph import CpuEngine, best_times, is_faster
 from protocol.model.hardware.arithmetic import cpu_arithmetic
-from protocol.model.hardware.devices import denoiser_device, denoiser_devices
+from protocol.model.hardware.devices import denoiser_device, denoiser_devices, use_device
 from protocol.model.hardware.dtypes import DTYPES, dtype_name, dtypes_to_try
 from protocol.model.hardware.threads import thread_count
 from protocol.process.logs import first_line
@@ -68,8 +68,8 @@ def load_model(settings: Settings) -> AnyModel:
     device = denoiser_device(settings)
     torch.set_num_threads(thread_count(settings))
     denoiser: ClipDenoiser | CpuDenoiser
+    use_device(device)
     if device.type == "cuda":
-        torch.cuda.set_device(device)
         denoiser = _load_on_gpu(settings, config, device)
     else:
         denoiser = _load_on_cpu(settings, config)

@@ -59,14 +59,25 @@ def load_graph(
     file = engine.folder / f"{name}-{key}.blob"
     begin = time.monotonic()
     graph, is_new = compile_model(
-        file, arithmetic, engine.threads, lambda: _converted(openvino, module, inputs, lengths)
+        file, arithmetic, engine.threads, lambda: _of_shapes(converted(module, inputs), inputs, lengths)
     )
     if is_new:
         logger.info("%s converted for OpenVINO in %.1f s (%s)", name, time.monotonic() - begin, file)
     return graph
 
 
-def _converted(openvino: Any, module: nn.Module, inputs: Sequence[Tensor], lengths: Mapping[int, int]) -> Any:
+def converted(module: nn.Module, inputs: Sequence[Tensor]) -> Any:
+    """A network as OpenVINO's model.
+
+    Args:
+        module: the network in float32. Its `forward` takes the inputs in their order.
+        inputs: examples that it is traced with.
+
+    Raises:
+        GraphUnavailable: OpenVINO cannot be imported, or the network uses not all of the inputs.
+        Exception: whatever OpenVINO raises while it converts.
+    """
+    openvino = import_openvino()
     with torch.no_grad(), warnings.catch_warnings():
         # torch calls tracing deprecated, and says of shapes that they become constants, as they should.
         warnings.simplefilter("ignore")
@@ -74,6 +85,12 @@ def _converted(openvino: Any, module: nn.Module, inputs: Sequence[Tensor], lengt
         model = openvino.convert_model(traced, example_input=tuple(inputs))
     if len(model.inputs) != len(inputs):
         raise GraphUnavailable(f"{len(inputs)} inputs became {len(model.inputs)}")
+    return model
+
+
+def _of_shapes(model: Any, inputs: Sequence[Tensor], lengths: Mapping[int, int]) -> Any:
+    """The model for inputs of these shapes. `lengths` as for `load_graph`."""
+    openvino = import_openvino()
     shapes = [openvino.PartialShape(list(x.shape)) for x in inputs]
     for index, most in lengths.items():
         shapes[index][0] = openvino.Dimension(1, most)

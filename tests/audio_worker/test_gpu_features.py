@@ -13,7 +13,13 @@ from safetensors.torch import save_file
 
 from audio_worker import gpu_features
 from audio_worker.features import FeatureExtractor
-from audio_worker.gpu_features import EncoderNumbers, KeptEncoder, RecordedFeatures, load_on_gpu
+from audio_worker.gpu_features import (
+    EncoderNumbers,
+    KeptEncoder,
+    RecordedFeatures,
+    load_on_device,
+    load_on_gpu,
+)
 from audio_worker.sessions import DueClip
 from audio_worker.whisper import SpeechEncoder
 from protocol.model.config import ModelConfig
@@ -113,16 +119,14 @@ def test_whatever_fails_something_serves(
     weights: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, fails: str
 ) -> None:
     """Played with a CPU in the GPU's place."""
-    monkeypatch.setattr(gpu_features, "whisper_device", lambda settings, window: CPU)
-    monkeypatch.setattr(gpu_features, "on_a_gpu", lambda device: True)
     monkeypatch.setattr(gpu_features, "choose_dtype", lambda settings, device: torch.float32)
     config = ModelConfig.load(settings.config)
-    first = load_on_gpu(config, settings)
+    first = load_on_device(config, settings, CPU)
     assert isinstance(first, RecordedFeatures)
     if fails == "kept":
         [file] = (Path.home() / ".cache/echomimic-live/whisper").glob("*.pt")
         file.write_bytes(b"no network")
-        assert isinstance(load_on_gpu(config, settings), RecordedFeatures)
+        assert isinstance(load_on_device(config, settings, CPU), RecordedFeatures)
         assert file.stat().st_size > 1000
         return
 
@@ -130,4 +134,4 @@ def test_whatever_fails_something_serves(
         raise RuntimeError("no graphs here")
 
     monkeypatch.setattr(gpu_features, "RecordedFeatures", refuse)
-    assert isinstance(load_on_gpu(config, settings), FeatureExtractor)
+    assert isinstance(load_on_device(config, settings, CPU), FeatureExtractor)

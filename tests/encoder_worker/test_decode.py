@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from encoder_worker.decode import ClipDecoder, plans_for
 from encoder_worker.latents import DecodeError
-from encoder_worker.vae.decoders import load_decoder, load_small_decoder
+from encoder_worker.vae.decoders import load_decoder
 from protocol.model.checkpoint import CheckpointError
 from protocol.model.config import ConfigError, ModelConfig
 from protocol.model.vae_folder import VaeFolder
@@ -161,13 +161,13 @@ def test_a_small_decoder_beside_the_model(tmp_path: Path) -> None:
     """It takes the denoiser's latents as they are, and is refused where its latents are others."""
     folder = write_official_layout(tmp_path)
     model = ModelConfig.load(folder)
-    small = load_small_decoder(model)
+    small = load_decoder(VaeFolder.small_of(model))
     assert (small.kind, small.channels, small.factor, small.scaling) == ("AutoencoderTiny", 4, 8, 1.0)
     assert next(ClipDecoder(small, CPU, "float32").decode(latents(1))).shape == (1, 48, 32, 3)
     beside = model.pretrained_vae_path.parent / "taesd"
     make_tiny(beside)  # which doubles twice, not three times
     with pytest.raises(ConfigError, match="--decoder tiny: latents of 4 channels and 1/4 size"):
-        load_small_decoder(model)
+        VaeFolder.small_of(model)
     (beside / "config.json").unlink()
     with pytest.raises(ConfigError, match="taesd"):
-        load_small_decoder(model)
+        VaeFolder.small_of(model)

@@ -126,7 +126,6 @@ class Room:
         self.cores = cores
         self.seconds = clip_seconds
         self.sent: dict[str, list[tuple[float, AudioMessage | VideoMessage]]] = {c.name: [] for c in cores}
-        self._have: dict[tuple[str, int], int] = {}
         self._queue: list[tuple[SessionCore, int]] = []
         self._making: tuple[float, SessionCore, int] | None = None
 

@@ -53,6 +53,12 @@ def device_named(name: str, flag: str) -> torch.device:
     return torch.device("cuda", index)
 
 
+def use_device(device: torch.device) -> None:
+    """Makes a GPU the calling thread's. A thread begins with cuda:0, and would open a context there."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
 def denoiser_device(settings: Settings) -> torch.device:
     """The device of a GPU worker: its place in `--gpu-devices`. `auto` is the first usable GPU, else the CPU.
 
