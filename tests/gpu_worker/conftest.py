@@ -12,6 +12,7 @@ import torch
 
 from gpu_worker.denoiser.model import DenoisingUNet3D, PoseEncoder, ReferenceUNet2D, UNetConfig
 from protocol.model.config import ModelConfig
+from tests.gpu_worker.engine_world import write_world
 from tests.helpers.parity import draw_weights, tiny_configs
 
 
@@ -53,3 +54,9 @@ def tiny() -> TinyModels:
         prefix = {"denoiser": "denoising_unet", "reference": "reference_unet"}.get(name, name)
         draw_weights(module, prefix)
     return models
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The flags that name a tiny model in the official layout, its avatars and its poses."""
+    return write_world(tmp_path_factory.mktemp("official"))

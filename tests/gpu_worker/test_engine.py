@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,53 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from gpu_worker.engine import compiled as compiling
-from gpu_worker.engine import load as loading
 from gpu_worker.engine.compiled import ClipSampler
-from gpu_worker.engine.device import device_errors, keep_compiled_code
+from gpu_worker.engine.device import device_errors
 from gpu_worker.engine.serve import DenoiserEngine
 from gpu_worker.engine_api import ClipError, DeviceLost
 from gpu_worker.fast import FastDenoiser
-from protocol.process.settings import Settings, SettingsError, load_settings
+from protocol.process.settings import SettingsError, load_settings
 from protocol.wire.messages import Clip
-from tests.helpers.official_layout import write_official_layout
+from tests.gpu_worker.engine_world import QUICK, SIDE, clip, differ, make, settings_for
 
 pytestmark = pytest.mark.slow
-
-SIDE = 64
-TOKENS = 50
-QUICK = ("--fps", "24", "--clip-frames", "4")  # one shape, and a small one, to warm
-
-
-def write_world(folder: Path) -> list[str]:
-    """Writes a model, three avatars and two poses, and returns the flags that name them."""
-    config = write_official_layout(folder, width=SIDE, height=SIDE, steps=2)
-    avatars, poses = folder / "avatars", folder / "poses"
-    avatars.mkdir()
-    poses.mkdir()
-    rng = np.random.default_rng(0)
-    for name in ("ann", "bob", "cat"):
-        pixels = rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(avatars / f"{name}.png")
-    for name in ("rest", "wave"):
-        hands = rng.random((24, 2, 21, 2)).astype(np.float32)
-        np.savez(poses / f"{name}.npz", hands=hands, hands_score=np.ones((24, 2, 21), np.float32), fps=24)
-    return [
-        *("--config", str(config), "--avatar-dir", str(avatars), "--pose-dir", str(poses)),
-        *("--dtype", "float32", "--gpu-devices", "cpu", "--threads", "1"),
-        *("--cpu-engine", "torch"),
-    ]
-
-
-@pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    return write_world(tmp_path_factory.mktemp("official"))
-
-
-def settings_for(world: list[str], *argv: str) -> Settings:
-    return load_settings([*world, *argv], env={})
 
 
 @pytest.fixture(scope="module")
@@ -65,22 +27,6 @@ def engine(world: list[str]) -> DenoiserEngine:
     made = DenoiserEngine(settings_for(world))
     made.load()
     return made
-
-
-def clip(session: str, seq: int, *, frames: int = 12, seed: int = 0, **changes: Any) -> Clip:
-    tokens = np.random.default_rng(seed).standard_normal((frames, TOKENS, 384)).astype(np.float16)
-    made = Clip(session, 0, seq, seq * 8000, 24, "ann", "rest", tokens)
-    return replace(made, **changes)
-
-
-def make(engine: DenoiserEngine, wanted: Clip) -> np.ndarray:
-    return engine.denoise(engine.prepare(wanted))
-
-
-def differ(a: np.ndarray, b: np.ndarray) -> float:
-    """Relative difference of two clips' latents."""
-    a, b = a.astype(np.float32), b.astype(np.float32)
-    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
 
 
 def test_says_what_it_serves(engine: DenoiserEngine) -> None:
@@ -353,93 +299,6 @@ def test_a_damaged_picture_is_named(world: list[str], tmp_path: Path) -> None:
     picture.write_bytes(b"\x89PNG\r\n\x1a\n and nothing more")
     with pytest.raises(SettingsError, match=r"face\.png: cannot be read as a picture"):
         DenoiserEngine(settings_for(world, "--reference-image", str(picture))).load()
-
-
-def test_compiling_that_fails_leaves_the_eager_model(
-    world: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
-) -> None:
-    def broken(module: object, **_: object) -> Callable[..., None]:
-        def call(*_: object) -> None:
-            raise RuntimeError("no C++ compiler was found\nsecond line")
-
-        return call
-
-    monkeypatch.setattr(torch, "compile", broken)
-    monkeypatch.setattr(compiling, "keep_compiled_code", lambda settings: tmp_path)
-    other = DenoiserEngine(settings_for(world, "--compile-unet", *QUICK))
-    other.load()
-    other.make_ready_for(24)
-    assert other.info()["compiled"] is False
-    assert "--compile-unet has no effect, compiling failed: no C++ compiler was found" in caplog.text
-    assert np.isfinite(make(other, clip("eager", 0))).all()
-
-
-def test_compiled_code_serves_the_shapes_it_was_made_for(
-    world: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    seen: list[int] = []
-
-    def counted(module: Any, **_: object) -> Callable[..., Any]:
-        def call(latents: torch.Tensor, *rest: Any) -> Any:
-            seen.append(latents.shape[2])
-            return module(latents, *rest)
-
-        return call
-
-    monkeypatch.setattr(torch, "compile", counted)
-    monkeypatch.setattr(compiling, "keep_compiled_code", lambda settings: tmp_path)
-    other = DenoiserEngine(settings_for(world, "--compile-unet", *QUICK))
-    other.load()
-    assert seen == []
-    other.make_ready_for(24)
-    assert other.info()["compiled"] is True
-    assert set(seen) == {4}
-    seen.clear()
-    other.make_ready_for(24)
-    assert seen == []
-    make(other, clip("compiled", 0, frames=4))
-    make(other, clip("compiled", 0, frames=5))
-    assert seen == [4, 4]
-
-
-def test_the_faster_arithmetic_is_taken(
-    world: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
-) -> None:
-    caplog.set_level("INFO")
-    monkeypatch.setattr("protocol.model.hardware.arithmetic.cpu_has_bfloat16", lambda: True)
-    times = {torch.float32: 2.0, torch.bfloat16: 1.0}
-    monkeypatch.setattr(
-        loading, "best_times", lambda tasks: [times[x.__self__.denoiser.models.dtype] for x in tasks]
-    )
-    monkeypatch.setattr(DenoiserEngine, "_warm", lambda self: None)
-    for fastest in ("bfloat16", "float32"):
-        monkeypatch.setenv("HOME", str(tmp_path / fastest))  # where no earlier choice is kept
-        other = DenoiserEngine(settings_for(world, "--dtype", "auto"))
-        other.load()
-        assert other.info()["dtype"] == fastest
-        assert f"arithmetic: {fastest} (a clip takes: float32 2.000 s, bfloat16" in caplog.text
-        times[torch.bfloat16] = 3.0
-
-
-def test_compiled_code_is_kept_where_it_can_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    settings = load_settings(["--run-dir", str(tmp_path / "run")], env={})
-    variable = "TORCHINDUCTOR_CACHE_DIR"
-    for other in ("TRITON_CACHE_DIR", "QUACK_CACHE_DIR"):
-        monkeypatch.setenv(other, "")  # so that what is set here ends with the test
-        monkeypatch.delenv(other)
-    monkeypatch.setenv(variable, "/somewhere/else")
-    assert keep_compiled_code(settings) == Path("/somewhere/else")
-    monkeypatch.delenv(variable)
-    monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    kept = keep_compiled_code(settings)
-    assert kept.is_dir()
-    assert kept.is_relative_to(tmp_path / ".cache")
-    assert os.environ["QUACK_CACHE_DIR"] == str(kept / "quack")
-    assert keep_compiled_code(settings) == kept
-    monkeypatch.delenv(variable)
-    (tmp_path / "file").write_text("")
-    monkeypatch.setattr(Path, "home", lambda: tmp_path / "file")
-    assert keep_compiled_code(settings) == tmp_path / "run" / "compiled"
 
 
 def test_late_start_takes_fewer_steps_for_clips_that_follow(

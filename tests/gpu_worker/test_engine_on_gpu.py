@@ -15,7 +15,7 @@ import torch
 from gpu_worker.engine.serve import DenoiserEngine
 from gpu_worker.engine_api import ClipError
 from protocol.process.settings import ROOT
-from tests.gpu_worker.test_engine import clip, differ, make, settings_for, write_world
+from tests.gpu_worker.engine_world import clip, differ, make, settings_for, write_world
 
 pytestmark = [
     pytest.mark.gpu,
@@ -113,7 +113,7 @@ import sys, torch
 from pathlib import Path
 from gpu_worker.engine.serve import DenoiserEngine
 from gpu_worker.engine_api import DeviceLost
-from tests.gpu_worker.test_engine import clip, make, settings_for
+from tests.gpu_worker.engine_world import clip, make, settings_for
 cuda = DenoiserEngine(settings_for(sys.argv[1:]))
 cuda.load()
 cuda.model.denoiser.sample = lambda *_: torch.zeros(4, device="cuda")[torch.tensor([9], device="cuda")]

@@ -15,7 +15,7 @@ from gpu_worker.engine.load import load_model
 from gpu_worker.engine.serve import DenoiserEngine
 from gpu_worker.engine_api import ClipError
 from protocol.process.settings import SettingsError
-from tests.gpu_worker.test_engine import QUICK, settings_for, write_world
+from tests.gpu_worker.engine_world import QUICK, settings_for, write_world
 
 pytestmark = pytest.mark.slow
 

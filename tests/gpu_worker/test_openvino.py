@@ -18,8 +18,8 @@ from gpu_worker.engine.openvino import flat_reference, traced_denoiser
 from gpu_worker.engine.serve import DenoiserEngine
 from protocol.model.cpu_graph import CpuEngine, GraphUnavailable
 from protocol.process.settings import load_settings
+from tests.gpu_worker.engine_world import settings_for, write_world
 from tests.gpu_worker.test_clip_denoiser import FRAMES, conditions, difference, small_models
-from tests.gpu_worker.test_engine import settings_for, write_world
 
 pytestmark = pytest.mark.slow
 

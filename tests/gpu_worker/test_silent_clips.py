@@ -12,7 +12,7 @@ from PIL import Image
 
 from gpu_worker.engine import rest_loop, silent_clips
 from gpu_worker.engine.serve import DenoiserEngine
-from tests.gpu_worker.test_engine import QUICK, SIDE, clip, make, settings_for, write_world
+from tests.gpu_worker.engine_world import QUICK, SIDE, clip, make, settings_for, write_world
 
 pytestmark = pytest.mark.slow
 

@@ -28,8 +28,8 @@ from gpu_worker.team import denoiser as leading
 from gpu_worker.team.denoiser import SharedReferences, TeamDenoiser
 from gpu_worker.team.members import Members
 from protocol.process.settings import SettingsError
+from tests.gpu_worker.engine_world import clip, differ, make, settings_for, write_world
 from tests.gpu_worker.test_clip_denoiser import conditions, difference, seeded, small_models
-from tests.gpu_worker.test_engine import clip, differ, make, settings_for, write_world
 from tests.gpu_worker.test_fast import LIMIT, random_vectors
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]

@@ -12,7 +12,7 @@ import pytest
 
 from gpu_worker.engine.serve import DenoiserEngine
 from protocol.process.settings import flags_of, load_settings
-from tests.gpu_worker.test_engine import clip, write_world
+from tests.gpu_worker.engine_world import clip, write_world
 from tests.gpu_worker.worker_process import Around, Process
 
 pytestmark = pytest.mark.process

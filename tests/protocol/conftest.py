@@ -14,6 +14,7 @@ import hypothesis
 import pytest
 import zmq
 
+from protocol.hop.client import HopClient
 from protocol.hop.server import HopEvent, HopServer
 from protocol.process.settings import ROOT
 
@@ -83,3 +84,8 @@ def drive(
         server.socket.poll(20)
         events += server.tick()
     return events, time.monotonic() - begin
+
+
+def client_of(ctx: zmq.Context[zmq.Socket[bytes]], endpoint: str, **options: object) -> HopClient:
+    options = {"stage": "worker", "worker": "0", "credit": 2, "heartbeat_every": 0.02} | options
+    return HopClient(ctx, [endpoint], **options)  # type: ignore[arg-type]

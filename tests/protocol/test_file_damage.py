@@ -8,36 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from audio_worker.whisper import load_whisper
-from encoder_worker.vae.decoders import load_decoder
-from gpu_worker.denoiser.loading import load_models
 from gpu_worker.poses.track import PoseFileError, PoseTrack
 from protocol.model.assets import AssetError
-from protocol.model.config import ModelConfig
 from protocol.model.file_damage import damage_error, stand_in_error
 from protocol.model.pictures import read_picture
-from protocol.model.vae_folder import VaeFolder
 from protocol.process.settings import SettingsError
 from tests.helpers.official_layout import write_official_layout
+from tests.helpers.stage_loaders import load_audio_worker, load_encoder_worker, load_gpu_worker
 
 PAGE = b"\n<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body>Please sign in.</body></html>\n"
 CONFIG = "configs/prompts/infer_acc.yaml"
 WEIGHTS = "pretrained_weights"
 VAE = f"{WEIGHTS}/sd-vae-ft-mse"
-
-
-def load_gpu_worker(config: Path) -> object:
-    return load_models(ModelConfig.load(config), torch.device("cpu"), torch.float32)
-
-
-def load_encoder_worker(config: Path) -> object:
-    return load_decoder(VaeFolder.of(ModelConfig.load(config)))
-
-
-def load_audio_worker(config: Path) -> object:
-    return load_whisper(ModelConfig.load(config).audio_model_path, "padded")
 
 
 WEIGHT_FILES: list[tuple[str, Callable[[Path], object]]] = [

@@ -6,32 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
-from audio_worker.whisper import load_whisper
-from encoder_worker.vae.decoders import load_decoder
-from gpu_worker.denoiser.loading import load_models
-from protocol.model.config import ModelConfig
 from protocol.model.lfs_pointer import lfs_pointer_error
-from protocol.model.vae_folder import VaeFolder
 from protocol.process.settings import SettingsError
 from tests.helpers.official_layout import write_official_layout
+from tests.helpers.stage_loaders import load_audio_worker, load_encoder_worker, load_gpu_worker
 
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 3400035733\n"
 CONFIG = "configs/prompts/infer_acc.yaml"
 VAE = "pretrained_weights/sd-vae-ft-mse"
-
-
-def load_gpu_worker(config: Path) -> object:
-    return load_models(ModelConfig.load(config), torch.device("cpu"), torch.float32)
-
-
-def load_encoder_worker(config: Path) -> object:
-    return load_decoder(VaeFolder.of(ModelConfig.load(config)))
-
-
-def load_audio_worker(config: Path) -> object:
-    return load_whisper(ModelConfig.load(config).audio_model_path, "padded")
 
 
 @pytest.fixture(scope="module")
