@@ -12,10 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 
-import zmq
-
-from protocol.hop.results import ResultServer
-from protocol.hop.server import HopServer, WorkerLost
+from protocol.hop.server import WorkerLost
 from protocol.process.settings import Settings
 from protocol.wire.clock import (
     FULL_RATE,
@@ -28,6 +25,7 @@ from protocol.wire.clock import (
 from protocol.wire.messages import Close, Failed, Frame, Pcm, Samples, Status
 from scripts.render.clips import ClipLedger
 from scripts.render.errors import RenderError, Stopped
+from scripts.render.gateway_sockets import GatewaySockets
 
 logger = logging.getLogger(__name__)
 
@@ -72,14 +70,8 @@ class FilmGateway:
         self._avatar, self._pose = avatar, pose
         self._workers = workers
         self._stop = stop
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        key = settings.hop_key()
-        pcm, dead_after = settings.endpoint("pcm"), settings.dead_after
-        self._hop = HopServer(self._context, pcm, sticky=True, dead_after=dead_after, name="pcm", key=key)
-        self._results = ResultServer(self._context, settings.endpoint("results"), key=key)
-        self._poller = zmq.Poller()
-        for sock in (self._hop.socket, self._results.socket):
-            self._poller.register(sock, zmq.POLLIN)
+        self._sockets = GatewaySockets(settings)
+        self._hop, self._results = self._sockets.hop, self._sockets.results
         #: When each worker last said that it is warm, by stage and name.
         self._warm: dict[tuple[str, str], float] = {}
         self._fps = settings.fps or FULL_RATE
@@ -96,9 +88,7 @@ class FilmGateway:
 
     def close(self) -> None:
         """Close both sockets."""
-        self._hop.close()
-        self._results.close()
-        self._context.destroy(linger=200)
+        self._sockets.close()
 
     def wait_warm(self, tell: Callable[[str], None]) -> None:
         """Wait until every stage is warm, and `GREETING` more.
@@ -196,7 +186,7 @@ class FilmGateway:
     def _turn(self, wait_ms: int) -> None:
         if self._stop.is_set():
             raise Stopped
-        self._poller.poll(wait_ms)
+        self._sockets.wait(wait_ms)
         for event in self._hop.tick():
             if isinstance(event, WorkerLost) and SESSION in event.sessions:
                 self._give_up_waiting(f"the audio worker was lost: {event.why}")

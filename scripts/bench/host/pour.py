@@ -18,23 +18,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import zmq
 
-from protocol.hop.results import ResultServer
-from protocol.hop.server import HopServer
 from protocol.process.settings import Settings, load_settings
 from protocol.wire.clock import FULL_RATE, SAMPLE_RATE, frames_of_clip, pts_of_clip
 from protocol.wire.messages import ClipKey, Close, Failed, Frame, Pcm, Samples, Status
 from scripts.bench.common.processes import usage
 from scripts.bench.common.tools import EVERY_CLIP
+from scripts.render.clips import UNDER_WAY
+from scripts.render.gateway_sockets import GatewaySockets
 from scripts.run.child import die_with_parent
 from scripts.run.launch import stage_list
 from scripts.run.managed import ROOT, RunError
 from scripts.run.poses import convert_pose_folders
 from scripts.talk.sound import read_sound
 
-#: Clips: one that Whisper hears, one prepared, one denoised, one decoded. None of the queues overflows.
-UNDER_WAY = 4
 #: Clips before time is taken: they fill the pipeline, and the first of a process are not typical.
 FIRST = 8
 CHUNK = 320  # samples: 20 ms, as a browser sends it
@@ -87,20 +84,8 @@ class GatewayStandIn:
         self._settings = settings
         self._processes = processes
         self._log = log
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        key = settings.hop_key()
-        self._hop = HopServer(
-            self._context,
-            settings.endpoint("pcm"),
-            sticky=True,
-            dead_after=settings.dead_after,
-            name="pcm",
-            key=key,
-        )
-        self._results = ResultServer(self._context, settings.endpoint("results"), key=key)
-        self._poller = zmq.Poller()
-        for sock in (self._hop.socket, self._results.socket):
-            self._poller.register(sock, zmq.POLLIN)
+        self._sockets = GatewaySockets(settings)
+        self._hop, self._results = self._sockets.hop, self._sockets.results
         self._warm: dict[tuple[str, str], Status] = {}
         self._frames: dict[ClipKey, set[int]] = {}
         self._confirmed: set[ClipKey] = set()
@@ -116,9 +101,7 @@ class GatewayStandIn:
 
     def close(self) -> None:
         """Close both sockets."""
-        self._hop.close()
-        self._results.close()
-        self._context.destroy(linger=200)
+        self._sockets.close()
 
     def wait_warm(self, bound: float = 600.0) -> None:
         """Wait until every stage is warm, and a moment more, so that each has found the next one.
@@ -168,7 +151,7 @@ class GatewayStandIn:
         return Pcm("bench", 0, seq, start, *shape, avatar, pose, False, samples)
 
     def _turn(self) -> None:
-        self._poller.poll(50)
+        self._sockets.wait(50)
         self._hop.tick()
         for sender, message in self._results.recv():
             if isinstance(message, Frame):
