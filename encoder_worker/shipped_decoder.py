@@ -104,7 +104,7 @@ class ShippedDecoders:
             w: width of the latents.
             dtype: of the arithmetic, float32 or bfloat16.
             engine: where compiled networks are kept, and how many threads they use.
-            eight_bit: whether it is the one that rounds, which must be there.
+            eight_bit: take the decoder that rounds to eight bits. `has_eight_bit` must hold.
 
         Raises:
             Exception: whatever fails in OpenVINO.

@@ -38,7 +38,7 @@ def takes_body(path: str) -> bool:
 
 
 class HttpConnection(ServerConnection):
-    """The library closes a connection whose first bytes are no request, or one with a body. This says why.
+    """A connection that answers requests which the library drops: broken ones, and those with a body.
 
     Attributes:
         most: connections at once. Further ones are cut at once.
@@ -118,8 +118,8 @@ class HttpConnection(ServerConnection):
     def hand_messages_to(self, take: Callable[[str | bytes], None] | None) -> None:
         """Give each message to `take` as it comes, without the wake-up of a task that calls `recv`.
 
-        Messages that came in several frames still come by `recv`, and those that follow on one that waits
-        there, so all of them stay in order.
+        Two kinds of messages still come by `recv`: those of several frames, and those behind a message that
+        waits there. So all messages stay in order.
 
         Args:
             take: takes a message, and raises nothing. None: `recv` gives all of them.
@@ -127,7 +127,7 @@ class HttpConnection(ServerConnection):
         self._take_message = take
 
     def _whole_message(self, event: Event) -> str | bytes | None:
-        """The message that this frame is, if it may be taken now."""
+        """The message in this frame, or None where `recv` has to give it."""
         if self._take_message is None or not isinstance(event, Frame) or not event.fin:
             return None
         if event.opcode not in (Opcode.TEXT, Opcode.BINARY) or self.recv_messages.frames.queue:

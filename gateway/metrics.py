@@ -75,7 +75,8 @@ class SessionTotals:
     errors: Counter[str] = field(default_factory=Counter)
     #: Requests refused at the door, by code.
     refused: Counter[str] = field(default_factory=Counter)
-    #: Clips that a stage gave up, by stage and cause. All pairs are there, so that a rate begins at 0.
+    #: Clips that a stage gave up, by stage and cause. Every pair starts at 0, so that rates can be computed
+    #: from the first failure on.
     failures: Counter[tuple[str, str]] = field(
         default_factory=lambda: Counter({(stage, cause): 0 for stage in STAGES for cause in FAILURE_CAUSES})
     )

@@ -112,7 +112,7 @@ def _made(kind: str, name: str, path: Path, make: Callable[[Path], bytes]) -> by
 
 
 def _found(find: Callable[[Sequence[Path]], Mapping[str, Path]], paths: Sequence[Path]) -> Mapping[str, Path]:
-    """The files by name. The GPU worker tells the user which are left out, so that it is told once."""
+    """The files by name. The log of the GPU worker names those that are left out, so this one does not."""
     try:
         return find(paths)
     except AssetError as error:

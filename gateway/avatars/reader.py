@@ -55,7 +55,7 @@ class PictureReader:
             PictureRefused: it is no picture that can be used.
         """
         async with self._turn:
-            # A file and no pipe: decoders jump to and fro. It has no name, so nothing of it is ever left.
+            # A file and no pipe: decoders seek. It has no name, so the system removes it in any case.
             with tempfile.TemporaryFile() as file:
                 await asyncio.to_thread(file.write, picture)
                 file.seek(0)
@@ -76,7 +76,7 @@ class PictureReader:
                 ),
                 SECONDS,
             )
-            # It has closed both, so it ends at once, or is ended.
+            # The process has closed both pipes. If it does not end soon, it is killed.
             status = await asyncio.wait_for(process.wait(), SECONDS)
         except asyncio.TimeoutError:
             raise PictureRefused(phrase("picture_slow", seconds=f"{SECONDS:.0f}")) from None

@@ -1,9 +1,9 @@
 """The folder of own avatars: a picture and a note for each, private to this user.
 
 A picture is named by a hash of its pixels and of whom it belongs to. So the same picture of two people is two
-avatars, and removing one leaves the other. The note is written last: an avatar without one never came to be.
-The folder carries a mark. One without it is only taken when it is empty. Only files whose names the shelf
-makes are ever removed.
+avatars, and removing one leaves the other. The note is written last: a picture without a note is no avatar.
+The folder holds a marking file. A folder without that file is used only if it is empty. Only files whose
+names the shelf makes are ever removed.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Shelf:
         return self._picture(avatar.id)
 
     def add(self, owner: Owner, name: str, pixels: Pixels) -> OwnAvatar:
-        """Take in a picture. It waits to be kept, unless it is there already.
+        """Take in a picture as a draft, which `keep` keeps. One that is there already stays as it is.
 
         Raises:
             ShelfError: there is no room, or it cannot be written.
@@ -166,7 +166,7 @@ class Shelf:
         return noted
 
     def remove(self, avatar: OwnAvatar) -> None:
-        """Remove an avatar. A session that shows it ends with its next clip."""
+        """Remove an avatar. A session that shows the avatar ends at its next clip."""
         self._avatars.pop(avatar.id, None)
         for path in (self._note(avatar.id), self._picture(avatar.id)):
             with suppress(FileNotFoundError):
@@ -232,7 +232,7 @@ def _is_over(avatar: OwnAvatar, now: float) -> bool:
 
 
 def _read_note(path: Path) -> OwnAvatar | None:
-    """The note, or None for a file that is not one that this user's gateway wrote."""
+    """The note, or None for a file that no gateway of this user wrote."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(fd, "rb") as file:

@@ -48,10 +48,17 @@ class Piece:
 
 @dataclass(frozen=True)
 class ClipAudio:
-    """A complete clip's sound: samples at the client's rate and when the last of them came (seconds).
+    """A complete clip's sound.
 
-    `joined`: its first sample followed the clip before without a pause. `idle`: the client sent none of it.
-    `silence`: samples before it that the client did not send. `pts` is that of the first one that it sent.
+    Attributes:
+        clip: its number.
+        pts: of the clip's first sample that the client sent.
+        position: samples that the client had sent before the clip.
+        samples: at the client's rate.
+        ended_at: when the last of them came, in seconds.
+        joined: whether the first sample followed the clip before without a pause.
+        idle: whether the client sent none of the samples.
+        silence: samples at the clip's beginning that the client did not send.
     """
 
     clip: int

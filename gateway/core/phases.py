@@ -1,8 +1,8 @@
 """Spreads the clips of sessions that share a GPU worker over the time of a clip.
 
-Sessions that begin at one moment have all their clips due at one moment, and the last one waits for all
-others. A session's clips keep the phase that its first one had. So its first clip begins with a little
-silence that the client did not send. It is full sooner, and its end falls where no other clips are due.
+If sessions begin at the same moment, all their clips are due at the same moments, and the last session waits
+for all others. A session's clips keep the phase of its first clip. So the first clip begins with a little
+silence that the client did not send. It is full sooner, and it is due when no other clips are.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ClipPhases:
     """The phases of all sessions of one gateway. Times are seconds on one clock.
 
     A session stays with the GPU worker that had the fewest sessions when it began. Nobody tells the gateway
-    which one that is, so it counts along.
+    which worker that was, so the gateway counts the sessions of each worker itself.
 
     Args:
         workers: how many GPU workers there are.

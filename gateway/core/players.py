@@ -3,7 +3,7 @@
 Both players take messages in stream order and give back those to send now. Version 1 has no positions, so its
 player holds each frame until its time. Version 2's client keeps its own time, so its player sends everything
 at once. It stops when too much is sent and not shown: for a slow client the newest frames win and the sound
-goes on. A coded frame needs the one before it, so with one frame of a clip goes the rest of it.
+goes on. A coded frame needs the frame before it, so all frames of a clip behind a dropped one are dropped.
 """
 
 from __future__ import annotations

@@ -230,7 +230,7 @@ class SayQueue:
             self._finish(head)
 
     def sentence_failed(self, epoch: int, seq: int, reason: str) -> None:
-        """An engine cannot speak this sentence. Its text ends with the sound that there is."""
+        """An engine cannot speak this sentence. The text ends after the sound that was made before."""
         head = self._queue[0] if self._queue else None
         if self._is_asked(epoch, seq) and isinstance(head, _Text):
             self._asked = None

@@ -125,7 +125,7 @@ class Guard:
         Args:
             token: the token that it carries.
             address: of the client, behind trusted proxies too.
-            scope: the scope that the request needs. `ANY`: one, whichever it is.
+            scope: the scope that the request needs. `ANY`: any one scope is enough.
 
         Raises:
             Refused: it may not come in.

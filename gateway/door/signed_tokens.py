@@ -1,9 +1,9 @@
 """Short-lived signed tokens for browsers: JWT with HS256, minted for a program by the gateway.
 
 A browser's token admits sessions, and own avatars where its program says so. It names the program's token
-that it was minted with, so that it falls with it. It is short, so that an address with it fits a QR code. The
-algorithm, the issuer and the audience are fixed. A header that names another algorithm (`none`, RS256) is
-refused before any key is used.
+that it was minted with. When the program's token is revoked, the browser's token is void too. Its text is
+short, so that an address that holds it fits a QR code. The algorithm, the issuer and the audience are fixed.
+A header that names another algorithm (`none`, RS256) is refused before any key is used.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ class SessionRecorder:
         self._clock = clock
         self._timeline = RecordingTimeline(rate)
         self._began = clock()
-        #: Bytes that this thread has handed over, and that the other one has written.
+        #: Bytes that this thread has handed to the writing thread, and bytes that are written.
         self._handed = self._written = 0
         self._queue: queue.SimpleQueue[list[RecordingPiece] | str] = queue.SimpleQueue()
         self._writer = _Writer(rate, limits, new_stem, report, generated, sign)

@@ -104,8 +104,8 @@ class Encoders:
     """How a library makes and keeps the features of pictures and poses.
 
     Attributes:
-        prepare_reference: makes an avatar's features of its picture (height, width, 3), uint8 RGB. They have
-            an attribute `reference`, whose `nbytes` is their size.
+        prepare_reference: picture (height, width, 3), uint8 RGB → the avatar's features, with an attribute
+            `reference` whose `nbytes` is their size.
         encode_pose: pose maps (n, 3, H, W) in 0..1 → features (n, c0, h, w).
         memory: keeps the features of poses.
         pose_bytes: most bytes of these.

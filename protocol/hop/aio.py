@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 E = TypeVar("E")
 
-#: Seconds before a tick is due from which on anything that wakes the pump brings it forward, so that both
+#: Anything that wakes the pump within this many seconds before a tick is due brings the tick forward. So both
 #: need one wake-up. Workers send their heartbeats a little more often than a tick is due.
 EARLY = 0.02
 

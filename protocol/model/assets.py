@@ -24,7 +24,8 @@ DEFAULT_NAME = "default"
 #: Longest id of an avatar or pose, in characters.
 MAX_ID_CHARS = 64
 
-#: Endings of pictures. Those of the last line are not read. They stand here so that such a file is named.
+#: Endings of pictures. No picture with an ending of the last line can be read. They are listed so that an
+#: error names such a file.
 PICTURE_SUFFIXES = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff"),
     *(

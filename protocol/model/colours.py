@@ -19,7 +19,7 @@ PLAIN_MODES = ("L", "LA", "RGB", "RGBA", "CMYK", "LAB")
 #: The colour space that a profile must describe, as ICC.1 spells it, for each plain mode.
 _PROFILE_SPACES = {"L": "GRAY", "LA": "GRAY", "RGB": "RGB ", "RGBA": "RGB ", "CMYK": "CMYK", "LAB": "Lab "}
 
-#: The one of `PLAIN_MODES` that shows each other mode of 8 bits.
+#: Any other mode of 8 bits → the mode of `PLAIN_MODES` that shows the same picture.
 _PLAIN_OF = {"1": "L", "La": "LA", "RGBX": "RGB", "RGBa": "RGBA", "PA": "RGBA", "YCbCr": "RGB", "HSV": "RGB"}
 
 #: A profile that changes no colour by more than this many of 255 levels is sRGB itself, and is not applied.
@@ -31,7 +31,7 @@ _WHITE_IS_ZERO, _SIGNED = 0, 2
 
 
 def to_plain_mode(picture: Image.Image) -> Image.Image:
-    """The picture in one of `PLAIN_MODES`, of 8 bits. Its colours are still those of its profile.
+    """The picture in one of `PLAIN_MODES`. Its colours are still in the colour space of its profile.
 
     Args:
         picture: decoded, in any of Pillow's modes. `info`, and for TIFF the tags, say more about it.
@@ -78,7 +78,7 @@ def _grey_of_8_bits(picture: Image.Image) -> Image.Image:
     """A grey picture of 16 or 32 bits, or of floating-point numbers, as L, or LA where one grey is clear.
 
     Integers go from 0 to the largest of their bits. Floating-point numbers go from 0 to 1, or to the
-    picture's largest where that is more. Negative numbers are black, and so are those that are no numbers.
+    picture's largest where that is more. Negative values and NaN are black.
     """
     stored = np.asarray(picture)
     values = stored.astype(np.float64 if picture.mode == "I" else np.float32)

@@ -14,7 +14,7 @@ from protocol.process.settings import Settings
 def kept_folder(settings: Settings, name: str) -> Path:
     """The folder `name` in the user's cache or, where that cannot be written, in the run's folder.
 
-    It is made if it is not there. Whoever writes to it notices if that failed.
+    The folder is made if it does not exist. If that fails, writing to it fails later.
     """
     try:
         folder = Path.home() / ".cache" / "echomimic-live" / name

@@ -105,13 +105,13 @@ def read_picture(
 
 
 def require_picture(paths: Sequence[Path]) -> None:
-    """Make sure that at least one picture can be read. It ends at the first one that can.
+    """Make sure that at least one picture can be read. No file is opened after the first readable one.
 
     Args:
         paths: pictures and folders of them.
 
     Raises:
-        AssetError: none can be read. The message says of the first three why.
+        AssetError: none can be read. The message gives the reasons for the first three.
     """
     faults: list[str] = []
     for file in picture_files(paths, faults).values():
@@ -125,7 +125,7 @@ def require_picture(paths: Sequence[Path]) -> None:
 
 
 def _formats() -> list[str]:
-    """Those of `PICTURE_FORMATS` that this Pillow has. It fails at the name of another."""
+    """The formats of `PICTURE_FORMATS` that this Pillow reads. `Image.open` raises for any other name."""
     Image.init()
     return [name for name in PICTURE_FORMATS if name in Image.OPEN]
 

@@ -107,7 +107,7 @@ def parse_pcm(data: bytes | bytearray | memoryview) -> Samples:
     if len(data) % 4:
         raise BrowserError("bad_audio", phrase("audio_cut", bytes=len(data), kind="float32", each=4))
     samples = np.frombuffer(data, dtype="<f4").astype(np.float32)
-    # Their power bounds each of them, and it takes one look. It is NaN or infinite where one of them is.
+    # One pass: the sum of squares bounds every sample, and is NaN or infinite if any sample is.
     if not float(np.dot(samples, samples)) <= MAX_AMPLITUDE**2:
         peak = float(np.abs(samples).max())
         if not math.isfinite(peak):

@@ -22,9 +22,9 @@ KEPT = frozenset({
     "client-cert", "proxy", "timeout", "default-timeout", "retries", "constraint", "keyring-provider",
     "cache-dir", "no-cache-dir", "use-feature", "use-deprecated",
 })  # fmt: skip
-#: Of those, the ones that uv has no like of. With them pip installs.
+#: Settings of KEPT for which uv has no equivalent. Where one is set, pip installs.
 PIP_ALONE = frozenset({"client-cert", "keyring-provider", "use-deprecated"})
-#: Settings that nobody misses, so nothing is said.
+#: Settings that are dropped without a word, since they do not change which packages are installed.
 SILENT = frozenset({
     "disable-pip-version-check", "no-python-version-warning", "no-input", "no-color", "progress-bar", "quiet",
     "verbose", "log", "debug", "require-virtualenv", "break-system-packages", "root-user-action",

@@ -44,9 +44,9 @@ class Child:
     def __init__(self, name: str, command: Sequence[str], started_at: float) -> None:
         self.name = name
         self.started_at = started_at
-        #: When it said that it works, None until then.
+        #: When the stage said that it is ready. None before that.
         self.ready_at: float | None = None
-        #: When it gave its last sign of life, None before the first.
+        #: When the stage gave its last sign of life. None before the first.
         self.alive_at: float | None = None
         #: The kernel's count when it started.
         self.oom_kills_before = count_oom_kills()

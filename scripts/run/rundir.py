@@ -33,9 +33,9 @@ from protocol.process.voices import VOICE_WANTED_FILE
 LOCK = "run.lock"
 POSES = "poses"
 _SOCKET = re.compile(r"pcm|results|sentences|(clips|latents)\.\d+")
-# A lock of a socket, or the sign that a worker is wanted which is started late.
+# The lock of a socket, or the file that asks for a worker that is started on demand.
 _SOCKET_LOCK = re.compile(rf"({_SOCKET.pattern})\.lock|{re.escape(VOICE_WANTED_FILE)}")
-# Keys of a run, and one whose process was killed as it wrote it.
+# Keys of a run, and half-written keys of a process that was killed.
 _KEY = re.compile(rf"({re.escape(KEY_FILE)}|{re.escape(RESUME_KEY_FILE)})(\.[0-9a-f]{{8}})?")
 # Converted poses, and compiled code where there is no home.
 _SUBFOLDER = re.compile(rf"({POSES}|compiled)(-\d+)?")
@@ -98,7 +98,7 @@ class RunDir:
             self._fd = self._lock()
             mark = read_mark(self._dir)
             if mark is None:
-                self._remove(MARK)  # an empty one, from a run that was killed as it wrote it
+                self._remove(MARK)  # an empty one: its run was killed while writing
                 write_mark(self._dir, origin)
             self._origin = mark or origin
             if self._origin is Origin.MADE:
@@ -256,7 +256,7 @@ def _remove_if_marked(path: Path) -> None:
         os.close(folder)
     if not made:
         return
-    for entry in list(os.scandir(path)):  # the mark goes last, so that a kill halfway leaves it
+    for entry in list(os.scandir(path)):  # the mark goes last: a killed removal can go on later
         if entry.name == MARK:
             continue
         if entry.is_dir(follow_symlinks=False):

@@ -153,7 +153,7 @@ class Supervisor:
             self._kill_if_silent(stage, child, now)
         if status is None or self._stop_reason:
             return
-        child.note_signs(now)  # it may have said so just before it ended
+        child.note_signs(now)  # the stage may have become ready just before it ended
         self._forget(stage, child)
         worked_for = None if child.ready_at is None else now - child.ready_at
         how = describe_end(status, self.log.tail(stage.name), child.oom_kills())

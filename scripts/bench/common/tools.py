@@ -83,7 +83,7 @@ def only_cores(count: int | None) -> Iterator[None]:
 
 @contextmanager
 def run_on(count: int | None, *flags: str) -> Iterator[ManagedRun]:
-    """A run on `count` of the cores (None: all). This process and its other children keep them all."""
+    """A run on `count` cores, or on all (None). This process and its other children still use every core."""
     with only_cores(count):
         run = ManagedRun(*flags, timeout=600)
         run.__enter__()
