@@ -63,7 +63,7 @@ class Offers:
 
     @property
     def _clip_frames(self) -> int:
-        """Frames of a clip at 24 fps: those that the GPU workers are ready for, where they say it."""
+        """Frames of a clip at 24 fps: the length that the GPU workers report, else that of the settings."""
         return self._board.clip_frames or self._settings.frames_a_clip
 
     def sessions(self) -> int:

@@ -34,10 +34,10 @@ class _Reading(Enum):
 
 
 class BodyIntake:
-    """Parts a request's bytes: those that the library is to read, and the body.
+    """Splits a request's bytes into those that the library reads, and the body.
 
-    The library gets the head without the line of the body's length. Requests of other addresses or methods,
-    chunked ones, and those that name two lengths reach it as they came.
+    The library gets the head without its Content-Length. These requests reach it unchanged: requests of other
+    addresses or methods, chunked ones, and those that name two lengths.
 
     Attributes:
         length: of the body, in bytes. 0 while there is none.
@@ -60,7 +60,7 @@ class BodyIntake:
         return self._reading is _Reading.BODY and self._whole is None
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes of the connection. Returns those that the library is to read."""
+        """Take bytes of the connection. Returns the bytes that the library is to read."""
         if self._reading is _Reading.NOTHING:
             return data
         if self._reading is _Reading.HEAD:

@@ -154,7 +154,7 @@ def _link(path: Path, arguments: argparse.Namespace, given: dict[str, Any]) -> N
     }
     if arguments.url is None:
         settings = Settings(**{**given, "token_file": path, "auth": True})
-        # Where other machines find the page, if they do.
+        # The address for other machines, where they can reach the page.
         host = (lan_hosts(settings.host) or reachable_hosts(settings.host))[0]
         base = f"{url_on(settings, host)}/"
     else:
@@ -188,7 +188,9 @@ def moment(text: str, now: int) -> int:
     if re.fullmatch(r"[0-9]+[a-z]", text):
         return now + seconds(text)
     try:
-        at = int(datetime.fromisoformat(text).timestamp())  # of this machine's time zone where it names none
+        at = int(
+            datetime.fromisoformat(text).timestamp()
+        )  # in this machine's time zone unless the text names one
     except (ValueError, OverflowError):
         raise CommandError(f"--expires {text}: give 12h, 30d, or a date such as 2026-12-31") from None
     if at <= now:

@@ -95,10 +95,10 @@ def _write_archive(file: Path, parts: Mapping[str, bytes]) -> None:
 
 
 def _placed(root: ElementTree.Element, content: bytes, weights: Weights) -> tuple[list[Constant], bytes, int]:
-    """Moves the network's own constants before those that are weights, and names these.
+    """Moves the network's own constants to the front, and gives the weights' constants their names.
 
     Returns:
-        The weights' places, the other constants, and the size of all.
+        The weights' places, the network's own constants, and the size of both together.
     """
     places: dict[tuple[int, int], tuple[str, list[ElementTree.Element]]] = {}
     for data in root.iterfind("./layers/layer[@type='Const']/data"):

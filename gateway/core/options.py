@@ -32,11 +32,11 @@ class SessionLimits:
     idle: float = 0.3
     #: Longest wait for the next clip, counted from its last sample or from the session's last frame.
     clip: float = 15.0
-    #: Longest wait for the next clip once a later one is complete.
+    #: Longest wait for a clip after a later clip is complete.
     overtaken: float = 7.0
-    #: Longest time for which a client may show nothing that it was sent.
+    #: Longest time that a client may take without showing any frame that it was sent.
     shown: float = 5.0
     #: Longest silence in front of a clip whose frames are not there when its turn comes.
     sound_wait: float = 1.5
-    #: Delay of a clip's sound, from its last sample on, beyond which its turn is not put off for its frames.
+    #: A clip's turn is not put off for its frames when its sound is this late, counted from its last sample.
     sound_delay: float = 2.0

@@ -3,7 +3,7 @@
 A live microphone never notices it. A client that pours in a whole file is slowed to real time. A client that
 keeps more samples waiting than the bound gets an error.
 
-After a network that stood still, the sound of a live client comes all at once. It catches up: what is older
+After a network stood still, the sound of a live client comes all at once. It catches up: sound older
 than `MOST_BEHIND` is left out, then pauses are cut, then speech is made faster until it is `CALM` behind.
 """
 
@@ -18,9 +18,9 @@ from gateway.core.hasten import BLOCK, cuts_of, without_cuts
 from protocol.wire.browser import BrowserError
 from protocol.wire.messages import Samples
 
-#: A client's clock may run this much fast without being slowed.
+#: A client's clock may run faster than real time by this factor without being slowed.
 TOLERANCE = 1.02
-#: Seconds that live sound may be behind real time. A page wins back less by its own buffer.
+#: Seconds that live sound may be behind real time before it catches up.
 BEHIND = 0.6
 #: Seconds behind real time at which live sound has caught up.
 CALM = 0.4
@@ -30,10 +30,14 @@ MOST_BEHIND = 2.0
 
 @dataclass
 class _WaitingPart:
-    """Samples that wait, those that were cut out of them, and whether no more is to be cut.
+    """Samples that wait for the audio worker.
 
-    `ends`: speech ends behind them, and the samples that follow are taken by another call.
-    `text`: they were made of a text.
+    Attributes:
+        samples: at the client's rate.
+        cut: how many samples were cut out of them.
+        final: whether no more may be cut.
+        ends: whether speech ends behind them. The samples that follow are then taken by another call.
+        text: whether they were made of a text.
     """
 
     samples: Samples

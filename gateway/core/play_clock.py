@@ -1,4 +1,4 @@
-"""When each clip is played: one after another, none before it is there.
+"""When each clip is played: clips follow each other, and each waits until it is complete.
 
 Speech comes in at real time and goes out at real time. So a clip starts when it is ready or when the clip
 before it ends, whichever is later. The clock's delay is therefore the largest one that the pipeline has shown

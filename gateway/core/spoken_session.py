@@ -14,9 +14,9 @@ from protocol.wire.messages import Samples
 #: A Pcm message has at least this many seconds, unless a clip or speech ends or as much time has passed.
 #: Nothing is made of a clip before its end, so smaller ones would only cost time, in both processes.
 LEAST_PCM_SECONDS = 0.2
-#: Seconds that it has more of for each one that waits for a worker beyond the twentieth.
+#: A message grows by this many seconds for each message beyond the twentieth that waits for a worker.
 MORE_PCM_SECONDS = 0.01
-#: Seconds from a clip's last sample to its frames, while none were seen yet, and those that are added.
+#: Seconds from a clip's last sample to its frames: assumed while no clip has come, and added for safety.
 FIRST_DELAY, SPARE_DELAY = 0.5, 0.1
 
 

@@ -1,8 +1,8 @@
 """The headers by which a proxy tells whom it serves: X-Forwarded-* and Forwarded (RFC 7239).
 
-Only those of a trusted proxy count. Each proxy appends the address that it saw, so the list is read from its
-right end, past the trusted ones. The first address that is not trusted is the client: everything to its left
-is its own invention.
+Only the headers of a trusted proxy count. Each proxy appends the address that it saw, so the list is read
+from its right end, past the trusted proxies. The first address that is not trusted is the client's. The
+client may have invented everything to the left of it.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _client_of(
     for hop in reversed(hops):
         told = hop
         address = node_address(hop.client)
-        if address is None:  # `unknown`, or a name that hides it: the proxy that said so is all we know
+        if address is None:  # `unknown` or a made-up name: the proxy that said so stands for the client
             break
         known = address
         if not is_trusted(address, proxies):
@@ -113,7 +113,7 @@ def _standard_hops(headers: Headers) -> list[Hop]:
         while place < len(text):
             match = _PAIR.match(text, place)
             if match is None:
-                return [Hop("unknown")]  # the right end is the one to believe, so nothing of it is
+                return [Hop("unknown")]  # only the right end can be trusted, and it cannot be read
             value = match[2]
             element[match[1].lower()] = re.sub(r"\\(.)", r"\1", value[1:-1]) if value[:1] == '"' else value
             place = match.end()

@@ -26,10 +26,10 @@ class Visitor:
     """One request, as the rules see it.
 
     Attributes:
-        address: the client's address, the true one behind a trusted proxy. A proxy that hides it, or is not
-            trusted, stands for its clients. Empty where the connection is gone.
-        on_this_machine: the client is. A proxy on this machine makes everyone look local, so a request with
-            a proxy's headers is local only where a trusted proxy says so.
+        address: the client's address, as a trusted proxy reports it. It is the proxy's own address where the
+            proxy hides its client or is not trusted. Empty where the connection is gone.
+        on_this_machine: whether the client is on this machine. A proxy on this machine makes everyone look
+            local, so a request with a proxy's headers is local only where a trusted proxy says so.
         scheme: `http` or `https`, as the browser sees it.
         host: the host that the browser sees.
         named_hosts: every host that the request names, each of which has to be allowed.

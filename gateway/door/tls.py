@@ -62,7 +62,7 @@ class TlsGate:
             await asyncio.to_thread(self.look)  # files may lie on a slow disk
 
     def look(self) -> None:
-        """Take a certificate that has changed. If it cannot serve, the old one stays and one warning is logged."""
+        """Take a certificate that has changed. If it cannot serve, the old one stays."""
         try:
             self._files, made = self._find_files()
             if self._files.signature() != self._certificate.signature:

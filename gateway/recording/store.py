@@ -42,7 +42,7 @@ class Recording:
     owner: str
     #: Unix time.
     began: float
-    #: Whether the file is complete. One that is not can be played up to where it breaks off.
+    #: Whether the file is complete. An incomplete file can be played up to its last whole part.
     finished: bool = False
     seconds: float = 0.0
     bytes: int = 0

@@ -27,11 +27,11 @@ class TensorMemory:
     """Keeps features as tensors where they are made."""
 
     def keep(self, feature: Tensor) -> Tensor:
-        """A copy of its own, so that one kept frame does not hold its whole batch."""
+        """A copy of the feature. A view would hold the memory of its whole batch."""
         return feature.clone()
 
     def join(self, features: Sequence[Tensor]) -> Tensor:
-        """Features (n, c, h, w) of such (c, h, w)."""
+        """Features (c, h, w) of n frames → one tensor (n, c, h, w)."""
         return torch.stack(list(features))
 
     def to_array(self, features: Tensor) -> NDArray[Any]:
@@ -56,7 +56,7 @@ class HostMemory(TensorMemory):
         #: Places of the newest block that are free. All features of a store have one shape and dtype.
         self._free: list[Tensor] = []
 
-    @torch.inference_mode()  # as the prefetch thread is: what one mode makes, the other cannot fill
+    @torch.inference_mode()  # the prefetch thread's mode: others cannot write into its tensors
     def keep(self, feature: Tensor) -> Tensor:
         """A copy (c, h, w) of a feature that lies on the device. It may be read at once."""
         if not self._free:

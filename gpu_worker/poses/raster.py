@@ -70,7 +70,7 @@ def resize_bilinear(image: Canvas, height: int, width: int) -> Canvas:
 
 
 class _Taps(NamedTuple):
-    """Both old neighbours of each new pixel along one axis, and their weights."""
+    """For each new pixel along one axis: its two neighbours in the old picture, and their weights."""
 
     low: NDArray[np.int64]
     high: NDArray[np.int64]

@@ -39,7 +39,7 @@ class JobOrigin:
 
     #: Index of the upstream.
     upstream: int
-    #: How often that upstream had forgotten this worker when it gave the job.
+    #: How often that upstream had forgotten this worker before it gave the job.
     life: int
     #: The upstream's number for the job, or 0 if it needs no acknowledgement.
     number: int
@@ -187,7 +187,7 @@ class HopClient:
         except ProtocolError as error:
             self.malformed += 1
             logger.error("job %d from upstream %d is malformed and skipped: %s", number, index, error)
-            if number:  # it would be malformed the next time too, so it counts as done
+            if number:  # sent again, it would be malformed again: so it counts as done
                 upstream.unsent.append(number)
                 self._send_acks(upstream)
 

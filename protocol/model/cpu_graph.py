@@ -109,11 +109,11 @@ def is_faster(seconds: float, others: float) -> bool:
 def best_times(
     tasks: Sequence[Callable[[], object]], clock: Callable[[], float] = time.process_time
 ) -> list[float]:
-    """Seconds that each task takes at best, after one run that warms up.
+    """The shortest time of each task in seconds. A first run of each is not timed.
 
     Args:
-        tasks: run in turn, so that other load on the machine favours none.
-        clock: processor time of all threads, for the same reason.
+        tasks: run in turn, so that other load on the machine slows all of them alike.
+        clock: processor time of all threads, which other load changes least.
     """
     rounds: list[list[float]] = []
     for _ in range(1 + TIMED_RUNS):

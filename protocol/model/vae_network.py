@@ -96,7 +96,7 @@ class HalvingConv(nn.Module):
 class Upsample2D(nn.Module):
     """(N, C, h, w) → (N, C, 2h, 2w), by nearest neighbour and a convolution."""
 
-    #: As diffusers' class of this name has them, which may also double otherwise.
+    #: Options of diffusers' class of the same name. `encoder_worker.vae.doubling` asks either class for them.
     use_conv = True
     norm = None
 

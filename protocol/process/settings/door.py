@@ -111,7 +111,7 @@ def check_admission(host: str, auth: bool, has_tokens: bool) -> None:
 
 
 def check_tls(mode: str | None, has_certificate: bool, has_key: bool) -> None:
-    """A certificate needs its key, and one that is named needs none made.
+    """Raises SettingsError for a certificate without its key, and for --tls beside --tls-cert.
 
     Args:
         mode: `--tls`.
