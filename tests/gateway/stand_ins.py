@@ -1,4 +1,4 @@
-"""Stand-ins for a connection and for the sessions of a gateway. They note what they are told."""
+"""Stand-ins for a connection and for the sessions of a gateway. They note each call."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class NotedConnection:
-    """A connection that notes what it is told."""
+    """A connection that notes the names of the methods that are called."""
 
     def __init__(self, name: str, core: Any) -> None:
         self.name = name
