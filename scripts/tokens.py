@@ -188,9 +188,8 @@ def moment(text: str, now: int) -> int:
     if re.fullmatch(r"[0-9]+[a-z]", text):
         return now + seconds(text)
     try:
-        at = int(
-            datetime.fromisoformat(text).timestamp()
-        )  # in this machine's time zone unless the text names one
+        # A text without a time zone is local time.
+        at = int(datetime.fromisoformat(text).timestamp())
     except (ValueError, OverflowError):
         raise CommandError(f"--expires {text}: give 12h, 30d, or a date such as 2026-12-31") from None
     if at <= now:
