@@ -19,6 +19,7 @@ import numpy as np
 
 from protocol.wire.clock import SAMPLE_RATE
 from protocol.wire.messages import Samples
+from scripts.bench.common.tools import EVERY_CLIP
 from scripts.bench.host.agent.heard import bursts, judge, unavoidable
 from scripts.bench.host.agent.trials import first_frames, interruptions, slow_speech
 from scripts.run.managed import ManagedRun
@@ -39,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # As loud as speech, and without a pause: only the server's silence is counted.
     speech = np.random.default_rng(1).uniform(-0.2, 0.2, 30 * SAMPLE_RATE).astype(np.float32)
     with ExitStack() as stack:
-        url = own.url or stack.enter_context(ManagedRun(*flags)).url
+        # Noise is no voice. So every clip is denoised, as those with a voice are.
+        url = own.url or stack.enter_context(ManagedRun(*EVERY_CLIP, *flags)).url
         asyncio.run(_all(url, speech, own.trials, own.bursts))
     return 0
 
