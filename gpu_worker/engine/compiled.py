@@ -17,6 +17,7 @@ from gpu_worker.denoiser.model import ReferenceCache
 from gpu_worker.denoiser.pipeline import ClipDenoiser
 from gpu_worker.denoiser.spare import SpareWeights, weights_of
 from gpu_worker.engine.device import keep_compiled_code, release_memory
+from gpu_worker.engine.kept_tops import KeptTops
 from gpu_worker.engine.parts import PreparedClip
 from gpu_worker.engine.session_state import SessionState
 from gpu_worker.engine_api import DeviceLost
@@ -220,7 +221,7 @@ class ClipSampler:
             "steps": settings.steps, "guidance_scale": settings.cfg, "tier": TIERS[_tier(settings)],
         }  # fmt: skip
         if members is None:
-            made = FastDenoiser(models, **given)
+            made = FastDenoiser(models, **given, tops=KeptTops(settings, models.config))
             logger.info("fast path: its weights in %.1f s", time.monotonic() - begin)
             return made
         return TeamDenoiser(models, members, threads=thread_count(settings), **given)

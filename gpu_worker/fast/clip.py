@@ -16,12 +16,12 @@ from gpu_worker.denoiser.pipeline import frame_orders
 from gpu_worker.denoiser.sampler import SchedulerConfig, Step, make_steps
 from gpu_worker.fast.build import build
 from gpu_worker.fast.exchange import TeamExchange
-from gpu_worker.fast.float8 import WatchingOps, layers_of, quantize
+from gpu_worker.fast.float8 import Tops, WatchingOps, layers_of, quantize
 from gpu_worker.fast.network import Positions, StepInputs, StepRunner, audio_keys_values
 from gpu_worker.fast.ops import Image, TorchOps, positions_of_part
 from gpu_worker.fast.references import ReferenceSpaces, ShapeReferences, halved
 from gpu_worker.fast.tiers import TIERS, Tier
-from gpu_worker.fast.weights import Network, SpareColumn
+from gpu_worker.fast.weights import Linear, Network, SpareColumn
 from protocol.process.logs import first_line
 
 logger = logging.getLogger(__name__)
@@ -106,6 +106,7 @@ class FastDenoiser:
         tier: which approximations to make.
         ops: how to compute, None for Triton on CUDA and plain torch elsewhere.
         graphs: record CUDA graphs. False runs each kernel by itself, for comparison.
+        tops: float8's scales of an earlier start. None: the first clip gives them.
 
     `prepare` makes a shape ready. `sample` takes prepared shapes alone. Both from one thread.
     Raises FastUnavailable where the model has guidance or Triton is absent.
@@ -123,6 +124,7 @@ class FastDenoiser:
         tier: Tier = TIERS["exact"],
         ops: TorchOps | None = None,
         graphs: bool = True,
+        tops: Tops | None = None,
     ) -> None:
         scale = models.config.cfg if guidance_scale is None else guidance_scale
         if scale > 1:
@@ -149,6 +151,7 @@ class FastDenoiser:
         #: The memory that all graphs work in. One runs at a time, and its result lies elsewhere.
         self._pool: Any = None
         self._quantized = False
+        self._tops = tops
         #: Seconds of clips that came before their graph's recording: compilers, and cuDNN's choice.
         self._first_clips = 0.0
 
@@ -199,6 +202,17 @@ class FastDenoiser:
         )  # fmt: skip
 
     def _quantize(self, buffers: _ShapeBuffers) -> None:
+        layers = layers_of(self.network)
+        tops = None if self._tops is None else self._tops.load(len(layers))
+        if tops is None:
+            tops = self._watch(buffers, layers)
+            if self._tops is not None:
+                self._tops.store(tops)
+        quantize(layers, tops)
+        self._quantized = True
+
+    def _watch(self, buffers: _ShapeBuffers, layers: list[Linear]) -> list[float]:
+        """The largest values that enter each layer in a clip, in any member of a team."""
         watching = WatchingOps(self.ops.split)
         runner = buffers.runner
         buffers.runner = StepRunner(self.network, watching, runner.positions, Tier(fp8=True), runner.exchange)
@@ -208,17 +222,13 @@ class FastDenoiser:
         if whole is not None and latents is not None:
             whole.latents.copy_(latents)
         buffers.runner = runner
-        quantize(layers_of(self.network), self._of_all_members(watching.largest))
-        self._quantized = True
-
-    def _of_all_members(self, largest: dict[int, Tensor]) -> dict[int, Tensor]:
-        """The largest values that entered each layer in any member, so that all have the same scales."""
-        if self.exchange is None:
-            return largest
-        layers = layers_of(self.network)  # in the same order everywhere
-        values = torch.stack([largest[id(layer)] for layer in layers])
-        self.exchange.largest(values)
-        return {id(layer): value for layer, value in zip(layers, values, strict=True)}
+        if not layers:
+            return []
+        values = torch.stack([watching.largest[id(layer)] for layer in layers])
+        if self.exchange is not None:
+            self.exchange.largest(values)
+        tops: list[float] = values.tolist()
+        return tops
 
     def prepared(self, frames: int, height: int, width: int, tokens: int) -> bool:
         return (frames, height, width, tokens) in self._ready

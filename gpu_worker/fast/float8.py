@@ -6,6 +6,9 @@ serves. Twice the largest value seen still fits.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
@@ -15,6 +18,16 @@ from gpu_worker.fast.weights import Float8, Linear, Network, SplitRule
 MARGIN = 2.0
 #: The feed-forward's second layer stays as it is below this width, where adding its result costs the gain.
 NARROW = 640
+
+
+class Tops(Protocol):
+    """The largest values that entered each layer, from one start to the next."""
+
+    def load(self, count: int) -> Sequence[float] | None:
+        """Those of `count` layers in the order of `layers_of`, or None."""
+
+    def store(self, tops: Sequence[float]) -> None:
+        """Keeps them."""
 
 
 def layers_of(network: Network) -> list[Linear]:
@@ -50,10 +63,9 @@ class WatchingOps(TorchOps):
         self.largest[id(layer)] = value if before is None else torch.maximum(before, value)
 
 
-def quantize(layers: list[Linear], largest: dict[int, Tensor]) -> None:
+def quantize(layers: list[Linear], tops: Sequence[float]) -> None:
     """Gives each layer its float8 form, from the largest values that entered it."""
-    for layer in layers:
-        top = float(largest[id(layer)])
+    for layer, top in zip(layers, tops, strict=True):
         device = layer.weight.device
         input_scale = FLOAT8_MAX / (MARGIN * top) if top > 0 else 1.0
         weight_scale = FLOAT8_MAX / max(float(layer.weight.abs().amax()), 1e-12)

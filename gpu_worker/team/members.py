@@ -197,9 +197,9 @@ class Members:
     def _lose(self, why: str) -> None:
         with self._changed:
             if self._lost is None and not self._closing:
-                self._lost = why
-                logger.error("the team is lost: %s", why)
                 remove_store(self.store)  # the member that would have done so may be gone
+                logger.error("the team is lost: %s", why)
+                self._lost = why
             self._changed.notify_all()
 
     def pids(self) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -200,6 +201,35 @@ def test_tiers_come_near(models: Models, tier: Tier, most: float, split: SplitRu
     assert error <= most
     if tier.fp8:
         assert error > 0
+
+
+class RememberedTops:
+    """Scales of an earlier start, in memory."""
+
+    tops: Sequence[float] | None = None
+
+    def load(self, count: int) -> Sequence[float] | None:
+        return self.tops if self.tops is not None and len(self.tops) == count else None
+
+    def store(self, tops: Sequence[float]) -> None:
+        self.tops = tops
+
+
+def test_a_second_start_takes_the_scales_of_the_first(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clip is the same to the last bit, and no clip was made to find the scales."""
+    given, tops = conditions(ClipDenoiser(models)), RememberedTops()
+    noise = torch.randn(len(given["tokens"]), 8, 8, 8, generator=seeded())
+    inputs = (noise, given["tokens"], given["pose_features"], given["reference"])
+    made = []
+    for _ in range(2):
+        fast = FastDenoiser(models, tier=TIERS["fast"], tops=tops)
+        fast.prepare(*inputs)
+        made.append(fast.sample(*inputs))
+        monkeypatch.delattr(FastDenoiser, "_watch", raising=False)
+    assert tops.tops
+    torch.testing.assert_close(made[1], made[0], rtol=0, atol=0)
 
 
 def test_cudnn_serves_the_convolutions(models: Models) -> None:
