@@ -31,7 +31,7 @@ function decoded(text) {
  * @param {string} text
  * @returns {{token: string | null, rest: string}} the rest with its mark, or empty
  */
-export function takeToken(text) {
+function takeToken(text) {
   const parts = text.slice(1).split("&").filter(Boolean);
   const mine = parts.filter((part) => part.startsWith("token="));
   const others = parts.filter((part) => !part.startsWith("token="));

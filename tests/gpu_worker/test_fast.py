@@ -54,12 +54,17 @@ def both(
     return made, wanted
 
 
-@pytest.fixture(scope="module")
-def models() -> Models:
+def drawn_models() -> Models:
+    """Small models with random weights, biases and gains."""
     made = small_models(window_shift=1)
     torch.manual_seed(1)
     random_vectors(made.denoiser)
     return made
+
+
+@pytest.fixture(scope="module")
+def models() -> Models:
+    return drawn_models()
 
 
 @pytest.mark.parametrize("ops", [TorchOps(), TorchOps(SpareColumn())])

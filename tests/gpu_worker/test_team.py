@@ -29,8 +29,8 @@ from gpu_worker.team.denoiser import SharedReferences, TeamDenoiser
 from gpu_worker.team.members import Members
 from protocol.process.settings import SettingsError
 from tests.gpu_worker.engine_world import clip, differ, make, settings_for, write_world
-from tests.gpu_worker.test_clip_denoiser import conditions, difference, seeded, small_models
-from tests.gpu_worker.test_fast import LIMIT, random_vectors
+from tests.gpu_worker.test_clip_denoiser import conditions, difference, seeded
+from tests.gpu_worker.test_fast import LIMIT, drawn_models, random_vectors
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
 
@@ -41,10 +41,7 @@ Given = tuple[Tensor, Tensor, Tensor, ReferenceCache]
 
 @pytest.fixture(scope="module")
 def models() -> Models:
-    made = small_models(window_shift=1)
-    torch.manual_seed(1)
-    random_vectors(made.denoiser)
-    return made
+    return drawn_models()
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ class VideoDecoder:
         """The picture as RGB, uint8 (height, width, 3).
 
         Returns:
-            None for a picture that needs one before it which was not decoded here. It is to be passed over.
+            None where an earlier picture that this one needs was not decoded here. Pass over such a picture.
 
         Raises:
             av.FFmpegError: the bytes are damaged.

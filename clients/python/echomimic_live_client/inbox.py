@@ -28,10 +28,10 @@ class Frame:
         count: pictures of its clip.
         pts: its place in its epoch, in samples at 16 kHz.
         time: its place in the session, in seconds of play-out. Padded pauses count.
-        position: the sample, of all that were pushed, that is spoken in it.
+        position: number of the pushed sample that is heard when the picture is shown.
         codec: `jpeg`, `h264` (Annex B) or `vp8`.
-        key: whether it can be decoded without the ones before it in its clip.
-        idle: whether nobody speaks in it: it came at its time, and no sound goes with it.
+        key: whether it can be decoded without the earlier pictures of its clip.
+        idle: whether nobody speaks in it. It has no sound, and is shown when it comes.
     """
 
     data: bytes = field(repr=False)
@@ -65,9 +65,9 @@ class Sound:
         seq: the clip.
         pts: place of its first sample, see `Frame`.
         time: see `Frame`.
-        position: number of its first sample, of all that were pushed.
-        has_frames: False where the clip's pictures do not come, so that the last one stays.
-        said: whether the server made it of a text. Then `position` is that of the sound around it.
+        position: number of its first sample among all samples that were pushed.
+        has_frames: False where the clip's pictures do not come. The last picture stays then.
+        said: whether the server made it of a text. `position` then counts the samples pushed before it.
     """
 
     samples: Samples = field(repr=False)

@@ -1,7 +1,8 @@
-"""Pictures and sound, cut so finely that a player that keeps no clock still shows them together.
+"""Pictures and sound in small parts, for transports that keep no common clock for both.
 
-The server sends the sound of half a second, and then its pictures. A transport that plays sound from a queue
-and shows each picture as it comes needs them in turn: a picture, then the sound that is heard while it stays.
+The server sends the sound of half a second, and then its pictures. Such a transport plays sound from a queue
+and shows each picture when it comes. So it needs a picture, then the sound that is heard while that picture
+stays, then the next picture.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ class Moment:
 
     Attributes:
         frame: the picture, None for sound.
-        samples: float32, shape (n,), at `rate`, and none beside a picture.
+        samples: float32, shape (n,), at `rate`. Empty beside a picture.
         rate: in Hz.
-        end: samples of everything that was pushed that are heard when this is over, 0 where no speech is.
+        end: how many of all pushed samples are heard when this moment is over. 0 where no speech is.
     """
 
     frame: Frame | None
@@ -57,12 +58,12 @@ class MomentCutter:
             # An interruption: nobody hears and sees what is left of the old speech.
             self._sound = None
             self._waiting.clear()
-        if isinstance(item, Frame) and item.idle:  # it came at its time, behind all speech
+        if isinstance(item, Frame) and item.idle:  # it came when it was due, after all speech
             return [*self.end(), Moment(item, _NOTHING, 0, 0)]
         if isinstance(item, Sound):
             out = self._until(float("inf"))
             self._sound, self._given = item, 0
-            # No picture that comes later has its turn before this.
+            # Pictures that come later are due after this time.
             return [*out, *self._until(item.time + self._delay if item.has_frames else float("inf"))]
         self._waiting.append(item)
         last = item.index == item.count - 1
@@ -76,7 +77,7 @@ class MomentCutter:
         return [*out, *left]
 
     def _until(self, time: float) -> list[Moment]:
-        """The sound up to this time, as far as it is there, cut at the pictures whose turn it is."""
+        """The sound up to this time, as far as it is there, cut at the pictures that are due."""
         sound = self._sound
         if sound is None:
             return []
@@ -90,7 +91,7 @@ class MomentCutter:
         return [*out, *self._give(sound, round(min(time - sound.time, there / sound.rate) * sound.rate))]
 
     def _give(self, sound: Sound, until: int) -> list[Moment]:
-        """The samples up to this one that were not given out, if there are any."""
+        """The samples before number `until` that were not given out, if there are any."""
         if until <= self._given:
             return []
         samples, self._given = sound.samples[self._given : until], until

@@ -16,11 +16,11 @@ class Say:
     Attributes:
         id: its name on the wire.
         text: as it was given.
-        started_pts: the place at which it begins, in its epoch, None until it has begun.
-        outcome: `spoken`, `interrupted`, `failed`, or `lost` where the server was lost in the middle of it.
+        started_pts: place of its first sample in its epoch. None until it begins.
+        outcome: `spoken`, `interrupted`, `failed`, or `lost` where the server was lost before the text's end.
             Empty while it goes on.
-        message: the reason for which it failed.
-        ended_pts: the place of its end, None where it has none.
+        message: why it failed.
+        ended_pts: place of its end in its epoch. None while it goes on, and where the server names none.
     """
 
     def __init__(self, text: str, voice: str, news: Signal) -> None:

@@ -17,7 +17,7 @@ from echomimic_live_client.errors import ClientError, Refused
 PIECE = 4 << 20
 #: Seconds for the server to finish its files.
 FINISH_WITHIN = 30.0
-#: Seconds between two questions whether it has: the first, and the longest.
+#: Seconds between two questions whether the files are finished: the first pause, and the longest.
 ASK_EVERY, ASK_MOST = 0.05, 0.5
 
 
@@ -32,7 +32,7 @@ class RecordedFile:
         bytes: its size.
         reason: a sentence: why it ended.
         code: the reason as a word, such as `recording_stopped` or `recording_long`.
-        finished: False for a file that the server could not finish. It plays up to where it breaks off.
+        finished: False for a file that the server could not finish. It plays up to its last whole part.
     """
 
     name: str
@@ -106,7 +106,7 @@ class ServerRecording:
         return saved
 
     async def fetch(self, file: RecordedFile, target: Path) -> None:
-        """Write one of `files` to a path. The file appears there when it is whole."""
+        """Write one of `files` to a path. The file appears at the path once it is complete."""
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f"{target.name}.part")
         try:
@@ -159,7 +159,7 @@ def _file(fields: dict[str, object]) -> RecordedFile:
 
 
 def checked(answer: Answer) -> Answer:
-    """The answer, if it is a good one.
+    """The answer, if its status is a good one.
 
     Raises:
         Refused: the server's door refuses it.

@@ -23,9 +23,9 @@ Item = TypeVar("Item", bound="Frame | Sound")
 
 #: Seconds for which `media` waits for pictures that are missing before a sound.
 ORDER_WAIT = 1.0
-#: Seconds after the last message from which the server's word counts that nothing waits.
+#: Seconds after the last message before a `status` that says nothing waits is taken as the end.
 END_QUIET = 1.0
-#: Seconds after the last message from which missing pictures count as lost without its word.
+#: Seconds after the last message before missing pictures count as lost, whatever the server says.
 END_WAIT = 25.0
 
 
@@ -53,16 +53,16 @@ def connect(
 
     Args:
         url: address of the server's page (`https://host/face/`) or of its websocket (`wss://host/face/ws`).
-        token: opens a server that asks for one. It goes into a header, so no address holds it.
-        avatar: id of the face, None for the server's first one.
-        pose: id of the gesture, None for the server's first one.
+        token: for a server that asks for one. It is sent in a header, never in an address.
+        avatar: id of the face, None for the server's first face.
+        pose: id of the gesture, None for the server's first gesture.
         fps: pictures for each second of speech, None for as many as the machine holds.
         sample_rate: of the sound that will be pushed, in Hz: 8000 to 48000, None for 16000.
         frames: False for a program that takes no pictures.
         sounds: False for a program that takes no sound.
         acknowledge: whether a picture counts as shown when it is handed out. Else call `Session.shown`.
-        live: whether the sound comes from a microphone. After a network that stood still the server leaves
-            out or hastens what is old.
+        live: whether the sound comes from a microphone. After the network stood still, the server leaves out
+            old sound or plays it faster.
         int16: whether the wire carries int16 both ways, for half the bytes.
         video: codecs of pictures besides JPEG that the program decodes, the best one first: `h264`, `vp8`.
         idle: what the face does while nothing is pushed. `life`: it breathes, blinks and moves. `still`: the

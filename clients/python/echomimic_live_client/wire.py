@@ -45,7 +45,7 @@ class FrameMessage:
     Attributes:
         data: its bytes.
         codec: one of CODECS.
-        key: whether it can be decoded without the ones before it.
+        key: whether it can be decoded without the pictures before it.
         idle: whether nobody speaks in it.
     """
 
@@ -65,10 +65,10 @@ class SoundMessage:
     """The sound of clip `seq` as it comes.
 
     Attributes:
-        samples: at the client's rate, exactly as it sent them. Of a `live` client some may be left out.
+        samples: at the client's rate, exactly as it sent them. Some of a `live` client's may be missing.
         position: samples that the client had sent in this session before these.
-        has_frames: False where the clip's pictures do not come, so that the last one stays.
-        said: whether it was made of a text, and has none of the client's samples.
+        has_frames: False where the clip's pictures do not come. The last picture stays then.
+        said: whether it was made of a text. It holds none of the client's samples then.
     """
 
     samples: Samples
