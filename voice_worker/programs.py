@@ -58,7 +58,7 @@ class FliteEngine:
             raise VoiceError(
                 phrase("say_no_voice", engine="flite", voice=repr(voice), voices=", ".join(self._voices))
             )
-        # It needs a file in which it can seek.
+        # flite seeks in its output, so a pipe would not do.
         file = os.memfd_create("speech")
         try:
             command = [self._program, "-voice", voice or self._voice, "-o", f"/proc/self/fd/{file}"]

@@ -48,7 +48,7 @@ class VoiceWorker(Worker):
         self._stage = stage
         self._ledger = JobLedger(stage.jobs.ack)
         self._tasks: dict[ClipKey, _Task] = {}
-        #: A task and its next piece, or the error that ends it.
+        #: Tasks, each with its next piece of sound or with the error that ends it.
         self._made: queue.SimpleQueue[tuple[_Task, SpokenPart | Exception]] = queue.SimpleQueue()
         self._engine: SpeechEngine | None = None
         self._name = ""

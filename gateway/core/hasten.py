@@ -17,7 +17,7 @@ BLOCK = 0.1
 FADE = 0.015
 #: Part of a block with speech that may be cut: it is then 1.7 times as fast.
 SHARE = 0.4
-#: Seconds about that part among which the best cut is looked for.
+#: The best cut is looked for within this many seconds around that part.
 SEARCH = 0.00625
 #: Root mean square below which a block is a pause.
 QUIET = 0.006

@@ -26,7 +26,7 @@ def sound_due(audio: ClipAudio, played_until: float, outage: bool, limits: Sessi
 
 
 class Overtaking:
-    """Since when a later clip is complete while the next one is waited for. Of one epoch."""
+    """How long a later clip has been complete while the next clip is waited for, in one epoch."""
 
     def __init__(self) -> None:
         self._clip = -1

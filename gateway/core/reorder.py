@@ -14,10 +14,13 @@ from protocol.wire.messages import Frame
 
 @dataclass(frozen=True)
 class ClipBegins:
-    """Clip `seq` is next. `has_frames` is False when it failed before its first frame.
+    """Clip `seq` is next.
 
-    It is True when the sound goes ahead of frames that may still come. `silent` is True where its first frame
-    is there and says that the clip holds no voice.
+    Attributes:
+        seq: number of the clip.
+        has_frames: False when the clip failed before its first frame. It is True when the sound goes ahead of
+            frames that may still come.
+        silent: whether the first frame is there and says that the clip holds no voice.
     """
 
     seq: int

@@ -241,7 +241,7 @@ class SessionCore(PhasedSession):
         return True
 
     def clip_complete(self, epoch: int, seq: int) -> bool:
-        """Whether the encoder that sent this clip may forget it."""
+        """Whether no more frames of this clip are wanted. The encoder that sent it may then forget it."""
         return epoch < self.epoch or self._reorderer.complete(seq)
 
     def clip_failed(self, failed: Failed, now: float) -> None:

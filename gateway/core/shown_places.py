@@ -1,4 +1,4 @@
-"""Where in the stream the frames are that a client says it has shown."""
+"""The places in the stream of the frames that a client has shown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ REMEMBERED_FRAMES = 512
 
 
 class ShownPlaces:
-    """Of one epoch."""
+    """The frames sent and shown in one epoch."""
 
     def __init__(self) -> None:
         #: pts of the last frame that the client has shown.

@@ -286,7 +286,7 @@ class Dispatcher(Generic[P]):
         if self.sticky:
             peer = self._home_worker(session, now)
             return peer if peer is not None and self._may_take(peer, now) else None
-        # One that is silent for a moment may be stopped: it comes after the others, whatever its credit.
+        # A worker that is silent for a moment may be stopped. It comes after all others, whatever its credit.
         return max(
             self._ready(now),
             key=lambda peer: (not self._is_silent(peer, now), peer.spare_credit, -peer.last_turn),

@@ -17,7 +17,7 @@ from protocol.hop.keys import RunKey
 QUEUED = 1000
 #: Milliseconds between two tries to connect.
 RECONNECT_MS = 100
-#: Messages read in one call, so that a flood cannot keep the caller from its other work.
+#: Most messages that one call reads. A flood then cannot keep the caller from its other work.
 DRAIN = 256
 
 Context = zmq.Context[zmq.Socket[bytes]]

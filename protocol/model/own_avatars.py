@@ -1,7 +1,7 @@
 """Avatars that people bring while a run goes on: their ids, and where their pictures lie.
 
-The gateway writes the pictures, and GPU workers read them when a clip first asks for one. So a worker takes
-an avatar that came after its start, and so does a worker that takes a dead one's place.
+The gateway writes the pictures, and GPU workers read them when a clip first asks for one. So a worker
+serves avatars that came after its start. A worker that replaces a dead one serves them too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A thread for long work, so that the loop, which answers heartbeats and signals, never waits for it."""
+"""A thread for long work. The loop of a worker answers heartbeats and signals, and must not wait for it."""
 
 from __future__ import annotations
 

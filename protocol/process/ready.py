@@ -1,8 +1,8 @@
 """Tells the program that started this process that it works, and then that it lives, by bytes in a pipe.
 
-Whoever starts a stage may hand it the pipe's writing end and name it in `READY_FD`. Without the variable
-nobody asked. A supervisor judges by the first byte whether a process that ended had ever come up, however
-long it lived. From a process that has begun to send signs of life, it expects more.
+The program that starts a stage may give it the pipe's writing end, and the number of that descriptor in the
+variable `READY_FD`. Without the variable nothing is written. The first byte says that the process is ready.
+Later bytes are signs of life. A supervisor expects them from a process that has sent one.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class _Pipe:
             return
         try:
             os.write(self.number, byte)
-        except BlockingIOError:  # the starter reads nothing now, so it knows enough
+        except BlockingIOError:  # the pipe is full, so the starter has signs enough to read
             pass
-        except OSError:  # it closed its end, or the variable is of another process
+        except OSError:  # the starter closed its end, or the variable was meant for another process
             self.number = None
 
 

@@ -51,8 +51,8 @@ STATUS_EVERY = 0.5
 STICKY = {"clips": True, "latents": False}
 #: Times `--stall-after` that one task may take before the worker ends itself.
 STALLS_BEFORE_EXIT = 3.0
-#: Tasks that fail one after the other before the worker ends itself: a new one may work. If none does, the
-#: supervisor gives up and says why.
+#: After this many failed tasks in a row the worker ends itself, since a new worker may succeed. If new
+#: workers fail too, the supervisor gives up and says why.
 FAILURES_BEFORE_EXIT = 8
 # Keys of this module's tasks.
 _WARM_UP, _RETURN_MEMORY = object(), object()
@@ -140,7 +140,7 @@ class Stage:
         self._acks_may_wait = acks_may_wait
         self._stopping = False
         self._stalled = False
-        #: Tasks that failed since the last one that did not.
+        #: Failed tasks since the last task that succeeded.
         self._failures = 0
         self._signals_taken = False
         self._status_at = float("-inf")

@@ -30,9 +30,9 @@ def connect_gateway(settings: Settings, timeout: float) -> http.client.HTTPConne
     host = reachable_hosts(settings.host)[0]
     if not settings.serves_tls:
         return http.client.HTTPConnection(host, settings.port, timeout=timeout)
-    # The certificate is for the names that others use, so neither its names nor its issuer are checked here.
-    # This is safe: the connection goes to an address of this machine, it carries no secret, and its answer
-    # decides only when "ready" is printed.
+    # The certificate names the addresses that other machines use. So neither names nor issuer are checked
+    # here. This is safe: the connection goes to an address of this machine, it carries no secret, and its
+    # answer decides only when "ready" is printed.
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -83,8 +83,8 @@ class Child:
     def status(self) -> int | None:
         """Exit status, negative for a signal, None while the process lives.
 
-        Processes that the ended stage left in its group are killed before it is reaped: until then its id,
-        which names the group, cannot belong to anybody else.
+        Processes that the ended stage left in its group are killed before the stage is reaped. Until it is
+        reaped, no other process can get its id, which is also the group's.
         """
         if self._process.returncode is None:
             if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
@@ -93,16 +93,16 @@ class Child:
         return self._process.poll()
 
     def note_signs(self, now: float) -> None:
-        """Look whether it has said that it works, `now` for the first time, or that it lives."""
+        """Read the stage's signs: that it is ready, and that it lives. They count as of `now`."""
         with suppress(BlockingIOError):
-            told = os.read(self._ready, 4096)  # nothing at all where it closed the pipe
+            told = os.read(self._ready, 4096)  # empty when the stage has closed the pipe
             if told and self.ready_at is None:
                 self.ready_at = now
             if ALIVE in told:
                 self.alive_at = now
 
     def forgive_silence(self, now: float) -> None:
-        """Count it as just heard, because nobody listened."""
+        """Count the stage as just heard. Nobody has read its signs for a while."""
         if self.alive_at is not None:
             self.alive_at = now
 

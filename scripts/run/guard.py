@@ -33,7 +33,7 @@ def guarded(run_dir: Path, port: int) -> Iterator[None]:
     except OSError:  # no process is left for it, and the next run clears the folder anyway
         yield
         return
-    guard.wait()  # it goes on as a process of its own, so that all the launcher's children are stages
+    guard.wait()  # its child goes on alone, so the launcher has no children but stages
     assert guard.stdin is not None
     try:
         yield

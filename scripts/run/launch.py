@@ -173,7 +173,7 @@ def say_ready(settings: Settings, log: RunLog) -> None:
         log.announce(line)
     if settings.token_file is not None:
         log.note(f"the page asks for a token; an address with one: {link_command(settings)}")
-    # The last line, so that it stays in sight.
+    # The warning is the last line, so that it stays in sight.
     if is_open_to_all(settings):
         log.note(f"WARNING {NO_AUTH_WARNING}")
 
@@ -225,8 +225,8 @@ def worker_counts(settings: Settings) -> dict[str, int]:
 def ask_ready(settings: Settings, workers: Mapping[str, int]) -> Readiness:
     """Ask the gateway's `/readyz` once. No answer means that it is not ready.
 
-    Ready is when all the run's workers are warm. The gateway serves as soon as every stage has one, but the
-    first sessions would then share the first GPU while the second one still compiles.
+    The run is ready when all its workers are warm. The gateway serves as soon as every stage has one warm
+    worker, but the first sessions would then share the first GPU while the second GPU still compiles.
 
     Args:
         settings: of the run.

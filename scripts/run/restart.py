@@ -1,8 +1,8 @@
 """Decides whether a stage that ended is started again. It takes times and keeps no clock.
 
 The rule: a start counts as good when the process worked for `proven` seconds after it said that it works
-(`protocol.process.ready`). How long it lived does not count, so that a model that takes 40 s to run out of
-memory is given up like one that fails at once.
+(`protocol.process.ready`). The time before that does not count. So a model that runs out of memory after 40 s
+of loading is given up like one that fails at once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class GiveUp:
 
     #: Completes the sentence "<stage> …".
     reason: str
-    #: Whether the configuration is to blame, so that every other start would end like this one.
+    #: Whether the configuration is to blame. Then every other start would end in the same way.
     misconfigured: bool = False
 
 
@@ -35,9 +35,9 @@ class GiveUp:
 class RestartPolicy:
     """Back-off between restarts of one stage.
 
-    A start that did not work for `proven` seconds is a failed one. After the n-th failed start in a row the
-    next one waits `base * 2**(n-1)` seconds, and the `limit`-th ends the attempts. A start that did work that
-    long begins the count anew.
+    A start fails if the process did not work for `proven` seconds. After the n-th failed start in a row the
+    next start waits `base * 2**(n-1)` seconds. After `limit` failed starts the stage is given up. A good
+    start sets the count back to 0.
     """
 
     limit: int = 3
