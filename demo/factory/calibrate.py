@@ -4,6 +4,9 @@ The bundled people say the sentences of the evaluation's sample, through the str
 loop in turn. The greatest input of each convolution that rounds is written beside the VAE's weights. The
 command also prints how far the decoder with rounding is from the one without, on every other picture, which
 it measured nothing of. Names and noise are fixed, so the same weights get the same ranges.
+
+With `--equalise` it first scales the decoder's channels alike (`demo.factory.equalise`) and writes the VAE's
+weights. Their pictures stay the same in float32 and bfloat16. With eight bits, still parts flicker less.
 """
 
 from __future__ import annotations
@@ -18,16 +21,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from demo.factory.equalise import equalise
 from demo.factory.evaluate.command import SAMPLE
 from demo.factory.evaluate.path import StreamingPath
 from demo.factory.speech.corpus import load
-from encoder_worker.vae.decoders import Decoder, load_decoder
+from encoder_worker.vae.decoders import Decoder, LiteVaeDecoder, load_decoder
 from encoder_worker.vae.int8 import rounding_layers, with_eight_bits, write_ranges
 from encoder_worker.vae.ranges import Ranges
 from protocol.model.config import ModelConfig
-from protocol.model.vae_folder import VaeFolder
+from protocol.model.vae_folder import WEIGHTS_FILES, VaeFolder
 from protocol.process.settings import Settings
 
 #: Frames decoded at once.
@@ -57,14 +62,20 @@ def measured_ranges(decoder: Decoder, latents: Tensor) -> Ranges:
     Raises:
         ValueError: the decoder has no such convolution.
     """
+    return {name: float(peaks.max()) for name, peaks in measured_peaks(decoder, latents).items()}
+
+
+@torch.inference_mode()
+def measured_peaks(decoder: Decoder, latents: Tensor) -> dict[str, Tensor]:
+    """The greatest input of each channel (width,) of each convolution that rounds. Arguments as above."""
     layers = dict(rounding_layers(decoder))
     if not layers:
         raise ValueError("this decoder has no convolutions that round")
-    greatest = dict.fromkeys(layers, 0.0)
+    greatest = {name: torch.zeros(conv.in_channels) for name, conv in layers.items()}
 
     def watch(name: str, conv: nn.Conv2d) -> torch.utils.hooks.RemovableHandle:
         def look(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            greatest[name] = max(greatest[name], float(inputs[0].max()))
+            greatest[name] = torch.maximum(greatest[name], inputs[0].amax((0, 2, 3)))
 
         return conv.register_forward_pre_hook(look)
 
@@ -86,6 +97,14 @@ def distance(decoder: Decoder, rounding: Decoder, latents: Tensor) -> float:
     return 10 * math.log10(255**2 / max(float(np.mean(errors)), 1e-12))
 
 
+def write_weights(file: Path, decoder: Decoder) -> None:
+    """Write a decoder's tensors over those of the VAE's file, in the file's arithmetic."""
+    tensors = load_file(file)
+    for name, value in decoder.state_dict().items():
+        tensors[name] = value.to(tensors[name].dtype).contiguous()
+    save_file(tensors, file)
+
+
 def _decoded(decoder: Decoder, latents: Tensor) -> Iterator[Tensor]:
     """Pictures in grey levels, 0 to 255, a batch at a time."""
     for batch in latents.split(BATCH):
@@ -99,6 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--config", type=Path, default=Settings().config, help="of the model")
+    parser.add_argument("--equalise", action="store_true", help="first scale the decoder's channels alike")
     args = parser.parse_args(argv)
     folder = VaeFolder.of(ModelConfig.load(args.config))
     decoder = load_decoder(folder)
@@ -106,6 +126,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = replace(Settings(), config=args.config, run_dir=Path(run_dir), fps=24, cpu_engine="torch")
         latents = drawn_latents(replace(settings, gpu_devices=("cpu",), encoder_devices=("cpu",)))
     latents = latents / decoder.scaling + decoder.shift
+    if args.equalise:
+        if not isinstance(decoder, LiteVaeDecoder):
+            parser.error(f"{folder.path}: only an AutoencoderLite can be equalised")
+        peaks = measured_peaks(decoder, latents[::2])
+        equalise(decoder.decoder, {name.removeprefix("decoder."): its for name, its in peaks.items()})
+        write_weights(folder.path / WEIGHTS_FILES[0], decoder)
     ranges = measured_ranges(decoder, latents[::2])
     decibels = distance(decoder, with_eight_bits(decoder, ranges), latents[1::2])
     file = write_ranges(folder.path, decoder, ranges)

@@ -27,12 +27,27 @@ def test_changes_are_the_same_in_pieces() -> None:
 @pytest.mark.timeout(300)
 def test_each_way_has_its_row(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--quick", "--steps", "1", "--ways", "seed-mix,session-noise", "--device", "cpu"]
-    assert trial_continuity.main(words) == 0
-    rows = [
-        line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line[:3] == "| 1"
+    assert trial_continuity.main([*words, "--cpu-engine", "torch", "--sizes", "256,512"]) == 0
+    lines = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
+    rows = [row for row in lines if row[0] == "torch"]
+    assert [row[1:6] for row in rows] == [
+        [size, "1", "12", "0", way] for size in ("256", "512") for way in ("seed-mix", "session-noise")
     ]
-    assert [row[:4] for row in rows] == [["1", "12", "0", "seed-mix"], ["1", "12", "0", "session-noise"]]
-    assert all(25 < float(row[4]) < 40 and float(row[-1]) > 0 for row in rows)
+    assert all(25 < float(row[6]) < 40 and float(row[-1]) > 0 for row in rows)
+    assert [row[4].strip() for row in lines if "drawn" in row[4]] == [
+        "drawn", "drawn, JPEG", "drawn, VAE, JPEG", "drawn, VAE, JPEG",
+    ]  # fmt: skip
+
+
+def test_larger_pictures_have_the_same_still_parts() -> None:
+    small, large = Changes(), Changes()
+    pictures = np.zeros((3, 2, 2, 3), np.uint8)
+    pictures[1, 0] = 9
+    small.add(pictures)
+    large.add(pictures.repeat(2, 1).repeat(2, 2))
+    still = np.array([[False, False], [True, True]])
+    assert small.of(~still) == large.of(~still) == pytest.approx(9)
+    assert small.of(still) == large.of(still) == 0
 
 
 def test_an_unknown_way_is_refused() -> None:

@@ -166,14 +166,17 @@ class StreamingPath:
 
     def through_vae(self, picture: Picture) -> Picture:
         """A picture (H, W, 3) encoded, decoded and sent as JPEG. It shows the loss without any denoising."""
+        through: Picture = self.pictures(self.encode(picture[None]))[0]
+        return through
+
+    def encode(self, pictures: Picture) -> Array16:
+        """Scaled latents (n, C, h, w) of pictures (n, H, W, 3), by the VAE's encoder in float32."""
         if self._encoder is None:
             self._encoder = load_vae_encoder(VaeFolder.of(self.config))
         with torch.inference_mode():
-            latents = self._encoder(
-                torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
-            )
-        through: Picture = self.pictures(latents.half().numpy())[0]
-        return through
+            made = self._encoder(torch.from_numpy(pictures.copy()).permute(0, 3, 1, 2).float() / 127.5 - 1)
+        latents: Array16 = made.half().numpy()
+        return latents
 
     def through_jpeg(self, picture: Picture) -> Picture:
         """A picture (H, W, 3) sent as JPEG, and nothing else done to it."""

@@ -1,0 +1,56 @@
+"""Channels that are scaled alike leave the decoder's pictures as they are."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from demo.factory.calibrate import measured_peaks, measured_ranges
+from demo.factory.equalise import equalise
+from encoder_worker.vae.decoders import LiteVaeDecoder
+from encoder_worker.vae.int8 import with_eight_bits
+
+CONFIG = {
+    "_class_name": "AutoencoderLite", "latent_channels": 4, "decoder_widths": [16, 8],
+    "decoder_blocks": [1, 2], "fine_width": 4, "fine_blocks": 0, "fine_kernel": 3, "scaling_factor": 1.0,
+}  # fmt: skip
+
+
+def uneven_decoder() -> LiteVaeDecoder:
+    """A small decoder whose channels differ by a factor of 30."""
+    torch.manual_seed(3)
+    decoder = LiteVaeDecoder(CONFIG).eval()
+    with torch.no_grad():
+        for level in decoder.decoder.levels:
+            if hasattr(level, "conv1"):
+                level.conv1.weight[0] *= 30
+                level.conv2.weight[:, 0] /= 30
+    return decoder
+
+
+@torch.inference_mode()
+def test_pictures_of_both_heads_stay_the_same() -> None:
+    decoder, latents = uneven_decoder(), torch.randn(4, 4, 8, 8)
+    equal = copy.deepcopy(decoder)
+    peaks = measured_peaks(decoder, latents)
+    equalise(equal.decoder, {name.removeprefix("decoder."): its for name, its in peaks.items()})
+    assert not torch.equal(equal.decoder.levels[0].conv2.weight, decoder.decoder.levels[0].conv2.weight)
+    assert torch.equal(equal(latents), decoder(latents))
+    for each in (equal, decoder):
+        each.draw_fine()
+    assert torch.equal(equal(latents), decoder(latents))
+
+
+@torch.inference_mode()
+def test_eight_bits_come_nearer() -> None:
+    decoder, latents = uneven_decoder(), torch.randn(4, 4, 8, 8)
+    equal = copy.deepcopy(decoder)
+    peaks = measured_peaks(decoder, latents)
+    equalise(equal.decoder, {name.removeprefix("decoder."): its for name, its in peaks.items()})
+    exact = decoder(latents)
+    errors = [
+        float((with_eight_bits(each, measured_ranges(each, latents))(latents) - exact).square().mean())
+        for each in (decoder, equal)
+    ]
+    assert errors[1] < 0.5 * errors[0]
