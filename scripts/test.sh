@@ -2,7 +2,7 @@
 # Installs the tools and runs every check: ruff, mypy, import-linter, pytest with coverage. Arguments go to pytest.
 #
 #   scripts/test.sh                 everything
-#   scripts/test.sh --fast          the pure tests, in under a minute: no processes, no browser, no golden numbers
+#   scripts/test.sh --fast          the pure tests: no processes, no browser, no golden numbers
 #   scripts/test.sh tests/gateway   everything of one folder
 set -u
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P) || exit 1
@@ -42,7 +42,7 @@ check() { # check NAME COMMAND…: run it, remember a failure
 }
 
 # Tests that are none of these need no process, no browser, no GPU and no quiet machine.
-pure='not process and not browser and not gpu and not parity and not timing and not slow'
+pure='not process and not browser and not gpu and not parity and not timing and not slow and not long'
 
 fast=no
 if [ "${1:-}" = --fast ]; then
