@@ -29,7 +29,7 @@ NO_BODY = "This address takes no request body. Values belong into the query."
 #: Seconds within which a request's head has to be there.
 HEAD_SECONDS = 10.0
 #: Addresses that take a body end with one of these, behind whatever `--root-path` there is.
-BODY_PATHS = ("/avatars",)
+BODY_PATHS = ("/avatars", "/avatars/align")
 
 
 def takes_body(path: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from gateway.avatars.alignment import is_installed
 from gateway.avatars.framing import framing_of
 from gateway.avatars.service import OwnAvatars
 from gateway.core.audio_log import ClipShape
@@ -35,6 +36,7 @@ class Offers:
         self._board = board
         self._thumbnails = thumbnails
         self._voice_engine = choose_voice(settings).engine
+        self._finds_faces = is_installed()
         #: The last known number, for a time without a GPU worker.
         self._measured = 0
 
@@ -90,6 +92,7 @@ class Offers:
             "own_avatars_most": self._own_avatars.most(grant),
             "warnings": warnings,
             "warning_phrases": {name: coded(text) for name, text in warnings.items()},
+            "own_avatars_align": self._finds_faces,
             "framing": framing_of(self._board.model),
             "poses": self._board.poses,
             "names": {

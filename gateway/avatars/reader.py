@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import os
 import sys
 import tempfile
@@ -10,10 +12,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from gateway.avatars.alignment import Sight, sight_of
 from gateway.avatars.cropping import MOST_SIDE, Crop
-from gateway.avatars.decoding import HEAD, REFUSED
+from gateway.avatars.decoding import FACES, HEAD, MOST_FACES, MOST_PIXELS, REFUSED, UNABLE
 from protocol.process.settings import ROOT
 from protocol.wire.phrases import phrase
+
+logger = logging.getLogger(__name__)
 
 #: Seconds within which a picture has to be decoded.
 SECONDS = 30.0
@@ -54,16 +59,37 @@ class PictureReader:
         Raises:
             PictureRefused: it is no picture that can be used.
         """
+        status, output, reason = await self._run(
+            picture, ",".join(f"{part:.6f}" for part in crop), f"{ratio:.6f}"
+        )
+        _check(status, reason)
+        return _pixels_of(output)
+
+    async def find_faces(self, picture: bytes) -> Sight | None:
+        """Look for faces in a picture, as it was sent. None where nothing can look for them.
+
+        Raises:
+            PictureRefused: it is no picture that can be used.
+        """
+        status, output, reason = await self._run(picture, FACES)
+        if status == UNABLE:
+            logger.warning("no face is looked for: %s", reason)
+            return None
+        _check(status, reason)
+        return _sight_of(output)
+
+    async def _run(self, picture: bytes, *arguments: str) -> tuple[int, bytes, str]:
+        """Exit status, output and reason of the process."""
         async with self._turn:
             # A file and no pipe: decoders seek. It has no name, so the system removes it in any case.
             with tempfile.TemporaryFile() as file:
                 await asyncio.to_thread(file.write, picture)
                 file.seek(0)
-                return await self._decode(file.fileno(), crop, ratio)
+                return await self._run_with(file.fileno(), *arguments)
 
-    async def _decode(self, file: int, crop: Crop, ratio: float) -> Pixels:
+    async def _run_with(self, file: int, *arguments: str) -> tuple[int, bytes, str]:
         process = await asyncio.create_subprocess_exec(
-            *self._command, ",".join(f"{part:.6f}" for part in crop), f"{ratio:.6f}",
+            *self._command, *arguments,
             stdin=file, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=ROOT,
             # Nothing of the gateway's environment: settings may name secrets' files.
             env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1"},
@@ -84,12 +110,16 @@ class PictureReader:
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
-        if status == REFUSED:
-            lines = reason.decode("utf-8", "replace").strip().splitlines()
-            raise PictureRefused(lines[-1] if lines else phrase("picture_decoder"))
-        if status != 0:
-            raise PictureRefused(phrase("picture_broken"))
-        return _pixels_of(output)
+        lines = reason.decode("utf-8", "replace").strip().splitlines()
+        return status, output, lines[-1] if lines else ""
+
+
+def _check(status: int, reason: str) -> None:
+    """Raises PictureRefused for a process that failed."""
+    if status == REFUSED:
+        raise PictureRefused(reason or phrase("picture_decoder"))
+    if status != 0:
+        raise PictureRefused(phrase("picture_broken"))
 
 
 def _pixels_of(output: bytes) -> Pixels:
@@ -99,6 +129,25 @@ def _pixels_of(output: bytes) -> Pixels:
     if not (0 < width <= MOST_SIDE and 0 < height <= MOST_SIDE and len(data) == 3 * width * height):
         raise PictureRefused(phrase("picture_decoder"))
     return Pixels(width, height, data)
+
+
+def _sight_of(output: bytes) -> Sight:
+    """The faces in the process's output. Raises PictureRefused where it is of another form.
+
+    The process has read a stranger's picture, so nothing that it writes is trusted.
+    """
+    try:
+        told = json.loads(output)
+        width, height = (int(side) for side in told["size"])
+        boxes = [[float(number) for number in box] for box in told["faces"]]
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        raise PictureRefused(phrase("picture_decoder")) from None
+    most = max(width, height)
+    if not (0 < width * height <= MOST_PIXELS and len(boxes) <= MOST_FACES) or not all(
+        len(box) == 3 and all(-most <= number <= most for number in box) and box[2] >= 1 for box in boxes
+    ):
+        raise PictureRefused(phrase("picture_decoder"))
+    return sight_of((width, height), boxes)
 
 
 async def _read_at_most(stream: asyncio.StreamReader, most: int) -> bytes:

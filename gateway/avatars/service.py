@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from http import HTTPStatus
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from gateway.answers import HttpAnswer, json_answer, plain
+from gateway.avatars.alignment import AUTO, Alignment, align, is_installed, target_of
 from gateway.avatars.cropping import WHOLE, CropError, parse_crop
 from gateway.avatars.fit import Fit, fit_of_frames
 from gateway.avatars.given import GivenAvatars
@@ -44,8 +46,18 @@ MOST_NAME = 40
 #: Reads a request's body: at most so many bytes, within so many seconds.
 BodyReader = Callable[[int, float], Awaitable[bytes]]
 
+#: Tells where a picture's face is, and keeps nothing.
+ALIGN = "/avatars/align"
 NO_ROOM_NOW = phrase("avatars_busy")
 NOT_HERE = phrase("avatars_gone")
+
+
+class _NotTaken(Exception):
+    """An upload ends with this answer."""
+
+    def __init__(self, answer: HttpAnswer) -> None:
+        super().__init__()
+        self.answer = answer
 
 
 class OwnAvatars:
@@ -88,6 +100,8 @@ class OwnAvatars:
             return ()
         if path == "/avatars":
             return ("POST", "PUT")
+        if path == ALIGN:
+            return ("POST",)
         folder, _, rest = path.rpartition("/")
         if rest == "keep" and _own_id(folder):
             return ("POST",)
@@ -124,6 +138,8 @@ class OwnAvatars:
         try:
             if path == "/avatars":
                 return await self._take_in(fields, grant, read_body)
+            if path == ALIGN:
+                return await self._tell_alignment(read_body)
             avatar = self.shelf.find(grant.owner, _own_id(path.removesuffix("/keep")))
             if avatar is None:
                 return plain(HTTPStatus.NOT_FOUND, NOT_HERE)
@@ -132,6 +148,8 @@ class OwnAvatars:
                 self._films.pop(avatar.id, None)
                 return HttpAnswer(b"", status=HTTPStatus.NO_CONTENT)
             return json_answer(self.described(self.shelf.keep(grant.owner, avatar)))
+        except _NotTaken as refusal:
+            return refusal.answer
         except ShelfError as error:
             status = HTTPStatus.INSUFFICIENT_STORAGE if error.full else HTTPStatus.SERVICE_UNAVAILABLE
             return plain(status, f"The avatar cannot be kept: {error}.", why=str(error))
@@ -190,35 +208,59 @@ class OwnAvatars:
 
     async def _take_in(self, fields: Mapping[str, str], grant: Grant, read_body: BodyReader) -> HttpAnswer:
         assert self.shelf is not None
+        asked = fields.get("crop")
         try:
-            crop = parse_crop(fields["crop"]) if "crop" in fields else WHOLE
+            crop = WHOLE if asked in (None, AUTO) else parse_crop(asked)
         except CropError as error:
             return plain(HTTPStatus.BAD_REQUEST, f"{error}.")
-        if self._uploads >= MOST_UPLOADS:
-            return plain(HTTPStatus.SERVICE_UNAVAILABLE, NO_ROOM_NOW, [("Retry-After", "2")])
-        self._uploads += 1
-        try:
-            picture = await read_body(MOST_UPLOAD, UPLOAD_SECONDS)
-            if not picture:
-                return plain(HTTPStatus.BAD_REQUEST, phrase("body_none"))
-            width, height = self._board.size
-            pixels = await self._reader.read(picture, crop, width / height if height else 1.0)
-        except BodyError as error:
-            status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if error.too_long else HTTPStatus.REQUEST_TIMEOUT
-            return plain(status, f"The picture was not taken: {error}.", why=str(error))
-        except PictureRefused as error:
-            return plain(
-                HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"The picture was not taken: {error}.", why=str(error)
-            )
-        finally:
-            self._uploads -= 1
+        aligned: dict[str, object] = {}
+        async with self._upload(read_body) as picture:
+            if asked == AUTO:
+                alignment = await self._align(picture)
+                crop = alignment.crop or WHOLE
+                aligned = alignment.fields()
+            pixels = await self._reader.read(picture, crop, self._ratio)
         name = display_name(fields.get("name", ""))[:MOST_NAME] or "My avatar"
         avatar = await asyncio.to_thread(self.shelf.add, grant.owner, name, pixels)
         await self._measure(avatar)
         avatar = self.shelf.find(grant.owner, avatar.id) or avatar
         if fields.get("keep") == "1":
             avatar = self.shelf.keep(grant.owner, avatar)
-        return json_answer(self.described(avatar), HTTPStatus.CREATED)
+        return json_answer({**self.described(avatar), **aligned}, HTTPStatus.CREATED)
+
+    async def _tell_alignment(self, read_body: BodyReader) -> HttpAnswer:
+        """The part that a picture's face chooses. Nothing of the picture is kept."""
+        async with self._upload(read_body) as picture:
+            return json_answer((await self._align(picture)).fields())
+
+    async def _align(self, picture: bytes) -> Alignment:
+        sight = await self._reader.find_faces(picture) if is_installed() else None
+        return align(sight, target_of(self._board.model), self._ratio)
+
+    @property
+    def _ratio(self) -> float:
+        """Width over height of the frames."""
+        width, height = self._board.size
+        return width / height if height else 1.0
+
+    @asynccontextmanager
+    async def _upload(self, read_body: BodyReader) -> AsyncIterator[bytes]:
+        """A picture that is sent, while it is read. Raises _NotTaken."""
+        if self._uploads >= MOST_UPLOADS:
+            raise _NotTaken(plain(HTTPStatus.SERVICE_UNAVAILABLE, NO_ROOM_NOW, [("Retry-After", "2")]))
+        self._uploads += 1
+        try:
+            picture = await read_body(MOST_UPLOAD, UPLOAD_SECONDS)
+            if not picture:
+                raise _NotTaken(plain(HTTPStatus.BAD_REQUEST, phrase("body_none")))
+            yield picture
+        except BodyError as error:
+            status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if error.too_long else HTTPStatus.REQUEST_TIMEOUT
+            raise _NotTaken(_not_taken(status, error)) from error
+        except PictureRefused as error:
+            raise _NotTaken(_not_taken(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, error)) from error
+        finally:
+            self._uploads -= 1
 
     async def _measure(self, avatar: OwnAvatar) -> None:
         """Animate the avatar, and note how much of it the model kept. Without room, nothing is noted."""
@@ -255,6 +297,10 @@ class OwnAvatars:
         if film is None:
             return plain(HTTPStatus.SERVICE_UNAVAILABLE, phrase("avatars_no_preview"))
         return HttpAnswer(film, "image/webp")
+
+
+def _not_taken(status: HTTPStatus, error: Exception) -> HttpAnswer:
+    return plain(status, f"The picture was not taken: {error}.", why=str(error))
 
 
 def _own_id(path: str) -> str:

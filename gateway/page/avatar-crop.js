@@ -24,6 +24,8 @@ export class CropView {
     this.picture = null;
     /** @type {Framing | null} */
     this.framing = null;
+    /** @type {Crop | null} */
+    this.found = null; // the part that the picture's face chose
     this.zoom = 1; // 1: the picture covers the frame
     this.left = 0; // of the picture, in canvas pixels
     this.top = 0;
@@ -47,16 +49,30 @@ export class CropView {
     this.picture?.close();
     this.picture = picture;
     this.framing = framing;
+    this.found = null;
     this.canvas.height = Math.round(this.canvas.width / ratio);
     this.reset();
   }
 
-  // The part that is taken where nobody chooses: the middle of a wide picture, the top of a tall one.
+  // The part that is taken where nobody chooses: that of the face, else the middle of a wide picture and the top
+  // of a tall one.
   reset() {
     this.zoom = 1;
-    this.left = (this.canvas.width - this.width) / 2;
-    this.top = 0;
+    if (this.found) {
+      this.zoom = within(SMALLEST, this.canvas.width / (this.found[2] * this.width), LARGEST);
+      this.left = -this.found[0] * this.width;
+      this.top = -this.found[1] * this.height;
+    } else {
+      this.left = (this.canvas.width - this.width) / 2;
+      this.top = 0;
+    }
     this.draw();
+  }
+
+  /** @param {Crop} crop the part that the picture's face chose */
+  follow(crop) {
+    this.found = crop;
+    this.reset();
   }
 
   // Width and height of the whole picture, in canvas pixels.
@@ -87,8 +103,8 @@ export class CropView {
     // A quarter of the frame always shows some of the picture.
     const edge = 0.25;
     const { width, height } = this.canvas;
-    this.left = Math.min(width * (1 - edge), Math.max(width * edge - this.width, this.left + right));
-    this.top = Math.min(height * (1 - edge), Math.max(height * edge - this.height, this.top + down));
+    this.left = within(width * edge - this.width, this.left + right, width * (1 - edge));
+    this.top = within(height * edge - this.height, this.top + down, height * (1 - edge));
     this.draw();
     this.changed();
   }
@@ -100,7 +116,7 @@ export class CropView {
    */
   zoomBy(by, x = this.canvas.width / 2, y = this.canvas.height / 2) {
     const before = this.zoom;
-    this.zoom = Math.min(LARGEST, Math.max(SMALLEST, this.zoom * by));
+    this.zoom = within(SMALLEST, this.zoom * by, LARGEST);
     const factor = this.zoom / before;
     this.left = x - (x - this.left) * factor;
     this.top = y - (y - this.top) * factor;
@@ -180,6 +196,15 @@ export class CropView {
       outline(pen, this.framing, width, height);
     }
   }
+}
+
+/**
+ * @param {number} least
+ * @param {number} value
+ * @param {number} most
+ */
+function within(least, value, most) {
+  return Math.min(most, Math.max(least, value));
 }
 
 /**

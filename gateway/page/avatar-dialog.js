@@ -2,6 +2,7 @@
 
 import { Camera, CameraError } from "./avatar-camera.js";
 import { CropView } from "./avatar-crop.js";
+import { FaceFinder, smaller } from "./avatar-face.js";
 import { AvatarStore, StoreError } from "./avatar-store.js";
 import { describe } from "./errors.js";
 import { sentence, t } from "./text.js";
@@ -13,7 +14,7 @@ import { sentence, t } from "./text.js";
  * @import { TextKey } from "./text.js"
  * @typedef {"choose" | "camera" | "crop" | "trying" | "preview"} Step
  * @typedef {{
- *   warnings?: Record<string, string>, warning_phrases?: Record<string, object>, own_avatars?: OwnAvatar[], own_avatars_most?: number, framing?: Framing, width: number, height: number,
+ *   warnings?: Record<string, string>, warning_phrases?: Record<string, object>, own_avatars?: OwnAvatar[], own_avatars_most?: number, own_avatars_align?: boolean, framing?: Framing, width: number, height: number,
  * }} OwnCatalogue the used fields of avatars.json
  */
 
@@ -72,6 +73,7 @@ export class AvatarDialog {
     this.warnings = {}; // by avatar, of those that the model does not carry
     /** @type {Record<string, object | undefined>} */
     this.phrases = {}; // of those
+    this.aligns = false; // whether the server can look for faces
     this.ratio = 1;
     /** @type {Framing | null} */
     this.framing = null;
@@ -102,7 +104,8 @@ export class AvatarDialog {
     this.canvas.setAttribute("role", "img");
     this.canvas.dataset.label = "own.crop.label";
     this.canvas.setAttribute("aria-label", t("own.crop.label"));
-    this.view = new CropView(this.canvas, () => {});
+    this.view = new CropView(this.canvas, () => this.finder?.leave());
+    this.finder = new FaceFinder(this.store, this.view, (text) => this.tell(text), (error) => this.tellError(error));
     this.name = element("input", { type: "text", maxLength: 40, id: "own-name", autocomplete: "off" });
     this.shown = element("img", { alt: t("own.tried"), className: "own-preview" });
     this.keepButton = button("own.keep", () => this.keep(), "primary");
@@ -147,9 +150,10 @@ export class AvatarDialog {
   }
 
   /** @param {OwnCatalogue} catalogue what the server says this person has */
-  offer({ own_avatars: own = [], own_avatars_most: most = 0, framing = undefined, warnings = {}, warning_phrases: phrases = {}, width, height }) {
+  offer({ own_avatars: own = [], own_avatars_most: most = 0, own_avatars_align: aligns = false, framing = undefined, warnings = {}, warning_phrases: phrases = {}, width, height }) {
     this.own = own.filter((each) => each.kept);
     this.most = most;
+    this.aligns = aligns;
     this.framing = framing ?? null;
     this.warnings = { ...warnings, ...Object.fromEntries(own.map((each) => [each.id, each.warning])) };
     this.phrases = { ...phrases, ...Object.fromEntries(own.map((each) => [each.id, each.warning_phrase])) };
@@ -169,6 +173,7 @@ export class AvatarDialog {
 
   closed() {
     this.camera?.close();
+    this.finder?.stop();
     if (this.tried && !this.tried.kept) this.store.remove(this.tried.id).catch(() => {}); // it would go by itself
     this.tried = null;
     this.opener.focus();
@@ -179,6 +184,7 @@ export class AvatarDialog {
     if (!this.steps) return;
     for (const [name, part] of Object.entries(this.steps)) part.hidden = name !== step;
     if (step !== "camera") this.camera?.close();
+    if (step !== "crop") this.finder?.stop();
     if (step === "choose") this.showList();
     this.tell(step === "trying" ? t("own.trying") : "");
     const first = this.steps[step].querySelector("canvas, input:not([type=text]), button.primary");
@@ -244,7 +250,7 @@ export class AvatarDialog {
     let seen;
     try {
       seen = await createImageBitmap(picture);
-      this.picture = picture.size > MOST_BYTES ? await smaller(seen) : picture;
+      this.picture = picture.size > MOST_BYTES ? await smaller(seen, MOST_SIDE) : picture;
     } catch {
       this.show("choose");
       this.tell(t("own.no.picture"), true);
@@ -253,6 +259,7 @@ export class AvatarDialog {
     if (this.name) this.name.value = picture instanceof File ? picture.name.replace(/\.[^.]*$/, "") : "";
     this.show("crop");
     this.view?.show(seen, this.ratio, this.framing);
+    await this.finder?.look(seen, this.aligns);
   }
 
   async tryOut() {
@@ -304,23 +311,4 @@ export class AvatarDialog {
     this.show("choose");
     this.tell(t("own.removed"));
   }
-}
-
-/**
- * A picture that fits the server's limits.
- *
- * @param {ImageBitmap} picture
- * @returns {Promise<Blob>}
- */
-async function smaller(picture) {
-  const scale = Math.min(1, MOST_SIDE / Math.max(picture.width, picture.height));
-  const width = Math.round(picture.width * scale);
-  const height = Math.round(picture.height * scale);
-  const canvas = element("canvas", { width, height });
-  canvas.getContext("2d")?.drawImage(picture, 0, 0, width, height);
-  const blob = await new Promise((done) => {
-    canvas.toBlob(done, "image/jpeg", 0.95);
-  });
-  if (!(blob instanceof Blob)) throw new Error("the canvas gives no picture");
-  return blob;
 }

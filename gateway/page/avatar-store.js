@@ -10,6 +10,7 @@ import { sentence } from "./text.js";
  *   fit: {edges: number, psnr: number} | null,
  * }} OwnAvatar
  * @typedef {[number, number, number, number]} Crop left, top, width and height as fractions of the picture
+ * @typedef {{aligned: "face" | false, aligned_reason: string | null, crop: Crop | null}} Alignment
  */
 
 /** The server's sentence about what it refused. */
@@ -32,6 +33,16 @@ export class AvatarStore {
   async bring(picture, name, crop) {
     const query = new URLSearchParams({ name, crop: crop.map((part) => part.toFixed(5)).join(",") });
     return (await this.send("POST", `avatars?${query}`, picture)).json();
+  }
+
+  /**
+   * Where the picture's face is. The server keeps nothing of it.
+   *
+   * @param {Blob} picture
+   * @returns {Promise<Alignment>}
+   */
+  async align(picture) {
+    return (await this.send("POST", "avatars/align", picture)).json();
   }
 
   /**

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from gateway.avatars.alignment import OFFICIAL, is_installed
 from protocol.process.settings import ROOT
 from tests.gateway.conftest import Running, running
 from tests.helpers.axe import needs_axe, serious
@@ -74,6 +75,61 @@ async def test_bring_crop_try_keep_use_and_remove(gateway: Running, tmp_path: Pa
         await page.until(f"{card} === null")
         await page.evaluate("document.querySelector('dialog.own').close()")
         assert await page.evaluate("document.activeElement.id") == "own-open"
+        assert not page.problems
+
+
+@pytest.mark.skipif(not is_installed(), reason="needs OpenCV (the extra align)")
+async def test_the_crop_begins_at_the_face_and_a_hand_wins(gateway: Running, tmp_path: Path) -> None:
+    """The stand-ins are no bundled model, so the face comes to where the official weights have it."""
+    wide, plain = tmp_path / "wide.png", tmp_path / "plain.png"
+    whole = Image.new("RGB", (1200, 800), (196, 190, 184))
+    whole.paste(Image.open(FACE).convert("RGB").resize((360, 360)), (700, 300))
+    whole.save(wide)
+    Image.new("RGB", (300, 300), "white").save(plain)
+    message = "document.querySelector('.own-message').textContent"
+    async with Chromium() as browser:
+        page = await browser.open(gateway.url("/"))
+        await page.until("window.echomimic?.state === 'idle'")
+        # The part is read where it is sent, and the answer about the face can be held up.
+        await page.evaluate(
+            "window.sent = []; window.answers = 0; const real = window.fetch;"
+            " window.fetch = async (to, how) => {"
+            " const crop = new URL(to, document.baseURI).searchParams.get('crop');"
+            " if (crop) window.sent.push(crop.split(',').map(Number));"
+            " const answer = await real(to, how);"
+            " while (window.held) await new Promise((on) => setTimeout(on, 20));"
+            " window.answers += 1; return answer; }; 0"
+        )
+        await page.click("#own-open")
+        await page.choose_file("#own-file", wide)
+        await at(page, CROP)
+        assert await page.evaluate("document.querySelector('.own-message').getAttribute('role')") == "status"
+        await page.until(f"{message}.startsWith('Face found')")
+        await press(page, "Try it")
+        await at(page, PREVIEW)
+        left, top, width, height = (await page.evaluate("window.sent"))[-1]
+        assert (700 + 180 - left * 1200) / (width * 1200) == pytest.approx(OFFICIAL.x, abs=0.02)
+        assert (300 + 0.4 * 360 - top * 800) / (height * 800) == pytest.approx(OFFICIAL.y, abs=0.02)
+        # Moved by hand while the server looks, it stays where it was moved.
+        await press(page, "Back")
+        await press(page, "Back")
+        await page.evaluate("window.held = true")
+        await page.choose_file("#own-file", wide)
+        await page.until(f"{message}.startsWith('Looking')")
+        await page.press("ArrowRight", 39)
+        assert await page.evaluate(message) == ""
+        await page.evaluate("window.held = false; window.answers = 0")
+        await page.until("window.answers > 0")
+        await page.evaluate("new Promise((done) => setTimeout(done, 100))")
+        assert await page.evaluate(message) == ""
+        await press(page, "Back")
+        await page.choose_file("#own-file", plain)
+        await page.until(f"{message}.startsWith('No face was found')")
+        told = await page.evaluate(
+            "import(new URL('avatar-face.js', document.baseURI)).then(({ FaceFinder }) =>"
+            " new Promise((told) => new FaceFinder({}, {}, told, told).look(null, false)))"
+        )
+        assert told.startswith("This server does not look for faces")
         assert not page.problems
 
 
