@@ -25,15 +25,15 @@ STEP, NEIGHBOURS, NEIGHBOURS_AGAIN = 1.1, 6, 4
 #: these 3.4 %.
 AGAIN, AROUND = (80, 100, 125), 1.25
 
-#: Left, top and side of a square, in pixels.
-Box = list[float]
+#: Left, top and side, in pixels.
+Square = list[float]
 
 
 class FacesError(Exception):
     """Nothing can look for faces here: OpenCV is missing, does not load, or has no cascades (version 5)."""
 
 
-def find_faces(picture: Image.Image, cascade: str = "haarcascade_frontalface_alt2.xml") -> list[Box]:
+def find_faces(picture: Image.Image, cascade: str = "haarcascade_frontalface_alt2.xml") -> list[Square]:
     """The square around each face, in pixels of the picture. The largest comes first.
 
     Args:
@@ -67,14 +67,14 @@ class _Search:
         if self._cascade.empty():
             raise FacesError(f"OpenCV {cv2.__version__} has no {cascade}")
 
-    def whole(self, grey: Image.Image, side: int) -> list[Box]:
+    def whole(self, grey: Image.Image, side: int) -> list[Square]:
         """The faces of a picture that is looked at with sides of at most so many pixels."""
         scale = max(1 / LARGER, max(grey.size) / side)
         size = (max(1, round(grey.width / scale)), max(1, round(grey.height / scale)))
         least = max(LEAST_PIXELS, round(min(size) * LEAST_PART))
         return self._boxes(grey, size, NEIGHBOURS, least, max(size))
 
-    def again(self, grey: Image.Image, box: Box) -> Box:
+    def again(self, grey: Image.Image, box: Square) -> Square:
         """The square around a face that was found, measured at several sizes."""
         reach = AROUND * box[2]
         left, top = round(box[0] + box[2] / 2 - reach), round(box[1] + box[2] / 2 - reach)
@@ -91,7 +91,7 @@ class _Search:
 
     def _boxes(
         self, grey: Image.Image, size: tuple[int, int], neighbours: int, least: int, most: int
-    ) -> list[Box]:
+    ) -> list[Square]:
         """The finds in a picture that is looked at in this size, in its own pixels."""
         pixels = np.asarray(grey.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))
         found = self._cascade.detectMultiScale(
