@@ -162,7 +162,7 @@ export const DE = {
   "own.align.face": "Gesicht gefunden: Der Ausschnitt folgt ihm. Schieben Sie ihn, wie Sie mögen.",
   "own.align.no_face": "Kein Gesicht gefunden: Schieben Sie das Bild in den Umriss.",
   "own.align.several_faces": "Mehrere ähnlich große Gesichter gefunden: Schieben Sie eines in den Umriss.",
-  "own.align.too_close": "Das Gesicht ist in diesem Bild zu groß: Eines, das mehr von der Person zeigt, passt besser.",
+  "own.align.too_close": "Das Gesicht ist in diesem Bild zu groß: Ein Bild, das mehr von der Person zeigt, passt besser.",
   "own.align.not_installed": "Dieser Server sucht keine Gesichter: Schieben Sie das Bild in den Umriss.",
   "own.zoom.in": "Vergrößern",
   "own.zoom.out": "Verkleinern",

@@ -154,7 +154,7 @@ export const EN = {
   "own.align.face": "Face found: the crop follows it. Move it if you like.",
   "own.align.no_face": "No face was found: move the picture into the outline.",
   "own.align.several_faces": "Several faces of like size were found: move one into the outline.",
-  "own.align.too_close": "The face is too large in this picture: one that shows more of the person fits better.",
+  "own.align.too_close": "The face is too large in this picture: a picture that shows more of the person fits better.",
   "own.align.not_installed": "This server does not look for faces: move the picture into the outline.",
   "own.zoom.in": "Zoom in",
   "own.zoom.out": "Zoom out",
