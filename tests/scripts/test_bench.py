@@ -123,6 +123,7 @@ def test_a_part_that_does_not_exist_is_named(capsys: pytest.CaptureFixture[str])
     assert "no part speed" in capsys.readouterr().err
 
 
+@pytest.mark.timing
 def test_a_quick_run_prints_the_tables(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     assert bench.main(["--quick", "--only", "default", "--json", str(file), "--passthrough"]) == 0
