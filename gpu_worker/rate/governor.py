@@ -47,11 +47,15 @@ HOPELESS = 1.5
 #: those of denoising and decoding one after the other, and clips in a row overlap there.
 MOST_LOAD_TO_RISE = {"cpu": 0.95, "cuda": 1.2}
 
+#: Less of it on one core of a CPU: Whisper, the gateway and the system take that core too, and the trial
+#: leaves them as much more there (`trial.max_share`).
+OTHERS_ON_ONE_CORE = 0.25
+
 #: Part of that for larger pictures, which leaves the margin that a rate has in the trial.
 MOST_LOAD_FOR_SIZE = 0.84
 
 #: Most load, in times of that, at which the next higher rate is worth a try. A clip that comes alone has
-#: waits in its time that clips in a row do not have.
+#: waits in its time that clips in a row do not have. One core of a CPU never waits, and tries nothing.
 LOAD_WORTH_A_TRY = 1.35
 
 #: How many times the patience there must be no late clip before a try, and the clips that tell the load.
@@ -114,6 +118,7 @@ class RateGovernor:
         rates: to choose from, from the highest down.
         ready: whether a rate's clips can be made as fast as the machine can. Another rate might be slower
             than a higher one.
+        cores: of this machine.
     """
 
     #: What the next clips get.
@@ -129,12 +134,15 @@ class RateGovernor:
         log: ServiceLog,
         rates: Sequence[int] = SERVED_RATES,
         ready: Callable[[int], bool] = lambda _: True,
+        cores: int = 2,
     ) -> None:
         self._log = log
+        self._cores = cores
         self._rates = rates
         self._grades = grades(rates, sizes=False)
         self._ready = ready
         self._most_load = MOST_LOAD_TO_RISE["cpu"]
+        self._may_try = True
         self._full_frames = USUAL_CLIP_FRAMES
         self.grade = self._grades[0]
         self.fixed_share = None
@@ -173,6 +181,9 @@ class RateGovernor:
         self._grades = grades(self._rates, sizes=sizes)
         self.grade, self._full_frames = Grade(fps, fine and sizes), clip_frames
         self._most_load = MOST_LOAD_TO_RISE[device_type]
+        self._may_try = self._cores > 1 or device_type != "cpu"
+        if not self._may_try:
+            self._most_load -= OTHERS_ON_ONE_CORE
         self._log.forget_times()
 
     def update(self, now: float) -> bool:
@@ -272,7 +283,7 @@ class RateGovernor:
     def _worth_a_try(self, now: float) -> Grade:
         """The next higher rate, after a long time without a late clip, if its load may fit."""
         quiet = now - max(self._changed_at, self._late_at)
-        if quiet < PATIENCE_FOR_A_TRY * self._rate_patience.now:
+        if not self._may_try or quiet < PATIENCE_FOR_A_TRY * self._rate_patience.now:
             return self.grade
         cost, most = self.cost_of(CLIPS_BEFORE_A_TRY), LOAD_WORTH_A_TRY * self._most_load
         nearest = [grade for grade in self._above() if not grade.fine][-1:]

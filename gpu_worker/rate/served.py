@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -45,7 +46,7 @@ class ServedRate:
         self, settings: Settings, ready: Callable[[int], bool], heads: Callable[[], Sequence[bool]]
     ) -> None:
         self._log = ServiceLog()
-        self._governor = RateGovernor(self._log, ready=ready)
+        self._governor = RateGovernor(self._log, ready=ready, cores=len(os.sched_getaffinity(0)))
         self._heads = heads
         self._device_type = "cpu"
         #: 0 before anything was timed.

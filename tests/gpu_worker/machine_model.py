@@ -39,6 +39,7 @@ class Machine:
         joins: whether clips that wait are made together.
         fine: whether clips begin with larger pictures, or None where there is one size.
         fine_costs: times that a clip of these costs.
+        cores: that the governor knows of.
     """
 
     cost: Callable[[int], float]
@@ -49,6 +50,7 @@ class Machine:
     joins: bool = True
     fine: bool | None = None
     fine_costs: float = 1.25
+    cores: int = 2
     now: float = 0.0
     #: (time, rate) of each change.
     changes: list[tuple[float, int]] = field(default_factory=list)
@@ -59,7 +61,7 @@ class Machine:
 
     def __post_init__(self) -> None:
         self.log = ServiceLog()
-        self.governor = RateGovernor(self.log)
+        self.governor = RateGovernor(self.log, cores=self.cores)
         sizes = self.fine is not None
         self.governor.start_at(self.start, "cpu", self.frames, fine=bool(self.fine), sizes=sizes)
         #: (time, whether the pictures are larger) of each change.

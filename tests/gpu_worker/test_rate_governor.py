@@ -112,6 +112,14 @@ def test_a_rate_that_only_looks_too_high_is_tried() -> None:
     assert machine.rate_at(60) == 24 and len(machine.changes) == 1
 
 
+@pytest.mark.parametrize(("seconds", "rises"), [(0.55, {2}), (0.42, {2}), (0.3, {1, 2})])
+@pytest.mark.parametrize("cores", [1, 2])
+def test_one_core_leaves_time_for_the_other_stages(seconds: float, rises: set[int], cores: int) -> None:
+    machine = Machine(cost(seconds), start=12, cores=cores)
+    machine.run(60)
+    assert (len(machine.changes) > 0) == (cores in rises)
+
+
 def test_nothing_changes_while_nobody_speaks() -> None:
     machine = Machine(cost(0.7), sessions=lambda now: 1 if now < 10 else 0)
     machine.run(11)
