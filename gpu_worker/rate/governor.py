@@ -16,6 +16,7 @@ from gpu_worker.rate.grades import Grade, grades
 from gpu_worker.rate.joining import most_joined
 from gpu_worker.rate.service import ServiceLog
 from gpu_worker.rate.thinning import thinned_frames
+from gpu_worker.rate.trial import MAX_SHARE, max_share
 from protocol.wire.clock import FRAME_RATES, FULL_RATE, USUAL_CLIP_FRAMES
 
 #: Rates in service, from the highest down. The last two are for a machine that is slowed down: few frames of
@@ -47,9 +48,9 @@ HOPELESS = 1.5
 #: those of denoising and decoding one after the other, and clips in a row overlap there.
 MOST_LOAD_TO_RISE = {"cpu": 0.95, "cuda": 1.2}
 
-#: Less of it on one core of a CPU: Whisper, the gateway and the system take that core too, and the trial
-#: leaves them as much more there (`trial.max_share`).
-OTHERS_ON_ONE_CORE = 0.25
+#: Less of it on one core of a CPU: Whisper, the gateway and the system take that core too. The trial leaves
+#: them as much more there.
+OTHERS_ON_ONE_CORE = MAX_SHARE - max_share(1)
 
 #: Part of that for larger pictures, which leaves the margin that a rate has in the trial.
 MOST_LOAD_FOR_SIZE = 0.84
