@@ -105,10 +105,8 @@ class KeptClips:
         if (kept := self.get(key)) is not None:
             yield from kept
             return
-        made = []
-        for part in make():
-            made.append(part)
-            yield part
+        made: list[Coded] = []
+        yield from noted(make(), made)
         with self._lock:
             # another thread may have made it
             if key not in self._kept and self._make_room(coded_bytes(made)):
@@ -132,6 +130,13 @@ class KeptClips:
             del self._kept[key]
             self.size -= coded_bytes(kept.parts)
         return True
+
+
+def noted(parts: Iterator[Coded], made: list[Coded]) -> Iterator[Coded]:
+    """The parts of a clip as they are made. Each is added to `made` before it is given."""
+    for part in parts:
+        made.append(part)
+        yield part
 
 
 def coded_bytes(parts: list[Coded]) -> int:

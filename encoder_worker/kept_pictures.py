@@ -19,7 +19,7 @@ from typing import Any
 import msgpack
 
 import encoder_worker
-from encoder_worker.kept_clips import Coded, PicturesKey, coded_bytes
+from encoder_worker.kept_clips import Coded, PicturesKey, coded_bytes, noted
 from encoder_worker.video import CodedPicture
 from protocol.model.config import ModelConfig
 from protocol.model.hardware.drivers import only_a_cpu
@@ -95,10 +95,8 @@ class KeptPictures:
             self.hits += 1
             yield from kept
             return
-        made = []
-        for part in make():
-            made.append(part)
-            yield part
+        made: list[Coded] = []
+        yield from noted(make(), made)
         if all(picture.codec == codec for _, pictures in made for picture in pictures):
             self._store(file, made)
 
