@@ -87,6 +87,12 @@ def measured_peaks(decoder: Decoder, latents: Tensor) -> dict[str, Tensor]:
     return greatest
 
 
+def equalise_by(decoder: LiteVaeDecoder, latents: Tensor) -> None:
+    """Scale the decoder's channels alike, in place, by their inputs. Arguments as of `measured_ranges`."""
+    peaks = measured_peaks(decoder, latents)
+    equalise(decoder.decoder, {name.removeprefix("decoder."): its for name, its in peaks.items()})
+
+
 @torch.inference_mode()
 def distance(decoder: Decoder, rounding: Decoder, latents: Tensor) -> float:
     """PSNR in dB of one decoder's pictures against another's."""
@@ -129,8 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.equalise:
         if not isinstance(decoder, LiteVaeDecoder):
             parser.error(f"{folder.path}: only an AutoencoderLite can be equalised")
-        peaks = measured_peaks(decoder, latents[::2])
-        equalise(decoder.decoder, {name.removeprefix("decoder."): its for name, its in peaks.items()})
+        equalise_by(decoder, latents[::2])
         write_weights(folder.path / WEIGHTS_FILES[0], decoder)
     ranges = measured_ranges(decoder, latents[::2])
     decibels = distance(decoder, with_eight_bits(decoder, ranges), latents[1::2])

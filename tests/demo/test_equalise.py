@@ -6,8 +6,7 @@ import copy
 
 import torch
 
-from demo.factory.calibrate import measured_peaks, measured_ranges
-from demo.factory.equalise import equalise
+from demo.factory.calibrate import equalise_by, measured_ranges
 from encoder_worker.vae.decoders import LiteVaeDecoder
 from encoder_worker.vae.int8 import with_eight_bits
 from encoder_worker.vae.lite_decoder import ResidualBlock
@@ -34,8 +33,7 @@ def uneven_decoder() -> LiteVaeDecoder:
 def test_pictures_of_both_heads_stay_the_same() -> None:
     decoder, latents = uneven_decoder(), torch.randn(4, 4, 8, 8)
     equal = copy.deepcopy(decoder)
-    peaks = measured_peaks(decoder, latents)
-    equalise(equal.decoder, {name.removeprefix("decoder."): its for name, its in peaks.items()})
+    equalise_by(equal, latents)
     scaled, plain = (each.state_dict()["decoder.levels.0.conv2.weight"] for each in (equal, decoder))
     assert not torch.equal(scaled, plain)
     assert torch.equal(equal(latents), decoder(latents))
@@ -48,8 +46,7 @@ def test_pictures_of_both_heads_stay_the_same() -> None:
 def test_eight_bits_come_nearer() -> None:
     decoder, latents = uneven_decoder(), torch.randn(4, 4, 8, 8)
     equal = copy.deepcopy(decoder)
-    peaks = measured_peaks(decoder, latents)
-    equalise(equal.decoder, {name.removeprefix("decoder."): its for name, its in peaks.items()})
+    equalise_by(equal, latents)
     exact = decoder(latents)
     errors = [
         float((with_eight_bits(each, measured_ranges(each, latents))(latents) - exact).square().mean())
