@@ -5,13 +5,19 @@
 Prints for each process its resident memory, descriptors and threads at the beginning and at the end, and the
 slope of its memory with a 95 % interval. The first hour does not count, nor does the first half of a run of
 less than two hours. Exit status: 0 if every limit is kept, 1 if not.
+
+Beside it stands the slope of the process's own memory: without pages of files and without its bounded
+caches, of which its metrics tell the bytes. The kernel takes and gives pages of files as other programs need
+memory.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,7 +26,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
 from protocol.wire.messages import Samples
-from scripts.run.managed import ManagedRun
+from scripts.run.managed import ManagedRun, MetricSamples
 from scripts.torture.faults import Viewing, words_of
 from scripts.torture.floods import resident_mb
 from scripts.torture.slope import Slope, slope
@@ -32,6 +38,8 @@ COMES_AND_GOES = 30.0
 MOST_MB_AN_HOUR = 1.0
 #: Seconds at the beginning that do not count, and their most share of the run.
 FIRST, FIRST_SHARE = 3600.0, 0.5
+#: Names of the metrics that tell a cache's bytes.
+CACHE_BYTES = re.compile(r"echomimic_stage_\w+_(cache|clips)_bytes")
 #: Seconds between two lines about the run so far.
 TELL_EVERY = 600.0
 
@@ -44,12 +52,30 @@ class Sample:
     megabytes: float
     descriptors: int
     threads: int
+    #: Megabytes without pages of files and without the bounded caches.
+    own: float
 
 
-def look(pid: int) -> Sample:
-    """Resident memory, descriptors and threads of a process now."""
+def look(pid: int, cached: Mapping[int, float]) -> Sample:
+    """Resident memory, descriptors and threads of a process now.
+
+    Args:
+        pid: of the process.
+        cached: megabytes of the caches by process.
+    """
     process = psutil.Process(pid)
-    return Sample(time.monotonic(), resident_mb(pid), process.num_fds(), process.num_threads())
+    own = (process.memory_info().rss - process.memory_info().shared) / 1e6 - cached.get(pid, 0.0)
+    return Sample(time.monotonic(), resident_mb(pid), process.num_fds(), process.num_threads(), own)
+
+
+def cached_mb(metrics: MetricSamples) -> dict[int, float]:
+    """Megabytes of the workers' caches by process, by what the gateway's /metrics tells."""
+    found: defaultdict[int, float] = defaultdict(float)
+    for name, samples in metrics.items():
+        if CACHE_BYTES.fullmatch(name):
+            for labels, value in samples:
+                found[int(labels["worker"].split("-")[-1])] += value / 1e6
+    return dict(found)
 
 
 def name_of(pid: int) -> str:
@@ -70,6 +96,11 @@ def growth(samples: Sequence[Sample]) -> Slope:
     return slope([(sample.at, sample.megabytes) for sample in judged(samples)]).times(3600)
 
 
+def own_growth(samples: Sequence[Sample]) -> Slope:
+    """The same without pages of files and without the bounded caches."""
+    return slope([(sample.at, sample.own) for sample in judged(samples)]).times(3600)
+
+
 def soak(voice: Samples, minutes: float, *flags: str) -> bool:
     """Run, and print the table. Returns whether nothing grew.
 
@@ -79,7 +110,8 @@ def soak(voice: Samples, minutes: float, *flags: str) -> bool:
     speaking = partial(Viewing, voice=voice, keeps_samples=False)
     with ManagedRun(*flags) as run, speaking(run.url) as one, speaking(run.url) as two:
         time.sleep(min(10.0, minutes * 6))
-        history: dict[int, list[Sample]] = {pid: [look(pid)] for pid in run.pids()}
+        cached = cached_mb(run.metrics())
+        history: dict[int, list[Sample]] = {pid: [look(pid, cached)] for pid in run.pids()}
         ends = time.monotonic() + 60 * minutes
         told = time.monotonic()
         while time.monotonic() < ends:
@@ -88,12 +120,12 @@ def soak(voice: Samples, minutes: float, *flags: str) -> bool:
                 print(_line(history), flush=True)
             try:
                 with speaking(run.url):
-                    _watch(history, min(COMES_AND_GOES, max(0.0, ends - time.monotonic())))
+                    _watch(run, history, min(COMES_AND_GOES, max(0.0, ends - time.monotonic())))
             except ConnectionClosed as closed:
                 if closed.rcvd is None or closed.rcvd.code != CloseCode.TRY_AGAIN_LATER:
                     raise
                 refused += 1
-            _watch(history, min(COMES_AND_GOES, max(0.0, ends - time.monotonic())))
+            _watch(run, history, min(COMES_AND_GOES, max(0.0, ends - time.monotonic())))
         restarted = set(run.pids()) != set(history)
         kept = [_row(name_of(pid), samples) for pid, samples in history.items()]
     for number, viewing in enumerate((one, two), 1):
@@ -110,28 +142,32 @@ def soak(voice: Samples, minutes: float, *flags: str) -> bool:
     return all(kept) and not restarted
 
 
-def _watch(history: dict[int, list[Sample]], seconds: float) -> None:
+def _watch(run: ManagedRun, history: dict[int, list[Sample]], seconds: float) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
+        cached = cached_mb(run.metrics())
         for pid, samples in history.items():
-            samples.append(look(pid))
+            samples.append(look(pid, cached))
         time.sleep(min(SAMPLE_EVERY, max(0.0, until - time.monotonic())))
 
 
 def _line(history: dict[int, list[Sample]]) -> str:
     each = ", ".join(
-        f"{name_of(pid)} {samples[-1].megabytes:.1f} MB ({growth(samples).middle:+.1f} MB/h)"
+        f"{name_of(pid)} {samples[-1].megabytes:.1f} MB ({growth(samples).middle:+.1f} MB/h,"
+        f" its own {samples[-1].own:.1f} MB, {own_growth(samples).middle:+.1f})"
         for pid, samples in history.items()
     )
     return f"{time.strftime('%H:%M')}: {each}"
 
 
 def _row(name: str, samples: list[Sample]) -> bool:
-    first, last, grown = samples[0], samples[-1], growth(samples)
+    first, last, grown, own = samples[0], samples[-1], growth(samples), own_growth(samples)
     since = judged(samples)[0]
     print(
         f"{name:16s} {first.megabytes:7.1f} → {since.megabytes:7.1f} → {last.megabytes:7.1f} MB,"
         f" {grown.middle:+6.2f} MB/h ({grown.low:+.2f} to {grown.high:+.2f}),"
+        f" its own {since.own:.1f} → {last.own:.1f} MB,"
+        f" {own.middle:+.2f} MB/h ({own.low:+.2f} to {own.high:+.2f}),"
         f" descriptors {first.descriptors} → {last.descriptors}, threads {first.threads} → {last.threads}"
     )
     return grown.middle < MOST_MB_AN_HOUR and last.threads <= first.threads

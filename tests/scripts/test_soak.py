@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from scripts.torture.slope import slope
-from scripts.torture.soak import Sample, growth, judged
+from scripts.torture.soak import Sample, cached_mb, growth, judged, own_growth
 
 HOUR = 3600.0
 rng = np.random.default_rng(0)
@@ -37,7 +37,23 @@ def test_too_little_is_known() -> None:
 
 
 def test_the_beginning_does_not_count() -> None:
-    samples = [Sample(at, 50 + 100 * min(at, HOUR) / HOUR, 1, 1) for at in np.arange(0.0, 8 * HOUR, 5.0)]
+    samples = [
+        Sample(at, 50 + 100 * min(at, HOUR) / HOUR, 1, 1, 40 + at / HOUR)
+        for at in np.arange(0.0, 8 * HOUR, 5.0)
+    ]
     assert growth(samples).middle == 0 and judged(samples)[0].at == HOUR
+    assert round(own_growth(samples).middle, 3) == 1
     short = samples[:240]
     assert judged(short)[0].at == 600 and growth(short).middle > 90
+
+
+def test_the_caches_of_each_process_are_added_up() -> None:
+    encoder, gpu = {"stage": "encoder_worker", "worker": "0-12"}, {"stage": "gpu_worker", "worker": "0-9"}
+    metrics = {
+        "echomimic_stage_resident_bytes": [(encoder, 1e9)],
+        "echomimic_stage_kept_clips_bytes": [(encoder, 3e6)],
+        "echomimic_stage_rest_clips_bytes": [(gpu, 1e6)],
+        "echomimic_stage_pose_cache_bytes": [(gpu, 5e5)],
+        "echomimic_stage_kept_clips_hits_total": [(encoder, 9e6)],
+    }
+    assert cached_mb(metrics) == {12: 3.0, 9: 1.5}
