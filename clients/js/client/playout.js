@@ -1,14 +1,15 @@
 // Sound and pictures in step: both are placed on one timeline by their pts.
 //
 // A clip's sound comes first and gets its place on the timeline. Its pictures follow it there. The place is as soon
-// as possible plus a small buffer. The buffer grows when clips come late. In quiet moments it shrinks to the one that
-// the latest of the last clips needed.
+// as possible plus a small buffer (buffer.js). The buffer shrinks and grows in pauses of the speech, where nobody hears
+// it. While nobody hears the sound at all it does so at any time, and the pictures move a little faster or slower.
 //
 // After a network that stood still, much comes at once. Live sound then catches up: its pauses are cut, and it is
 // played faster with its pitch kept. What would be later than MOST_AHEAD even so is left out.
 
+import { PlayBuffer } from "./buffer.js";
 import { SAMPLE_RATE } from "./clock.js";
-import { cutsOf, placeInRest, total, withoutCuts } from "./hasten.js";
+import { cutsOf, evenCuts, isPause, placeInRest, total, withoutCuts } from "./hasten.js";
 import { Pictures } from "./pictures.js";
 import { Timeline } from "./timeline.js";
 
@@ -21,15 +22,13 @@ import { Timeline } from "./timeline.js";
  * @typedef {{node: AudioBufferSourceNode | null, seq: number, start: number, end: number}} ScheduledSound
  */
 
-const LEAST_LEAD = 0.04; // seconds of buffer to begin with: from a clip's arrival to its first sample
-const MOST_LEAD = 0.4;
 const MOST_AHEAD = 1.5; // seconds of sound in hand beyond which the oldest is left out: a live face stays live
-const SPARE = 0.08; // seconds of buffer too much from which quiet moments are used to win it back
-const STEADY_LEAD = 0.01; // seconds that the latest of the last clips has in hand, while no clip has been late
-const STEADY_SHARE = 0.6; // and the part of the differences between them that it has at least
-const CALM = 0.999; // of the buffer that a late clip asked for, the part that each clip in time leaves of it
-const STEADY_SPARE = 0.015; // seconds of buffer too much that are then won back: one fade
-const REMEMBERED = 16; // clips by which the buffer is judged
+const SPARE = 0.08; // seconds of buffer too much at which speech that is played faster has caught up
+const STEP = 0.015; // seconds of buffer too much that are won back: one fade
+const UNHEARD_STEP = 0.008; // the same where nobody hears the sound, and seconds too few that are given
+const UNHEARD_SHARE = 0.25; // of a clip by which its pictures are faster or slower for that
+const GIVES = 0.5; // of the seconds too few, what one clip gives
+const GIVES_FROM = 6; // clips that are known by then
 const GAP = SAMPLE_RATE; // samples left out by the server after which sound from before them is of no use
 const FAR_BEHIND = 0.35; // seconds of buffer too much from which speech is played faster
 const STOOD_STILL = 1; // seconds without sound after which no buffer would have helped
@@ -66,7 +65,7 @@ export class Playout {
     /** @type {DecodedFrame[]} */
     this.frames = []; // in the order of their due times
     this.end = 0; // time at which the last clip's sound ends
-    this.lead = LEAST_LEAD;
+    this.buffer = new PlayBuffer();
     /** @type {ScheduledSound[]} */
     this.sources = [];
     this.epoch = 0;
@@ -79,8 +78,6 @@ export class Playout {
     this.idleAt = 0; // time of the last picture that belongs to no speech
     this.idlePts = 0;
     this.speechAt = Infinity; // start of speech that came after those
-    /** @type {number[]} */
-    this.early = []; // of the latest clips: how long before their time they came, in seconds
   }
 
   /**
@@ -130,7 +127,7 @@ export class Playout {
     this.clips = new Map();
     this.anchor = null;
     this.next = -1;
-    this.early = [];
+    this.buffer.forget();
     this.behind = false;
   }
 
@@ -157,17 +154,18 @@ export class Playout {
       this.leaveOut(now);
       wanted = this.end;
     }
+    const { buffer } = this;
+    const seconds = message.samples.length / SAMPLE_RATE;
     /** @type {Cut[]} */
     let cuts = [];
     let start = Math.max(wanted, this.end);
     if (wanted < now) {
-      if (joined) this.ranDry(now - wanted);
-      start = Math.max(now + this.lead, this.end);
+      const inHand = joined ? this.ranDry(message.seq, now - wanted) : buffer.start;
+      start = Math.max(now + inHand, this.end);
     } else if (!isText) {
-      this.early.push(wanted - now);
-      if (this.early.length > REMEMBERED) this.early.shift();
-      this.lead = Math.max(LEAST_LEAD, this.lead * CALM);
+      buffer.inTime(message.seq, wanted - now, seconds || 1);
       cuts = this.shorten(message.samples);
+      if (!cuts.length) start += this.give(message.samples);
     }
     start = Math.ceil(start * SAMPLE_RATE) / SAMPLE_RATE;
     this.speechAt = start;
@@ -177,18 +175,21 @@ export class Playout {
     this.clips.set(message.seq, { start, pts: message.pts, cuts });
     this.clips.delete(message.seq - 16);
     this.play(message.seq, cuts.length ? withoutCuts(message.samples, cuts) : message.samples, start);
-    this.stats.clip(message, spokenAt, this.early.at(-1) ?? this.lead);
+    this.stats.clip(message, spokenAt, start - now);
   }
 
   /**
    * A clip came after its turn: keep more in hand from now on.
    *
+   * @param {number} seq
    * @param {number} seconds
+   * @returns {number} seconds that it is to have in hand
    */
-  ranDry(seconds) {
+  ranDry(seq, seconds) {
     this.stats.underruns += 1;
-    if (seconds < STOOD_STILL) this.lead = Math.min(MOST_LEAD, this.lead + 0.02 + seconds / 2);
-    this.early = [];
+    if (seconds < STOOD_STILL) return this.buffer.late(seq, seconds, this.muted);
+    this.buffer.forget();
+    return this.buffer.start;
   }
 
   /**
@@ -197,24 +198,34 @@ export class Playout {
    * @param {Float32Array<ArrayBuffer>} samples
    */
   shorten(samples) {
-    const spare = (/** @type {number[]} */ early) => Math.min(...early) - this.lead;
-    const latest = spare(this.early.slice(-2));
+    const { buffer, muted } = this;
+    const latest = buffer.latest - buffer.start;
     this.behind = this.live && latest > (this.behind ? SPARE : FAR_BEHIND);
-    const steady = !this.behind && this.lead <= LEAST_LEAD;
-    let excess = this.behind ? latest : spare(this.early);
-    if (steady) {
-      const least = Math.min(...this.early);
-      excess = least - Math.max(STEADY_LEAD, STEADY_SHARE * (Math.max(...this.early) - least));
-    }
-    if (!this.behind && this.early.length < REMEMBERED) return [];
-    if (excess < (steady ? STEADY_SPARE : SPARE)) return [];
-    const cuts = cutsOf(samples, Math.floor(excess * SAMPLE_RATE), this.behind);
-    if (!cuts.length) return cuts;
+    if (!this.behind && !buffer.judges) return [];
+    const excess = this.behind ? latest : buffer.excess;
+    if (excess < (muted ? UNHEARD_STEP : STEP)) return [];
+    const most = Math.floor(excess * SAMPLE_RATE);
+    const cuts = muted
+      ? evenCuts(samples.length, Math.min(most, UNHEARD_SHARE * samples.length))
+      : cutsOf(samples, most, this.behind);
     const won = total(cuts) / SAMPLE_RATE;
     this.stats.faster += won;
-    this.early = this.early.map((seconds) => seconds - won);
-    this.lead = Math.max(LEAST_LEAD, this.lead * 0.95);
+    buffer.move(-won);
     return cuts;
+  }
+
+  /**
+   * Seconds by which a clip begins later because the latest clips came too close to their time.
+   *
+   * @param {Float32Array<ArrayBuffer>} samples
+   */
+  give(samples) {
+    const { buffer } = this;
+    if (buffer.early.length < GIVES_FROM || buffer.excess > -UNHEARD_STEP) return 0;
+    if (!this.muted && !isPause(samples)) return 0;
+    const given = Math.min(-buffer.excess * GIVES, (UNHEARD_SHARE * samples.length) / SAMPLE_RATE);
+    buffer.move(given);
+    return given;
   }
 
   /**
@@ -230,12 +241,12 @@ export class Playout {
       this.clips.delete(seq);
     }
     this.sources = begun;
-    this.end = Math.max(now + this.lead, ...begun.map(({ end }) => end));
+    this.end = Math.max(now + this.buffer.start, ...begun.map(({ end }) => end));
     const left = this.frames.filter(({ due }) => due < this.end);
     for (const frame of this.frames) if (frame.due >= this.end) frame.bitmap.close();
     this.stats.passedOver += this.frames.length - left.length;
     this.frames = left;
-    this.early = [];
+    this.buffer.forget();
   }
 
   // Everything that came falls away, whether it has begun to play or not.
@@ -281,6 +292,10 @@ export class Playout {
         ? clip.start + placeInRest(clip.cuts, message.pts - clip.pts) / SAMPLE_RATE
         : Math.min(idleDue, this.speechAt);
       this.add({ epoch, seq, index, idle, due, bitmap });
+      if (clip && this.anchor !== null) {
+        const turn = this.anchor + message.pts / SAMPLE_RATE; // as the next clips will have it
+        this.buffer.picture(seq, turn - this.timeline.heard(performance.now()));
+      }
     }
     this.on.taken({ epoch, seq, index }, index === message.count - 1);
   }

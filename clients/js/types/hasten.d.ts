@@ -1,3 +1,13 @@
+/** Whether nobody speaks in all of it. @param {Float32Array} samples */
+export function isPause(samples: Float32Array): boolean;
+/**
+ * Cuts of sound that nobody hears, spread evenly, so that its pictures move faster.
+ *
+ * @param {number} length samples
+ * @param {number} most samples to cut, a quarter of them at most
+ * @returns {Cut[]} in the order of their places
+ */
+export function evenCuts(length: number, most: number): Cut[];
 /**
  * @param {Samples} samples
  * @param {number} most samples to cut

@@ -36,7 +36,7 @@ export class Playout {
     /** @type {DecodedFrame[]} */
     frames: DecodedFrame[];
     end: number;
-    lead: number;
+    buffer: PlayBuffer;
     /** @type {ScheduledSound[]} */
     sources: ScheduledSound[];
     epoch: number;
@@ -53,8 +53,6 @@ export class Playout {
     idleAt: number;
     idlePts: number;
     speechAt: number;
-    /** @type {number[]} */
-    early: number[];
     /**
      * Begins to paint, and asks for sound unless it is muted. Without sound the pictures go on by themselves.
      *
@@ -79,15 +77,23 @@ export class Playout {
     /**
      * A clip came after its turn: keep more in hand from now on.
      *
+     * @param {number} seq
      * @param {number} seconds
+     * @returns {number} seconds that it is to have in hand
      */
-    ranDry(seconds: number): void;
+    ranDry(seq: number, seconds: number): number;
     /**
      * Samples to leave out of a clip because the latest clips came earlier than needed.
      *
      * @param {Float32Array<ArrayBuffer>} samples
      */
     shorten(samples: Float32Array<ArrayBuffer>): Cut[];
+    /**
+     * Seconds by which a clip begins later because the latest clips came too close to their time.
+     *
+     * @param {Float32Array<ArrayBuffer>} samples
+     */
+    give(samples: Float32Array<ArrayBuffer>): number;
     /**
      * Drop everything that has not begun to play: much came at once after the server or the network was stuck.
      *
@@ -134,6 +140,7 @@ import type { Stats } from "./stats.js";
 import type { FramePlace } from "./whereabouts.js";
 import { Timeline } from "./timeline.js";
 import { Pictures } from "./pictures.js";
+import { PlayBuffer } from "./buffer.js";
 import type { Cut } from "./hasten.js";
 import type { AudioMessage } from "./messages.js";
 import type { FrameMessage } from "./messages.js";
