@@ -14,10 +14,11 @@ pytestmark = [
     pytest.mark.skipif(not HAS_SOCKET, reason="needs Node.js 20.10"),
 ]
 
-#: A minute of speech in real time, half a second of quiet in 2.7 s. A clip's sound comes DELAY seconds after its last
-#: sample. Its first two pictures are ready then, and the other two DECODE seconds later. The screen paints 60 times a
-#: second. Prints figures of all after 4 s: the mean buffer of clips with a voice, late clips, pictures that were shown
-#: 20 ms late or not at all, seconds for which a picture stayed too long, and how even the steps between pictures are.
+#: A minute of speech in real time, half a second of quiet in 2.7 s. A clip's sound comes DELAY seconds
+#: after its last sample. Its first two pictures are ready then, and the other two DECODE seconds later.
+#: The screen paints 60 times a second. Prints figures of all after 4 s: the mean buffer of clips with a
+#: voice, late clips, pictures that were shown 20 ms late or not at all, seconds for which a picture
+#: stayed too long, and how even the steps between pictures are.
 PROGRAM = """
 import { Playout } from "PACKAGE/client/playout.js";
 import { Stats } from "PACKAGE/client/stats.js";
@@ -76,7 +77,8 @@ for (const { at, clip, loud, index, paint } of events) {
     if (at > 4 && loud) inHand.push(stats.buffer);
   } else {
     const pts = clip * size + Math.round((index * 16000) / 24);
-    await playout.picture({ epoch: 0, seq: clip, index, count: 4, pts, codec: "jpeg", idle: false, data: [] });
+    const message = { epoch: 0, seq: clip, index, count: 4, pts, codec: "jpeg", idle: false, data: [] };
+    await playout.picture(message);
   }
 }
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
