@@ -25,6 +25,7 @@ from encoder_worker.vae.openvino import LARGE_DECODER, graph_decoder
 from encoder_worker.vae.ranges import Ranges
 from protocol.model.cpu_graph import CpuEngine, best_times, is_faster
 from protocol.model.hardware.dtypes import dtype_name, dtypes_to_try
+from protocol.model.kernels.ahead import wait_for_kernels
 from protocol.process.logs import first_line
 
 if TYPE_CHECKING:
@@ -216,6 +217,7 @@ class ClipDecoder:
         try:
             from encoder_worker.fast.choice import fast_decoder
 
+            wait_for_kernels(self._fast_kind)
             eight_bit = self._fast_kind == "eight_bit"
             self._fast = fast_decoder(
                 self._decoder, self.device, self.plan.dtype, self.chunk, h, w, eight_bit=eight_bit

@@ -8,6 +8,7 @@ from gpu_worker.worker import GpuWorker, credit
 from protocol.model.hardware.early_gpu import open_early
 from protocol.model.hardware.gpu_allocator import use_expandable_segments
 from protocol.model.hardware.threads import let_waiting_threads_sleep
+from protocol.model.kernels.ahead import start_helper
 from protocol.process.settings import Settings, settings_from_command_line
 from protocol.process.stage import Stage
 
@@ -18,7 +19,9 @@ def main() -> None:
     let_waiting_threads_sleep()
     use_expandable_segments()
     if not settings.passthrough and settings.worker_index < len(settings.gpu_devices):
-        open_early(settings.gpu_devices[settings.worker_index])
+        device = settings.gpu_devices[settings.worker_index]
+        open_early(device)
+        start_helper("gpu_worker.fast.ahead", settings, [device])
     with Stage(
         "gpu_worker",
         settings,

@@ -71,7 +71,8 @@ class FastKL(FixedSizeDecoder):
         self._first = _first_convolution(decoder).to(device)
         self._groups = int(self._net.conv_norm_out.num_groups)
         kind = CudnnConvolutions if cudnn else Convolutions
-        self._convolve = kind(device, self._groups, self.bad, timing=graph)
+        #: Runs the convolutions.
+        self.convolve = kind(device, self._groups, self.bad, timing=graph)
         if graph:
             self.record()
 
@@ -150,7 +151,7 @@ class FastKL(FixedSizeDecoder):
         plane = x.plane.doubled
         rows = torch.empty(plane.rows, conv.out_channels, dtype=self.dtype, device=self.device)
         plane.clear_border(rows)
-        sums = self._convolve(x, self._packed[id(conv)], rows, sums=True, out_plane=plane)
+        sums = self.convolve(x, self._packed[id(conv)], rows, sums=True, out_plane=plane)
         return Features(plane, rows, sums)
 
     def _conv(
@@ -164,7 +165,7 @@ class FastKL(FixedSizeDecoder):
     ) -> Features:
         weights = self._weights_of(conv, eight_bit)
         rows = torch.empty(x.plane.rows, weights.outputs, dtype=self.dtype, device=self.device)
-        return Features(x.plane, rows, self._convolve(x, weights, rows, sums=sums, residual=residual))
+        return Features(x.plane, rows, self.convolve(x, weights, rows, sums=sums, residual=residual))
 
     def _leave(self, x: Features, conv: nn.Conv2d, pixels: Tensor) -> None:
         """The last convolution makes pixels. Its three outputs are filled up to a tile's columns."""
@@ -173,7 +174,7 @@ class FastKL(FixedSizeDecoder):
             for name, value in wide.named_parameters():
                 value.data.zero_()[:3] = conv.get_parameter(name).detach().to(value)
             self._packed[id(conv)] = pack(self._here(wide), self.dtype)
-        self._convolve(x, self._packed[id(conv)], pixels, sums=False)
+        self.convolve(x, self._packed[id(conv)], pixels, sums=False)
 
     # ------------------------------------------------------------------ norms
 
@@ -199,7 +200,7 @@ class FastKL(FixedSizeDecoder):
     def _sums_of(self, plane: Plane, rows: Tensor) -> Tensor:
         """For features that no convolution of ours made last."""
         slots = plane.tiles(NORM_ROWS)
-        sums = self._convolve.empty_sums(plane.count, slots)
+        sums = self.convolve.empty_sums(plane.count, slots)
         kernels.stats_kernel[(plane.count * slots,)](
             rows, sums, plane.frame_rows, CHANNELS=rows.shape[1], GROUP=rows.shape[1] // self._groups,
             GROUPS=self._groups, BM=NORM_ROWS, num_warps=4,

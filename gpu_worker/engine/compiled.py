@@ -22,10 +22,12 @@ from gpu_worker.engine.parts import PreparedClip
 from gpu_worker.engine.session_state import SessionState
 from gpu_worker.engine_api import DeviceLost
 from gpu_worker.fast import TIERS, FastDenoiser, FastUnavailable
+from gpu_worker.fast.tiers import clips_name
 from gpu_worker.fast.weights import storages
 from gpu_worker.team.denoiser import TeamDenoiser
 from gpu_worker.team.members import Members
 from protocol.model.hardware.threads import thread_count
+from protocol.model.kernels.ahead import wait_for_kernels
 from protocol.process.logs import first_line
 from protocol.process.settings import Settings, SettingsError
 
@@ -175,6 +177,7 @@ class ClipSampler:
         """
         folder = keep_compiled_code(self._settings)
         begin = time.monotonic()
+        wait_for_kernels(clips_name(_tier(self._settings), frames))
         try:
             if not self._set_up_fast(prepare):
                 if self._only_fast:

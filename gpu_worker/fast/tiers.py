@@ -40,3 +40,8 @@ TIERS = {
         fp8=True,
     ),
 }
+
+
+def clips_name(tier: str, frames: int) -> str:
+    """The name of the kernels that clips of this tier and length need, for `protocol.model.kernels`."""
+    return f"{tier}, {frames} frames"

@@ -5,6 +5,8 @@ Triton either interprets or compiles in a process, and the tests' own interprets
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,6 +16,10 @@ from typing import Any
 #: Compute capability → bytes of shared memory that one block may have (CUDA C++ Programming Guide, table
 #: "Technical Specifications per Compute Capability"): A100, RTX 3090, RTX 4090, H100, RTX 5090.
 SHARED_MEMORY = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10, 120: 99 << 10}
+
+
+#: The line of a part that a helper has compiled: the number of its kernels, its name.
+LAST_PART = re.compile(r"part (\d+) (.*)")
 
 
 def build(
@@ -69,3 +75,18 @@ def run(program: str, cache: Path, *words: str) -> subprocess.CompletedProcess[s
         timeout=110,
         check=False,
     )
+
+
+def run_unlaunched(cache: Path, *words: str) -> str:
+    """The output of `tests.helpers.unlaunched`, in a process where Triton compiles. words: its arguments."""
+    env = {"PATH": os.environ["PATH"], "HOME": str(cache), "TRITON_CACHE_DIR": str(cache)}
+    made = subprocess.run(
+        [sys.executable, "-m", "tests.helpers.unlaunched", *words],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr[-3000:]
+    return made.stdout

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from protocol.model.hardware.early_gpu import CAPABILITY_MAJOR, open_early, ordinal_of
+from protocol.model.hardware.early_gpu import (
+    CAPABILITY_MAJOR,
+    CAPABILITY_MINOR,
+    capability_of,
+    open_early,
+    ordinal_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -33,8 +39,7 @@ class Driver:
         return 0 if ordinal < self.cards else 101
 
     def cuDeviceGetAttribute(self, value: Any, attribute: int, device: ctypes.c_int) -> int:
-        assert attribute == CAPABILITY_MAJOR
-        value._obj.value = self.major
+        value._obj.value = {CAPABILITY_MAJOR: self.major, CAPABILITY_MINOR: 6}[attribute]
         return 0
 
     def cuDevicePrimaryCtxRetain(self, context: Any, device: ctypes.c_int) -> int:
@@ -52,6 +57,16 @@ def test_what_is_opened(name: str, major: int, opened: list[int], monkeypatch: p
     if thread is not None:
         thread.join(10)
     assert driver.opened == opened
+
+
+@pytest.mark.parametrize(("name", "capability"), [("cuda:0", 86), ("cuda:1", None), ("cpu", None)])
+def test_a_capability_without_a_context(
+    name: str, capability: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = Driver(8)
+    monkeypatch.setattr(ctypes, "CDLL", lambda library: driver)
+    assert capability_of(name) == capability
+    assert driver.opened == []
 
 
 def test_a_machine_without_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,8 @@ LIBRARY = "libcuda.so.1"
 #: The driver's number of an attribute, the first digit of the compute capability, and the least one that
 #: torch's builds are made for. A context on an older card would only take its memory.
 CAPABILITY_MAJOR, LEAST_MAJOR = 75, 7
+#: The driver's number of the second digit.
+CAPABILITY_MINOR = 76
 
 
 def ordinal_of(name: str) -> int | None:
@@ -40,6 +42,27 @@ def open_early(name: str) -> threading.Thread | None:
     thread = threading.Thread(target=_open, args=(ordinal,), name="open-gpu", daemon=True)
     thread.start()
     return thread
+
+
+def capability_of(name: str) -> int | None:
+    """The compute capability of the GPU that a device of the settings means, such as 90 for 9.0.
+
+    No context is made, so the GPU has no memory of this process. None: no GPU is meant, or none is there.
+    """
+    ordinal = ordinal_of(name)
+    if ordinal is None:
+        return None
+    try:
+        driver = ctypes.CDLL(LIBRARY)
+    except OSError:
+        return None
+    device, digits = ctypes.c_int(), (ctypes.c_int(), ctypes.c_int())
+    if driver.cuInit(0) != 0 or driver.cuDeviceGet(ctypes.byref(device), ordinal) != 0:
+        return None
+    for digit, attribute in zip(digits, (CAPABILITY_MAJOR, CAPABILITY_MINOR), strict=True):
+        if driver.cuDeviceGetAttribute(ctypes.byref(digit), attribute, device) != 0:
+            return None
+    return 10 * digits[0].value + digits[1].value
 
 
 def _open(ordinal: int) -> None:

@@ -249,9 +249,9 @@ def _notes(log: str) -> list[str]:
     words = (
         "attention", "compiled", "warm-up took", "ms a frame", "ms a clip", "fps:", "WARNING", "ERROR",
         "Traceback", "Error", "recorded", "warm", "model ", "fast", "arithmetic",
-        "quality", "denoise by", "decode by", "flow by", "sessions", "decoder ",
+        "quality", "denoise by", "decode by", "flow by", "sessions", "decoder ", "kernels",
     )  # fmt: skip
-    return [line[:300] for line in log.splitlines() if any(word in line for word in words)][:60]
+    return [line[:300] for line in log.splitlines() if any(word in line for word in words)][:80]
 
 
 def _parser() -> argparse.ArgumentParser:
