@@ -110,7 +110,7 @@ def figures(tmp_path: Path, delay: str, *, decode: str = "0.02", muted: bool = T
         ("(clip ? 0.14 : 0.18) + about(0.005)", 0.035, 0, 0),  # the first clip loads an avatar
         (SILENT, 0.045, 0, 0),
         (OUTLIERS, 0.14, 3, 4),
-        (BUSY, 0.24, 1, 2),
+        (BUSY, 0.22, 2, 2),
     ],
 )
 def test_the_buffer_follows_the_clips(

@@ -18,7 +18,8 @@ const FAREST = 0.08; // seconds of distance that count at most
 const AFTER_LATE = 0.4; // of the reserve that a late clip has in hand
 const LEAST_AFTER_LATE = 0.02; // and seconds that it has at least
 const PER_LATE = 0.03; // seconds that each late clip adds, and half of those by which it was late
-const MOST_ADDED = 0.4;
+const FAREST_LATE = 0.2; // seconds late that count at most
+const MOST_ADDED = 0.3;
 const FADES = 0.995; // what is left of the added after each clip in time
 const STEADIER = 5; // so many times more slowly does it fade after each late clip
 const FORGIVES = 0.999; // how that ends
@@ -104,7 +105,7 @@ export class PlayBuffer {
    */
   late(seq, seconds, gives) {
     this.note(seq, -seconds);
-    this.add(seconds);
+    if (this.begun > BEGINNING) this.add(seconds);
     const inHand = Math.max(LEAST_AFTER_LATE, gives ? 0 : this.added, AFTER_LATE * this.reserve);
     this.move(seconds + inHand);
     return inHand;
@@ -138,7 +139,7 @@ export class PlayBuffer {
 
   /** @param {number} seconds by which a clip was late */
   add(seconds) {
-    this.added = Math.min(MOST_ADDED, this.added + PER_LATE + seconds / 2);
+    this.added = Math.min(MOST_ADDED, this.added + PER_LATE + Math.min(FAREST_LATE, seconds) / 2);
     this.fades = 1 - (1 - this.fades) / STEADIER;
   }
 }
