@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from encoder_worker.coders import ClipCoder, Coders
-from encoder_worker.graph_decoder import CHUNK, DecoderRecord, GraphDecoder
+from encoder_worker.graph_decoder import CPU_CHUNK, DecoderRecord, GraphDecoder
 from encoder_worker.heads import HeadDecoders
 from encoder_worker.jpeg import JpegEncoder, Picture, with_segments
 from encoder_worker.jpeg_pool import JpegPool, threads_for
@@ -91,7 +91,7 @@ class EncoderWorker(Worker):
 
     def _make(self, config: ModelConfig, folder: VaeFolder, fine: bool) -> ClipDecoder | GraphDecoder:
         """A decoder that is ready: the kept one, or by torch."""
-        record = DecoderRecord(self._settings, config, folder, CHUNK, fine=fine)
+        record = DecoderRecord(self._settings, config, folder, CPU_CHUNK, fine=fine)
         by_openvino = record.load() or self._load_shipped(config, folder, fine, record)
         if by_openvino is not None:
             self._serve(by_openvino, by_openvino.facts.kind, "cpu", by_openvino.warm_up())
@@ -115,7 +115,7 @@ class EncoderWorker(Worker):
             width, height = config.picture_size(self._settings)
             size = height // folder.factor, width // folder.factor
             dtype = cpu_arithmetic(self._settings.dtype)[-1]  # bfloat16 where the processor has it
-            made = shipped.quickest(CHUNK, *size, dtype, record.engine)
+            made = shipped.quickest(CPU_CHUNK, *size, dtype, record.engine)
         except SettingsError:
             raise
         except Exception as error:  # a library that is not there, or that cannot compute so
@@ -145,7 +145,7 @@ class EncoderWorker(Worker):
         cuda, name = device.type == "cuda", own_name(settings)
         if cuda:
             self._coders.jpeg = self._jpeg_pool(gpu=True)
-        chunk = chunk_of(name, settings.frames_a_clip) if cuda else CHUNK
+        chunk = chunk_of(name, settings.frames_a_clip) if cuda else CPU_CHUNK
         engine = None if record.torch_serves() else CpuEngine.of(settings)
         decoder = load_clip_decoder(
             config,
@@ -172,7 +172,7 @@ class EncoderWorker(Worker):
         # A new dictionary, since the loop's thread reads the old one.
         self._facts = self._facts | {"vae": kind, "device": device, "plan": decoder.describe()}
         logger.info(
-            "%s on %s in %s, %d frames at once: %.1f ms a frame",
+            "%s on %s in %s, frames at once: %d, %.1f ms a frame",
             kind, device, decoder.describe(), decoder.chunk, seconds / decoder.chunk * 1e3,
         )  # fmt: skip
         self._decoder = decoder
