@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from encoder_worker.fast.choice import OLDEST, TENSOR_COPIES
+from encoder_worker.fast.convolutions import Convolutions
 from encoder_worker.fast.kl import FastKL, is_usual
+from encoder_worker.fast.layout import Features, Plane, Weights
 from encoder_worker.graph_decoder import CHUNK
 from encoder_worker.vae.decoders import KLDecoder
 from protocol.model.config import ModelConfig
@@ -18,6 +21,26 @@ from protocol.model.vae_folder import VaeFolder
 from protocol.process.settings import Settings, settings_from_command_line
 
 META = torch.device("meta")
+
+
+class EveryTile(Convolutions):
+    """Runs each convolution in every tile that it may get."""
+
+    def __call__(
+        self,
+        x: Features,
+        weights: Weights,
+        out: Tensor,
+        *,
+        sums: bool,
+        residual: Tensor | None = None,
+        out_plane: Plane | None = None,
+    ) -> Tensor | None:
+        """As `Convolutions`."""
+        made = None
+        for tile in self.tiles_for(weights, out):
+            made = self.launch(tile, x, weights, out, sums, residual, out_plane)
+        return made
 
 
 def parts_of(settings: Settings, capability: int) -> Iterator[Part]:
@@ -58,7 +81,8 @@ def _launch_all(
     """Launches the kernels of a decoder for latents of this size, each convolution in every tile."""
     with META:
         made = FastKL(decoder, META, dtype, CHUNK, *size, eight_bit=eight_bit, cudnn=cudnn, graph=False)
-        made.convolve.timing = True  # without a device to time, this runs every tile
+        if not cudnn:
+            made.convolve = EveryTile(META, made.convolve.groups, made.bad, timing=False)
         made.run()
 
 

@@ -51,9 +51,7 @@ class Convolutions:
         """
         key = (x.plane, weights.inputs, weights.outputs, weights.taps, residual is None, out.dtype, sums)
         if key not in self.tiles:
-            tiles = candidates(
-                weights.inputs, weights.outputs, out.numel(), eight_bit=weights.scale is not None
-            )
+            tiles = self.tiles_for(weights, out)
             self.tiles[key] = tiles[0]
             if self.timing:
 
@@ -62,6 +60,10 @@ class Convolutions:
 
                 self.tiles[key] = fastest(tiles, run, self.device)
         return self.launch(self.tiles[key], x, weights, out, sums, residual, out_plane)
+
+    def tiles_for(self, weights: Weights, out: Tensor) -> list[ConvTile]:
+        """The tiles in which a result may be made."""
+        return candidates(weights.inputs, weights.outputs, out.numel(), eight_bit=weights.scale is not None)
 
     def launch(
         self,

@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from multiprocessing.pool import AsyncResult, Pool
 from queue import SimpleQueue
 from typing import Any
@@ -166,6 +167,18 @@ class _Notes:
 def _begin() -> None:
     _end_with_parent()
     os.nice(5)  # the workers themselves come first
+    with suppress(Exception):  # a process that fails here would be started again and again
+        _read_compiler()
+
+
+def _read_compiler() -> None:
+    """Triton's digests of its own files. Each process needs them once, and no kernel is listed yet."""
+    from triton.compiler.compiler import make_backend
+    from triton.runtime import driver
+    from triton.runtime.cache import triton_key
+
+    triton_key()
+    make_backend(driver.active.get_current_target()).hash()
 
 
 def _end_with_parent() -> None:
