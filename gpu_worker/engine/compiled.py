@@ -58,7 +58,7 @@ class ClipSampler:
         members: Members | None = None,
     ) -> None:
         #: How the clips of a session follow each other.
-        self.state = SessionState.of(settings)
+        self.state = SessionState.of(settings, plain.models.config.steps)
         self._settings = settings
         self._plain = plain
         self._members = members
@@ -80,7 +80,7 @@ class ClipSampler:
             self._fast = None
             release_memory(self._plain.models.device)
         self._settings = settings
-        self.state = SessionState.of(settings)
+        self.state = SessionState.of(settings, self._plain.models.config.steps)
         self._ready_frames.clear()
         self._compiling_failed = False
         self._only_fast = True

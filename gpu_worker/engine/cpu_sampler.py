@@ -28,6 +28,7 @@ class CpuSampler:
     Args:
         settings: of this worker.
         denoiser: the model.
+        usual_steps: the steps that the model's configuration names.
     """
 
     #: The library that serves, as --cpu-engine names it.
@@ -37,14 +38,15 @@ class CpuSampler:
     #: The tier in use, as --tier names it.
     tier = "exact"
 
-    def __init__(self, settings: Settings, denoiser: CpuDenoiser) -> None:
+    def __init__(self, settings: Settings, denoiser: CpuDenoiser, usual_steps: int) -> None:
         #: How the clips of a session follow each other.
-        self.state = SessionState.of(settings)
+        self.state = SessionState.of(settings, usual_steps)
         self._denoiser = denoiser
+        self._usual_steps = usual_steps
 
     def adopt(self, settings: Settings) -> None:
         """Samples as these settings say from now on."""
-        self.state = SessionState.of(settings)
+        self.state = SessionState.of(settings, self._usual_steps)
 
     def sample(self, prepared: PreparedClip, reference: Floats, before: Floats | None) -> Floats:
         """The clip's latents (F, C, h, w).

@@ -4,11 +4,14 @@ Every engine asks here: plain torch, torch.compile, OpenVINO, the GPU's fast pat
 numpy's, drawn on the host, so it is the same for all of them.
 `--use-init-latent` turns it on, `--session-state` names the way, and `--late-start` skips steps.
 
+auto: zero-noise where a model that was trained for one step takes more, else session-noise.
 session-noise: all clips of a session start from the same noise, and nothing of the clip before is mixed in.
     The noise depends on --seed alone, so all sessions have the same. So a clip that is sent again, a later
     epoch, another worker and the loop of silent clips (`rest_loop`) all go on without a jump. FreeNoise (Qiu
     et al. 2023, arXiv 2310.15169) reuses the noise of a video's first window in the same manner.
     docs/lab/continuity.md has the figures of all ways.
+zero-noise: all clips start from zeros, and nothing of the clip before is mixed in. A model of one step predicts
+    the mean picture from any noise. Its further steps do not remove noise: a third of it would be left.
 seed-mix: each clip has its own noise, and its first frame 0.6 of the last latent of the clip before.
 new-noise: each clip has its own noise, and clips know nothing of each other.
 """
@@ -29,7 +32,10 @@ from protocol.wire.messages import Clip
 
 N = TypeVar("N")
 
-SESSION_NOISE, SEED_MIX, NEW_NOISE = "session-noise", "seed-mix", "new-noise"
+AUTO = "auto"
+SESSION_NOISE, ZERO_NOISE, SEED_MIX, NEW_NOISE = "session-noise", "zero-noise", "seed-mix", "new-noise"
+#: Ways in which all clips of a shape start alike.
+SHARED_WAYS = (SESSION_NOISE, ZERO_NOISE)
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class SessionState:
     """How the clips of a session follow each other.
 
     Attributes:
-        way: one of `SESSION_NOISE`, `SEED_MIX` and `NEW_NOISE`.
+        way: one of `SESSION_NOISE`, `ZERO_NOISE`, `SEED_MIX` and `NEW_NOISE`.
         seed: of all noise.
         late_start: steps that a clip which follows another skips. 0 skips none.
     """
@@ -47,11 +53,19 @@ class SessionState:
     late_start: int = 0
 
     @classmethod
-    def of(cls, settings: Settings) -> SessionState:
-        """The state that the settings ask for."""
+    def of(cls, settings: Settings, usual_steps: int) -> SessionState:
+        """The state that the settings ask for.
+
+        Args:
+            settings: of this worker.
+            usual_steps: the steps that the model's configuration names.
+        """
         if not settings.use_init_latent:
             return cls(NEW_NOISE, settings.seed)
-        return cls(settings.session_state, settings.seed, settings.late_start or 0)
+        way = settings.session_state
+        if way == AUTO:
+            way = ZERO_NOISE if usual_steps == 1 < (settings.steps or 1) else SESSION_NOISE
+        return cls(way, settings.seed, settings.late_start or 0)
 
     @property
     def first_steps(self) -> set[int]:
@@ -64,9 +78,11 @@ class SessionState:
         Frame after frame, so that a shorter clip of the same seed has the first frames of a longer one.
 
         Args:
-            clip: the clip. Its name of session, epoch and number choose the noise, but for session-noise.
+            clip: the clip. Its name of session, epoch and number choose the noise, but for the shared ways.
             shape: (C, h, w) of a frame's latent.
         """
+        if self.way == ZERO_NOISE:
+            return np.zeros((len(clip.tokens), *shape), np.float32)
         if self.way == SESSION_NOISE:
             seed = session_seed(self.seed)
         else:
@@ -102,14 +118,14 @@ class SharedNoise(Generic[N]):
 
     def __init__(self, send: Callable[[NDArray[np.float32]], N]) -> None:
         self._send = send
-        #: By (frames, C, h, w). There are few shapes.
-        self._shared: dict[tuple[int, ...], N] = {}
+        #: By way, frames, C, h and w. There are few shapes.
+        self._shared: dict[tuple[str | int, ...], N] = {}
 
     def get(self, state: SessionState, clip: Clip, shape: tuple[int, int, int]) -> N:
         """The clip's starting noise (F, C, h, w), as `SessionState.noise` draws it."""
-        if state.way != SESSION_NOISE:
+        if state.way not in SHARED_WAYS:
             return self._send(state.noise(clip, shape))
-        key = (len(clip.tokens), *shape)
+        key = state.way, len(clip.tokens), *shape
         if key not in self._shared:
             self._shared[key] = self._send(state.noise(clip, shape))
         return self._shared[key]

@@ -39,7 +39,7 @@ def load_parts(settings: Settings) -> Parts:
 def cpu_parts(settings: Settings, model: LoadedModel[CpuDenoiser]) -> Parts:
     """The parts of an engine by OpenVINO."""
     device = HostDevice(thread_count(settings), model.dtype)
-    return Parts(model, CpuSampler(settings, model.denoiser), device)
+    return Parts(model, CpuSampler(settings, model.denoiser, model.config.steps), device)
 
 
 def _load_by_torch(settings: Settings) -> Parts:

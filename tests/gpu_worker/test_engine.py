@@ -67,6 +67,20 @@ def test_every_clip_of_a_session_starts_from_its_noise(
     assert differ(make(other, clips[1]), make(engine, clips[1])) < 1e-3
 
 
+@pytest.mark.parametrize("path", ["plain", "fast", "openvino"])
+def test_every_clip_may_start_from_zeros(
+    world: list[str], monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """`--session-state zero-noise`: all ways of sampling make the same clip of it."""
+    engine = engine_by(path, world, "--session-state", "zero-noise")
+    clips = [clip("a", 0, frames=4), clip("a", 1, frames=4), clip("b", 1, frames=4)]
+    starts, ends = watched_clips(engine, clips, monkeypatch)
+    assert not any(start.any() for start in starts)
+    assert np.array_equal(ends[1], ends[2])
+    plain = engine_by("plain", world, "--session-state", "zero-noise")
+    assert differ(make(plain, clips[1]), ends[1]) < 1e-2
+
+
 def engine_by(path: str, world: list[str], *argv: str) -> DenoiserEngine:
     """An engine that makes clips of four frames by plain torch, the GPU's fast path or OpenVINO."""
     if path == "openvino":

@@ -157,7 +157,7 @@ def test_compiled_clips_are_the_same(
         assert error < 2e-2
 
 
-@pytest.mark.parametrize("way", ["session-noise", "seed-mix", "new-noise"])
+@pytest.mark.parametrize("way", ["session-noise", "zero-noise", "seed-mix", "new-noise"])
 @pytest.mark.parametrize("late", ["0", "1"])
 def test_the_fast_path_keeps_a_sessions_state(world: list[str], way: str, late: str) -> None:
     """Clips of three lengths and two avatars in turn, as plain torch makes them on the CPU in float32."""

@@ -14,7 +14,9 @@ from gpu_worker.engine.session_state import (
     NEW_NOISE,
     SEED_MIX,
     SESSION_NOISE,
+    ZERO_NOISE,
     SessionState,
+    SharedNoise,
 )
 from protocol.process.settings import Settings, load_settings
 from protocol.wire.messages import Clip
@@ -40,20 +42,33 @@ def noise(state: SessionState, *args: object, **kwargs: object) -> NDArray[np.fl
 # ------------------------------------------------------------------ which way
 
 
-def test_by_default_a_session_has_one_noise() -> None:
-    assert SessionState.of(settings()) == SessionState(SESSION_NOISE)
+@pytest.mark.parametrize(
+    ("usual", "flags", "way"),
+    [
+        (6, (), SESSION_NOISE),
+        (6, ("--steps", "1"), SESSION_NOISE),
+        (6, ("--steps", "30"), SESSION_NOISE),
+        (1, (), SESSION_NOISE),
+        (1, ("--steps", "1"), SESSION_NOISE),
+        (1, ("--steps", "6"), ZERO_NOISE),
+    ],
+)
+def test_by_default_a_session_has_one_noise_or_none(usual: int, flags: tuple[str, ...], way: str) -> None:
+    """None where a model of one step takes more."""
+    assert SessionState.of(settings(*flags), usual) == SessionState(way)
 
 
-@pytest.mark.parametrize("way", [SESSION_NOISE, SEED_MIX, NEW_NOISE])
+@pytest.mark.parametrize("way", [SESSION_NOISE, ZERO_NOISE, SEED_MIX, NEW_NOISE])
 def test_each_way_is_had_by_name(way: str) -> None:
-    state = SessionState.of(settings("--session-state", way, "--late-start", "2", "--seed", "9"))
+    flags = ("--session-state", way, "--late-start", "2", "--seed", "9", "--steps", "6")
+    state = SessionState.of(settings(*flags), 1)
     assert state == SessionState(way, seed=9, late_start=2)
     assert state.first_steps == {0, 2}
 
 
 def test_without_use_init_latent_nothing_is_kept() -> None:
     state = SessionState.of(
-        settings("--no-use-init-latent", "--session-state", "seed-mix", "--late-start", "2")
+        settings("--no-use-init-latent", "--session-state", "seed-mix", "--late-start", "2"), 1
     )
     assert state == SessionState(NEW_NOISE)
     assert state.first_steps == {0}
@@ -73,6 +88,25 @@ def test_all_sessions_have_one_noise() -> None:
     assert not np.array_equal(first[0], first[1])
     assert np.array_equal(noise(state, "b"), first)  # a loop of silent clips serves every session
     assert abs(float((noise(replace(state, seed=1)) * first).mean())) < 0.15
+
+
+def test_all_clips_may_start_from_zeros() -> None:
+    for others in ({}, {"seq": 7}, {"epoch": 3}, {"frames": 4}):
+        made = noise(SessionState(ZERO_NOISE, seed=1), **others)
+        assert made.shape == (others.get("frames", 12), *SHAPE) and made.dtype == np.float32
+        assert not made.any()
+    latents, first = SessionState(ZERO_NOISE).start(STEPS, noise(SessionState(ZERO_NOISE)), other_latent())
+    assert not latents.any() and first == 0
+
+
+def test_noise_of_a_shape_is_sent_once_for_each_way() -> None:
+    sent: list[NDArray[np.float32]] = []
+    shared = SharedNoise[int](lambda noise: sent.append(noise) or len(sent))
+    for way in (SESSION_NOISE, ZERO_NOISE, SESSION_NOISE, ZERO_NOISE):
+        for seq in (0, 1):
+            shared.get(SessionState(way), clip(seq=seq), SHAPE)
+    assert len(sent) == 2 and sent[0].any() and not sent[1].any()
+    assert [shared.get(SessionState(NEW_NOISE), clip(seq=seq), SHAPE) for seq in (0, 1)] == [3, 4]
 
 
 @pytest.mark.parametrize("frames", [1, 4, 6, 11])

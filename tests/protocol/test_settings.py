@@ -23,7 +23,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert (s.port, s.audio_margin, s.use_init_latent, s.compile_unet) == (8080, 2, True, None)
     assert (s.sample_rate, s.fps, s.frames_a_clip, s.steps, s.cfg) == (16000, None, 12, None, None)
     assert (s.quality, s.clip_frames, s.tier, s.decoder, s.late_start) == ("auto", None, None, None, None)
-    assert s.session_state == "session-noise"
+    assert s.session_state == "auto"
     assert s.config.name == "infer_bundled.yaml" and s.config.is_absolute()
     assert s.host == "127.0.0.1" and s.encoders == 1 and s.gpu_devices == ("auto",)
     assert s == Settings()

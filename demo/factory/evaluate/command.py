@@ -73,7 +73,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     engines = Settings.__dataclass_fields__["cpu_engine"].metadata["choices"]
     parser.add_argument("--cpu-engine", default="auto", choices=engines, help="library on a CPU")
     parser.add_argument("--no-use-init-latent", action="store_true", help="nothing is kept between clips")
-    parser.add_argument("--session-state", default="session-noise", help="way to keep a session's state")
+    parser.add_argument("--session-state", default="auto", help="way to keep a session's state")
     parser.add_argument(
         "--device", default="auto", help="device of denoiser, decoder and truth: auto, cpu, cuda:0, …"
     )

@@ -37,11 +37,11 @@ from demo.factory.evaluate.material import Scene
 from demo.factory.evaluate.path import Picture, StreamingPath
 from demo.factory.evaluate.scores import correlation, psnr, seam_figure
 from demo.factory.figure.measure import crop_mouth, mouth_box
-from gpu_worker.engine.session_state import NEW_NOISE, SEED_MIX, SESSION_NOISE
+from gpu_worker.engine.session_state import NEW_NOISE, SEED_MIX, SESSION_NOISE, ZERO_NOISE
 from protocol.process.settings import Settings
 from protocol.wire.messages import Array16
 
-WAYS = (SEED_MIX, NEW_NOISE, SESSION_NOISE)
+WAYS = (SEED_MIX, NEW_NOISE, SESSION_NOISE, ZERO_NOISE)
 ENGINES = Settings.__dataclass_fields__["cpu_engine"].metadata["choices"]
 #: Mean change a frame, in grey levels of 255, below which the truth counts as still.
 STILL = 1.0

@@ -174,10 +174,11 @@ class Settings:
         True, "keep a session's state between its clips, so that they join; without it each has its own noise"
     )
     session_state: str = setting(
-        "session-noise",
-        "what is kept: session-noise, one noise for all clips of a session; seed-mix, 0.6 of the last latent"
-        " in the next clip's first frame; new-noise, nothing",
-        choices=("session-noise", "seed-mix", "new-noise"),
+        "auto",
+        "what is kept: session-noise, one noise for all clips of a session; zero-noise, zeros for all clips;"
+        " seed-mix, 0.6 of the last latent in the next clip's first frame; new-noise, nothing; or auto:"
+        " zero-noise where a model of one step takes more, else session-noise",
+        choices=("auto", "session-noise", "zero-noise", "seed-mix", "new-noise"),
     )
     silence: str = setting(
         "loop",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +69,17 @@ def photographs(folder: Path, ratio: float) -> Iterator[FitPicture]:
                 yield FitPicture("photo", file.stem + way, cut(picture, crop, ratio))
         except (AssetError, CropError):
             continue  # a file of another kind, or too small a picture
+
+
+def in_turn(samples: Iterable[FitPicture], seed: int = 0) -> Iterator[FitPicture]:
+    """The pictures with one of each kind in turn. Those of a kind come in an order of chance."""
+    kinds: dict[str, list[FitPicture]] = {}
+    for sample in samples:
+        kinds.setdefault(sample.kind, []).append(sample)
+    for of_kind in kinds.values():
+        random.Random(seed).shuffle(of_kind)
+    for turn in zip_longest(*kinds.values()):
+        yield from (sample for sample in turn if sample is not None)
 
 
 def own_kind(folder: Path, ratio: float) -> Iterator[FitPicture]:
