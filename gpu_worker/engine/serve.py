@@ -19,6 +19,7 @@ from gpu_worker.engine.cpu_sampler import CpuSampler
 from gpu_worker.engine.parts import Device, Floats, LoadedModel, PreparedClip, Sampler
 from gpu_worker.engine.silent_clips import SilentClips
 from gpu_worker.engine.start import load_parts
+from gpu_worker.engine.still_parts import stilled
 from gpu_worker.engine_api import ClipError, LatentsNotFiniteError
 from gpu_worker.quality.options import Quality, qualities
 from gpu_worker.rate.clip_length import lengths_to_try
@@ -250,8 +251,7 @@ class DenoiserEngine:
         with self.device.computing():
             reference = self.model.avatars.get(clip.avatar).reference
             if clip.silent and self._silent is not None and (kept := self._silent.read(clip)) is not None:
-                self._follow(clip, kept)
-                return kept
+                return self._follow(clip, kept)
             before = self._last_latents.before(clip.session, clip.epoch, clip.seq)
             if before is None and self.sampler.state.late_start:
                 before = self._beginnings.before(clip)
@@ -260,11 +260,10 @@ class DenoiserEngine:
         if not np.isfinite(made).all():
             raise LatentsNotFiniteError("the denoiser's latents are not all finite")
         # Only now: latents that are not finite would spoil every clip that follows.
-        self._last_latents.store(clip.session, clip.epoch, clip.seq, last)
         self._beginnings.keep(clip, made)
         if clip.silent and self._silent is not None:
             self._silent.store(clip, made)
-        return made
+        return self._follow(clip, made, last)
 
     def reached(self, clip: Clip, seq: int) -> None:
         """The clip that was denoised last goes as far as clip `seq` of its session."""
@@ -275,14 +274,25 @@ class DenoiserEngine:
     def rest(self, clip: Clip) -> Array16 | None:
         """The latents of a silent clip that was made before. The clip after it follows them."""
         found = None if self._silent is None else self._silent.get(clip)
-        if found is not None:
-            self._follow(*found)
-        return None if found is None else found[1]
+        return None if found is None else self._follow(*found)
 
-    def _follow(self, clip: Clip, latents: Array16) -> None:
-        """Lets the next clip follow a silent one, that was made before."""
-        last = latents[-1].astype(np.float32)
-        self._last_latents.store(clip.session, clip.epoch, clip.seq, last)
+    def _follow(self, clip: Clip, latents: Array16, last: Floats | None = None) -> Array16:
+        """Lets this clip follow the one before, and the next clip follow this one.
+
+        Args:
+            clip: the clip.
+            latents: as the device made them, now or for another session.
+            last: the last of them in full precision, or None where that is gone.
+
+        Returns:
+            The latents to show.
+        """
+        if self.sampler.state.holds_still_parts:
+            latents = stilled(latents, self._last_latents.before(clip.session, clip.epoch, clip.seq))
+            last = None
+        kept = latents[-1].astype(np.float32) if last is None else last
+        self._last_latents.store(clip.session, clip.epoch, clip.seq, kept)
+        return latents
 
     def _made_by(self) -> object:
         """What decides on a clip's latents beside the model, the avatar, the pose and the tokens."""

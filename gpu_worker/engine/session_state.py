@@ -68,6 +68,11 @@ class SessionState:
         return cls(way, settings.seed, settings.late_start or 0)
 
     @property
+    def holds_still_parts(self) -> bool:
+        """Whether `still_parts.stilled` takes each clip. Noise would pass it, so only clips without have it."""
+        return self.way == ZERO_NOISE
+
+    @property
     def first_steps(self) -> set[int]:
         """The numbers of the steps at which sampling may begin."""
         return {0, self.late_start}
