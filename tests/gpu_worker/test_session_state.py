@@ -101,7 +101,12 @@ def test_all_clips_may_start_from_zeros() -> None:
 
 def test_noise_of_a_shape_is_sent_once_for_each_way() -> None:
     sent: list[NDArray[np.float32]] = []
-    shared = SharedNoise[int](lambda noise: sent.append(noise) or len(sent))
+
+    def send(noise: NDArray[np.float32]) -> int:
+        sent.append(noise)
+        return len(sent)
+
+    shared = SharedNoise[int](send)
     for way in (SESSION_NOISE, ZERO_NOISE, SESSION_NOISE, ZERO_NOISE):
         for seq in (0, 1):
             shared.get(SessionState(way), clip(seq=seq), SHAPE)
