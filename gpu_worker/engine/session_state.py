@@ -10,8 +10,8 @@ session-noise: all clips of a session start from the same noise, and nothing of 
     epoch, another worker and the loop of silent clips (`rest_loop`) all go on without a jump. FreeNoise (Qiu
     et al. 2023, arXiv 2310.15169) reuses the noise of a video's first window in the same manner.
     docs/lab/continuity.md has the figures of all ways.
-zero-noise: all clips start from zeros, and nothing of the clip before is mixed in. A model of one step predicts
-    the mean picture from any noise. Its further steps do not remove noise: a third of it would be left.
+zero-noise: all clips start from zeros, and nothing of the clip before is mixed in. A model of one step
+    predicts the mean picture from any noise. Its further steps do not remove noise: a third would be left.
 seed-mix: each clip has its own noise, and its first frame 0.6 of the last latent of the clip before.
 new-noise: each clip has its own noise, and clips know nothing of each other.
 """
@@ -69,7 +69,7 @@ class SessionState:
 
     @property
     def holds_still_parts(self) -> bool:
-        """Whether `still_parts.stilled` takes each clip. Noise would pass it, so only clips without have it."""
+        """Whether `still_parts.stilled` takes each clip. Noise passes it, so only clips without have it."""
         return self.way == ZERO_NOISE
 
     @property

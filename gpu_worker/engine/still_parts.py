@@ -3,8 +3,8 @@
 Where a clip starts from zeros (`--session-state zero-noise`), its latents have no noise, and what changes in
 background and clothes is small: what the motion modules make of a frame's place in its clip. This filter
 holds small changes back and lets large ones pass. It is the temporal recursive filter of video noise
-reduction, whose gain rises with the change (Dubois and Sabri 1984, IEEE Transactions on Communications 32(7)),
-on latents in place of pixels. docs/lab/continuity.md has the figures.
+reduction, whose gain rises with the change (Dubois and Sabri 1984, IEEE Transactions on Communications
+32(7)), on latents in place of pixels. docs/lab/continuity.md has the figures.
 
 It runs on the host, behind the device. So torch, OpenVINO and the GPU's fast path have the same filter.
 """

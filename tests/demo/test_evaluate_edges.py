@@ -1,4 +1,4 @@
-"""Where edges are lost, on pictures whose verdict is known: the drawn truth, a frame late, with a blurred mouth."""
+"""Where edges are lost, on pictures whose verdict is known: the drawn truth, a frame late."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ SHAPE = (4, 6, 8)
 
 
 def clips(count: int = 2, jitter: float = 0.01, jump: float = 0.05) -> list[np.ndarray]:
-    """Clips of a still picture: each frame flickers a little, and each clip lies a little beside the others."""
+    """Clips of a still picture: frames flicker a little, and each clip lies a little beside the others."""
     rng = np.random.default_rng(0)
     picture = rng.standard_normal(SHAPE)
     offsets = jump * rng.standard_normal((count, *SHAPE))
