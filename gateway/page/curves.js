@@ -1,7 +1,7 @@
 // Curves of the last minute: frame rate, latency by stage, offset of sound and picture, and what waits where.
 
 import { typed } from "./elements.js";
-import { t } from "./text.js";
+import { numeral, t } from "./text.js";
 
 /**
  * @import { Stats } from "./client/stats.js"
@@ -123,7 +123,7 @@ class ChartView {
     const now = chart.lines.flatMap(({ name }, n) => {
       const value = this.values[n].at(-1);
       if (value === null || value === undefined) return [];
-      const shown = chart.unit === "s" ? value.toFixed(2) : Math.round(value);
+      const shown = chart.unit === "s" ? numeral(value, 2) : Math.round(value);
       return [{ n, text: `${chart.lines.length > 1 ? `${t(name)} ` : ""}${shown} ${chart.unit}` }];
     });
     const name = document.createElement("b");

@@ -3,7 +3,7 @@
 import { knownCodecs } from "./client/pictures.js";
 import { typed } from "./elements.js";
 import { markedAsGenerated } from "./generated-mark.js";
-import { sentence, t } from "./text.js";
+import { numeral, sentence, t } from "./text.js";
 
 const PIECE = 4 << 20; // bytes of a file that are asked for at once
 const LOOK_EVERY = 500; // milliseconds between two looks for a file whose session is over
@@ -127,7 +127,7 @@ export class RecordBox {
     save.type = "button";
     save.className = "small";
     const length = `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
-    save.textContent = t("record.save", { length, size: (bytes / 1e6).toFixed(1) });
+    save.textContent = t("record.save", { length, size: numeral(bytes / 1e6, 1) });
     save.addEventListener("click", () => this.save(save, name, mime));
     const item = document.createElement("li");
     item.append(save);

@@ -1,7 +1,7 @@
 // The page's texts in the reader's language.
 //
-// An element of the page names its text: data-text is the key of its content, data-label of its aria-label, and
-// data-title of its title. The server's sentences come in English, with a code by which they are found here.
+// An element of the page names its text: data-text is the key of its content, data-label of its aria-label,
+// data-title of its title, and data-placeholder of its placeholder. The server's sentences come in English, with a code by which they are found here.
 
 import { DE } from "./texts-de.js";
 import { EN } from "./texts-en.js";
@@ -47,6 +47,17 @@ export function t(key, values = {}) {
 }
 
 /**
+ * A number as the reader's language writes it.
+ *
+ * @param {number} value
+ * @param {number} digits after the point
+ */
+export function numeral(value, digits) {
+  const format = { minimumFractionDigits: digits, maximumFractionDigits: digits, useGrouping: false };
+  return value.toLocaleString(language, format);
+}
+
+/**
  * A key that is made of parts. Null where there is none.
  *
  * @param {string} key
@@ -86,12 +97,13 @@ export function useLanguage(name) {
 /** Puts the texts into the elements that name them. */
 export function translate() {
   document.documentElement.lang = language;
-  for (const element of document.querySelectorAll("[data-text], [data-label], [data-title]")) {
+  for (const element of document.querySelectorAll("[data-text], [data-label], [data-title], [data-placeholder]")) {
     if (!(element instanceof HTMLElement)) continue;
-    const { text, label, title } = element.dataset;
-    const [textKey, labelKey, titleKey] = [text, label, title].map((key) => keyOf(key ?? ""));
+    const { text, label, title, placeholder } = element.dataset;
+    const [textKey, labelKey, titleKey, placeholderKey] = [text, label, title, placeholder].map((key) => keyOf(key ?? ""));
     if (textKey) element.textContent = t(textKey);
     if (labelKey) element.setAttribute("aria-label", t(labelKey));
     if (titleKey) element.title = t(titleKey);
+    if (placeholderKey) element.setAttribute("placeholder", t(placeholderKey));
   }
 }

@@ -32,7 +32,7 @@ export const DE = {
   "figures.fps": "Bildrate",
   "figures.fps.help": "Gezeigte Bilder pro Sekunde",
   "figures.latency": "Verzögerung",
-  "figures.latency.help": "Vom Ende einer halben Sekunde Sprache bis zu ihrem ersten Bild",
+  "figures.latency.help": "Vom Ende eines kurzen Stücks Sprache bis zu seinem ersten Bild",
   "figures.offset": "Lippen",
   "figures.offset.help": "Wie weit der Ton dem Bild voraus ist",
   "figures.drops": "Ausgelassen",

@@ -31,7 +31,7 @@ export const EN = {
   "figures.fps": "Frame rate",
   "figures.fps.help": "Pictures painted per second",
   "figures.latency": "Latency",
-  "figures.latency.help": "From the end of half a second of speech to its first picture",
+  "figures.latency.help": "From the end of a short piece of speech to its first picture",
   "figures.offset": "Lip sync",
   "figures.offset.help": "How far the sound is ahead of the picture",
   "figures.drops": "Dropped",

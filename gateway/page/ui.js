@@ -2,7 +2,7 @@
 
 import { isHeard } from "./echo.js";
 import { typed } from "./elements.js";
-import { CATALOGUES, currentLanguage, t, useLanguage } from "./text.js";
+import { CATALOGUES, currentLanguage, numeral, t, useLanguage } from "./text.js";
 
 /**
  * @import { Access } from "./access.js"
@@ -387,7 +387,7 @@ export class Ui {
     const latency = stats?.latencyMs ?? null;
     const offset = stats?.offsetMs ?? null;
     const rounded = offset === null ? null : Math.round(offset);
-    $("fps").textContent = stats && stats.shown ? stats.fps.toFixed(1) : "–";
+    $("fps").textContent = stats && stats.shown ? numeral(stats.fps, 1) : "–";
     $("latency").textContent = latency === null ? "–" : String(Math.round(latency));
     $("offset").textContent = rounded === null ? "–" : rounded > 0 ? `+${rounded}` : String(rounded).replace("-", "−");
     $("drops").textContent = stats ? String(stats.drops) : "–";

@@ -50,7 +50,7 @@ def test_the_catalogues_have_the_same_texts_with_the_same_places() -> None:
 @pytest.mark.parametrize("page", ["index.html", "embed.html"])
 def test_every_text_of_the_html_is_in_the_catalogues(page: str) -> None:
     html = (PAGE / page).read_text(encoding="utf-8")
-    keys = re.findall(r'data-(?:text|label|title)="([^"]+)"', html)
+    keys = re.findall(r'data-(?:text|label|title|placeholder)="([^"]+)"', html)
     assert keys and set(keys) <= set(catalogue("en"))
     # The English in the HTML is shown until the scripts run.
     for key, text in re.findall(r'data-text="([^"]+)"[^>]*>([^<]+)<', html):
