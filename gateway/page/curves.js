@@ -123,7 +123,7 @@ class ChartView {
     const now = chart.lines.flatMap(({ name }, n) => {
       const value = this.values[n].at(-1);
       if (value === null || value === undefined) return [];
-      const shown = chart.unit === "s" ? numeral(value, 2) : Math.round(value);
+      const shown = chart.unit === "s" ? numeral(value, 2) : numeral(value, 0);
       return [{ n, text: `${chart.lines.length > 1 ? `${t(name)} ` : ""}${shown} ${chart.unit}` }];
     });
     const name = document.createElement("b");

@@ -54,7 +54,7 @@ export function t(key, values = {}) {
  */
 export function numeral(value, digits) {
   const format = { minimumFractionDigits: digits, maximumFractionDigits: digits, useGrouping: false };
-  return value.toLocaleString(language, format);
+  return value.toLocaleString(language, format).replace("-", "−");
 }
 
 /**

@@ -2,7 +2,7 @@
 
 Rows: AVX2 on all cores, AVX2 on one core, this processor as it is. Each is started twice, since the first
 start chooses the engines by timing. The second one hears 20 s of speech in real time and denoises every clip.
-Then the page listens in Chromium for 10 s, where all cores are there. The client has all cores in every row.
+Then the page listens in Chromium for 20 s, where all cores are there. The client has all cores in every row.
 
 All of it takes about six minutes on a quiet machine, and four with `--no-page`. `--only avx2,native` names
 rows. `avx2.py` says how AVX-512 is taken away, and each row says which stages have OpenVINO without it.
@@ -133,7 +133,7 @@ def emulated_stages(run: ManagedRun, folder: Path) -> list[str]:
 
 def measure_page(processor: Processor) -> str:
     """The row of `tests.measure_page`, with its head, or the reason why there is none."""
-    command = [sys.executable, "-m", "tests.measure_page", "--only", "0", "--seconds", "10"]
+    command = [sys.executable, "-m", "tests.measure_page", "--only", "0", "--seconds", "20"]
     done = subprocess.run(
         command, cwd=ROOT, env=dict(processor.variables), capture_output=True, text=True, timeout=300,
         check=False,
