@@ -372,14 +372,16 @@ def choose_ops(device: torch.device, dtype: torch.dtype) -> TorchOps:
     if dtype == torch.float32:
         raise FastUnavailable("its kernels are for half precision, --dtype is float32")
     try:
+        from gpu_worker.fast.cuda_kernels import cuda_kernels
         from gpu_worker.fast.triton_ops import TritonOps
     except ImportError as error:
         raise FastUnavailable(f"Triton cannot be used: {error}") from error
+    cuda = cuda_kernels(device)
     if torch.cuda.get_device_capability(device) == (9, 0):
         try:
             from gpu_worker.fast.quack_ops import QuackOps
 
-            return QuackOps()
+            return QuackOps(cuda)
         except Exception as error:  # absent, or its libraries do not load
             logger.info("GEGLU's gate takes a pass of its own, QuACK is not used: %s", first_line(error))
-    return TritonOps()
+    return TritonOps(cuda)

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpu_worker.fast.cuda_kernels import CudaKernels
 from gpu_worker.fast.triton_ops import TritonOps
 from gpu_worker.fast.weights import Linear
 from protocol.process.logs import first_line
@@ -45,8 +46,8 @@ class QuackOps(TritonOps):
         ImportError: QuACK is not installed.
     """
 
-    def __init__(self, tiles: Sequence[ProductTile] = TILES) -> None:
-        super().__init__()
+    def __init__(self, cuda: CudaKernels | None = None, tiles: Sequence[ProductTile] = TILES) -> None:
+        super().__init__(cuda)
         self._products: GatedProducts | None = GatedProducts(tiles)
 
     def geglu(self, x: Tensor, layer: Linear) -> Tensor:

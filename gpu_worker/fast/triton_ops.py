@@ -13,10 +13,12 @@ from torch import Tensor
 from torch import _scaled_mm as scaled_mm
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from gpu_worker.fast.cuda_kernels import CudaKernels
 from gpu_worker.fast.kernels import group_norm as group_norms
 from gpu_worker.fast.kernels.attention import AttentionTile, attention_split, two_source_attention
 from gpu_worker.fast.kernels.gate import gate
 from gpu_worker.fast.kernels.layer_norm import layer_norm
+from gpu_worker.fast.kernels.merge import merge
 from gpu_worker.fast.kernels.temporal import temporal_attention
 from gpu_worker.fast.ops import Image, TorchOps
 from gpu_worker.fast.weights import Float8, Heads, Linear, Norm, SplitRule
@@ -40,13 +42,18 @@ class PaddedHeads(SplitRule):
 
 
 class TritonOps(TorchOps):
-    """The stages on a CUDA device, in half precision."""
+    """The stages on a CUDA device, in half precision.
+
+    Args:
+        cuda: kernels that serve in place of Triton's.
+    """
 
     spatial_tile = AttentionTile(128, 64, 8, 3, narrow=True, sampled=True)
     audio_tile = AttentionTile(128, 64, 4, 1)
 
-    def __init__(self) -> None:
+    def __init__(self, cuda: CudaKernels | None = None) -> None:
         super().__init__(PaddedHeads())
+        self.cuda = cuda or CudaKernels()
 
     def double(self, image: Image, phases: Tensor, shift: Tensor) -> Image:
         x = self.phases(image, phases).flatten(1, 2)
@@ -135,8 +142,12 @@ class TritonOps(TorchOps):
             q, k, v, ref_k, ref_v, heads=heads.count, size=heads.size, split=heads.split, tile=tile
         )
 
+    def merge(self, kv: Tensor, height: int, width: int) -> Tensor:
+        return merge(kv, height, width)
+
     def temporal(self, qkv: Tensor, frames: int, heads: int) -> Tensor:
-        return temporal_attention(qkv, frames, heads)
+        made = self.cuda.temporal_attention(qkv, frames, heads)
+        return temporal_attention(qkv, frames, heads) if made is None else made
 
 
 def float8_linear(x: Tensor, layer: Linear) -> Tensor:

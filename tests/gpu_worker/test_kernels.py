@@ -18,6 +18,7 @@ from gpu_worker.fast import quack_ops  # noqa: E402
 from gpu_worker.fast.kernels import attention, group_norm, temporal  # noqa: E402
 from gpu_worker.fast.kernels import layer_norm as norms  # noqa: E402
 from gpu_worker.fast.kernels.gate import gate as gated  # noqa: E402
+from gpu_worker.fast.kernels.merge import merge as merged  # noqa: E402
 from gpu_worker.fast.ops import Image, TorchOps, positions_of_part  # noqa: E402
 from gpu_worker.fast.quack_ops import TILES, GatedProducts, paired  # noqa: E402
 from gpu_worker.fast.weights import Linear, Norm  # noqa: E402
@@ -122,6 +123,12 @@ def test_temporal_attention(size: int, frames: int) -> None:
     )
     wanted = F.scaled_dot_product_attention(q, k, v).permute(0, 3, 1, 2, 4).flatten(0, 1).flatten(2)
     close(made.float(), wanted)
+
+
+def test_merge() -> None:
+    """Of rows that are part of wider ones, as queries, keys and values are made."""
+    kv = rand(2, 4 * 6, 3 * 72)[..., 72:]
+    close(merged(kv, 4, 6).float(), TorchOps().merge(kv.float(), 4, 6))
 
 
 def test_gate() -> None:

@@ -16,7 +16,7 @@ pytest.importorskip("triton", reason="the kernels need Triton, which is not inst
 PROGRAM = """
 import sys
 from functools import partial
-from gpu_worker.fast.kernels import attention, gate, group_norm, layer_norm, temporal
+from gpu_worker.fast.kernels import attention, gate, group_norm, layer_norm, merge, temporal
 from gpu_worker.fast.triton_ops import TritonOps
 from tests.helpers.compile_kernels import build
 
@@ -38,6 +38,7 @@ build(attention._attention, dict(heads, QA=64, QB=0, QUERIES=audio.queries, KEYS
 for size, wide in ((40, 64), (160, 256)):
     build(temporal._temporal, dict(FRAMES=12, FRAMES_POW2=16, WIDTH=8 * size, SIZE=size, SIZE_POW2=wide,
                                    BLOCK=2), {"scale": "fp32"})
+build(merge._merge, dict(ROWS=4, COLUMNS=512))
 for out_fp8 in (False, True) if capability >= 89 else (False,):
     types = low if out_fp8 else scale
     build(gate._gate, dict(ROWS=8, COLUMNS=256, OUT_FP8=out_fp8), types)

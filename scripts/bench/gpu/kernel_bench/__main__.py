@@ -18,7 +18,13 @@ import torch
 from scripts.bench.gpu.kernel_bench.attention import attention_variants, bench_attention, compile_attention
 from scripts.bench.gpu.kernel_bench.linear import bench_libraries, bench_linear
 from scripts.bench.gpu.kernel_bench.measure import CUDA, say
-from scripts.bench.gpu.kernel_bench.others import bench_ceilings, bench_conv, bench_norms, bench_temporal
+from scripts.bench.gpu.kernel_bench.others import (
+    bench_ceilings,
+    bench_conv,
+    bench_merge,
+    bench_norms,
+    bench_temporal,
+)
 from scripts.bench.gpu.kernel_bench.quack import bench_quack
 
 
@@ -28,7 +34,9 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--size", type=int, default=768, help="side of the picture")
     parser.add_argument(
-        "--only", default="", help="parts: attention,linear,libraries,quack,temporal,norms,conv,ceilings"
+        "--only",
+        default="",
+        help="parts: attention,merge,linear,libraries,quack,temporal,norms,conv,ceilings",
     )
     parser.add_argument("--quick", action="store_true", help="tiny shapes")
     args = parser.parse_args(argv)
@@ -38,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     parts = (
         args.only.split(",")
         if args.only
-        else ["ceilings", "attention", "linear", "temporal", "norms", "conv"]
+        else ["ceilings", "attention", "merge", "linear", "temporal", "norms", "conv"]
     )
     side, widths, sizes = (
         (4, (64,), (40,)) if args.quick else (args.size // 8, (320, 640, 1280), (40, 80, 160))
@@ -51,6 +59,8 @@ def main(argv: list[str] | None = None) -> None:
             bench_ceilings()
         for level, size in enumerate(sizes if "attention" in parts else ()):
             bench_attention(frames, side, attention_variants(size, args.quick), level, size)
+        if "merge" in parts:
+            bench_merge(frames, side)
         for level, width in enumerate(widths):
             positions = (side >> level) ** 2
             if "temporal" in parts:

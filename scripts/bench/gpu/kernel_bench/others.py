@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from gpu_worker.fast.ops import TorchOps
 from scripts.bench.gpu.kernel_bench.measure import CUDA, DEVICE, DTYPE, HEADS, rand, say, show
 
 
@@ -14,6 +15,11 @@ def bench_temporal(frames: int, positions: int, width: int) -> None:
     say(f"temporal attention: {positions} positions, width {width}")
     qkv = rand(frames, positions, 3 * width)
     moved = 2.0 * qkv.numel() * 4 / 3
+    if CUDA:
+        from gpu_worker.fast.kernels.temporal_cuda import CudaTemporal
+
+        own = CudaTemporal(torch.cuda.get_device_capability())
+        show("CUDA C++", lambda: own(qkv, frames, HEADS), moved=moved)
     for block in (1, 2, 4, 8) if CUDA else (8,):
         for warps in (1, 2, 4) if CUDA else (4,):
             show(
@@ -21,6 +27,17 @@ def bench_temporal(frames: int, positions: int, width: int) -> None:
                 lambda b=block, w=warps: temporal_attention(qkv, frames, HEADS, block=b, warps=w),
                 moved=moved,
             )
+
+
+def bench_merge(frames: int, side: int) -> None:
+    """Keys and values of the highest resolution, as the fast tier merges them."""
+    from gpu_worker.fast.kernels.merge import merge
+
+    say(f"keys and values merged 2×2: {frames}×{side}×{side} positions")
+    kv = rand(frames, side * side, 3 * HEADS * 64)[..., HEADS * 64 :]
+    moved = 2.5 * kv.numel()
+    show("torch", lambda: TorchOps().merge(kv, side, side), moved=moved)
+    show("Triton", lambda: merge(kv, side, side), moved=moved)
 
 
 def bench_norms(frames: int, positions: int, width: int) -> None:

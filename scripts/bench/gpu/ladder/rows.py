@@ -169,6 +169,14 @@ def _attending(**options: bool) -> Callable[[Models], TorchOps]:
     return make
 
 
+def _in_cuda(models: Models) -> TorchOps:
+    """The Triton stages, and the kernels in CUDA C++ that serve on this card."""
+    from gpu_worker.fast.cuda_kernels import cuda_kernels
+    from gpu_worker.fast.triton_ops import TritonOps
+
+    return TritonOps(cuda_kernels(models.device))
+
+
 ODD = frozenset({1, 3, 5})
 TRIALS: list[tuple[str, str, dict[str, Any]]] = [
     ("fp8", "qkv and feed-forwards in float8", {"fp8": True}),
@@ -205,8 +213,9 @@ ROWS = [
         _fast(ops=_attending(narrow=False, sampled=False)), cuda=True),
     Rung("sampled", "+ spatial softmax without a running maximum", _fast(ops=_attending(narrow=False)),
         cuda=True),
-    Rung("narrow", "+ its logits from 48 columns of 64: the exact tier without QuACK",
-        _fast(ops=_attending()), cuda=True),
+    Rung("narrow", "+ its logits from 48 columns of 64", _fast(ops=_attending()), cuda=True),
+    Rung("cuda", "+ temporal attention in CUDA C++: the exact tier without QuACK",
+        _fast(ops=_in_cuda), cuda=True),
     Rung("exact", "the exact tier, with GEGLU by QuACK where that is installed", _fast(), cuda=True),
     Rung("nograph", "exact, without the graph", _fast(graph=False), cuda=True),
     *(Rung(f"try-{key}", f"exact, but {text}", _fast(tier=Tier(key, text, **options)),

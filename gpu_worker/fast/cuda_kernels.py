@@ -1,0 +1,49 @@
+"""The kernels in CUDA C++ that serve in place of Triton's, where NVRTC compiles them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gpu_worker.fast.kernels.cuda_source import CudaError
+from gpu_worker.fast.kernels.temporal_cuda import CudaTemporal
+from protocol.process.logs import first_line
+
+logger = logging.getLogger(__name__)
+
+#: The compute capability for which they were written, and on which they were run.
+HOPPER = (9, 0)
+
+
+@dataclass
+class CudaKernels:
+    """None: Triton's kernel serves."""
+
+    temporal: CudaTemporal | None = None
+
+    def temporal_attention(self, qkv: Tensor, frames: int, heads: int) -> Tensor | None:
+        """As `kernels.temporal.temporal_attention`, or None where its kernel has to serve."""
+        if self.temporal is None or not self.temporal.fits(qkv.shape[2] // 3 // heads, frames):
+            return None
+        try:
+            return self.temporal(qkv, frames, heads)
+        except CudaError as error:
+            logger.warning("Triton's temporal attention serves: %s", first_line(error))
+            self.temporal = None
+            return None
+
+
+def cuda_kernels(device: torch.device) -> CudaKernels:
+    """Those for this CUDA device, all or none. The log says why they do not serve on a Hopper GPU."""
+    capability = torch.cuda.get_device_capability(device)
+    if capability != HOPPER:
+        return CudaKernels()
+    try:
+        with torch.cuda.device(device):
+            return CudaKernels(CudaTemporal(capability))
+    except CudaError as error:
+        logger.info("Triton's temporal attention serves: %s", first_line(error))
+        return CudaKernels()

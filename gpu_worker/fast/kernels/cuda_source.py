@@ -1,0 +1,133 @@
+"""Kernels in CUDA C++: compiled by NVRTC, which comes with torch, and launched by the driver.
+
+Triton has no matrix products whose width is not a power of two. Kernels that need one are files of CUDA C++
+beside this one. They include nothing, so that no CUDA toolkit needs to be installed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+#: CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES of cuda.h.
+_MAX_DYNAMIC_SHARED = 8
+
+
+class CudaError(RuntimeError):
+    """A compiler or a driver refused."""
+
+
+class CudaKernel:
+    """One kernel on the current device.
+
+    Args:
+        binary: machine code, as `compile_cuda` makes it.
+        name: of the kernel, declared extern "C".
+        shared: bytes of dynamic shared memory.
+
+    Raises:
+        CudaError: the driver does not load it.
+    """
+
+    def __init__(self, binary: bytes, name: str, shared: int) -> None:
+        self._driver, self._context = _driver_and_context(torch.cuda.current_device())
+        self._binary, self.shared = binary, shared
+        self._check(self._driver.cuCtxSetCurrent(self._context))
+        module, self._function = ctypes.c_void_p(), ctypes.c_void_p()
+        self._check(self._driver.cuModuleLoadData(ctypes.byref(module), binary))
+        self._check(self._driver.cuModuleGetFunction(ctypes.byref(self._function), module, name.encode()))
+        self._check(self._driver.cuFuncSetAttribute(self._function, _MAX_DYNAMIC_SHARED, shared))
+
+    def launch(self, grid: tuple[int, int], threads: int, given: Sequence[Tensor | int]) -> None:
+        """Launches blocks of `threads` on the current stream. given: tensors as pointers, numbers as int."""
+        held = [ctypes.c_void_p(x.data_ptr()) if isinstance(x, Tensor) else ctypes.c_int(x) for x in given]
+        pointers = (ctypes.c_void_p * len(held))(*[ctypes.addressof(x) for x in held])
+        self._check(self._driver.cuCtxSetCurrent(self._context))
+        stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+        self._check(
+            self._driver.cuLaunchKernel(
+                self._function, *grid, 1, threads, 1, 1, self.shared, stream, pointers, None
+            )
+        )
+
+    def _check(self, result: int) -> None:
+        _expect_driver(self._driver, result)
+
+
+@cache
+def _driver_and_context(index: int) -> tuple[Any, ctypes.c_void_p]:
+    """The driver's library, and the context of a device that torch uses too. A thread may have none yet."""
+    driver, context, device = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p(), ctypes.c_int()
+    torch.cuda.init()
+    _expect_driver(driver, driver.cuDeviceGet(ctypes.byref(device), index))
+    _expect_driver(driver, driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device))
+    return driver, context
+
+
+def _expect_driver(driver: Any, result: int) -> None:
+    if result:
+        text = ctypes.c_char_p()
+        driver.cuGetErrorString(result, ctypes.byref(text))
+        raise CudaError(f"CUDA driver: {(text.value or b'unknown error').decode()}")
+
+
+def compile_cuda(source: Path, architecture: str, constants: Mapping[str, int]) -> bytes:
+    """Machine code of a file of CUDA C++ for an architecture, such as sm_90a. constants: macros to define.
+
+    Raises:
+        CudaError: the compiler is absent, or it refuses.
+    """
+    compiler = nvrtc()
+    program = ctypes.c_void_p()
+    text = source.read_bytes()
+    _expect(compiler, compiler.nvrtcCreateProgram(
+        ctypes.byref(program), text, source.name.encode(), 0, None, None
+    ))  # fmt: skip
+    try:
+        options = [f"--gpu-architecture={architecture}", "--std=c++17"]
+        options += [f"-D{name}={value}" for name, value in constants.items()]
+        array = (ctypes.c_char_p * len(options))(*[option.encode() for option in options])
+        if compiler.nvrtcCompileProgram(program, len(options), array):
+            raise CudaError(f"{source.name}: {_read(compiler, program, 'ProgramLog').decode()[:2000]}")
+        return _read(compiler, program, "CUBIN")
+    finally:
+        compiler.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+@cache
+def nvrtc() -> Any:
+    """The compiler's library, as torch finds it.
+
+    Raises:
+        CudaError: there is none.
+    """
+    major = (torch.version.cuda or "13").split(".")[0]
+    places = [f"libnvrtc.so.{major}"]
+    packages = Path(torch.__file__).parent.parent / "nvidia"
+    places += [str(found) for found in sorted(packages.glob(f"*/lib/libnvrtc.so.{major}"))]
+    for place in places:
+        try:
+            return ctypes.CDLL(place)
+        except OSError:
+            continue
+    raise CudaError(f"no {places[0]}")
+
+
+def _read(compiler: Any, program: ctypes.c_void_p, what: str) -> bytes:
+    size = ctypes.c_size_t()
+    _expect(compiler, getattr(compiler, f"nvrtcGet{what}Size")(program, ctypes.byref(size)))
+    made = ctypes.create_string_buffer(size.value)
+    _expect(compiler, getattr(compiler, f"nvrtcGet{what}")(program, made))
+    return made.raw
+
+
+def _expect(compiler: Any, result: int) -> None:
+    if result:
+        compiler.nvrtcGetErrorString.restype = ctypes.c_char_p
+        raise CudaError(f"NVRTC: {compiler.nvrtcGetErrorString(result).decode()}")
