@@ -136,13 +136,13 @@ for step in "${steps[@]}"; do
   [ -n "$dry" ] || echo "$name" >>"$done_file"
   if [ "$export" = each ] && [ "$stage" != cache ] && [ -n "$dry$(ls "$state/networks.average.safetensors" 2>/dev/null)" ]; then
     run "$python" -m demo.factory.train export --state "$state"
-    run "$python" -m demo.factory.calibrate
+    run "$python" -m demo.factory.calibrate --equalise
   fi
 done
 if [ -z "$trained" ]; then
   echo "train_bundled: every step of the plan that fits is done (see $done_file)" >&2
 elif [ "$export" = last ] && [ -n "$dry$(ls "$state/networks.average.safetensors" 2>/dev/null)" ]; then
   run "$python" -m demo.factory.train export --state "$state"
-  run "$python" -m demo.factory.calibrate
+  run "$python" -m demo.factory.calibrate --equalise
   echo "train_bundled: measure it with scripts/evaluate_bundled.sh" >&2
 fi

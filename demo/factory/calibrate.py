@@ -6,7 +6,8 @@ command also prints how far the decoder with rounding is from the one without, o
 it measured nothing of. Names and noise are fixed, so the same weights get the same ranges.
 
 With `--equalise` it first scales the decoder's channels alike (`demo.factory.equalise`) and writes the VAE's
-weights. Their pictures stay the same in float32 and bfloat16. With eight bits, still parts flicker less.
+weights. Their pictures stay the same in float32 and bfloat16. The ranges are then shares of the greatest
+inputs. With eight bits, still parts flicker less.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from demo.factory.evaluate.path import StreamingPath
 from demo.factory.speech.corpus import load
 from encoder_worker.vae.decoders import Decoder, LiteVaeDecoder, load_decoder
 from encoder_worker.vae.int8 import rounding_layers, with_eight_bits, write_ranges
+from encoder_worker.vae.lite_decoder import Grow
 from encoder_worker.vae.ranges import Ranges
 from protocol.model.config import ModelConfig
 from protocol.model.vae_folder import WEIGHTS_FILES, VaeFolder
@@ -37,6 +39,9 @@ from protocol.process.settings import Settings
 
 #: Frames decoded at once.
 BATCH = 8
+#: Ranges of equalised channels, as shares of the greatest input: at the finest level, and elsewhere. Few
+#: values lie above, and all others get smaller steps. The finest level makes most of the flicker.
+FINEST, COARSER = 0.65, 0.8
 
 
 def drawn_latents(settings: Settings) -> Tensor:
@@ -93,6 +98,22 @@ def equalise_by(decoder: LiteVaeDecoder, latents: Tensor) -> None:
     equalise(decoder.decoder, {name.removeprefix("decoder."): its for name, its in peaks.items()})
 
 
+def tightened(decoder: LiteVaeDecoder, ranges: Ranges) -> Ranges:
+    """The ranges as shares of the greatest inputs.
+
+    Args:
+        decoder: equalised.
+        ranges: its greatest inputs.
+    """
+    grown = [n for n, level in enumerate(decoder.decoder.levels) if isinstance(level, Grow)]
+    finest = tuple(
+        f"decoder.levels.{n}." for n in range(max(grown, default=-1) + 1, len(decoder.decoder.levels))
+    )
+    return {
+        name: greatest * (FINEST if name.startswith(finest) else COARSER) for name, greatest in ranges.items()
+    }
+
+
 @torch.inference_mode()
 def distance(decoder: Decoder, rounding: Decoder, latents: Tensor) -> float:
     """PSNR in dB of one decoder's pictures against another's."""
@@ -109,6 +130,7 @@ def write_weights(file: Path, decoder: Decoder) -> None:
     for name, value in decoder.state_dict().items():
         tensors[name] = value.to(tensors[name].dtype).contiguous()
     save_file(tensors, file)
+    file.chmod(0o644)  # safetensors makes files for their owner alone
 
 
 def _decoded(decoder: Decoder, latents: Tensor) -> Iterator[Tensor]:
@@ -132,12 +154,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = replace(Settings(), config=args.config, run_dir=Path(run_dir), fps=24, cpu_engine="torch")
         latents = drawn_latents(replace(settings, gpu_devices=("cpu",), encoder_devices=("cpu",)))
     latents = latents / decoder.scaling + decoder.shift
-    if args.equalise:
-        if not isinstance(decoder, LiteVaeDecoder):
-            parser.error(f"{folder.path}: only an AutoencoderLite can be equalised")
+    if not args.equalise:
+        ranges = measured_ranges(decoder, latents[::2])
+    elif isinstance(decoder, LiteVaeDecoder):
         equalise_by(decoder, latents[::2])
         write_weights(folder.path / WEIGHTS_FILES[0], decoder)
-    ranges = measured_ranges(decoder, latents[::2])
+        decoder = load_decoder(folder)  # the file's half precision may have rounded: ranges name its digest
+        assert isinstance(decoder, LiteVaeDecoder)
+        ranges = tightened(decoder, measured_ranges(decoder, latents[::2]))
+    else:
+        parser.error(f"{folder.path}: only an AutoencoderLite can be equalised")
     decibels = distance(decoder, with_eight_bits(decoder, ranges), latents[1::2])
     file = write_ranges(folder.path, decoder, ranges)
     print(f"{file}: {len(ranges)} ranges of {len(latents[::2])} pictures; {decibels:.1f} dB to float32")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 
-from demo.factory.calibrate import equalise_by, measured_ranges
+from demo.factory.calibrate import COARSER, FINEST, equalise_by, measured_ranges, tightened
 from encoder_worker.vae.decoders import LiteVaeDecoder
 from encoder_worker.vae.int8 import with_eight_bits
 from encoder_worker.vae.lite_decoder import ResidualBlock
@@ -53,3 +54,15 @@ def test_eight_bits_come_nearer() -> None:
         for each in (decoder, equal)
     ]
     assert errors[1] < 0.5 * errors[0]
+
+
+@torch.inference_mode()
+def test_ranges_of_the_finest_level_are_the_tightest() -> None:
+    decoder, latents = uneven_decoder(), torch.randn(4, 4, 8, 8)
+    ranges = measured_ranges(decoder, latents)
+    shares = {name: value / ranges[name] for name, value in tightened(decoder, ranges).items()}
+    # The first level has one block, then channels grow, and the last level has two.
+    coarse = [share for name, share in shares.items() if name.startswith("decoder.levels.0.")]
+    fine = [share for name, share in shares.items() if not name.startswith("decoder.levels.0.")]
+    assert coarse == pytest.approx([COARSER] * 2)
+    assert fine == pytest.approx([FINEST] * 4)
