@@ -74,8 +74,9 @@ RESULTS_TICK_EVERY = 1.0
 OPEN_SECONDS = 150
 #: Connections beyond the most sessions: those that are not sessions yet, or are no more.
 SPARE_CONNECTIONS = 64
-#: Connections that are no websockets, or none yet. More would take the descriptors of the process.
-PLAIN_CONNECTIONS = 256
+#: Connections that are no websockets, or none yet. More would take the descriptors of the process, and 15 KB
+#: of memory each, of which a flood leaves most behind.
+PLAIN_CONNECTIONS = 192
 #: Pcm messages of a session that may wait for the audio worker, some 3 s of sound. The oldest give way.
 PENDING_PCM = 16
 
