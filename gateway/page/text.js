@@ -1,7 +1,8 @@
 // The page's texts in the reader's language.
 //
 // An element of the page names its text: data-text is the key of its content, data-label of its aria-label,
-// data-title of its title, and data-placeholder of its placeholder. The server's sentences come in English, with a code by which they are found here.
+// data-title of its title, and data-placeholder of its placeholder. The server's sentences come in English, with a
+// code by which they are found here.
 
 import { DE } from "./texts-de.js";
 import { EN } from "./texts-en.js";
@@ -19,6 +20,8 @@ const ENGLISH = { ...EN, ...TOLD_EN };
 /** @type {Record<string, Record<TextKey, string>>} */
 export const CATALOGUES = { en: ENGLISH, de: { ...DE, ...TOLD_DE } };
 const KEPT = "echomimic-language";
+/** Names of an element's data → the attributes that get these texts. @type {Record<string, string>} */
+const ATTRIBUTES = { label: "aria-label", title: "title", placeholder: "placeholder" };
 
 let language = firstLanguage();
 
@@ -54,7 +57,8 @@ export function t(key, values = {}) {
  */
 export function numeral(value, digits) {
   const format = { minimumFractionDigits: digits, maximumFractionDigits: digits, useGrouping: false };
-  return value.toLocaleString(language, format).replace("-", "−");
+  const rounded = Number(value.toFixed(digits)) + 0; // never −0
+  return rounded.toLocaleString(language, format).replace("-", "−");
 }
 
 /**
@@ -99,11 +103,11 @@ export function translate() {
   document.documentElement.lang = language;
   for (const element of document.querySelectorAll("[data-text], [data-label], [data-title], [data-placeholder]")) {
     if (!(element instanceof HTMLElement)) continue;
-    const { text, label, title, placeholder } = element.dataset;
-    const [textKey, labelKey, titleKey, placeholderKey] = [text, label, title, placeholder].map((key) => keyOf(key ?? ""));
-    if (textKey) element.textContent = t(textKey);
-    if (labelKey) element.setAttribute("aria-label", t(labelKey));
-    if (titleKey) element.title = t(titleKey);
-    if (placeholderKey) element.setAttribute("placeholder", t(placeholderKey));
+    const text = keyOf(element.dataset.text ?? "");
+    if (text) element.textContent = t(text);
+    for (const [name, attribute] of Object.entries(ATTRIBUTES)) {
+      const key = keyOf(element.dataset[name] ?? "");
+      if (key) element.setAttribute(attribute, t(key));
+    }
   }
 }

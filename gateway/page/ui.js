@@ -389,7 +389,7 @@ export class Ui {
     const rounded = offset === null ? null : Math.round(offset);
     $("fps").textContent = stats && stats.shown ? numeral(stats.fps, 1) : "–";
     $("latency").textContent = latency === null ? "–" : String(Math.round(latency));
-    $("offset").textContent = rounded === null ? "–" : rounded > 0 ? `+${rounded}` : String(rounded).replace("-", "−");
+    $("offset").textContent = rounded === null ? "–" : rounded > 0 ? `+${rounded}` : numeral(rounded, 0);
     $("drops").textContent = stats ? String(stats.drops) : "–";
   }
 }
