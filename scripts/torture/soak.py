@@ -28,7 +28,6 @@ from websockets.frames import CloseCode
 from protocol.wire.messages import Samples
 from scripts.run.managed import ManagedRun, MetricSamples
 from scripts.torture.faults import Viewing, words_of
-from scripts.torture.floods import resident_mb
 from scripts.torture.slope import Slope, slope
 from scripts.torture.viewer import spoken
 
@@ -64,8 +63,9 @@ def look(pid: int, cached: Mapping[int, float]) -> Sample:
         cached: megabytes of the caches by process.
     """
     process = psutil.Process(pid)
-    own = (process.memory_info().rss - process.memory_info().shared) / 1e6 - cached.get(pid, 0.0)
-    return Sample(time.monotonic(), resident_mb(pid), process.num_fds(), process.num_threads(), own)
+    memory = process.memory_info()
+    own = (memory.rss - memory.shared) / 1e6 - cached.get(pid, 0.0)
+    return Sample(time.monotonic(), memory.rss / 1e6, process.num_fds(), process.num_threads(), own)
 
 
 def cached_mb(metrics: MetricSamples) -> dict[int, float]:
@@ -91,14 +91,9 @@ def judged(samples: Sequence[Sample]) -> Sequence[Sample]:
     return [sample for sample in samples if sample.at >= begin]
 
 
-def growth(samples: Sequence[Sample]) -> Slope:
-    """Megabytes an hour after the beginning."""
-    return slope([(sample.at, sample.megabytes) for sample in judged(samples)]).times(3600)
-
-
-def own_growth(samples: Sequence[Sample]) -> Slope:
-    """The same without pages of files and without the bounded caches."""
-    return slope([(sample.at, sample.own) for sample in judged(samples)]).times(3600)
+def growth(samples: Sequence[Sample], figure: str = "megabytes") -> Slope:
+    """Growth of a figure of `Sample` an hour after the beginning."""
+    return slope([(sample.at, getattr(sample, figure)) for sample in judged(samples)]).times(3600)
 
 
 def soak(voice: Samples, minutes: float, *flags: str) -> bool:
@@ -154,14 +149,14 @@ def _watch(run: ManagedRun, history: dict[int, list[Sample]], seconds: float) ->
 def _line(history: dict[int, list[Sample]]) -> str:
     each = ", ".join(
         f"{name_of(pid)} {samples[-1].megabytes:.1f} MB ({growth(samples).middle:+.1f} MB/h,"
-        f" its own {samples[-1].own:.1f} MB, {own_growth(samples).middle:+.1f})"
+        f" its own {samples[-1].own:.1f} MB, {growth(samples, 'own').middle:+.1f})"
         for pid, samples in history.items()
     )
     return f"{time.strftime('%H:%M')}: {each}"
 
 
 def _row(name: str, samples: list[Sample]) -> bool:
-    first, last, grown, own = samples[0], samples[-1], growth(samples), own_growth(samples)
+    first, last, grown, own = samples[0], samples[-1], growth(samples), growth(samples, "own")
     since = judged(samples)[0]
     print(
         f"{name:16s} {first.megabytes:7.1f} → {since.megabytes:7.1f} → {last.megabytes:7.1f} MB,"

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from encoder_worker.fast.ahead import kinds_of, parts_of
+from protocol.model.kernels.lines import read_part
 from protocol.process.settings import load_settings
-from tests.helpers.compile_kernels import LAST_PART, run_unlaunched
+from tests.helpers.compile_kernels import run_unlaunched
 from tests.helpers.official_layout import write_official_layout
 
 pytest.importorskip("triton", reason="the kernels need Triton, which is not installed here")
@@ -21,9 +22,9 @@ def test_a_worker_finds_every_kernel(tmp_path: Path, capability: str, least: int
     words = ["encoder_worker.fast.ahead", capability]
     flags = ["--config", str(config), "--quality", "auto"]
     lines = run_unlaunched(tmp_path / "cache", *words, "ahead", *flags).splitlines()
-    parts = [part for line in lines if (part := LAST_PART.fullmatch(line)) is not None]
-    assert [part[2] for part in parts] == ["exact", "eight_bit"]
-    kernels = sum(int(part[1]) for part in parts)
+    parts = [part for line in lines if (part := read_part(line)) is not None]
+    assert [part.name for part in parts] == ["exact", "eight_bit"]
+    kernels = sum(part.kernels for part in parts)
     assert kernels >= least
     assert run_unlaunched(tmp_path / "cache", *words, "late", *flags) == f"kept {kernels}, compiled 0\n"
 

@@ -9,8 +9,9 @@ import pytest
 from gpu_worker.fast.ahead import SEARCHED, clips_of
 from gpu_worker.fast.tiers import clips_name
 from gpu_worker.quality.options import LONGER_CLIP
+from protocol.model.kernels.lines import read_part
 from protocol.process.settings import load_settings
-from tests.helpers.compile_kernels import LAST_PART, run_unlaunched
+from tests.helpers.compile_kernels import run_unlaunched
 from tests.helpers.official_layout import write_official_layout
 
 pytest.importorskip("triton", reason="the kernels need Triton, which is not installed here")
@@ -25,10 +26,10 @@ def test_a_worker_finds_every_kernel(tmp_path: Path, devices: str, capability: s
     flags += ["--gpu-devices", devices]
     lines = run_unlaunched(tmp_path / "cache", *words, "ahead", *flags).splitlines()
     assert lines[-2:] == [f"folder {tmp_path / 'cache'}", "end"]
-    part = LAST_PART.fullmatch(lines[-3])
-    assert part is not None and part[2] == clips_name("exact", 2)
-    assert int(part[1]) > 20
-    assert run_unlaunched(tmp_path / "cache", *words, "late", *flags) == f"kept {part[1]}, compiled 0\n"
+    part = read_part(lines[-3])
+    assert part is not None and part.name == clips_name("exact", 2)
+    assert part.kernels > 20
+    assert run_unlaunched(tmp_path / "cache", *words, "late", *flags) == f"kept {part.kernels}, compiled 0\n"
 
 
 def test_clips_that_auto_may_serve_come_in_its_order() -> None:

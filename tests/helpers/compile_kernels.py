@@ -6,7 +6,6 @@ Triton either interprets or compiles in a process, and the tests' own interprets
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,10 +15,6 @@ from typing import Any
 #: Compute capability → bytes of shared memory that one block may have (CUDA C++ Programming Guide, table
 #: "Technical Specifications per Compute Capability"): A100, RTX 3090, RTX 4090, H100, RTX 5090.
 SHARED_MEMORY = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10, 120: 99 << 10}
-
-
-#: The line of a part that a helper has compiled: the number of its kernels, its name.
-LAST_PART = re.compile(r"part (\d+) (.*)")
 
 
 def build(
@@ -67,26 +62,22 @@ def run(program: str, cache: Path, *words: str) -> subprocess.CompletedProcess[s
     """A Python program that calls `build`, in a process where Triton compiles; what it compiles is kept in
     `cache`. words: its arguments.
     """
-    return subprocess.run(
-        [sys.executable, "-c", program, *words],
-        env={"PATH": "/usr/bin:/bin", "TRITON_CACHE_DIR": str(cache), "HOME": str(cache)},
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
+    return _run(cache, 110, "-c", program, *words)
 
 
 def run_unlaunched(cache: Path, *words: str) -> str:
     """The output of `tests.helpers.unlaunched`, in a process where Triton compiles. words: its arguments."""
-    env = {"PATH": os.environ["PATH"], "HOME": str(cache), "TRITON_CACHE_DIR": str(cache)}
-    made = subprocess.run(
-        [sys.executable, "-m", "tests.helpers.unlaunched", *words],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    made = _run(cache, 240, "-m", "tests.helpers.unlaunched", *words)
     assert made.returncode == 0, made.stderr[-3000:]
     return made.stdout
+
+
+def _run(cache: Path, timeout: float, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *words],
+        env={"PATH": os.environ["PATH"], "TRITON_CACHE_DIR": str(cache), "HOME": str(cache)},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from scripts.torture.slope import slope
-from scripts.torture.soak import Sample, cached_mb, growth, judged, own_growth
+from scripts.torture.soak import Sample, cached_mb, growth, judged
 
 HOUR = 3600.0
 rng = np.random.default_rng(0)
@@ -42,7 +42,7 @@ def test_the_beginning_does_not_count() -> None:
         for at in np.arange(0.0, 8 * HOUR, 5.0)
     ]
     assert growth(samples).middle == 0 and judged(samples)[0].at == HOUR
-    assert round(own_growth(samples).middle, 3) == 1
+    assert round(growth(samples, "own").middle, 3) == 1
     short = samples[:240]
     assert judged(short)[0].at == 600 and growth(short).middle > 90
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from typing import Any
 
 #: The driver's library.
 LIBRARY = "libcuda.so.1"
@@ -52,26 +53,36 @@ def capability_of(name: str) -> int | None:
     ordinal = ordinal_of(name)
     if ordinal is None:
         return None
-    try:
-        driver = ctypes.CDLL(LIBRARY)
-    except OSError:
+    found = _find(ordinal)
+    if found is None:
         return None
-    device, digits = ctypes.c_int(), (ctypes.c_int(), ctypes.c_int())
-    if driver.cuInit(0) != 0 or driver.cuDeviceGet(ctypes.byref(device), ordinal) != 0:
-        return None
-    for digit, attribute in zip(digits, (CAPABILITY_MAJOR, CAPABILITY_MINOR), strict=True):
-        if driver.cuDeviceGetAttribute(ctypes.byref(digit), attribute, device) != 0:
-            return None
-    return 10 * digits[0].value + digits[1].value
+    major, minor = (_number(*found, attribute) for attribute in (CAPABILITY_MAJOR, CAPABILITY_MINOR))
+    return None if major is None or minor is None else 10 * major + minor
 
 
 def _open(ordinal: int) -> None:
+    found = _find(ordinal)
+    if found is None:
+        return
+    driver, device = found
+    if (_number(driver, device, CAPABILITY_MAJOR) or 0) >= LEAST_MAJOR:
+        driver.cuDevicePrimaryCtxRetain(ctypes.byref(ctypes.c_void_p()), device)
+
+
+def _find(ordinal: int) -> tuple[Any, ctypes.c_int] | None:
+    """The driver and its device, which is not opened. None: there is none."""
     try:
         driver = ctypes.CDLL(LIBRARY)
     except OSError:
-        return
-    device, major, context = ctypes.c_int(), ctypes.c_int(), ctypes.c_void_p()
-    if driver.cuInit(0) == 0 and driver.cuDeviceGet(ctypes.byref(device), ordinal) == 0:
-        driver.cuDeviceGetAttribute(ctypes.byref(major), CAPABILITY_MAJOR, device)
-        if major.value >= LEAST_MAJOR:
-            driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
+        return None
+    device = ctypes.c_int()
+    if driver.cuInit(0) != 0 or driver.cuDeviceGet(ctypes.byref(device), ordinal) != 0:
+        return None
+    return driver, device
+
+
+def _number(driver: Any, device: ctypes.c_int, attribute: int) -> int | None:
+    value = ctypes.c_int()
+    if driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device) != 0:
+        return None
+    return value.value
