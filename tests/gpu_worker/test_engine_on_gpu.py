@@ -164,6 +164,10 @@ def test_the_fast_path_keeps_a_sessions_state(world: list[str], way: str, late: 
     state = ("--session-state", way, "--late-start", late, "--fps", "24")
     plain = DenoiserEngine(settings_for(without_device(world), "--gpu-devices", "cpu", *LARGER, *state))
     plain.load()
+    rounded = DenoiserEngine(
+        settings_for(without_device(world), *LARGER, *state, "--gpu-devices", "cuda:0", "--dtype", "float16")
+    )
+    rounded.load()
     cuda = ("--gpu-devices", "cuda:0", "--dtype", "float16", "--compile-unet")
     lengths = (12, 6, 4)
     fast = DenoiserEngine(settings_for(without_device(world), *LARGER, *cuda, *state))
@@ -172,11 +176,17 @@ def test_the_fast_path_keeps_a_sessions_state(world: list[str], way: str, late: 
         fast.adopt(settings_for(without_device(world), *LARGER, *cuda, *state, "--clip-frames", str(frames)))
         fast.make_ready_for(24)
     assert fast.info()["compiled"] is True
-    worst = 0.0
+    worst = rounding = 0.0
     for seq in range(3):
         for frames in lengths:
             for avatar in ("ann", "bob"):
                 wanted = clip(f"{avatar}-{frames}", seq, seed=seq, frames=frames, avatar=avatar)
-                worst = max(worst, differ(make(fast, wanted), make(plain, wanted)))
-    print(f"{way}, late start {late}: fast path in float16 against plain float32: {worst:.1e}")
-    assert worst < 2e-2
+                exact = make(plain, wanted)
+                worst = max(worst, differ(make(fast, wanted), exact))
+                rounding = max(rounding, differ(make(rounded, wanted), exact))
+    print(
+        f"{way}, late start {late}: float16 against plain float32: fast path {worst:.1e}, plain {rounding:.1e}"
+    )
+    # from zeros this tiny model rounds sixteen times as much as from noise (docs/lab/gpu-goals.md)
+    assert rounding < 5e-2
+    assert worst < 1.2 * rounding
