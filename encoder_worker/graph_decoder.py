@@ -32,6 +32,10 @@ CHUNK = 2
 #: The same where a CPU serves. Two at once save 1 to 2 % there, and the first one comes a frame's time later.
 CPU_CHUNK = 1
 
+#: Part of the other arithmetic's time that eight bits may take to be chosen. With them, still parts flicker
+#: by a fifth of a level more (docs/lab/continuity.md), which a small gain is not worth.
+EIGHT_BITS_PAY = 0.75
+
 #: Rounds of the first clip, of which the last is timed.
 WARM_UP_ROUNDS = 2
 
@@ -152,10 +156,12 @@ def open_kinds(engine: CpuEngine, *, has_ranges: bool, dtype: str) -> list[bool]
 
 
 def quickest(decoders: Sequence[GraphDecoder], seconds: Sequence[float]) -> tuple[GraphDecoder, float]:
-    """The decoder to take of these, and its time. A later one must be clearly faster than those before it."""
+    """The decoder to take of these, and its time. One in eight bits must pay for its flicker."""
     chosen = 0
     for index in range(1, len(decoders)):
-        if is_faster(seconds[index], seconds[chosen]):
+        eight_bit = decoders[index].facts.eight_bit and not decoders[chosen].facts.eight_bit
+        least = EIGHT_BITS_PAY * seconds[chosen]
+        if seconds[index] < least if eight_bit else is_faster(seconds[index], seconds[chosen]):
             chosen = index
     return decoders[chosen], seconds[chosen]
 

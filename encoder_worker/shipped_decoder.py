@@ -121,7 +121,7 @@ class ShippedDecoders:
         return GraphDecoder(graph, facts)
 
     def quickest(self, frames: int, h: int, w: int, dtype: str, engine: CpuEngine) -> GraphDecoder:
-        """The faster one here: in eight bits where they are clearly faster than the other arithmetic.
+        """The one to take here: in eight bits where they save a quarter of the other arithmetic's time.
 
         Arguments and errors as for `load`.
         """

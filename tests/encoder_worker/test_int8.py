@@ -115,7 +115,7 @@ def test_other_decoders_have_no_ranges(tmp_path: Path) -> None:
     ("seconds", "way"),
     [
         ([1.0, 0.6, 2.0], "int8 and float32 by OpenVINO"),
-        ([1.0, 0.99, 2.0], "float32 by OpenVINO"),
+        ([1.0, 0.8, 2.0], "float32 by OpenVINO"),  # a fifth less is not worth the flicker
         ([2.0, 1.0, 0.5], "float32 c"),
     ],
 )
