@@ -11,7 +11,6 @@ from torch import Tensor
 from demo.factory.evaluate.scores import edges, inside
 from demo.factory.figure.measure import BOX_DOWN, BOX_HALF_WIDTH, BOX_UP, mouth_center
 from demo.factory.figure.renderer import Renderer
-from demo.factory.train.config import FINE_SIZE
 from demo.factory.train.data import Material, Moments, halved
 from demo.factory.train.vae import at_outlines, weighted_difference, weighted_strength
 
@@ -19,10 +18,12 @@ FINE_SHARE = 1.0  # weight of the larger pictures' loss, where the smaller ones'
 SQUARED, STRENGTH = 0.5, 1.0  # of the loss: squared differences, which blur, and the outlines' strength
 HAND_MARGIN, HAND_WEIGHT = 0.03, 2.0  # of the picture's side around a hand's points; its weight in pictures
 MOUTH_MARGIN, MOUTH_WEIGHT = 2.0, 8.0  # units around the box of the mouth; its weight in pictures
+MORE_PRESSED = (
+    2.0  # how many times more the mouth counts where lips are pressed together: such moments are rare
+)
 EXCESS = 1.0  # weight of outlines that are too strong, where lost ones have 1
 #: Weight of the mouth's error on the scale of decibels, so that a pale mouth counts as much as a plain one.
 MOUTH_ERROR = 1.0
-MOUTHS = 0.2  # weight of the mouths of all frames, which are seen alone, beside that of whole pictures
 FEW = 5.0  # edges, as a sum of squares, under which a place shows next to nothing, such as a hidden hand
 FAINT = 1e-4  # squared error of a mouth under which less is hardly seen
 
@@ -92,28 +93,6 @@ class BothSizes:
         loss = self._of(plain, halved(truth), moments) + FINE_SHARE * self._of(fine, truth, moments)
         return loss + self._goals * self._missed(fine, truth, moments) if self._goals else loss
 
-    def mouths(self, fine: Tensor, truth: Tensor, moments: Moments, window: tuple[slice, slice]) -> Tensor:
-        """The loss of N mouths, as far as the larger pictures show them.
-
-        Args:
-            fine: a part of the larger pictures (N, 3, h, w).
-            truth: the same part of the drawn ones.
-            moments: of the pictures.
-            window: rows and columns of that part.
-        """
-        rows, columns = window
-        mouth = mouth_places(self._renderer, moments.head, FINE_SIZE)[:, rows, columns]
-        weights = at_outlines((1 + moments.emphasis)[:, None, None, None] * mouth[:, None], truth)
-        # over the mouth's own pixels, so that the window's size does not matter
-        weights = weights * (mouth.numel() / mouth.sum().clamp_min(1))
-        loss = weighted_difference(fine, truth, weights, squared_share=self._squared)
-        loss = loss + self._strength * weighted_strength(fine, truth, weights)
-        if not self._goals:
-            return MOUTHS * loss
-        fine = fine.float()
-        missed = MOUTH_ERROR * _decades(fine, truth, mouth) + _outlines_missed(fine, truth, mouth, MOUTH_GOAL)
-        return MOUTHS * loss + self._goals * missed
-
     def _missed(self, output: Tensor, truth: Tensor, moments: Moments) -> Tensor:
         """How far the larger pictures are from the goals."""
         output, size = output.float(), truth.shape[-1]
@@ -121,26 +100,21 @@ class BothSizes:
         hands = hand_weights(moments.hands, size)[:, 0] > 1
         missed = MOUTH_ERROR * _decades(output, truth, mouth)
         for where, goal in ((mouth, MOUTH_GOAL), (hands, HANDS_GOAL)):
-            missed = missed + _outlines_missed(output, truth, where, goal)
+            kept, energy = edges(output, truth, where, least=FEW)
+            too_strong = (energy - goal.strength**2).clamp_min(0)
+            missed = missed + ((goal.kept - kept).clamp_min(0) + EXCESS * too_strong).mean()
         return missed
 
     def _of(self, output: Tensor, truth: Tensor, moments: Moments) -> Tensor:
         size = truth.shape[-1]
         mouth = mouth_places(self._renderer, moments.head, size)[:, None]
-        more = (MOUTH_WEIGHT - 1) * (1 + moments.emphasis)
+        more = (MOUTH_WEIGHT - 1) * (1 + MORE_PRESSED * moments.pressed)
         weights = hand_weights(moments.hands, size) + more[:, None, None, None] * mouth
         weights = at_outlines(weights, truth)
         loss = weighted_difference(output, truth, weights, squared_share=self._squared)
         if not self._strength:
             return loss
         return loss + self._strength * weighted_strength(output, truth, weights)
-
-
-def _outlines_missed(output: Tensor, truth: Tensor, where: Tensor, goal: Goal) -> Tensor:
-    """How far the outlines of pictures (n, 3, h, w) at some pixels (n, h, w) are from a goal."""
-    kept, energy = edges(output, truth, where, least=FEW)
-    too_strong = (energy - goal.strength**2).clamp_min(0)
-    return ((goal.kept - kept).clamp_min(0) + EXCESS * too_strong).mean()
 
 
 def _decades(output: Tensor, truth: Tensor, where: Tensor) -> Tensor:

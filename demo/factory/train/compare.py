@@ -13,9 +13,6 @@ from demo.factory.train.vae import LATENT_NOISE, AutoencoderLite, picture_loss
 
 SHOWN = 4  # neighbouring frames of a clip that are decoded in a step
 TOLD = 2  # frames whose true latents are decoded as well, as the VAE's own training does
-#: Rows and columns of the 16×16 latent from which the mouth is decoded alone. It has three more on each side,
-#: so that the window's border changes its pictures by 0.3 of 255 levels.
-MOUTH_WINDOW = (slice(4, 14), slice(3, 13))
 
 #: Decodes latents (N, C, h, w) and compares them with drawn pictures, float32 (N, 3, H, W), of some moments.
 #: Its values are the loss, and output and truth of the smaller size.
@@ -41,28 +38,6 @@ def compare_both_sizes(vae: AutoencoderLite, sizes: BothSizes) -> Comparison:
         return sizes.loss(plain, fine, truth, moments), plain, halved(truth)
 
     return compare
-
-
-def mouths_loss(
-    vae: AutoencoderLite, sizes: BothSizes, predicted: Tensor, truth: Tensor, moments: Moments
-) -> Tensor:
-    """Loss of the mouths of all frames against drawn ones: a moment of speech is over in a frame or two.
-
-    Args:
-        vae: decodes.
-        sizes: compares.
-        predicted: predicted latents (B, C, F, h, w).
-        truth: drawn pictures, uint8 (B, F, 3, H, W) of the larger size.
-        moments: of the clips (B, F).
-    """
-    scale = truth.shape[-1] // predicted.shape[-1]
-    rows, columns = MOUTH_WINDOW
-    latents = predicted[..., rows, columns].transpose(1, 2).flatten(0, 1)
-    rows, columns = (slice(scale * part.start, scale * part.stop) for part in MOUTH_WINDOW)
-    _, fine = vae.decode_both(latents.contiguous(memory_format=torch.channels_last))
-    drawn = (truth[..., rows, columns].float() / 255).flatten(0, 1)
-    frames = torch.arange(predicted.shape[2], device=predicted.device)
-    return sizes.mouths(fine, drawn, moments.frames(frames), (rows, columns))
 
 
 def pictures_loss(

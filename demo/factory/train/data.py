@@ -32,11 +32,7 @@ from demo.factory.train.voices import Voices
 
 LOOP = 288
 HEAD = slice(2, 5)  # of the signs of life
-OPEN, PRESSED = (MOUTH_COLUMNS.index(name) for name in ("mouth_open", "lips_pressed"))
-#: How many times more the mouth counts where lips are pressed together, and where it opens or shuts fast:
-#: such moments are rare, and pictures of them are softest.
-MORE_PRESSED, MORE_MOVING = 2.0, 2.0
-FAST = 6.0  # of the whole opening in a second, from which on a mouth moves fast
+PRESSED = MOUTH_COLUMNS.index("lips_pressed")
 LANDMARKS = 512
 RARE = (0.5, 4.0)  # least and largest weight
 BUNDLED, BUNDLED_AGAIN = 6, 8  # the first identities of the renderer are the bundled avatars
@@ -140,7 +136,7 @@ class Moments(NamedTuple):
 
     hands: Tensor  # (N, 2, 21, 2) in fractions of the picture
     head: Tensor  # (N, 3), as in `FigureState.head`
-    emphasis: Tensor  # (N,) how many times more than at rest the mouth counts, see `mouth_emphasis`
+    pressed: Tensor  # (N,) how far the lips are pressed together, as for m, b and p, 0 to 1
 
     def frames(self, numbers: Tensor) -> Moments:
         """Moments of clips, batch and frames first: those of some frames, one after another."""
@@ -150,17 +146,6 @@ class Moments(NamedTuple):
 def halved(pictures: Tensor) -> Tensor:
     """Pictures (N, 3, 2h, 2w) → (N, 3, h, w): each pixel is the mean of four."""
     return F.avg_pool2d(pictures, 2)
-
-
-def mouth_emphasis(mouth: Tensor, fps: int) -> Tensor:
-    """How many times more than at rest the mouth counts (B, F).
-
-    Args:
-        mouth: values (B, 1 + F, columns) of `visemes.CHANNELS`, from the frame before the clip on.
-        fps: frames a second.
-    """
-    speed = mouth[..., OPEN].diff(dim=1).abs() * fps
-    return MORE_PRESSED * mouth[:, 1:, PRESSED] + MORE_MOVING * (speed / FAST).clamp(max=1.0)
 
 
 def split_names(assets: Path, names: list[str], split: str) -> list[int]:
@@ -218,16 +203,16 @@ class Material:
         self.poses = poses or Poses.draw(tracks, device)
         self.voices = None if speech is None else Voices(speech, self.generator, held_out=unknown_voices)
 
-    def conditions(self, track: Tensor, frame: Tensor, emphasis: Tensor) -> Moments:
+    def conditions(self, track: Tensor, frame: Tensor, pressed: Tensor) -> Moments:
         """Moments (B, F) of clips.
 
         Args:
             track: (B,) index in the pose bank.
             frame: (B, F) frame of the pose loop.
-            emphasis: (B, F) how many times more the mouth counts.
+            pressed: (B, F) how far the lips are pressed together.
         """
         place = track[:, None], frame
-        return Moments(self.poses.hands[place], self.poses.life[place][..., HEAD], emphasis)
+        return Moments(self.poses.hands[place], self.poses.life[place][..., HEAD], pressed)
 
     def integers(self, high: int, *shape: int) -> Tensor:
         """Random whole numbers from 0 to `high` - 1."""
@@ -262,7 +247,7 @@ class Material:
         life, hands = self.poses.life[track, frame], self.poses.hands[self.moments(count)]
         mouths = self.random_mouths(count)
         drawn = self._draw(identity, figure_state(mouths, life, hands))
-        moments = Moments(hands, life[:, HEAD], MORE_PRESSED * mouths[:, PRESSED])
+        moments = Moments(hands, life[:, HEAD], mouths[:, PRESSED])
         return recolor(drawn, *color_matrices(count, self.generator)), moments
 
     def _draw(self, identity: Tensor, state: FigureState) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from demo.factory.train.both_sizes import BothSizes, moments_of, pictures_of
 from demo.factory.train.checkpoint import Averaged, load_training
-from demo.factory.train.data import Material, mouth_emphasis
+from demo.factory.train.data import PRESSED, Material
 from demo.factory.train.denoiser import CARRIED, ConditionEncoder, pick_rate, predicted_latents
 from demo.factory.train.listen import ADAPTER, load_ears
 from demo.factory.train.models import build_networks, channels_last
@@ -62,7 +62,7 @@ class Predictor:
             kept, self._conditions.positions(fps, range(frames)), self._material.poses.maps
         )
         predicted = predicted_latents(self._networks, batch, torch.rand(count, device=device) < CARRIED)
-        moments = self._material.conditions(clips.track, clips.frame, mouth_emphasis(clips.mouth, fps))
+        moments = self._material.conditions(clips.track, clips.frame, clips.mouth[:, 1:, PRESSED])
         return {
             "predicted": predicted.transpose(1, 2).flatten(0, 1).bfloat16(),
             "true": kept["clean"].transpose(1, 2).flatten(0, 1),

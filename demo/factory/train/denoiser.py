@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from audio_worker.whisper import SpeechEncoder
-from demo.factory.train.both_sizes import BothSizes
+from demo.factory.train.both_sizes import MORE_PRESSED, BothSizes
 from demo.factory.train.checkpoint import Averaged, load_training
-from demo.factory.train.compare import compare_both_sizes, compare_one_size, mouths_loss, pictures_loss
+from demo.factory.train.compare import compare_both_sizes, compare_one_size, pictures_loss
 from demo.factory.train.config import CLIP_FRAMES, FPS, HISTORY_SAMPLES, INFERENCE
-from demo.factory.train.data import ClipBatch, Material, mouth_emphasis
+from demo.factory.train.data import PRESSED, ClipBatch, Material
 from demo.factory.train.listen import ADAPTER, load_ears
 from demo.factory.train.models import Networks, build_networks, channels_last
 from demo.factory.train.replay import Replay
@@ -35,7 +35,7 @@ from protocol.model.audio_tokens import audio_token_positions
 from protocol.wire.clock import SAMPLE_RATE
 
 LAST_TIMESTEP = 999
-CARRIED = 0.3  # share of clips that begin from a carried latent, as with `--session-state seed-mix` alone
+CARRIED = 0.85  # share of clips that begin from a carried latent
 CARRIED_NOISE = 0.25  # up to this: the carried latent is a predicted one when serving, never quite the truth
 LATE_SHARE = 0.85  # share of samples at the last timestep
 USES = {False: 4, True: 12}  # times that a drawn clip is learned from, by whether it is drawn larger
@@ -142,11 +142,11 @@ def latent_weights(device: torch.device) -> Tensor:
     return weights / weights.mean()
 
 
-def emphasised(emphasis: Tensor) -> Tensor:
-    """Further weights (B, 1, F, 16, 16) of the mouth's places, of how many times more it counts (B, F)."""
-    weights = torch.zeros(16, 16, device=emphasis.device)
-    weights[MOUTH_ROWS, MOUTH_COLUMNS] = 1.0
-    return emphasis[:, None, :, None, None] * weights
+def pressed_weights(pressed: Tensor) -> Tensor:
+    """Further weights (B, 1, F, 16, 16) of the mouth's places where lips (B, F) are pressed together."""
+    weights = torch.zeros(16, 16, device=pressed.device)
+    weights[MOUTH_ROWS, MOUTH_COLUMNS] = MORE_PRESSED
+    return pressed[:, None, :, None, None] * weights
 
 
 def signal_shares(device: torch.device) -> Tensor:
@@ -205,7 +205,7 @@ class RateCourse:
         count = min(self._batch, DRAWN[material.fine])
         clips = material.clips(count, fps=self._fps, frames=self._frames)
         kept = self._trainer.conditions.encode(clips)
-        kept["emphasis"] = mouth_emphasis(clips.mouth, self._fps)
+        kept["pressed"] = clips.mouth[:, 1:, PRESSED]
         kept["pictures"] = to_bytes(clips.pictures[:, 1:] if clips.fine is None else clips.fine)
         self._replay.add(kept)
         self._made += count
@@ -301,13 +301,10 @@ class Trainer:
                 predicted = network(noisy, timestep, batch.tokens, batch.poses, batch.reference).float()
                 difference = predicted - velocity
                 of_latents = difference.square() + 0.2 * difference.abs()
-                of_latents = of_latents * (self._latent_weights + emphasised(kept["emphasis"]))
+                of_latents = of_latents * (self._latent_weights + pressed_weights(kept["pressed"]))
                 clean = alpha.sqrt() * noisy - (1 - alpha).sqrt() * predicted
-                moments = self.material.conditions(kept["track"], kept["frame"], kept["emphasis"])
+                moments = self.material.conditions(kept["track"], kept["frame"], kept["pressed"])
                 of_pictures, error = pictures_loss(compare, batch.clean, clean, kept["pictures"], moments)
-                if self._sizes is not None:
-                    of_mouths = mouths_loss(self._vae, self._sizes, clean, kept["pictures"], moments)
-                    of_pictures = of_pictures + of_mouths
             return self._shares[0] * of_latents.mean() + self._shares[1] * of_pictures, error
 
         return of
