@@ -7,6 +7,7 @@ import os
 import random
 import socket
 import time
+from collections.abc import Callable
 
 import msgpack
 import pytest
@@ -267,17 +268,23 @@ def test_a_job_that_was_lost_on_the_way_is_given_again(ctx: Context, endpoint: s
     worker = raw_worker(ctx, endpoint, server)
     server.dispatch(one_latents())
     assert server.in_flight == 1
-    for _ in range(30):
-        clock.now += 0.1
-        worker.send_multipart(parts_of(Heartbeat()))
-        worker.poll(20)
-        time.sleep(0.005)
-        server.tick()
+    said: list[object] = []
+
+    def beat(until: Callable[[], bool]) -> None:
+        for _ in range(200):
+            clock.now += 0.1
+            worker.send_multipart(parts_of(Heartbeat()))
+            server.tick()
+            while worker.poll(20):
+                said.append(decode(worker.recv_multipart()[1:]))
+            if until():
+                return
+
+    beat(lambda: server.workers == 0)
     assert server.workers == 0 and server.pending == 1
-    said = []
-    while worker.poll(50):
-        said.append(worker.recv_multipart())
-    assert isinstance(decode(said[-1][1:]), Hello)
+    # a machine under load may bring the beat before this late, so it beats until it is asked who it is
+    beat(lambda: bool(said) and isinstance(said[-1], Hello))
+    assert isinstance(said[-1], Hello)
     assert work(server, client_of(ctx, endpoint)) == [0]
     server.close()
 
