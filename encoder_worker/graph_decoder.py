@@ -14,7 +14,7 @@ import numpy.typing as npt
 from encoder_worker.jpeg import Picture
 from encoder_worker.latents import DecodeError, check_latents
 from protocol.model.config import ModelConfig
-from protocol.model.cpu_graph import CpuEngine, CpuGraph, Floats, is_faster, serves_untimed
+from protocol.model.cpu_graph import CpuEngine, CpuGraph, Floats, serves_untimed
 from protocol.model.graph_record import GraphRecord
 from protocol.model.hardware.drivers import only_a_cpu
 from protocol.model.kept_record import content_key
@@ -156,13 +156,8 @@ def open_kinds(engine: CpuEngine, *, has_ranges: bool, dtype: str) -> list[bool]
 
 
 def quickest(decoders: Sequence[GraphDecoder], seconds: Sequence[float]) -> tuple[GraphDecoder, float]:
-    """The decoder to take of these, and its time. One in eight bits must pay for its flicker."""
-    chosen = 0
-    for index in range(1, len(decoders)):
-        eight_bit = decoders[index].facts.eight_bit and not decoders[chosen].facts.eight_bit
-        least = EIGHT_BITS_PAY * seconds[chosen]
-        if seconds[index] < least if eight_bit else is_faster(seconds[index], seconds[chosen]):
-            chosen = index
+    """The decoder to take of these, in the order of `open_kinds`, and its time."""
+    chosen = 1 if len(decoders) > 1 and seconds[1] < EIGHT_BITS_PAY * seconds[0] else 0
     return decoders[chosen], seconds[chosen]
 
 
