@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gpu_worker.fast.kernels.attention import HEADROOM
 from gpu_worker.fast.kernels.cuda_source import CudaError
+from gpu_worker.fast.kernels.spatial_cuda import CudaSpatial
 from gpu_worker.fast.kernels.temporal_cuda import CudaTemporal
 from protocol.process.logs import first_line
 
@@ -23,6 +25,7 @@ class CudaKernels:
     """None: Triton's kernel serves."""
 
     temporal: CudaTemporal | None = None
+    spatial: CudaSpatial | None = None
 
     def temporal_attention(self, qkv: Tensor, frames: int, heads: int) -> Tensor | None:
         """As `kernels.temporal.temporal_attention`, or None where its kernel has to serve."""
@@ -35,6 +38,29 @@ class CudaKernels:
             self.temporal = None
             return None
 
+    def sampled_attention(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        ref_k: Tensor,
+        ref_v: Tensor,
+        out: Tensor,
+        heads: int,
+        size: int,
+        split: tuple[int, int],
+    ) -> Tensor | None:
+        """As `kernels.attention.Sampled` says."""
+        lengths = q.shape[1], k.shape[1], ref_k.shape[1]
+        if self.spatial is None or not self.spatial.fits(*lengths, size, split):
+            return None
+        try:
+            return self.spatial(q, k, v, ref_k, ref_v, out, heads)
+        except CudaError as error:
+            logger.warning("Triton's spatial attention serves: %s", first_line(error))
+            self.spatial = None
+            return None
+
 
 def cuda_kernels(device: torch.device) -> CudaKernels:
     """Those for this CUDA device, all or none. The log says why they do not serve on a Hopper GPU."""
@@ -43,7 +69,7 @@ def cuda_kernels(device: torch.device) -> CudaKernels:
         return CudaKernels()
     try:
         with torch.cuda.device(device):
-            return CudaKernels(CudaTemporal(capability))
+            return CudaKernels(CudaTemporal(capability), CudaSpatial(int(HEADROOM)))
     except CudaError as error:
-        logger.info("Triton's temporal attention serves: %s", first_line(error))
+        logger.info("Triton's attention serves: %s", first_line(error))
         return CudaKernels()

@@ -139,8 +139,9 @@ class TritonOps(TorchOps):
         ref_k, ref_v = ref or (None, None)
         tile = self.spatial_tile if ref is not None else self.audio_tile
         return two_source_attention(
-            q, k, v, ref_k, ref_v, heads=heads.count, size=heads.size, split=heads.split, tile=tile
-        )
+            q, k, v, ref_k, ref_v, heads=heads.count, size=heads.size, split=heads.split, tile=tile,
+            sampled=self.cuda.sampled_attention,
+        )  # fmt: skip
 
     def merge(self, kv: Tensor, height: int, width: int) -> Tensor:
         return merge(kv, height, width)

@@ -16,6 +16,7 @@ suit no matrix unit, so:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +42,9 @@ class AttentionTile:
     sampled: bool = False
 
 
+#: Does what `_sampled_attention` does: q, k, v, ref_k, ref_v, the output, heads, size and split of
+#: `two_source_attention` → `again`, or None where it does not take them.
+Sampled = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int, int, tuple[int, int]], Tensor | None]
 #: Keys of each source in the sample.
 SAMPLE = 64
 #: Powers of two between the sample's largest probability and 1. float16 overflows at 16 more.
@@ -251,6 +255,7 @@ def two_source_attention(
     size: int,
     split: tuple[int, int],
     tile: AttentionTile,
+    sampled: Sampled | None = None,
 ) -> Tensor:
     """softmax(q · [k ; ref_k]ᵀ) · [v ; ref_v] with base-2 logits, (N, queries, heads · size).
 
@@ -258,6 +263,7 @@ def two_source_attention(
     first `size` count and the others are 0, except that column `size` of keys and values is 1 where P > size.
     ref_k, ref_v (N / share, keys, heads · P), each used by `share` consecutive items of the batch; or None.
     The scale log2(e)/√size is in q already. Rows may be strided, columns not.
+    sampled: serves in place of Triton's kernel where the tile is sampled.
     """
     batch, queries, _ = q.shape
     a, b = split
@@ -274,13 +280,16 @@ def two_source_attention(
     )  # fmt: skip
     again = None
     if tile.sampled and two and fits_sample(queries, k.shape[1], rk.shape[1], size, split, tile):
-        again = torch.empty(grid, dtype=torch.int32, device=q.device)
-        sample_a, sample_b = narrow_split(size + 1) if tile.narrow else split
-        _sampled_attention[grid](
-            *sources, again, SIZE=size, QA=sample_a, QB=sample_b, WIDE=a,
-            QUERIES=tile.queries, KEYS=tile.keys, HEADS=heads, SAMPLE=SAMPLE, HEADROOM=HEADROOM,
-            num_warps=tile.warps, num_stages=tile.stages,
-        )  # fmt: skip
+        again = sampled(q, k, v, rk, rv, out, heads, size, split) if sampled is not None else None
+        assert again is None or again.shape == grid[::-1]
+        if again is None:
+            again = torch.empty(grid, dtype=torch.int32, device=q.device)
+            sample_a, sample_b = narrow_split(size + 1) if tile.narrow else split
+            _sampled_attention[grid](
+                *sources, again, SIZE=size, QA=sample_a, QB=sample_b, WIDE=a,
+                QUERIES=tile.queries, KEYS=tile.keys, HEADS=heads, SAMPLE=SAMPLE, HEADROOM=HEADROOM,
+                num_warps=tile.warps, num_stages=tile.stages,
+            )  # fmt: skip
     _attention[grid](
         *sources, queries, out if again is None else again,
         SIZE=size, QA=logit_a, QB=logit_b, A=a, B=b, QUERIES=tile.queries, KEYS=tile.keys,

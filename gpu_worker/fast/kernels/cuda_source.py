@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES of cuda.h.
-_MAX_DYNAMIC_SHARED = 8
+#: Of cuda.h: CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, CU_TENSOR_MAP_DATA_TYPE_UINT16,
+#: CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B.
+_MAX_DYNAMIC_SHARED, _UINT16, _SWIZZLE_128, _L2_128 = 8, 1, 3, 2
 
 
 class CudaError(RuntimeError):
@@ -44,9 +45,9 @@ class CudaKernel:
         self._check(self._driver.cuModuleGetFunction(ctypes.byref(self._function), module, name.encode()))
         self._check(self._driver.cuFuncSetAttribute(self._function, _MAX_DYNAMIC_SHARED, shared))
 
-    def launch(self, grid: tuple[int, int], threads: int, given: Sequence[Tensor | int]) -> None:
+    def launch(self, grid: tuple[int, int], threads: int, given: Sequence[Tensor | int | TensorMap]) -> None:
         """Launches blocks of `threads` on the current stream. given: tensors as pointers, numbers as int."""
-        held = [ctypes.c_void_p(x.data_ptr()) if isinstance(x, Tensor) else ctypes.c_int(x) for x in given]
+        held = [_argument(x) for x in given]
         pointers = (ctypes.c_void_p * len(held))(*[ctypes.addressof(x) for x in held])
         self._check(self._driver.cuCtxSetCurrent(self._context))
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
@@ -58,6 +59,40 @@ class CudaKernel:
 
     def _check(self, result: int) -> None:
         _expect_driver(self._driver, result)
+
+
+class TensorMap(ctypes.Structure):
+    """CUtensorMap of cuda.h: how blocks of a tensor are loaded into shared memory."""
+
+    _fields_ = [("opaque", ctypes.c_uint64 * 16)]
+
+
+def tensor_map(x: Tensor, box: tuple[int, ...]) -> TensorMap:
+    """For loads of blocks of `box`, the last dimension first, with the swizzle of 128 bytes.
+
+    x has 16 bits a number. Its last dimension is contiguous, its other strides are multiples of 16 bytes.
+
+    Raises:
+        CudaError: the driver refuses.
+    """
+    driver, _ = _driver_and_context(torch.cuda.current_device())
+    rank = x.dim()
+    dims = (ctypes.c_uint64 * rank)(*reversed(x.shape))
+    strides = (ctypes.c_uint64 * (rank - 1))(*[2 * stride for stride in reversed(x.stride()[:-1])])
+    steps, blocks = (ctypes.c_uint32 * rank)(*[1] * rank), (ctypes.c_uint32 * rank)(*box)
+    room = ctypes.create_string_buffer(128 + 64)
+    made = TensorMap.from_buffer(room, -ctypes.addressof(room) % 64)
+    _expect_driver(driver, driver.cuTensorMapEncodeTiled(
+        ctypes.byref(made), _UINT16, rank, ctypes.c_void_p(x.data_ptr()), dims, strides, blocks, steps,
+        0, _SWIZZLE_128, _L2_128, 0,
+    ))  # fmt: skip
+    return made
+
+
+def _argument(x: Tensor | int | TensorMap) -> Any:
+    if isinstance(x, TensorMap):
+        return x
+    return ctypes.c_void_p(x.data_ptr()) if isinstance(x, Tensor) else ctypes.c_int(x)
 
 
 @cache

@@ -24,12 +24,16 @@ def attention_call(
     tile: tuple[int, ...],
     narrow: bool,
     frames: int,
+    cuda: bool | None = None,
 ) -> tuple[Callable[[], Tensor], Callable[[int], Tensor]]:
+    """cuda: None for a running maximum, else a sampled one, by CUDA C++ or by Triton."""
+    from gpu_worker.fast.cuda_kernels import CudaKernels, cuda_kernels
     from gpu_worker.fast.kernels.attention import AttentionTile, two_source_attention
 
+    kernels = cuda_kernels(torch.device("cuda")) if cuda else CudaKernels()
     wide = sum(split)
     queries, keys, warps, stages = tile
-    own = AttentionTile(queries, keys, warps, stages, narrow)
+    own = AttentionTile(queries, keys, warps, stages, narrow, sampled=cuda is not None)
     qkv = rand(frames, tokens, 3 * HEADS * wide).unflatten(2, (3, HEADS, wide))
     ref = rand(1, refs, 2 * HEADS * wide).unflatten(2, (2, HEADS, wide))
     for x in (qkv, ref):
@@ -40,7 +44,9 @@ def attention_call(
     rk, rv = ref.flatten(2).chunk(2, 2)
 
     def call() -> Tensor:
-        return two_source_attention(q, k, v, rk, rv, heads=HEADS, size=size, split=split, tile=own)
+        return two_source_attention(
+            q, k, v, rk, rv, heads=HEADS, size=size, split=split, tile=own, sampled=kernels.sampled_attention
+        )
 
     def wanted(count: int) -> Tensor:
         a = q[:1, :count].unflatten(2, (HEADS, wide))[..., :size].transpose(1, 2).float()
@@ -78,7 +84,11 @@ def attention_variants(size: int, quick: bool) -> list[Variant]:
 
     split = attention_split(size)
     tiles = [(16, 16, 4, 2)] if quick else TILES[: 3 if size > 40 else None]
-    return [
+    sampled: list[Variant] = [
+        (name, {"split": split, "tile": TILES[0], "narrow": True, "cuda": cuda})
+        for name, cuda in (("CUDA C++", True), ("Triton, sampled maximum", False)) if size == 40 and CUDA
+    ]  # fmt: skip
+    return sampled + [
         (f"Triton {split} {tile}{' narrow' if narrow else ''}",
          {"split": split, "tile": tile, "narrow": narrow})
         for tile in tiles for narrow in ((False, True) if size == 40 else (False,))

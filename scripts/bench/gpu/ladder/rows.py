@@ -177,6 +177,14 @@ def _in_cuda(models: Models) -> TorchOps:
     return TritonOps(cuda_kernels(models.device))
 
 
+def _temporal_in_cuda(models: Models) -> TorchOps:
+    """Without the spatial one."""
+    from gpu_worker.fast.cuda_kernels import cuda_kernels
+    from gpu_worker.fast.triton_ops import TritonOps
+
+    return TritonOps(replace(cuda_kernels(models.device), spatial=None))
+
+
 ODD = frozenset({1, 3, 5})
 TRIALS: list[tuple[str, str, dict[str, Any]]] = [
     ("fp8", "qkv and feed-forwards in float8", {"fp8": True}),
@@ -214,7 +222,8 @@ ROWS = [
     Rung("sampled", "+ spatial softmax without a running maximum", _fast(ops=_attending(narrow=False)),
         cuda=True),
     Rung("narrow", "+ its logits from 48 columns of 64", _fast(ops=_attending()), cuda=True),
-    Rung("cuda", "+ temporal attention in CUDA C++: the exact tier without QuACK",
+    Rung("cuda", "+ temporal attention in CUDA C++", _fast(ops=_temporal_in_cuda), cuda=True),
+    Rung("spatial", "+ spatial attention in CUDA C++: the exact tier without QuACK",
         _fast(ops=_in_cuda), cuda=True),
     Rung("exact", "the exact tier, with GEGLU by QuACK where that is installed", _fast(), cuda=True),
     Rung("nograph", "exact, without the graph", _fast(graph=False), cuda=True),
