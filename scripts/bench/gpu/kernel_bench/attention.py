@@ -38,7 +38,7 @@ def attention_call(
     ref = rand(1, refs, 2 * HEADS * wide).unflatten(2, (2, HEADS, wide))
     for x in (qkv, ref):
         x[..., size:] = 0
-        x[:, :, -1, :, size:][..., :1] = 1
+        x[:, :, -2:, :, size:][..., :1] = 1  # keys and values
     qkv[:, :, 0] *= 2 * 1.4426950408889634 / size**0.5
     q, k, v = qkv.flatten(2).chunk(3, 2)
     rk, rv = ref.flatten(2).chunk(2, 2)
