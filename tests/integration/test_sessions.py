@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -45,12 +46,19 @@ def test_every_frame_and_sample_comes_back(default_run: ManagedRun, speech: Soun
     assert report.frames_received == report.frames_expected
 
 
-def test_sessions_have_their_own_face_and_sound(default_run: ManagedRun, speech: Sound) -> None:
+@pytest.fixture
+def run_of_two() -> Iterator[ManagedRun]:
+    """The default run, but the door lets two in whatever warm-up measured beside other work."""
+    with ManagedRun("--fps", "8", "--max-sessions", "2", timeout=300) as run:
+        yield run
+
+
+def test_sessions_have_their_own_face_and_sound(run_of_two: ManagedRun, speech: Sound) -> None:
     """Two at once, at the lowest rate. A small machine may have to leave pictures out even then. Those that
     come must be the session's own, and its sound whole."""
-    names = server_info(default_run.url)["avatars"]
+    names = server_info(run_of_two.url)["avatars"]
     assert len(names) >= 2, "the bundled model has several avatars"
-    pictures = {name: small(fetch(f"{default_run.url}/avatars/{name}.png")) for name in names}
+    pictures = {name: small(fetch(f"{run_of_two.url}/avatars/{name}.png")) for name in names}
     frames: dict[str, list[bytes]] = {name: [] for name in names[:2]}
     plans = [
         Plan(
@@ -62,7 +70,7 @@ def test_sessions_have_their_own_face_and_sound(default_run: ManagedRun, speech:
         )
         for name, sound in zip(frames, (speech, speech[::-1].copy()), strict=True)
     ]
-    for report in hold(default_run, *plans):
+    for report in hold(run_of_two, *plans):
         print(*report.lines(), sep="\n")
         assert not [problem for problem in report.problems if "echoed" in problem or "sound of" in problem]
         assert report.echoed >= report.sent

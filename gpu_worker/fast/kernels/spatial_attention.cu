@@ -208,17 +208,18 @@ extern "C" __global__ void __launch_bounds__(128 * GROUPS + 128, 1) spatial(
     for (int i = 2; i < count - 1; i++) {
         WAIT(i + 1)
         begin();
-        add_values(halves[0], STAGE_AT(i) + PART);
         logits(halves[0].s, halves[0].q, STAGE_AT(i + 1));
+        add_values(halves[0], STAGE_AT(i) + PART);
         send();
         exponentials(halves[1]);
         begin();
-        add_values(halves[1], STAGE_AT(i) + PART);
         logits(halves[1].s, halves[1].q, STAGE_AT(i + 1));
+        add_values(halves[1], STAGE_AT(i) + PART);
         send();
         finish<1>();
         hold(halves[0].s);
         exponentials(halves[0]);
+        WAIT(i + 1)   // is over long since: the compiler moves no exponentials across it, to where nothing runs beside them
         finish<0>();
         hold(halves[1].s);
         FREE(i)
