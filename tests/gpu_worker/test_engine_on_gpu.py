@@ -185,6 +185,8 @@ def test_the_fast_path_keeps_a_sessions_state(world: list[str], way: str, late: 
                 worst = max(worst, differ(make(fast, wanted), exact))
                 rounding = max(rounding, differ(make(rounded, wanted), exact))
     print(f"{way}, late start {late}, to plain float32: fast path {worst:.1e}, plain float16 {rounding:.1e}")
-    # From zeros any half precision of this tiny model differs much (docs/lab/gpu-goals.md).
-    assert way == "zero-noise" or worst < 2e-2
+    # From zeros this tiny model rounds far more than from noise, the more so after a late start
+    # (docs/lab/gpu-goals.md).
+    from_zeros = {"0": 4e-2, "1": 0.3}[late]
+    assert worst < (from_zeros if way == "zero-noise" else 2e-2)
     assert worst < 1.2 * rounding

@@ -49,7 +49,7 @@ def test_the_size_falls_under_load_and_comes_back(tmp_path: Path) -> None:
         around.until(lambda: around.status is not None and around.status.info["width"] == 128)
         around.until(lambda: around.metric("fine_pictures") == 1.0)
         around.until(lambda: len(mine()) == number)
-        # Each clip is made once, with all frames of its rate, which a machine with other work lowers as well.
+        # Each clip is made once, with all its frames.
         assert [latents.seq for latents in mine()] == list(range(number)) and not around.failed
-        assert all(len(latents.latents) == LASTS * latents.fps for latents in mine())
+        assert {(len(latents.latents), latents.fps) for latents in mine()} == {(4, 24)}
     around.close()
