@@ -1,7 +1,8 @@
 """Kernels in CUDA C++: compiled by NVRTC, which comes with torch, and launched by the driver.
 
 Triton has no matrix products whose width is not a power of two. Kernels that need one are files of CUDA C++
-beside this one. They include nothing, so that no CUDA toolkit needs to be installed.
+beside this one. They include nothing, so that no CUDA toolkit needs to be installed. `common.cu` is put
+before each.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ def compile_cuda(source: Path, architecture: str, constants: Mapping[str, int]) 
     """
     compiler = nvrtc()
     program = ctypes.c_void_p()
-    text = source.read_bytes()
+    text = source_text(source).encode()
     _expect(compiler, compiler.nvrtcCreateProgram(
         ctypes.byref(program), text, source.name.encode(), 0, None, None
     ))  # fmt: skip
@@ -133,6 +134,11 @@ def compile_cuda(source: Path, architecture: str, constants: Mapping[str, int]) 
         return _read(compiler, program, "CUBIN")
     finally:
         compiler.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+def source_text(source: Path) -> str:
+    """A file of CUDA C++ with what all of them begin with."""
+    return source.with_name("common.cu").read_text() + source.read_text()
 
 
 @cache

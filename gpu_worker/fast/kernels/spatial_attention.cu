@@ -4,35 +4,13 @@
 // A block has 256 queries of one head: two groups of four warps, 128 queries each, and one warp that loads.
 // The exponentials' unit is what is short. So a group has two halves, and makes one half's exponentials while
 // the matrix units work for the other (as FlashAttention 3, Shah et al. 2024, arXiv 2407.08608).
-typedef unsigned int u32;
-typedef unsigned short u16;
 typedef unsigned long long u64;
 
-#define KEYS 64               // of one stage
-#define STAGES 8
-#define GROUPS 2
+// Given: KEYS of one stage, STAGES, GROUPS, and what a head is (spatial_cuda.py).
 #define QUERIES (128 * GROUPS) // of one block
 #define PART (KEYS * 128)     // a stage's keys, and its values: 64 columns each
 #define STAGE (2 * PART)
 
-#if BF16
-#define TYPES "f32.bf16.bf16"
-#define TO_PAIR "cvt.rn.bf16x2.f32 %0, %1, %2;"
-#else
-#define TYPES "f32.f16.f16"
-#define TO_PAIR "cvt.rn.f16x2.f32 %0, %1, %2;"
-#endif
-
-__device__ __forceinline__ u32 pack(float low, float high) {
-    u32 made;
-    asm(TO_PAIR : "=r"(made) : "f"(high), "f"(low));
-    return made;
-}
-__device__ __forceinline__ float power_of_two(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
 __device__ __forceinline__ u32 shared_at(const void *at) { return (u32)__cvta_generic_to_shared(at); }
 __device__ __forceinline__ void expect(u32 barrier, u32 count) {
     asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(barrier), "r"(count));

@@ -10,12 +10,14 @@ from torch import Tensor
 from gpu_worker.fast.kernels.cuda_source import CudaKernel, compile_cuda, nvrtc, tensor_map
 
 SOURCE = Path(__file__).with_name("spatial_attention.cu")
-#: Queries of a block and its threads, keys of a stage, queries that share one place of `again`.
-QUERIES, THREADS, KEYS, BLOCK = 256, 384, 64, 128
-#: Bytes of the stages in shared memory, and those that may be lost where they begin.
-SHARED = 8 * 2 * 64 * 128 + 1024
+#: Groups of four warps in a block, keys of a stage, stages.
+GROUPS, KEYS, STAGES = 2, 64, 8
+#: Queries of a group, which share one place of `again`, and of a block; threads of a block, one group loads.
+BLOCK, QUERIES, THREADS = 128, 128 * GROUPS, 128 * (GROUPS + 1)
 #: Columns of a head, and those it is stored with.
 SIZE, WIDE = 40, 64
+#: Bytes of the stages in shared memory, and those that may be lost where they begin.
+SHARED = STAGES * 2 * KEYS * 2 * WIDE + 1024
 #: Columns, keys and items of the batch of one load.
 BOX = WIDE, KEYS, 1
 
@@ -64,7 +66,7 @@ class CudaSpatial:
         if key not in self._kernels:
             constants = {
                 "SIZE": SIZE, "WIDE": WIDE, "HEADS": heads, "HEADROOM": self._headroom,
-                "BF16": int(dtype == torch.bfloat16),
+                "GROUPS": GROUPS, "KEYS": KEYS, "STAGES": STAGES, "BF16": int(dtype == torch.bfloat16),
             }  # fmt: skip
             self._kernels[key] = CudaKernel(compile_cuda(SOURCE, "sm_90a", constants), "spatial", SHARED)
         return self._kernels[key]

@@ -1,41 +1,20 @@
 // Temporal attention: over the frames of a clip, at each position by itself. One warp does one head of one
 // position, with all its frames in registers: 16 rows of SIZE columns.
-typedef unsigned int u32;
-typedef unsigned short u16;
-
 #define WIDTH (HEADS * SIZE)
 #define WHOLE (SIZE / 32)   // parts of 32 columns
 #define REST (SIZE % 32)    // 0, 8 or 16 more
 #define SCALE (1.4426950408889634f * rsqrtf((float)SIZE))
-#if BF16
-#define TYPES "f32.bf16.bf16.f32"
-#define TO_PAIR "cvt.rn.bf16x2.f32 %0, %1, %2;"
-#else
-#define TYPES "f32.f16.f16.f32"
-#define TO_PAIR "cvt.rn.f16x2.f32 %0, %1, %2;"
-#endif
-
-__device__ __forceinline__ u32 pack(float low, float high) {
-    u32 made;
-    asm(TO_PAIR : "=r"(made) : "f"(high), "f"(low));
-    return made;
-}
-__device__ __forceinline__ float power_of_two(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
 __device__ __forceinline__ u32 transposed(u32 x) {   // of 8 x 8 values, a row of two each lane
     u32 y;
     asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
     return y;
 }
 __device__ __forceinline__ void product(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col." TYPES " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+    asm volatile("mma.sync.aligned.m16n8k16.row.col." TYPES ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 __device__ __forceinline__ void half_product(float (&d)[4], u32 a0, u32 a1, u32 b0) {
-    asm volatile("mma.sync.aligned.m16n8k8.row.col." TYPES " {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+    asm volatile("mma.sync.aligned.m16n8k8.row.col." TYPES ".f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a0), "r"(a1), "r"(b0));
 }
 

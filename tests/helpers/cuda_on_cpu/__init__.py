@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+from gpu_worker.fast.kernels.cuda_source import source_text
+
 HERE = Path(__file__).parent
 #: The beginning of a function that is PTX → its body here.
 BODIES = {
@@ -35,7 +37,7 @@ def _with_body(text: str, found: re.Match[str]) -> str:
 
 def run(kernel: Path, folder: Path, constants: Mapping[str, int]) -> str:
     """What the program beside this file prints that runs a kernel, built in `folder`."""
-    (folder / "kernel.inc").write_text(on_cpu(kernel.read_text()))
+    (folder / "kernel.inc").write_text(on_cpu(source_text(kernel)))
     program = folder / kernel.stem
     subprocess.run(
         ["g++", "-std=c++20", "-O1", "-march=native", "-w", "-pthread", f"-I{HERE}", f"-I{folder}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -169,20 +170,12 @@ def _attending(**options: bool) -> Callable[[Models], TorchOps]:
     return make
 
 
-def _in_cuda(models: Models) -> TorchOps:
-    """The Triton stages, and the kernels in CUDA C++ that serve on this card."""
+def _in_cuda(models: Models, **without: None) -> TorchOps:
+    """The Triton stages, and the kernels in CUDA C++ that serve on this card, but for those set to None."""
     from gpu_worker.fast.cuda_kernels import cuda_kernels
     from gpu_worker.fast.triton_ops import TritonOps
 
-    return TritonOps(cuda_kernels(models.device))
-
-
-def _temporal_in_cuda(models: Models) -> TorchOps:
-    """Without the spatial one."""
-    from gpu_worker.fast.cuda_kernels import cuda_kernels
-    from gpu_worker.fast.triton_ops import TritonOps
-
-    return TritonOps(replace(cuda_kernels(models.device), spatial=None))
+    return TritonOps(replace(cuda_kernels(models.device), **without))
 
 
 ODD = frozenset({1, 3, 5})
@@ -222,7 +215,8 @@ ROWS = [
     Rung("sampled", "+ spatial softmax without a running maximum", _fast(ops=_attending(narrow=False)),
         cuda=True),
     Rung("narrow", "+ its logits from 48 columns of 64", _fast(ops=_attending()), cuda=True),
-    Rung("cuda", "+ temporal attention in CUDA C++", _fast(ops=_temporal_in_cuda), cuda=True),
+    Rung("cuda", "+ temporal attention in CUDA C++", _fast(ops=partial(_in_cuda, spatial=None)),
+        cuda=True),
     Rung("spatial", "+ spatial attention in CUDA C++: the exact tier without QuACK",
         _fast(ops=_in_cuda), cuda=True),
     Rung("exact", "the exact tier, with GEGLU by QuACK where that is installed", _fast(), cuda=True),
