@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gpu_worker.fast.kernels.attention import HEADROOM
 from gpu_worker.fast.kernels.cuda_source import CudaError
+from gpu_worker.fast.kernels.gated_cuda import CudaGated
 from gpu_worker.fast.kernels.spatial_cuda import CudaSpatial
 from gpu_worker.fast.kernels.temporal_cuda import CudaTemporal
 from protocol.process.logs import first_line
@@ -26,6 +27,7 @@ class CudaKernels:
 
     temporal: CudaTemporal | None = None
     spatial: CudaSpatial | None = None
+    gated: CudaGated | None = None
 
     def temporal_attention(self, qkv: Tensor, frames: int, heads: int) -> Tensor | None:
         """As `kernels.temporal.temporal_attention`, or None where its kernel has to serve."""
@@ -61,6 +63,18 @@ class CudaKernels:
             self.spatial = None
             return None
 
+    def geglu_into(self, out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, *scales: float) -> bool:
+        """As `CudaGated`. False: nothing is written, and another way has to serve."""
+        if self.gated is None or bias is None or not self.gated.fits(out, x, weight, bias):
+            return False
+        try:
+            self.gated(out, x, weight, bias, *scales)
+        except CudaError as error:
+            logger.warning("GEGLU's gate takes a pass of its own: %s", first_line(error))
+            self.gated = None
+            return False
+        return True
+
 
 def cuda_kernels(device: torch.device) -> CudaKernels:
     """Those for this CUDA device, all or none. The log says why they do not serve on a Hopper GPU."""
@@ -69,7 +83,7 @@ def cuda_kernels(device: torch.device) -> CudaKernels:
         return CudaKernels()
     try:
         with torch.cuda.device(device):
-            return CudaKernels(CudaTemporal(capability), CudaSpatial(int(HEADROOM)))
+            return CudaKernels(CudaTemporal(capability), CudaSpatial(int(HEADROOM)), CudaGated())
     except CudaError as error:
         logger.info("Triton's attention serves: %s", first_line(error))
         return CudaKernels()

@@ -112,12 +112,21 @@ class TritonOps(TorchOps):
         if first.float8 is None:
             super().feed_forward(x, norm, first, second)
             return
-        wide = float8_linear(self._norm_to_float8(x, norm, first.float8), first)
+        rows = self._norm_to_float8(x, norm, first.float8)
         if second.float8 is None:
-            self.add_linear(x, gate(wide), second)
+            self.add_linear(x, self._geglu_of_float8(rows, first, x.dtype), second)
             return
-        hidden = gate(wide, out_dtype=torch.float8_e4m3fn, out_scale=second.float8.input_scale)
+        hidden = self._geglu_of_float8(rows, first, torch.float8_e4m3fn, second.float8.input_scale)
         x.add_(float8_linear(hidden, second))
+
+    def _geglu_of_float8(self, x: Tensor, layer: Linear, dtype: torch.dtype, scale: float = 1.0) -> Tensor:
+        """`geglu` of x in float8. scale: of the output where that is in float8 too."""
+        assert layer.float8 is not None
+        out = torch.empty(len(x), len(layer.weight) // 2, dtype=dtype, device=x.device)
+        made = 1 / (layer.float8.input_scale * layer.float8.weight_scale)
+        if not self.cuda.geglu_into(out, x, layer.float8.weight, layer.bias, made, scale):
+            gate(float8_linear(x, layer), out=out, out_scale=scale)
+        return out
 
     def _norm_to_float8(
         self, x: Tensor, norm: Norm, to: Float8, bias: Tensor | None = None, repeat: int = 1
@@ -125,10 +134,13 @@ class TritonOps(TorchOps):
         return self._norm_rows(x, norm, bias, repeat, out_dtype=torch.float8_e4m3fn, out_scale=to.input_scale)
 
     def geglu(self, x: Tensor, layer: Linear) -> Tensor:
-        return gate(self.linear(x, layer))
+        out = x.new_empty(len(x), len(layer.weight) // 2)
+        self.geglu_into(out, x, layer)
+        return out
 
     def geglu_into(self, out: Tensor, x: Tensor, layer: Linear) -> None:
-        gate(self.linear(x, layer), out=out)
+        if not self.cuda.geglu_into(out, x, layer.weight, layer.bias):
+            gate(self.linear(x, layer), out=out)
 
     def attention(
         self, q: Tensor, k: Tensor, v: Tensor, heads: Heads, ref: tuple[Tensor, Tensor] | None = None

@@ -2,7 +2,7 @@
 
 Triton has no matrix products whose width is not a power of two. Kernels that need one are files of CUDA C++
 beside this one. They include nothing, so that no CUDA toolkit needs to be installed. `common.cu` is put
-before each.
+before each, and `hopper.cu` before those for Hopper's matrix units.
 """
 
 from __future__ import annotations
@@ -16,13 +16,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: Of cuda.h: CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, CU_TENSOR_MAP_DATA_TYPE_UINT16,
-#: CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B.
-_MAX_DYNAMIC_SHARED, _UINT16, _SWIZZLE_128, _L2_128 = 8, 1, 3, 2
+#: Of cuda.h: CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, CU_TENSOR_MAP_SWIZZLE_128B,
+#: CU_TENSOR_MAP_L2_PROMOTION_L2_128B; CU_TENSOR_MAP_DATA_TYPE_UINT8 and _UINT16 by bytes of a number.
+_MAX_DYNAMIC_SHARED, _SWIZZLE_128, _L2_128, _UINT = 8, 3, 2, {1: 0, 2: 1}
 
 
 class CudaError(RuntimeError):
     """A compiler or a driver refused."""
+
+
+class TensorMap(ctypes.Structure):
+    """CUtensorMap of cuda.h: how blocks of a tensor are loaded into shared memory."""
+
+    _fields_ = [("opaque", ctypes.c_uint64 * 16)]
+
+
+#: Of a kernel.
+Argument = Tensor | int | float | TensorMap
 
 
 class CudaKernel:
@@ -46,8 +56,8 @@ class CudaKernel:
         self._check(self._driver.cuModuleGetFunction(ctypes.byref(self._function), module, name.encode()))
         self._check(self._driver.cuFuncSetAttribute(self._function, _MAX_DYNAMIC_SHARED, shared))
 
-    def launch(self, grid: tuple[int, int], threads: int, given: Sequence[Tensor | int | TensorMap]) -> None:
-        """Launches blocks of `threads` on the current stream. given: tensors as pointers, numbers as int."""
+    def launch(self, grid: tuple[int, int], threads: int, given: Sequence[Argument]) -> None:
+        """Launches blocks of `threads` on the current stream. given: arguments, tensors as pointers."""
         held = [_argument(x) for x in given]
         pointers = (ctypes.c_void_p * len(held))(*[ctypes.addressof(x) for x in held])
         self._check(self._driver.cuCtxSetCurrent(self._context))
@@ -62,16 +72,10 @@ class CudaKernel:
         _expect_driver(self._driver, result)
 
 
-class TensorMap(ctypes.Structure):
-    """CUtensorMap of cuda.h: how blocks of a tensor are loaded into shared memory."""
-
-    _fields_ = [("opaque", ctypes.c_uint64 * 16)]
-
-
 def tensor_map(x: Tensor, box: tuple[int, ...]) -> TensorMap:
     """For loads of blocks of `box`, the last dimension first, with the swizzle of 128 bytes.
 
-    x has 16 bits a number. Its last dimension is contiguous, its other strides are multiples of 16 bytes.
+    x has 8 or 16 bits a number, a contiguous last dimension, and other strides of multiples of 16 bytes.
 
     Raises:
         CudaError: the driver refuses.
@@ -79,21 +83,24 @@ def tensor_map(x: Tensor, box: tuple[int, ...]) -> TensorMap:
     driver, _ = _driver_and_context(torch.cuda.current_device())
     rank = x.dim()
     dims = (ctypes.c_uint64 * rank)(*reversed(x.shape))
-    strides = (ctypes.c_uint64 * (rank - 1))(*[2 * stride for stride in reversed(x.stride()[:-1])])
+    size = x.element_size()
+    strides = (ctypes.c_uint64 * (rank - 1))(*[size * stride for stride in reversed(x.stride()[:-1])])
     steps, blocks = (ctypes.c_uint32 * rank)(*[1] * rank), (ctypes.c_uint32 * rank)(*box)
     room = ctypes.create_string_buffer(128 + 64)
     made = TensorMap.from_buffer(room, -ctypes.addressof(room) % 64)
     _expect_driver(driver, driver.cuTensorMapEncodeTiled(
-        ctypes.byref(made), _UINT16, rank, ctypes.c_void_p(x.data_ptr()), dims, strides, blocks, steps,
+        ctypes.byref(made), _UINT[size], rank, ctypes.c_void_p(x.data_ptr()), dims, strides, blocks, steps,
         0, _SWIZZLE_128, _L2_128, 0,
     ))  # fmt: skip
     return made
 
 
-def _argument(x: Tensor | int | TensorMap) -> Any:
+def _argument(x: Argument) -> Any:
     if isinstance(x, TensorMap):
         return x
-    return ctypes.c_void_p(x.data_ptr()) if isinstance(x, Tensor) else ctypes.c_int(x)
+    if isinstance(x, Tensor):
+        return ctypes.c_void_p(x.data_ptr())
+    return ctypes.c_float(x) if isinstance(x, float) else ctypes.c_int(x)
 
 
 @cache
@@ -121,13 +128,13 @@ def compile_cuda(source: Path, architecture: str, constants: Mapping[str, int]) 
     """
     compiler = nvrtc()
     program = ctypes.c_void_p()
-    text = source_text(source).encode()
+    text = source_text(source, hopper=architecture == "sm_90a").encode()
     _expect(compiler, compiler.nvrtcCreateProgram(
         ctypes.byref(program), text, source.name.encode(), 0, None, None
     ))  # fmt: skip
     try:
         options = [f"--gpu-architecture={architecture}", "--std=c++17"]
-        options += [f"-D{name}={value}" for name, value in constants.items()]
+        options += [f"-D{name}={int(value)}" for name, value in constants.items()]
         array = (ctypes.c_char_p * len(options))(*[option.encode() for option in options])
         if compiler.nvrtcCompileProgram(program, len(options), array):
             raise CudaError(f"{source.name}: {_read(compiler, program, 'ProgramLog').decode()[:2000]}")
@@ -136,9 +143,10 @@ def compile_cuda(source: Path, architecture: str, constants: Mapping[str, int]) 
         compiler.nvrtcDestroyProgram(ctypes.byref(program))
 
 
-def source_text(source: Path) -> str:
-    """A file of CUDA C++ with what all of them begin with."""
-    return source.with_name("common.cu").read_text() + source.read_text()
+def source_text(source: Path, *, hopper: bool = False) -> str:
+    """A file of CUDA C++ with what it begins with."""
+    before = ["common.cu", *["hopper.cu"] * hopper]
+    return "".join(source.with_name(name).read_text() for name in before) + source.read_text()
 
 
 @cache

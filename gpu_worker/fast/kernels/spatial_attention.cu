@@ -4,54 +4,17 @@
 // A block has 256 queries of one head: two groups of four warps, 128 queries each, and one warp that loads.
 // The exponentials' unit is what is short. So a group has two halves, and makes one half's exponentials while
 // the matrix units work for the other (as FlashAttention 3, Shah et al. 2024, arXiv 2407.08608).
-typedef unsigned long long u64;
-
 // Given: KEYS of one stage, STAGES, GROUPS, and what a head is (spatial_cuda.py).
 #define QUERIES (128 * GROUPS) // of one block
 #define PART (KEYS * 128)     // a stage's keys, and its values: 64 columns each
 #define STAGE (2 * PART)
 
-__device__ __forceinline__ u32 shared_at(const void *at) { return (u32)__cvta_generic_to_shared(at); }
-__device__ __forceinline__ void expect(u32 barrier, u32 count) {
-    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(barrier), "r"(count));
-}
-__device__ __forceinline__ void wait(u32 barrier, u32 parity) {
-    asm volatile(
-        "{\n.reg .pred done;\nagain:\n"
-        "mbarrier.try_wait.parity.shared.b64 done, [%0], %1;\n"
-        "@!done bra again;\n}" ::"r"(barrier), "r"(parity) : "memory");
-}
-__device__ __forceinline__ void arrive(u32 barrier) {
-    asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-struct alignas(64) Map {   // CUtensorMap: columns of all heads, keys, items of the batch
-    char bytes[128];
-};
+// Maps are of columns of all heads, keys, items of the batch.
 __device__ __forceinline__ void load(u32 to, const Map &map, int column, int key, int item, u32 barrier) {
     asm volatile(
         "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];"
         ::"r"(to), "l"(&map), "r"(column), "r"(key), "r"(item), "r"(barrier) : "memory");
 }
-__device__ __forceinline__ void arrive_with(u32 barrier, u32 bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
-}
-
-// Rows of 128 bytes in shared memory, in the order that the loads' 128-byte swizzle gives them. Eight rows are
-// 1,024 bytes.
-__device__ __forceinline__ u64 matrix(u32 at) {
-    return (u64)((at & 0x3FFFF) >> 4) | (u64)1 << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62;
-}
-__device__ __forceinline__ void begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ __forceinline__ void send() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int LEFT> __device__ __forceinline__ void finish() {   // all but the last LEFT sent
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
-}
-template <int N> __device__ __forceinline__ void hold(float (&x)[N]) {
-#pragma unroll
-    for (int i = 0; i < N; i++) asm volatile("" : "+f"(x[i])::"memory");
-}
-
-#define EIGHT(to, x, i) to(x[i]), to(x[i + 1]), to(x[i + 2]), to(x[i + 3]), to(x[i + 4]), to(x[i + 5]), to(x[i + 6]), to(x[i + 7])
 #define LOGITS(to, add) \
     asm volatile( \
         "wgmma.mma_async.sync.aligned.m64n64k16." TYPES \

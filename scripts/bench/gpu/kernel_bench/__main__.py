@@ -16,6 +16,7 @@ from multiprocessing import get_context
 import torch
 
 from scripts.bench.gpu.kernel_bench.attention import attention_variants, bench_attention, compile_attention
+from scripts.bench.gpu.kernel_bench.gated import bench_gated
 from scripts.bench.gpu.kernel_bench.linear import bench_libraries, bench_linear
 from scripts.bench.gpu.kernel_bench.measure import CUDA, say
 from scripts.bench.gpu.kernel_bench.others import (
@@ -36,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--only",
         default="",
-        help="parts: attention,merge,linear,libraries,quack,temporal,norms,conv,ceilings",
+        help="parts: attention,merge,linear,gated,libraries,quack,temporal,norms,conv,ceilings",
     )
     parser.add_argument("--quick", action="store_true", help="tiny shapes")
     args = parser.parse_args(argv)
@@ -67,6 +68,8 @@ def main(argv: list[str] | None = None) -> None:
                 bench_temporal(frames, positions, width)
             if "linear" in parts:
                 bench_linear(frames * positions, width)
+            if "gated" in parts:
+                bench_gated(frames * positions, width)
             if "libraries" in parts:
                 bench_libraries(frames * positions, width)
             if "quack" in parts:

@@ -1,0 +1,130 @@
+"""GEGLU within the matrix product before it by `gated_product.cu`, on Hopper's matrix units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gpu_worker.fast.kernels.cuda_source import CudaKernel, compile_cuda, nvrtc, tensor_map
+
+SOURCE = Path(__file__).with_name("gated_product.cu")
+#: Rows of a group of four warps, outputs of a tile; threads: two groups multiply, one loads.
+ROWS, OUTPUTS, THREADS = 64, 128, 384
+#: Bytes of a row's chunk, of a stage's weights.
+CHUNK, WEIGHT_BYTES = 128, 128 * 2 * OUTPUTS
+#: Bytes of shared memory for stages and weights: a block's most, less barriers and 1,024 at the beginning.
+ROOM = 232_448 - 2 * 1024
+#: The most stages, and the fewest that a block needs which keeps its weights.
+STAGES = 12, 4
+FLOAT8 = torch.float8_e4m3fn
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What one compiled kernel takes: numbers of a row of x, outputs of a row, types."""
+
+    depth: int
+    inner: int
+    dtype: torch.dtype  # of biases, and of x where that is not in float8
+    float8: bool
+    out8: bool
+
+    @property
+    def chunks(self) -> int:
+        return -(-self.depth * (1 if self.float8 else 2) // CHUNK)
+
+    @property
+    def resident(self) -> bool:
+        """Whether a block keeps all weights of its columns."""
+        return self.chunks * WEIGHT_BYTES + STAGES[1] * CHUNK * ROWS <= ROOM
+
+    @property
+    def rows(self) -> int:
+        """Of a tile."""
+        return ROWS if self.resident else 2 * ROWS
+
+    @property
+    def cluster(self) -> int:
+        """Blocks that share loads of weights."""
+        return 1 if self.resident else 2
+
+    @property
+    def stages(self) -> int:
+        kept = self.resident * self.chunks * WEIGHT_BYTES
+        return min((ROOM - kept) // self._stage_bytes, STAGES[0])
+
+    @property
+    def shared(self) -> int:
+        """Bytes of dynamic shared memory."""
+        kept = self.resident * self.chunks * WEIGHT_BYTES
+        return kept + self.stages * self._stage_bytes + 1024
+
+    @property
+    def _stage_bytes(self) -> int:
+        return CHUNK * self.rows + (not self.resident) * WEIGHT_BYTES
+
+    @property
+    def side_by_side(self) -> int:
+        """Outputs of a lane."""
+        return 16 if self.out8 else 8
+
+    def constants(self) -> dict[str, int]:
+        return {
+            "DEPTH": self.depth, "INNER": self.inner, "FLOAT8": self.float8, "OUT8": self.out8,
+            "RESIDENT": self.resident, "CLUSTER": self.cluster, "STAGES": self.stages,
+            "BF16": self.dtype == torch.bfloat16,
+        }  # fmt: skip
+
+    def grid(self, rows: int, multiprocessors: int) -> int:
+        """Blocks: each of them takes tiles until none is left."""
+        across, down = self.inner // OUTPUTS, -(-rows // (self.rows * self.cluster))
+        if self.resident:
+            return across * max(min(multiprocessors // across, down), 1)
+        return min(multiprocessors // self.cluster, across * down) * self.cluster
+
+
+class CudaGated:
+    """The kernel for each shape, compiled when it first comes.
+
+    Raises:
+        CudaError: there is no compiler. When called: it refuses, or the driver does.
+    """
+
+    def __init__(self) -> None:
+        nvrtc()
+        self._kernels: dict[Shape, CudaKernel] = {}
+
+    def fits(self, out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+        """Whether it takes these arguments of a call."""
+        inner = len(weight) // 2
+        whole = inner % OUTPUTS == 0 and x.shape[1] * x.element_size() % 32 == 0
+        aligned = all(t.stride(0) * t.element_size() % 16 == 0 and t.data_ptr() % 16 == 0 for t in (out, x))
+        return whole and aligned and weight.is_contiguous() and bias is not None and bias.element_size() == 2
+
+    def __call__(
+        self, out: Tensor, x: Tensor, weight: Tensor, bias: Tensor, scale: float = 1.0, out_scale: float = 1.0
+    ) -> None:
+        """out (rows, inner) = value · gelu(gate) of x (rows, depth) · weightᵀ · scale + bias.
+
+        weight (2·inner, depth) and bias (2·inner,) of 16 bits have the values first. x and weight are in 16
+        bits or in float8. Rows of x and out may be strided. An output in float8 is multiplied by `out_scale`.
+        """
+        shape = Shape(x.shape[1], len(weight) // 2, bias.dtype, x.dtype == FLOAT8, out.dtype == FLOAT8)
+        columns, each, lanes = CHUNK // x.element_size(), shape.side_by_side, 4
+        in_lanes = weight.view(2, -1, lanes, each, x.shape[1]).permute(1, 3, 2, 0, 4)
+        box = columns, 2, lanes, each, OUTPUTS // (lanes * each) // shape.cluster
+        multiprocessors = torch.cuda.get_device_properties(x.device).multi_processor_count
+        self._kernel(shape).launch(
+            (shape.grid(len(x), multiprocessors), 1), THREADS,
+            [tensor_map(x, (columns, shape.rows)), tensor_map(in_lanes, box), bias,
+             out, out.stride(0) * out.element_size(), len(x), scale, out_scale],
+        )  # fmt: skip
+
+    def _kernel(self, shape: Shape) -> CudaKernel:
+        if shape not in self._kernels:
+            binary = compile_cuda(SOURCE, "sm_90a", shape.constants())
+            self._kernels[shape] = CudaKernel(binary, "gated_product", shape.shared)
+        return self._kernels[shape]
