@@ -24,5 +24,4 @@ done
 
 install_for_run "$@"
 install_xformers
-install_hopper
 exec "$venv/bin/python" "$root/scripts/run/start.py" scripts.run "$@"

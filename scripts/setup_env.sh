@@ -79,8 +79,6 @@ nvidia_smi() {
 
 has_nvidia_gpu() { nvidia_smi -L | grep -q '^GPU '; }
 
-has_hopper() { nvidia_smi --query-gpu=compute_cap --format=csv,noheader | grep -q '^9\.0'; }
-
 # The installer, which is Python's own library alone: uv or pip, the user's index, progress, another try.
 installer() { "$venv/bin/python" -I "$setup_folder/run/start.py" scripts.install "$@" >&2; }
 
@@ -367,14 +365,4 @@ install_xformers() {
     printf '%s' "$xformers_version $torch" >"$stamp"
   fi
   rm -rf -- "$wheels"
-}
-
-# install_hopper: after install_env, kernels that only such a GPU takes. Everything runs without them, so a failure
-# is said and tried again next time.
-install_hopper() {
-  has_hopper || return 0
-  if "$venv/bin/python" -I -c 'import importlib.metadata as m; m.version("quack-kernels")' 2>/dev/null; then return 0; fi
-  say "installing kernels for the GPU (NVIDIA Hopper) …"
-  pip_install --no-build-isolation -c "$root/$torch_lock" -e "$root[hopper]" ||
-    say "could not install quack-kernels; the denoiser is 5 % slower without"
 }

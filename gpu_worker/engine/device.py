@@ -20,7 +20,7 @@ TORCH_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def keep_compiled_code(settings: Settings) -> Path:
-    """Tells torch, Triton and QuACK to keep compiled code in a folder, and returns it.
+    """Tells torch and Triton to keep compiled code in a folder, and returns it.
 
     A folder that the user named for torch stays. Else it is in the user's cache or, where that cannot be
     written, in the run's folder.
@@ -33,8 +33,7 @@ def keep_compiled_code(settings: Settings) -> Path:
     # torch's own folder is among the temporary files, which many systems empty at each start.
     folder = kept_folder(settings, f"compiled-{torch.__version__}")
     os.environ[TORCH_CACHE] = str(folder)
-    for name in ("triton", "quack"):
-        os.environ.setdefault(f"{name.upper()}_CACHE_DIR", str(folder / name))
+    os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "triton"))
     return folder
 
 

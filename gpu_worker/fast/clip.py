@@ -22,7 +22,6 @@ from gpu_worker.fast.ops import Image, TorchOps, positions_of_part
 from gpu_worker.fast.references import ReferenceSpaces, ShapeReferences, halved
 from gpu_worker.fast.tiers import TIERS, Tier
 from gpu_worker.fast.weights import Linear, Network, SpareColumn
-from protocol.process.logs import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -362,7 +361,7 @@ def supported(tier: Tier, device: torch.device) -> Tier:
 
 
 def choose_ops(device: torch.device, dtype: torch.dtype) -> TorchOps:
-    """Kernels on CUDA, plain torch elsewhere. GEGLU is QuACK's where that is installed on a Hopper GPU.
+    """Kernels on CUDA, plain torch elsewhere.
 
     Raises:
         FastUnavailable: Triton is absent, or the arithmetic is float32.
@@ -376,12 +375,4 @@ def choose_ops(device: torch.device, dtype: torch.dtype) -> TorchOps:
         from gpu_worker.fast.triton_ops import TritonOps
     except ImportError as error:
         raise FastUnavailable(f"Triton cannot be used: {error}") from error
-    cuda = cuda_kernels(device)
-    if torch.cuda.get_device_capability(device) == (9, 0):
-        try:
-            from gpu_worker.fast.quack_ops import QuackOps
-
-            return QuackOps(cuda)
-        except Exception as error:  # absent, or its libraries do not load
-            logger.info("GEGLU's gate takes a pass of its own, QuACK is not used: %s", first_line(error))
-    return TritonOps(cuda)
+    return TritonOps(cuda_kernels(device))

@@ -17,9 +17,12 @@ from gpu_worker.fast.cuda_kernels import CudaKernels
 from gpu_worker.fast.kernels import cuda_source, temporal_cuda
 from gpu_worker.fast.kernels.attention import attention_split, two_source_attention
 from gpu_worker.fast.kernels.cuda_source import CudaError
+from gpu_worker.fast.kernels.gated_cuda import FLOAT8, OUTPUTS, STAGES, CudaGated, Shape, in_lanes
 from gpu_worker.fast.kernels.spatial_cuda import CudaSpatial
 from gpu_worker.fast.kernels.temporal_cuda import CudaTemporal
+from gpu_worker.fast.ops import TorchOps
 from gpu_worker.fast.triton_ops import TritonOps
+from gpu_worker.fast.weights import Linear
 from tests.helpers.cuda_on_cpu import run
 
 CUDA = torch.cuda.is_available()
@@ -103,6 +106,70 @@ def test_what_spatial_attention_takes(queries: int, keys: int, ref_keys: int, si
     assert NoSpatial().fits(queries, keys, ref_keys, size, attention_split(size)) is fits
 
 
+class NoGated(CudaGated):
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(
+        self, out: Tensor, x: Tensor, weight: Tensor, bias: Tensor, scale: float = 1.0, out_scale: float = 1.0
+    ) -> None:
+        self.calls += 1
+        raise CudaError("no such card")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CUDA, reason="the kernel itself serves there")
+def test_gated_product_that_fails(caplog: pytest.LogCaptureFixture) -> None:
+    """The gate takes a pass of its own, and the log says why, once."""
+    broken = NoGated()
+    ops = TritonOps(CudaKernels(gated=broken))
+    x, layer = torch.randn(5, 32).half(), Linear(torch.randn(256, 32).half(), torch.randn(256).half())
+    wanted = TorchOps().geglu(x, layer)
+    for _ in range(2):
+        torch.testing.assert_close(ops.geglu(x, layer), wanted, rtol=1e-2, atol=1e-2)
+    assert broken.calls == 1
+    assert [record.getMessage().count("no such card") for record in caplog.records] == [1]
+
+
+def test_what_a_gated_product_takes() -> None:
+    x, weight, bias = (torch.zeros(*shape).half() for shape in ((9, 320), (2560, 320), (2560,)))
+    room, kernel = torch.zeros(9, 1600).half(), NoGated()
+    assert kernel.fits(room[:, 320:], x, weight, bias)
+    assert kernel.fits(room[:, 320:], x.to(FLOAT8), weight.to(FLOAT8), bias)
+    assert not kernel.fits(room[:, 321:], x, weight, bias), "outputs of a lane are not together in memory"
+    assert not kernel.fits(room[:, 320:], x, weight, None)
+    assert not kernel.fits(room[:, 320:], x, weight, bias.float())
+    assert not kernel.fits(room[:, :96], x, weight[:192], bias[:192])
+    assert not kernel.fits(room[:, 320:], x[:, :312], weight[:, :312].contiguous(), bias)
+
+
+@pytest.mark.parametrize("depth", [320, 640, 1280])
+@pytest.mark.parametrize(("float8", "out8"), [(False, False), (True, False), (True, True)])
+def test_shapes_of_gated_products(depth: int, float8: bool, out8: bool) -> None:
+    """Shared memory, and a grid that has no more blocks than a card or than work."""
+    shape = Shape(depth, 4 * depth, torch.float16, float8, out8)
+    assert shape.shared + 1024 <= 227 * 1024
+    assert shape.stages >= (STAGES[1] if shape.resident else 4)
+    assert shape.resident is (depth * (1 if float8 else 2) <= 640)
+    for rows in (64, 300, 110_592):
+        grid, across = shape.grid(rows, 132), shape.inner // OUTPUTS
+        assert 0 < grid <= 132 and grid % (across if shape.resident else shape.cluster) == 0
+        assert grid <= -(-rows // (shape.rows * shape.cluster)) * across * shape.cluster
+
+
+@pytest.mark.parametrize("each", [8, 16])
+def test_weights_as_lanes_hold_their_sums(each: int) -> None:
+    """Columns 8j + 2t and 8j + 2t + 1 of a product are in lane t: value and gate of one output."""
+    inner = 256
+    weight = torch.arange(2 * inner).float()[:, None]
+    rows = in_lanes(weight, each).flatten(0, 3)[:, 0].view(-1, 4, 2)
+    assert torch.equal(rows[..., 1] - rows[..., 0], torch.full(rows.shape[:2], float(inner)))
+    for lane in range(4):
+        of_lane = rows[:, lane, 0].view(-1, each)
+        assert torch.equal(of_lane.diff(), torch.ones(len(of_lane), each - 1))
+        assert of_lane[:, 0].tolist() == [float(4 * each * i + each * lane) for i in range(len(of_lane))]
+
+
 def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     """Triton's kernels serve on a Hopper card whose torch has no NVRTC, and on every other card."""
 
@@ -172,3 +239,32 @@ def test_spatial_on_hopper(dtype: torch.dtype, sharp: bool) -> None:
         assert again is not None
         # A sample of 64 keys has the sharp one.
         assert bool(again.any()) is (sharp and x[1].shape[1] > 64)
+
+
+@pytest.mark.skipif(not HOPPER, reason="needs a Hopper GPU")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("depth", [320, 640, 1280])
+def test_gated_product_on_hopper(dtype: torch.dtype, depth: int) -> None:
+    """Beside float32, in rows that are strided and do not fill a tile."""
+    torch.manual_seed(0)
+    kernels = cuda_kernels.cuda_kernels(torch.device("cuda"))
+    layer = Linear(torch.randn(8 * depth, depth) / depth**0.5, 0.1 * torch.randn(8 * depth))
+    for rows in (64, 300, 5000):
+        x = torch.randn(rows, depth)
+        for of_input, of_output in ((dtype, dtype), (FLOAT8, dtype), (FLOAT8, FLOAT8)):
+            float8, out8 = of_input == FLOAT8, of_output == FLOAT8
+            scales = (50.0, 400.0) if float8 else (1.0, 1.0)
+            out_scale = 20.0 if out8 else 1.0
+            given = [(t * s).to(of_input) for t, s in zip((x, layer.weight), scales, strict=True)]
+            bias = layer.bias.to(dtype) if layer.bias is not None else None
+            assert bias is not None
+            exact = Linear(given[1].float() / scales[1], bias.float())
+            wanted = (TorchOps().geglu(given[0].float() / scales[0], exact) * out_scale).to(of_output)
+            room = torch.zeros(rows, 5 * depth, dtype=of_output, device="cuda")
+            x_there, weight, bias = (t.cuda() for t in (*given, bias))
+            scale = 1 / (scales[0] * scales[1])
+            assert kernels.geglu_into(room[:, depth:], x_there, weight, bias, scale, out_scale)
+            made = room.float().cpu()
+            assert not made[:, :depth].any()
+            error = (made[:, depth:] - wanted.float()).norm() / wanted.float().norm()
+            assert float(error) <= (2e-2 if out8 else 5e-3 if dtype == torch.bfloat16 else 2e-3)

@@ -90,9 +90,8 @@ def test_the_faster_arithmetic_is_taken(
 def test_compiled_code_is_kept_where_it_can_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     settings = load_settings(["--run-dir", str(tmp_path / "run")], env={})
     variable = "TORCHINDUCTOR_CACHE_DIR"
-    for other in ("TRITON_CACHE_DIR", "QUACK_CACHE_DIR"):
-        monkeypatch.setenv(other, "")  # so that what is set here ends with the test
-        monkeypatch.delenv(other)
+    monkeypatch.setenv("TRITON_CACHE_DIR", "")  # so that what is set here ends with the test
+    monkeypatch.delenv("TRITON_CACHE_DIR")
     monkeypatch.setenv(variable, "/somewhere/else")
     assert keep_compiled_code(settings) == Path("/somewhere/else")
     monkeypatch.delenv(variable)
@@ -100,7 +99,7 @@ def test_compiled_code_is_kept_where_it_can_be(monkeypatch: pytest.MonkeyPatch, 
     kept = keep_compiled_code(settings)
     assert kept.is_dir()
     assert kept.is_relative_to(tmp_path / ".cache")
-    assert os.environ["QUACK_CACHE_DIR"] == str(kept / "quack")
+    assert os.environ["TRITON_CACHE_DIR"] == str(kept / "triton")
     assert keep_compiled_code(settings) == kept
     monkeypatch.delenv(variable)
     (tmp_path / "file").write_text("")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 
 import pytest
 import torch
@@ -14,14 +12,12 @@ from torch import Tensor
 CUDA = torch.cuda.is_available()
 pytest.importorskip("triton", reason="the kernels need Triton, which is not installed here")
 
-from gpu_worker.fast import quack_ops  # noqa: E402
 from gpu_worker.fast.kernels import attention, group_norm, temporal  # noqa: E402
 from gpu_worker.fast.kernels import layer_norm as norms  # noqa: E402
 from gpu_worker.fast.kernels.gate import gate as gated  # noqa: E402
 from gpu_worker.fast.kernels.merge import merge as merged  # noqa: E402
 from gpu_worker.fast.ops import Image, TorchOps, positions_of_part  # noqa: E402
-from gpu_worker.fast.quack_ops import TILES, GatedProducts, paired  # noqa: E402
-from gpu_worker.fast.weights import Linear, Norm  # noqa: E402
+from gpu_worker.fast.weights import Norm  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -232,84 +228,6 @@ def test_layer_norm_in_parts(whole: bool, monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_how_heads_are_stored(size: int, split: tuple[int, int]) -> None:
     assert attention.attention_split(size) == split
-
-
-def test_weights_paired_for_a_product_with_its_gate() -> None:
-    x, layer = torch.randn(5, 6), Linear(torch.randn(8, 6), torch.randn(8))
-    assert layer.bias is not None
-    gate, value = F.linear(x, paired(layer.weight), paired(layer.bias)).unflatten(1, (-1, 2)).unbind(2)
-    wanted = TorchOps().geglu(x, layer)
-    assert torch.allclose(value * F.gelu(gate), wanted, atol=1e-6)
-    assert (value * F.gelu(gate, approximate="tanh") - wanted).abs().max() < 5e-3
-
-
-class StandIn:
-    """For QuACK: its product in torch, with configurations that are numbers."""
-
-    def __init__(self) -> None:
-        self.taken: list[int] = []
-
-    def __call__(
-        self, x: Tensor, w: Tensor, bias: Tensor, activation: str,
-        *, postact_out: Tensor, store_preact: bool, config: int,
-    ) -> None:  # fmt: skip
-        assert activation == "geglu" and not store_preact
-        if config == 9:
-            raise RuntimeError("no such kernel")
-        self.taken.append(config)
-        gate, value = (x @ w + bias).unflatten(1, (-1, 2)).unbind(2)
-        postact_out.copy_(F.gelu(gate, approximate="tanh") * value)
-
-    def products(self, *configs: int) -> GatedProducts:
-        made = object.__new__(GatedProducts)
-        made._product, made.configs, made._chosen, made._paired = self, list(configs), {}, {}
-        return made
-
-
-@pytest.mark.parametrize("fastest", [0, 1])
-def test_gated_products_by_the_fastest_tile(monkeypatch: pytest.MonkeyPatch, fastest: int) -> None:
-    """Shapes and strides; every tile is timed once, and the fastest stays."""
-    quack = StandIn()
-
-    def milliseconds(run: Callable[[], None]) -> float:
-        run()
-        return 0.0 if quack.taken[-1] == fastest else 1.0
-
-    monkeypatch.setattr(quack_ops, "_milliseconds", milliseconds)
-    products = quack.products(0, 1)
-    x, layer, room = torch.randn(7, 6), Linear(torch.randn(8, 6), torch.randn(8)), torch.zeros(7, 11)
-    value, gate = F.linear(x, layer.weight, layer.bias).chunk(2, 1)
-    products(room[:, 2:6], x, layer)
-    close(room[:, 2:6], value * F.gelu(gate, approximate="tanh"))
-    products(room[:, 2:6], x, layer)
-    assert quack.taken == [0, 1, fastest, fastest]
-    assert not room[:, :2].any() and not room[:, 6:].any()
-
-
-def test_gated_products_that_fail(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """The way without them is taken, and the log says why, once."""
-    monkeypatch.setattr(quack_ops, "GatedProducts", lambda tiles: StandIn().products(9))
-    monkeypatch.setattr(quack_ops, "_milliseconds", lambda run: run())
-    ops = quack_ops.QuackOps()
-    x, layer = rand(5, 6), Linear(rand(8, 6), rand(8))
-    for _ in range(2):
-        close(ops.geglu(x, layer).float(), TorchOps().geglu(x, layer).float())
-    assert [record.getMessage().count("no such kernel") for record in caplog.records] == [1]
-
-
-@pytest.mark.skipif(not CUDA or find_spec("quack") is None, reason="needs a CUDA device and quack-kernels")
-def test_gated_products_by_quack() -> None:
-    x, bias = rand(1000, 320), rand(1280)
-    layer = Linear(rand(1280, 320) / 18, bias)
-    products, room = GatedProducts(TILES), rand(1000, 1600)
-    before = room.clone()
-    value, gate = F.linear(x.float(), layer.weight.float(), bias.float()).chunk(2, 1)
-    for config in (None, *products.configs):  # the fastest, and each
-        if config is not None:
-            products.configs, products._chosen = [config], {}
-        products(room[:, 320:960], x, layer)
-        close(room[:, 320:960], value * F.gelu(gate))
-    assert torch.equal(room[:, :320], before[:, :320]) and torch.equal(room[:, 960:], before[:, 960:])
 
 
 def test_interleave() -> None:

@@ -79,7 +79,8 @@ def test_the_model_is_the_official_one() -> None:
         ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16", "attention"),
         ("sm90_xmma_fprop_implicit_gemm_f16f16_f16f32_f32_nhwckrsc_nhwc", "conv"),
         ("nvjet_sm90_hsh_160x128_64x5_1x2_h_badd_TNN", "linear"),
-        ("kernel_cutlass_kernel_quackepiloguefrontendGemmMod_linear_act_epi", "linear"),
+        ("gated_product", "linear"),
+        ("spatial", "attention"),
         ("_layer_norm", "pointwise and norms"),
     ],
 )

@@ -1,7 +1,7 @@
 """GEGLU's gate (Shazeer 2020, arXiv 2002.05202) in one pass over the feed-forward's wide product.
 
-torch would read and write it three times. Where QuACK is installed (Hopper), its matrix product does the same
-before the wide rows go to memory (`gpu_worker.fast.quack_ops`).
+torch would read and write it three times. On Hopper the product does the same before the wide rows go to
+memory (`gated_cuda`).
 """
 
 from __future__ import annotations

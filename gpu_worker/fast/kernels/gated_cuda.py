@@ -13,6 +13,8 @@ from gpu_worker.fast.kernels.cuda_source import CudaKernel, compile_cuda, nvrtc,
 SOURCE = Path(__file__).with_name("gated_product.cu")
 #: Rows of a group of four warps, outputs of a tile; threads: two groups multiply, one loads.
 ROWS, OUTPUTS, THREADS = 64, 128, 384
+#: Those that hold a row's sums.
+LANES = 4
 #: Bytes of a row's chunk, of a stage's weights.
 CHUNK, WEIGHT_BYTES = 128, 128 * 2 * OUTPUTS
 #: Bytes of shared memory for stages and weights: a block's most, less barriers and 1,024 at the beginning.
@@ -99,10 +101,11 @@ class CudaGated:
 
     def fits(self, out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         """Whether it takes these arguments of a call."""
-        inner = len(weight) // 2
-        whole = inner % OUTPUTS == 0 and x.shape[1] * x.element_size() % 32 == 0
-        aligned = all(t.stride(0) * t.element_size() % 16 == 0 and t.data_ptr() % 16 == 0 for t in (out, x))
-        return whole and aligned and weight.is_contiguous() and bias is not None and bias.element_size() == 2
+        if bias is None or bias.element_size() != 2 or not weight.is_contiguous():
+            return False
+        whole = len(weight) // 2 % OUTPUTS == 0 and x.shape[1] * x.element_size() % 32 == 0
+        steps = [t.stride(0) * t.element_size() for t in (out, x)]
+        return whole and all(at % 16 == 0 for at in (*steps, *(t.data_ptr() for t in (out, x, weight, bias))))
 
     def __call__(
         self, out: Tensor, x: Tensor, weight: Tensor, bias: Tensor, scale: float = 1.0, out_scale: float = 1.0
@@ -113,13 +116,12 @@ class CudaGated:
         bits or in float8. Rows of x and out may be strided. An output in float8 is multiplied by `out_scale`.
         """
         shape = Shape(x.shape[1], len(weight) // 2, bias.dtype, x.dtype == FLOAT8, out.dtype == FLOAT8)
-        columns, each, lanes = CHUNK // x.element_size(), shape.side_by_side, 4
-        in_lanes = weight.view(2, -1, lanes, each, x.shape[1]).permute(1, 3, 2, 0, 4)
-        box = columns, 2, lanes, each, OUTPUTS // (lanes * each) // shape.cluster
+        columns, each = CHUNK // x.element_size(), shape.side_by_side
+        box = columns, 2, LANES, each, OUTPUTS // (LANES * each) // shape.cluster
         multiprocessors = torch.cuda.get_device_properties(x.device).multi_processor_count
         self._kernel(shape).launch(
             (shape.grid(len(x), multiprocessors), 1), THREADS,
-            [tensor_map(x, (columns, shape.rows)), tensor_map(in_lanes, box), bias,
+            [tensor_map(x, (columns, shape.rows)), tensor_map(in_lanes(weight, each), box), bias,
              out, out.stride(0) * out.element_size(), len(x), scale, out_scale],
         )  # fmt: skip
 
@@ -128,3 +130,12 @@ class CudaGated:
             binary = compile_cuda(SOURCE, "sm_90a", shape.constants())
             self._kernels[shape] = CudaKernel(binary, "gated_product", shape.shared)
         return self._kernels[shape]
+
+
+def in_lanes(weight: Tensor, each: int) -> Tensor:
+    """weight (2·inner, depth), values first → (groups of outputs, each, LANES, 2, depth), a view.
+
+    Its rows are in the order in which the matrix units give sums to lanes, two at a time. So a lane has both
+    the values and the gates of `each` outputs that lie side by side.
+    """
+    return weight.view(2, -1, LANES, each, weight.shape[1]).permute(1, 3, 2, 0, 4)

@@ -38,7 +38,7 @@ from scripts.talk.sound import SoundError, read_sound, synthetic_voice, write_wa
 
 SAMPLE = ROOT / "demo/factory/evaluate/sample/speech.npz"
 #: Variables that name the folders of compiled code.
-CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "QUACK_CACHE_DIR")
+CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 #: Seconds of speech before the measurement: the first clips of a process are not typical.
 WARM_UP = 2.0
 #: Level of the room's noise in a conversation, in dBFS. Under -60 no detector of voices is needed, which a

@@ -26,7 +26,6 @@ from scripts.bench.gpu.kernel_bench.others import (
     bench_norms,
     bench_temporal,
 )
-from scripts.bench.gpu.kernel_bench.quack import bench_quack
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -37,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--only",
         default="",
-        help="parts: attention,merge,linear,gated,libraries,quack,temporal,norms,conv,ceilings",
+        help="parts: attention,merge,linear,gated,libraries,temporal,norms,conv,ceilings",
     )
     parser.add_argument("--quick", action="store_true", help="tiny shapes")
     args = parser.parse_args(argv)
@@ -72,8 +71,6 @@ def main(argv: list[str] | None = None) -> None:
                 bench_gated(frames * positions, width)
             if "libraries" in parts:
                 bench_libraries(frames * positions, width)
-            if "quack" in parts:
-                bench_quack(frames * positions, width)
             if "norms" in parts:
                 bench_norms(frames, positions, width)
         if "norms" in parts and not args.quick:

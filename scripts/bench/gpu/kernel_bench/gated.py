@@ -1,9 +1,8 @@
-"""GEGLU's first product with its gate: in CUDA C++, by cuBLAS and a pass of Triton's, and by QuACK."""
+"""GEGLU's first product with its gate: in CUDA C++, and by cuBLAS and a pass of Triton's."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -52,21 +51,6 @@ def bench_gated(rows: int, width: int) -> None:
     ours("float8 to 16 bits: CUDA C++", room, x8, layer.float8.weight, bias, scale)
     line("float8 to float8: cuBLAS and a pass", lambda: gate(float8_linear(x8, layer), out=out8))
     ours("float8 to float8: CUDA C++", out8, x8, layer.float8.weight, bias, scale)
-    if find_spec("quack") is not None:
-        _bench_quack(room, x, Linear(weight, bias), flop, wanted)
-
-
-def _bench_quack(room: Tensor, x: Tensor, layer: Linear, flop: float, wanted: Tensor) -> None:
-    from gpu_worker.fast.quack_ops import TILES, GatedProducts
-
-    for tile in TILES:
-        products = GatedProducts([tile])
-
-        def made(products: GatedProducts = products) -> Tensor:
-            products(room, x, layer)
-            return room
-
-        show(f"QuACK {tile}", made, flop, wanted=wanted, part=_last)
 
 
 def _last(x: Tensor) -> Tensor:

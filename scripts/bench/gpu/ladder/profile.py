@@ -30,11 +30,11 @@ def class_of(kernel: str) -> str:
     name = kernel.lower()
     if "temporal" in name:
         return "temporal"
-    if any(word in name for word in ("attention", "sdpa", "flash", "fmha", "mha_")):
+    if any(word in name for word in ("attention", "sdpa", "flash", "fmha", "mha_", "spatial")):
         return "attention"
     if any(word in name for word in ("conv", "fprop", "implicit", "winograd", "dgrad", "cudnn")):
         return "conv"
-    if any(word in name for word in ("gemm", "nvjet", "cutlass", "geglu", "splitk", "linear")):
+    if any(word in name for word in ("gemm", "nvjet", "cutlass", "gated", "splitk", "linear")):
         return "linear"
     return "pointwise and norms"
 

@@ -219,7 +219,7 @@ ROWS = [
         _fast(ops=partial(_in_cuda, spatial=None, gated=None)), cuda=True),
     Rung("spatial", "+ spatial attention in CUDA C++", _fast(ops=partial(_in_cuda, gated=None)), cuda=True),
     Rung("gated", "+ GEGLU within its product in CUDA C++", _fast(ops=_in_cuda), cuda=True),
-    Rung("exact", "the exact tier, with GEGLU by QuACK where that is installed", _fast(), cuda=True),
+    Rung("exact", "the exact tier", _fast(), cuda=True),
     Rung("nograph", "exact, without the graph", _fast(graph=False), cuda=True),
     *(Rung(f"try-{key}", f"exact, but {text}", _fast(tier=Tier(key, text, **options)),
           slow="-" in key)  # one step by itself
