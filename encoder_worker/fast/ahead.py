@@ -8,8 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from encoder_worker.fast.choice import OLDEST, TENSOR_COPIES
-from encoder_worker.fast.convolutions import Convolutions
+from encoder_worker.fast.choice import FLOAT8_FROM, OLDEST, TENSOR_COPIES
+from encoder_worker.fast.convolutions import Convolutions, CudnnConvolutions
 from encoder_worker.fast.kl import FastKL, is_usual
 from encoder_worker.fast.layout import Features, Plane, Weights
 from encoder_worker.graph_decoder import CHUNK
@@ -26,21 +26,24 @@ META = torch.device("meta")
 class EveryTile(Convolutions):
     """Runs each convolution in every tile that it may get."""
 
-    def __call__(
+    def in_best_tile(
         self,
         x: Features,
         weights: Weights,
         out: Tensor,
-        *,
         sums: bool,
-        residual: Tensor | None = None,
-        out_plane: Plane | None = None,
+        residual: Tensor | None,
+        out_plane: Plane | None,
     ) -> Tensor | None:
         """As `Convolutions`."""
         made = None
         for tile in self.tiles_for(weights, out):
             made = self.launch(tile, x, weights, out, sums, residual, out_plane)
         return made
+
+
+class EveryTileBesideCudnn(EveryTile, CudnnConvolutions):
+    """The same where cuDNN has the others."""
 
 
 def parts_of(settings: Settings, capability: int) -> Iterator[Part]:
@@ -57,12 +60,12 @@ def parts_of(settings: Settings, capability: int) -> Iterator[Part]:
     decoder = KLDecoder(folder.config)
     if is_usual(decoder):
         dtype = DTYPES["float16" if settings.dtype == "auto" else settings.dtype]
-        own = generation[0] in TENSOR_COPIES
+        cudnn = generation[0] not in TENSOR_COPIES
         width, height = config.picture_size(settings)
         size = height // folder.factor, width // folder.factor
         for kind in kinds_of(settings):
-            eight_bit = own and kind == "eight_bit"
-            yield kind, partial(_launch_all, decoder, dtype, size, eight_bit=eight_bit, cudnn=not own)
+            eight_bit = kind == "eight_bit" and generation >= FLOAT8_FROM
+            yield kind, partial(_launch_all, decoder, dtype, size, eight_bit=eight_bit, cudnn=cudnn)
 
 
 def kinds_of(settings: Settings) -> list[str]:
@@ -81,8 +84,8 @@ def _launch_all(
     """Launches the kernels of a decoder for latents of this size, each convolution in every tile."""
     with META:
         made = FastKL(decoder, META, dtype, CHUNK, *size, eight_bit=eight_bit, cudnn=cudnn, graph=False)
-        if not cudnn:
-            made.convolve = EveryTile(META, made.convolve.groups, made.bad, timing=False)
+        kind = EveryTileBesideCudnn if cudnn else EveryTile
+        made.convolve = kind(META, made.convolve.groups, made.bad, timing=False)
         made.run()
 
 

@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 #: Generations (compute capability's first number) for which the kernels' convolutions were written: they load
 #: by the tensor copy engine. Elsewhere cuDNN convolves.
 TENSOR_COPIES = (9, 10)
+#: The least compute capability with 8-bit floating point on the tensor cores.
+FLOAT8_FROM = (8, 9)
 #: The least compute capability of `FastKL`: half precision on tensor cores at bfloat16's generation.
 OLDEST = (8, 0)
 
@@ -42,5 +44,6 @@ def fast_decoder(
     capability = torch.cuda.get_device_capability(device)
     if not isinstance(decoder, KLDecoder) or not is_usual(decoder) or capability < OLDEST:
         return GraphedDecoder(decoder, device, dtype, count, h, w)
-    own = capability[0] in TENSOR_COPIES
-    return FastKL(decoder, device, dtype, count, h, w, eight_bit=eight_bit and own, cudnn=not own)
+    eight_bit = eight_bit and capability >= FLOAT8_FROM
+    cudnn = capability[0] not in TENSOR_COPIES
+    return FastKL(decoder, device, dtype, count, h, w, eight_bit=eight_bit, cudnn=cudnn)

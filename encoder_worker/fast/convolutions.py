@@ -8,7 +8,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from encoder_worker.fast import kernels
 from encoder_worker.fast.layout import Features, Plane, Weights
-from encoder_worker.fast.tiles import ConvTile, candidates, fastest
+from encoder_worker.fast.tiles import POINTER_TILES, ConvTile, candidates, fastest
 
 #: Taps of a convolution → taps in a line of it.
 KERNEL_WIDTH = {1: 1, 4: 2, 9: 3}
@@ -24,6 +24,9 @@ class Convolutions:
         bad: int32 (1,), which goes up where pixels are not finite.
         timing: choose each shape's tile by time, when it comes first. Otherwise the first candidate is taken.
     """
+
+    #: Whether the tensor copy engine loads.
+    copies = True
 
     def __init__(self, device: torch.device, groups: int, bad: Tensor, *, timing: bool) -> None:
         self.device, self.groups, self.bad = device, groups, bad
@@ -49,6 +52,18 @@ class Convolutions:
             residual: rows to add to the result.
             out_plane: where the result lies, None for x's own plane.
         """
+        return self.in_best_tile(x, weights, out, sums, residual, out_plane)
+
+    def in_best_tile(
+        self,
+        x: Features,
+        weights: Weights,
+        out: Tensor,
+        sums: bool,
+        residual: Tensor | None,
+        out_plane: Plane | None,
+    ) -> Tensor | None:
+        """As the call, by `kernels.conv_kernel`."""
         key = (x.plane, weights.inputs, weights.outputs, weights.taps, residual is None, out.dtype, sums)
         if key not in self.tiles:
             tiles = self.tiles_for(weights, out)
@@ -63,6 +78,8 @@ class Convolutions:
 
     def tiles_for(self, weights: Weights, out: Tensor) -> list[ConvTile]:
         """The tiles in which a result may be made."""
+        if not self.copies:
+            return [tile.within(weights.inputs, weights.outputs) for tile in POINTER_TILES]
         return candidates(weights.inputs, weights.outputs, out.numel(), eight_bit=weights.scale is not None)
 
     def launch(
@@ -81,16 +98,19 @@ class Convolutions:
         slots = plane.tiles(tile.rows) * weights.phases
         partial = self.empty_sums(plane.count, slots) if sums else self.bad
         columns = weights.outputs // tile.columns
-        a = TensorDescriptor.from_tensor(x.rows, [tile.rows, tile.depth])
-        b = TensorDescriptor.from_tensor(weights.matrix, [tile.columns, tile.depth])
+        a, b = x.rows, weights.matrix
+        if self.copies:
+            a = TensorDescriptor.from_tensor(a, [tile.rows, tile.depth])
+            b = TensorDescriptor.from_tensor(b, [tile.columns, tile.depth])
         kernels.conv_kernel[(columns * plane.count * slots,)](
             a, b, weights.bias, weights.bias if weights.scale is None else weights.scale,
             out if residual is None else residual, out, partial, self.bad,
-            plane.h, plane.w, plane.frame_rows, (out_plane or plane).frame_rows, weights.outputs,
+            plane.h, plane.w, plane.frame_rows, (out_plane or plane).frame_rows, plane.rows, weights.outputs,
             K_BLOCKS=weights.inputs // tile.depth, TAPS=weights.taps, TAP_W=KERNEL_WIDTH[weights.taps],
             PHASES=weights.phases, GROUP=group, GROUPS=self.groups, RESIDUAL=residual is not None,
             SCALED=weights.scale is not None, PIXELS=out.dtype == torch.uint8,
             BM=tile.rows, BN=tile.columns, BK=tile.depth, N_TILES=columns,
+            POINTERS=not self.copies,
             num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
         return partial if sums else None
@@ -102,12 +122,14 @@ class Convolutions:
 
 class CudnnConvolutions(Convolutions):
     """The same by cuDNN, and one pass for bias, residual, border and sums: for GPUs without the tensor copy
-    engine, where `kernels.conv_kernel`'s loads cannot run ahead of its products.
+    engine. Only 8-bit convolutions are `kernels.conv_kernel`'s there, since torch has none.
 
     A frame's rows with their zeros are an image of (h + 1) × (w + 1) in cuDNN's own layout (NHWC). Weights
     lie as cuDNN wants them too. Zeros beyond the last line and column are there, those before the first are
-    the convolution's padding. There are no 8-bit convolutions, since torch has none.
+    the convolution's padding.
     """
+
+    copies = False
 
     def __call__(
         self,
@@ -120,6 +142,8 @@ class CudnnConvolutions(Convolutions):
         out_plane: Plane | None = None,
     ) -> Tensor | None:
         """As `Convolutions`."""
+        if weights.scale is not None:
+            return self.in_best_tile(x, weights, out, sums, residual, out_plane)
         if weights.taps == 1 and residual is None and not sums:  # a shortcut, whose border nobody reads
             torch.addmm(weights.bias.to(out.dtype), x.rows, weights.matrix.t(), out=out)
             return None

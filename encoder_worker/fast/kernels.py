@@ -45,15 +45,18 @@ def _store_pixels(values, cols, inside, at, out_ptr, bad_ptr):
 @triton.jit
 def conv_kernel(
     a_desc, b_desc, bias_ptr, scale_ptr, residual_ptr, out_ptr, partial_ptr, bad_ptr,
-    h, w, frame_rows, out_frame_rows, n_out,
+    h, w, frame_rows, out_frame_rows, rows, n_out,
     K_BLOCKS: tl.constexpr, TAPS: tl.constexpr, TAP_W: tl.constexpr, PHASES: tl.constexpr,
     GROUP: tl.constexpr, GROUPS: tl.constexpr, RESIDUAL: tl.constexpr, SCALED: tl.constexpr,
     PIXELS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, N_TILES: tl.constexpr,
+    POINTERS: tl.constexpr,
 ):  # fmt: skip
     """A tile of rows × output channels of a convolution.
 
-    a: (rows, K) features. b: (PHASES·n_out, TAPS·K) weights. PHASES 4: the nearest-neighbour doubling and the
-    3×3 convolution after it as four 2×2 convolutions, each of which makes every fourth pixel of the result.
+    a: (rows, K) features. b: (PHASES·n_out, TAPS·K) weights. Both are descriptors for the tensor copy engine.
+    POINTERS: they are pointers, and threads load, for cards without it.
+    PHASES 4: the nearest-neighbour doubling and the 3×3 convolution after it as four 2×2 convolutions, each
+    of which makes every fourth pixel of the result.
     GROUP: channels of a GroupNorm group of the result. Its sums go to partial (frame, slot, GROUPS, 2).
     PIXELS: the result is 8-bit RGB (frame, h, w, 3), and `bad` counts tiles with values that are not finite.
     """
@@ -78,8 +81,16 @@ def conv_kernel(
             shift = (tap // TAP_W + pa - 1) * (w + 1) + (tap % TAP_W + pb - 1)
         else:
             shift = (tap // TAP_W - 1) * (w + 1) + (tap % TAP_W - 1)
-        a = a_desc.load([first + shift, k])
-        b = b_desc.load([phase * n_out + col, tap * (K_BLOCKS * BK) + k])
+        if POINTERS:
+            here = first + shift + tl.arange(0, BM)
+            depth = tl.arange(0, BK)
+            a_at = a_desc + here.to(tl.int64)[:, None] * (K_BLOCKS * BK) + (k + depth)[None, :]
+            a = tl.load(a_at, mask=((here >= 0) & (here < rows))[:, None], other=0.0)
+            there = phase * n_out + col + tl.arange(0, BN)
+            b = tl.load(b_desc + there[:, None] * (TAPS * K_BLOCKS * BK) + (t * BK + depth)[None, :])
+        else:
+            a = a_desc.load([first + shift, k])
+            b = b_desc.load([phase * n_out + col, tap * (K_BLOCKS * BK) + k])
         acc = tl.dot(a, b.T, acc)
 
     cols = col + tl.arange(0, BN)

@@ -43,7 +43,7 @@ class FastKL(FixedSizeDecoder):
     Args:
         decoder: a KLDecoder that `is_usual`.
         eight_bit: residual blocks' convolutions in 8-bit floating point: faster, less exact.
-        cudnn: convolve by cuDNN instead of the kernels here.
+        cudnn: convolve by cuDNN instead of the kernels here, but in 8 bits.
         graph: record a CUDA graph. Without, every kernel is launched by itself.
     """
 
@@ -77,7 +77,7 @@ class FastKL(FixedSizeDecoder):
             self.record()
 
     def __str__(self) -> str:
-        extra = " and float8" if self._eight_bit else " by cuDNN" if self._cudnn else ""
+        extra = " by cuDNN" * self._cudnn + " and float8" * self._eight_bit
         return f"{super().__str__()}{extra}"
 
     # ------------------------------------------------------------------ the steps

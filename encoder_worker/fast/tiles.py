@@ -46,6 +46,12 @@ LIGHT = ConvTile(128, 128, 64, 3, 4)
 HALF = (TALL, WIDE, SQUARE, LIGHT)
 EIGHT_BIT = (ConvTile(128, 128, 128, 4, 4), ConvTile(128, 128, 128, 3, 4), ConvTile(256, 128, 128, 3, 8))
 
+#: Of 8-bit convolutions without the tensor copy engine: within the 99 KB of shared memory of such cards.
+POINTER_TILES = (
+    *(ConvTile(128, 128, 64, stages, warps) for stages, warps in ((4, 8), (3, 8), (4, 4))),
+    *(ConvTile(128, 128, 128, 2, 8), ConvTile(128, 128, 128, 3, 8), ConvTile(128, 64, 128, 3, 4)),
+)
+
 
 def candidates(inputs: int, outputs: int, size: int, *, eight_bit: bool) -> list[ConvTile]:
     """Tiles worth timing, the one to take untimed first. size: values of the result."""

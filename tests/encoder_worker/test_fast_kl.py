@@ -124,6 +124,18 @@ def test_frames_of_several_tiles_that_no_tile_fits(
 
 
 @torch.no_grad()
+@pytest.mark.skipif(CUDA, reason="its tiles are for cards without the tensor copy engine")
+def test_convolutions_that_threads_load(fast_kl: ModuleType, decoder: KLDecoder) -> None:
+    latents = torch.randn(2, 4, 12, 10, generator=torch.Generator().manual_seed(2))
+    fast = fast_kl.FastKL(decoder, DEVICE, torch.float16, 2, 12, 10, graph=False)
+    fast.convolve.copies = False
+    fast.latents.copy_(latents)
+    fast.run()
+    difference = (fast.pixels.int() - pixels_of(decoder(latents)).int()).abs()
+    assert difference.max() <= 2
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("cudnn", [False, True])
 def test_values_that_are_not_finite_are_told(
     fast_kl: ModuleType, decoder: KLDecoder, latents: torch.Tensor, cudnn: bool
@@ -153,7 +165,14 @@ def test_a_small_decoder_by_its_own_modules(tmp_path: Path, latents: torch.Tenso
 
 @pytest.mark.parametrize(
     ("capability", "made"),
-    [((7, 5), "graphed"), ((8, 0), "cudnn"), ((8, 9), "cudnn"), ((9, 0), "own"), ((12, 0), "cudnn")],
+    [
+        ((7, 5), "graphed"),
+        ((8, 0), "cudnn"),
+        ((8, 6), "cudnn"),
+        ((8, 9), "cudnn, 8-bit"),
+        ((9, 0), "own, 8-bit"),
+        ((12, 0), "cudnn, 8-bit"),
+    ],
 )
 def test_a_decoder_for_each_generation_of_gpus(
     fast_kl: ModuleType,
@@ -166,7 +185,7 @@ def test_a_decoder_for_each_generation_of_gpus(
     from encoder_worker.fast import choice, graphed
 
     def kl(*_: object, eight_bit: bool, cudnn: bool) -> str:
-        return "cudnn" if cudnn and not eight_bit else "own" if eight_bit and not cudnn else "wrong"
+        return f"{'cudnn' if cudnn else 'own'}{', 8-bit' * eight_bit}"
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(fast_kl, "FastKL", kl)

@@ -43,7 +43,7 @@ def build(
     divisible = {
         (i,): [["tt.divisibility", 16]]
         for i, n in enumerate(names)
-        if n not in constants and (n.endswith("_ptr") or (whole and signature[n] != "fp32"))
+        if n not in constants and (signature[n].startswith("*") or (whole and signature[n] != "fp32"))
     }
     source = ASTSource(
         fn=kernel,
