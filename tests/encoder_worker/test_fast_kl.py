@@ -7,7 +7,8 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import ModuleType
+from types import MethodType, ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -169,9 +170,9 @@ def test_a_small_decoder_by_its_own_modules(tmp_path: Path, latents: torch.Tenso
         ((7, 5), "graphed"),
         ((8, 0), "cudnn"),
         ((8, 6), "cudnn"),
-        ((8, 9), "cudnn, 8-bit"),
+        ((8, 9), "cudnn or cudnn, 8-bit"),
         ((9, 0), "own, 8-bit"),
-        ((12, 0), "cudnn, 8-bit"),
+        ((12, 0), "cudnn or cudnn, 8-bit"),
     ],
 )
 def test_a_decoder_for_each_generation_of_gpus(
@@ -189,6 +190,7 @@ def test_a_decoder_for_each_generation_of_gpus(
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(fast_kl, "FastKL", kl)
+    monkeypatch.setattr(choice, "quicker", lambda exact, rounding: f"{exact} or {rounding}")
     monkeypatch.setattr(graphed, "GraphedDecoder", lambda *_: "graphed")
     device = torch.device("cuda:0")
 
@@ -199,6 +201,30 @@ def test_a_decoder_for_each_generation_of_gpus(
     odd = copy.deepcopy(decoder)
     odd.decoder.conv_norm_out.num_groups = 4
     assert chosen(odd) == "graphed"
+
+
+@pytest.mark.parametrize(
+    ("exact", "rounding", "rounds"), [(1.0, 0.8, True), (1.0, 0.95, False), (1.0, 1.2, False)]
+)
+def test_eight_bits_have_to_gain(
+    monkeypatch: pytest.MonkeyPatch, exact: float, rounding: float, rounds: bool
+) -> None:
+    from encoder_worker.fast import choice
+
+    class Timed:
+        device, latents = torch.device("cpu"), torch.zeros(2)
+
+        def __init__(self, seconds: float) -> None:
+            self.seconds = seconds
+
+        def run(self) -> None: ...
+
+    def seconds_of(run: MethodType, device: torch.device) -> float:
+        return float(run.__self__.seconds)
+
+    monkeypatch.setattr(choice, "seconds_of", seconds_of)
+    made: list[Any] = [Timed(exact), Timed(rounding)]
+    assert choice.quicker(*made) is made[rounds]
 
 
 @pytest.mark.gpu
