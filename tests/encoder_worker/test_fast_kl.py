@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import MethodType, ModuleType
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -219,7 +219,7 @@ def test_eight_bits_have_to_gain(
 
         def run(self) -> None: ...
 
-    def seconds_of(run: MethodType, device: torch.device) -> float:
+    def seconds_of(run: Any, device: torch.device) -> float:
         return float(run.__self__.seconds)
 
     monkeypatch.setattr(choice, "seconds_of", seconds_of)
