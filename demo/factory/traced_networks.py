@@ -19,6 +19,7 @@ from encoder_worker.vae.ranges import eight_bit_tensors
 from gpu_worker.avatars.vae_encoder import load_vae_encoder
 from gpu_worker.denoiser.loading import Models, load_models
 from gpu_worker.denoiser.model import DenoisingUNet3D, PoseEncoder, ReferenceUNet2D
+from gpu_worker.denoiser.model.attention import FOR_OPENVINO, during
 from gpu_worker.engine.shipped_networks import (
     DENOISER,
     POSE_ENCODER,
@@ -90,7 +91,8 @@ class ClipNetwork(nn.Module):
     ) -> Tensor:
         """As `DenoisingUNet3D.predict_clip`, with the keys and values of each block in turn."""
         layers = tuple(zip(reference[::2], reference[1::2], strict=True))
-        return self.network.predict_clip(latents, time, tokens, pose, order, layers)
+        with during(FOR_OPENVINO):
+            return self.network.predict_clip(latents, time, tokens, pose, order, layers)
 
 
 class ReferenceNetwork(nn.Module):

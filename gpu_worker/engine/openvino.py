@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from gpu_worker.denoiser import model as networks
 from gpu_worker.denoiser.model import DenoisingUNet3D, ReferenceCache
+from gpu_worker.denoiser.model.attention import FOR_OPENVINO, during
 from gpu_worker.denoiser.pipeline import ClipDenoiser
 from gpu_worker.engine.cpu_denoiser import CpuDenoiser, ModelNumbers
 from protocol.model.cpu_convert import load_graph
@@ -51,7 +52,8 @@ class TracedDenoiser(nn.Module):
     ) -> Tensor:
         """As `DenoisingUNet3D.predict_clip`, with the reference as `flat_reference` makes it."""
         layers = whole_reference(reference, self._shapes).layers
-        return self.network.predict_clip(latents, time, tokens, pose, order, layers)
+        with during(FOR_OPENVINO):
+            return self.network.predict_clip(latents, time, tokens, pose, order, layers)
 
 
 def flat_reference(reference: ReferenceCache) -> Tensor:

@@ -237,3 +237,18 @@ def test_temporal_attention_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = attention.temporal_sdpa(q, k, v, 3, 2)
     monkeypatch.setattr(attention, "_MAX_SDPA_BATCH", 5)
     torch.testing.assert_close(attention.temporal_sdpa(q, k, v, 3, 2), whole)
+
+
+@pytest.mark.parametrize("frames", [1, 3, 6])
+def test_temporal_attention_with_heads_together(frames: int) -> None:
+    q, k, v = (torch.randn(6, 7, 8, generator=torch.Generator().manual_seed(i)) for i in range(3))
+    apart = attention.temporal_sdpa(q, k, v, frames, 2)
+    torch.testing.assert_close(attention.temporal_heads_together(q, k, v, frames, 2), apart)
+
+
+def test_a_backend_for_a_while() -> None:
+    before = attention.describe()
+    with pytest.raises(ValueError), attention.during(attention.FOR_OPENVINO):
+        assert attention.describe() == attention.FOR_OPENVINO.description
+        raise ValueError
+    assert attention.describe() == before
