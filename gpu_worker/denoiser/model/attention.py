@@ -82,10 +82,10 @@ def temporal_heads_together(q: Tensor, k: Tensor, v: Tensor, frames: int, heads:
         return split.flatten(0, 1).flatten(1, 2)[:, None]
 
     same = torch.eye(heads, dtype=q.dtype, device=q.device)[None, :, None, :]
-    unseen = (same.expand(frames, -1, frames, -1).reshape(frames * heads, frames * heads) - 1) * 1e4
-    made = F.scaled_dot_product_attention(to_rows(q), to_rows(k), to_rows(v), attn_mask=unseen)[:, 0]
-    split: Tensor = made.unflatten(0, (-1, q.shape[1])).unflatten(2, (frames, heads))
-    return split.transpose(1, 2).flatten(0, 1).flatten(2)
+    unseen = (same.expand(frames, -1, frames, -1).flatten(0, 1).flatten(1, 2) - 1) * 1e4
+    made = F.scaled_dot_product_attention(to_rows(q), to_rows(k), to_rows(v), attn_mask=unseen)
+    by_frame: Tensor = made.squeeze(1).unflatten(1, (frames, -1)).flatten(2)
+    return by_frame.unflatten(0, (-1, q.shape[1])).transpose(1, 2).flatten(0, 1)
 
 
 @dataclass(frozen=True)
