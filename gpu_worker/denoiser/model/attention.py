@@ -84,8 +84,9 @@ def temporal_heads_together(q: Tensor, k: Tensor, v: Tensor, frames: int, heads:
     same = torch.eye(heads, dtype=q.dtype, device=q.device)[None, :, None, :]
     unseen = (same.expand(frames, -1, frames, -1).flatten(0, 1).flatten(1, 2) - 1) * 1e4
     made = F.scaled_dot_product_attention(to_rows(q), to_rows(k), to_rows(v), attn_mask=unseen)
-    by_frame: Tensor = made.squeeze(1).unflatten(1, (frames, -1)).flatten(2)
-    return by_frame.unflatten(0, (-1, q.shape[1])).transpose(1, 2).flatten(0, 1)
+    by_frame = made.squeeze(1).unflatten(1, (frames, -1)).flatten(2)
+    made_by_frame: Tensor = by_frame.unflatten(0, (-1, q.shape[1])).transpose(1, 2)
+    return made_by_frame.flatten(0, 1)
 
 
 @dataclass(frozen=True)
