@@ -17,7 +17,7 @@ from gpu_worker.fast.cuda_kernels import CudaKernels
 from gpu_worker.fast.kernels import cuda_source, temporal_cuda
 from gpu_worker.fast.kernels.attention import attention_split, two_source_attention
 from gpu_worker.fast.kernels.cuda_source import CudaError
-from gpu_worker.fast.kernels.gated_cuda import FLOAT8, OUTPUTS, STAGES, CudaGated, Shape, in_lanes
+from gpu_worker.fast.kernels.gated_cuda import FLOAT8, CudaGated, Shape, in_lanes
 from gpu_worker.fast.kernels.spatial_cuda import CudaSpatial
 from gpu_worker.fast.kernels.temporal_cuda import CudaTemporal
 from gpu_worker.fast.ops import TorchOps
@@ -149,12 +149,14 @@ def test_shapes_of_gated_products(depth: int, float8: bool, out8: bool) -> None:
     """Shared memory, and a grid that has no more blocks than a card or than work."""
     shape = Shape(depth, 4 * depth, torch.float16, float8, out8)
     assert shape.shared + 1024 <= 227 * 1024
-    assert shape.stages >= (STAGES[1] if shape.resident else 4)
+    assert shape.stages >= 5
     assert shape.resident is (depth * (1 if float8 else 2) <= 640)
+    tall, wide = shape.tile
+    across = -(-2 * shape.inner // wide)
     for rows in (64, 300, 110_592):
-        grid, across = shape.grid(rows, 132), shape.inner // OUTPUTS
+        grid = shape.grid(rows, 132)
         assert 0 < grid <= 132 and grid % (across if shape.resident else shape.cluster) == 0
-        assert grid <= -(-rows // (shape.rows * shape.cluster)) * across * shape.cluster
+        assert grid <= -(-rows // (tall * shape.cluster)) * across * shape.cluster
 
 
 @pytest.mark.parametrize("each", [8, 16])

@@ -11,22 +11,26 @@ from torch import Tensor
 from gpu_worker.fast.kernels.cuda_source import CudaKernel, compile_cuda, nvrtc, tensor_map
 
 SOURCE = Path(__file__).with_name("gated_product.cu")
-#: Rows of a group of four warps, outputs of a tile; threads: two groups multiply, one loads.
-ROWS, OUTPUTS, THREADS = 64, 128, 384
-#: Those that hold a row's sums.
+#: Threads of a block: two groups of four warps multiply, one group loads.
+THREADS = 384
+#: Lanes that hold a row's sums.
 LANES = 4
-#: Bytes of a row's chunk, of a stage's weights.
-CHUNK, WEIGHT_BYTES = 128, 128 * 2 * OUTPUTS
+#: Bytes of a row's part that is loaded at a time.
+CHUNK = 128
+#: Rows and columns of a tile where a block keeps its columns' weights, and where it does not.
+RESIDENT, STREAMED = (64, 256), (128, 192)
+#: Inner widths are multiples of this.
+WHOLE = 128
 #: Bytes of shared memory for stages and weights: a block's most, less barriers and 1,024 at the beginning.
 ROOM = 232_448 - 2 * 1024
-#: The most stages, and the fewest that a block needs which keeps its weights.
-STAGES = 12, 4
+#: Stages of a block that keeps its weights, and the most of any.
+LEAST_STAGES, MOST_STAGES = 4, 12
 FLOAT8 = torch.float8_e4m3fn
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What one compiled kernel takes: numbers of a row of x, outputs of a row, types."""
+    """Of one compiled kernel: numbers of a row of x, outputs of a row, types."""
 
     depth: int
     inner: int
@@ -40,13 +44,14 @@ class Shape:
 
     @property
     def resident(self) -> bool:
-        """Whether a block keeps all weights of its columns."""
-        return self.chunks * WEIGHT_BYTES + STAGES[1] * CHUNK * ROWS <= ROOM
+        """Whether a block keeps all weights of its columns, which have room beside a few stages."""
+        rows, columns = RESIDENT
+        return CHUNK * (self.chunks * columns + LEAST_STAGES * rows) <= ROOM
 
     @property
-    def rows(self) -> int:
-        """Of a tile."""
-        return ROWS if self.resident else 2 * ROWS
+    def tile(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return RESIDENT if self.resident else STREAMED
 
     @property
     def cluster(self) -> int:
@@ -55,23 +60,33 @@ class Shape:
 
     @property
     def stages(self) -> int:
-        kept = self.resident * self.chunks * WEIGHT_BYTES
-        return min((ROOM - kept) // self._stage_bytes, STAGES[0])
+        return min((ROOM - self._kept) // self._stage, MOST_STAGES)
 
     @property
     def shared(self) -> int:
         """Bytes of dynamic shared memory."""
-        kept = self.resident * self.chunks * WEIGHT_BYTES
-        return kept + self.stages * self._stage_bytes + 1024
+        return self._kept + self.stages * self._stage + 1024
 
     @property
-    def _stage_bytes(self) -> int:
-        return CHUNK * self.rows + (not self.resident) * WEIGHT_BYTES
+    def _kept(self) -> int:
+        return self.resident * self.chunks * CHUNK * self.tile[1]
 
     @property
-    def side_by_side(self) -> int:
-        """Outputs of a lane."""
-        return 16 if self.out8 else 8
+    def _stage(self) -> int:
+        rows, columns = self.tile
+        return CHUNK * (rows + (not self.resident) * columns)
+
+    @property
+    def each(self) -> int:
+        """Outputs of a lane that lie side by side."""
+        return 16 if self.resident and self.out8 else 8
+
+    @property
+    def weights_box(self) -> tuple[int, ...]:
+        """The part of `in_lanes` that one load takes: all of a tile, or half of a group of outputs."""
+        columns = CHUNK // (1 if self.float8 else 2)
+        groups = self.tile[1] // 2 // (LANES * self.each)
+        return columns, 2, LANES, *((self.each, groups) if self.resident else (self.each // 2, 1))
 
     def constants(self) -> dict[str, int]:
         return {
@@ -82,7 +97,8 @@ class Shape:
 
     def grid(self, rows: int, multiprocessors: int) -> int:
         """Blocks: each of them takes tiles until none is left."""
-        across, down = self.inner // OUTPUTS, -(-rows // (self.rows * self.cluster))
+        tall, wide = self.tile
+        across, down = -(-2 * self.inner // wide), -(-rows // (tall * self.cluster))
         if self.resident:
             return across * max(min(multiprocessors // across, down), 1)
         return min(multiprocessors // self.cluster, across * down) * self.cluster
@@ -103,7 +119,7 @@ class CudaGated:
         """Whether it takes these arguments of a call."""
         if bias is None or bias.element_size() != 2 or not weight.is_contiguous():
             return False
-        whole = len(weight) // 2 % OUTPUTS == 0 and x.shape[1] * x.element_size() % 32 == 0
+        whole = len(weight) // 2 % WHOLE == 0 and x.shape[1] * x.element_size() % 32 == 0
         steps = [t.stride(0) * t.element_size() for t in (out, x)]
         return whole and all(at % 16 == 0 for at in (*steps, *(t.data_ptr() for t in (out, x, weight, bias))))
 
@@ -116,12 +132,11 @@ class CudaGated:
         bits or in float8. Rows of x and out may be strided. An output in float8 is multiplied by `out_scale`.
         """
         shape = Shape(x.shape[1], len(weight) // 2, bias.dtype, x.dtype == FLOAT8, out.dtype == FLOAT8)
-        columns, each = CHUNK // x.element_size(), shape.side_by_side
-        box = columns, 2, LANES, each, OUTPUTS // (LANES * each) // shape.cluster
         multiprocessors = torch.cuda.get_device_properties(x.device).multi_processor_count
+        box = shape.weights_box
         self._kernel(shape).launch(
             (shape.grid(len(x), multiprocessors), 1), THREADS,
-            [tensor_map(x, (columns, shape.rows)), tensor_map(in_lanes(weight, each), box), bias,
+            [tensor_map(x, (box[0], shape.tile[0])), tensor_map(in_lanes(weight, shape.each), box), bias,
              out, out.stride(0) * out.element_size(), len(x), scale, out_scale],
         )  # fmt: skip
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -73,6 +75,16 @@ def bench_attention(frames: int, side: int, variants: list[Variant], level: int,
                 return F.scaled_dot_product_attention(q, k, v)
 
         show(f"torch {backend.name}", torch_call, flop)
+    if CUDA and find_spec("flash_attn") is not None:
+        attend = import_module("flash_attn.cute").flash_attn_func
+        rows = [x.transpose(1, 2).contiguous() for x in (q, k, v)]
+
+        def library_call() -> Tensor:
+            made = attend(*rows)
+            return made[0] if isinstance(made, tuple) else made
+
+        exact = F.scaled_dot_product_attention(*(x[:1].float() for x in (q[:, :, :64], k, v)))
+        show("flash-attn-4", library_call, flop, wanted=exact.transpose(1, 2), part=lambda x: x[:1, :64])
     for name, options in variants:
         call, wanted = attention_call(tokens, tokens, size, frames=frames, **options)
         count = min(256, tokens)
