@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,32 @@ def test_weights_as_lanes_hold_their_sums(each: int) -> None:
         of_lane = rows[:, lane, 0].view(-1, each)
         assert torch.equal(of_lane.diff(), torch.ones(len(of_lane), each - 1))
         assert of_lane[:, 0].tolist() == [float(4 * each * i + each * lane) for i in range(len(of_lane))]
+
+
+def test_machine_code_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By its text and options, and made anew where the file is damaged or cannot be written."""
+    compiled: list[str] = []
+
+    def compile_one(name: str, text: bytes, options: Sequence[str]) -> bytes:
+        compiled.append(name)
+        return b"code " + options[-1].encode()
+
+    def made(size: int) -> bytes:
+        return cuda_source.compile_cuda(temporal_cuda.SOURCE, "sm_90", {"SIZE": size})
+
+    monkeypatch.setattr(cuda_source, "_compile", compile_one)
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
+    assert [made(size) for size in (40, 80, 40)] == [b"code -DSIZE=40", b"code -DSIZE=80", b"code -DSIZE=40"]
+    assert len(compiled) == 2
+    for file in (tmp_path / "triton").iterdir():
+        file.write_bytes(file.read_bytes()[:-1])
+    assert made(40) == made(40) == b"code -DSIZE=40"
+    assert len(compiled) == 3
+    monkeypatch.delenv("TRITON_CACHE_DIR")
+    made(40)
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(temporal_cuda.SOURCE))
+    assert made(40) == b"code -DSIZE=40"
+    assert len(compiled) == 5
 
 
 def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

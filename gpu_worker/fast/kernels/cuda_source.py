@@ -8,7 +8,10 @@ before each, and `hopper.cu` before those for Hopper's matrix units.
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,9 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from protocol.model.kept_folder import write_whole
+
 #: Of cuda.h: CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, CU_TENSOR_MAP_SWIZZLE_128B,
 #: CU_TENSOR_MAP_L2_PROMOTION_L2_128B; CU_TENSOR_MAP_DATA_TYPE_UINT8 and _UINT16 by bytes of a number.
 _MAX_DYNAMIC_SHARED, _SWIZZLE_128, _L2_128, _UINT = 8, 3, 2, {1: 0, 2: 1}
+#: Bytes of a digest.
+_DIGEST = hashlib.sha256().digest_size
 
 
 class CudaError(RuntimeError):
@@ -123,21 +130,54 @@ def _expect_driver(driver: Any, result: int) -> None:
 def compile_cuda(source: Path, architecture: str, constants: Mapping[str, int]) -> bytes:
     """Machine code of a file of CUDA C++ for an architecture, such as sm_90a. constants: macros to define.
 
+    It is kept for the next start.
+
     Raises:
         CudaError: the compiler is absent, or it refuses.
     """
+    text = source_text(source, hopper=architecture == "sm_90a").encode()
+    options = [f"--gpu-architecture={architecture}", "--std=c++17"]
+    options += [f"-D{name}={int(value)}" for name, value in constants.items()]
+    file = kept_file(text, options)
+    kept = _read_kept(file)
+    return kept or _keep(_compile(source.name, text, options), file)
+
+
+def kept_file(text: bytes, options: Sequence[str]) -> Path | None:
+    """The file of a kernel's machine code, beside Triton's. None where Triton has no folder of its own."""
+    folder = os.environ.get("TRITON_CACHE_DIR")
+    made_of = "\0".join([torch.__version__, *options]).encode() + text
+    return Path(folder) / f"cuda-{hashlib.sha256(made_of).hexdigest()}.cubin" if folder else None
+
+
+def _read_kept(file: Path | None) -> bytes | None:
+    """Machine code that an earlier start kept whole: after its own digest, since a disk can lose its end."""
+    try:
+        content = b"" if file is None else file.read_bytes()
+    except OSError:
+        return None
+    digest, binary = content[:_DIGEST], content[_DIGEST:]
+    return binary if binary and hashlib.sha256(binary).digest() == digest else None
+
+
+def _keep(binary: bytes, file: Path | None) -> bytes:
+    if file is not None:
+        with suppress(OSError):  # the next start compiles again
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(file, hashlib.sha256(binary).digest() + binary)
+    return binary
+
+
+def _compile(name: str, text: bytes, options: Sequence[str]) -> bytes:
     compiler = nvrtc()
     program = ctypes.c_void_p()
-    text = source_text(source, hopper=architecture == "sm_90a").encode()
     _expect(compiler, compiler.nvrtcCreateProgram(
-        ctypes.byref(program), text, source.name.encode(), 0, None, None
+        ctypes.byref(program), text, name.encode(), 0, None, None
     ))  # fmt: skip
     try:
-        options = [f"--gpu-architecture={architecture}", "--std=c++17"]
-        options += [f"-D{name}={int(value)}" for name, value in constants.items()]
         array = (ctypes.c_char_p * len(options))(*[option.encode() for option in options])
         if compiler.nvrtcCompileProgram(program, len(options), array):
-            raise CudaError(f"{source.name}: {_read(compiler, program, 'ProgramLog').decode()[:2000]}")
+            raise CudaError(f"{name}: {_read(compiler, program, 'ProgramLog').decode()[:2000]}")
         return _read(compiler, program, "CUBIN")
     finally:
         compiler.nvrtcDestroyProgram(ctypes.byref(program))
