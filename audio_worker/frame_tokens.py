@@ -26,15 +26,16 @@ def frame_tokens(clip: DueClip, features: NDArray[np.float32], margin: int) -> A
     Returns:
         (frames, (2·margin+1)·2·layers, width), float16.
     """
-    chosen = features[clip_positions(clip.clip_frames, clip.fps, margin)]
+    chosen = features[clip_positions(clip.clip_frames, clip.fps, margin, clip.ahead)]
     return chosen.reshape(len(chosen), -1, features.shape[-1]).astype(np.float16)
 
 
 @functools.lru_cache(maxsize=16)  # one for each kind of clip that the sessions ask for
-def clip_positions(clip_frames: int, fps: int, margin: int) -> NDArray[np.int64]:
+def clip_positions(clip_frames: int, fps: int, margin: int, ahead: int = 0) -> NDArray[np.int64]:
     """Feature positions that each frame of a clip attends to, (frames, (2·margin+1)·2).
 
-    The clip is the end of the 1.5 s window, so its first frame is not at the window's first position.
+    The clip is the end of the 1.5 s window but for `ahead` samples, so its first frame is not at the window's
+    first position.
     """
-    first = (WINDOW - pts_of_clip(1, fps, clip_frames)) * POSITIONS // WINDOW
+    first = (WINDOW - ahead - pts_of_clip(1, fps, clip_frames)) * POSITIONS // WINDOW
     return audio_token_positions(clip_frames, fps, POSITIONS, margin=margin, offset=first)

@@ -3,6 +3,7 @@
 No sockets, no clock, no model. Positions are 16 kHz samples of the session's stream (pts). Clip k starts at
 frame k·clip_frames, that is at sample k·clip_frames·16000//fps. Its window is the 24,000 samples that end
 with the clip: the clip and the history before it. Before the stream's first sample there is silence.
+With a look ahead, a window ends so many samples after its clip, and is there when these have come.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class SpeechError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ClipWindow:
-    """The sound that clip `seq` is made from: 24,000 samples that end with the clip.
+    """The sound that clip `seq` is made from: 24,000 samples that end with the clip or its look ahead.
 
     `pts` is the position of the clip's first frame.
     """
@@ -45,16 +46,19 @@ class ClipRing:
     Args:
         fps: frames per second.
         clip_frames: frames of a clip. A clip lasts 1.5 s at most.
+        ahead: samples after a clip that its window has besides, fewer than a clip has.
 
     Raises:
         SpeechError: a clip would be longer than the window.
     """
 
-    def __init__(self, fps: int, clip_frames: int) -> None:
+    def __init__(self, fps: int, clip_frames: int, ahead: int = 0) -> None:
         if pts_of_clip(1, fps, clip_frames) > WINDOW:
             raise SpeechError(phrase("failed_clip_long", frames=clip_frames, fps=fps))
         self._fps = fps
         self._clip_frames = clip_frames
+        self._ahead = ahead
+        self._next = 0  # the clip whose window is next
         self._position: int | None = None  # pts of the next sample; None before the first
         self._store = np.zeros(4 * WINDOW, np.float32)
         self._fill = WINDOW  # samples in the store; the last WINDOW of them are the history
@@ -88,12 +92,13 @@ class ClipRing:
         """
         windows: list[ClipWindow] = []
         if self._position is None:
-            self._position = pts
+            self._begin_at(pts)
+        assert self._position is not None
         gap = pts - self._position
         if gap > MAX_GAP:
             windows += self.flush()
             self._store[:] = 0.0
-            self._position = pts
+            self._begin_at(pts)
         elif gap > 0:
             windows += self._append(np.zeros(gap, np.float32))
         elif gap < 0:
@@ -101,20 +106,43 @@ class ClipRing:
         return windows + self._append(samples)
 
     def flush(self) -> list[ClipWindow]:
-        """Complete the clip in progress with silence. Without one there is no window."""
+        """Complete the clip in progress with silence, and one that waits. Without them there is no window."""
         if self._position is None:
             return []
         seq = self.clip_at(self._position)
-        if self._position == self.clip_start(seq):
+        left = 0 if self._position == self.clip_start(seq) else self.clip_start(seq + 1) - self._position
+        windows = self._append(np.zeros(left, np.float32))
+        return windows + self.look_no_further()
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether a clip is complete and waits for sound after it."""
+        return self._position is not None and self._position >= self.clip_start(self._next + 1)
+
+    def look_no_further(self) -> list[ClipWindow]:
+        """The window of a clip that waits for sound after it, with silence in its place."""
+        if not self.looks_ahead:
             return []
-        return self._append(np.zeros(self.clip_start(seq + 1) - self._position, np.float32))
+        assert self._position is not None
+        missing = self.clip_start(self._next + 1) + self._ahead - self._position
+        heard = np.concatenate(
+            [self._store[self._fill - WINDOW + missing : self._fill], np.zeros(missing, np.float32)]
+        )
+        return [self._window(heard)]
+
+    def _begin_at(self, pts: int) -> None:
+        self._position, self._next = pts, self.clip_at(pts)
+
+    def _window(self, heard: Samples) -> ClipWindow:
+        """The window of the next clip."""
+        seq, self._next = self._next, self._next + 1
+        return ClipWindow(seq, self.clip_start(seq), heard)
 
     def _append(self, samples: Samples) -> list[ClipWindow]:
         assert self._position is not None
         windows = []
-        seq = self.clip_at(self._position)
         while len(samples) > 0:
-            end = self.clip_start(seq + 1)
+            end = self.clip_start(self._next + 1) + self._ahead
             piece, samples = samples[: end - self._position], samples[end - self._position :]
             if self._fill + len(piece) > len(self._store):
                 self._store[:WINDOW] = self._store[self._fill - WINDOW : self._fill]
@@ -123,9 +151,7 @@ class ClipRing:
             self._fill += len(piece)
             self._position += len(piece)
             if self._position == end:
-                heard = self._store[self._fill - WINDOW : self._fill].copy()
-                windows.append(ClipWindow(seq, self.clip_start(seq), heard))
-                seq += 1
+                windows.append(self._window(self._store[self._fill - WINDOW : self._fill].copy()))
         return windows
 
 
@@ -140,16 +166,20 @@ class SpeechStream:
         fps: frames per second.
         clip_frames: frames of a clip.
         history: samples that were spoken before, at the stream's own rate.
+        ahead: samples at 16 kHz after a clip that its window has besides.
 
     Raises:
         SpeechError: a clip would be longer than the window.
     """
 
-    def __init__(self, sample_rate: int, fps: int, clip_frames: int, history: Samples | None = None) -> None:
+    def __init__(
+        self, sample_rate: int, fps: int, clip_frames: int, history: Samples | None = None, ahead: int = 0
+    ) -> None:
         self.sample_rate = sample_rate
         self.fps = fps
         self.clip_frames = clip_frames
-        self._ring = ClipRing(fps, clip_frames)
+        self.ahead = ahead
+        self._ring = ClipRing(fps, clip_frames, ahead)
         if history is not None and len(history):
             self._ring.prime(soxr.resample(history, sample_rate, SAMPLE_RATE))
         self._resampler: Any = None
@@ -182,6 +212,15 @@ class SpeechStream:
         if flush:
             windows += self._drain() + self._ring.flush()
         return windows
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether a clip is complete and waits for sound after it."""
+        return self._ring.looks_ahead
+
+    def look_no_further(self) -> list[ClipWindow]:
+        """The window of a clip that waits for sound after it, with silence in its place."""
+        return self._ring.look_no_further()
 
     def _expected(self) -> int:
         """pts of the next input sample."""

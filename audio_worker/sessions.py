@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from audio_worker.ring import SpeechError, SpeechStream
+from audio_worker.ring import ClipWindow, SpeechError, SpeechStream
+from protocol.wire.clock import look_ahead
 from protocol.wire.messages import Close, Failed, Pcm, Samples
 from protocol.wire.phrases import phrase
 from protocol.wire.video import JPEG
 
 STAGE = "audio_worker"
+
+#: Seconds without sound after which a clip waits for no more of it.
+LOOKS_FOR = 0.06
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +38,8 @@ class DueClip:
     #: When it became due, on the caller's clock.
     since: float
     codec: str = JPEG
+    #: Samples of the window after the clip.
+    ahead: int = 0
 
 
 @dataclass(slots=True)
@@ -43,6 +49,8 @@ class _Session:
     stream: SpeechStream | None
     #: When its last message came, on the caller's clock.
     seen: float
+    #: Its last message.
+    last: Pcm
 
 
 class Sessions:
@@ -76,27 +84,45 @@ class Sessions:
         session = self._sessions.get(pcm.session)
         if session is None or session.epoch < pcm.epoch:
             self._drop_due(pcm.session, pcm.epoch - 1)
-            session = self._sessions[pcm.session] = _Session(pcm.epoch, None, now)
+            session = self._sessions[pcm.session] = _Session(pcm.epoch, None, now, pcm)
             try:
                 session.stream = SpeechStream(
-                    pcm.sample_rate, pcm.fps, pcm.clip_frames, pcm.samples[: pcm.history]
-                )
+                    pcm.sample_rate, pcm.fps, pcm.clip_frames, pcm.samples[: pcm.history],
+                    look_ahead(pcm.fps, pcm.clip_frames),
+                )  # fmt: skip
             except SpeechError as error:
                 return [_failed(pcm, str(error))]
         if session.epoch > pcm.epoch:
             return []
-        session.seen = now
+        session.seen, session.last = now, pcm
         if session.stream is None:
             return []
         if changed := _changed(session.stream, pcm):
             session.stream = None
             return [_failed(pcm, phrase("failed_changed", what=changed))]
         windows = session.stream.add_chunk(pcm.samples[pcm.history :], pcm.pts, pcm.flush)
+        return self._add_due(pcm, windows, session.stream.ahead, now)
+
+    def look_no_further(self, now: float) -> list[Failed]:
+        """Make clips due that wait for sound after them, where none has come for a moment.
+
+        Returns:
+            One message for each clip that is given up.
+        """
+        failed = []
+        for session in self._sessions.values():
+            stream = session.stream
+            if stream is not None and stream.looks_ahead and now - session.seen > LOOKS_FOR:
+                failed += self._add_due(session.last, stream.look_no_further(), stream.ahead, now)
+        return failed
+
+    def _add_due(self, pcm: Pcm, windows: list[ClipWindow], ahead: int, now: float) -> list[Failed]:
+        """Put clips into the queue of those that are due, with the options of their session's message."""
         for window in windows:
             self._due.append(
                 DueClip(
                     pcm.session, pcm.epoch, window.seq, window.pts, pcm.fps, pcm.clip_frames,
-                    pcm.avatar, pcm.pose, window.samples, now, pcm.codec,
+                    pcm.avatar, pcm.pose, window.samples, now, pcm.codec, ahead,
                 )
             )  # fmt: skip
         return self._overload(pcm.session) if windows else []

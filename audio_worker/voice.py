@@ -101,7 +101,7 @@ class VoiceDetector:
 
 def heard_seconds(clip: DueClip) -> float:
     """Seconds of its window's end by which a clip is judged: its own, and those before it for the mouth."""
-    return pts_of_clip(1, clip.fps, clip.clip_frames) / SAMPLE_RATE + HANGOVER
+    return (pts_of_clip(1, clip.fps, clip.clip_frames) + clip.ahead) / SAMPLE_RATE + HANGOVER
 
 
 def holds_no_voice(probabilities: NDArray[np.float32], seconds: float) -> bool:

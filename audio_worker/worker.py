@@ -136,8 +136,9 @@ class AudioWorker(Worker):
 
     def on_tick(self) -> None:
         """Start the next batch, forget silent sessions, write the gauges."""
-        self._start_batch()
         now = time.monotonic()
+        self._give_up(self._sessions.look_no_further(now))
+        self._start_batch()
         if now >= self._next_expiry:
             self._next_expiry = now + EXPIRE_EVERY
             for message in self._sessions.expire(now):

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from protocol.wire.clock import SAMPLE_RATE, pts_after, pts_of_clip, pts_of_frame, samples_until
+from protocol.wire.clock import (
+    SAMPLE_RATE,
+    look_ahead,
+    pts_after,
+    pts_of_clip,
+    pts_of_frame,
+    samples_until,
+)
 from protocol.wire.messages import Samples
 
 #: Seconds of sound before the oldest clip in the log that are kept, for a worker that knows nothing of them.
@@ -95,7 +102,8 @@ class AudioLog:
         self._filled = 0
         self._silence = 0  # samples in front of those of the client
         self._joined = False
-        self._held_back = False  # a resampler may hold samples of the last clip
+        self._holds_back = rate != SAMPLE_RATE or look_ahead(shape.fps, shape.frames) > 0
+        self._held_back = False  # the audio worker may hold the last clip back
         self.after_idle = False  # the last clip was one that the client did not send
         self._done: dict[int, ClipAudio] = {}
         #: The sound before the oldest clip in the log, at most 1.5 s, with the padding that the model heard.
@@ -144,7 +152,7 @@ class AudioLog:
         """Add samples, shape (n,). Returns the pieces that they make, cut at clip ends."""
         pieces = []
         start = 0
-        self._held_back = self.rate != SAMPLE_RATE and (self._held_back or len(samples) > 0)
+        self._held_back = self._holds_back and (self._held_back or len(samples) > 0)
         while start < len(samples):
             missing = self.missing
             part = samples[start : start + missing]
@@ -167,7 +175,7 @@ class AudioLog:
         """End the clip being filled. None when no clip has begun.
 
         At rates that are resampled, the last samples of a clip that is complete here may still be in the
-        resampler, so a pause is flushed there too.
+        resampler. A clip with a look ahead may still wait for what follows. So a pause is flushed there too.
         """
         if self._filled:
             piece = Piece(self.clip, self._next_pts(), np.empty(0, np.float32), flush=True)

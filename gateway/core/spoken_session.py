@@ -8,6 +8,7 @@ from gateway.core.lively_session import LivelySession
 from gateway.core.says import SayEvent, SayQueue
 from gateway.core.speech_events import SpeechEvents
 from protocol.wire.browser import BrowserError
+from protocol.wire.clock import look_ahead, samples_until
 from protocol.wire.figures import Histogram
 from protocol.wire.messages import Samples
 
@@ -54,7 +55,15 @@ class SpokenSession(LivelySession):
         """Whether `next_pcm` may give something now that it did not give before the last speech came."""
         if self.says.busy or self._log.begins or (self.life.on and self._log.after_idle):
             return True
-        return self.input.waiting >= min(LEAST_PCM_SECONDS * self._log.rate, self._log.missing)
+        return self.input.waiting >= min(LEAST_PCM_SECONDS * self._log.rate, self._wanted)
+
+    @property
+    def _wanted(self) -> int:
+        """Samples of which the next clip can be made: to the clip's end, or to the end of its look ahead."""
+        shape, log = self._log.shape, self._log
+        ahead = samples_until(look_ahead(shape.fps, shape.frames), log.rate)
+        left = ahead - log.partial
+        return left if left > 0 else log.missing + ahead
 
     def _pcm_due(self, now: float, waiting: int) -> bool:
         """Whether enough speech is here for a message, or may wait no longer. Arguments as for `next_pcm`.
@@ -62,7 +71,7 @@ class SpokenSession(LivelySession):
         The first samples after a pause never wait: the place of the session's clips follows from them.
         """
         seconds = max(LEAST_PCM_SECONDS, MORE_PCM_SECONDS * (1 + waiting))
-        enough = self.input.waiting >= min(seconds * self._log.rate, self._log.missing)
+        enough = self.input.waiting >= min(seconds * self._log.rate, self._wanted)
         ends = self._flush_asked or self.input.ends
         return enough or ends or self._log.begins or now - self._pcm_at >= seconds
 
@@ -71,10 +80,10 @@ class SpokenSession(LivelySession):
 
         A little of the next clip waits until there is more of it. So a short clip is one message.
         """
-        missing, asked = self._log.missing, self._flush_asked or self.input.ends
-        rest = self.input.waiting - missing
+        wanted, asked = self._wanted, self._flush_asked or self.input.ends
+        rest = self.input.waiting - wanted
         keep = not asked and 0 <= rest < LEAST_PCM_SECONDS * self._log.rate
-        return self.input.take(now, missing if keep else None)
+        return self.input.take(now, wanted if keep else None)
 
     def silent_for(self, now: float) -> float:
         """Seconds since the client's last sample came and all of its speech and its texts were played.

@@ -14,6 +14,15 @@ FRAME_RATES = (24, 12, 8)
 FULL_RATE = FRAME_RATES[0]
 #: Frames of a clip at that rate where nothing is chosen, as in the official windows.
 USUAL_CLIP_FRAMES = 12
+#: Samples behind a clip that its tokens are made of besides, by its own samples. A clip's last frames lack
+#: what lies behind it. Of 3 frames at 24 fps two do, and 20 ms more give back half of what that costs the
+#: mouth (docs/lab/continuity.md).
+LOOK_AHEAD = {3 * SAMPLE_RATE // FULL_RATE: SAMPLE_RATE // 50}
+
+
+def look_ahead(fps: int, frames: int) -> int:
+    """Samples after a clip of so many frames that have to come before it is made."""
+    return LOOK_AHEAD.get(pts_of_clip(1, fps, frames), 0)
 
 
 def frames_of_clip(fps: int, clip_frames: int) -> int:

@@ -30,6 +30,12 @@ def test_a_clip_is_the_end_of_its_window() -> None:
     assert positions[11].tolist() == [68, 69, 70, 71, 72, 73, 74, 74, 74, 74]  # no sound beyond the clip
 
 
+def test_a_look_ahead_gives_the_last_frames_sound() -> None:
+    assert clip_positions(3, 24, 2)[2].tolist() == [68, 69, 70, 71, 72, 73, 74, 74, 74, 74]
+    assert clip_positions(3, 24, 2, ahead=320)[2].tolist() == [67, 68, 69, 70, 71, 72, 73, 74, 74, 74]
+    assert clip_positions(3, 24, 2, ahead=320)[1].tolist() == list(range(65, 75))
+
+
 @pytest.mark.parametrize(("fps", "frames"), [(12, 6), (8, 4), (25, 12), (30, 12), (8, 12)])
 def test_other_rates(fps: int, frames: int) -> None:
     centres = clip_positions(frames, fps, 0)[:, 0]

@@ -140,3 +140,39 @@ def test_speech_goes_on_after_a_flush(rate: int) -> None:
 def test_a_clip_longer_than_the_window_is_refused() -> None:
     with pytest.raises(SpeechError, match=r"longer than 1\.5 s"):
         ClipRing(8, 13)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, SAMPLE_RATE), min_size=1, max_size=6).filter(lambda s: sum(s) > 50),
+    length=st.integers(1, 2 * SAMPLE_RATE),
+    ahead=st.integers(1, 1999),
+)
+def test_a_window_looks_ahead_in_any_chunking(sizes: list[int], length: int, ahead: int) -> None:
+    """It ends behind its clip, and is there with its last sample. Behind the stream's end is silence."""
+    ring, windows, sent = ClipRing(24, 3, ahead), list[ClipWindow](), 0
+    for chunk in chunks(SPEECH[:length], sizes):
+        windows += ring.push(chunk, sent)
+        sent += len(chunk)
+        assert len(windows) == max(0, (sent - ahead) // 2000)
+    assert ring.looks_ahead == (length // 2000 > len(windows))
+    windows += ring.flush()
+    assert not ring.looks_ahead and ring.position == -(-length // 2000) * 2000
+    assert [(w.seq, w.pts) for w in windows] == [(k, 2000 * k) for k in range(-(-length // 2000))]
+    padded = np.concatenate([np.zeros(WINDOW, np.float32), SPEECH[:length], np.zeros(WINDOW, np.float32)])
+    for window in windows:
+        end = (window.seq + 1) * 2000 + ahead
+        np.testing.assert_array_equal(window.samples, padded[end : end + WINDOW])
+
+
+def test_a_stream_goes_on_after_a_clip_that_looked_no_further() -> None:
+    ring = ClipRing(24, 3, 320)
+    assert [w.seq for w in ring.push(SPEECH[:4100], 0)] == [0]
+    (window,) = ring.look_no_further()
+    assert window.seq == 1 and not ring.looks_ahead and ring.look_no_further() == []
+    np.testing.assert_array_equal(window.samples[-420:], [*SPEECH[3900:4100], *np.zeros(220)])
+    (window,) = ring.push(SPEECH[4100:7000], 4100)
+    assert (window.seq, window.pts) == (2, 4000)
+    np.testing.assert_array_equal(window.samples[-2320:], SPEECH[4000:6320])
+    again = ring.push(SPEECH[:2320], 10**9 * 2000)  # the clip in progress, and one of the stream anew
+    assert [w.seq for w in again] == [3, 10**9]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from audio_worker.sessions import Sessions
+from audio_worker.sessions import LOOKS_FOR, Sessions
 from protocol.wire.messages import Close, Failed, Pcm
 
 
@@ -101,3 +101,22 @@ def test_a_clip_too_long_fails_its_session_only() -> None:
     failed = table.add_speech(pcm(8000, fps=1, frames=12), 0.0)
     assert failed[0].fatal and "1.5 s" in failed[0].reason
     assert table.add_speech(pcm(8000, pts=8000, fps=1, frames=12), 0.0) == []
+
+
+def test_short_clips_wait_for_a_little_of_the_next_one_and_not_for_long() -> None:
+    table = Sessions()
+    table.add_speech(pcm(2000, frames=3), 1.0)
+    table.add_speech(pcm(2000, session="b", frames=4), 1.0)
+    table.add_speech(pcm(667, session="b", frames=4, pts=2000), 1.0)
+    assert [(c.session, c.seq, c.ahead) for c in table.take_due(9)] == [("b", 0, 0)]
+    table.add_speech(pcm(320, frames=3, pts=2000), 1.02)
+    assert [(c.session, c.seq, c.ahead) for c in table.take_due(9)] == [("a", 0, 320)]
+    table.add_speech(pcm(1680, frames=3, pts=2320), 2.0)
+    assert table.look_no_further(1.99 + LOOKS_FOR) == [] and not table.due
+    assert table.look_no_further(2.01 + LOOKS_FOR) == []
+    assert [(c.session, c.seq, c.avatar, c.since) for c in table.take_due(9)] == [
+        ("a", 1, "anna", 2.01 + LOOKS_FOR)
+    ]
+    table.add_speech(pcm(2320, frames=3, pts=4000), 3.0)
+    table.add_speech(pcm(1680, frames=3, pts=6320, flush=True), 3.1)  # complete, and nothing follows
+    assert [c.seq for c in table.take_due(9)] == [2, 3]

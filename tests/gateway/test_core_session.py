@@ -171,6 +171,32 @@ def test_a_clip_goes_to_the_audio_worker_in_few_messages_and_a_flush_at_once(fra
     assert np.array_equal(whole, np.repeat(np.arange(151, dtype=np.float32), 320))
 
 
+@pytest.mark.parametrize("flushed", ["by the client", "in a pause"])
+def test_a_short_clip_goes_with_the_sound_after_it(flushed: str) -> None:
+    """Clips of 3 frames look 20 ms ahead. The last one is whole, so a flush tells that nothing follows."""
+    options = SessionOptions("anna", "calm", ClipShape(24, 3), 16000)
+    core = SessionCore("s", 2, options, SessionLimits(), 0.0)
+    ends, sent, now = list[float](), list[Pcm](), 0.0
+    for step in range(200):  # 2 s of a microphone, which end with a clip
+        now = step * 0.01
+        core.add_speech(np.full(160, step, np.float32), now)
+        if core.speech_due:
+            made = core.next_pcm(now, 0)
+            ends += [(pcm.pts + len(pcm.samples)) / 16000 for pcm in made[-1:]]
+            sent += made
+    # a clip ends after each 125 ms, and is sent when 20 ms more are there
+    assert {0.145, 0.27, 0.395, 1.77, 1.895} <= {round(end, 3) for end in ends}
+    if flushed == "by the client":
+        core.end_speech()
+    else:
+        now += 1.0
+    rest = core.next_pcm(now, 0)
+    assert rest[-1].flush and len(rest[-1].samples) == 0
+    assert core.next_pcm(now + 1, 0) == []
+    whole = np.concatenate([pcm.samples for pcm in sent + rest])
+    assert np.array_equal(whole, np.repeat(np.arange(200, dtype=np.float32), 160))
+
+
 def test_a_session_is_silent_from_the_end_of_its_speech_on() -> None:
     """It may have to make room then, so speech that came in one burst counts until it was played."""
     core = SessionCore("s", 2, OPTIONS, SessionLimits(), 0.0)
