@@ -52,6 +52,10 @@ class Engine(Protocol):
         """Frames of a clip at 24 fps, from the fewest on, of which the trial takes the first that is held."""
 
     @property
+    def spare_length(self) -> int | None:
+        """The same for a machine with time to spare, tried once the first of these is held. None: none is."""
+
+    @property
     def heads(self) -> Sequence[bool]:
         """Heads of the VAE that may draw, the preferred one first (`ModelConfig.heads`)."""
 

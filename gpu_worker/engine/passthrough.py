@@ -33,6 +33,7 @@ class PassthroughEngine:
         self._shape = latent_shape(settings, self._config)
         self.clip_frames = settings.frames_a_clip
         self.clip_lengths = (self.clip_frames,)
+        self.spare_length = None
         self.heads = (False,)
 
     @property

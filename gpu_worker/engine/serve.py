@@ -22,7 +22,7 @@ from gpu_worker.engine.start import load_parts
 from gpu_worker.engine.still_parts import stilled
 from gpu_worker.engine_api import ClipError, LatentsNotFiniteError
 from gpu_worker.quality.options import Quality, qualities
-from gpu_worker.rate.clip_length import lengths_to_try
+from gpu_worker.rate.clip_length import lengths_to_try, spare_length
 from gpu_worker.sessions import LatentTable
 from protocol.model.vae_folder import has_small_decoder
 from protocol.process.c_allocator import return_freed_memory
@@ -51,6 +51,8 @@ class DenoiserEngine:
     #: Frames of a clip at 24 fps: those to choose from, and those of clips for trials.
     clip_lengths: Sequence[int]
     clip_frames: int
+    #: The length for a machine with time to spare.
+    spare_length: int | None
     #: Heads of the VAE that may draw, the preferred one first.
     heads: Sequence[bool]
     #: The model, its avatars and its poses, from `load` on.
@@ -71,6 +73,7 @@ class DenoiserEngine:
         self._info: dict[str, InfoValue] = {}
         self.clip_frames = settings.frames_a_clip
         self.clip_lengths = (self.clip_frames,)
+        self.spare_length = None
         self.heads = (False,)
 
     @property
@@ -87,6 +90,7 @@ class DenoiserEngine:
         self._silent = SilentClips(self.model, self._made_by)
         short = self.model.config.whisper_window == "short"
         self.clip_lengths = lengths_to_try(self.settings, self.device_type, short_window=short)
+        self.spare_length = spare_length(self.clip_lengths)
         self.clip_frames = self.clip_lengths[0]
         self.heads = self.model.config.heads(self.settings)
         self._warm()

@@ -123,7 +123,8 @@ class TrialRunner:
         try:
             if self._settings.fps is not None:
                 return self._time_given_rate(self._settings.fps)
-            return self._choose_rate(FRAME_RATES, self._engine.clip_lengths, self._engine.heads)
+            engine = self._engine
+            return self._choose_rate(FRAME_RATES, engine.clip_lengths, engine.heads, engine.spare_length)
         finally:
             self._engine.close(self.session, self._seq)
 
@@ -219,19 +220,24 @@ class TrialRunner:
         return median(times)
 
     def _choose_rate(
-        self, rates: Sequence[int], lengths: Sequence[int], heads: Sequence[bool]
+        self, rates: Sequence[int], lengths: Sequence[int], heads: Sequence[bool], spare: int | None = None
     ) -> RateChoice | None:
         before = self._engine.clip_frames
-        trial = self._trial(rates, lengths, heads)
+        trial = self._trial(rates, lengths, heads, spare)
+        result, tried = trial.result, self._engine.clip_frames
         # Also after an abort: the sessions that speak have the clips of before.
-        self._engine.clip_frames = before if trial.result is None else trial.result.clip_frames
-        return trial.result
+        self._engine.clip_frames = before if result is None else result.clip_frames
+        if self._favour and result is not None and result.clip_frames > tried:
+            self._engine.favour(result.fps)  # a shorter length was tried after the one that is served
+        return result
 
-    def _trial(self, rates: Sequence[int], lengths: Sequence[int], heads: Sequence[bool]) -> RateTrial:
+    def _trial(
+        self, rates: Sequence[int], lengths: Sequence[int], heads: Sequence[bool], spare: int | None
+    ) -> RateTrial:
         """A trial that has ended, with its result unless it was aborted."""
         if self._wait_for_encoder():
             share = max_share(len(os.sched_getaffinity(0)))
-            trial = RateTrial(share, "denoising and decoding a clip", rates, lengths, heads)
+            trial = RateTrial(share, "denoising and decoding a clip", rates, lengths, heads, spare)
             if self._try_rates(trial, decoded=True) or self._aborted.is_set():
                 return trial
             logger.warning("no encoder confirmed the trial's clips in %.0f s", ACK_WAIT)

@@ -12,7 +12,7 @@ from gpu_worker.rate.governor import SERVED_RATES, RateGovernor
 from gpu_worker.rate.grades import FINE_COSTS, Grade
 from gpu_worker.rate.joining import follows, most_joined
 from gpu_worker.rate.service import ServiceLog
-from gpu_worker.rate.thinning import thin_clip
+from gpu_worker.rate.thinning import thin_clip, thinned_frames
 from gpu_worker.rate.trial import RateChoice
 from protocol.process.settings import Settings
 from protocol.wire.clock import FRAME_RATES, FULL_RATE, frames_of_clip
@@ -72,6 +72,13 @@ class ServedRate:
     def fps(self) -> int:
         """Frames a second of the next clips of sessions that ask for as many."""
         return self._governor.fps if self._follows else self._full
+
+    @property
+    def shown_fps(self) -> int:
+        """Frames a second that new sessions show. Not each part of a short clip can be left."""
+        frames = self.choice.clip_frames
+        left = thinned_frames(frames, FULL_RATE, self.fps) if self._follows else 0
+        return left * FULL_RATE // frames or self.fps
 
     @property
     def fine(self) -> bool:
@@ -140,7 +147,7 @@ class ServedRate:
         `clip_frames` are the frames of new sessions' clips at 24 fps.
         """
         facts: dict[str, InfoValue] = {
-            "fps": self.fps,
+            "fps": self.shown_fps,
             "full_fps": self._full,
             "clip_frames": self.choice.clip_frames,
             "notice": self._notice,
@@ -214,7 +221,7 @@ class ServedRate:
         if encoders == 0 or not self._follows or not self._governor.update(now):
             return False
         grade = self._governor.grade
-        self._notice = "" if grade.fps == self._full else phrase("rate_busy", fps=grade.fps)
+        self._notice = "" if grade.fps == self._full else phrase("rate_busy", fps=self.shown_fps)
         logger.log(
             logging.WARNING if grade.fps < before.fps else logging.INFO,
             "sessions get %s instead of %s: clips take the machine %.2f s, and the latest is %.2f s late",

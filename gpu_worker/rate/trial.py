@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from gpu_worker.rate.clip_length import DEFAULT_LENGTHS, Pace, next_after, paces
+from gpu_worker.rate.clip_length import DEFAULT_LENGTHS, SPARE_SHARE, Pace, next_after, paces
 from protocol.wire.clock import FRAME_RATES, USUAL_CLIP_FRAMES, frames_of_clip
 from protocol.wire.phrases import phrase
 
@@ -92,6 +92,7 @@ class RateTrial:
     The highest rate is tried with each length of clips and size of pictures, the best first (`clip_length`).
     Larger pictures are held where a clip with nothing before it also comes back within the share of its
     duration. Denoising and decoding of clips in a row overlap, so their rate alone would hide late answers.
+    Where the best of these is held with time to spare, a shorter length is tried as well.
 
     Its owner asks `clips_to_send`, sends clips, and reports each with `clip_sent` and `clip_returned`, until
     `result` is there. A rate that fails at its cheapest gets a second attempt after `RETRY_DELAY`.
@@ -102,6 +103,7 @@ class RateTrial:
         timed: the activity that is timed, for the notice.
         rates: to try, from high to low.
         heads: of the VAE that may draw, from `ModelConfig.heads`.
+        spare: frames of a clip for a machine with time to spare, from `spare_length`, or None.
     """
 
     #: Number of the attempt in progress, from 0 over all rates.
@@ -116,7 +118,11 @@ class RateTrial:
         rates: Sequence[int] = FRAME_RATES,
         lengths: Sequence[int] = DEFAULT_LENGTHS,
         heads: Sequence[bool] = (False,),
+        spare: int | None = None,
     ) -> None:
+        self._spare = None if spare is None else Pace(rates[0], spare, heads[0])
+        #: What is served if the length for time to spare is not held. None: that is not on trial.
+        self._held: RateChoice | None = None
         self._paces = paces(rates, lengths, heads)
         self._cheapest = lengths[-1], heads[-1]
         self._share = share
@@ -134,6 +140,9 @@ class RateTrial:
     @property
     def pace(self) -> Pace:
         """The rate and the length of clips on trial."""
+        if self._held is not None:
+            assert self._spare is not None
+            return self._spare
         return self._paces[self._place]
 
     @property
@@ -185,10 +194,17 @@ class RateTrial:
         alone = self._return_times[0] - self._began if pace.fine and self._return_times else 0.0
         most = share * pace.lasts
         load = clip_seconds / most  # a late answer says nothing of longer clips, so it is not in the load
-        held = load <= 1 and alone <= most
+        # A length for time to spare need not answer sooner than the one that is held.
+        soon = alone <= share * self._paces[self._place].lasts
+        held = load <= 1 and soon
+        has_spare = clip_seconds <= SPARE_SHARE * pace.lasts
         self._sent, self._return_times = 0, []
         self.attempt += 1
-        if held:
+        if self._held is not None:
+            self.result = made if held and has_spare else self._held
+        elif held and has_spare and self._place == 0 and self._spare is not None:
+            self._held = made
+        elif held:
             self.result = replace(made, notice=self._notice(held))
         elif self._may_retry:
             self._may_retry, self._not_before = False, now + RETRY_DELAY

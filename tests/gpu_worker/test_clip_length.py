@@ -8,10 +8,13 @@ from gpu_worker.rate.clip_length import (
     MOST_SAVED,
     MOST_SAVED_BY_SIZE,
     SHORT_LENGTHS,
+    SPARE_LENGTH,
+    SPARE_SHARE,
     Pace,
     lengths_to_try,
     next_after,
     paces,
+    spare_length,
 )
 from gpu_worker.rate.trial import MAX_SHARE, RateChoice, RateTrial
 from protocol.process.settings import load_settings
@@ -23,13 +26,14 @@ def choice(
     per_frame: float,
     lengths: tuple[int, ...] = (4, 6, 12),
     fine: float | None = None,
+    spare: int | None = None,
 ) -> tuple[RateChoice, int]:
     """The trial's choice on a machine of these seconds, and how many attempts it took.
 
     `fine`: seconds more of a frame of twice the side, None where there is one size.
     """
     heads = (False,) if fine is None else (True, False)
-    trial = RateTrial(MAX_SHARE, "a clip", lengths=lengths, heads=heads)
+    trial = RateTrial(MAX_SHARE, "a clip", lengths=lengths, heads=heads, spare=spare)
     now, in_flight = 0.0, list[int]()
     while trial.result is None:
         for _ in range(trial.clips_to_send(now)):
@@ -58,6 +62,40 @@ def choice(
 def test_lengths_to_try(flags: list[str], device: str, short: bool, lengths: tuple[int, ...]) -> None:
     settings = load_settings(flags, env={})
     assert lengths_to_try(settings, device, short_window=short) == lengths
+
+
+def test_a_length_for_time_to_spare_goes_with_the_short_ones() -> None:
+    assert spare_length((*SHORT_LENGTHS, 12)) == SPARE_LENGTH < SHORT_LENGTHS[0]
+    assert spare_length((12,)) is spare_length((4,)) is None
+
+
+@pytest.mark.parametrize(
+    ("per_clip", "per_frame", "frames", "attempts"),
+    [
+        (0.01, 0.012, 3, 2),  # 0.35 of a clip of 4 frames, then 0.37 of one of 3
+        (0.02, 0.015, 4, 2),  # 0.48, then 0.52
+        (0.02, 0.017, 4, 1),  # 0.53, so 3 frames are not tried
+        (0.06, 0.02, 6, 2),  # 4 frames are not held
+        (0.0, 0.03, 4, 1),
+    ],
+)
+def test_only_time_to_spare_makes_clips_shorter_still(
+    per_clip: float, per_frame: float, frames: int, attempts: int
+) -> None:
+    made, tried = choice(per_clip, per_frame, spare=3)
+    assert (made.fps, made.clip_frames, made.notice, tried) == (24, frames, "", attempts)
+    assert made.clip_seconds == pytest.approx(per_clip + frames * per_frame)
+    assert frames != 3 or made.clip_seconds <= SPARE_SHARE * 3 / 24
+
+
+def test_shorter_clips_cost_no_size() -> None:
+    """Of a clip with larger pictures, 3 frames take 0.52 of its time, and with usual ones 0.46."""
+    made, _ = choice(0.02, 0.0125, fine=0.0025, spare=3)
+    assert (made.clip_frames, made.fine) == (4, True)
+    made, _ = choice(0.01, 0.0125, fine=0.0025, spare=3)
+    assert (made.clip_frames, made.fine) == (3, True)
+    made, _ = choice(0.0, 0.025, fine=0.01, spare=3)  # 4 frames have usual pictures
+    assert (made.clip_frames, made.fine) == (4, False)
 
 
 def test_short_clips_come_before_lower_rates() -> None:
@@ -124,6 +162,25 @@ def test_larger_pictures_also_answer_soon(decoding: float, fine: bool) -> None:
         trial.clip_returned(attempt, decoded)
     assert trial.result is not None
     assert (trial.result.clip_frames, trial.result.fine) == (4, fine)
+
+
+@pytest.mark.parametrize(("each", "frames"), [(0.055, 3), (0.064, 4), (0.07, 4)])
+def test_a_length_for_time_to_spare_need_not_answer_sooner_than_the_one_that_is_held(
+    each: float, frames: int
+) -> None:
+    """Denoising and decoding overlap, `each` on a core. A clip with nothing before it takes both."""
+    trial = RateTrial(MAX_SHARE, "a clip", lengths=(4, 12), heads=(True, False), spare=3)
+    denoised = decoded = 0.0
+    for _ in range(100):
+        if trial.result is not None:
+            break
+        attempt = trial.attempt
+        denoised += each
+        decoded = max(denoised, decoded) + each
+        trial.clip_sent(each, denoised)
+        trial.clip_returned(attempt, decoded)
+    assert trial.result is not None
+    assert (trial.result.clip_frames, trial.result.fine) == (frames, 2 * each <= MAX_SHARE / 6)
 
 
 def test_the_next_pace_never_leaves_the_list() -> None:

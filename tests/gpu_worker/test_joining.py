@@ -35,6 +35,8 @@ def short(seq: int, **facts: object) -> Clip:
 @pytest.mark.parametrize(
     ("frames", "most_fps", "clips"),
     [
+        (3, 24, 1),
+        (3, 12, 3),
         (4, 24, 1),
         (4, 12, 2),
         (4, 6, 3),
@@ -196,7 +198,7 @@ def test_a_machine_at_a_third_of_its_speed_holds_half_the_frames(joins: bool) ->
 
 
 @pytest.mark.parametrize(
-    ("frames", "lengths"), [(4, [1, 2, 3, 4]), (6, [1, 2, 3, 4, 6]), (12, [2, 3, 4, 6, 12])]
+    ("frames", "lengths"), [(3, [1, 2, 3]), (4, [1, 2, 3, 4]), (6, [1, 2, 3, 4, 6]), (12, [2, 3, 4, 6, 12])]
 )
 def test_the_lengths_that_service_makes(frames: int, lengths: list[int]) -> None:
     assert served_lengths(frames, 24, SERVED_RATES) == lengths

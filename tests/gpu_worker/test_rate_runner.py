@@ -65,10 +65,10 @@ class Trial:
         assert not self.running
         return self.result
 
-    def next_latents(self) -> Latents:
+    def next_latents(self, thread: threading.Thread | None = None) -> Latents:
         deadline = time.monotonic() + 20
         while not self.runner.outbox:
-            assert self.running, "the trial has ended"
+            assert (thread or self._thread).is_alive(), "the trial has ended"
             assert time.monotonic() < deadline
             time.sleep(0.002)
         return self.runner.outbox.popleft()
@@ -118,6 +118,33 @@ def test_the_first_trial_favours_its_clips_and_keeps_their_length(tmp_path: Path
     thread.join(20)
     assert (choice.fps, choice.clip_frames, trial.engine.clip_frames) == (24, 4, 4)
     assert set(trial.engine.favoured) == {24}
+
+
+def test_the_length_that_is_served_is_favoured_last(tmp_path: Path) -> None:
+    """Clips of 3 frames are tried after those of 4, which get their network back where 3 are not held."""
+    trial = Trial(tmp_path)
+    trial.engine.clip_lengths, trial.engine.spare_length = (4, 12), 3
+    trial.runner.encoder_joined.set()
+    favoured: list[int] = []
+
+    def favour(fps: int) -> None:
+        favoured.append(trial.engine.clip_frames)
+
+    trial.engine.favour = favour  # type: ignore[method-assign]
+    chosen: list[RateChoice | None] = []
+    thread = threading.Thread(target=lambda: chosen.append(trial.runner.run(favour=True)), daemon=True)
+    thread.start()
+    clips = TIMED_CLIPS + FOLLOWING_CLIPS
+    for number in range(2 * clips):
+        latents = trial.next_latents(thread)
+        assert len(latents.latents) == (4 if number < clips else 3)
+        if number >= clips:
+            time.sleep(0.1)  # of 0.125 s
+        trial.runner.confirm(latents)
+    thread.join(20)
+    assert chosen[0] is not None and (chosen[0].fps, chosen[0].clip_frames, chosen[0].notice) == (24, 4, "")
+    assert trial.engine.clip_frames == 4
+    assert favoured == [4] * clips + [3] * clips + [4]
 
 
 def test_encoders_are_asked_for_the_finer_head_while_it_is_tried(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ class ToyEngine:
         self._cost = cost
         self.clip_frames = settings.frames_a_clip
         self.clip_lengths: tuple[int, ...] = (self.clip_frames,)
+        self.spare_length: int | None = None
         self.heads: tuple[bool, ...] = (False,)
         self._ends = LatentTable[int](8)
         #: Latents of silent clips by pose.

@@ -105,8 +105,8 @@ class Settings:
     )
     clip_frames: int | None = setting(
         None,
-        "frames of a clip at 24 fps; if not given, 4 or 6 where a CPU holds them with the bundled model, what"
-        " --quality auto picks on a GPU, and 12 otherwise",
+        "frames of a clip at 24 fps; if not given, 3, 4 or 6 where a CPU holds them with the bundled model,"
+        " what --quality auto picks on a GPU, and 12 otherwise",
         low=1,
         high=24,
     )
