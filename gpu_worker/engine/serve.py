@@ -74,6 +74,8 @@ class DenoiserEngine:
         self.clip_frames = settings.frames_a_clip
         self.clip_lengths = (self.clip_frames,)
         self.spare_length = None
+        #: Frames of the clips that have OpenVINO's own network.
+        self._favoured = 0
         self.heads = (False,)
 
     @property
@@ -199,6 +201,9 @@ class DenoiserEngine:
         """Compiles OpenVINO's own network for the shape of these clips, and `make_ready_for` elsewhere."""
         if isinstance(self.sampler, CpuSampler):
             self.sampler.make_ready(self._warm_up_inputs(fps)[0], favoured=True)
+            if (frames := frames_of_clip(fps, self.clip_frames)) != self._favoured:
+                self._favoured = frames
+                self._make_warm_up_clip(fps)  # a network's first clip takes several times as long
             return_freed_memory()
         else:
             self.make_ready_for(fps)
