@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from encoder_worker.fast.choice import FLOAT8_FROM, OLDEST, TENSOR_COPIES
 from encoder_worker.fast.convolutions import Convolutions, CudnnConvolutions
 from encoder_worker.fast.kl import FastKL, is_usual
-from encoder_worker.fast.layout import Features, Plane, Weights
+from encoder_worker.fast.tiles import ConvTile
 from encoder_worker.graph_decoder import CHUNK
 from encoder_worker.vae.decoders import KLDecoder
 from protocol.model.config import ModelConfig
@@ -26,20 +26,11 @@ META = torch.device("meta")
 class EveryTile(Convolutions):
     """Runs each convolution in every tile that it may get."""
 
-    def in_best_tile(
-        self,
-        x: Features,
-        weights: Weights,
-        out: Tensor,
-        sums: bool,
-        residual: Tensor | None,
-        out_plane: Plane | None,
+    def in_tiles(
+        self, key: tuple[object, ...], tiles: list[ConvTile], run: Callable[[ConvTile], Tensor | None]
     ) -> Tensor | None:
         """As `Convolutions`."""
-        made = None
-        for tile in self.tiles_for(weights, out):
-            made = self.launch(tile, x, weights, out, sums, residual, out_plane)
-        return made
+        return [run(tile) for tile in tiles][-1]
 
 
 class EveryTileBesideCudnn(EveryTile, CudnnConvolutions):

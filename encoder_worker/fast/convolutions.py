@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
@@ -52,29 +54,20 @@ class Convolutions:
             residual: rows to add to the result.
             out_plane: where the result lies, None for x's own plane.
         """
-        return self.in_best_tile(x, weights, out, sums, residual, out_plane)
-
-    def in_best_tile(
-        self,
-        x: Features,
-        weights: Weights,
-        out: Tensor,
-        sums: bool,
-        residual: Tensor | None,
-        out_plane: Plane | None,
-    ) -> Tensor | None:
-        """As the call, by `kernels.conv_kernel`."""
         key = (x.plane, weights.inputs, weights.outputs, weights.taps, residual is None, out.dtype, sums)
+
+        def run(tile: ConvTile) -> Tensor | None:
+            return self.launch(tile, x, weights, out, sums, residual, out_plane)
+
+        return self.in_tiles(key, self.tiles_for(weights, out), run)
+
+    def in_tiles(
+        self, key: tuple[object, ...], tiles: list[ConvTile], run: Callable[[ConvTile], Tensor | None]
+    ) -> Tensor | None:
+        """Runs a convolution in the tile that was chosen when its `key` came first."""
         if key not in self.tiles:
-            tiles = self.tiles_for(weights, out)
-            self.tiles[key] = tiles[0]
-            if self.timing:
-
-                def run(tile: ConvTile) -> object:
-                    return self.launch(tile, x, weights, out, sums, residual, out_plane)
-
-                self.tiles[key] = fastest(tiles, run, self.device)
-        return self.launch(self.tiles[key], x, weights, out, sums, residual, out_plane)
+            self.tiles[key] = fastest(tiles, run, self.device) if self.timing else tiles[0]
+        return run(self.tiles[key])
 
     def tiles_for(self, weights: Weights, out: Tensor) -> list[ConvTile]:
         """The tiles in which a result may be made."""
@@ -143,7 +136,7 @@ class CudnnConvolutions(Convolutions):
     ) -> Tensor | None:
         """As `Convolutions`."""
         if weights.scale is not None:
-            return self.in_best_tile(x, weights, out, sums, residual, out_plane)
+            return super().__call__(x, weights, out, sums=sums, residual=residual, out_plane=out_plane)
         if weights.taps == 1 and residual is None and not sums:  # a shortcut, whose border nobody reads
             torch.addmm(weights.bias.to(out.dtype), x.rows, weights.matrix.t(), out=out)
             return None
