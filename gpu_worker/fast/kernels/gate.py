@@ -34,16 +34,14 @@ def _gate(
     tl.store(out_ptr + r[:, None] * out_row + c[None, :], made.to(out_ptr.dtype.element_ty), mask=mask)
 
 
-def gate(
-    x: Tensor, *, out: Tensor | None = None, out_dtype: torch.dtype | None = None, out_scale: float = 1.0
-) -> Tensor:
+def gate(x: Tensor, *, out: Tensor | None = None, out_scale: float = 1.0) -> Tensor:
     """value · gelu(gate) of x (rows, 2·inner), values first → (rows, inner), in one pass.
 
     out: where to write, rows may be strided. An output in float8 is multiplied by `out_scale` first.
     """
     rows, inner = x.shape[0], x.shape[1] // 2
     if out is None:
-        out = torch.empty(rows, inner, dtype=out_dtype or x.dtype, device=x.device)
+        out = x.new_empty(rows, inner)
     _gate[(triton.cdiv(rows, 8), triton.cdiv(inner, 256))](
         x, out, out.stride(0), rows, inner, out_scale, ROWS=8, COLUMNS=256,
         OUT_FP8=out.dtype == torch.float8_e4m3fn, num_warps=4,
