@@ -15,10 +15,12 @@ from gpu_worker.denoiser.sampler import SchedulerConfig
 from gpu_worker.engine.device import keep_compiled_code
 from gpu_worker.engine.load import LARGE_MODEL
 from gpu_worker.fast.clip import FastDenoiser, Shape
+from gpu_worker.fast.cuda_kernels import HOPPER, CudaKernels
 from gpu_worker.fast.exchange import Crossing, TeamExchange
 from gpu_worker.fast.float8 import layers_of
+from gpu_worker.fast.kernels.spatial_cuda import SHAPES, CudaSpatial
 from gpu_worker.fast.tiers import TIERS, Tier, clips_name
-from gpu_worker.fast.triton_ops import TritonOps
+from gpu_worker.fast.triton_ops import OWN_ATTENTION, TritonOps
 from gpu_worker.fast.weights import Float8
 from protocol.model.audio_tokens import tokens_per_frame
 from protocol.model.config import ModelConfig
@@ -84,6 +86,20 @@ def _nothing() -> None:
     pass
 
 
+class BlankSpatial(CudaSpatial):
+    """Takes the larger heads, for which Triton's kernel only makes blocks anew. It launches nothing."""
+
+    sizes = tuple(size for size in SHAPES if size > OWN_ATTENTION)
+
+    def __init__(self) -> None:
+        pass
+
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, ref_k: Tensor, ref_v: Tensor, out: Tensor, heads: int
+    ) -> Tensor:
+        return self.blocks(q, heads)
+
+
 class BlankDenoiser(FastDenoiser):
     """Launches a clip's kernels on tensors without values.
 
@@ -91,10 +107,12 @@ class BlankDenoiser(FastDenoiser):
         model: without values too.
         tier: of the clips.
         members: of the team that shares each clip, or 1.
+        hopper: whether it is for a Hopper card.
     """
 
-    def __init__(self, model: BlankModel, tier: Tier, members: int = 1) -> None:
-        super().__init__(model, steps=STEPS, guidance_scale=1.0, tier=tier, ops=TritonOps(), graphs=False)
+    def __init__(self, model: BlankModel, tier: Tier, members: int = 1, *, hopper: bool = False) -> None:
+        ops = TritonOps(CudaKernels(spatial=BlankSpatial() if hopper else None))
+        super().__init__(model, steps=STEPS, guidance_scale=1.0, tier=tier, ops=ops, graphs=False)
         self.exchange = BlankExchange(members) if members > 1 else None
         if tier.fp8:
             for layer in layers_of(self.network):
@@ -129,7 +147,7 @@ def parts_of(settings: Settings, capability: int) -> Iterator[Part]:
     def blank(name: str) -> BlankDenoiser:
         tier = TIERS[name]
         fp8 = tier.fp8 and capability >= FLOAT8_FROM
-        return BlankDenoiser(model, replace(tier, fp8=fp8), members)
+        return BlankDenoiser(model, replace(tier, fp8=fp8), members, hopper=divmod(capability, 10) == HOPPER)
 
     def launch(tier: str, frames: int) -> None:
         blank(tier).launch_all((frames, height, width, tokens))

@@ -141,12 +141,11 @@ class FastDenoiser:
             self.ops.split,
             fold=not self.tier.fp8,
         )
-        # Where torch attends, it does so over [frame ; reference] in one place.
-        self._joined = frozenset(
-            block.slot for block in self.network.spatials() if not self.ops.two_sources(block.heads)
-        )
         self._ready: dict[Shape, _ShapeBuffers] = {}
-        self._reference_spaces = ReferenceSpaces(self.network, self._joined, models.device, models.dtype)
+        # Where torch attends, it does so over [frame ; reference] in one place.
+        self._reference_spaces = ReferenceSpaces(
+            self.network, self.ops.two_sources, models.device, models.dtype
+        )
         #: The memory that all graphs work in. One runs at a time, and its result lies elsewhere.
         self._pool: Any = None
         self._quantized = False
@@ -338,7 +337,8 @@ class FastDenoiser:
         # cuDNN is off by default here
         with torch.backends.cudnn.flags(enabled=True, benchmark=True):
             audio = audio_keys_values(self.network, own.tokens)
-            inputs = StepInputs(own.pose, audio, buffers.references.tensors, self._joined)
+            references = buffers.references
+            inputs = StepInputs(own.pose, audio, references.tensors, references.joined)
             latents = own.latents.permute(0, 2, 3, 1).contiguous().flatten(1, 2)
             for index in range(start, len(self.steps)):
                 x = Image(latents.to(self.models.dtype), height, width)

@@ -151,8 +151,8 @@ class TorchOps:
         """out (rows, inner), rows may be strided, = geglu(x)."""
         out.copy_(self.geglu(x, layer))
 
-    def two_sources(self, heads: Heads) -> bool:
-        """Whether `attention` should be given frame and reference apart."""
+    def two_sources(self, heads: Heads, positions: int) -> bool:
+        """Whether `attention` should be given frame and reference apart, of so many positions each."""
         return heads.wide > heads.size
 
     def attention(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from gpu_worker.denoiser.model import ReferenceCache
-from gpu_worker.fast.weights import Network, Spatial
+from gpu_worker.fast.weights import Heads, Network, Spatial
 
 
 @dataclass(eq=False)
@@ -44,8 +44,9 @@ class _Space:
 class ShapeReferences:
     """The space of one shape of clips."""
 
-    #: As `network.StepInputs.reference` has them.
+    #: As `network.StepInputs.reference` and `joined` have them.
     tensors: list[Tensor]
+    joined: frozenset[int]
     spaces: tuple[_Space, _Space]
 
     def fill(self, reference: ReferenceCache) -> None:
@@ -59,16 +60,20 @@ class ReferenceSpaces:
 
     Args:
         network: its spatial attentions.
-        joined: the slots whose space begins with the frame's own keys and values.
+        two_sources: as `TorchOps.two_sources`. Elsewhere space begins with the frame's own keys and values.
         device: of the tensors.
         dtype: of the tensors.
     """
 
     def __init__(
-        self, network: Network, joined: Collection[int], device: torch.device, dtype: torch.dtype
+        self,
+        network: Network,
+        two_sources: Callable[[Heads, int], bool],
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
         self._blocks = list(network.spatials())
-        self._joined = joined
+        self._two_sources = two_sources
         self._device, self._dtype = device, dtype
         self._shared: dict[tuple[int, int], _Space] = {}
 
@@ -76,18 +81,20 @@ class ReferenceSpaces:
         """Space for clips of `frames` frames, whose latents have this height and width."""
         shared = self._shared.setdefault((height, width), _Space(self._blocks, height, width))
         own = _Space(self._blocks, height, width)
-        tensors = []
+        tensors, joined = [], set()
         for block in self._blocks:
             h, w = halved(height, width, block.level)
-            joined = block.slot in self._joined
-            space = own if joined else shared
+            apart = self._two_sources(block.heads, h * w)
+            space = shared if apart else own
+            if not apart:
+                joined.add(block.slot)
             if block.slot not in space.tensors:
-                shape = (frames, 2 * h * w) if joined else (1, h * w)
+                shape = (1, h * w) if apart else (frames, 2 * h * w)
                 space.tensors[block.slot] = torch.zeros(
                     *shape, 2 * block.heads.count * block.heads.wide, device=self._device, dtype=self._dtype
                 )
             tensors.append(space.tensors[block.slot])
-        return ShapeReferences(tensors, (shared, own))
+        return ShapeReferences(tensors, frozenset(joined), (shared, own))
 
 
 def halved(height: int, width: int, times: int) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from gpu_worker.fast.kernels.temporal import temporal_attention
 from gpu_worker.fast.ops import Image, TorchOps
 from gpu_worker.fast.weights import Float8, Heads, Linear, Norm, SplitRule
 
-#: Heads up to this size go through the kernel here, larger ones through cuDNN.
+#: Heads up to this size go through the kernel here, larger ones through cuDNN where CUDA C++ does not serve.
 OWN_ATTENTION = 64
 
 _SDPA = [
@@ -142,16 +142,25 @@ class TritonOps(TorchOps):
         if not self.cuda.geglu_into(out, x, layer.weight, layer.bias):
             gate(self.linear(x, layer), out=out)
 
+    def two_sources(self, heads: Heads, positions: int) -> bool:
+        if heads.size <= OWN_ATTENTION:
+            return super().two_sources(heads, positions)
+        spatial = self.cuda.spatial
+        lengths = positions, positions, positions
+        return spatial is not None and spatial.fits(*lengths, heads.size, attention_split(heads.size))
+
     def attention(
         self, q: Tensor, k: Tensor, v: Tensor, heads: Heads, ref: tuple[Tensor, Tensor] | None = None
     ) -> Tensor:
-        if heads.size > OWN_ATTENTION:
+        large = heads.size > OWN_ATTENTION
+        if large and ref is None:
             with sdpa_kernel(_SDPA, set_priority=True):
                 return super().attention(q, k, v, heads, ref)
         ref_k, ref_v = ref or (None, None)
         tile = self.spatial_tile if ref is not None else self.audio_tile
+        split = attention_split(heads.size) if large else heads.split
         return two_source_attention(
-            q, k, v, ref_k, ref_v, heads=heads.count, size=heads.size, split=heads.split, tile=tile,
+            q, k, v, ref_k, ref_v, heads=heads.count, size=heads.size, split=split, tile=tile,
             sampled=self.cuda.sampled_attention,
         )  # fmt: skip
 

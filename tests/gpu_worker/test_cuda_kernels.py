@@ -101,6 +101,8 @@ def test_spatial_attention_that_fails(caplog: pytest.LogCaptureFixture) -> None:
         (256, 32, 64, 40, False),
         (256, 64, 0, 40, False),
         (256, 64, 64, 32, False),
+        (2304, 2304, 2304, 80, True),
+        (576, 576, 576, 80, False),
     ],
 )
 def test_what_spatial_attention_takes(queries: int, keys: int, ref_keys: int, size: int, fits: bool) -> None:
@@ -230,17 +232,17 @@ def test_on_hopper(dtype: torch.dtype) -> None:
 
 
 def spatial_inputs(
-    queries: int, keys: int, ref_keys: int, dtype: torch.dtype
+    queries: int, keys: int, ref_keys: int, size: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """q, k, v, ref_k, ref_v of four items that share two references, heads of 40 in 64 columns."""
+    """q, k, v, ref_k, ref_v of four items that share two references, eight heads with their spare columns."""
 
     def heads(items: int, length: int, parts: int, spare: float) -> Tensor:
-        x = torch.randn(items, length, parts, 8, 64, device="cuda")
-        x[..., 40:] = 0
-        x[..., 40] = spare
+        x = torch.randn(items, length, parts, 8, sum(attention_split(size)), device="cuda")
+        x[..., size:] = 0
+        x[..., size : size + 1] = spare
         return x.flatten(3).to(dtype)
 
-    q = heads(4, queries, 1, 0)[:, :, 0] * 0.4
+    q = heads(4, queries, 1, 0)[:, :, 0] * 0.4 * (40 / size) ** 0.5
     own, ref = heads(4, keys, 2, 1), heads(2, ref_keys, 2, 1)
     return q, own[:, :, 0], own[:, :, 1], ref[:, :, 0], ref[:, :, 1]
 
@@ -248,23 +250,24 @@ def spatial_inputs(
 @pytest.mark.skipif(not HOPPER, reason="needs a Hopper GPU")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("sharp", [False, True])
-def test_spatial_on_hopper(dtype: torch.dtype, sharp: bool) -> None:
+@pytest.mark.parametrize("size", [40, 80])
+def test_spatial_on_hopper(dtype: torch.dtype, sharp: bool, size: int) -> None:
     """Beside Triton's. sharp: logits beyond what the sample leaves room for, so blocks are made anew."""
     torch.manual_seed(0)
-    kernels = cuda_kernels.cuda_kernels(torch.device("cuda"))
+    kernels, split = cuda_kernels.cuda_kernels(torch.device("cuda")), attention_split(size)
     assert kernels.spatial is not None
     limit = 1e-2 if dtype == torch.bfloat16 else 1e-3
     for lengths in ((512, 512, 256), (256, 64, 1024), (1024, 192, 64)):
-        x = spatial_inputs(*lengths, dtype)
+        x = spatial_inputs(*lengths, size, dtype)
         if sharp:
-            x[1].unflatten(2, (8, 64))[:, 5, :, :40] *= 40
+            x[1].unflatten(2, (8, -1))[:, 5, :, :size] *= 40
         made, wanted = (
-            two_source_attention(*x, heads=8, size=40, split=(64, 0), tile=TritonOps.spatial_tile, sampled=by)
+            two_source_attention(*x, heads=8, size=size, split=split, tile=TritonOps.spatial_tile, sampled=by)
             for by in (kernels.sampled_attention, None)
         )
         assert float((made.float() - wanted.float()).norm() / wanted.float().norm()) <= limit
         out = torch.empty_like(wanted)
-        again = kernels.sampled_attention(*x, out, heads=8, size=40, split=(64, 0))
+        again = kernels.sampled_attention(*x, out, heads=8, size=size, split=split)
         assert again is not None
         # A sample of 64 keys has the sharp one.
         assert bool(again.any()) is (sharp and x[1].shape[1] > 64)

@@ -55,3 +55,18 @@ def test_clips_by_flags_alone() -> None:
     assert clips("--compile-unet", "--cfg", "2.5") == []
     assert clips("--compile-unet", "--dtype", "float32") == []
     assert clips("--no-compile-unet", "--quality", "auto") == []
+
+
+@pytest.mark.parametrize(
+    ("size", "positions", "two"), [(80, 2304, True), (80, 576, False), (160, 2304, False)]
+)
+def test_larger_heads_that_cuda_takes_on_hopper(size: int, positions: int, two: bool) -> None:
+    """The helper compiles what makes their blocks anew."""
+    from gpu_worker.fast.ahead import BlankSpatial
+    from gpu_worker.fast.cuda_kernels import CudaKernels
+    from gpu_worker.fast.triton_ops import TritonOps
+    from gpu_worker.fast.weights import Heads
+
+    heads = Heads(8, size, (size, 0))
+    assert TritonOps(CudaKernels(spatial=BlankSpatial())).two_sources(heads, positions) is two
+    assert not TritonOps().two_sources(heads, positions)

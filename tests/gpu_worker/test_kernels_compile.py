@@ -35,6 +35,9 @@ build(attention._sampled_attention, dict(SIZE=40, WIDE=64, HEADS=8, SAMPLE=64, H
                                          **tile), again, **options)
 build(attention._attention, dict(heads, QA=64, QB=0, QUERIES=audio.queries, KEYS=audio.keys, TWO=False,
                                  EVEN_K=False, EVEN_R=False), warps=audio.warps, stages=audio.stages)
+if capability == 90:
+    larger = {**heads, **whole, "SIZE": 80, "B": 16, "ONES": False, "AGAIN": True}
+    build(attention._attention, dict(larger, QA=64, QB=16, **tile), again, **options)
 for size, wide in ((40, 64), (160, 256)):
     build(temporal._temporal, dict(FRAMES=12, FRAMES_POW2=16, WIDTH=8 * size, SIZE=size, SIZE_POW2=wide,
                                    BLOCK=2), {"scale": "fp32"})

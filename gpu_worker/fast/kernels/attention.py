@@ -278,18 +278,19 @@ def two_source_attention(
         rk, rv, rk.stride(1), rk.stride(0), rk.shape[1], batch // rk.shape[0],
         out, out.stride(1), out.stride(0),
     )  # fmt: skip
-    again = None
-    if tile.sampled and two and fits_sample(queries, k.shape[1], rk.shape[1], size, split, tile):
-        again = sampled(q, k, v, rk, rv, out, heads, size, split) if sampled is not None else None
+    again, sampling = None, tile.sampled and two
+    if sampling and sampled is not None:
+        again = sampled(q, k, v, rk, rv, out, heads, size, split)
         assert again is None or again.shape == grid[::-1]
-        if again is None:
-            again = torch.empty(grid, dtype=torch.int32, device=q.device)
-            sample_a, sample_b = narrow_split(size + 1) if tile.narrow else split
-            _sampled_attention[grid](
-                *sources, again, SIZE=size, QA=sample_a, QB=sample_b, WIDE=a,
-                QUERIES=tile.queries, KEYS=tile.keys, HEADS=heads, SAMPLE=SAMPLE, HEADROOM=HEADROOM,
-                num_warps=tile.warps, num_stages=tile.stages,
-            )  # fmt: skip
+    fits = fits_sample(queries, k.shape[1], rk.shape[1], size, split, tile)
+    if again is None and sampling and fits:
+        again = torch.empty(grid, dtype=torch.int32, device=q.device)
+        sample_a, sample_b = narrow_split(size + 1) if tile.narrow else split
+        _sampled_attention[grid](
+            *sources, again, SIZE=size, QA=sample_a, QB=sample_b, WIDE=a,
+            QUERIES=tile.queries, KEYS=tile.keys, HEADS=heads, SAMPLE=SAMPLE, HEADROOM=HEADROOM,
+            num_warps=tile.warps, num_stages=tile.stages,
+        )  # fmt: skip
     _attention[grid](
         *sources, queries, out if again is None else again,
         SIZE=size, QA=logit_a, QB=logit_b, A=a, B=b, QUERIES=tile.queries, KEYS=tile.keys,

@@ -2,7 +2,7 @@
 
 Triton has no matrix products whose width is not a power of two. Kernels that need one are files of CUDA C++
 beside this one. They include nothing, so that no CUDA toolkit needs to be installed. `common.cu` is put
-before each, and `hopper.cu` before those for Hopper's matrix units.
+before each, `hopper.cu` before those for Hopper's matrix units, and whatever else a kernel's caller names.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from torch import Tensor
 
 from protocol.model.kept_folder import write_whole
 
-#: Of cuda.h: CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, CU_TENSOR_MAP_SWIZZLE_128B,
-#: CU_TENSOR_MAP_L2_PROMOTION_L2_128B; CU_TENSOR_MAP_DATA_TYPE_UINT8 and _UINT16 by bytes of a number.
-_MAX_DYNAMIC_SHARED, _SWIZZLE_128, _L2_128, _UINT = 8, 3, 2, {1: 0, 2: 1}
+#: Of cuda.h: CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, CU_TENSOR_MAP_L2_PROMOTION_L2_128B;
+#: CU_TENSOR_MAP_SWIZZLE_32B, _64B and _128B by bytes of a row; CU_TENSOR_MAP_DATA_TYPE_UINT8 and _UINT16 by
+#: bytes of a number.
+_MAX_DYNAMIC_SHARED, _L2_128, _SWIZZLE, _UINT = 8, 2, {32: 1, 64: 2, 128: 3}, {1: 0, 2: 1}
 #: Bytes of a digest.
 _DIGEST = hashlib.sha256().digest_size
 
@@ -80,7 +81,7 @@ class CudaKernel:
 
 
 def tensor_map(x: Tensor, box: tuple[int, ...]) -> TensorMap:
-    """For loads of blocks of `box`, the last dimension first, with the swizzle of 128 bytes.
+    """For loads of blocks of `box`, the last dimension first, with the swizzle of its 32, 64 or 128 bytes.
 
     x has 8 or 16 bits a number, a contiguous last dimension, and other strides of multiples of 16 bytes.
 
@@ -97,7 +98,7 @@ def tensor_map(x: Tensor, box: tuple[int, ...]) -> TensorMap:
     made = TensorMap.from_buffer(room, -ctypes.addressof(room) % 64)
     _expect_driver(driver, driver.cuTensorMapEncodeTiled(
         ctypes.byref(made), _UINT[size], rank, ctypes.c_void_p(x.data_ptr()), dims, strides, blocks, steps,
-        0, _SWIZZLE_128, _L2_128, 0,
+        0, _SWIZZLE[box[0] * size], _L2_128, 0,
     ))  # fmt: skip
     return made
 
@@ -127,15 +128,15 @@ def _expect_driver(driver: Any, result: int) -> None:
         raise CudaError(f"CUDA driver: {(text.value or b'unknown error').decode()}")
 
 
-def compile_cuda(source: Path, architecture: str, constants: Mapping[str, int]) -> bytes:
+def compile_cuda(source: Path, architecture: str, constants: Mapping[str, int], after: str = "") -> bytes:
     """Machine code of a file of CUDA C++ for an architecture, such as sm_90a. constants: macros to define.
 
-    It is kept for the next start.
+    It is kept for the next start. after: a file beside it that is put before it.
 
     Raises:
         CudaError: the compiler is absent, or it refuses.
     """
-    text = source_text(source, hopper=architecture == "sm_90a").encode()
+    text = source_text(source, hopper=architecture == "sm_90a", after=after).encode()
     options = [f"--gpu-architecture={architecture}", "--std=c++17"]
     options += [f"-D{name}={int(value)}" for name, value in constants.items()]
     file = kept_file(text, options)
@@ -183,9 +184,9 @@ def _compile(name: str, text: bytes, options: Sequence[str]) -> bytes:
         compiler.nvrtcDestroyProgram(ctypes.byref(program))
 
 
-def source_text(source: Path, *, hopper: bool = False) -> str:
+def source_text(source: Path, *, hopper: bool = False, after: str = "") -> str:
     """A file of CUDA C++ with what it begins with."""
-    before = ["common.cu", *["hopper.cu"] * hopper]
+    before = ["common.cu", *["hopper.cu"] * hopper, *[after] * bool(after)]
     return "".join(source.with_name(name).read_text() for name in before) + source.read_text()
 
 

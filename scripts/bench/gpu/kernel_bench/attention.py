@@ -99,8 +99,9 @@ def attention_variants(size: int, quick: bool) -> list[Variant]:
     tiles = [(16, 16, 4, 2)] if quick else TILES[: 3 if size > 40 else None]
     sampled: list[Variant] = [
         (name, {"split": split, "tile": TILES[0], "narrow": True, "cuda": cuda})
-        for name, cuda in (("CUDA C++", True), ("Triton, sampled maximum", False)) if size == 40 and CUDA
-    ]  # fmt: skip
+        for name, cuda in (("CUDA C++", True), ("Triton, sampled maximum", False))
+        if CUDA and size in ((40, 80) if cuda else (40,))
+    ]
     return sampled + [
         (f"Triton {split} {tile}{' narrow' if narrow else ''}",
          {"split": split, "tile": tile, "narrow": narrow})

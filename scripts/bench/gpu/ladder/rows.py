@@ -170,12 +170,18 @@ def _attending(**options: bool) -> Callable[[Models], TorchOps]:
     return make
 
 
-def _in_cuda(models: Models, **without: None) -> TorchOps:
-    """The Triton stages, and the kernels in CUDA C++ that serve on this card, but for those set to None."""
+def _in_cuda(models: Models, sizes: tuple[int, ...] = (40,), **without: None) -> TorchOps:
+    """The Triton stages, and the kernels in CUDA C++ that serve on this card, but for those set to None.
+
+    sizes: of heads, for spatial attention.
+    """
     from gpu_worker.fast.cuda_kernels import cuda_kernels
     from gpu_worker.fast.triton_ops import TritonOps
 
-    return TritonOps(replace(cuda_kernels(models.device), **without))
+    kernels = replace(cuda_kernels(models.device), **without)
+    if kernels.spatial is not None:
+        kernels.spatial.sizes = sizes
+    return TritonOps(kernels)
 
 
 ODD = frozenset({1, 3, 5})
@@ -219,6 +225,8 @@ ROWS = [
         _fast(ops=partial(_in_cuda, spatial=None, gated=None)), cuda=True),
     Rung("spatial", "+ spatial attention in CUDA C++", _fast(ops=partial(_in_cuda, gated=None)), cuda=True),
     Rung("gated", "+ GEGLU within its product in CUDA C++", _fast(ops=_in_cuda), cuda=True),
+    Rung("large", "+ spatial attention of larger heads in CUDA C++",
+        _fast(ops=partial(_in_cuda, sizes=(40, 80))), cuda=True),
     Rung("exact", "the exact tier", _fast(), cuda=True),
     Rung("nograph", "exact, without the graph", _fast(graph=False), cuda=True),
     *(Rung(f"try-{key}", f"exact, but {text}", _fast(tier=Tier(key, text, **options)),
