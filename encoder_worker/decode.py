@@ -153,6 +153,11 @@ class ClipDecoder:
         """Whether OpenVINO can decode in eight bits."""
         return self._ranges is not None if self._shipped is None else self._shipped.has_eight_bit
 
+    @property
+    def is_eight_bit(self) -> bool:
+        """Whether OpenVINO decodes in eight bits."""
+        return self.openvino is not None and self.openvino.is_eight_bit
+
     def describe(self) -> str:
         """How it decodes, for people."""
         if self.openvino is not None:

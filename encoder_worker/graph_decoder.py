@@ -86,6 +86,11 @@ class GraphDecoder:
         """Where the network is kept."""
         return self._graph.file
 
+    @property
+    def is_eight_bit(self) -> bool:
+        """Whether most convolutions round to eight bits."""
+        return self.facts.eight_bit
+
     def decode(self, latents: npt.NDArray[np.float16]) -> Iterator[Picture]:
         """Scaled latents (frames, C, h, w) → (n, H, W, 3) uint8 RGB, n ≤ chunk, in order.
 

@@ -20,6 +20,7 @@ from encoder_worker.kept_clips import Coded, KeptClips, PicturesKey, clip_digest
 from encoder_worker.kept_pictures import KeptPictures
 from encoder_worker.latents import DecodeError
 from encoder_worker.shipped_decoder import ShippedDecoders
+from encoder_worker.still_pixels import OWN_SILENT, SILENT, SPOKEN, StillPixels
 from encoder_worker.video import CodedPicture
 from protocol.hop.client import Job
 from protocol.model.config import ModelConfig
@@ -59,6 +60,7 @@ class EncoderWorker(Worker):
         self._jpeg = JpegEncoder(settings.jpeg_quality)
         self._coders = Coders(settings, self._jpeg_pool(gpu=False))
         self._kept = KeptClips()
+        self._still = StillPixels()
         #: The pictures that stay between starts.
         self._folder: KeptPictures | None = None
         self._decoder: ClipDecoder | GraphDecoder | None = None
@@ -217,6 +219,7 @@ class EncoderWorker(Worker):
         if self._decoder is not None and now - self._figures_at >= FIGURES_EVERY:
             self._figures_at = now
             self._kept.forget_old()
+            self._still.forget_old()
             kept = {"kept_clips_hits_total": self._kept.hits, "kept_clips_bytes": self._kept.size}
             if self._folder is not None:
                 kept["kept_clips_read_total"] = self._folder.hits
@@ -285,11 +288,12 @@ class EncoderWorker(Worker):
     def _code(self, msg: Latents) -> Iterator[Coded]:
         self._stage.metrics.count("clips_decoded_total")
         code = ClipCoder(self._coders, msg.codec, msg.fps)
-        for pictures in self._decoded(msg):
+        # A clip of video is the same from every worker, so that the gateway may mix its frames.
+        for pictures in self._decoded(msg, hold=not code.codes_video):
             yield (pictures.shape[1], pictures.shape[2]), list(code(pictures))
 
-    def _decoded(self, msg: Latents) -> Iterator[Picture]:
-        """Pictures, a few at a time."""
+    def _decoded(self, msg: Latents, *, hold: bool) -> Iterator[Picture]:
+        """Pictures, a few at a time. `hold`: whether still pixels may stay as they were shown."""
         if self._plain is not None:
             yield np.repeat(self._plain, len(msg.latents), axis=0)
             return
@@ -298,7 +302,11 @@ class EncoderWorker(Worker):
         elif self._heads is not None:
             self._decoder = self._heads.get(fine=msg.decoder == FINE_DECODER)
         assert self._decoder is not None
-        yield from self._decoder.decode(msg.latents)
+        decoded = self._decoder.decode(msg.latents)
+        if hold and self._decoder.is_eight_bit:
+            kind = (OWN_SILENT if msg.private else SILENT) if msg.silent else SPOKEN
+            decoded = self._still.through(clip_key(msg), decoded, kind)
+        yield from decoded
 
 
 def _key_of(msg: Latents) -> PicturesKey:

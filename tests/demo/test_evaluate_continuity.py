@@ -39,6 +39,19 @@ def test_each_way_has_its_row(capsys: pytest.CaptureFixture[str]) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_held_pixels_flicker_less_and_lose_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--quick", "--steps", "1", "--ways", "session-noise", "--device", "cpu"]
+    words += ["--cpu-engine", "openvino-int8", "--pixels", "held,clip,free"]
+    assert trial_continuity.main(words) == 0
+    lines = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
+    held, within, free = ([float(word) for word in row[6:]] for row in lines if row[0] == "openvino-int8")
+    assert held[5] < within[5] < 0.75 * free[5]
+    assert held[:3] == pytest.approx(free[:3], abs=0.02)
+    assert held[3] < within[3]
+
+
 def test_larger_pictures_have_the_same_still_parts() -> None:
     small, large = Changes(), Changes()
     pictures = np.zeros((3, 2, 2, 3), np.uint8)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from encoder_worker.coders import ClipCoder
 from encoder_worker.kept_clips import KeptClips, clip_digest
 from encoder_worker.kept_pictures import KeptPictures
+from encoder_worker.video import ENCODERS, CodedPicture
 from encoder_worker.worker import EncoderWorker
 from protocol.hop.client import Job, JobOrigin
 from protocol.process.compute import Output
@@ -19,6 +24,7 @@ from protocol.process.metrics import Metrics
 from protocol.process.settings import load_settings
 from protocol.process.stage import Stage
 from protocol.wire.messages import Frame, Latents
+from protocol.wire.video import H264
 
 
 class FakeStage:
@@ -187,3 +193,90 @@ def test_pictures_on_disk_are_read_by_another_encoder_but_those_of_an_own_avatar
     assert worker._folder.hits == 1 and len(list(tmp_path.iterdir())) == 1
     assert stage.metrics.snapshot()["clips_decoded_total"] == 2
     assert [frame.seq for frame in stage.sent] == [0, 0, 1, 1, 2, 2]
+
+
+class LevelDecoder:
+    """Decodes each latent to a picture of 8×8 of one level, that of its first value."""
+
+    def __init__(self, *, eight_bit: bool = True) -> None:
+        self.is_eight_bit = eight_bit
+
+    def decode(self, latents: Any) -> Iterator[Any]:
+        for latent in latents:
+            yield np.full((1, 8, 8, 3), latent.flat[0], np.uint8)
+
+
+def levels(seq: int, *values: int, session: str = "anna", **others: Any) -> Job:
+    """A clip whose pictures have these levels."""
+    latents = np.tile(np.array(values, np.float16)[:, None, None, None], (1, 4, 1, 1))
+    return Job(Latents(session, 0, seq, seq * 8000, 24, latents, **others), JobOrigin(0, 0, 1000 + seq))
+
+
+@pytest.fixture
+def shown(worker: EncoderWorker, stage: FakeStage) -> Callable[[Job], list[int]]:
+    """Has a clip made and returns the level of each of its pictures."""
+    worker._plain = None
+    worker._decoder = cast("Any", LevelDecoder())
+
+    def make(job: Job) -> list[int]:
+        before = len(stage.sent)
+        worker.on_job(job)
+        run(worker, stage)
+        assert not stage.failed
+        pictures = [Image.open(io.BytesIO(frame.data)) for frame in stage.sent[before:]]
+        return [cast("tuple[int, int, int]", picture.getpixel((0, 0)))[0] for picture in pictures]
+
+    return make
+
+
+def test_eight_bits_hold_still_pixels_from_clip_to_clip(shown: Callable[[Job], list[int]]) -> None:
+    assert shown(levels(0, 100, 101)) == [100, 100]
+    assert shown(levels(1, 101, 99, 104)) == [100, 100, 104]
+    assert shown(levels(3, 105)) == [105]
+
+
+def test_other_decoders_pictures_pass(worker: EncoderWorker, shown: Callable[[Job], list[int]]) -> None:
+    worker._decoder = cast("Any", LevelDecoder(eight_bit=False))
+    assert shown(levels(0, 100, 101)) == [100, 101]
+    assert shown(levels(1, 100)) == [100]
+
+
+def test_kept_pictures_do_not_depend_on_what_a_session_was_shown(shown: Callable[[Job], list[int]]) -> None:
+    assert shown(levels(0, 100)) == [100]
+    assert shown(levels(1, 101, silent=True)) == [101]
+    assert shown(levels(2, 102, silent=True)) == [101]
+    assert shown(levels(3, 102)) == [101]
+    # They are kept, and another session gets the same.
+    assert shown(levels(7, 101, session="bert", silent=True)) == [101]
+    assert shown(levels(8, 102, session="bert", silent=True)) == [101]
+
+
+def test_a_shared_clip_has_nothing_of_an_own_avatar(shown: Callable[[Job], list[int]]) -> None:
+    assert shown(levels(0, 100, silent=True, private=True)) == [100]
+    assert shown(levels(1, 101, silent=True)) == [101]
+    assert shown(levels(2, 102, silent=True, private=True)) == [102]
+
+
+def test_pictures_of_sessions_that_end_are_dropped(
+    worker: EncoderWorker, shown: Callable[[Job], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown(levels(0, 100))
+    assert len(worker._still) == 1
+    later = time.monotonic() + 60
+    monkeypatch.setattr(worker._still, "_clock", lambda: later)
+    worker.on_tick()
+    assert len(worker._still) == 0
+
+
+def test_a_clip_of_video_stays_as_decoded(
+    worker: EncoderWorker, shown: Callable[[Job], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker._coders.video = ENCODERS["x264"]
+    monkeypatch.setattr(
+        ClipCoder,
+        "_coded",
+        lambda coder, video, pictures: [CodedPicture(j) for j in coder._coders.jpeg(pictures)],
+    )
+    assert shown(levels(0, 100, 101, codec=H264)) == [100, 101]
+    assert shown(levels(1, 100, codec=H264)) == [100]
+    assert shown(levels(2, 101, 100)) == [101, 101]

@@ -28,6 +28,7 @@ from audio_worker.voice import VoiceDetector
 from encoder_worker.decode import ClipDecoder
 from encoder_worker.jpeg import JpegEncoder
 from encoder_worker.load import load_clip_decoder
+from encoder_worker.still_pixels import SILENT, SPOKEN, StillPixels
 from gpu_worker.avatars.vae_encoder import VaeEncoder, load_vae_encoder
 from gpu_worker.engine.serve import DenoiserEngine
 from protocol.model.config import ModelConfig
@@ -36,7 +37,7 @@ from protocol.model.hardware.devices import decoder_device
 from protocol.model.vae_folder import VaeFolder
 from protocol.process.settings import Settings
 from protocol.wire.clock import FULL_RATE, SAMPLE_RATE, frames_of_clip, pts_after
-from protocol.wire.messages import Array16, Clip, InfoValue, Latents, Pcm
+from protocol.wire.messages import Array16, Clip, ClipKey, InfoValue, Latents, Pcm, clip_key
 
 Picture = NDArray[np.uint8]
 CHUNKS_PER_SECOND = 50  # browsers send 20 ms or less at a time
@@ -81,6 +82,8 @@ class StreamingPath:
         self._decoders = {(False, False): self._make_decoder(device, fine=False, exact=False)}
         self._device = device
         self._jpeg = JpegEncoder(settings.jpeg_quality)
+        #: As in a worker, for as many sessions as a table may have rows.
+        self._still = StillPixels(most_sessions=256)
         # Last, because it sets the number of threads for the heaviest work.
         self.engine = DenoiserEngine(settings)
         self.engine.load()
@@ -141,7 +144,9 @@ class StreamingPath:
         """
         for clip in self.latents(avatar, pose, samples, rate=rate):
             first, made = clip.seq * self.clip_frames, clip.latents
-            pictures = self.pictures(made) if wanted(first) else None
+            kind = SILENT if clip.silent else SPOKEN
+            shown = wanted(first)
+            pictures = self.pictures(made, clip=clip_key(clip), kind=kind) if shown else None
             yield Made(first, len(made), pictures, clip.silent)
 
     def latents(
@@ -203,17 +208,31 @@ class StreamingPath:
             self._decoders[fine, exact] = self._make_decoder(self._device, fine=fine, exact=exact)
         return self._decoders[fine, exact]
 
-    def pictures(self, latents: Array16, *, fine: bool = False, exact: bool = False) -> Picture:
+    def pictures(
+        self,
+        latents: Array16,
+        *,
+        fine: bool = False,
+        exact: bool = False,
+        clip: ClipKey | None = None,
+        kind: str = SPOKEN,
+    ) -> Picture:
         """Pictures (n, H, W, 3) of scaled latents, sent as JPEG.
 
         Args:
             latents: of n frames.
             fine: let the finer head draw, which makes them twice as large.
             exact: decode in float32, whatever serves.
+            clip: the clip's session, epoch and number, by which still pixels are held as in a worker. None:
+                they stay as decoded.
+            kind: the clip's, as for `StillPixels.through`.
         """
         decoder = self.decoder(fine=fine, exact=exact)
         with self._time("decode"):
-            decoded = np.concatenate(list(decoder.decode(latents)))
+            made = decoder.decode(latents)
+            if clip is not None and decoder.is_eight_bit:
+                made = self._still.through(clip, made, kind)
+            decoded = np.concatenate(list(made))
         with self._time("jpeg"):
             jpegs = [self._jpeg(picture) for picture in decoded]
         return np.stack([read_jpeg(jpeg) for jpeg in jpegs])

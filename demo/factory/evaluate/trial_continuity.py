@@ -12,6 +12,9 @@ Sizes 256 and 512 are those of the VAE's two heads. A row has
   truth moves by less than one (background, clothes),
 - the denoiser's time a second of speech: on a CPU that of all threads together.
 
+`--pixels held,clip,free` has rows as served, with still pixels held within each clip alone (as where an
+encoder does not have the clip before), and as decoded. Without eight bits in the decoder all are the same.
+
 All but the seam figure is of each session's first `--compared` seconds, because drawing takes time.
 The first rows have no denoiser: the drawn truth, the truth as JPEG, and the truth after VAE and JPEG, which
 no denoiser can be below.
@@ -23,6 +26,7 @@ import argparse
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, field, replace
+from itertools import product
 from math import isnan
 from pathlib import Path
 
@@ -49,6 +53,8 @@ STILL = 1.0
 CHUNK = 12
 #: Sides of the pictures, by whether the finer head draws them.
 SIZES = {256: False, 512: True}
+#: How still pixels are held: from clip to clip as served, within each clip alone, or not.
+HELD, WITHIN_CLIPS, FREE = PIXELS = "held", "clip", "free"
 HEADS = ("engine", "size", "steps", "clip", "late", "way", "truth dB", "mouth dB", "mouth", "seam", "drawn",
          "still", "clip s")  # fmt: skip
 
@@ -79,6 +85,11 @@ class Played:
     path: StreamingPath
     latents: list[Array16]
     seconds: float
+
+
+#: Of a row: the side of its pictures, the number of its variant from 1 on (0: the truth after VAE and JPEG),
+#: and how still pixels are held.
+RowKey = tuple[int, int, str]
 
 
 class Changes:
@@ -141,10 +152,19 @@ class Comparison:
         played: the variants.
         sizes: sides of the pictures, of `SIZES`.
         compared: frames of each session that are compared with the truth.
+        pixels: how still pixels are held, of `PIXELS`. Each has its rows.
     """
 
-    def __init__(self, bench: Bench, played: Sequence[Played], sizes: Sequence[int], compared: int) -> None:
+    def __init__(
+        self,
+        bench: Bench,
+        played: Sequence[Played],
+        sizes: Sequence[int],
+        compared: int,
+        pixels: Sequence[str] = (HELD,),
+    ) -> None:
         self._bench, self._played, self._sizes, self._compared = bench, played, sizes, compared
+        self._pixels = pixels
         material = bench.material
         self._judges = {
             size: Judge(material, bench.fps, material.renderer_of(size)) if SIZES[size] else bench.judge
@@ -165,7 +185,7 @@ class Comparison:
 
     def _of_scene(self, number: int, scene: Scene) -> dict[tuple[str, ...], tuple[float, ...]]:
         bench, frames = self._bench, min(self._compared, len(self._played[0].latents[number]))
-        seen: dict[tuple[int, int], SceneFigures] = {}
+        seen: dict[RowKey, SceneFigures] = {}
         drawn, as_jpeg, opening = Changes(), Changes(), []
         for first in range(0, frames, CHUNK):
             truth, state = bench.judge.truth(scene, first, min(CHUNK, frames - first))
@@ -174,22 +194,36 @@ class Comparison:
             as_jpeg.add(np.stack([bench.path.through_jpeg(picture) for picture in pictures]))
             opening += bench.judge.opening(scene, truth, state).tolist()
             for size in self._sizes:
-                sources = [(bench.path, bench.path.encode(pictures))]
-                sources += [(p.path, p.latents[number][first : first + CHUNK]) for p in self._played]
-                for index, (path, latents) in enumerate(sources):
-                    made = path.pictures(latents, fine=SIZES[size])
-                    self._look(seen.setdefault((size, index), SceneFigures()), size, scene, first, made)
+                sources = [bench.path.encode(pictures)]
+                sources += [played.latents[number][first : first + CHUNK] for played in self._played]
+                for row in product([size], range(len(sources)), self._pixels):
+                    made = self._made(row, number, first, sources[row[1]])
+                    self._look(seen.setdefault(row, SceneFigures()), size, scene, first, made)
         self._play_on(number, seen, frames)
         return self._figures(seen, drawn, as_jpeg, np.array(opening))
 
-    def _play_on(self, number: int, seen: dict[tuple[int, int], SceneFigures], first: int) -> None:
+    def _made(self, row: RowKey, number: int, first: int, latents: Array16) -> Picture:
+        """The pictures of a chunk of a scene that starts at frame `first`, which follows the chunk before."""
+        size, index, pixels = row
+        played = self._played[index - 1] if index else None
+        path = played.path if played else self._bench.path
+        frames = played.variant.clip_frames if played and pixels == WITHIN_CLIPS else CHUNK
+        made = []
+        for start in range(0, len(latents), frames):
+            # Numbers with gaps: no clip is right after another.
+            place = f"{row} {number}", 0, (first + start) // (CHUNK if pixels == HELD else 1)
+            clip = None if pixels == FREE else place
+            made.append(path.pictures(latents[start : start + frames], fine=SIZES[size], clip=clip))
+        return np.concatenate(made)
+
+    def _play_on(self, number: int, seen: dict[RowKey, SceneFigures], first: int) -> None:
         """Take the rest of a session, for the seam figure alone."""
-        for size in self._sizes:
-            for index, played in enumerate(self._played, 1):
-                latents = played.latents[number]
-                for start in range(first, len(latents), CHUNK):
-                    made = played.path.pictures(latents[start : start + CHUNK], fine=SIZES[size])
-                    seen[size, index].session.add(made)
+        for row, its in seen.items():
+            if row[1] == 0:
+                continue
+            latents = self._played[row[1] - 1].latents[number]
+            for start in range(first, len(latents), CHUNK):
+                its.session.add(self._made(row, number, start, latents[start : start + CHUNK]))
 
     def _look(self, seen: SceneFigures, size: int, scene: Scene, first: int, made: Picture) -> None:
         """Take a chunk of one row's pictures."""
@@ -209,7 +243,7 @@ class Comparison:
 
     def _figures(
         self,
-        seen: dict[tuple[int, int], SceneFigures],
+        seen: dict[RowKey, SceneFigures],
         drawn: Changes,
         as_jpeg: Changes,
         opening: NDArray[np.float64],
@@ -221,10 +255,11 @@ class Comparison:
             words = "", str(self._bench.judge.renderer.size), "", "12", "", name
             figures = changes.seam(CHUNK), drawn.seam(CHUNK), changes.of(still)
             rows[words] = nothing, nothing, nothing, *figures, nothing
-        for (size, index), its in seen.items():
+        for (size, index, pixels), its in seen.items():
             played = self._played[index - 1] if index else None
             variant = played.variant if played else SessionVariant("", 0, 12, 0, "drawn, VAE, JPEG")
             engine, *numbers, way = map(str, astuple(variant))
+            way += "" if pixels == HELD else f", {pixels}"
             words = engine, str(size), *(numbers if played else ("", "12", "")), way
             rows[words] = (
                 float(psnr(np.array(its.error)).mean()), float(psnr(np.array(its.mouth_error)).mean()),
@@ -277,6 +312,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--clip-frames", type=numbers, default=(12,), help="frames of a clip (default 12)")
     made.add_argument("--late-start", type=numbers, default=(0,), help="steps that are skipped (default 0)")
     made.add_argument("--sizes", type=numbers, default=(256,), help="sides of the pictures (default 256)")
+    made.add_argument("--pixels", default=HELD, help=f"of {', '.join(PIXELS)} (default {HELD})")
     made.add_argument("--cpu-engine", default="auto", help=f"of {', '.join(ENGINES)} (default auto)")
     made.add_argument("--scenes", type=int, default=3, help="identities that speak")
     made.add_argument("--seconds", type=float, default=4.0, help="speech of each")
@@ -301,6 +337,7 @@ def _checked(argv: Sequence[str] | None) -> argparse.Namespace:
         ("--ways", args.ways.split(","), WAYS),
         ("--cpu-engine", args.cpu_engine.split(","), ENGINES),
         ("--sizes", args.sizes, SIZES),
+        ("--pixels", args.pixels.split(","), PIXELS),
     ):
         unknown = sorted(set(given) - set(known))
         if unknown:
@@ -323,6 +360,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         played = list(play_all(bench, scenes, args))
         print(f"| {' | '.join(HEADS)} |\n{'|---' * len(HEADS)}|", flush=True)
         compared = round(args.compared * bench.fps)
-        for row in Comparison(bench, played, args.sizes, compared).rows(scenes):
+        comparison = Comparison(bench, played, args.sizes, compared, args.pixels.split(","))
+        for row in comparison.rows(scenes):
             print(row, flush=True)
     return 0
