@@ -32,8 +32,9 @@ CHUNK = 2
 #: The same where a CPU serves. Two at once save 1 to 2 % there, and the first one comes a frame's time later.
 CPU_CHUNK = 1
 
-#: Part of the other arithmetic's time that eight bits may take to be chosen. With them, still parts flicker
-#: by a fifth of a level more (docs/lab/continuity.md), which a small gain is not worth.
+#: Part of the other arithmetic's time that eight bits may take to be chosen. With them, pictures are 0.2 to
+#: 0.3 dB further from the truth (docs/lab/bundled-model.md), and video flickers by a fifth of a level more.
+#: A small gain is not worth that.
 EIGHT_BITS_PAY = 0.75
 
 #: Rounds of the first clip, of which the last is timed.

@@ -310,7 +310,10 @@ class EncoderWorker(Worker):
 
 
 def _key_of(msg: Latents) -> PicturesKey:
-    """What a silent clip's coded pictures depend on. A coded clip refers to no other one."""
+    """What a silent clip's coded pictures depend on. A coded clip refers to no other one.
+
+    Where still pixels are held, values may differ by a level with the clip of the loop that came before.
+    """
     return clip_digest(msg.latents), f"{msg.codec} {msg.fps} {msg.decoder}"
 
 

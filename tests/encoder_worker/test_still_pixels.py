@@ -1,4 +1,4 @@
-"""Still pixels that are held: what is held and what passes, from clip to clip, and what is kept for it."""
+"""Still pixels are held within a level, from clip to clip of a session, and movement passes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def through(still: StillPixels, clip: ClipKey, *parts: Picture, kind: str = SPOK
     """The level of each picture of a clip as it is shown."""
     made = np.concatenate(list(still.through(clip, iter(parts), kind)))
     assert (made == made[:, :1, :1, :1]).all()
-    return made[:, 0, 0, 0].tolist()
+    return [int(level) for level in made[:, 0, 0, 0]]
 
 
 def pixels(low: int, high: int) -> st.SearchStrategy[Picture]:
@@ -109,7 +109,7 @@ def test_nothing_goes_on_from_a_clip_that_was_not_whole() -> None:
     through(still, ("anna", 0, 0), shown(10))
     begun = still.through(("anna", 0, 1), iter((shown(10), shown(10))))
     next(begun)
-    begun.close()
+    del begun  # as where the clip is taken back meanwhile
     assert through(still, ("anna", 0, 2), shown(11)) == [11]
 
     def fails() -> Iterator[Picture]:
