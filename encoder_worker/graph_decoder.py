@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from encoder_worker.jpeg import Picture
 from encoder_worker.latents import DecodeError, check_latents
+from encoder_worker.vae.pixels import pictures_of
 from protocol.model.config import ModelConfig
 from protocol.model.cpu_graph import CpuEngine, CpuGraph, Floats, serves_untimed
 from protocol.model.graph_record import GraphRecord
@@ -72,7 +74,7 @@ class GraphDecoder:
     """Decodes clips of one size in chunks, so that a clip's first frames leave before its last are made.
 
     Args:
-        graph: unscaled latents (frames, C, h, w) → pictures (frames, 3, H, W), nominally in -1..1.
+        graph: unscaled latents (frames, C, h, w) → pixels, as `vae.pixels` ends a network.
         facts: its numbers.
     """
 
@@ -116,13 +118,13 @@ class GraphDecoder:
             taken = time.perf_counter() - start
         return taken
 
-    def unscaled(self, latents: Floats) -> Floats:
-        """Unscaled latents (n, C, h, w), n ≤ chunk → pictures (n, 3, H, W), until the next call."""
+    def unscaled(self, latents: Floats) -> Picture:
+        """Unscaled latents (n, C, h, w), n ≤ chunk → pictures (n, H, W, 3)."""
         count = len(latents)
         if count < self.chunk:
             padding = np.zeros((self.chunk - count, *latents.shape[1:]), np.float32)
             latents = np.concatenate([latents, padding])
-        return self._graph(latents)[:count]
+        return pictures_of(self._graph.outputs(latents)[0][:count])
 
     def release(self) -> None:
         """Gives memory back until the next clip."""
@@ -134,16 +136,17 @@ class GraphDecoder:
 
     def _decode(self, latents: npt.NDArray[np.float16]) -> Picture:
         scaling, shift = np.float32(self.facts.scaling), np.float32(self.facts.shift)
-        pictures = self.unscaled(latents.astype(np.float32) / scaling + shift)
-        if not np.isfinite(pictures.sum()):
-            raise DecodeError(
-                f"the decoder's output is not finite in {self.facts.dtype}; try --dtype float32"
-            )
-        pictures *= np.float32(127.5)
-        pictures += np.float32(127.5)
-        np.clip(np.rint(pictures, out=pictures), 0, 255, out=pictures)
-        pixels = pictures.astype(np.uint8)
-        return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+        return self.unscaled(latents.astype(np.float32) / scaling + shift)
+
+
+def require_finite(weights: Iterable[tuple[str, npt.NDArray[Any]]]) -> None:
+    """Raises ValueError where a weight is not finite: pixels of eight bits do not tell.
+
+    Finite weights keep finite latents finite in float32 and bfloat16.
+    """
+    for name, array in weights:
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"the decoder's weight {name} is not finite")
 
 
 def open_kinds(engine: CpuEngine, *, has_ranges: bool, dtype: str) -> list[bool]:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from encoder_worker.graph_decoder import DecoderFacts, GraphDecoder, open_kinds, quickest
+from encoder_worker.graph_decoder import DecoderFacts, GraphDecoder, open_kinds, quickest, require_finite
+from encoder_worker.vae.pixels import PIXELS
 from encoder_worker.vae.ranges import ROUNDED, eight_bit_tensors, read_table, tensors_digest
 from protocol.model.config import ModelConfig
 from protocol.model.cpu_graph import CpuEngine, best_times
@@ -107,13 +108,15 @@ class ShippedDecoders:
             eight_bit: take the decoder that rounds to eight bits. `has_eight_bit` must hold.
 
         Raises:
+            ValueError: a weight is not finite.
             Exception: whatever fails in OpenVINO.
         """
         network = self._networks[eight_bit]
         assert network is not None
         channels = self._folder.latent_channels
         name = f"{network.topology.file.stem.replace('_', '-')}-{frames}x{h}x{w}"
-        graph = network.load(name, [(frames, channels, h, w)], dtype, engine)
+        require_finite(network.weights.items())
+        graph = network.load(name, [(frames, channels, h, w)], dtype, engine, PIXELS)
         scaling, shift = latent_scaling(self._folder.config)
         facts = DecoderFacts(
             self._folder.class_name, channels, scaling, shift, dtype, frames, h, w, eight_bit

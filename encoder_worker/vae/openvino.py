@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
-from encoder_worker.graph_decoder import DecoderFacts, GraphDecoder
+from encoder_worker.graph_decoder import DecoderFacts, GraphDecoder, require_finite
 from encoder_worker.vae.decoders import Decoder, LiteVaeDecoder
 from encoder_worker.vae.int8 import with_eight_bits
+from encoder_worker.vae.pixels import PIXELS
 from encoder_worker.vae.ranges import Ranges
 from protocol.model.cpu_convert import load_graph
 from protocol.model.cpu_graph import CpuEngine
@@ -39,15 +40,19 @@ def graph_decoder(
         ranges: of the convolutions that round to eight bits. None leaves all in `dtype`.
 
     Raises:
+        ValueError: a weight is not finite.
         Exception: whatever fails in OpenVINO. torch can decode instead.
     """
+    require_finite((name, value.numpy()) for name, value in decoder.state_dict().items())
     own = decoder if ranges is None else with_eight_bits(decoder, ranges)
     # Both heads have the same weights, so the name tells them apart.
     name = "decoder-fine" if isinstance(decoder, LiteVaeDecoder) and decoder.is_fine else "decoder"
     name += "" if ranges is None else "-int8"
     example = torch.zeros(frames, decoder.channels, h, w)
     sources = Path(__file__).parent
-    graph = load_graph(own, [example], dtype, engine, name=f"{name}-{frames}x{h}x{w}", sources=sources)
+    graph = load_graph(
+        own, [example], dtype, engine, name=f"{name}-{frames}x{h}x{w}", sources=sources, end=PIXELS
+    )
     facts = DecoderFacts(
         decoder.kind, decoder.channels, decoder.scaling, decoder.shift, dtype_name(dtype), frames, h, w,
         ranges is not None,

@@ -24,6 +24,7 @@ from protocol.model.cpu_graph import (
 )
 from protocol.model.hardware.cpu_features import cpu_features
 from protocol.model.hardware.dtypes import dtype_name
+from protocol.model.topology import NetworkEnd
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ def load_graph(
     name: str,
     sources: Path,
     lengths: Mapping[int, int] = MappingProxyType({}),
+    end: NetworkEnd | None = None,
 ) -> CpuGraph:
     """The network for inputs of these shapes: from the folder, or converted now and kept there.
 
@@ -48,6 +50,7 @@ def load_graph(
         name: begins the kept file's name.
         sources: the folder of the network's code. A change there makes a kept file void.
         lengths: the inputs, by number, whose first dimension may have any length from 1 to this one.
+        end: is added to it. Its code is in `sources`.
 
     Raises:
         GraphUnavailable: OpenVINO cannot be imported, or cannot compute in `dtype`.
@@ -58,9 +61,12 @@ def load_graph(
     key = _key(module, inputs, dtype, sources, openvino.__version__, lengths)
     file = engine.folder / f"{name}-{key}.blob"
     begin = time.monotonic()
-    graph, is_new = compile_model(
-        file, arithmetic, engine.threads, lambda: _of_shapes(converted(module, inputs), inputs, lengths)
-    )
+
+    def make() -> Any:
+        model = _of_shapes(converted(module, inputs), inputs, lengths)
+        return model if end is None else end.add(model)
+
+    graph, is_new = compile_model(file, arithmetic, engine.threads, make)
     if is_new:
         logger.info("%s converted for OpenVINO in %.1f s (%s)", name, time.monotonic() - begin, file)
     return graph

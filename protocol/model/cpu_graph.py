@@ -145,10 +145,14 @@ class CpuGraph:
 
     def __call__(self, *inputs: npt.NDArray[Any]) -> Floats:
         """The first output for these inputs, float32. The next call writes over it."""
-        return self.outputs(*inputs)[0]
+        first: Floats = self.outputs(*inputs)[0]
+        return first
 
-    def outputs(self, *inputs: npt.NDArray[Any]) -> tuple[Floats, ...]:
-        """All outputs for these inputs, float32. The next call writes over them."""
+    def outputs(self, *inputs: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
+        """All outputs for these inputs, float32 but where the network ends otherwise.
+
+        The next call writes over them.
+        """
         self._fit(len(inputs[0]))
         # In a list, since the copy of an array that is not contiguous has to outlast the call.
         arrays = [np.ascontiguousarray(array) for array in inputs]

@@ -76,6 +76,18 @@ def read_tensors(file: Path) -> Weights:
         raise SettingsError(f"{file}: cannot be read: {first_line(error)}") from error
 
 
+class NetworkEnd(NamedTuple):
+    """What is added to a network before it is compiled.
+
+    Attributes:
+        name: of it, for the key of the compiled network.
+        add: takes an `openvino.Model` and returns another one.
+    """
+
+    name: str
+    add: Callable[[Any], Any]
+
+
 class Constant(NamedTuple):
     """A constant that is a weight.
 
@@ -220,7 +232,12 @@ class ShippedNetwork:
             return None
 
     def load(
-        self, name: str, shapes: Sequence[Sequence[DimensionSize]], dtype: str, engine: CpuEngine
+        self,
+        name: str,
+        shapes: Sequence[Sequence[DimensionSize]],
+        dtype: str,
+        engine: CpuEngine,
+        end: NetworkEnd | None = None,
     ) -> CpuGraph:
         """The network for inputs of these shapes: from the folder, or compiled now and kept there.
 
@@ -229,6 +246,7 @@ class ShippedNetwork:
             shapes: of the inputs, in their order.
             dtype: of the arithmetic, a name of `cpu_graph.PRECISIONS`.
             engine: where networks are kept, and how many threads they use.
+            end: is added to it.
 
         Raises:
             GraphUnavailable: OpenVINO cannot be imported, or cannot compute in `dtype`.
@@ -236,7 +254,7 @@ class ShippedNetwork:
             Exception: whatever OpenVINO raises while it compiles.
         """
         openvino = import_openvino()
-        key = self._key(repr((shapes, dtype, openvino.__version__)))
+        key = self._key(repr((shapes, dtype, openvino.__version__, None if end is None else end.name)))
 
         def make() -> Any:
             model = self.topology.model(self.weights)
@@ -244,7 +262,7 @@ class ShippedNetwork:
             model.reshape(
                 {port: openvino.PartialShape(side) for port, side in zip(model.inputs, sides, strict=True)}
             )
-            return model
+            return model if end is None else end.add(model)
 
         begin = time.monotonic()
         graph, is_new = compile_model(engine.folder / f"{name}-{key}.blob", dtype, engine.threads, make)
