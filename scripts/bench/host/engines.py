@@ -1,8 +1,8 @@
 """`python -m scripts.bench.host.engines`: denoiser and decoder by torch and by OpenVINO on this CPU.
 
 A row for each engine: processor time of a clip of 12 frames (median, engines in turn), the ratio to torch in
-the same arithmetic, and the distance from torch in float32. `taskset -c 0` takes cores away, and
-`ONEDNN_MAX_CPU_ISA=AVX2` takes bfloat16 away from torch.
+the same arithmetic, and the distance from torch in float32. The decoder has rows of each of its heads.
+`taskset -c 0` takes cores away, and `ONEDNN_MAX_CPU_ISA=AVX2` takes bfloat16 away from torch.
 """
 
 from __future__ import annotations
@@ -117,9 +117,16 @@ def arrays_of(
 
 
 def decoders(
-    settings: Settings, engine: CpuEngine, dtypes: Sequence[torch.dtype]
+    settings: Settings, engine: CpuEngine, dtypes: Sequence[torch.dtype], *, fine: bool
 ) -> dict[str, Callable[[], Tensor]]:
-    """Functions that decode one clip, by library and arithmetic, each to pictures in 0..255 as float32."""
+    """Functions that decode one clip, by library and arithmetic, each to pictures in 0..255 as float32.
+
+    Args:
+        settings: of the workers.
+        engine: where networks are kept, and how many threads they use.
+        dtypes: of the arithmetic.
+        fine: whether the VAE's finer head draws.
+    """
     import numpy as np
     import torch
 
@@ -139,7 +146,9 @@ def decoders(
     engines = {"torch": None, "OpenVINO": engine, "int8": replace(engine, eight_bit=True)}
     for dtype in dtypes:
         for library, used in engines.items():
-            decoder = load_clip_decoder(config, folder, torch.device("cpu"), _named(dtype), engine=used)
+            decoder = load_clip_decoder(
+                config, folder, torch.device("cpu"), _named(dtype), fine=fine, engine=used
+            )
             if library != "int8" or decoder.has_eight_bit:
                 decoder.warm_up(h, w)
                 tasks[f"{library} {_named(dtype)}"] = partial(decode, decoder)
@@ -191,6 +200,7 @@ def main() -> None:
     keep_freed_memory()
     import torch
 
+    from protocol.model.config import ModelConfig
     from protocol.model.cpu_graph import CpuEngine
 
     torch.set_num_threads(thread_count(settings))
@@ -199,7 +209,10 @@ def main() -> None:
         engine = CpuEngine(True, Path(folder), torch.get_num_threads())
         print(f"{torch.get_num_threads()} threads, torch {torch.__version__}: ms a clip, ratio, distance")
         print("denoiser", *rows(denoisers(settings, engine, dtypes), pictures=False), sep="\n", flush=True)
-        print("decoder", *rows(decoders(settings, engine, dtypes), pictures=True), sep="\n")
+        for fine in (False, True)[: 1 + ModelConfig.load(settings.config).has_fine_head]:
+            name = "decoder, its finer head" if fine else "decoder"
+            made = rows(decoders(settings, engine, dtypes, fine=fine), pictures=True)
+            print(name, *made, sep="\n", flush=True)
 
 
 def _named(dtype: torch.dtype) -> str:
