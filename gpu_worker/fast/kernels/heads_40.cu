@@ -33,8 +33,7 @@ __device__ __forceinline__ void shift(Half &half, int r, float by) {
 #define LOGITS(to, add) \
     asm volatile( \
         "wgmma.mma_async.sync.aligned.m64n64k16." TYPES \
-        " {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23," \
-        " %24, %25, %26, %27, %28, %29, %30, %31}, {%32, %33, %34, %35}, %36, " add ", 1, 1, 0;" \
+        " {" NAMES_32 "}, {%32, %33, %34, %35}, %36, " add ", 1, 1, 0;" \
         : EIGHT(to, s, 0), EIGHT(to, s, 8), EIGHT(to, s, 16), EIGHT(to, s, 24) \
         : "r"(q[0]), "r"(q[1]), "r"(q[2]), "r"(q[3]), "l"(keys))
 __device__ __forceinline__ void set_logits(float (&s)[32], const u32 *q, u64 keys) { LOGITS("=f", "0"); }
@@ -53,8 +52,7 @@ __device__ __forceinline__ void add_values(Half &half, int j, u32 values) {   //
     const u32 *p = half.p + 4 * j;
     asm volatile(
         "wgmma.mma_async.sync.aligned.m64n48k16." TYPES
-        " {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23},"
-        " {%24, %25, %26, %27}, %28, 1, 1, 1, 1;"
+        " {" NAMES_24 "}, {%24, %25, %26, %27}, %28, 1, 1, 1, 1;"
         : EIGHT("+f", o, 0), EIGHT("+f", o, 8), EIGHT("+f", o, 16)
         : "r"(p[0]), "r"(p[1]), "r"(p[2]), "r"(p[3]), "l"(matrix(values + 2048 * j)));
 }

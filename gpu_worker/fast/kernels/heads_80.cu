@@ -44,8 +44,7 @@ __device__ __forceinline__ void shift(Half &half, int r, float by) { half.shifte
 #define LOGITS(to, add) \
     asm volatile( \
         "wgmma.mma_async.sync.aligned.m64n64k16." TYPES \
-        " {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23," \
-        " %24, %25, %26, %27, %28, %29, %30, %31}, %32, %33, " add ", 1, 1, 0, 0;" \
+        " {" NAMES_32 "}, %32, %33, " add ", 1, 1, 0, 0;" \
         : EIGHT(to, s, 0), EIGHT(to, s, 8), EIGHT(to, s, 16), EIGHT(to, s, 24) : "l"(q), "l"(keys))
 __device__ __forceinline__ void set_logits(float (&s)[32], u64 q, u64 keys) { LOGITS("=f", "0"); }
 __device__ __forceinline__ void add_logits(float (&s)[32], u64 q, u64 keys) { LOGITS("+f", "1"); }
@@ -69,9 +68,7 @@ __device__ __forceinline__ void add_values(Half &half, int j, u32 values) {   //
     const u32 *p = half.p + 4 * j;
     asm volatile(
         "wgmma.mma_async.sync.aligned.m64n80k16." TYPES
-        " {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23,"
-        " %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39},"
-        " {%40, %41, %42, %43}, %44, 1, 1, 1, 1;"
+        " {" NAMES_32 ", %32, %33, %34, %35, %36, %37, %38, %39}, {%40, %41, %42, %43}, %44, 1, 1, 1, 1;"
         : EIGHT("+f", o, 0), EIGHT("+f", o, 8), EIGHT("+f", o, 16), EIGHT("+f", o, 24), EIGHT("+f", o, 32)
         : "r"(p[0]), "r"(p[1]), "r"(p[2]), "r"(p[3]), "l"(blocks(values + 512 * j, 32 * KEYS)));
 }

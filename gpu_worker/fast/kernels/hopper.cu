@@ -37,3 +37,6 @@ template <int N> __device__ __forceinline__ void hold(float (&x)[N]) {
 }
 
 #define EIGHT(to, x, i) to(x[i]), to(x[i + 1]), to(x[i + 2]), to(x[i + 3]), to(x[i + 4]), to(x[i + 5]), to(x[i + 6]), to(x[i + 7])
+// The first operands of an instruction, as PTX wants them named.
+#define NAMES_24 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23"
+#define NAMES_32 NAMES_24 ", %24, %25, %26, %27, %28, %29, %30, %31"
