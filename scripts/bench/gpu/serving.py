@@ -84,7 +84,7 @@ def parts(out: Path, model: Path, caches: Path, speech: float | None = None) -> 
     team_of_four = ("--gpu-devices", cards.replace(",", "+"), "--encoder-devices", "cuda:3")
     all_four = ("--gpu-devices", cards, "--encoder-devices", cards, "--encoders", "4")
     return [
-        Part("tests", "the CUDA tests of engine and decoder", (*tests, *CUDA_TESTS), 60),
+        Part("tests", "the CUDA tests of engine and decoder", (*tests, *CUDA_TESTS), 150),
         live("512", "512², exact, one session of 60 s; a cold and a warm start", 150, "--starts", "2"),
         live("512-two", "512², exact, two sessions of 60 s", 110, "--sessions", "2"),
         live("512-auto", "512², what the card holds, one session of 60 s; a first and a second start", 170,
