@@ -80,7 +80,7 @@ class NetworkEnd(NamedTuple):
     """What is added to a network before it is compiled.
 
     Attributes:
-        name: of it, for the key of the compiled network.
+        name: of it, for the key of the compiled network. Another one where `add` adds something else.
         add: takes an `openvino.Model` and returns another one.
     """
 
