@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -137,16 +136,6 @@ class GraphDecoder:
     def _decode(self, latents: npt.NDArray[np.float16]) -> Picture:
         scaling, shift = np.float32(self.facts.scaling), np.float32(self.facts.shift)
         return self.unscaled(latents.astype(np.float32) / scaling + shift)
-
-
-def require_finite(weights: Iterable[tuple[str, npt.NDArray[Any]]]) -> None:
-    """Raises ValueError where a weight is not finite: pixels of eight bits do not tell.
-
-    Finite weights keep finite latents finite in float32 and bfloat16.
-    """
-    for name, array in weights:
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ValueError(f"the decoder's weight {name} is not finite")
 
 
 def open_kinds(engine: CpuEngine, *, has_ranges: bool, dtype: str) -> list[bool]:

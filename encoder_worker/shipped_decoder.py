@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from encoder_worker.graph_decoder import DecoderFacts, GraphDecoder, open_kinds, quickest, require_finite
-from encoder_worker.vae.pixels import PIXELS
+from encoder_worker.graph_decoder import DecoderFacts, GraphDecoder, open_kinds, quickest
+from encoder_worker.vae.pixels import PIXELS, require_finite
 from encoder_worker.vae.ranges import ROUNDED, eight_bit_tensors, read_table, tensors_digest
 from protocol.model.config import ModelConfig
 from protocol.model.cpu_graph import CpuEngine, best_times

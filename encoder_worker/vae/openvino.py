@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from encoder_worker.graph_decoder import DecoderFacts, GraphDecoder, require_finite
+from encoder_worker.graph_decoder import DecoderFacts, GraphDecoder
 from encoder_worker.vae.decoders import Decoder, LiteVaeDecoder
 from encoder_worker.vae.int8 import with_eight_bits
-from encoder_worker.vae.pixels import PIXELS
+from encoder_worker.vae.pixels import PIXELS, require_finite
 from encoder_worker.vae.ranges import Ranges
 from protocol.model.cpu_convert import load_graph
 from protocol.model.cpu_graph import CpuEngine

@@ -128,15 +128,17 @@ def _expect_driver(driver: Any, result: int) -> None:
         raise CudaError(f"CUDA driver: {(text.value or b'unknown error').decode()}")
 
 
-def compile_cuda(source: Path, architecture: str, constants: Mapping[str, int], after: str = "") -> bytes:
+def compile_cuda(
+    source: Path, architecture: str, constants: Mapping[str, int], before: Sequence[str] = ()
+) -> bytes:
     """Machine code of a file of CUDA C++ for an architecture, such as sm_90a. constants: macros to define.
 
-    It is kept for the next start. after: a file beside it that is put before it.
+    It is kept for the next start. before: further files beside it that are put before it.
 
     Raises:
         CudaError: the compiler is absent, or it refuses.
     """
-    text = source_text(source, hopper=architecture == "sm_90a", after=after).encode()
+    text = source_text(source, hopper=architecture == "sm_90a", before=before).encode()
     options = [f"--gpu-architecture={architecture}", "--std=c++17"]
     options += [f"-D{name}={int(value)}" for name, value in constants.items()]
     file = kept_file(text, options)
@@ -184,10 +186,10 @@ def _compile(name: str, text: bytes, options: Sequence[str]) -> bytes:
         compiler.nvrtcDestroyProgram(ctypes.byref(program))
 
 
-def source_text(source: Path, *, hopper: bool = False, after: str = "") -> str:
+def source_text(source: Path, *, hopper: bool = False, before: Sequence[str] = ()) -> str:
     """A file of CUDA C++ with what it begins with."""
-    before = ["common.cu", *["hopper.cu"] * hopper, *[after] * bool(after)]
-    return "".join(source.with_name(name).read_text() for name in before) + source.read_text()
+    names = ["common.cu", *["hopper.cu"] * hopper, *before, source.name]
+    return "".join(source.with_name(name).read_text() for name in names)
 
 
 @cache

@@ -113,7 +113,7 @@ class CudaSpatial:
                 "GROUPS": GROUPS, "QUERIES": QUERIES, "KEYS": KEYS, "STAGES": STAGES,
                 "BF16": int(dtype == torch.bfloat16),
             }  # fmt: skip
-            binary = compile_cuda(SOURCE, "sm_90a", constants, after=shape.source)
+            binary = compile_cuda(SOURCE, "sm_90a", constants, [shape.source])
             self._kernels[key] = CudaKernel(binary, "spatial", shape.shared)
         return self._kernels[key]
 

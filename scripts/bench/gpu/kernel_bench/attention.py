@@ -94,13 +94,14 @@ def bench_attention(frames: int, side: int, variants: list[Variant], level: int,
 
 def attention_variants(size: int, quick: bool) -> list[Variant]:
     from gpu_worker.fast.kernels.attention import attention_split
+    from gpu_worker.fast.kernels.spatial_cuda import SHAPES
 
     split = attention_split(size)
     tiles = [(16, 16, 4, 2)] if quick else TILES[: 3 if size > 40 else None]
     sampled: list[Variant] = [
         (name, {"split": split, "tile": TILES[0], "narrow": True, "cuda": cuda})
         for name, cuda in (("CUDA C++", True), ("Triton, sampled maximum", False))
-        if CUDA and size in ((40, 80) if cuda else (40,))
+        if CUDA and (size in SHAPES if cuda else size == 40)
     ]
     return sampled + [
         (f"Triton {split} {tile}{' narrow' if narrow else ''}",

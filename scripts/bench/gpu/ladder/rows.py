@@ -170,16 +170,16 @@ def _attending(**options: bool) -> Callable[[Models], TorchOps]:
     return make
 
 
-def _in_cuda(models: Models, sizes: tuple[int, ...] = (40,), **without: None) -> TorchOps:
+def _in_cuda(models: Models, sizes: tuple[int, ...] | None = None, **without: None) -> TorchOps:
     """The Triton stages, and the kernels in CUDA C++ that serve on this card, but for those set to None.
 
-    sizes: of heads, for spatial attention.
+    sizes: of heads, for spatial attention. None: all that it serves.
     """
     from gpu_worker.fast.cuda_kernels import cuda_kernels
     from gpu_worker.fast.triton_ops import TritonOps
 
     kernels = replace(cuda_kernels(models.device), **without)
-    if kernels.spatial is not None:
+    if kernels.spatial is not None and sizes is not None:
         kernels.spatial.sizes = sizes
     return TritonOps(kernels)
 
@@ -223,10 +223,11 @@ ROWS = [
     Rung("narrow", "+ its logits from 48 columns of 64", _fast(ops=_attending()), cuda=True),
     Rung("cuda", "+ temporal attention in CUDA C++",
         _fast(ops=partial(_in_cuda, spatial=None, gated=None)), cuda=True),
-    Rung("spatial", "+ spatial attention in CUDA C++", _fast(ops=partial(_in_cuda, gated=None)), cuda=True),
-    Rung("gated", "+ GEGLU within its product in CUDA C++", _fast(ops=_in_cuda), cuda=True),
-    Rung("large", "+ spatial attention of larger heads in CUDA C++",
-        _fast(ops=partial(_in_cuda, sizes=(40, 80))), cuda=True),
+    Rung("spatial", "+ spatial attention in CUDA C++",
+        _fast(ops=partial(_in_cuda, sizes=(40,), gated=None)), cuda=True),
+    Rung("gated", "+ GEGLU within its product in CUDA C++", _fast(ops=partial(_in_cuda, sizes=(40,))),
+        cuda=True),
+    Rung("large", "+ spatial attention of larger heads in CUDA C++", _fast(ops=_in_cuda), cuda=True),
     Rung("exact", "the exact tier", _fast(), cuda=True),
     Rung("nograph", "exact, without the graph", _fast(graph=False), cuda=True),
     *(Rung(f"try-{key}", f"exact, but {text}", _fast(tier=Tier(key, text, **options)),
