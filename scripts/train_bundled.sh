@@ -5,7 +5,7 @@
 #   scripts/train_bundled.sh --budget 25          # only steps that fit into 25 minutes; call it again for the rest
 #   scripts/train_bundled.sh --plan continue      # further from the weights in demo/bundled/model
 #   scripts/train_bundled.sh --plan fine          # the decoder alone, for pictures of both sizes, seven minutes
-#   scripts/train_bundled.sh --plan sharp         # VAE and denoiser together at 512², eight minutes on two GPUs
+#   scripts/train_bundled.sh --plan sharp         # VAE and denoiser together at 512², 16 minutes on two GPUs
 #   scripts/train_bundled.sh --plan cpu           # the same without a GPU: clips are drawn and encoded once
 #
 # --gpus N        train on N GPUs of this machine together (default 1)
@@ -56,8 +56,9 @@ case $plan in
     "fine-decoder decoder 6 --batch 64 --lr 8e-4 --final-lr 1e-5 --seed 900 --tracks 48 --memory 8192"
   ) ;;
   sharp) steps=(
-    "sharp-vae sharp 3 --vae-share 1 --lr 6e-4 --final-lr 2e-5 --seed 2200 --tracks 48"
-    "sharp sharp 5 --vae-share 0 --batch 20 --lr 5e-4 --final-lr 1e-5 --seed 2300 --tracks 48"
+    "sharp-listen listen 2 --seed 3100"
+    "sharp-vae sharp 4 --vae-share 1 --lr 6e-4 --final-lr 2e-5 --seed 3100 --tracks 48"
+    "sharp sharp 10 --vae-share 0 --batch 24 --lr 6e-4 --final-lr 1e-5 --seed 8200 --tracks 48"
   ) ;;
   cpu) steps=(
     "listen-cpu listen 30 --batch 64 --seed 24"
@@ -88,7 +89,7 @@ export OMP_WAIT_POLICY=PASSIVE
 train() {
   local rank
   case $1 in
-    vae | denoiser | sharp) ;;
+    vae | denoiser | sharp | listen) ;;
     *) run "$python" -m demo.factory.train "$@"; return ;;
   esac
   if [ "$gpus" -eq 1 ]; then run "$python" -m demo.factory.train "$@"; return; fi

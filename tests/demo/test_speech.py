@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from demo.factory.motion.visemes import CHANNELS, visemes
-from demo.factory.speech import augment, corpus, engines, make_speech, texts
+from demo.factory.speech import augment, corpus, engines, make_speech, texts, words
 from demo.factory.speech.closures import RELEASE, refine_closures
 from demo.factory.speech.stream import ALIGNMENT, make_stream
 from demo.factory.speech.thin import thinned
@@ -157,6 +157,50 @@ def test_augmentation_is_repeatable_keeps_time_and_leaves_level_within_bounds() 
     clean = augment.augment(audio, torch.Generator().manual_seed(3), strength=0.0)
     for changed, original in zip(clean, audio, strict=True):
         assert torch.corrcoef(torch.stack([changed, original]))[0, 1] > 0.99
+
+
+def _vowel(formant: float, pitch: float = 120.0) -> torch.Tensor:
+    """A second and a half of harmonics whose strength peaks at `formant` Hz: (1, 24000)."""
+    seconds = torch.arange(24000) / RATE
+    harmonics = torch.arange(1, 60) * pitch
+    strength = torch.exp(-(((harmonics - formant) / 250) ** 2))
+    return 0.02 * (strength[:, None] * torch.sin(2 * torch.pi * harmonics[:, None] * seconds)).sum(0)[None]
+
+
+def test_formants_move_and_the_pitch_stays() -> None:
+    audio = _vowel(1500.0).expand(16, -1).clone()
+    draw = augment._Draw(audio, torch.Generator().manual_seed(5))
+    same = augment._move_formants(audio, draw, chance=0.0)
+    torch.testing.assert_close(same, audio, atol=1e-5, rtol=0)
+    moved = augment._move_formants(audio, draw, chance=1.0)
+    hertz = torch.fft.rfftfreq(24000, 1 / RATE)
+    power = torch.fft.rfft(moved).abs().square()
+    centres = (power * hertz).sum(1) / power.sum(1)
+    assert centres.min() < 1400 and centres.max() > 1600  # both ways, by more than one harmonic's distance
+    assert centres.min() > 1500 / 1.25 and centres.max() < 1500 * 1.25
+    harmonic = (hertz / 120 - (hertz / 120).round()).abs() < 0.05
+    assert (power[:, harmonic].sum(1) > 0.95 * power.sum(1)).all()
+
+
+def test_words_by_chance_are_many_and_say_how_to_get_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = tmp_path / "words"
+    listed.write_text("Haus/AB\nNATO\nx\nfrüh\nO'Neil\nlangeswortzuviel\nBaum\n\n", encoding="utf-8")
+    monkeypatch.setattr(words, "DICTIONARIES", {"de": listed, "it": tmp_path / "none"})
+    words.words.cache_clear()
+    try:
+        assert words.words("de") == ["Haus", "früh", "Baum"]
+        spoken = [words.take_words("de", random.Random(n)) for n in range(40)]
+        assert len(set(spoken)) > 35 and all(4 <= len(line.split()) <= 10 for line in spoken)
+        assert any("," in line for line in spoken) and all(line[0].isupper() for line in spoken)
+        assert set(words.words("cmn")) > set("你好天")
+        assert " " not in words.take_words("cmn", random.Random(1)).replace(", ", "")
+        assert "Hyvää" in words.words("fi")
+        with pytest.raises(words.DictionaryError, match="witalian"):
+            words.words("it")
+    finally:
+        words.words.cache_clear()
 
 
 def test_silence_is_quiet_and_varied() -> None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from audio_worker.whisper import SpeechEncoder
 from demo.factory.make_whisper import DEFAULT_OUT
-from demo.factory.train.listen import LowRank, MouthReader, correct, load_ears, save_corrections
+from demo.factory.train.listen import LowRank, MouthReader, correct, load_ears, save_corrections, spectrograms
 from gpu_worker.denoiser.model.attention import Attention, attend
 
 
@@ -55,6 +55,25 @@ def test_every_correction_learns(tmp_path: Path) -> None:
     for name, correction in corrections.items():
         for gradient in (correction.down.grad, correction.up.grad):
             assert gradient is not None and gradient.abs().sum() > 0, name
+
+
+def test_spectrograms_are_whisper_s_own() -> None:
+    encoder = load_ears(DEFAULT_OUT, Path("none.safetensors"))
+    loudness = torch.tensor([[0.2], [1e-3], [0.0]])
+    pcm = loudness * torch.randn(3, 24000, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(spectrograms(pcm, encoder.mel_filters), encoder.spectrogram(pcm))
+
+
+def test_corrections_of_another_rank_are_not_taken(tmp_path: Path) -> None:
+    encoder = SpeechEncoder("short", width=16, heads=2, layers=1, n_mels=8)
+    path = tmp_path / "adapter.safetensors"
+    corrections = correct(encoder, path)
+    thin = {name: LowRank(torch.zeros(c.up.shape[0], c.down.shape[1]), 2) for name, c in corrections.items()}
+    for correction in thin.values():
+        nn.init.normal_(correction.up)
+    save_corrections(thin, path)
+    again = correct(SpeechEncoder("short", width=16, heads=2, layers=1, n_mels=8), path)
+    assert all(not c.up.any() for c in again.values())
 
 
 def test_ears_are_whisper_s_own_without_a_file(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from demo.factory.train.blend import blend_vae
+from demo.factory.train.checkpoint import Averaged, load_training, save_training
 from demo.factory.train.models import channels_last
 from demo.factory.train.replay import Replay
-from demo.factory.train.step import Gradients, GraphedLoss, warm_cosine
+from demo.factory.train.step import Gradients, GraphedLoss, make_optimizer, warm_cosine
 from demo.factory.train.variety import FASTEST, SLOWEST, color_matrices, paces, read_between, recolor
 
 
@@ -28,6 +29,25 @@ def test_replay_keeps_the_newest() -> None:
     assert drawn["row"].dtype == torch.int64
     assert set(drawn["row"].tolist()) == {1, 2}
     assert torch.equal(drawn["x"][:, 0], drawn["row"].float())
+
+
+def test_training_goes_on_with_moments_in_the_parameters_memory_order(tmp_path: Path) -> None:
+    """The fused Adam takes no moments in another order, so a second call could not go on."""
+    model = channels_last(nn.Conv2d(3, 4, 3), torch.device("cpu"))
+    optimizer = make_optimizer(list(model.parameters()), weight_decay=0.0)
+    model(torch.randn(2, 3, 8, 8)).square().mean().backward()
+    optimizer.step()
+    save_training(tmp_path, "part", model, Averaged(model), optimizer, 7)
+    again = channels_last(nn.Conv2d(3, 4, 3), torch.device("cpu"))
+    resumed = make_optimizer(list(again.parameters()), weight_decay=0.0)
+    assert load_training(tmp_path, "part", again, None, resumed) == 7
+    for ours, theirs in zip(again.parameters(), model.parameters(), strict=True):
+        for name in ("exp_avg", "exp_avg_sq"):
+            moment = resumed.state[ours][name]
+            assert moment.stride() == ours.stride() and moment.dtype == torch.float32
+            torch.testing.assert_close(moment, optimizer.state[theirs][name], rtol=1e-2, atol=1e-6)
+    again(torch.randn(2, 3, 8, 8)).square().mean().backward()
+    resumed.step()
 
 
 def test_gradients_lie_in_one_tensor_and_are_clipped() -> None:

@@ -22,6 +22,7 @@ from demo.factory.speech import engines, texts
 from demo.factory.speech.closures import refine_closures
 from demo.factory.speech.engines import Espeak
 from demo.factory.speech.utterance import Utterance
+from demo.factory.speech.words import DictionaryError, take_words
 from protocol.wire.clock import SAMPLE_RATE
 
 FOLDER = Path(__file__).resolve().parent
@@ -31,6 +32,8 @@ OUTPUT = FOLDER / "build" / "speech.npz"
 SPEECH_RMS = 0.025
 #: Seconds of silence kept before and after a sentence.
 LEAD, TAIL = 0.15, 0.45
+#: Share of utterances that are words by chance. English has templates, the other languages a few sentences.
+WORDS_ENGLISH, WORDS_OTHERS = 0.4, 0.75
 #: The written split, as JSON.
 Split = dict[str, Any]
 logger = logging.getLogger(__name__)
@@ -139,7 +142,8 @@ def speak_voice(
                     pool = list(held_out[language])
                 lines.append(pool.pop(0))
             else:
-                lines.append(texts.take(language, rng))
+                chance = rng.random() < (WORDS_ENGLISH if language == "en" else WORDS_OTHERS)
+                lines.append(take_words(language, rng) if chance else texts.take(language, rng))
         for spoken in speakers.speak(voice, lines, rng):
             if seconds < 60 * minutes and any(phone != "_" for *_, phone in spoken.phones):
                 done.append(finish(spoken, rng, warp=not voice.startswith("espeak") and held_out is None))
@@ -178,6 +182,7 @@ def main() -> None:
     parser.add_argument(
         "--no-festival", dest="festival", action="store_false", help="flite and espeak-ng alone"
     )
+    parser.add_argument("--opus", action="store_true", help="sound as Opus: a tenth of the size")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     split = load_split()
@@ -189,10 +194,10 @@ def main() -> None:
                 speakers, voice, language, minutes, split["held_out_texts"] if out else None
             )
             logger.info("%s: %d utterances so far", voice, len(utterances))
-    except engines.EngineError as error:
+    except (engines.EngineError, DictionaryError) as error:
         parser.exit(1, f"make_speech: {error}\n")
     corpus = corpora.build(utterances, set(split["held_out_voices"]))
-    corpora.save(corpus, arguments.out)
+    corpora.save(corpus, arguments.out, lossy=arguments.opus)
     for voice, minutes in corpus.minutes().items():
         print(f"{minutes:6.2f} min  {voice}{'  (held out)' if voice in split['held_out_voices'] else ''}")
     lengths = np.diff(corpus.starts) / SAMPLE_RATE / 60

@@ -93,14 +93,16 @@ def run_cache(arguments: argparse.Namespace) -> None:
 
 def run_listen(arguments: argparse.Namespace) -> None:
     """Stage `listen`."""
+    device = torch.device(arguments.device)
+    join(arguments.rank, arguments.processes, arguments.meeting, device)
     listen(
         arguments.speech,
         arguments.model / "whisper",
         arguments.state,
         minutes=arguments.minutes,
         batch=arguments.batch or 256,
-        seed=arguments.seed,
-        device=torch.device(arguments.device),
+        seed=arguments.seed + 1000 * arguments.rank,
+        device=device,
         start=arguments.start,
     )
 

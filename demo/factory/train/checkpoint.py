@@ -83,9 +83,13 @@ def load_training(
         for i, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"]):
             if f"{i}.exp_avg" in moments:
                 optimizer.state[parameter] = {
-                    # Adam's moments are kept in float32 on the parameter's own device.
-                    "exp_avg": moments[f"{i}.exp_avg"].to(parameter.device, torch.float32),
-                    "exp_avg_sq": moments[f"{i}.exp_avg_sq"].to(parameter.device, torch.float32),
+                    # In float32, on the parameter's device, in its memory order: fused Adam needs that.
+                    **{
+                        name: torch.empty_like(parameter, dtype=torch.float32, requires_grad=False).copy_(
+                            moments[f"{i}.{name}"]
+                        )
+                        for name in ("exp_avg", "exp_avg_sq")
+                    },
                     "step": torch.tensor(float(told["steps"]), device=parameter.device),
                 }
     return int(told["steps"])

@@ -35,7 +35,7 @@ from protocol.model.audio_tokens import audio_token_positions
 from protocol.wire.clock import SAMPLE_RATE
 
 LAST_TIMESTEP = 999
-CARRIED = 0.85  # share of clips that begin from a carried latent
+CARRIED = 0.35  # share of clips that begin from a carried latent
 CARRIED_NOISE = 0.25  # up to this: the carried latent is a predicted one when serving, never quite the truth
 LATE_SHARE = 0.85  # share of samples at the last timestep
 USES = {False: 4, True: 12}  # times that a drawn clip is learned from, by whether it is drawn larger

@@ -16,21 +16,24 @@ from __future__ import annotations
 
 import logging
 import math
-import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from audio_worker.adapter import DOWN, UP, apply_adapter, linear_layers
+from audio_worker.mel import SHORT_WINDOW_FLOOR
 from audio_worker.whisper import SpeechEncoder, load_whisper
 from demo.factory.motion.visemes import CHANNELS
 from demo.factory.train.checkpoint import Averaged, load_training, save_training
 from demo.factory.train.config import CLIP_FRAMES, FPS, HISTORY_SAMPLES
 from demo.factory.train.models import build_networks
+from demo.factory.train.step import Gradients, GraphedLoss, TrainingRun, share_weights
 from demo.factory.train.voices import Voices
 from gpu_worker.denoiser.model.attention import Attention, attend
 from gpu_worker.denoiser.model.transformer import AUDIO_GAIN
@@ -40,10 +43,13 @@ from protocol.wire.clock import SAMPLE_RATE
 logger = logging.getLogger(__name__)
 
 DIRECTION_SIZE = 1.0  # of a fully opened mouth in the hidden state, whose own deviation is of that order
-RANK = 6  # of a layer's correction: a third of a megabyte in all
+RANK = 16  # of a layer's correction: 0.9 MB in all
 ADAPTER = "whisper_adapter.safetensors"
 OPENING_WEIGHT = 2.0  # the eye sees the opening first
 RATE, FINAL_RATE = 2e-3, 2e-5
+WARM_UP = 100  # steps
+DECAY = 0.99  # of the running average
+N_FFT, HOP, LOUDEST_DOWN_TO = 400, 160, 8.0  # of Whisper's spectrogram; the last in log10 of power
 
 
 def load_ears(whisper: Path, adapter: Path) -> SpeechEncoder:
@@ -52,6 +58,26 @@ def load_ears(whisper: Path, adapter: Path) -> SpeechEncoder:
     if adapter.is_file():
         apply_adapter(encoder, adapter)
     return encoder
+
+
+def spectrograms(pcm: Tensor, filters: Tensor) -> Tensor:
+    """What `SpeechEncoder.spectrogram` gives for short windows, made on the device of `pcm`.
+
+    transformers' extractor goes row by row through numpy, which takes longer than Whisper's encoder on a GPU.
+
+    Args:
+        pcm: (B, 24000) samples at 16 kHz in -1..1.
+        filters: the bank (201, n_mels).
+
+    Returns:
+        (B, n_mels, 150) float32.
+    """
+    with torch.autocast(pcm.device.type, enabled=False):
+        window = torch.hann_window(N_FFT, device=pcm.device)
+        power = torch.stft(pcm, N_FFT, HOP, window=window, return_complex=True)[..., :-1].abs().square()
+        bands = (filters.T @ power).clamp_min(1e-10).log10()
+        bands = torch.maximum(bands, bands.amax((1, 2), keepdim=True) - LOUDEST_DOWN_TO)
+        return ((bands + 4) / 4).clamp_min(SHORT_WINDOW_FLOOR)
 
 
 class LowRank(nn.Module):
@@ -68,12 +94,15 @@ class LowRank(nn.Module):
 
 
 def correct(encoder: SpeechEncoder, adapter: Path) -> dict[str, LowRank]:
-    """Put a trainable correction on every linear layer, starting from the file `adapter` if it exists."""
+    """Put a trainable correction on every linear layer.
+
+    It starts from the file `adapter`, if that exists and has corrections of the same rank.
+    """
     known = load_file(adapter) if adapter.is_file() else {}
     made = {}
     for name, layer in linear_layers(encoder).items():
         correction = LowRank(layer.weight, RANK)
-        if name + UP in known:
+        if name + UP in known and known[name + UP].shape == correction.up.shape:
             correction.load_state_dict({"down": known[name + DOWN], "up": known[name + UP]})
         parametrize.register_parametrization(layer, "weight", correction)
         made[name] = correction
@@ -150,30 +179,38 @@ class Ears:
             CLIP_FRAMES, FPS, 75, margin=margin, offset=HISTORY_SAMPLES * 50 // SAMPLE_RATE
         )
         self._positions = torch.from_numpy(positions).to(device)
+        self._filters = self.encoder.mel_filters.to(device)
         self._when = torch.arange(CLIP_FRAMES, device=device)
         with torch.no_grad():
             pcm, _ = voices.windows(64, self._when)
-            sample = self.encoder.features(pcm).flatten(0, 2)
+            sample = self._features(pcm).flatten(0, 2)
         self.reader = MouthReader(width, heads, sample.mean(0), sample.std(0)).to(device)
+        #: All that is trained.
+        self.trained = nn.ModuleList([self.reader, *self.corrections.values()])
 
-    def parameters(self) -> list[nn.Parameter]:
-        """The parameters of reader and corrections."""
-        return [*self.reader.parameters(), *(p for c in self.corrections.values() for p in c.parameters())]
+    def _features(self, pcm: Tensor) -> Tensor:
+        features: Tensor = self.encoder(spectrograms(pcm, self._filters))
+        return features.float()
 
     def read(self, pcm: Tensor) -> Tensor:
         """Mouths (B, CLIP_FRAMES, 6) of the clips of windows (B, WINDOW_SAMPLES)."""
         with torch.autocast(pcm.device.type, torch.bfloat16):
-            features = self.encoder.features(pcm)
+            features = self._features(pcm)
             tokens = features[:, self._positions].flatten(0, 1).flatten(1, 2)
             mouths: Tensor = self.reader(tokens)
             by_clip: Tensor = mouths.float().unflatten(0, (len(pcm), -1))
             return by_clip
 
-    def loss(self, batch: int) -> Tensor:
-        """Mean squared error of the mouths of new windows, the opening weighed by `OPENING_WEIGHT`."""
+    def examples(self, batch: int) -> dict[str, Tensor]:
+        """Sound `pcm` and mouths `mouth` of new windows."""
         pcm, mouth = self.voices.windows(batch, self._when)
-        error = (self.read(pcm) - mouth).square().mean(dim=(0, 1))
-        return error.mean() + (OPENING_WEIGHT - 1) * error[CHANNELS.index("mouth_open")]
+        return {"pcm": pcm, "mouth": mouth}
+
+    def loss(self, examples: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean squared error of the mouths, the opening weighed by `OPENING_WEIGHT`, and the opening's."""
+        error = (self.read(examples["pcm"]) - examples["mouth"]).square().mean(dim=(0, 1))
+        opening = error[CHANNELS.index("mouth_open")]
+        return error.mean() + (OPENING_WEIGHT - 1) * opening, opening
 
     @torch.no_grad()
     def correlation(self, voices: Voices, windows: int = 512) -> float:
@@ -186,27 +223,34 @@ class Ears:
         return float(torch.corrcoef(torch.stack([torch.cat(read), torch.cat(truth)]))[0, 1])
 
 
-def train_ears(ears: Ears, held_out: Voices, *, minutes: float, batch: int) -> None:
+def train_ears(ears: Ears, held_out: Voices, state: Path, *, minutes: float, batch: int) -> None:
     """Fit reader and corrections, and log how well the opening of unknown voices is read."""
-    parameters = ears.parameters()
+    averaged = Averaged(ears.trained, DECAY)
+    share_weights([ears.trained, averaged.module])
+    parameters = list(ears.trained.parameters())
+    gradients = Gradients(parameters)
+    graphed = GraphedLoss(ears.loss, ears.examples(batch), gradients, alone=True)
     optimizer = torch.optim.AdamW(parameters, lr=RATE, betas=(0.9, 0.99), weight_decay=1e-2)
-    began, step, told = time.monotonic(), 0, 0.0
-    while (progress := (time.monotonic() - began) / (60 * minutes)) < 1:
-        rate = FINAL_RATE + (RATE - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * progress))
-        optimizer.param_groups[0]["lr"] = rate * min(1.0, (step + 1) / 100)
-        loss = ears.loss(batch)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        step += 1
-        if progress >= told + 0.1:
-            told = progress
-            logger.info("listen: step %d loss %.5f held out %.3f", step, float(loss.detach()),
-                        ears.correlation(held_out))  # fmt: skip
+    loop = TrainingRun(
+        "listen",
+        state,
+        {"listen": (ears.trained, averaged)},
+        {"listen": optimizer},
+        gradients,
+        step=0,
+        minutes=minutes,
+        peak=RATE,
+        final=FINAL_RATE,
+        warm_up=WARM_UP,
+    )
+    for _ in loop.steps():
+        for name, value in ears.examples(batch).items():
+            graphed.inputs[name].copy_(value)
+        loop.learn(*graphed())
+    ears.trained.load_state_dict(averaged.module.state_dict())
     logger.info(
         "listen: %d steps, opening's correlation %.3f on training voices, %.3f on held-out ones",
-        step, ears.correlation(ears.voices), ears.correlation(held_out),
+        loop.step, ears.correlation(ears.voices), ears.correlation(held_out),
     )  # fmt: skip
 
 
@@ -236,7 +280,9 @@ def listen(
         for unknown in (False, True)
     )
     ears = Ears(voices, whisper, state / ADAPTER, width, wide[0].attn2.heads, margin)
-    train_ears(ears, held_out, minutes=minutes, batch=batch)
+    train_ears(ears, held_out, state, minutes=minutes, batch=batch)
+    if dist.is_initialized() and dist.get_rank() > 0:
+        return  # the leader writes
     save_corrections(ears.corrections, state / ADAPTER)
     if not start:
         return

@@ -7,7 +7,7 @@ drawn at 512², so that the latents hold what the finer head needs. The encoder 
 that the denoiser has little to learn anew. Then denoiser and decoder learn together, as in `denoiser`, from
 clips that are drawn at 512².
 
-Nothing is compiled: in eight minutes that would cost more than it saves.
+Nothing is compiled: in some minutes that would cost more than it saves.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ VAE_BATCH = 64
 VAE_MEMORY = 8192  # pictures kept, 0.8 MB each
 NEAR = 0.1  # weight of the latents' squared distance from the old ones
 SPREAD = 0.01  # weight of `latent_spread`
-GOALS = 0.1  # weight of the goals of the larger pictures' mouth and hands
+GOALS = 0.2  # weight of the goals of the larger pictures' mouth and hands
 DECAY = 0.99  # of the running averages: each part has some thousand steps
 WARM_UP = 100  # steps
 
