@@ -71,8 +71,9 @@ def kept(rows: list[EdgeRow], way: str, place: str = "mouth") -> float:
 
 def test_each_way_has_a_row_of_mouth_and_hands(rows: list[EdgeRow]) -> None:
     ways = {place: [row.way for row in rows if row.place == place] for place in ("mouth", "hands")}
-    assert ways["mouth"] == [*ways["hands"], NEAREST, "VAE alone, likest drawn mouth"]
-    assert len(set(ways["mouth"])) == len(ways["mouth"]) == 10
+    wrong = [f"drawn, the mouth {by} ms late" for by in (8, 17, 25)] + ["drawn, the mouth a tenth less open"]
+    assert ways["mouth"] == [*ways["hands"], *wrong, NEAREST, "VAE alone, likest drawn mouth"]
+    assert len(set(ways["mouth"])) == len(ways["mouth"]) == 14
 
 
 def test_a_mouth_that_comes_late_is_told_by_the_frame_after(rows: list[EdgeRow]) -> None:
@@ -97,4 +98,9 @@ def test_the_report_has_all_tables(rows: list[EdgeRow]) -> None:
     assert [table.splitlines()[0].split(" | ")[0] for table in tables] == [
         "| mouth", "| hands", "| mouth, by moment", "| as served, by person",
     ]  # fmt: skip
-    assert sum(table.count("\n") - 1 for table in tables[:2]) == 18
+    assert sum(table.count("\n") - 1 for table in tables[:2]) == 22
+
+
+def test_a_perfect_drawing_that_is_a_little_late_loses_edges(rows: list[EdgeRow]) -> None:
+    late = [kept(rows, f"drawn, the mouth {by} ms late") for by in (8, 17, 25)]
+    assert 1 > late[0] > late[1] > late[2] > 0

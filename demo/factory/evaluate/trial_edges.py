@@ -9,6 +9,8 @@ kept is their likeness (a cosine of gradients) times their strength, so each row
 - the pictures moved by up to a pixel each way, the best by frame: edges that lie a pixel away,
 - the pictures against another drawn mouth, the likest of several by frame: another moment, wider or less
   open. What is won shows how much the wrong mouth costs, and what is left is softness,
+- drawn pictures whose mouth alone comes some milliseconds late, or opens a tenth less: what a perfect drawing
+  keeps if it hears a little wrong,
 - with --descend N, N pictures from latents that were searched for by descent: the decoder's own limit.
 """
 
@@ -35,6 +37,7 @@ from demo.factory.evaluate.material import Scene
 from demo.factory.evaluate.scores import OPEN, SHUT, edges, inside
 from demo.factory.figure.measure import hand_boxes, mouth_box, true_opening
 from demo.factory.figure.state import FigureState
+from demo.factory.motion.mouth import TRACK_RATE
 from encoder_worker.vae.decoders import Decoder, load_decoder
 from protocol.model.vae_folder import VaeFolder
 from protocol.process.settings import Settings
@@ -45,6 +48,8 @@ NEAREST, NEAREST_VAE = "likest drawn mouth", "VAE alone, likest drawn mouth"
 #: Other drawn mouths: moments in frames from the right one, and factors of the opening.
 MOMENTS, FACTORS = (-2, -1, 1, 2), (0.6, 0.8, 1.2, 1.4)
 MOUTH = ("mouth_open", "mouth_width", "mouth_round", "teeth", "lips_pressed", "tongue")
+#: Lateness of a drawn mouth in steps of its track, and the factor of its opening.
+LATE, LESS = (1, 2, 3), 0.9
 #: Change of the drawn opening over two frames from which a mouth moves, and error of the opening in a row.
 MOVING, WRONG = 0.06, (0.02, 0.05)
 #: Steps of the search for latents, and their size.
@@ -122,6 +127,8 @@ class EdgeTrial:
         for place in boxes:
             moved = [row("moved by a pixel", place, p) for p in moved_by_a_pixel(shown[AS_SERVED])]
             yield max(moved, key=lambda each: each.likeness)
+        for way, picture in self._drawn_a_little_wrong(scene, frame, state):
+            yield row(way, "mouth", picture)
         others = [truth, *self._other_mouths(scene, frame, state).split(1)]
         for way, of in ((NEAREST, AS_SERVED), (NEAREST_VAE, VAE_ALONE)):
             yield max((row(way, "mouth", shown[of], its) for its in others), key=lambda each: each.likeness)
@@ -161,9 +168,24 @@ class EdgeTrial:
 
     def _other_mouths(self, scene: Scene, frame: int, state: FigureState) -> Tensor:
         """The truth with mouths of other moments, and with the mouth wider or less open (n, 3, 512, 512)."""
-        material, count = self._bench.material, len(MOMENTS) + len(FACTORS)
-        moments = [material.states(scene, frame + by, 1, self._bench.fps) for by in MOMENTS]
+        moments = [self._bench.material.states(scene, frame + by, 1, self._bench.fps) for by in MOMENTS]
         moments += [state.replace(mouth_open=(state.mouth_open * by).clamp(0, 1)) for by in FACTORS]
+        return self._with_mouths(scene, state, moments)
+
+    def _drawn_a_little_wrong(
+        self, scene: Scene, frame: int, state: FigureState
+    ) -> Iterator[tuple[str, Tensor]]:
+        """The truth with a mouth that comes late or opens less, by its words."""
+        first = frame * TRACK_RATE // self._bench.fps
+        moments = [self._bench.material.states(scene, first - by, 1, TRACK_RATE) for by in LATE]
+        ways = [f"drawn, the mouth {1000 * by / TRACK_RATE:.0f} ms late" for by in LATE]
+        moments.append(state.replace(mouth_open=state.mouth_open * LESS))
+        ways.append("drawn, the mouth a tenth less open")
+        yield from zip(ways, self._with_mouths(scene, state, moments).split(1), strict=True)
+
+    def _with_mouths(self, scene: Scene, state: FigureState, moments: Sequence[FigureState]) -> Tensor:
+        """Pictures (n, 3, 512, 512) of one state with the mouths of n moments."""
+        material, count = self._bench.material, len(moments)
         many = {name: torch.cat([getattr(each, name) for each in moments]) for name in MOUTH}
         same = {name: value.expand(count, *value.shape[1:]) for name, value in vars(state).items()}
         who, states = material.identity(scene, count), FigureState(**{**same, **many})
