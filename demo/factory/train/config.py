@@ -1,7 +1,7 @@
 """The bundled model's shape: EchoMimic-v2's own configuration, smaller.
 
 A latent of a 256² picture is 16×16 with 32 channels, twice as many numbers as the official 32×32×4. Sixteen
-times fewer positions than 64×64 make attention and motion modules cheap enough for a CPU. The 40 MB that all
+times fewer positions than 64×64 make attention and motion modules cheap enough for a CPU. The 45 MB that all
 weights may take bound the widths. `docs/guide/bundled-model.md` has the budget.
 """
 
