@@ -37,6 +37,7 @@ case $gpus in *[!0-9]* | '' | 0) die "--gpus takes a number of GPUs, not '$gpus'
 
 # Step: name, stage, minutes, further arguments. The VAE comes first because it is the ceiling of all that follows;
 # its second step has a falling rate. `denoiser` trains the decoder along, and `sharpen` strengthens its outlines.
+speech=demo/factory/speech/build/speech.npz speech_size=
 sharpen="sharpen sharpen 22 0.35 --batch 24 --lr 2.5e-4 --final-lr 5e-6 --seed 802 --tracks 16"
 case $plan in
   scratch) steps=(
@@ -55,7 +56,7 @@ case $plan in
   fine) steps=(
     "fine-decoder decoder 6 --batch 64 --lr 8e-4 --final-lr 1e-5 --seed 900 --tracks 48 --memory 8192"
   ) ;;
-  sharp) steps=(
+  sharp) speech=demo/factory/speech/build/long.npz speech_size="--scale 9 --opus"; steps=(
     "sharp-listen listen 2 --seed 3100"
     "sharp-vae sharp 4 --vae-share 1 --lr 6e-4 --final-lr 2e-5 --seed 3100 --tracks 48"
     "sharp sharp 10 --vae-share 0 --batch 24 --lr 6e-4 --final-lr 1e-5 --seed 8200 --tracks 48"
@@ -76,7 +77,8 @@ run() { echo "+ $*" >&2; [ -n "$dry" ] || "$@"; }
 
 # The training data. Both files are built once, from fixed seeds.
 [ -f demo/factory/figure/build/identities.npz ] || run "$python" -m demo.factory.figure.make_identities
-[ -f demo/factory/speech/build/speech.npz ] || run "$python" -m demo.factory.speech.make_speech
+# shellcheck disable=SC2086  # the size is words
+[ -f "$speech" ] || run "$python" -m demo.factory.speech.make_speech --out "$speech" $speech_size
 
 done_file=$state/steps.done
 [ -n "$dry" ] || { mkdir -p "$state"; touch "$done_file"; }
@@ -131,7 +133,7 @@ for step in "${steps[@]}"; do
   fi
   # shellcheck disable=SC2086  # the arguments of a step are words
   if [ "$stage" = sharpen ]; then sharpen "$share" "$minutes" $arguments; else
-    train "$stage" --state "$state" --minutes "$minutes" $arguments
+    train "$stage" --state "$state" --minutes "$minutes" --speech "$speech" $arguments
   fi
   spent=$((spent + minutes)) trained=yes
   [ -n "$dry" ] || echo "$name" >>"$done_file"
