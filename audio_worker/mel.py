@@ -29,9 +29,10 @@ POSITIONS = 75
 #: under loud speech.
 SHORT_WINDOW_FLOOR = -0.5
 
-_N_FFT = 400
-_HOP = 160
-_DYNAMIC_RANGE = 8.0  # in log10 of power
+#: Samples of a spectrum, and from one to the next.
+N_FFT = 400
+HOP = 160
+DYNAMIC_RANGE = 8.0  # in log10 of power
 
 
 def short_log_mel(pcm: NDArray[np.float32], n_mels: int) -> NDArray[np.float32]:
@@ -61,15 +62,15 @@ def padded_log_mel(pcm: NDArray[np.float32], n_mels: int) -> NDArray[np.float32]
     """
     if pcm.shape != (WINDOW,):
         raise ValueError(f"pcm must be ({WINDOW},), got {pcm.shape}")
-    padded = np.pad(pcm.astype(np.float64), _N_FFT // 2, mode="reflect")
+    padded = np.pad(pcm.astype(np.float64), N_FFT // 2, mode="reflect")
     # As in Whisper, the last of the 151 windows is left out.
-    frames = np.lib.stride_tricks.sliding_window_view(padded, _N_FFT)[::_HOP][: WINDOW // _HOP]
+    frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP][: WINDOW // HOP]
     spectrum = np.fft.rfft(frames * _hann(), axis=1)
     power = spectrum.real**2 + spectrum.imag**2
     # Not by `@`: numpy's BLAS threads spin for 0.1 s after each product, and a window is due twice a second.
     bands = np.einsum("fb,bm->mf", power, mel_filters(n_mels))
     log = np.log10(np.maximum(bands, 1e-10))
-    mel: NDArray[np.float32] = ((np.maximum(log, log.max() - _DYNAMIC_RANGE) + 4.0) / 4.0).astype(np.float32)
+    mel: NDArray[np.float32] = ((np.maximum(log, log.max() - DYNAMIC_RANGE) + 4.0) / 4.0).astype(np.float32)
     return mel
 
 
@@ -80,7 +81,7 @@ def mel_filters(n_mels: int) -> NDArray[np.float64]:
     top = 15.0 + 27.0 * np.log(SAMPLE_RATE / 2 / 1000.0) / np.log(6.4)
     mels = np.linspace(0.0, top, n_mels + 2)
     edges = np.where(mels < 15.0, mels * 200.0 / 3.0, 1000.0 * 6.4 ** ((mels - 15.0) / 27.0))
-    bins = np.arange(_N_FFT // 2 + 1)[:, None] * (SAMPLE_RATE / _N_FFT)
+    bins = np.arange(N_FFT // 2 + 1)[:, None] * (SAMPLE_RATE / N_FFT)
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
     triangles = np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre))
     filters: NDArray[np.float64] = np.maximum(triangles, 0.0) * (2.0 / (high - low))
@@ -89,5 +90,5 @@ def mel_filters(n_mels: int) -> NDArray[np.float64]:
 
 @functools.lru_cache(maxsize=1)
 def _hann() -> NDArray[np.float64]:
-    window: NDArray[np.float64] = np.hanning(_N_FFT + 1)[:-1]
+    window: NDArray[np.float64] = np.hanning(N_FFT + 1)[:-1]
     return window

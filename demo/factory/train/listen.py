@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from audio_worker.adapter import DOWN, UP, apply_adapter, linear_layers
-from audio_worker.mel import SHORT_WINDOW_FLOOR
+from audio_worker.mel import DYNAMIC_RANGE, HOP, N_FFT, SHORT_WINDOW_FLOOR
 from audio_worker.whisper import SpeechEncoder, load_whisper
 from demo.factory.motion.visemes import CHANNELS
 from demo.factory.train.checkpoint import Averaged, load_training, save_training
@@ -49,7 +49,6 @@ OPENING_WEIGHT = 2.0  # the eye sees the opening first
 RATE, FINAL_RATE = 2e-3, 2e-5
 WARM_UP = 100  # steps
 DECAY = 0.99  # of the running average
-N_FFT, HOP, LOUDEST_DOWN_TO = 400, 160, 8.0  # of Whisper's spectrogram; the last in log10 of power
 
 
 def load_ears(whisper: Path, adapter: Path) -> SpeechEncoder:
@@ -76,7 +75,7 @@ def spectrograms(pcm: Tensor, filters: Tensor) -> Tensor:
         window = torch.hann_window(N_FFT, device=pcm.device)
         power = torch.stft(pcm, N_FFT, HOP, window=window, return_complex=True)[..., :-1].abs().square()
         bands = (filters.T @ power).clamp_min(1e-10).log10()
-        bands = torch.maximum(bands, bands.amax((1, 2), keepdim=True) - LOUDEST_DOWN_TO)
+        bands = torch.maximum(bands, bands.amax((1, 2), keepdim=True) - DYNAMIC_RANGE)
         return ((bands + 4) / 4).clamp_min(SHORT_WINDOW_FLOOR)
 
 
