@@ -1,7 +1,7 @@
 """Make the training speech: `python -m demo.factory.speech.make_speech [--out FILE] [--scale FACTOR]
 [--no-festival]`.
 
-Every voice speaks written or generated sentences at changing rates and pitches. Recorded voices are also
+Every voice speaks sentences, or words by chance, at changing rates and pitches. Recorded voices are also
 resampled by up to ±12 %, which shifts pitch and formants as another speaker's throat would. Seeds are fixed.
 """
 
