@@ -87,11 +87,6 @@ class SpeechEncoder(nn.Module):
         self.encoder.layers[0].register_forward_pre_hook(_contiguous_input)
         self._log_mel = WhisperFeatureExtractor(feature_size=n_mels, sampling_rate=SAMPLE_RATE)
 
-    @property
-    def mel_filters(self) -> torch.Tensor:
-        """Whisper's filter bank, float32 (201, n_mels)."""
-        return torch.as_tensor(self._log_mel.mel_filters, dtype=torch.float32)
-
     def spectrogram(self, pcm: torch.Tensor) -> torch.Tensor:
         """Whisper's log-mel spectrogram of each row, computed in float32 on the device of `pcm`.
 

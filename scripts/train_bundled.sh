@@ -35,9 +35,9 @@ done
 case $budget in *[!0-9]* | '') die "--budget takes whole minutes, not '$budget'" ;; esac
 case $gpus in *[!0-9]* | '' | 0) die "--gpus takes a number of GPUs, not '$gpus'" ;; esac
 
+speech=demo/factory/speech/build/speech.npz speech_size=
 # Step: name, stage, minutes, further arguments. The VAE comes first because it is the ceiling of all that follows;
 # its second step has a falling rate. `denoiser` trains the decoder along, and `sharpen` strengthens its outlines.
-speech=demo/factory/speech/build/speech.npz speech_size=
 sharpen="sharpen sharpen 22 0.35 --batch 24 --lr 2.5e-4 --final-lr 5e-6 --seed 802 --tracks 16"
 case $plan in
   scratch) steps=(
@@ -56,7 +56,9 @@ case $plan in
   fine) steps=(
     "fine-decoder decoder 6 --batch 64 --lr 8e-4 --final-lr 1e-5 --seed 900 --tracks 48 --memory 8192"
   ) ;;
-  sharp) speech=demo/factory/speech/build/long.npz speech_size="--scale 9 --opus"; steps=(
+  sharp)
+    speech=demo/factory/speech/build/long.npz speech_size="--scale 9 --opus"
+    steps=(
     "sharp-listen listen 2 --seed 3100"
     "sharp-vae sharp 4 --vae-share 1 --lr 6e-4 --final-lr 2e-5 --seed 3100 --tracks 48"
     "sharp sharp 10 --vae-share 0 --batch 24 --lr 6e-4 --final-lr 1e-5 --seed 8200 --tracks 48"

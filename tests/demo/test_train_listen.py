@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from audio_worker.mel import mel_filters
 from audio_worker.whisper import SpeechEncoder
 from demo.factory.make_whisper import DEFAULT_OUT
 from demo.factory.train.listen import LowRank, MouthReader, correct, load_ears, save_corrections, spectrograms
@@ -61,7 +62,8 @@ def test_spectrograms_are_whisper_s_own() -> None:
     encoder = load_ears(DEFAULT_OUT, Path("none.safetensors"))
     loudness = torch.tensor([[0.2], [1e-3], [0.0]])
     pcm = loudness * torch.randn(3, 24000, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(spectrograms(pcm, encoder.mel_filters), encoder.spectrogram(pcm))
+    filters = torch.from_numpy(mel_filters(80)).float()
+    torch.testing.assert_close(spectrograms(pcm, filters), encoder.spectrogram(pcm))
 
 
 def test_corrections_of_another_rank_are_not_taken(tmp_path: Path) -> None:

@@ -130,8 +130,8 @@ def _hum(batch: int, samples: int, draw: _Draw) -> Tensor:
 def _move_formants(audio: Tensor, draw: _Draw, chance: float) -> Tensor:
     """Another throat: the spectral envelope is stretched along frequency, and the pitch stays.
 
-    The envelope is that of the cepstrum below `LIFTER`. Vocal tracts of adults differ by some 15 % (Eide and
-    Gish 1996, "A parametric approach to vocal tract length normalization").
+    The envelope is that of the cepstrum below `LIFTER`. Recognisers stretch frequencies to make throats alike
+    (Eide and Gish 1996, "A parametric approach to vocal tract length normalization"); this makes them differ.
     """
     batch, samples = audio.shape
     factor = torch.exp(draw.uniform(-FORMANTS, FORMANTS, (batch, 1)))

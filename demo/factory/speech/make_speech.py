@@ -1,5 +1,5 @@
 """Make the training speech: `python -m demo.factory.speech.make_speech [--out FILE] [--scale FACTOR]
-[--no-festival]`.
+[--no-festival] [--opus]`.
 
 Every voice speaks sentences, or words by chance, at changing rates and pitches. Recorded voices are also
 resampled by up to ±12 %, which shifts pitch and formants as another speaker's throat would. Seeds are fixed.

@@ -32,7 +32,7 @@ PACKAGES = (
     "wamerican wbrazilian wcatalan wdutch wfrench witalian wngerman wpolish wspanish wswedish"
     " hunspell-cs hunspell-id hunspell-ru hunspell-tr"
 )
-KEPT = 40_000  # words of a dictionary, evenly from all of it
+KEPT = 40_000  # words of a longer dictionary that remain at least, evenly from all of it
 LONGEST = 12  # letters
 MARKS = " ,.?!¿¡，。？！、:;।"
 BREATH = 0.12  # chance of a comma after a word

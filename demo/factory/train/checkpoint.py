@@ -82,14 +82,10 @@ def load_training(
         moments = load_file(moments_file)
         for i, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"]):
             if f"{i}.exp_avg" in moments:
-                optimizer.state[parameter] = {
+                state = optimizer.state[parameter]
+                for moment in ("exp_avg", "exp_avg_sq"):
                     # In float32, on the parameter's device, in its memory order: fused Adam needs that.
-                    **{
-                        name: torch.empty_like(parameter, dtype=torch.float32, requires_grad=False).copy_(
-                            moments[f"{i}.{name}"]
-                        )
-                        for name in ("exp_avg", "exp_avg_sq")
-                    },
-                    "step": torch.tensor(float(told["steps"]), device=parameter.device),
-                }
+                    state[moment] = torch.empty_like(parameter, dtype=torch.float32, requires_grad=False)
+                    state[moment].copy_(moments[f"{i}.{moment}"])
+                state["step"] = torch.tensor(float(told["steps"]), device=parameter.device)
     return int(told["steps"])

@@ -20,20 +20,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from audio_worker.adapter import DOWN, UP, apply_adapter, linear_layers
-from audio_worker.mel import DYNAMIC_RANGE, HOP, N_FFT, SHORT_WINDOW_FLOOR
+from audio_worker.mel import DYNAMIC_RANGE, HOP, N_FFT, SHORT_WINDOW_FLOOR, mel_filters
 from audio_worker.whisper import SpeechEncoder, load_whisper
 from demo.factory.motion.visemes import CHANNELS
 from demo.factory.train.checkpoint import Averaged, load_training, save_training
 from demo.factory.train.config import CLIP_FRAMES, FPS, HISTORY_SAMPLES
 from demo.factory.train.models import build_networks
-from demo.factory.train.step import Gradients, GraphedLoss, TrainingRun, share_weights
+from demo.factory.train.step import Gradients, GraphedLoss, TrainingRun, leads, share_weights
 from demo.factory.train.voices import Voices
 from gpu_worker.denoiser.model.attention import Attention, attend
 from gpu_worker.denoiser.model.transformer import AUDIO_GAIN
@@ -178,7 +177,8 @@ class Ears:
             CLIP_FRAMES, FPS, 75, margin=margin, offset=HISTORY_SAMPLES * 50 // SAMPLE_RATE
         )
         self._positions = torch.from_numpy(positions).to(device)
-        self._filters = self.encoder.mel_filters.to(device)
+        filters = mel_filters(self.encoder.encoder.config.num_mel_bins)
+        self._filters = torch.from_numpy(filters).float().to(device)
         self._when = torch.arange(CLIP_FRAMES, device=device)
         with torch.no_grad():
             pcm, _ = voices.windows(64, self._when)
@@ -280,8 +280,8 @@ def listen(
     )
     ears = Ears(voices, whisper, state / ADAPTER, width, wide[0].attn2.heads, margin)
     train_ears(ears, held_out, state, minutes=minutes, batch=batch)
-    if dist.is_initialized() and dist.get_rank() > 0:
-        return  # the leader writes
+    if not leads():
+        return
     save_corrections(ears.corrections, state / ADAPTER)
     if not start:
         return

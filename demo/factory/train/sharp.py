@@ -7,7 +7,7 @@ drawn at 512², so that the latents hold what the finer head needs. The encoder 
 that the denoiser has little to learn anew. Then denoiser and decoder learn together, as in `denoiser`, from
 clips that are drawn at 512².
 
-Nothing is compiled: in some minutes that would cost more than it saves.
+Nothing is compiled: that takes two minutes and more.
 """
 
 from __future__ import annotations

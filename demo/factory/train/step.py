@@ -39,6 +39,11 @@ def join(rank: int, processes: int, meeting: str, device: torch.device) -> None:
         dist.init_process_group(backend, f"tcp://{meeting}", rank=rank, world_size=processes)
 
 
+def leads() -> bool:
+    """Whether this process is the first of its group, which writes and reports. Alone it is."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
 def make_optimizer(parameters: list[nn.Parameter], weight_decay: float) -> torch.optim.AdamW:
     """The optimiser of every stage. The learning rate is set at each step."""
     return torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
@@ -180,7 +185,7 @@ class TrainingRun:
         self._seconds, self._peak, self._final = 60 * minutes, peak, final
         self._warm_up, self._after_save = warm_up, after_save
         self.progress = 0.0  # share of the time that has passed
-        self._leads = not dist.is_initialized() or dist.get_rank() == 0
+        self._leads = leads()
         self._began = self._saved = time.monotonic()
 
     def steps(self) -> Iterator[int]:
