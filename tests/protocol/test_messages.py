@@ -160,14 +160,14 @@ def test_deep_nesting_near_the_stack_limit() -> None:
     ],
 )
 def test_bombs_cost_little_memory_and_time(bomb: bytes) -> None:
-    begin = time.perf_counter()
+    begin = time.thread_time()  # of this thread alone, since other work on the machine is not the bomb's
     tracemalloc.start()
     rejects([bomb])
     rejects([bomb, b"x"])
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2 * 2**20
-    assert time.perf_counter() - begin < 0.5
+    assert time.thread_time() - begin < 0.5
 
 
 def test_huge_parts_are_refused_unread() -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from gpu_worker.denoiser.model import DenoisingUNet3D, ReferenceCache, UNetConfig
 from scripts.bench.gpu.ladder import __main__ as ladder
@@ -38,24 +36,46 @@ def test_a_short_ladder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
     assert "| linear |" in said  # the profile's table, with floors
 
 
+class Clock:
+    """A clock in the place of `time`, that sleep alone moves."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
+    def perf_counter(self) -> float:
+        return sum(self.slept)
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+
 def test_paced_clips(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A column more, filled for the rows that were named; clips begin a period apart."""
-    begun: list[float] = []
-    seconds = ladder._seconds
-    monkeypatch.setattr(ladder, "PERIOD", 0.2)
+    clock = Clock()
+    monkeypatch.setattr(ladder, "time", clock)
+    monkeypatch.setattr(ladder, "PERIOD", 0.25)
     monkeypatch.setattr(ladder, "PACED", 2)
-
-    def timed(*arguments: Any) -> Any:
-        begun.append(time.perf_counter())
-        return seconds(*arguments)
-
-    monkeypatch.setattr(ladder, "_seconds", timed)
     words = ["--quick", "--cpu", "--repeat", "1", "--dtype", "float32", "--rows", "official,fused"]
     assert main([*words, "--paced", "fused"]) == 0
     official, fused = capsys.readouterr().out.splitlines()[-2:]
     assert official.endswith("|  |")
-    assert re.search(r"\| \d\.\d{4} \(\d\.\d{4}–\d\.\d{4}\) \|$", fused)
-    assert begun[-1] - begun[-2] >= 0.2
+    assert fused.endswith("| 0.0000 (0.0000–0.0000) |")
+    assert clock.slept == [0.25, 0.25, 0.25]  # one clip more, before those that count
+
+
+def test_a_late_clip_moves_those_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clip that takes longer than a period is followed at once, and the next comes a period after that."""
+    clock = Clock()
+    monkeypatch.setattr(ladder, "time", clock)
+    lengths = iter([0.125, 0.75, 0.125, 0.125])
+
+    def sample() -> Tensor:
+        clock.sleep(next(lengths))
+        return torch.empty(0)
+
+    times = ladder._paced(sample, False, 3)
+    assert times == [0.75, 0.125, 0.125]
+    assert clock.slept == [0.5, 0.125, 0.375, 0.75, 0.0, 0.125, 0.375, 0.125]
 
 
 def test_an_unknown_row() -> None:
