@@ -1,9 +1,11 @@
-"""Measure the ranges of the decoder in eight bits: `python -m demo.factory.calibrate`.
+"""Measure the ranges of decoder and denoiser in eight bits: `python -m demo.factory.calibrate`.
 
 The bundled people say the sentences of the evaluation's sample, through the streaming path, with each pose
 loop in turn. The greatest input of each convolution that rounds is written beside the VAE's weights. The
 command also prints how far the decoder with rounding is from the one without, on every other picture, which
 it measured nothing of. Names and noise are fixed, so the same weights get the same ranges.
+
+The denoiser's ranges come of the same speech and lie beside its networks (`demo.factory.calibrate_denoiser`).
 
 With `--equalise` it first scales the decoder's channels alike (`demo.factory.equalise`) and writes the VAE's
 weights. Their pictures stay the same in float32 and bfloat16. The ranges are then shares of the greatest
@@ -17,7 +19,6 @@ import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from demo.factory.calibrate_denoiser import calibrate_denoiser, spoken_clips
 from demo.factory.equalise import equalise
-from demo.factory.evaluate.command import SAMPLE
 from demo.factory.evaluate.path import StreamingPath
-from demo.factory.speech.corpus import load
 from encoder_worker.vae.decoders import Decoder, LiteVaeDecoder, load_decoder
 from encoder_worker.vae.int8 import rounding_layers, with_eight_bits, write_ranges
 from encoder_worker.vae.lite_decoder import Grow
@@ -46,13 +46,7 @@ FINEST, COARSER = 0.65, 0.8
 
 def drawn_latents(settings: Settings) -> Tensor:
     """Unscaled latents (N, C, h, w) of the bundled people speaking."""
-    path = StreamingPath(settings)
-    names = zip(cycle(path.engine.model.avatars.names), cycle(path.engine.model.poses.names), strict=False)
-    corpus = load(SAMPLE / "speech.npz")
-    made = []
-    for sentence, (avatar, pose) in zip(range(len(corpus.starts) - 1), names, strict=False):
-        samples = (corpus.samples(sentence) / np.float32(32768)).astype(np.float32)
-        made += [clip.latents for clip in path.latents(avatar, pose, samples)]
+    made = [clip.latents for clip in spoken_clips(StreamingPath(settings))]
     return torch.from_numpy(np.concatenate(made)).float()
 
 
@@ -167,6 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     decibels = distance(decoder, with_eight_bits(decoder, ranges), latents[1::2])
     file = write_ranges(folder.path, decoder, ranges)
     print(f"{file}: {len(ranges)} ranges of {len(latents[::2])} pictures; {decibels:.1f} dB to float32")
+    print(calibrate_denoiser(args.config))
     return 0
 
 

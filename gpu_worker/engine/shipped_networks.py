@@ -5,19 +5,26 @@ Denoiser, reference network and pose encoder compute in the worker's arithmetic,
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_worker.engine.eight_bits import multiplies_fast, rounding_of
 from protocol.model.config import ModelConfig
-from protocol.model.cpu_graph import CpuEngine, CpuGraph, Floats
-from protocol.model.topology import DimensionSize, ShippedNetwork, Weights, read_tensors
+from protocol.model.cpu_graph import CpuEngine, CpuGraph, Floats, best_times, eight_bits_pay
+from protocol.model.kept_record import read_record, write_record
+from protocol.model.topology import DimensionSize, NetworkEnd, ShippedNetwork, Weights, read_tensors
 from protocol.model.vae_folder import HALF_PREFIXES, WEIGHTS_FILES, VaeFolder
+from protocol.process.logs import first_line
 from protocol.wire.limits import MAX_CLIP_FRAMES, TOKEN_WIDTH
+
+logger = logging.getLogger(__name__)
 
 #: The networks' names.
 DENOISER, REFERENCE, POSE_ENCODER, VAE_ENCODER = "denoiser", "reference", "pose_encoder", "vae_encoder"
@@ -27,6 +34,9 @@ OF_REFERENCE, OF_DENOISER = "reference.", "denoiser."
 
 #: In the names of a denoiser's tensors that project an avatar's features.
 PROJECTIONS = (".attn1.to_k.", ".attn1.to_v.")
+
+#: The place of the frames' order among the denoiser's inputs.
+ORDER = 4
 
 
 # ------------------------------------------------------------------ tensors and numbers of a model
@@ -101,7 +111,9 @@ def shipped_networks(
     networks = {name: network for name, network in found.items() if network is not None}
     if len(networks) < len(found):
         return None
-    return ShippedNetworks(networks, (height, width), vae, dtype, engine)
+    may_round = engine.eight_bit and dtype == "float32" and multiplies_fast()
+    rounding = rounding_of(config.path, networks[DENOISER]) if may_round else None
+    return ShippedNetworks(networks, (height, width), vae, dtype, engine, rounding)
 
 
 # ------------------------------------------------------------------ the networks
@@ -118,6 +130,7 @@ class ShippedNetworks:
         vae: gives the latents' channels and size.
         dtype: of the arithmetic.
         engine: where networks are kept, and how many threads they use.
+        rounding: makes the denoiser round to eight bits, where that may serve.
     """
 
     def __init__(
@@ -127,13 +140,18 @@ class ShippedNetworks:
         vae: VaeFolder,
         dtype: str,
         engine: CpuEngine,
+        rounding: NetworkEnd | None = None,
     ) -> None:
         self.dtype = dtype
         self._networks = networks
         self._size = size
+        self._vae = vae
         self._channels = vae.latent_channels
         self._latent_size = size[0] // vae.factor, size[1] // vae.factor
         self._engine = engine
+        self._rounding = rounding
+        #: Whether the denoiser rounds. None: that is to be timed.
+        self.rounds: bool | None = None if rounding is not None else False
         self._loaded: dict[str, CpuGraph] = {}
 
     def times(self, timesteps: Sequence[int]) -> list[Floats]:
@@ -156,8 +174,40 @@ class ShippedNetworks:
             (count,),
             *blocks,
         ]
-        name = "x".join(map(str, ["any" if any_length else frames, h, w, tokens]))
-        return FlatReferenceGraph(network.load(f"denoiser-{name}", shapes, self.dtype, self._engine), blocks)
+        name = "denoiser-" + "x".join(map(str, ["any" if any_length else frames, h, w, tokens]))
+        if self.rounds is None:
+            self.rounds = self._rounding_pays(name, shapes, _noise(shapes, frames))
+        end = self._rounding if self.rounds else None
+        graph = network.load(name, shapes, self.dtype, self._engine, end)
+        return FlatReferenceGraph(graph, blocks)
+
+    def _rounding_pays(
+        self, name: str, shapes: Sequence[Sequence[DimensionSize]], inputs: Sequence[NDArray[Any]]
+    ) -> bool:
+        """Whether the denoiser is to round: as --cpu-engine asks, as an earlier start found, or timed now."""
+        network, engine, dtype = self._networks[DENOISER], self._engine, self.dtype
+        if engine.forced:
+            return _told(True, dtype, "--cpu-engine asks for it")
+        file = network.kept_file(name, shapes, dtype, engine, self._rounding)
+        record = f"int8-{engine.threads}-{file.stem}"
+        known = (read_record(engine.folder, record) or {}).get("pays")
+        if isinstance(known, bool):
+            return _told(known, dtype, "as an earlier start found")
+        plain = network.load(name, shapes, dtype, engine)
+        try:
+            rounding = network.load(name, shapes, dtype, engine, self._rounding)
+            exact, rounded = best_times([partial(plain, *inputs), partial(rounding, *inputs)])
+        except Exception as error:  # whatever a processor's eight bits fail with, the other serves
+            return _told(False, dtype, f"int8 cannot serve, {first_line(error)}")
+        pays = eight_bits_pay(rounded, exact)
+        write_record(engine.folder, record, {"pays": pays})
+        return _told(pays, dtype, f"a clip takes {1e3 * exact:.0f} ms, with int8 {1e3 * rounded:.0f} ms")
+
+    def with_end(self, end: NetworkEnd) -> ShippedNetworks:
+        """The same networks, with this added to the denoiser in place of rounding."""
+        made = ShippedNetworks(self._networks, self._size, self._vae, self.dtype, self._engine, end)
+        made.rounds = True
+        return made
 
     def reference(self, picture: NDArray[np.uint8]) -> Floats:
         """An avatar's keys and values, block after block, (N,), of its picture (height, width, 3).
@@ -222,10 +272,32 @@ class FlatReferenceGraph:
 
         The next call writes over it.
         """
+        first: Floats = self.outputs(*inputs)[0]
+        return first
+
+    def outputs(self, *inputs: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+        """All outputs of the network. As the call otherwise."""
         *first, reference = inputs
         parts = np.split(reference, self._ends)
         own = [part.reshape(shape) for part, shape in zip(parts, self._shapes, strict=True)]
-        return self._graph(*first, *own)
+        return self._graph.outputs(*first, *own)
+
+
+def _told(rounds: bool, dtype: str, reason: str) -> bool:
+    """Logs whether the denoiser rounds, and why."""
+    logger.info("denoising by %s%s: %s", "int8 and " if rounds else "", dtype, reason)
+    return rounds
+
+
+def _noise(shapes: Sequence[Sequence[DimensionSize]], frames: int) -> list[NDArray[Any]]:
+    """Inputs of a denoiser for a clip of so many frames."""
+    random = np.random.default_rng(0)
+    made: list[NDArray[Any]] = []
+    for shape in shapes:
+        sides = [side if isinstance(side, int) else frames for side in shape]
+        made.append(random.standard_normal(sides).astype(np.float32))
+    made[ORDER] = np.arange(frames)
+    return made
 
 
 def block_shapes(network: ShippedNetwork, h: int, w: int) -> list[tuple[int, int, int]]:

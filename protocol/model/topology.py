@@ -254,7 +254,6 @@ class ShippedNetwork:
             Exception: whatever OpenVINO raises while it compiles.
         """
         openvino = import_openvino()
-        key = self._key(repr((shapes, dtype, openvino.__version__, None if end is None else end.name)))
 
         def make() -> Any:
             model = self.topology.model(self.weights)
@@ -265,10 +264,28 @@ class ShippedNetwork:
             return model if end is None else end.add(model)
 
         begin = time.monotonic()
-        graph, is_new = compile_model(engine.folder / f"{name}-{key}.blob", dtype, engine.threads, make)
+        file = self.kept_file(name, shapes, dtype, engine, end)
+        graph, is_new = compile_model(file, dtype, engine.threads, make)
         if is_new:
             logger.info("%s compiled by OpenVINO in %.1f s (%s)", name, time.monotonic() - begin, graph.file)
         return graph
+
+    def kept_file(
+        self,
+        name: str,
+        shapes: Sequence[Sequence[DimensionSize]],
+        dtype: str,
+        engine: CpuEngine,
+        end: NetworkEnd | None = None,
+    ) -> Path:
+        """Where `load` keeps the network. Arguments as there.
+
+        Raises:
+            GraphUnavailable: OpenVINO cannot be imported.
+        """
+        version = import_openvino().__version__
+        key = self._key(repr((shapes, dtype, version, None if end is None else end.name)))
+        return engine.folder / f"{name}-{key}.blob"
 
     def _key(self, facts: str) -> str:
         """A digest of all that a compiled network depends on."""

@@ -24,6 +24,10 @@ def test_the_command_gets_the_copy_and_a_home_of_its_own(tmp_path: Path) -> None
     made = environment(tmp_path, {"PYTHONPATH": "/other", "HOME": "/root", "LANG": "C"})
     assert made["PYTHONPATH"] == f"{tmp_path}{os.pathsep}/other"
     assert (made["HOME"], made["LANG"], made["ECHOMIMIC_DTYPE"]) == (str(tmp_path), "C", "float32")
+    assert made["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+    assert environment(tmp_path, {}, vnni=True) == environment(tmp_path, {}) | {
+        "ONEDNN_MAX_CPU_ISA": "AVX2_VNNI"
+    }
 
 
 @pytest.mark.long
@@ -40,13 +44,15 @@ LOG = """\
 10:00 INFO encoder_worker.decode: decoding by float32 channels_last: float32 12 ms a frame
 11:00 INFO encoder_worker.decode: decoding by int8 and float32 by OpenVINO: a frame takes
 12:00 INFO gpu_worker.engine.load: denoising by OpenVINO: in float32 a clip takes torch 0.1 s
+12:30 INFO gpu_worker.engine.shipped_networks: denoising by int8 and float32: a clip takes 90 ms
 13:00 INFO audio_worker.features: Whisper by torch: a clip takes torch 1 ms, OpenVINO 2 ms
 """
 
 
 def test_the_log_tells_the_engines_that_were_chosen() -> None:
     assert [match.group(0) for match in ENGINES.finditer(LOG)] == [
-        "decoding by int8 and float32 by OpenVINO:", "denoising by OpenVINO: in float32", "Whisper by torch:",
+        "decoding by int8 and float32 by OpenVINO:", "denoising by OpenVINO: in float32",
+        "denoising by int8 and float32:", "Whisper by torch:",
     ]  # fmt: skip
 
 

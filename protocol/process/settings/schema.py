@@ -262,8 +262,8 @@ class Settings:
     )
     cpu_engine: str = setting(
         "auto",
-        "library that computes on a CPU: torch, openvino, openvino-int8 (the decoder in eight bits, where its"
-        " model has ranges for that), or auto for the fastest of them",
+        "library that computes on a CPU: torch, openvino, openvino-int8 (decoder, and without bfloat16"
+        " denoiser, in eight bits, where the model has ranges for that), or auto for the fastest of them",
         choices=("auto", "torch", "openvino", "openvino-int8"),
     )
     threads: int = setting(0, "threads of each model process; 0 is half of the cores", low=0, high=1024)

@@ -7,6 +7,8 @@ whether the system saves its wide registers (the instruction XGETBV). In a copy 
 is answered with "only the 256-bit ones". The copy stands first on the command's PYTHONPATH, which all stages
 inherit, and is removed afterwards.
 The processor stays as fast as it is, so an older one with AVX2 takes longer.
+
+With `--vnni` before the command, OpenVINO may use VNNI of 256 bits, as many processors since 2021 have it.
 """
 
 from __future__ import annotations
@@ -56,14 +58,15 @@ def copy_without_avx512(target: Path) -> int:
     return places
 
 
-def environment(folder: Path, given: Mapping[str, str]) -> dict[str, str]:
+def environment(folder: Path, given: Mapping[str, str], *, vnni: bool = False) -> dict[str, str]:
     """The command's variables: the given ones, the copy first among modules, and a home of its own.
 
     The user's kept networks and choices are those of the whole processor.
     """
     paths = [str(folder), *given.get("PYTHONPATH", "").split(os.pathsep)]
     joined = os.pathsep.join(path for path in paths if path)
-    return {**given, **VARIABLES, "PYTHONPATH": joined, "HOME": str(folder)}
+    own = {"PYTHONPATH": joined, "HOME": str(folder), **({"ONEDNN_MAX_CPU_ISA": "AVX2_VNNI"} if vnni else {})}
+    return {**given, **VARIABLES, **own}
 
 
 def main() -> int:
@@ -72,16 +75,20 @@ def main() -> int:
         prog="python -m scripts.bench.host.avx2", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
+    parser.add_argument("--vnni", action="store_true", help="leave VNNI with 256 bits")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="to run, with its arguments")
-    words: list[str] = parser.parse_args().command
+    args = parser.parse_args()
+    words: list[str] = args.command
     if not words:
         parser.error("give a command")
     if words[0] == "python":
         words[0] = sys.executable
     with tempfile.TemporaryDirectory(prefix="echomimic-avx2-") as folder:
         places = copy_without_avx512(Path(folder))
-        print(f"as if with AVX2 alone: {places} questions of OpenVINO are answered", flush=True)
-        return subprocess.run(words, env=environment(Path(folder), os.environ), check=False).returncode
+        kind = "AVX2 and VNNI" if args.vnni else "AVX2 alone"
+        print(f"as if with {kind}: {places} questions of OpenVINO are answered", flush=True)
+        variables = environment(Path(folder), os.environ, vnni=args.vnni)
+        return subprocess.run(words, env=variables, check=False).returncode
 
 
 if __name__ == "__main__":

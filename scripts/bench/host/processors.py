@@ -45,7 +45,10 @@ from scripts.talk.sound import read_sound, synthetic_voice, write_wav
 #: Seconds of speech.
 SPEECH = 20.0
 #: Log lines that say which engine computes, each the only one of its kind in a first start that has a choice.
-ENGINES = re.compile(r"(?:decoding by (.+ by \w+|torch):|denoising by (\w+): in (\w+)|Whisper by (\w+):)")
+ENGINES = re.compile(
+    r"(?:decoding by (.+ by \w+|torch):|denoising by (\w+): in (\w+)|denoising by (int8 and )?float32:"
+    r"|Whisper by (\w+):)"
+)
 #: Stages that compute.
 WORKERS = ("audio_worker", "gpu_worker", "encoder_worker")
 

@@ -1,0 +1,166 @@
+"""The denoiser in eight bits, for a CPU that multiplies them fast (VNNI) and has no bfloat16. Without torch.
+
+The linear layers and convolutions that do nearly all of the work round their input to 255 levels, and their
+weights to 255 levels an output channel. OpenVINO recognises the rounding and multiplies whole numbers. The
+first and the last convolution stay as they are: rounding them saves nothing, and makes a fifth of the error.
+
+The greatest inputs are measured once (`python -m demo.factory.calibrate`) and lie beside the networks. Their
+table belongs to one network with one set of weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocol.model.cpu_graph import import_openvino
+from protocol.model.hardware.cpu_features import cpu_features
+from protocol.model.topology import FOLDER, NetworkEnd, ShippedNetwork
+from protocol.wire.limits import TOKEN_WIDTH
+
+logger = logging.getLogger(__name__)
+
+#: The table of greatest inputs, beside the networks.
+TABLE_FILE = "denoiser_int8.json"
+
+#: Linux's names of instructions that add products of eight bits to 32. Without them sums of two may overflow.
+FAST = {"avx512_vnni", "avx_vnni"}
+
+#: Layers that round have at least so many channels on both sides, and so many weights. Smaller ones take
+#: longer to round than they save.
+LEAST_CHANNELS, LEAST_WEIGHTS = 64, 128 * 128
+
+#: Levels of a value on each side of zero, and the least greatest value.
+LEVELS, LEAST = 127, 1e-6
+
+#: The greatest input of each layer that rounds, by the layer's name in the network.
+Peaks = Mapping[str, float]
+
+
+def multiplies_fast() -> bool:
+    """Whether this CPU has instructions for products of eight bits."""
+    return bool(FAST & cpu_features())
+
+
+def rounding_layers(model: Any) -> Iterator[Any]:
+    """The nodes of an `openvino.Model` that round, in order: layers with constant weights, but those that
+    take audio tokens or the time."""
+    for node in model.get_ordered_ops():
+        if node.get_type_name() not in ("MatMul", "Convolution"):
+            continue
+        weights, inputs = node.input_value(1), node.input_value(0).get_partial_shape()
+        if _constant(weights) is None or inputs.rank.get_length() < 3:
+            continue
+        shape = weights.get_partial_shape().to_shape()
+        widths = sorted(shape[:2])
+        if widths[0] >= LEAST_CHANNELS and TOKEN_WIDTH not in widths and math.prod(shape) >= LEAST_WEIGHTS:
+            yield node
+
+
+def with_inputs(model: Any) -> tuple[Any, list[str]]:
+    """A model whose outputs are the inputs of the layers that round, and these layers' names."""
+    layers = list(rounding_layers(model))
+    outputs = [layer.input_value(0) for layer in layers]
+    made = import_openvino().Model(outputs, model.get_parameters())
+    return made, [layer.get_friendly_name() for layer in layers]
+
+
+def with_rounding(model: Any, peaks: Peaks) -> Any:
+    """The model with rounding before each layer of `peaks`, which it is changed for.
+
+    Args:
+        model: an `openvino.Model` of the network that the peaks were measured on.
+        peaks: of all its `rounding_layers`.
+    """
+    ops = import_openvino().opset8
+    for layer in list(rounding_layers(model)):
+        peak = np.float32(max(peaks[layer.get_friendly_name()], LEAST))
+        low = -peak * np.float32((LEVELS + 1) / LEVELS)
+        rounded = ops.fake_quantize(layer.input_value(0), low, peak, low, peak, 2 * (LEVELS + 1))
+        weights = _constant(layer.input_value(1))
+        assert weights is not None
+        most = _peaks_of_outputs(layer, weights)
+        steps = ops.fake_quantize(ops.constant(weights), -most, most, -most, most, 2 * LEVELS + 1)
+        layer.input(0).replace_source_output(rounded.output(0))
+        layer.input(1).replace_source_output(steps.output(0))
+    model.validate_nodes_and_infer_types()
+    return model
+
+
+def rounding_of(config: Path, network: ShippedNetwork) -> NetworkEnd | None:
+    """What makes a model's denoiser round, or None where it has no table for these weights. The log says why.
+
+    Args:
+        config: the model's configuration file.
+        network: its denoiser.
+    """
+    file = config.parent / FOLDER / TABLE_FILE
+    try:
+        text = file.read_text(encoding="utf-8")
+        table = json.loads(text)
+        peaks = {str(name): float(peak) for name, peak in table["peaks"].items()}
+        belongs = table["network"] == network_digest(network)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        logger.warning("%s cannot be used, denoising without int8: %s", file, error)
+        return None
+    if not belongs:
+        logger.warning("%s belongs to another network, denoising without int8", file)
+        return None
+    name = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return NetworkEnd(f"int8-{name}", lambda model: with_rounding(model, peaks))
+
+
+def write_peaks(config: Path, network: ShippedNetwork, peaks: Peaks) -> Path:
+    """Writes the table beside a model's networks. Returns the file. Arguments as of `rounding_of`."""
+    file = config.parent / FOLDER / TABLE_FILE
+    table = {
+        "network": network_digest(network),
+        "peaks": {name: float(f"{peak:.4g}") for name, peak in peaks.items()},
+    }
+    file.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    return file
+
+
+def network_digest(network: ShippedNetwork) -> str:
+    """A digest of a network and its weights."""
+    digest = hashlib.sha256(network.topology.xml)
+    for name in sorted(network.weights):
+        digest.update(name.encode() + np.ascontiguousarray(network.weights[name]).tobytes())
+    return digest.hexdigest()[:24]
+
+
+def peaks_of_clips(names: Sequence[str], clips: Iterator[Sequence[NDArray[Any]]], share: float) -> Peaks:
+    """The greatest inputs of layers over clips, in each without the largest `share` of values."""
+    greatest = dict.fromkeys(names, 0.0)
+    for inputs in clips:
+        for name, values in zip(names, inputs, strict=True):
+            flat = np.abs(values).reshape(-1)
+            place = len(flat) - 1 - int(share * len(flat))
+            greatest[name] = max(greatest[name], float(np.partition(flat, place)[place]))
+    return greatest
+
+
+def _constant(output: Any) -> NDArray[np.float32] | None:
+    """The value of a constant, also behind a conversion of its type, or None."""
+    node = output.get_node()
+    while node.get_type_name() == "Convert":
+        node = node.input_value(0).get_node()
+    return np.asarray(node.data, np.float32) if node.get_type_name() == "Constant" else None
+
+
+def _peaks_of_outputs(layer: Any, weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The greatest weight of each output channel, in a shape that fits the weights."""
+    outputs_last = layer.get_type_name() == "MatMul" and not layer.get_attributes()["transpose_b"]
+    axes = tuple(range(weights.ndim - 1) if outputs_last else range(1, weights.ndim))
+    peaks: NDArray[np.float32] = np.maximum(np.abs(weights).max(axes, keepdims=True), np.float32(LEAST))
+    return peaks
