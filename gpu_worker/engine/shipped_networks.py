@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_worker.engine.eight_bits import multiplies_fast, rounding_of
+from gpu_worker.engine.eight_bits import PAYS, multiplies_fast, rounding_of
 from protocol.model.config import ModelConfig
-from protocol.model.cpu_graph import CpuEngine, CpuGraph, Floats, best_times, eight_bits_pay
+from protocol.model.cpu_graph import CpuEngine, CpuGraph, Floats, best_times
 from protocol.model.kept_record import read_record, write_record
 from protocol.model.topology import DimensionSize, NetworkEnd, ShippedNetwork, Weights, read_tensors
 from protocol.model.vae_folder import HALF_PREFIXES, WEIGHTS_FILES, VaeFolder
@@ -199,7 +199,7 @@ class ShippedNetworks:
             exact, rounded = best_times([partial(plain, *inputs), partial(rounding, *inputs)])
         except Exception as error:  # whatever a processor's eight bits fail with, the other serves
             return _told(False, dtype, f"int8 cannot serve, {first_line(error)}")
-        pays = eight_bits_pay(rounded, exact)
+        pays = rounded < PAYS * exact
         write_record(engine.folder, record, {"pays": pays})
         return _told(pays, dtype, f"a clip takes {1e3 * exact:.0f} ms, with int8 {1e3 * rounded:.0f} ms")
 

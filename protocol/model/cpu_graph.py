@@ -40,13 +40,9 @@ MOST_KEPT = 24
 #: Names of kept networks: only such files are ever removed.
 KEPT_NAME = re.compile(r"[\w-]+-[0-9a-f]{24}\.blob")
 
-#: OpenVINO serves where a clip takes it less than this share of torch's time: it also takes memory.
+#: OpenVINO serves where a clip takes it less than this share of torch's time: it also takes memory. Eight
+#: bits serve where they take less than this share of OpenVINO's other arithmetic: they are less exact.
 CLEARLY = 0.95
-
-#: Part of OpenVINO's other arithmetic's time that eight bits may take to be chosen. With them, pictures are
-#: 0.2 to 0.3 dB further from the truth (docs/lab/bundled-model.md), and video flickers by a fifth of a level
-#: more. A small gain is not worth that.
-EIGHT_BITS_PAY = 0.75
 
 #: Calls in a row of at most half the longest one's frames, after which a network gives its memory back.
 SHORT_CALLS = 8
@@ -108,11 +104,6 @@ def untimed_reason() -> str:
 def is_faster(seconds: float, others: float) -> bool:
     """Whether these seconds are clearly less than another way's for the same work."""
     return seconds < CLEARLY * others
-
-
-def eight_bits_pay(seconds: float, others: float) -> bool:
-    """Whether a network in eight bits is to serve, by its seconds and those of the other arithmetic."""
-    return seconds < EIGHT_BITS_PAY * others
 
 
 def best_times(

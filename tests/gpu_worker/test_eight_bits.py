@@ -82,10 +82,10 @@ def test_the_bundled_denoiser_keeps_its_prediction(tmp_path: Path) -> None:
     for any_length in (False, True):
         made = prediction(rounding, any_length=any_length)
         assert rounding.rounds
-        assert 1e-4 < distance(made, wanted) < 0.15
+        assert 1e-4 < distance(made, wanted) < 0.1
 
 
-@pytest.mark.parametrize(("rounded", "pays"), [(0.70, True), (0.80, False)])
+@pytest.mark.parametrize(("rounded", "pays"), [(0.80, True), (0.90, False)])
 def test_the_choice_is_timed_once(
     rounded: float,
     pays: bool,
@@ -157,14 +157,14 @@ def test_a_table_that_does_not_fit(
 
 
 def small_model(*, transposed: bool) -> tuple[Any, np.ndarray]:
-    """One linear layer of 128 by 128 that rounds, and one of 4 that does not."""
+    """One linear layer of 128 by 128 that rounds, and one to 64 that does not, as its input is wider."""
     ops = import_openvino().opset8
     random = np.random.default_rng(1)
     weights = random.standard_normal((128, 128)).astype(np.float32)
     x = ops.parameter([1, 3, 128], np.float32)
     layer = ops.matmul(x, ops.constant(weights.T.copy() if transposed else weights), False, transposed)
-    small = ops.matmul(layer, ops.constant(np.ones((128, 4), np.float32)), False, False)
-    return import_openvino().Model([layer, small], [x]), weights
+    narrowing = ops.matmul(layer, ops.constant(np.ones((128, 64), np.float32)), False, False)
+    return import_openvino().Model([layer, narrowing], [x]), weights
 
 
 @pytest.mark.parametrize("transposed", [False, True])
