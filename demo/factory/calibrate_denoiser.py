@@ -46,7 +46,7 @@ EVERY = 8
 SHARE = 1e-5
 
 #: Latents, time, tokens, pose, order and reference: what a denoiser's network takes.
-Inputs = Sequence[NDArray[Any]]
+ClipArrays = Sequence[NDArray[Any]]
 
 
 def spoken_clips(path: StreamingPath) -> Iterator[Latents]:
@@ -58,7 +58,7 @@ def spoken_clips(path: StreamingPath) -> Iterator[Latents]:
         yield from path.latents(avatar, pose, samples)
 
 
-def denoised_clips(settings: Settings) -> list[Inputs]:
+def denoised_clips(settings: Settings) -> list[ClipArrays]:
     """What the denoiser takes for each clip of the bundled people, at the first step."""
     path = StreamingPath(settings)
     denoiser = path.engine.model.denoiser
@@ -67,19 +67,19 @@ def denoised_clips(settings: Settings) -> list[Inputs]:
     with mock.patch.object(denoiser, "sample", wraps=denoiser.sample) as sampled:
         for _ in spoken_clips(path):
             pass
-    made: list[Inputs] = []
+    made: list[ClipArrays] = []
     for call in sampled.call_args_list:
         latents, tokens, pose, reference, *_ = call.args
         made.append((latents, time, tokens, pose.astype(np.float32), np.arange(len(latents)), reference))
     return made
 
 
-def predictions(graph: DenoiserGraph, clips: Sequence[Inputs]) -> NDArray[np.float32]:
+def predictions(graph: DenoiserGraph, clips: Sequence[ClipArrays]) -> NDArray[np.float32]:
     """The predictions for clips of one length, (clips, F, C, h, w)."""
     return np.stack([graph(*clip).copy() for clip in clips])
 
 
-def with_other_sound(clips: Sequence[Inputs]) -> list[Inputs]:
+def with_other_sound(clips: Sequence[ClipArrays]) -> list[ClipArrays]:
     """The clips, each with the audio tokens of the next one."""
     others = [*clips[1:], clips[0]]
     return [
