@@ -22,10 +22,10 @@ from encoder_worker.shipped_decoder import ShippedDecoders
 from encoder_worker.vae.decoders import Decoder
 from encoder_worker.vae.doubling import fold_doubling
 from encoder_worker.vae.openvino import LARGE_DECODER, graph_decoder
-from encoder_worker.vae.ranges import Ranges
 from protocol.model.cpu_graph import CpuEngine, best_times, is_faster
 from protocol.model.hardware.dtypes import dtype_name, dtypes_to_try
 from protocol.model.kernels.ahead import wait_for_kernels
+from protocol.model.ranges_table import Ranges
 from protocol.process.logs import first_line
 
 if TYPE_CHECKING:

@@ -32,8 +32,8 @@ from demo.factory.evaluate.path import StreamingPath
 from encoder_worker.vae.decoders import Decoder, LiteVaeDecoder, load_decoder
 from encoder_worker.vae.int8 import rounding_layers, with_eight_bits, write_ranges
 from encoder_worker.vae.lite_decoder import Grow
-from encoder_worker.vae.ranges import Ranges
 from protocol.model.config import ModelConfig
+from protocol.model.ranges_table import Ranges
 from protocol.model.vae_folder import WEIGHTS_FILES, VaeFolder
 from protocol.process.settings import Settings
 

@@ -22,7 +22,7 @@ from demo.factory.evaluate.path import StreamingPath
 from demo.factory.speech.corpus import load
 from gpu_worker.engine.cpu_denoiser import CpuDenoiser
 from gpu_worker.engine.cpu_networks import DenoiserGraph
-from gpu_worker.engine.eight_bits import peaks_of_clips, with_inputs, with_rounding, write_peaks
+from gpu_worker.engine.eight_bits import ranges_of_clips, with_inputs, with_rounding, write_ranges
 from gpu_worker.engine.shipped_networks import (
     DENOISER,
     FlatReferenceGraph,
@@ -119,16 +119,17 @@ def calibrate_denoiser(config_file: Path) -> str:
 
         _, names = with_inputs(network.topology.model(network.weights))
         watching = denoiser(plain.with_end(NetworkEnd("inputs", lambda model: with_inputs(model)[0])))
-        peaks = peaks_of_clips(names, (watching.outputs(*clip) for clip in clips[::EVERY]), SHARE)
-        file = write_peaks(config.path, network, peaks)
-        rounding = plain.with_end(NetworkEnd("int8", lambda model: with_rounding(model, peaks)))
+        ranges = ranges_of_clips(names, (watching.outputs(*clip) for clip in clips[::EVERY]), SHARE)
+        file = write_ranges(config.path, network, ranges)
+        rounding = plain.with_end(NetworkEnd("int8", lambda model: with_rounding(model, ranges)))
         others = clips[1::EVERY]
-        (wanted, made), (wanted_of, made_of) = (
-            [predictions(denoiser(networks), some) for networks in (plain, rounding)]
-            for some in (others, with_other_sound(others))
+        changed = with_other_sound(others)
+        (wanted, wanted_of), (made, made_of) = (
+            (predictions(graph, others), predictions(graph, changed))
+            for graph in (denoiser(plain), denoiser(rounding))
         )
     return (
-        f"{file}: {len(peaks)} ranges of {len(clips[::EVERY])} clips."
+        f"{file}: {len(ranges)} ranges of {len(clips[::EVERY])} clips."
         f" Relative error of predictions {distance(made, wanted)},"
         f" of what other sound changes in them {distance(made - made_of, wanted - wanted_of)}"
     )

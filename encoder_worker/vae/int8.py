@@ -9,7 +9,6 @@ and the pictures were 4 dB further from those of float32.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,10 +24,10 @@ from encoder_worker.vae.ranges import (
     LEAST_INPUT,
     LEAST_WEIGHT,
     WEIGHT_LEVELS,
-    Ranges,
     read_table,
     tensors_digest,
 )
+from protocol.model.ranges_table import Ranges, write_ranges_table
 
 
 class EightBitConv(nn.Module):
@@ -95,8 +94,9 @@ def read_ranges(folder: Path, decoder: Decoder) -> Ranges | None:
 def write_ranges(folder: Path, decoder: Decoder, ranges: Ranges) -> Path:
     """Writes the ranges of a decoder's layers beside its weights. Returns the file."""
     file = folder / RANGES_FILE
-    table = {"weights": weights_digest(decoder), "ranges": {name: round(ranges[name], 4) for name in ranges}}
-    file.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    write_ranges_table(
+        file, weights_digest(decoder), {name: round(greatest, 4) for name, greatest in ranges.items()}
+    )
     return file
 
 

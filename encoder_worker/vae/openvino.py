@@ -10,10 +10,10 @@ from encoder_worker.graph_decoder import DecoderFacts, GraphDecoder
 from encoder_worker.vae.decoders import Decoder, LiteVaeDecoder
 from encoder_worker.vae.int8 import with_eight_bits
 from encoder_worker.vae.pixels import PIXELS, require_finite
-from encoder_worker.vae.ranges import Ranges
 from protocol.model.cpu_convert import load_graph
 from protocol.model.cpu_graph import CpuEngine
 from protocol.model.hardware.dtypes import dtype_name
+from protocol.model.ranges_table import Ranges
 
 #: Parameters above which OpenVINO serves only where it is asked for: the second copy costs too much memory.
 LARGE_DECODER = 20_000_000

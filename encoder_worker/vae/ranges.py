@@ -7,7 +7,6 @@ weights. It is the greatest value: a tighter range, by the least mean error, cam
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -17,13 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder_worker.graph_decoder import RANGES_FILE
+from protocol.model.ranges_table import Ranges, read_ranges
 
 logger = logging.getLogger(__name__)
 
-#: The greatest input of each convolution that rounds, by its name in the decoder. The least is 0, after ReLU.
-Ranges = Mapping[str, float]
-
-#: Levels of an input after ReLU, and of a weight on each side of zero.
+#: Levels of an input after ReLU, whose least value is 0, and of a weight on each side of zero.
 INPUT_LEVELS = 255
 WEIGHT_LEVELS = 127
 
@@ -44,16 +41,11 @@ def read_table(folder: Path, digest: str, names: Collection[str]) -> Ranges | No
         names: of the convolutions that round.
     """
     file = folder / RANGES_FILE
-    try:
-        table = json.loads(file.read_text(encoding="utf-8"))
-        ranges = {str(name): float(value) for name, value in table["ranges"].items()}
-        belongs = table["weights"] == digest and set(ranges) == set(names)
-    except FileNotFoundError:
+    read = read_ranges(file, "decoding without int8")
+    if read is None:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        logger.warning("%s cannot be used, decoding without int8: %s", file, error)
-        return None
-    if not belongs:
+    weights, ranges = read
+    if weights != digest or set(ranges) != set(names):
         logger.warning("%s belongs to other weights, decoding without int8", file)
         return None
     return ranges

@@ -12,10 +12,9 @@ table belongs to one network with one set of weights.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 
 from protocol.model.cpu_graph import import_openvino
 from protocol.model.hardware.cpu_features import cpu_features
+from protocol.model.ranges_table import Ranges, read_ranges, write_ranges_table
 from protocol.model.topology import FOLDER, NetworkEnd, ShippedNetwork
 from protocol.wire.limits import TOKEN_WIDTH
 
@@ -44,9 +44,6 @@ PAYS = 0.85
 
 #: Levels of a value on each side of zero, and the least greatest value.
 LEVELS, LEAST = 127, 1e-6
-
-#: The greatest input of each layer that rounds, by the layer's name in the network.
-Peaks = Mapping[str, float]
 
 
 def multiplies_fast() -> bool:
@@ -82,18 +79,18 @@ def with_inputs(model: Any) -> tuple[Any, list[str]]:
     return made, [layer.get_friendly_name() for layer in layers]
 
 
-def with_rounding(model: Any, peaks: Peaks) -> Any:
-    """The model with rounding before each layer of `peaks`, which it is changed for.
+def with_rounding(model: Any, ranges: Ranges) -> Any:
+    """The model with rounding before each layer of `ranges`, which it is changed for.
 
     Args:
-        model: an `openvino.Model` of the network that the peaks were measured on.
-        peaks: of all its `rounding_layers`.
+        model: an `openvino.Model` of the network that the ranges were measured on.
+        ranges: of all its `rounding_layers`.
     """
     ops = import_openvino().opset8
     for layer in list(rounding_layers(model)):
-        peak = np.float32(max(peaks[layer.get_friendly_name()], LEAST))
-        low = -peak * np.float32((LEVELS + 1) / LEVELS)
-        rounded = ops.fake_quantize(layer.input_value(0), low, peak, low, peak, 2 * (LEVELS + 1))
+        greatest = np.float32(max(ranges[layer.get_friendly_name()], LEAST))
+        low = -greatest * np.float32((LEVELS + 1) / LEVELS)
+        rounded = ops.fake_quantize(layer.input_value(0), low, greatest, low, greatest, 2 * (LEVELS + 1))
         weights = _constant(layer.input_value(1))
         assert weights is not None
         most = _peaks_of_outputs(layer, weights)
@@ -112,43 +109,26 @@ def rounding_of(config: Path, network: ShippedNetwork) -> NetworkEnd | None:
         network: its denoiser.
     """
     file = config.parent / FOLDER / TABLE_FILE
-    try:
-        text = file.read_text(encoding="utf-8")
-        table = json.loads(text)
-        peaks = {str(name): float(peak) for name, peak in table["peaks"].items()}
-        belongs = table["network"] == network_digest(network)
-    except FileNotFoundError:
+    read = read_ranges(file, "denoising without int8")
+    if read is None:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        logger.warning("%s cannot be used, denoising without int8: %s", file, error)
-        return None
-    if not belongs:
+    digest, ranges = read
+    if digest != network.digest:
         logger.warning("%s belongs to another network, denoising without int8", file)
         return None
-    name = hashlib.sha256(text.encode()).hexdigest()[:12]
-    return NetworkEnd(f"int8-{name}", lambda model: with_rounding(model, peaks))
+    name = hashlib.sha256(repr(sorted(ranges.items())).encode()).hexdigest()[:12]
+    return NetworkEnd(f"int8-{name}", lambda model: with_rounding(model, ranges))
 
 
-def write_peaks(config: Path, network: ShippedNetwork, peaks: Peaks) -> Path:
+def write_ranges(config: Path, network: ShippedNetwork, ranges: Ranges) -> Path:
     """Writes the table beside a model's networks. Returns the file. Arguments as of `rounding_of`."""
     file = config.parent / FOLDER / TABLE_FILE
-    table = {
-        "network": network_digest(network),
-        "peaks": {name: float(f"{peak:.4g}") for name, peak in peaks.items()},
-    }
-    file.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    short = {name: float(f"{greatest:.4g}") for name, greatest in ranges.items()}
+    write_ranges_table(file, network.digest, short)
     return file
 
 
-def network_digest(network: ShippedNetwork) -> str:
-    """A digest of a network and its weights."""
-    digest = hashlib.sha256(network.topology.xml)
-    for name in sorted(network.weights):
-        digest.update(name.encode() + np.ascontiguousarray(network.weights[name]).tobytes())
-    return digest.hexdigest()[:24]
-
-
-def peaks_of_clips(names: Sequence[str], clips: Iterator[Sequence[NDArray[Any]]], share: float) -> Peaks:
+def ranges_of_clips(names: Sequence[str], clips: Iterator[Sequence[NDArray[Any]]], share: float) -> Ranges:
     """The greatest inputs of layers over clips, in each without the largest `share` of values."""
     greatest = dict.fromkeys(names, 0.0)
     for inputs in clips:

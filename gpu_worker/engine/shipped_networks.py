@@ -5,6 +5,7 @@ Denoiser, reference network and pose encoder compute in the worker's arithmetic,
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -145,11 +146,10 @@ class ShippedNetworks:
         self.dtype = dtype
         self._networks = networks
         self._size = size
-        self._vae = vae
         self._channels = vae.latent_channels
         self._latent_size = size[0] // vae.factor, size[1] // vae.factor
         self._engine = engine
-        self._rounding = rounding
+        self.rounding = rounding
         #: Whether the denoiser rounds. None: that is to be timed.
         self.rounds: bool | None = None if rounding is not None else False
         self._loaded: dict[str, CpuGraph] = {}
@@ -177,7 +177,7 @@ class ShippedNetworks:
         name = "denoiser-" + "x".join(map(str, ["any" if any_length else frames, h, w, tokens]))
         if self.rounds is None:
             self.rounds = self._rounding_pays(name, shapes, _noise(shapes, frames))
-        end = self._rounding if self.rounds else None
+        end = self.rounding if self.rounds else None
         graph = network.load(name, shapes, self.dtype, self._engine, end)
         return FlatReferenceGraph(graph, blocks)
 
@@ -188,14 +188,14 @@ class ShippedNetworks:
         network, engine, dtype = self._networks[DENOISER], self._engine, self.dtype
         if engine.forced:
             return _told(True, dtype, "--cpu-engine asks for it")
-        file = network.kept_file(name, shapes, dtype, engine, self._rounding)
+        file = network.kept_file(name, shapes, dtype, engine, self.rounding)
         record = f"int8-{engine.threads}-{file.stem}"
         known = (read_record(engine.folder, record) or {}).get("pays")
         if isinstance(known, bool):
             return _told(known, dtype, "as an earlier start found")
         plain = network.load(name, shapes, dtype, engine)
         try:
-            rounding = network.load(name, shapes, dtype, engine, self._rounding)
+            rounding = network.load(name, shapes, dtype, engine, self.rounding)
             exact, rounded = best_times([partial(plain, *inputs), partial(rounding, *inputs)])
         except Exception as error:  # whatever a processor's eight bits fail with, the other serves
             return _told(False, dtype, f"int8 cannot serve, {first_line(error)}")
@@ -205,8 +205,8 @@ class ShippedNetworks:
 
     def with_end(self, end: NetworkEnd) -> ShippedNetworks:
         """The same networks, with this added to the denoiser in place of rounding."""
-        made = ShippedNetworks(self._networks, self._size, self._vae, self.dtype, self._engine, end)
-        made.rounds = True
+        made = copy.copy(self)
+        made.rounding, made.rounds = end, True
         return made
 
     def reference(self, picture: NDArray[np.uint8]) -> Floats:

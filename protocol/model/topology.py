@@ -20,6 +20,7 @@ import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -284,14 +285,16 @@ class ShippedNetwork:
             GraphUnavailable: OpenVINO cannot be imported.
         """
         version = import_openvino().__version__
-        key = self._key(repr((shapes, dtype, version, None if end is None else end.name)))
+        facts = shapes, dtype, version, None if end is None else end.name
+        machine = platform.machine(), sorted(cpu_features())
+        key = hashlib.sha256(repr((facts, machine, self.digest)).encode()).hexdigest()[:24]
         return engine.folder / f"{name}-{key}.blob"
 
-    def _key(self, facts: str) -> str:
-        """A digest of all that a compiled network depends on."""
+    @cached_property
+    def digest(self) -> str:
+        """A digest of the network and its weights."""
         topology = self.topology
-        machine = platform.machine(), sorted(cpu_features())
-        digest = hashlib.sha256(repr((facts, machine, topology.constants)).encode())
+        digest = hashlib.sha256(repr(topology.constants).encode())
         digest.update(topology.xml)
         digest.update(topology.rest)
         for name, array in self.weights.items():

@@ -15,7 +15,7 @@ import pytest
 from gpu_worker.engine import shipped_networks as networks_module
 from gpu_worker.engine.eight_bits import (
     TABLE_FILE,
-    peaks_of_clips,
+    ranges_of_clips,
     rounding_layers,
     rounding_of,
     with_inputs,
@@ -132,8 +132,8 @@ def test_other_processors_and_arithmetic_do_not_time_it(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda table: table | {"network": "0" * 24}, "belongs to another network"),
-        (lambda table: table | {"peaks": 3}, "cannot be used"),
+        (lambda table: table | {"weights": "0" * 24}, "belongs to another network"),
+        (lambda table: table | {"ranges": 3}, "cannot be used"),
         (lambda table: [table], "cannot be used"),
         (None, ""),
     ],
@@ -184,8 +184,8 @@ def test_a_layer_rounds_inputs_and_weights(transposed: bool) -> None:
     assert distance(made, inputs @ weights) > 0.05  # a third of the inputs is cut off
 
 
-def test_peaks_leave_out_the_largest_share() -> None:
+def test_ranges_leave_out_the_largest_share() -> None:
     values = np.arange(1000, dtype=np.float32)
     clips: list[list[np.ndarray]] = [[-values], [values[::-1] / 2]]
-    assert peaks_of_clips(["layer"], iter(clips), 0.0) == {"layer": 999.0}
-    assert peaks_of_clips(["layer"], iter(clips), 0.01) == {"layer": 989.0}
+    assert ranges_of_clips(["layer"], iter(clips), 0.0) == {"layer": 999.0}
+    assert ranges_of_clips(["layer"], iter(clips), 0.01) == {"layer": 989.0}
