@@ -4,6 +4,7 @@
     python -m scripts.bench --quick            small and fast, for tests
     python -m scripts.bench --only machines    with one core, and without bfloat16
     python -m scripts.bench --only start       a first and a second start, and waiting for a speaker
+    python -m scripts.bench --only default --sessions 2    several speak at the same time
     python -m scripts.bench --json FILE        the figures also as JSON, for other programs
 
 Other flags go to the run: `python -m scripts.bench --only default --compile-unet --steps 2`.
@@ -45,19 +46,21 @@ class Sizes:
     """The extent of a benchmark.
 
     `speech` is seconds a session, `messages` a number for each hop, `most` the largest number of sessions
-    tried, and `poured` seconds of speech sent as fast as they are taken.
+    tried, and `poured` seconds of speech sent as fast as they are taken. `sessions` speak to the default run.
     """
 
     speech: float
     messages: int
     most: int
     poured: float
+    sessions: int = 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure the parts asked for. Returns the exit status."""
     args, flags = _parser().parse_known_args(argv)
     sizes = Sizes(4.0, 100, 2, 3.0) if args.quick else Sizes(20.0, 600, 64, 20.0)
+    sizes = dataclasses.replace(sizes, sessions=args.sessions)
     if args.poured is not None:
         sizes = dataclasses.replace(sizes, poured=args.poured)
     logging.getLogger("protocol").setLevel(logging.ERROR)  # workers that come and go are the measurement
@@ -87,7 +90,7 @@ def measure(parts: Sequence[str], wav: Path, flags: Sequence[str], sizes: Sizes)
         RunError: a run or the client failed.
     """
     steps: dict[str, Callable[[], Any]] = {
-        "default": lambda: default_run(wav, flags, sizes.poured),
+        "default": lambda: default_run(wav, flags, sizes.poured, sizes.sessions),
         "machines": lambda: smaller_machines(wav, flags),
         "start": lambda: starts(flags),
         "hops": lambda: hops(sizes.messages),
@@ -106,10 +109,11 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def default_run(wav: Path, flags: Sequence[str], poured: float) -> dict[str, Any]:
+def default_run(wav: Path, flags: Sequence[str], poured: float, sessions: int) -> dict[str, Any]:
     """The cost, the memory, the speed and the latency of the run."""
-    print(f"\nThe default run {' '.join(flags)}".rstrip() + ", one session in real time")
-    made = bench_default.measure_default(wav, flags, poured_seconds=poured)
+    speakers = "one session" if sessions == 1 else f"{sessions} sessions"
+    print(f"\nThe default run {' '.join(flags)}".rstrip() + f", {speakers} in real time")
+    made = bench_default.measure_default(wav, flags, poured_seconds=poured, sessions=sessions)
     print("\n".join(bench_default.lines(made)))
     targets = {
         "rtf": bench_default.MOST_RTF, "latency": bench_default.MOST_LATENCY,
@@ -219,6 +223,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--poured", type=float, metavar="SECONDS",
         help="speech for the default run's speed with nothing holding it back (default 20; 0 leaves it out)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sessions", type=int, default=1, metavar="N",
+        help="sessions that speak to the default run at the same time (default 1)",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     parser.add_argument("--wav", type=Path, help="speech to send (default: a synthetic voice)")

@@ -182,6 +182,22 @@ def test_formants_move_and_the_pitch_stays() -> None:
     assert (power[:, harmonic].sum(1) > 0.95 * power.sum(1)).all()
 
 
+def test_breath_replaces_the_tones_and_keeps_loudness_and_times() -> None:
+    audio = _vowel(3000.0).expand(32, -1).clone()
+    audio[:, :12000] = 0
+    draw = augment._Draw(audio, torch.Generator().manual_seed(6))
+    torch.testing.assert_close(augment._breathe(audio, draw, chance=0.0), audio, atol=1e-6, rtol=0)
+    breathy = augment._breathe(audio, draw, chance=1.0)
+    hertz = torch.fft.rfftfreq(24000, 1 / RATE)
+    power = torch.fft.rfft(breathy).abs().square()
+    harmonic = (hertz / 120 - (hertz / 120).round()).abs() < 0.05
+    tonal = power[:, harmonic].sum(1) / power.sum(1)
+    assert tonal.min() < 0.5 and tonal.max() > 0.95  # a whisper, and a voice with breath above all its tones
+    assert breathy[:, : 12000 - augment.BREATH_FRAME].abs().max() < 1e-6
+    levels = breathy[:, 12000:].square().mean(1) / audio[:, 12000:].square().mean(1)
+    assert levels.min() > 0.5 and levels.max() < 1.6
+
+
 def test_words_by_chance_are_many_and_say_how_to_get_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,17 @@ from torch import nn
 from audio_worker.mel import mel_filters
 from audio_worker.whisper import SpeechEncoder
 from demo.factory.make_whisper import DEFAULT_OUT
-from demo.factory.train.listen import LowRank, MouthReader, correct, load_ears, save_corrections, spectrograms
+from demo.factory.train.listen import (
+    MASKED_BANDS,
+    MASKS,
+    LowRank,
+    MouthReader,
+    correct,
+    load_ears,
+    mask_bands,
+    save_corrections,
+    spectrograms,
+)
 from gpu_worker.denoiser.model.attention import Attention, attend
 
 
@@ -64,6 +74,21 @@ def test_spectrograms_are_whisper_s_own() -> None:
     pcm = loudness * torch.randn(3, 24000, generator=torch.Generator().manual_seed(0))
     filters = torch.from_numpy(mel_filters(80)).float()
     torch.testing.assert_close(spectrograms(pcm, filters), encoder.spectrogram(pcm))
+
+
+def test_masks_leave_out_whole_bands_and_no_moments() -> None:
+    torch.manual_seed(0)
+    bands = torch.randn(64, 80, 150)
+    masked = mask_bands(bands)
+    changed = (masked != bands).float().mean(2)
+    assert set(changed.unique().tolist()) == {
+        0.0,
+        1.0,
+    }  # a band is left out for the whole window, or not at all
+    left_out = changed.sum(1)
+    assert left_out.max() <= MASKS * MASKED_BANDS and left_out.min() == 0 and left_out.mean() > 3
+    means = bands.mean((1, 2))[:, None, None].expand_as(bands)
+    torch.testing.assert_close(masked[changed > 0], means[changed > 0], atol=1e-5, rtol=0)
 
 
 def test_corrections_of_another_rank_are_not_taken(tmp_path: Path) -> None:

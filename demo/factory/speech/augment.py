@@ -1,8 +1,8 @@
 """Training-time augmentation of speech, batched in plain torch on any device.
 
-It gives a voice another throat: its formants move and its pitch stays. It changes a voice as a laptop's
-microphone does: gain, room, equalisation, telephone band, noise and hum. It also makes silence, which is
-noise or hum alone and whose truth is a shut mouth.
+It gives a voice another throat: its formants move and its pitch stays. It makes a voice breathy or whispered.
+It changes a voice as a laptop's microphone does: gain, room, equalisation, telephone band, noise and hum. It
+also makes silence, which is noise or hum alone and whose truth is a shut mouth.
 """
 
 import math
@@ -13,11 +13,13 @@ from torch import Tensor
 from protocol.wire.clock import SAMPLE_RATE
 
 QUIETEST = 0.01  # RMS, full scale 1: noise is set against at least this much speech
-FORMANTS = 0.17  # formants are divided or multiplied by at most e to this, 1.19
+FORMANTS = 0.22  # formants are divided or multiplied by at most e to this, 1.25
 FRAME = 512  # samples of a spectrum: 32 ms
 LIFTER = 32  # cepstral coefficients of the envelope: 2 ms, under the period of any voice
 FAINT = 1e-3  # of a spectrum's magnitudes, under the noise of 16 bits
 MOST = 3.0  # natural logarithm of the largest gain
+BREATH_FRAME = 128  # samples of a spectrum: 8 ms, so that a sound's begin and end stay in place
+BREATH_SLOPE = 4  # bands over which breath sets in
 
 
 def augment(audio: Tensor, generator: torch.Generator | None = None, strength: float = 1.0) -> Tensor:
@@ -30,7 +32,8 @@ def augment(audio: Tensor, generator: torch.Generator | None = None, strength: f
     """
     batch = audio.shape[0]
     draw = _Draw(audio, generator)
-    out = _move_formants(audio, draw, chance=0.6 * strength)
+    out = _move_formants(audio, draw, chance=0.8 * strength)
+    out = _breathe(out, draw, chance=0.25 * strength)
     out = _equalise(out, draw, chance=0.6 * strength)
     out = _reverberate(out, draw, chance=0.35 * strength)
     level = _active_level(out).clamp_min(QUIETEST)  # pauses are noisy too
@@ -149,6 +152,30 @@ def _move_formants(audio: Tensor, draw: _Draw, chance: float) -> Tensor:
     moved = torch.lerp(envelope[rows, low], envelope[rows, low + 1], (place - low)[..., None])
     gain = (moved - envelope).clamp(-MOST, MOST).exp()
     changed: Tensor = torch.istft(spectrum * gain, FRAME, FRAME // 4, window=window, length=samples)
+    return changed
+
+
+def _breathe(audio: Tensor, draw: _Draw, chance: float) -> Tensor:
+    """A breathy voice, or a whisper: above a random frequency, noise with the voice's spectrum replaces it.
+
+    Speech coders mix voice and noise by bands in this way (McCree and Barnwell 1995, "A mixed excitation LPC
+    vocoder model for low bit rate speech coding").
+    """
+    batch, samples = audio.shape
+    window = torch.hann_window(BREATH_FRAME, device=draw.device, dtype=draw.dtype)
+
+    def spectrum_of(sound: Tensor) -> Tensor:
+        return torch.stft(sound, BREATH_FRAME, BREATH_FRAME // 4, window=window, return_complex=True)
+
+    spectrum, noise = spectrum_of(audio), spectrum_of(draw.normal((batch, samples)))
+    breath = spectrum.abs() * noise / window.square().sum().sqrt()
+    bands = spectrum.shape[1]
+    band = torch.arange(bands, device=draw.device, dtype=draw.dtype)[None, :, None]
+    from_band = draw.uniform(0.0, bands, (batch, 1, 1))
+    share = ((band - from_band) / BREATH_SLOPE + 0.5).clamp(0, 1) * draw.uniform(0.3, 1.0, (batch, 1, 1))
+    share = torch.where(draw.uniform(0, 1, (batch, 1, 1)) < chance, share, torch.zeros_like(share))
+    mixed = spectrum * (1 - share.square()).sqrt() + breath * share
+    changed: Tensor = torch.istft(mixed, BREATH_FRAME, BREATH_FRAME // 4, window=window, length=samples)
     return changed
 
 

@@ -16,7 +16,7 @@ from demo.factory.train.vae import at_outlines, weighted_difference, weighted_st
 
 FINE_SHARE = 1.0  # weight of the larger pictures' loss, where the smaller ones' has 1
 SQUARED, STRENGTH = 0.5, 1.0  # of the loss: squared differences, which blur, and the outlines' strength
-HAND_MARGIN, HAND_WEIGHT = 0.03, 2.0  # of the picture's side around a hand's points; its weight in pictures
+HAND_MARGIN, HAND_WEIGHT = 0.03, 3.0  # of the picture's side around a hand's points; its weight in pictures
 MOUTH_MARGIN, MOUTH_WEIGHT = 2.0, 8.0  # units around the box of the mouth; its weight in pictures
 MORE_PRESSED = (
     2.0  # how many times more the mouth counts where lips are pressed together: such moments are rare

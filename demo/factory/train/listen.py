@@ -48,6 +48,7 @@ OPENING_WEIGHT = 2.0  # the eye sees the opening first
 RATE, FINAL_RATE = 2e-3, 2e-5
 WARM_UP = 100  # steps
 DECAY = 0.99  # of the running average
+MASKS, MASKED_BANDS, MASK_CHANCE = 2, 12, 0.5  # of bands: how many, their most of 80 mel bands, their chance
 
 
 def load_ears(whisper: Path, adapter: Path) -> SpeechEncoder:
@@ -76,6 +77,24 @@ def spectrograms(pcm: Tensor, filters: Tensor) -> Tensor:
         bands = (filters.T @ power).clamp_min(1e-10).log10()
         bands = torch.maximum(bands, bands.amax((1, 2), keepdim=True) - DYNAMIC_RANGE)
         return ((bands + 4) / 4).clamp_min(SHORT_WINDOW_FLOOR)
+
+
+def mask_bands(bands: Tensor) -> Tensor:
+    """Spectrograms (B, n_mels, T), some of whose neighbouring bands have the mean of all.
+
+    So no band is needed alone (Park et al. 2019, "SpecAugment: a simple data augmentation method for
+    automatic speech recognition"). Moments stay as they are, since the mouth's times matter.
+    """
+    batch, count, _ = bands.shape
+    band = torch.arange(count, device=bands.device)
+    mean = bands.mean((1, 2), keepdim=True)
+    for _ in range(MASKS):
+        width = torch.randint(0, MASKED_BANDS + 1, (batch, 1), device=bands.device)
+        first = (torch.rand(batch, 1, device=bands.device) * (count - width)).floor()
+        chosen = torch.rand(batch, 1, device=bands.device) < MASK_CHANCE
+        masked = (band >= first) & (band < first + width) & chosen
+        bands = torch.where(masked[:, :, None], mean, bands)
+    return bands
 
 
 class LowRank(nn.Module):
@@ -187,14 +206,18 @@ class Ears:
         #: All that is trained.
         self.trained = nn.ModuleList([self.reader, *self.corrections.values()])
 
-    def _features(self, pcm: Tensor) -> Tensor:
-        features: Tensor = self.encoder(spectrograms(pcm, self._filters))
+    def _features(self, pcm: Tensor, masked: bool = False) -> Tensor:
+        bands = spectrograms(pcm, self._filters)
+        features: Tensor = self.encoder(mask_bands(bands) if masked else bands)
         return features.float()
 
-    def read(self, pcm: Tensor) -> Tensor:
-        """Mouths (B, CLIP_FRAMES, 6) of the clips of windows (B, WINDOW_SAMPLES)."""
+    def read(self, pcm: Tensor, *, masked: bool = False) -> Tensor:
+        """Mouths (B, CLIP_FRAMES, 6) of the clips of windows (B, WINDOW_SAMPLES).
+
+        `masked`: with bands left out, as in training.
+        """
         with torch.autocast(pcm.device.type, torch.bfloat16):
-            features = self._features(pcm)
+            features = self._features(pcm, masked)
             tokens = features[:, self._positions].flatten(0, 1).flatten(1, 2)
             mouths: Tensor = self.reader(tokens)
             by_clip: Tensor = mouths.float().unflatten(0, (len(pcm), -1))
@@ -207,7 +230,7 @@ class Ears:
 
     def loss(self, examples: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Mean squared error of the mouths, the opening weighed by `OPENING_WEIGHT`, and the opening's."""
-        error = (self.read(examples["pcm"]) - examples["mouth"]).square().mean(dim=(0, 1))
+        error = (self.read(examples["pcm"], masked=True) - examples["mouth"]).square().mean(dim=(0, 1))
         opening = error[CHANNELS.index("mouth_open")]
         return error.mean() + (OPENING_WEIGHT - 1) * opening, opening
 
