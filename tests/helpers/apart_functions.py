@@ -29,7 +29,7 @@ def be_killed(settings: Settings) -> dict[str, Any]:
 
 
 def answer_nothing(settings: Settings) -> Any:
-    """Returns what is no mapping."""
+    """Returns a list, which is no mapping."""
     return [1]
 
 
