@@ -50,7 +50,7 @@ def choose_library(record: GraphRecord[Any], work: str, time: Callable[[], Libra
     try:
         choice = time()
     except ApartError as error:
-        # Nothing was measured, so nothing is kept. OpenVINO was the faster one on every CPU that was measured.
+        # No measurement, so nothing is kept. OpenVINO was the faster one on every CPU that was measured.
         logger.warning("%s by OpenVINO, torch was not timed: %s; the next start tries again", work, error)
         return LibraryChoice(openvino=True, keep=False)
     if choice.keep and not choice.openvino:
