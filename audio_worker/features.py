@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from protocol.model.cpu_graph import CpuEngine, best_times, is_faster
 from protocol.model.hardware.devices import whisper_device
 from protocol.model.hardware.dtypes import dtype_name, dtypes_to_try
 from protocol.model.hardware.threads import thread_count
+from protocol.model.timed_apart import LibraryChoice, choices_answer
 from protocol.process.logs import first_line
 from protocol.process.settings import Settings
 from protocol.wire.messages import Array16, InfoValue
@@ -164,6 +165,25 @@ def load_features(config: ModelConfig, settings: Settings, record: WhisperRecord
     engine = record.engine
     if engine is None or extractor.device.type != "cpu" or record.torch_serves():
         return extractor
+    converted, timed = timed_features(config, extractor, engine)
+    if timed:
+        record.store(converted)
+    return extractor if converted is None else converted
+
+
+def timed_features(
+    config: ModelConfig, extractor: FeatureExtractor, engine: CpuEngine
+) -> tuple[GraphFeatures | None, bool]:
+    """Times OpenVINO against torch.
+
+    Args:
+        config: the model.
+        extractor: its Whisper in torch, on the CPU.
+        engine: how OpenVINO may be used.
+
+    Returns:
+        The features by OpenVINO where it is to serve, else None, and whether both were timed.
+    """
     clip = silent_clip()
     try:
         converted = shipped_features(config, extractor.margin, dtype_name(extractor.dtype), engine)
@@ -171,11 +191,19 @@ def load_features(config: ModelConfig, settings: Settings, record: WhisperRecord
         openvino, by_torch = best_times([partial(made.tokens, [clip]) for made in (converted, extractor)])
     except Exception as error:  # a library that is not there, a conversion that fails
         logger.warning("Whisper by torch, OpenVINO cannot serve: %s", first_line(error))
-        return extractor
+        return None, False
     serves = engine.forced or is_faster(openvino, by_torch)
     logger.info(
         "Whisper by %s: a clip takes torch %.1f ms, OpenVINO %.1f ms",
         "OpenVINO" if serves else "torch", 1e3 * by_torch, 1e3 * openvino,
     )  # fmt: skip
-    record.store(converted if serves else None)
-    return converted if serves else extractor
+    return converted if serves else None, True
+
+
+def time_whisper(settings: Settings) -> dict[str, Any]:
+    """Whisper's choice, for `time_apart`."""
+    config = ModelConfig.load(settings.config)
+    engine = WhisperRecord(settings, config).engine
+    assert engine is not None
+    made, timed = timed_features(config, FeatureExtractor.load(config, settings), engine)
+    return choices_answer([LibraryChoice(made is not None, keep=timed)])

@@ -92,18 +92,11 @@ def whisper_facts(config: ModelConfig) -> dict[str, Mapping[str, Any]]:
     return {"whisper": {key: whisper.get(key) for key in keys}}
 
 
-def shipped_features(config: ModelConfig, margin: int, dtype: str, engine: CpuEngine) -> GraphFeatures | None:
-    """Whisper as the model ships it, or None where it ships none that belongs to it.
-
-    Args:
-        config: the model.
-        margin: video frames of context on each side of a frame.
-        dtype: of the arithmetic, float32 or bfloat16.
-        engine: where networks are kept, and how many threads they use.
+def shipped_whisper(config: ModelConfig) -> ShippedNetwork | None:
+    """Whisper's network as the model ships it, or None where it ships none that belongs to it.
 
     Raises:
         SettingsError: a file is damaged. The text names it.
-        Exception: whatever fails in OpenVINO.
     """
     if config.whisper_window != "short" or ShippedNetwork.topology_of(config.path, WHISPER) is None:
         return None
@@ -111,9 +104,30 @@ def shipped_features(config: ModelConfig, margin: int, dtype: str, engine: CpuEn
         facts = whisper_facts(config)
     except TopologyError:
         return None
-    network = ShippedNetwork.find(config.path, WHISPER, partial(whisper_tensors, config), facts)
-    if network is None:
-        return None
+    return ShippedNetwork.find(config.path, WHISPER, partial(whisper_tensors, config), facts)
+
+
+def features_of(network: ShippedNetwork, margin: int, dtype: str, engine: CpuEngine) -> GraphFeatures:
+    """The features by a network of `shipped_whisper`, from the kept file or compiled now.
+
+    Args:
+        network: Whisper's.
+        margin: video frames of context on each side of a frame.
+        dtype: of the arithmetic, float32 or bfloat16.
+        engine: where networks are kept, and how many threads they use.
+
+    Raises:
+        Exception: whatever fails in OpenVINO.
+    """
     n_mels = network.weights["conv1.weight"].shape[1]
     graph = network.load(f"{WHISPER}-{n_mels}", [(1, n_mels, 2 * POSITIONS)], dtype, engine)
     return GraphFeatures(graph, WhisperFacts(dtype, n_mels), margin)
+
+
+def shipped_features(config: ModelConfig, margin: int, dtype: str, engine: CpuEngine) -> GraphFeatures | None:
+    """Whisper as the model ships it, or None where it ships none that belongs to it.
+
+    Arguments and errors as for `features_of`, and `config`'s and errors as for `shipped_whisper`.
+    """
+    network = shipped_whisper(config)
+    return None if network is None else features_of(network, margin, dtype, engine)

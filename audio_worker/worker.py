@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from audio_worker.clip_features import ClipFeatures
 from audio_worker.graph_features import GraphFeatures, WhisperRecord
 from audio_worker.sessions import STAGE, DueClip, Sessions
-from audio_worker.shipped_whisper import shipped_features
+from audio_worker.shipped_whisper import features_of, shipped_whisper
 from audio_worker.voice import VoiceDetector
 from protocol.hop.client import Job
 from protocol.model.config import ModelConfig
-from protocol.model.cpu_graph import untimed_reason
+from protocol.model.cpu_graph import require_openvino
 from protocol.model.hardware.arithmetic import cpu_arithmetic
 from protocol.model.hardware.torch_missing import require_torch
+from protocol.model.timed_apart import LibraryChoice, choose_library, time_apart
 from protocol.process.c_allocator import return_freed_memory
 from protocol.process.compute import Output
 from protocol.process.logs import first_line
@@ -74,22 +75,33 @@ class AudioWorker(Worker):
         self._features = ClipFeatures(features, detector)
 
     def _load_shipped(self, config: ModelConfig, record: WhisperRecord) -> GraphFeatures | None:
-        """Whisper as the model ships it, where no choice against torch is to be made, else None."""
-        if not record.needs_no_torch:
+        """Whisper as the model ships it, or None where torch serves, or the choice needs it here."""
+        if not record.chosen_without_torch:
             return None
         assert record.engine is not None
         dtype = cpu_arithmetic(self._settings.dtype)[-1]  # bfloat16 where the processor has it
         try:
-            made = shipped_features(config, self._settings.audio_margin, dtype, record.engine)
+            require_openvino(dtype)
+            network = shipped_whisper(config)
+            if network is None:
+                return None
+            choice = choose_library(record, "Whisper", self._time_apart)
+            if not choice.openvino:
+                return None
+            made = features_of(network, self._settings.audio_margin, dtype, record.engine)
         except SettingsError:
             raise
         except Exception as error:  # a library that is not there, or that cannot compute so
             logger.warning("Whisper: OpenVINO cannot serve: %s", first_line(error))
             return None
-        if made is not None:
-            logger.info("Whisper by OpenVINO: %s", untimed_reason())
+        if choice.keep:
             record.store(made)
         return made
+
+    def _time_apart(self) -> LibraryChoice:
+        """The faster library, timed in a process that ends. Raises ApartError where it cannot be timed."""
+        function = "audio_worker.features:time_whisper"
+        return time_apart(function, self._settings, {}, stage=STAGE, count=1)[0]
 
     def _load_by_torch(self, config: ModelConfig, record: WhisperRecord) -> Features | RecordedFeatures:
         """Load Whisper by torch, and the choice between it and OpenVINO where it is to be made."""

@@ -1,6 +1,6 @@
 """The decoder as a model ships it for OpenVINO: no torch is imported.
 
-Where torch is installed, it is timed against torch's (`decode`). Elsewhere it serves.
+Where torch is installed, it is timed against torch's (`head_choices`). Elsewhere it serves.
 """
 
 from __future__ import annotations
@@ -122,6 +122,17 @@ class ShippedDecoders:
             self._folder.class_name, channels, scaling, shift, dtype, frames, h, w, eight_bit
         )
         return GraphDecoder(graph, facts)
+
+    def chosen(
+        self, eight_bit: bool | None, frames: int, h: int, w: int, dtype: str, engine: CpuEngine
+    ) -> GraphDecoder:
+        """The decoder of a choice: in eight bits, without them, or for None the quickest.
+
+        Other arguments and errors as for `load`.
+        """
+        if eight_bit is None:
+            return self.quickest(frames, h, w, dtype, engine)
+        return self.load(frames, h, w, dtype, engine, eight_bit=eight_bit and self.has_eight_bit)
 
     def quickest(self, frames: int, h: int, w: int, dtype: str, engine: CpuEngine) -> GraphDecoder:
         """The one to take here: in eight bits where they save a quarter of the other arithmetic's time.

@@ -13,6 +13,7 @@ import numpy as np
 
 from encoder_worker.coders import ClipCoder, Coders
 from encoder_worker.graph_decoder import CPU_CHUNK, DecoderRecord, GraphDecoder
+from encoder_worker.head_choices import HeadChoices
 from encoder_worker.heads import HeadDecoders
 from encoder_worker.jpeg import JpegEncoder, Picture, with_segments
 from encoder_worker.jpeg_pool import JpegPool, threads_for
@@ -24,10 +25,11 @@ from encoder_worker.still_pixels import OWN_SILENT, SILENT, SPOKEN, StillPixels
 from encoder_worker.video import CodedPicture
 from protocol.hop.client import Job
 from protocol.model.config import ModelConfig
-from protocol.model.cpu_graph import CpuEngine, untimed_reason
+from protocol.model.cpu_graph import CpuEngine, require_openvino
 from protocol.model.hardware.arithmetic import cpu_arithmetic
 from protocol.model.hardware.threads import thread_count
 from protocol.model.hardware.torch_missing import require_torch
+from protocol.model.timed_apart import choose_library
 from protocol.model.vae_folder import VaeFolder
 from protocol.process.c_allocator import return_freed_memory
 from protocol.process.compute import Output
@@ -66,6 +68,8 @@ class EncoderWorker(Worker):
         self._decoder: ClipDecoder | GraphDecoder | None = None
         #: The decoders of the VAE's heads.
         self._heads: HeadDecoders | None = None
+        #: The library of each head, where that is timed against torch.
+        self._choices = HeadChoices(settings, STAGE, ())
         #: On a GPU, the decoders that a GPU worker may ask for.
         self._named: NamedDecoders | None = None
         self._device_memory: Callable[[], dict[str, float]] = dict
@@ -88,6 +92,7 @@ class EncoderWorker(Worker):
         small = settings.decoder == "tiny"
         folder = VaeFolder.small_of(config) if small else VaeFolder.of(config)
         self._folder = KeptPictures.of(settings, config, folder, self._coders.describe())
+        self._choices = HeadChoices(settings, STAGE, heads)
         # The usual one last, since its facts are told until a clip is decoded.
         self._heads = HeadDecoders(partial(self._make, config, folder), heads)
 
@@ -106,25 +111,29 @@ class EncoderWorker(Worker):
     def _load_shipped(
         self, config: ModelConfig, folder: VaeFolder, fine: bool, record: DecoderRecord
     ) -> GraphDecoder | None:
-        """The decoder that the model ships, where no choice against torch is to be made, else None."""
-        if not record.needs_no_torch:
+        """The decoder that the model ships, or None where torch serves, or the choice needs it here."""
+        if not record.chosen_without_torch:
             return None
         assert record.engine is not None
+        dtype = cpu_arithmetic(self._settings.dtype)[-1]  # bfloat16 where the processor has it
         try:
+            require_openvino(dtype)
             shipped = ShippedDecoders.find(config, folder, fine=fine)
             if shipped is None:
                 return None
+            choice = choose_library(record, "decoding", partial(self._choices.get, fine))
+            if not choice.openvino:
+                return None
             width, height = config.picture_size(self._settings)
             size = height // folder.factor, width // folder.factor
-            dtype = cpu_arithmetic(self._settings.dtype)[-1]  # bfloat16 where the processor has it
-            made = shipped.quickest(CPU_CHUNK, *size, dtype, record.engine)
+            made = shipped.chosen(choice.eight_bit, CPU_CHUNK, *size, dtype, record.engine)
         except SettingsError:
             raise
         except Exception as error:  # a library that is not there, or that cannot compute so
             logger.warning("decoding: OpenVINO cannot serve: %s", first_line(error))
             return None
-        logger.info("decoding by OpenVINO: %s", untimed_reason())
-        record.store(made)
+        if choice.keep:
+            record.store(made)
         return made
 
     def _load_by_torch(

@@ -263,6 +263,12 @@ def import_openvino() -> Any:
         raise GraphUnavailable(f"OpenVINO cannot be imported: {first_line(error)}") from error
 
 
+def require_openvino(dtype: str) -> None:
+    """Raises GraphUnavailable where OpenVINO cannot be imported, or does not compute in `dtype`."""
+    import_openvino()
+    graph_properties(dtype, threads=1)
+
+
 def graph_properties(dtype: str, threads: int) -> Mapping[str, Any]:
     """OpenVINO's settings of a network.
 

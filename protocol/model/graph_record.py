@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from protocol.model.cpu_graph import CpuEngine, CpuGraph, GraphUnavailable, kept_graph, serves_untimed
+from protocol.model.hardware.drivers import only_a_cpu
 from protocol.model.kept_record import Record, read_record, write_record
 from protocol.process.logs import first_line
 
@@ -69,6 +70,17 @@ class GraphRecord(Generic[F]):
         """Whether OpenVINO is to serve although no start has timed it: see `serves_untimed`."""
         engine = self.engine
         return engine is not None and serves_untimed(engine, self._devices) and not self.torch_serves()
+
+    @property
+    def chosen_without_torch(self) -> bool:
+        """Whether this process can leave torch out until the choice is made: see `timed_apart`.
+
+        It cannot where torch was the faster one, where a GPU may compute, and where nothing is recorded.
+        """
+        if self.needs_no_torch:
+            return True
+        recorded = self.engine is not None and self._name is not None
+        return recorded and only_a_cpu(self._devices) and not self.torch_serves()
 
     def store_torch(self) -> None:
         """Keeps the choice of torch."""

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from protocol.process.cause import count_oom_kills
 from protocol.process.ready import ALIVE, READY_FD
-from scripts.run.cause import count_oom_kills
 
 _PR_SET_PDEATHSIG = 1
 _MAX_LINE = 64 * 1024

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from scripts.run.cause import describe_end
+from protocol.process.cause import describe_end
 from scripts.run.child import Child
 from scripts.run.restart import GiveUp, RestartPolicy
 from scripts.run.runlog import RunLog

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -18,16 +19,20 @@ from audio_worker.graph_features import GraphFeatures
 from audio_worker.mel import SHORT_WINDOW_FLOOR, mel_filters, short_log_mel
 from audio_worker.whisper import SpeechEncoder
 from audio_worker.worker import AudioWorker
-from protocol.process.settings import ROOT, load_settings
+from protocol.model import timed_apart
+from protocol.process.settings import ROOT, Settings, load_settings
 from tests.audio_worker.test_features import due
+from tests.helpers.broken_torch import KILLED, UNLOADABLE, break_torch
 
 #: The largest error of a spectrogram against the official code's, as for transformers' extractor.
 MOST_MEL_ERROR = 1e-4
 START = """
+import logging
 import sys
 from types import SimpleNamespace
 from audio_worker.worker import AudioWorker
 from protocol.process.settings import load_settings
+logging.basicConfig(level=logging.INFO)
 worker = AudioWorker(load_settings(sys.argv[1:], env={}), SimpleNamespace())
 worker.warm_up()
 print("torch" in sys.modules, "transformers" in sys.modules)
@@ -107,6 +112,14 @@ def test_the_faster_library_serves(
     pytest.importorskip("openvino")
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
     monkeypatch.setattr(by_torch, "best_times", lambda tasks: [openvino, torchs])
+
+    def ask_here(function: str, settings: Settings, facts: dict[str, Any], **named: Any) -> Any:
+        assert function == f"{by_torch.__name__}:{by_torch.time_whisper.__name__}"
+        return by_torch.time_whisper(settings, **facts)
+
+    monkeypatch.setattr(timed_apart, "ask_apart", ask_here)
+    assert isinstance(warm(), serves)
+    monkeypatch.setattr(timed_apart, "ask_apart", lambda *given, **named: pytest.fail("timed again"))
     assert isinstance(warm(), serves)
 
 
@@ -120,15 +133,63 @@ def test_torch_serves_where_openvino_cannot_be_imported(
     assert not list(tmp_path.rglob("whisper-*.json"))  # the next start tries again
 
 
+def start(home: Path, *flags: str, path: Path | None = None) -> tuple[list[str], str]:
+    """Whether a worker's start imports torch and transformers, and its log.
+
+    Args:
+        home: holds what is kept for the next start.
+        flags: of the worker.
+        path: a folder that comes before the installed packages.
+    """
+    pytest.importorskip("openvino")
+    home.mkdir(exist_ok=True)
+    made = subprocess.run(
+        [sys.executable, "-c", START, "--threads", "1", *flags],
+        cwd=ROOT,
+        env={"HOME": str(home), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(path or "")},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=100,
+    )
+    return made.stdout.split(), made.stderr
+
+
 @pytest.mark.process
 def test_forced_openvino_imports_neither_torch_nor_transformers(tmp_path: Path) -> None:
-    pytest.importorskip("openvino")
-    command = [sys.executable, "-c", START, "--cpu-engine", "openvino", "--threads", "1"]
-    environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
-    made = [
-        subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=100
-        ).stdout.split()
-        for _ in range(2)
-    ]
+    made = [start(tmp_path, "--cpu-engine", "openvino")[0] for _ in range(2)]
     assert made == [["False", "False"]] * 2
+
+
+@pytest.mark.process
+def test_a_first_start_times_torch_in_a_process_that_ends(tmp_path: Path) -> None:
+    imported, log = start(tmp_path)
+    assert "a clip takes torch" in log
+    (record,) = tmp_path.rglob("whisper-*.json")
+    serves = json.loads(record.read_text())["serves"]
+    assert imported == ["False", "False"] if serves == "openvino" else ["True", "True"]
+    again, later = start(tmp_path)
+    assert again == imported
+    assert "a clip takes torch" not in later
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [(KILLED, "signal 9 (SIGKILL): killed"), (UNLOADABLE, "OSError: libtorch_cpu.so: cannot allocate")],
+)
+def test_openvino_serves_where_torch_cannot_be_timed(tmp_path: Path, program: str, why: str) -> None:
+    home, folder = tmp_path / "home", break_torch(tmp_path / "broken", program)
+    imported, log = start(home, path=folder)
+    assert imported == ["False", "False"]
+    assert f"Whisper by OpenVINO, torch was not timed: {why}" in log
+    assert not list(home.rglob("whisper-*.json"))  # nothing was measured, and the next start tries again
+
+
+def test_arithmetic_that_openvino_lacks_is_torchs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.setattr(timed_apart, "ask_apart", lambda *given, **named: pytest.fail("was timed"))
+    assert isinstance(warm("--dtype", "float16"), FeatureExtractor)
+    assert "OpenVINO does not compute in float16" in caplog.text

@@ -9,12 +9,14 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from scripts.bench import __main__ as bench
 from scripts.bench.common.processes import usage
-from scripts.bench.common.tools import cores, only_cores, table
+from scripts.bench.common.tools import MemoryPeak, cores, only_cores, table
 from scripts.bench.host import default as bench_default
 from scripts.bench.host import machines as bench_machines
 from scripts.bench.host.default import DefaultRun, StageTimes
@@ -57,6 +59,30 @@ def test_processor_time_and_memory_of_a_family_are_counted() -> None:
     assert used.processor["other"] > 0.1
     assert used.resident["other"] >= used.proportional["other"] > 64 << 20
     assert usage([parent.pid]).processor == {}  # gone
+
+
+@pytest.mark.timing
+def test_a_workers_ended_helper_counts_in_time_and_in_the_most_memory() -> None:
+    helper = "x = bytearray(64 << 20); sum(range(2 * 10**7)); import time; time.sleep(1.5)"
+    worker = f"""
+import subprocess, sys, time
+subprocess.run([sys.executable, "-c", {helper!r}])
+print("on", flush=True)
+time.sleep(60)
+"""
+    starter = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
+    run: Any = SimpleNamespace()
+    with MemoryPeak(run) as peak:
+        run.process = subprocess.Popen([sys.executable, "-c", starter], stdout=subprocess.PIPE, text=True)
+        try:
+            assert run.process.stdout.readline() == "on\n"
+            most, used = peak.stop(), usage([run.process.pid])
+        finally:
+            for pid in [*_children(run.process.pid), run.process.pid]:
+                os.kill(pid, signal.SIGKILL)
+            run.process.communicate()
+    assert used.processor["other"] > 0.2  # of the helper's sum
+    assert most > used.resident["other"] + (48 << 20)
 
 
 def _children(pid: int) -> list[int]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts.run.cause import MAX_WORDS, count_oom_kills, describe_end, describe_status
+from protocol.process.cause import MAX_WORDS, count_oom_kills, describe_end, describe_status
 from scripts.run.restart import EXIT_CONFIGURATION, GiveUp, Restart, RestartPolicy
 
 crash = st.integers(-64, 255).filter(lambda status: status != EXIT_CONFIGURATION)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,10 @@ class Usage:
 
 
 def usage(pids: Iterable[int]) -> Usage:
-    """The use of these processes and of all that they started, without those that have ended."""
+    """The use of these processes and of all that they started.
+
+    The processor time has that of ended processes where a descendant had started them and waited for them.
+    """
     processor: dict[str, float] = {}
     resident: dict[str, int] = {}
     proportional: dict[str, int] = {}
@@ -43,7 +47,10 @@ def usage(pids: Iterable[int]) -> Usage:
                 times, memory = process.cpu_times(), process.memory_full_info()
             except psutil.Error:
                 continue
-            processor[stage] = processor.get(stage, 0.0) + times.user + times.system
+            spent = times.user + times.system
+            if pid != top:  # a worker's ended helpers count as its own; the supervisor's were stages
+                spent += getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
+            processor[stage] = processor.get(stage, 0.0) + spent
             resident[stage] = resident.get(stage, 0) + memory.rss
             # Linux alone divides shared memory.
             proportional[stage] = proportional.get(stage, 0) + getattr(memory, "pss", memory.rss)
@@ -67,6 +74,15 @@ def family(pid: int) -> list[tuple[int, str]]:
     except psutil.NoSuchProcess:
         pass
     return list(stages.items())
+
+
+def resident_of(pid: int) -> int:
+    """RSS of a process and all its descendants together, in bytes. It takes a few milliseconds."""
+    whole = 0
+    for each, _ in family(pid):
+        with suppress(psutil.Error):  # it ended
+            whole += psutil.Process(each).memory_info().rss
+    return whole
 
 
 def pages_read(pid: int) -> int:

@@ -7,19 +7,23 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from scripts.bench.common.processes import Usage, machine_busy, usage
+from scripts.bench.common.processes import Usage, machine_busy, resident_of, usage
 from scripts.run.managed import ROOT, ManagedRun, RunError
 
 #: Flags of runs that measure the cost of clips: pauses in the speech are denoised, too.
 EVERY_CLIP = ("--silence", "denoise")
 #: Cores in use by all stages together under which they have nothing more to do.
 SETTLED = 0.15
+
+#: Seconds between two looks at the memory of a run that starts.
+LOOK_EVERY = 0.2
 
 #: Share of the cores that other processes, the client among them, may use beside a measurement.
 NOISY = 0.15
@@ -47,6 +51,39 @@ class UsageMeter:
         self.spent = self.after.spent_since(self._used)
         busy, wall = machine_busy() - self._busy, time.monotonic() - self._began
         self.other_cores = max(0.0, (busy - sum(self.spent.values())) / wall)
+
+
+class MemoryPeak:
+    """Looks for the most memory of a run while it starts, in a thread, from its `with` block on.
+
+    Args:
+        run: that is started in the block.
+    """
+
+    def __init__(self, run: ManagedRun) -> None:
+        self._run = run
+        self._most = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="memory-peak", daemon=True)
+
+    def __enter__(self) -> MemoryPeak:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.stop()
+
+    def stop(self) -> int:
+        """Ends the search. Returns the most RSS of all processes together, in bytes."""
+        self._ended.set()
+        self._thread.join()
+        return self._most
+
+    def _look(self) -> None:
+        while not self._ended.wait(LOOK_EVERY):
+            process = getattr(self._run, "process", None)  # it has none before it is started
+            if process is not None:
+                self._most = max(self._most, resident_of(process.pid))
 
 
 def machine() -> str:

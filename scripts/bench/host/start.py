@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scripts.bench.common.processes import Usage, usage
-from scripts.bench.common.tools import UsageMeter, settle, table
+from scripts.bench.common.tools import MemoryPeak, UsageMeter, settle, table
 from scripts.run.managed import ManagedRun
 
 #: Seconds over which waiting is measured.
@@ -18,7 +18,7 @@ WAIT = 20.0
 MOST_QUIET = 0.03
 #: Most seconds until the first start is ready, and the second.
 MOST_READY = {"first": 20, "second": 10}
-#: Most memory of all stages, in bytes of RSS, from the second start on.
+#: Most memory of all stages, in bytes of RSS.
 MOST_MEMORY = 1e9
 
 
@@ -31,6 +31,7 @@ class Start:
         ready_in: seconds until every worker was warm.
         until_ready: processor seconds until then, by stage.
         resident: RSS just after that, by stage, in bytes.
+        peak: the most RSS of all stages and their helpers together until then, in bytes.
         settled_in: seconds from ready until nothing was done any more.
         settling: processor seconds of that time, of all stages.
         waiting: share of a core that each stage uses after that.
@@ -42,6 +43,7 @@ class Start:
     ready_in: float
     until_ready: dict[str, float]
     resident: dict[str, int]
+    peak: int
     settled_in: float
     settling: float
     waiting: dict[str, float]
@@ -64,7 +66,9 @@ def measure_start(name: str, home: str, flags: Sequence[str]) -> Start:
     """One start with this home."""
     environment = {**os.environ, "HOME": home}
     logs = ["--log-dir", f"{home}/logs"]
-    with ManagedRun(*flags, *logs, timeout=600, environment=environment) as run:
+    started = ManagedRun(*flags, *logs, timeout=600, environment=environment)
+    with MemoryPeak(started) as memory, started as run:
+        peak = memory.stop()
         pids = [run.process.pid]
         ready, began = usage(pids), time.monotonic()
         settle(pids, 300.0)
@@ -74,8 +78,9 @@ def measure_start(name: str, home: str, flags: Sequence[str]) -> Start:
             time.sleep(WAIT)
     waiting = {stage: spent / WAIT for stage, spent in meter.spent.items()}
     return Start(
-        name, run.ready_in, ready.processor, ready.resident, settled_in, _between(ready, settled), waiting,
-        (sum(meter.after.resident.values()), sum(meter.after.proportional.values())), meter.other_cores,
+        name, run.ready_in, ready.processor, ready.resident, peak, settled_in, _between(ready, settled),
+        waiting, (sum(meter.after.resident.values()), sum(meter.after.proportional.values())),
+        meter.other_cores,
     )  # fmt: skip
 
 
@@ -104,6 +109,7 @@ def lines(starts: Sequence[Start]) -> list[str]:
     whole.append((f"ready after (most {bounds})", *[f"{start.ready_in:.1f} s" for start in starts]))
     whole.append(("processor time until then", *[f"{sum(s.until_ready.values()):.1f} s" for s in starts]))
     whole.append(("RSS then", *[f"{sum(s.resident.values()) / 2**20:.0f} MiB" for s in starts]))
+    whole.append(("the most RSS until then", *[f"{start.peak / 2**20:.0f} MiB" for start in starts]))
     whole.append(("nothing is done after a further", *[f"{start.settled_in:.0f} s" for start in starts]))
     whole.append(("processor time of these", *[f"{start.settling:.1f} s" for start in starts]))
     whole.append(
@@ -112,7 +118,7 @@ def lines(starts: Sequence[Start]) -> list[str]:
             *[f"{sum(s.waiting.values()):.2%}" for s in starts],
         )
     )
-    most = f"RSS then (most {MOST_MEMORY / 2**20:.0f} MiB in the second)"
+    most = f"RSS then (most {MOST_MEMORY / 2**20:.0f} MiB)"
     whole.append((most, *[f"{start.later[0] / 2**20:.0f} MiB" for start in starts]))
     whole.append(("PSS then", *[f"{start.later[1] / 2**20:.0f} MiB" for start in starts]))
     whole.append(("others meanwhile", *[f"{start.others:.2f} cores" for start in starts]))
