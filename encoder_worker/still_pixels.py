@@ -20,7 +20,7 @@ import numpy.typing as npt
 from encoder_worker.jpeg import Picture
 from protocol.wire.messages import ClipKey
 
-Values = npt.NDArray[np.uint8]
+PictureValues = npt.NDArray[np.uint8]
 
 #: Levels of 255 by which a value may differ from what was shown and yet keep it.
 HELD = 1
@@ -58,7 +58,7 @@ def held(pictures: Picture, before: Picture | None) -> Picture:
     return made
 
 
-def _hold(values: Values, before: Values, shown: Values, work: Values) -> None:
+def _hold(values: PictureValues, before: PictureValues, shown: PictureValues, work: PictureValues) -> None:
     """Writes some values as they are to be shown into `shown`. `work` is room for three times as many."""
     greater, other, still = work[:, : len(values)]
     np.maximum(values, before, out=greater)
