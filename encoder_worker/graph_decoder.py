@@ -119,11 +119,19 @@ class GraphDecoder:
 
     def unscaled(self, latents: Floats) -> Picture:
         """Unscaled latents (n, C, h, w), n ≤ chunk → pictures (n, H, W, 3)."""
+        return pictures_of(self.pixels(latents))
+
+    def pixels(self, latents: Floats) -> Picture:
+        """Unscaled latents (n, C, h, w), n ≤ chunk → pixels in the network's order, for `pictures_of`.
+
+        The next call writes over them.
+        """
         count = len(latents)
         if count < self.chunk:
             padding = np.zeros((self.chunk - count, *latents.shape[1:]), np.float32)
             latents = np.concatenate([latents, padding])
-        return pictures_of(self._graph.outputs(latents)[0][:count])
+        output: Picture = self._graph.outputs(latents)[0]
+        return output[:count]
 
     def release(self) -> None:
         """Gives memory back until the next clip."""

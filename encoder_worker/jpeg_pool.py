@@ -23,6 +23,8 @@ class JpegPool:
 
     def __call__(self, pictures: Picture) -> list[bytes]:
         """(n, H, W, 3) uint8 RGB → n JPEGs, in order."""
+        if len(pictures) == 1:
+            return [self._encode(pictures[0])]  # another thread's core would have to fetch it first
         return list(self._pool.map(self._encode, pictures))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from encoder_worker.graph_decoder import DecoderFacts, GraphDecoder, open_kinds, quickest
-from encoder_worker.vae.pixels import PIXELS, require_finite
+from encoder_worker.vae.pixels import pixels_end, require_finite
 from encoder_worker.vae.ranges import ROUNDED, eight_bit_tensors, read_table, tensors_digest
 from protocol.model.config import ModelConfig
 from protocol.model.cpu_graph import CpuEngine, best_times
@@ -116,7 +116,7 @@ class ShippedDecoders:
         channels = self._folder.latent_channels
         name = f"{network.topology.file.stem.replace('_', '-')}-{frames}x{h}x{w}"
         require_finite(network.weights.items())
-        graph = network.load(name, [(frames, channels, h, w)], dtype, engine, PIXELS)
+        graph = network.load(name, [(frames, channels, h, w)], dtype, engine, pixels_end(dtype))
         scaling, shift = latent_scaling(self._folder.config)
         facts = DecoderFacts(
             self._folder.class_name, channels, scaling, shift, dtype, frames, h, w, eight_bit

@@ -15,12 +15,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from encoder_worker.jpeg import Picture
 from protocol.wire.messages import ClipKey
 
+PictureValues = npt.NDArray[np.uint8]
+
 #: Levels of 255 by which a value may differ from what was shown and yet keep it.
 HELD = 1
+
+#: Values that are compared at once. More of them leave the processor's cache between two steps.
+AT_ONCE = 3 * 2**16
 
 #: Kinds of clips: those of one session, silent ones that sessions share, and silent ones of an own avatar.
 SPOKEN, SILENT, OWN_SILENT = "spoken", "silent", "own silent"
@@ -40,16 +46,30 @@ def held(pictures: Picture, before: Picture | None) -> Picture:
         pictures: (n, H, W, 3) as decoded, in order.
         before: (H, W, 3) as it was shown right before them, or None. One of another size counts as none.
     """
-    made = np.empty_like(pictures)
+    made = np.empty(pictures.shape, np.uint8)
     last = pictures[0] if before is None or before.shape != pictures.shape[1:] else before
-    for index, picture in enumerate(pictures):
-        change = np.maximum(picture, last)
-        change -= np.minimum(picture, last)
-        # All bits of a value that is held. Choosing by bits takes half the time of np.where.
-        keep = np.negative((change <= HELD).view(np.uint8))
-        keep &= picture ^ last
-        last = np.bitwise_xor(picture, keep, out=made[index])
+    work = np.empty((3, min(AT_ONCE, last.size)), np.uint8)
+    for picture, shown in zip(pictures, made, strict=True):
+        values, shown_before, shows = picture.reshape(-1), last.reshape(-1), shown.reshape(-1)
+        for start in range(0, last.size, AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            _hold(values[part], shown_before[part], shows[part], work)
+        last = shown
     return made
+
+
+def _hold(values: PictureValues, before: PictureValues, shown: PictureValues, work: PictureValues) -> None:
+    """Writes some values as they are to be shown into `shown`. `work` is room for three times as many."""
+    greater, other, still = work[:, : len(values)]
+    np.maximum(values, before, out=greater)
+    np.minimum(values, before, out=other)
+    np.subtract(greater, other, out=greater)
+    np.less_equal(greater, HELD, out=still.view(np.bool_))
+    # A still value goes all the way back to what was shown, and another one nowhere. Sums wrap around at 256.
+    # Choosing by a product takes an eighth of the time of np.where.
+    np.subtract(before, values, out=other)
+    np.multiply(other, still, out=other)
+    np.add(values, other, out=shown)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

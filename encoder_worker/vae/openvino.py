@@ -9,7 +9,7 @@ import torch
 from encoder_worker.graph_decoder import DecoderFacts, GraphDecoder
 from encoder_worker.vae.decoders import Decoder, LiteVaeDecoder
 from encoder_worker.vae.int8 import with_eight_bits
-from encoder_worker.vae.pixels import PIXELS, require_finite
+from encoder_worker.vae.pixels import pixels_end, require_finite
 from protocol.model.cpu_convert import load_graph
 from protocol.model.cpu_graph import CpuEngine
 from protocol.model.hardware.dtypes import dtype_name
@@ -50,11 +50,10 @@ def graph_decoder(
     name += "" if ranges is None else "-int8"
     example = torch.zeros(frames, decoder.channels, h, w)
     sources = Path(__file__).parent
-    graph = load_graph(
-        own, [example], dtype, engine, name=f"{name}-{frames}x{h}x{w}", sources=sources, end=PIXELS
-    )
+    arithmetic, name = dtype_name(dtype), f"{name}-{frames}x{h}x{w}"
+    graph = load_graph(own, [example], dtype, engine, name=name, sources=sources, end=pixels_end(arithmetic))
     facts = DecoderFacts(
-        decoder.kind, decoder.channels, decoder.scaling, decoder.shift, dtype_name(dtype), frames, h, w,
+        decoder.kind, decoder.channels, decoder.scaling, decoder.shift, arithmetic, frames, h, w,
         ranges is not None,
     )  # fmt: skip
     return GraphDecoder(graph, facts)

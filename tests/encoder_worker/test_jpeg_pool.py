@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import ClassVar
 
 import numpy as np
 
@@ -31,6 +32,19 @@ def test_pictures_are_encoded_side_by_side() -> None:
             return super().__call__(picture)
 
     assert len(JpegPool(Waiting(), 2)(pictures(2, 16))) == 2
+
+
+def test_one_picture_is_encoded_at_once() -> None:
+    class Noting(JpegEncoder):
+        threads: ClassVar[set[str]] = set()
+
+        def __call__(self, picture: Picture) -> bytes:
+            self.threads.add(threading.current_thread().name)
+            return super().__call__(picture)
+
+    given = pictures(1, 16)
+    assert JpegPool(Noting(), 2)(given) == [JpegEncoder()(given[0])]
+    assert Noting.threads == {threading.current_thread().name}
 
 
 def test_threads() -> None:

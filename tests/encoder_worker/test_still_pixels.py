@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from encoder_worker.jpeg import Picture
 from encoder_worker.still_pixels import (
+    AT_ONCE,
     HELD,
     KEPT_SECONDS,
     OWN_SILENT,
@@ -52,6 +53,19 @@ def test_a_value_is_held_or_passes_and_is_never_further_than_a_level(decoded: Pi
     for (last, now), raw in zip(pairwise(every), decoded[1:], strict=True):
         stays = np.abs(raw.astype(int) - last) <= HELD
         assert (now == np.where(stays, last, raw)).all()
+
+
+def test_a_large_picture_is_held_as_its_parts_are() -> None:
+    draw = np.random.default_rng(0)
+    decoded = draw.integers(0, 256, (1, 270, 250, 3), np.uint8).repeat(3, axis=0)
+    assert AT_ONCE < decoded[0].size < 2 * AT_ONCE
+    decoded += draw.integers(0, 4, decoded.shape, np.uint8)
+    made = held(decoded, None)
+    for rows in (slice(100), slice(100, None)):
+        assert (made[:, rows] == held(decoded[:, rows], None)).all()
+    assert (made != decoded).any() and np.abs(made.astype(int) - decoded).max() == HELD
+    turned = decoded.swapaxes(1, 2)
+    assert (held(turned, None) == made.swapaxes(1, 2)).all()
 
 
 @given(pixels(0, 255), st.integers(1, 4))
