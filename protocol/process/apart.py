@@ -31,8 +31,14 @@ MOST_SECONDS = 120.0
 #: Bytes of an answer that are read. A pipe holds as many, so no process waits for its asker.
 MOST_ANSWER = 4096
 
-#: The program of such a process. The project comes first on Python's path, as with `scripts/run/start.py`.
-_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from protocol.process.apart import answer; answer()"
+#: The program of such a process. The project comes first on Python's path, as with `scripts/run/start.py`. The
+#: working folder, which Python calls "", goes: it is the user's, and may hold a `numpy.py`.
+_PROGRAM = """
+import sys
+sys.path[:] = [sys.argv[1], *filter(None, sys.path)]
+from protocol.process.apart import answer
+answer()
+"""
 
 #: Linux kills the process with the highest number first where memory runs out: this one, and no stage.
 _OOM_SCORE = "1000"

@@ -48,8 +48,11 @@ def test_the_answer_comes_from_another_process(capfd: pytest.CaptureFixture[str]
     assert capfd.readouterr() == ("", "a library says hello\n")
 
 
-def test_the_projects_modules_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "protocol.py").write_text("raise SystemExit('the wrong one')")
+@pytest.mark.parametrize("module", ["protocol", "json", "numpy"])
+def test_nothing_is_imported_from_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    (tmp_path / f"{module}.py").write_text("raise SystemExit('the wrong one')")
     monkeypatch.chdir(tmp_path)
     assert ask("describe", word="here")["word"] == "here"
 
