@@ -31,8 +31,8 @@ MOST_SECONDS = 120.0
 #: Bytes of an answer that are read. A pipe holds as many, so no process waits for its asker.
 MOST_ANSWER = 4096
 
-#: The program of such a process. The project comes first on Python's path, as with `scripts/run/start.py`. The
-#: working folder, which Python calls "", goes: it is the user's, and may hold a `numpy.py`.
+#: The program of such a process. The project comes first on Python's path, as with `scripts/run/start.py`.
+#: The working folder, which Python calls "", goes: it is the user's, and may hold a `numpy.py`.
 _PROGRAM = """
 import sys
 sys.path[:] = [sys.argv[1], *filter(None, sys.path)]
