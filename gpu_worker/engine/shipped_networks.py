@@ -112,7 +112,7 @@ def shipped_networks(
     networks = {name: network for name, network in found.items() if network is not None}
     if len(networks) < len(found):
         return None
-    may_round = engine.eight_bit and dtype == "float32" and multiplies_fast()
+    may_round = engine.eight_bit and multiplies_fast()
     rounding = rounding_of(config.path, networks[DENOISER]) if may_round else None
     return ShippedNetworks(networks, (height, width), vae, dtype, engine, rounding)
 

@@ -44,9 +44,11 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks_module, "multiplies_fast", lambda: True)
 
 
-def load(folder: Path, *, forced: bool = False, eight_bit: bool = True) -> ShippedNetworks:
+def load(
+    folder: Path, *, dtype: str = "float32", forced: bool = False, eight_bit: bool = True
+) -> ShippedNetworks:
     config = ModelConfig.load(Settings().config)
-    made = shipped_networks(config, 64, 96, "float32", CpuEngine(forced, folder, 1, eight_bit))
+    made = shipped_networks(config, 64, 96, dtype, CpuEngine(forced, folder, 1, eight_bit))
     assert made is not None
     return made
 
@@ -118,15 +120,14 @@ def test_rounding_that_fails_leaves_the_other(
     assert not networks.rounds
 
 
-def test_other_processors_and_arithmetic_do_not_time_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_it_is_timed_where_the_processor_multiplies_fast(
+    dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = ModelConfig.load(Settings().config)
-    bfloat16 = shipped_networks(config, 64, 96, "bfloat16", CpuEngine(False, tmp_path, 1, True))
-    assert bfloat16 is not None
-    assert bfloat16.rounds is False
+    assert load(tmp_path, dtype=dtype).rounds is None
+    assert load(tmp_path, dtype=dtype, eight_bit=False).rounds is False
     monkeypatch.setattr(networks_module, "multiplies_fast", lambda: False)
-    assert load(tmp_path).rounds is False
+    assert load(tmp_path, dtype=dtype).rounds is False
 
 
 @pytest.mark.parametrize(
