@@ -19,7 +19,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-import zxingcpp
 
 from gateway.door.token_file import add_token, entry_for, new_book, new_token, write_book
 from protocol.process.settings import ROOT
@@ -28,7 +27,7 @@ from tests.gateway.conftest import free_port
 from tests.helpers.certificates import spki_hash
 from tests.helpers.chromium import Chromium, find_chromium
 from tests.helpers.ports import listening
-from tests.helpers.qr_picture import code_lines, picture_of
+from tests.helpers.qr_picture import code_lines, picture_of, texts_of_codes
 
 pytestmark = [
     pytest.mark.process,
@@ -74,15 +73,15 @@ async def test_the_code_on_the_console_leads_a_phone_to_a_session(tmp_path: Path
     flags = ["--host", "0.0.0.0", "--port", str(port), "--tls", "self-signed"]
     flags += ["--token-file", str(token_file), "--run-dir", str(tmp_path / "run")]
     with at_a_terminal(tmp_path, *flags) as (console, pid):
-        (code,) = zxingcpp.read_barcodes(picture_of(code_lines(console)))
-        url = urlsplit(code.text)
+        (link,) = texts_of_codes(picture_of(code_lines(console)))
+        url = urlsplit(link)
         assert (url.scheme, url.hostname, url.port) == ("https", lan_hosts("0.0.0.0")[0], port)
         assert listening(pid) == {("0.0.0.0", port)}
         certificate = (tmp_path / "echomimic-live/self-signed.pem").read_bytes()
         certificate = certificate[certificate.index(b"-----BEGIN CERTIFICATE") :]
         trust = f"--ignore-certificate-errors-spki-list={spki_hash(certificate)}"
         async with Chromium(flags=(trust,)) as phone:
-            page = await phone.open(code.text)
+            page = await phone.open(link)
             await page.size(390, 844, phone=True)
             assert await page.evaluate("isSecureContext && 'getUserMedia' in navigator.mediaDevices")
             await page.until("window.echomimic?.state === 'idle'")

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-import zxingcpp
 
 from gateway.door.guard import Guard
 from gateway.door.tls import TlsGate
@@ -20,7 +19,7 @@ from protocol.process.settings import Settings
 from scripts.run import welcome as module
 from scripts.run.qr_code import qr_lines, qr_width
 from scripts.run.welcome import ConsoleLink, lan_hosts, network_lines, page_link, phone_lines
-from tests.helpers.qr_picture import picture_of
+from tests.helpers.qr_picture import picture_of, texts_of_codes
 
 LINK = "https://192.168.1.5:8443/#token=" + "eyJhbGciOiJIUzI1NiJ9." * 8
 ENDS = time.time() + 600
@@ -47,8 +46,7 @@ def test_the_code_reads_as_its_text(text: str) -> None:
     lines = qr_lines(text)
     assert {len(line) for line in lines} == {len(lines[0])}
     assert qr_width(text) == picture_of(lines).shape[1] // 6
-    found = zxingcpp.read_barcodes(picture_of(lines))
-    assert [code.text for code in found] == [text]
+    assert texts_of_codes(picture_of(lines)) == [text]
 
 
 @pytest.fixture
@@ -81,7 +79,7 @@ def test_the_address_of_the_default_route_comes_first() -> None:
 def test_a_terminal_gets_a_code_with_the_link() -> None:
     told, *code = phone_lines(settings(), Terminal(), link)
     assert LINK in told and time.strftime("%H:%M", time.localtime(ENDS)) in told
-    assert [found.text for found in zxingcpp.read_barcodes(picture_of(code))] == [LINK]
+    assert texts_of_codes(picture_of(code)) == [LINK]
 
 
 @pytest.mark.usefixtures("lan")
