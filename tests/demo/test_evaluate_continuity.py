@@ -48,10 +48,9 @@ def test_held_pixels_flicker_less_and_lose_nothing(capsys: pytest.CaptureFixture
     lines = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
     held, within, free = ([float(word) for word in row[6:]] for row in lines if row[0] == "openvino-int8")
     assert held[5] < within[5] < 0.75 * free[5]
-    # One second's mouth won 0.03 dB on one processor, and as much may be lost on another.
-    lost = [before - after for before, after in zip(free[:3], held[:3], strict=True)]
-    assert max(lost[:2]) < 0.05
-    assert lost[2] < 0.005
+    # Winning is no failure: one second's mouth won 0.03 dB on one processor.
+    for after, before in zip(held[:3], free[:3], strict=True):
+        assert after > before or after == pytest.approx(before, abs=0.02)
     assert held[3] < within[3]
 
 
