@@ -5,7 +5,7 @@
 #   scripts/train_bundled.sh --budget 25          # only steps that fit into 25 minutes; call it again for the rest
 #   scripts/train_bundled.sh --plan continue      # further from the weights in demo/bundled/model
 #   scripts/train_bundled.sh --plan fine          # the decoder alone, for pictures of both sizes, seven minutes
-#   scripts/train_bundled.sh --plan sharp         # VAE and denoiser together at 512², 16 minutes on two GPUs
+#   scripts/train_bundled.sh --plan sharp         # VAE and denoiser together at 512², 24 minutes on an H200
 #   scripts/train_bundled.sh --plan cpu           # the same without a GPU: clips are drawn and encoded once
 #
 # --gpus N        train on N GPUs of this machine together (default 1)
@@ -36,6 +36,8 @@ case $budget in *[!0-9]* | '') die "--budget takes whole minutes, not '$budget'"
 case $gpus in *[!0-9]* | '' | 0) die "--gpus takes a number of GPUs, not '$gpus'" ;; esac
 
 speech=demo/factory/speech/build/speech.npz speech_size=
+figure=demo/factory/figure/build/identities.npz figure_size=
+began=$state/began  # plan sharp: the weights from which it went on
 # Step: name, stage, minutes, further arguments. The VAE comes first because it is the ceiling of all that follows;
 # its second step has a falling rate. `denoiser` trains the decoder along, and `sharpen` strengthens its outlines.
 sharpen="sharpen sharpen 22 0.35 --batch 24 --lr 2.5e-4 --final-lr 5e-6 --seed 802 --tracks 16"
@@ -58,10 +60,12 @@ case $plan in
   ) ;;
   sharp)
     speech=demo/factory/speech/build/long.npz speech_size="--scale 9 --opus"
+    figure=demo/factory/figure/build/large.npz figure_size="--size 768 --extra 1400 --avatars demo/factory/figure/build/avatars"
     steps=(
-    "sharp-listen listen 2 --seed 3100"
-    "sharp-vae sharp 4 --vae-share 1 --lr 6e-4 --final-lr 2e-5 --seed 3100 --tracks 48"
-    "sharp sharp 10 --vae-share 0 --batch 24 --lr 6e-4 --final-lr 1e-5 --seed 8200 --tracks 48"
+    "sharp-listen listen 3 --batch 512 --seed 4100"
+    "sharp-vae sharp 3 --vae-share 1 --lr 6e-4 --final-lr 2e-5 --seed 4100 --tracks 48"
+    "sharp sharp 18 --vae-share 0 --batch 24 --lr 6e-4 --final-lr 1e-5 --seed 9200 --tracks 48"
+    "sharp-blend blend 0 --share 0.4"
   ) ;;
   cpu) steps=(
     "listen-cpu listen 30 --batch 64 --seed 24"
@@ -78,14 +82,18 @@ python=${PYTHON:-$root/.venv/bin/python}
 run() { echo "+ $*" >&2; [ -n "$dry" ] || "$@"; }
 
 # The training data. Both files are built once, from fixed seeds.
-[ -f demo/factory/figure/build/identities.npz ] || run "$python" -m demo.factory.figure.make_identities
-# shellcheck disable=SC2086  # the size is words
+# shellcheck disable=SC2086  # sizes are words
+[ -f "$figure" ] || run "$python" -m demo.factory.figure.make_identities --output "$figure" $figure_size
+# shellcheck disable=SC2086
 [ -f "$speech" ] || run "$python" -m demo.factory.speech.make_speech --out "$speech" $speech_size
 
 done_file=$state/steps.done
 [ -n "$dry" ] || { mkdir -p "$state"; touch "$done_file"; }
 if [ "$plan" != scratch ] && [ ! -f "$state/networks.json" ]; then
   run "$python" -m demo.factory.train.from_export --state "$state"
+fi
+if [ "$plan" = sharp ] && [ ! -f "$began/networks.json" ]; then
+  run "$python" -m demo.factory.train.from_export --state "$began"
 fi
 
 export OMP_WAIT_POLICY=PASSIVE
@@ -135,7 +143,9 @@ for step in "${steps[@]}"; do
   fi
   # shellcheck disable=SC2086  # the arguments of a step are words
   if [ "$stage" = sharpen ]; then sharpen "$share" "$minutes" $arguments; else
-    train "$stage" --state "$state" --minutes "$minutes" --speech "$speech" $arguments
+    other=()
+    if [ "$stage" = blend ]; then other=(--other "$began"); fi
+    train "$stage" --state "$state" --minutes "$minutes" --figure "$figure" --speech "$speech" $arguments "${other[@]}"
   fi
   spent=$((spent + minutes)) trained=yes
   [ -n "$dry" ] || echo "$name" >>"$done_file"

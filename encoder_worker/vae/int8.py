@@ -59,7 +59,7 @@ class EightBitConv(nn.Module):
         return F.conv2d(rounded, weight, conv.bias, padding=conv.padding)
 
 
-def rounding_layers(decoder: Decoder) -> Iterator[tuple[str, nn.Conv2d]]:
+def rounding_layers(decoder: nn.Module) -> Iterator[tuple[str, nn.Conv2d]]:
     """The convolutions that may round, with their names. Empty for a decoder without such blocks."""
     for name, block in decoder.named_modules():
         if isinstance(block, ResidualBlock):

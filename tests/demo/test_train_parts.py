@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from demo.factory.train.blend import blend_vae
+from demo.factory.train.blend import blend_states
 from demo.factory.train.checkpoint import Averaged, load_training, save_training
+from demo.factory.train.listen import ADAPTER
 from demo.factory.train.models import channels_last
 from demo.factory.train.replay import Replay
 from demo.factory.train.step import Gradients, GraphedLoss, make_optimizer, warm_cosine
@@ -96,21 +97,41 @@ def test_other_colours_keep_grey_and_the_unchanged() -> None:
     assert (grey.amax(1) - grey.amin(1)).max() < 1e-4
 
 
-def test_weights_between_two_states(tmp_path: Path) -> None:
-    for name, value in (("a", 1.0), ("b", 3.0)):
-        (tmp_path / name).mkdir()
+def write_state(state: Path, value: float) -> None:
+    state.mkdir()
+    for part in ("vae", "networks"):
         for kind in ("weights", "average"):
-            save_file({"decoder.x": torch.full((2,), value)}, tmp_path / name / f"vae.{kind}.safetensors")
-    blend_vae(tmp_path / "a", tmp_path / "b", 0.25)
-    for kind in ("weights", "average"):
-        assert load_file(tmp_path / "a" / f"vae.{kind}.safetensors")["decoder.x"].tolist() == [1.5, 1.5]
-    blend_vae(tmp_path / "a", tmp_path / "b", 0.25, whole="decoder.")
+            save_file({"decoder.x": torch.full((2,), value)}, state / f"{part}.{kind}.safetensors")
+        (state / f"{part}.moments.safetensors").touch()
+    save_file({"layers.0.down": torch.full((2,), value)}, state / ADAPTER)
+
+
+def test_weights_between_two_states(tmp_path: Path) -> None:
+    write_state(tmp_path / "a", 1.0)
+    write_state(tmp_path / "b", 3.0)
+    names = [f"{part}.{kind}.safetensors" for part in ("vae", "networks") for kind in ("weights", "average")]
+    blend_states(tmp_path / "a", tmp_path / "b", 0.25)
+    for name in names:
+        assert load_file(tmp_path / "a" / name)["decoder.x"].tolist() == [1.5, 1.5]
+    assert load_file(tmp_path / "a" / ADAPTER)["layers.0.down"].tolist() == [1.5, 1.5]
+    assert not list((tmp_path / "a").glob("*.moments.safetensors"))
+    blend_states(tmp_path / "a", tmp_path / "b", 0.25, whole="decoder.")
     assert load_file(tmp_path / "a" / "vae.average.safetensors")["decoder.x"].tolist() == [3.0, 3.0]
     with pytest.raises(ValueError, match="--share"):
-        blend_vae(tmp_path / "a", tmp_path / "b", 1.5)
-    save_file({"decoder.x": torch.zeros(3)}, tmp_path / "b" / "vae.average.safetensors")
+        blend_states(tmp_path / "a", tmp_path / "b", 1.5)
+    save_file({"decoder.x": torch.zeros(3)}, tmp_path / "b" / "networks.average.safetensors")
     with pytest.raises(ValueError, match="different networks"):
-        blend_vae(tmp_path / "a", tmp_path / "b", 0.5)
+        blend_states(tmp_path / "a", tmp_path / "b", 0.5)
+    assert load_file(tmp_path / "a" / "vae.weights.safetensors")["decoder.x"].tolist() == [3.0, 3.0]
+
+
+def test_a_part_that_is_the_same_in_both_states_keeps_its_moments(tmp_path: Path) -> None:
+    write_state(tmp_path / "a", 1.0)
+    write_state(tmp_path / "b", 1.0)
+    save_file({"decoder.x": torch.full((2,), 3.0)}, tmp_path / "b" / "vae.weights.safetensors")
+    blend_states(tmp_path / "a", tmp_path / "b", 0.5)
+    assert not (tmp_path / "a" / "vae.moments.safetensors").exists()
+    assert (tmp_path / "a" / "networks.moments.safetensors").exists()
 
 
 def test_voices_between_samples() -> None:

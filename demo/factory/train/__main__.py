@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from demo.factory.train.blend import blend_vae
+from demo.factory.train.blend import blend_states
 from demo.factory.train.cached import tune, write_cache
 from demo.factory.train.data import Material
 from demo.factory.train.decoder import train_decoder
@@ -76,7 +76,7 @@ def run_blend(arguments: argparse.Namespace) -> None:
     """Stage `blend`."""
     if arguments.other is None:
         raise SystemExit("blend: name the state to move towards with --other")
-    blend_vae(arguments.state, arguments.other, arguments.share, arguments.whole)
+    blend_states(arguments.state, arguments.other, arguments.share, arguments.whole)
 
 
 def run_cache(arguments: argparse.Namespace) -> None:

@@ -11,26 +11,52 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from demo.factory.train.listen import ADAPTER
 
-def blend_vae(state: Path, other: Path, share: float, whole: str | None = None) -> None:
-    """Move the VAE in `state`, weights and running average, by `share` towards that in `other`.
+PARTS = ("vae", "networks")
 
-    Tensors whose names begin with `whole` move all the way.
 
-    The optimiser's moments are dropped, because they fit neither any more.
+def blend_states(state: Path, other: Path, share: float, whole: str | None = None) -> None:
+    """Move all that is trained in `state`, weights and running averages, by `share` towards that in `other`.
+
+    Tensors whose names begin with `whole` move all the way. A part's moments of the optimiser are dropped
+    where the part moved, because they fit neither any more.
 
     Raises:
         ValueError: the share is outside 0 to 1, or the two states hold different tensors.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"--share {share}: choose from 0 (as it is) to 1 (the other state's)")
-    for kind in ("weights", "average"):
-        name = f"vae.{kind}.safetensors"
-        ours, theirs = load_file(state / name), load_file(other / name)
-        if {k: v.shape for k, v in ours.items()} != {k: v.shape for k, v in theirs.items()}:
-            raise ValueError(f"{state / name} and {other / name} are of different networks")
-        shares = {key: 1.0 if whole and key.startswith(whole) else share for key in ours}
-        save_file({key: value.lerp(theirs[key], shares[key]) for key, value in ours.items()}, state / name)
-    (state / "vae.moments.safetensors").unlink(missing_ok=True)
+    files = {part: [f"{part}.{kind}.safetensors" for kind in ("weights", "average")] for part in PARTS}
+    if (state / ADAPTER).is_file() and (other / ADAPTER).is_file():
+        files["adapter"] = [ADAPTER]
+    for name in (name for names in files.values() for name in names):
+        _check_alike(state / name, other / name)
+    for part, names in files.items():
+        moved = [_blend(state / name, other / name, share, whole) for name in names]
+        if any(moved):
+            (state / f"{part}.moments.safetensors").unlink(missing_ok=True)
+
+
+def _shapes(file: Path) -> dict[str, list[int]]:
+    """Shapes of a file's tensors. None is read."""
+    with safe_open(file, "pt") as tensors:
+        return {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118
+
+
+def _check_alike(file: Path, other: Path) -> None:
+    if _shapes(file) != _shapes(other):
+        raise ValueError(f"{file} and {other} are of different networks")
+
+
+def _blend(file: Path, other: Path, share: float, whole: str | None) -> bool:
+    """Blend one file's tensors. Returns whether they changed."""
+    ours, theirs = load_file(file), load_file(other)
+    if all(value.equal(theirs[key]) for key, value in ours.items()):
+        return False
+    shares = {key: 1.0 if whole and key.startswith(whole) else share for key in ours}
+    save_file({key: value.lerp(theirs[key], shares[key]) for key, value in ours.items()}, file)
+    return True

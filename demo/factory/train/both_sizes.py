@@ -16,11 +16,12 @@ from demo.factory.train.vae import at_outlines, weighted_difference, weighted_st
 
 FINE_SHARE = 1.0  # weight of the larger pictures' loss, where the smaller ones' has 1
 SQUARED, STRENGTH = 0.5, 1.0  # of the loss: squared differences, which blur, and the outlines' strength
-HAND_MARGIN, HAND_WEIGHT = 0.03, 3.0  # of the picture's side around a hand's points; its weight in pictures
+HAND_MARGIN, HAND_WEIGHT = 0.03, 4.0  # of the picture's side around a hand's points; its weight in pictures
 MOUTH_MARGIN, MOUTH_WEIGHT = 2.0, 8.0  # units around the box of the mouth; its weight in pictures
 MORE_PRESSED = (
     2.0  # how many times more the mouth counts where lips are pressed together: such moments are rare
 )
+HANDS_SHARE = 1.5  # weight of the goals of hands, where those of the mouth have 1
 EXCESS = 1.0  # weight of outlines that are too strong, where lost ones have 1
 #: Weight of the mouth's error on the scale of decibels, so that a pale mouth counts as much as a plain one.
 MOUTH_ERROR = 1.0
@@ -99,10 +100,10 @@ class BothSizes:
         mouth = mouth_places(self._renderer, moments.head, size)
         hands = hand_weights(moments.hands, size)[:, 0] > 1
         missed = MOUTH_ERROR * _decades(output, truth, mouth)
-        for where, goal in ((mouth, MOUTH_GOAL), (hands, HANDS_GOAL)):
+        for where, goal, share in ((mouth, MOUTH_GOAL, 1.0), (hands, HANDS_GOAL, HANDS_SHARE)):
             kept, energy = edges(output, truth, where, least=FEW)
             too_strong = (energy - goal.strength**2).clamp_min(0)
-            missed = missed + ((goal.kept - kept).clamp_min(0) + EXCESS * too_strong).mean()
+            missed = missed + share * ((goal.kept - kept).clamp_min(0) + EXCESS * too_strong).mean()
         return missed
 
     def _of(self, output: Tensor, truth: Tensor, moments: Moments) -> Tensor:

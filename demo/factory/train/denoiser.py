@@ -229,6 +229,9 @@ class Trainer:
         compile_model: compile networks and decoder, which takes two minutes and more.
         decay: begin running averages anew, with this decay. None: go on with those of the state.
         goals: weight of the goals of the larger pictures, see `BothSizes`.
+
+    Attributes:
+        vae: its decoder learns.
     """
 
     def __init__(
@@ -270,7 +273,7 @@ class Trainer:
         self.gradients = Gradients(trained)
         self._compiled = torch.compile(self.networks) if compile_model else self.networks
         self._decode = torch.compile(vae.decode) if compile_model else vae.decode
-        self._vae = vae
+        self.vae = vae
         self._alphas = signal_shares(device)
         self._latent_weights = latent_weights(device)
         self._sizes = BothSizes(material, goals=goals) if material.fine else None
@@ -290,9 +293,9 @@ class Trainer:
         positions = self.conditions.positions(fps, range(frames))
         network = self._compiled if compiled else self.networks
         if self._sizes is not None:
-            compare = compare_both_sizes(self._vae, self._sizes)
+            compare = compare_both_sizes(self.vae, self._sizes)
         else:
-            compare = compare_one_size(self._decode if compiled else self._vae.decode, self._picture_weights)
+            compare = compare_one_size(self._decode if compiled else self.vae.decode, self._picture_weights)
 
         def of(kept: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
             batch = self.conditions.batch(kept, positions, self.material.poses.maps)

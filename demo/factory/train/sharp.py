@@ -5,7 +5,7 @@
 It goes on from a state of trained weights. First encoder and decoder learn together from pictures that are
 drawn at 512², so that the latents hold what the finer head needs. The encoder stays near its old latents, so
 that the denoiser has little to learn anew. Then denoiser and decoder learn together, as in `denoiser`, from
-clips that are drawn at 512².
+clips that are drawn at 512². All of the time the decoder rounds its inputs (`demo.factory.train.rounding`).
 
 Nothing is compiled: that takes two minutes and more.
 """
@@ -28,6 +28,7 @@ from demo.factory.train.denoiser import Trainer, make_courses, run_courses
 from demo.factory.train.export import export_model
 from demo.factory.train.models import channels_last
 from demo.factory.train.replay import Replay
+from demo.factory.train.rounding import train_for_eight_bits
 from demo.factory.train.step import Gradients, GraphedLoss, TrainingRun, make_optimizer, share_weights
 from demo.factory.train.vae import LATENT_NOISE, USES, AutoencoderLite, latent_spread, to_bytes
 
@@ -103,6 +104,7 @@ def train_sharp(
     if dist.is_initialized():
         dist.barrier()  # the leader writes what all read now
     trainer = Trainer(material, state, whisper, compile_model=False, decay=DECAY, goals=GOALS)
+    train_for_eight_bits(trainer.vae.decoder)
     courses = make_courses(trainer, memory, batch, compiled=False)
     loop = TrainingRun(
         "sharp denoiser",
@@ -141,6 +143,7 @@ def _train_vae(
     vae.load_state_dict(averaged.module.state_dict())
     averaged.updates = 0
     share_weights([vae, averaged.module])
+    train_for_eight_bits(vae.decoder)
     loss = JointLoss(vae, BothSizes(material, goals=GOALS))
     batch = VAE_BATCH if device.type == "cuda" else 4
     replay = Replay(VAE_MEMORY if device.type == "cuda" else 64, device)
