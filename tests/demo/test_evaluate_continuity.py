@@ -42,13 +42,13 @@ def test_each_way_has_its_row(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_held_pixels_flicker_less_and_lose_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--quick", "--steps", "1", "--ways", "session-noise", "--device", "cpu"]
+    # One second's mouth wins or loses 0.03 dB by the processor's rounding. Three people's hardly do.
+    words = ["--scenes", "3", "--seconds", "1", "--steps", "1", "--ways", "session-noise", "--device", "cpu"]
     words += ["--cpu-engine", "openvino-int8", "--pixels", "held,clip,free"]
     assert trial_continuity.main(words) == 0
     lines = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
     held, within, free = ([float(word) for word in row[6:]] for row in lines if row[0] == "openvino-int8")
     assert held[5] < within[5] < 0.75 * free[5]
-    # Winning is no failure: one second's mouth won 0.03 dB on one processor.
     for after, before in zip(held[:3], free[:3], strict=True):
         assert after > before or after == pytest.approx(before, abs=0.02)
     assert held[3] < within[3]
