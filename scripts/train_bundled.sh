@@ -80,6 +80,8 @@ esac
 python=${PYTHON:-$root/.venv/bin/python}
 [ -n "${PYTHON:-}" ] || [ -x "$python" ] || python=python3
 run() { echo "+ $*" >&2; [ -n "$dry" ] || "$@"; }
+# networks.json comes last: where it is, the copy is whole.
+copy_state() { run cp -- "$state"/*.safetensors "$state/vae.json" "$state/networks.json" "$1/"; }
 
 # The training data. Both files are built once, from fixed seeds.
 # shellcheck disable=SC2086  # sizes are words
@@ -93,7 +95,8 @@ if [ "$plan" != scratch ] && [ ! -f "$state/networks.json" ]; then
   run "$python" -m demo.factory.train.from_export --state "$state"
 fi
 if [ "$plan" = sharp ] && [ ! -f "$began/networks.json" ]; then
-  run "$python" -m demo.factory.train.from_export --state "$began"
+  run mkdir -p "$began"
+  copy_state "$began"
 fi
 
 export OMP_WAIT_POLICY=PASSIVE
@@ -125,7 +128,7 @@ sharpen() {  # share of the way that is kept, minutes, further arguments
   run rm -rf -- "$state/sharpened"
   run mkdir "$state/sharpened"
   run touch "$mark"
-  run cp -- "$state/networks.json" "$state/vae.json" "$state"/*.safetensors "$state/sharpened/"
+  copy_state "$state/sharpened"
   run "$python" -m demo.factory.train decoder --state "$state/sharpened" --minutes "$minutes" "$@"
   run "$python" -m demo.factory.train blend --state "$state" --other "$state/sharpened" --share "$share" \
     --whole decoder.fine.

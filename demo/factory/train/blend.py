@@ -9,6 +9,7 @@ A head that A has never trained is between nothing and something: `--whole PREFI
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 from safetensors import safe_open
@@ -33,7 +34,7 @@ def blend_states(state: Path, other: Path, share: float, whole: str | None = Non
     files = {part: [f"{part}.{kind}.safetensors" for kind in ("weights", "average")] for part in PARTS}
     if (state / ADAPTER).is_file() and (other / ADAPTER).is_file():
         files["adapter"] = [ADAPTER]
-    for name in (name for names in files.values() for name in names):
+    for name in chain.from_iterable(files.values()):
         _check_alike(state / name, other / name)
     for part, names in files.items():
         moved = [_blend(state / name, other / name, share, whole) for name in names]
