@@ -5,7 +5,7 @@
 #   scripts/train_bundled.sh --budget 25          # only steps that fit into 25 minutes; call it again for the rest
 #   scripts/train_bundled.sh --plan continue      # further from the weights in demo/bundled/model
 #   scripts/train_bundled.sh --plan fine          # the decoder alone, for pictures of both sizes, seven minutes
-#   scripts/train_bundled.sh --plan sharp         # VAE and denoiser together at 512², 24 minutes on an H200
+#   scripts/train_bundled.sh --plan sharp         # VAE and denoiser together at 512², 29 minutes on an H200
 #   scripts/train_bundled.sh --plan cpu           # the same without a GPU: clips are drawn and encoded once
 #
 # --gpus N        train on N GPUs of this machine together (default 1)
@@ -65,7 +65,9 @@ case $plan in
     "sharp-listen listen 3 --batch 512 --seed 4100"
     "sharp-vae sharp 3 --vae-share 1 --lr 6e-4 --final-lr 2e-5 --seed 4100 --tracks 48"
     "sharp sharp 18 --vae-share 0 --batch 24 --lr 6e-4 --final-lr 1e-5 --seed 9200 --tracks 48"
-    "sharp-blend blend 0 --share 0.4"
+    "sharp-blend blend 0 --share 0.35"
+    "sharp-level level 0 --seed 5 --tracks 8"
+    "sharp-heads decoder 5 --heads --batch 12 --lr 5e-4 --final-lr 1e-5 --seed 900 --tracks 16 --memory 1024"
   ) ;;
   cpu) steps=(
     "listen-cpu listen 30 --batch 64 --seed 24"

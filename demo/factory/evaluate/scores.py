@@ -61,6 +61,22 @@ def inside(boxes: Tensor, size: int) -> Tensor:
     return (y[..., :, None] & x[..., None, :]).any(1)
 
 
+#: From this difference of a value on, two pictures differ at a pixel.
+DIFFERS = 0.02
+#: Pixels around differences that count as part of them: the decoder's reach.
+REACH = 8
+
+
+def differing(there: Tensor, here: Tensor) -> Tensor:
+    """Pixels (n, 1, h, w), 1 where two pictures (n, 3, h, w) differ and 0 elsewhere."""
+    return ((there - here).abs().amax(1, keepdim=True) > DIFFERS).float()
+
+
+def rest_of(differs: Tensor) -> Tensor:
+    """Pixels (n, 1, h, w) that are further than `REACH` from all that `differs` (n, 1, h, w), as 1 and 0."""
+    return 1 - F.max_pool2d(differs, 2 * REACH + 1, 1, REACH)
+
+
 def edges_kept(output: Tensor, truth: Tensor, where: Tensor) -> Tensor:
     """Share (n,) of the truth's edges that the output shows at their places, from 0 to 1.
 

@@ -10,13 +10,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from demo.factory.evaluate.bench import Bench
 from demo.factory.evaluate.material import Scene
 from demo.factory.evaluate.path import Picture
-from demo.factory.evaluate.scores import correlation, psnr
+from demo.factory.evaluate.scores import correlation, differing, psnr, rest_of
 from demo.factory.evaluate.table import Section
 
 #: By how much a picture must score better against its own truth than against the other condition's.
@@ -25,8 +24,6 @@ PLAINLY = 6.0
 CORRELATION_SLACK, PSNR_SLACK = 0.05, 1.5
 #: Pictures that are alike to this many dB are the same to the eye.
 UNSEEN = 45.0
-#: Pixels around the differences of two truths that count as part of them: the decoder's reach.
-REACH = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,13 +100,13 @@ def _hands(
         part = slice(first, first + 12)
         there, _ = bench.judge.truth(scene, first, len(base[part]))
         here, _ = bench.judge.truth(gesture, first, len(base[part]))
-        differs = ((there - here).abs().amax(1, keepdim=True) > 0.02).float()
-        near = F.max_pool2d(differs, 2 * REACH + 1, 1, REACH)
+        differs = differing(there, here)
+        rest = rest_of(differs)
         made = [bench.judge.tensor(pictures[part]) for pictures in (moved, base, again)]
         errors[0] += _error_where(made[0], here, differs)
         errors[1] += _error_where(made[0], there, differs)
-        errors[2] += _error_where(made[0], made[1], 1 - near)
-        errors[3] += _error_where(made[2], made[1], 1 - near)
+        errors[2] += _error_where(made[0], made[1], rest)
+        errors[3] += _error_where(made[2], made[1], rest)
     return _db(errors[0]), _db(errors[1]), _db(errors[2]), _db(errors[3])
 
 

@@ -22,6 +22,7 @@ from demo.factory.train.data import Material
 from demo.factory.train.decoder import train_decoder
 from demo.factory.train.denoiser import train_denoiser
 from demo.factory.train.export import export_model
+from demo.factory.train.level import level_state
 from demo.factory.train.listen import listen
 from demo.factory.train.sharp import train_sharp
 from demo.factory.train.step import join
@@ -33,7 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def parse() -> argparse.Namespace:
     """Parse the flags of the command."""
     parser = argparse.ArgumentParser(prog="python -m demo.factory.train", description=__doc__)
-    stages = ("vae", "denoiser", "decoder", "sharp", "listen", "cache", "tune", "blend", "export")
+    stages = ("vae", "denoiser", "decoder", "sharp", "listen", "cache", "tune", "blend", "level", "export")
     parser.add_argument("stage", choices=stages)
     parser.add_argument("--state", type=Path, required=True, help="folder of the training state")
     parser.add_argument("--minutes", type=float, default=8.0)
@@ -59,6 +60,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--vae-share", type=float, default=0.4, help="sharp: its first part's share of the time"
     )
+    parser.add_argument("--heads", action="store_true", help="decoder: both heads alone, for their goals")
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--figure", type=Path, default=ROOT / "figure" / "build" / "identities.npz")
@@ -122,7 +124,7 @@ def run_tune(arguments: argparse.Namespace) -> None:
 
 
 def run_on_drawn_material(arguments: argparse.Namespace) -> None:
-    """Stages `vae`, `denoiser`, `decoder` and `sharp`, which draw their material as they train."""
+    """Stages `vae`, `denoiser`, `decoder`, `sharp` and `level`, which draw their material as they go."""
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
@@ -130,9 +132,15 @@ def run_on_drawn_material(arguments: argparse.Namespace) -> None:
     join(arguments.rank, arguments.processes, arguments.meeting, device)
     seed = arguments.seed + 1000 * arguments.rank
     torch.manual_seed(seed)
-    speech = None if arguments.stage == "vae" else arguments.speech
-    fine = arguments.stage in ("decoder", "sharp")
-    material = Material(arguments.figure, speech, device, seed=seed, tracks=arguments.tracks, fine=fine)
+    speech = None if arguments.stage in ("vae", "level") else arguments.speech
+    fine = arguments.stage in ("decoder", "sharp", "level")
+    material = Material(
+        arguments.figure, speech, device, seed=seed, tracks=arguments.tracks, fine=fine,
+        twins=arguments.stage == "sharp",
+    )  # fmt: skip
+    if arguments.stage == "level":
+        level_state(material, arguments.state)
+        return
     common = {
         "minutes": arguments.minutes,
         "peak": arguments.lr,
@@ -156,7 +164,10 @@ def run_on_drawn_material(arguments: argparse.Namespace) -> None:
             batch=arguments.batch or 32, vae_share=arguments.vae_share, export=arguments.export, **common,
         )  # fmt: skip
     else:
-        train_decoder(material, arguments.state, whisper, batch=arguments.batch or 24, **common)
+        train_decoder(
+            material, arguments.state, whisper,
+            batch=arguments.batch or 24, heads=arguments.heads, **common,
+        )  # fmt: skip
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from demo.factory.evaluate.scores import edges, inside
+from demo.factory.evaluate.scores import differing, edges, inside, rest_of
 from demo.factory.figure.measure import BOX_DOWN, BOX_HALF_WIDTH, BOX_UP, mouth_center
 from demo.factory.figure.renderer import Renderer
 from demo.factory.train.data import Material, Moments, halved
@@ -21,10 +21,13 @@ MOUTH_MARGIN, MOUTH_WEIGHT = 2.0, 8.0  # units around the box of the mouth; its 
 MORE_PRESSED = (
     2.0  # how many times more the mouth counts where lips are pressed together: such moments are rare
 )
+GOALS = 0.2  # weight of the goals of mouth and hands, where they count
 HANDS_SHARE = 1.5  # weight of the goals of hands, where those of the mouth have 1
 EXCESS = 1.0  # weight of outlines that are too strong, where lost ones have 1
 #: Weight of the mouth's error on the scale of decibels, so that a pale mouth counts as much as a plain one.
 MOUTH_ERROR = 1.0
+UNLIKE = 0.3  # weight of what differs between twins away from the hands, on the scale of decades
+SAME = 1e-4  # difference of two values under which nobody sees any
 FEW = 5.0  # edges, as a sum of squares, under which a place shows next to nothing, such as a hidden hand
 FAINT = 1e-4  # squared error of a mouth under which less is hardly seen
 
@@ -67,8 +70,11 @@ class BothSizes:
         material: draws at `FINE_SIZE`.
         squared: weight of squared differences, which blur.
         strength: weight of the outlines' strength.
-        goals: weight of the goals of the larger pictures: outlines at the mouth and at hands that are as many
+        goals: weight of the goals of both sizes: outlines at the mouth and at hands that are as many
             and as strong as drawn ones, and a small error of the mouth.
+
+    Where the material draws twins, other hands should leave the rest of a picture as it is. So what differs
+    there costs too.
 
     Raises:
         ValueError: the material draws at `SIZE`.
@@ -81,21 +87,31 @@ class BothSizes:
             raise ValueError("material that is drawn at the smaller size has no truth for the finer head")
         self._renderer = material.renderer
         self._squared, self._strength, self._goals = squared, strength, goals
+        self._twins = material.twins
 
-    def loss(self, plain: Tensor, fine: Tensor, truth: Tensor, moments: Moments) -> Tensor:
-        """The loss of N pictures.
+    def loss(
+        self, plain: Tensor, fine: Tensor, truth: Tensor, moments: Moments, *, frames: int = 1
+    ) -> Tensor:
+        """The loss of N pictures, all frames of a clip side by side.
 
         Args:
             plain: pictures (N, 3, SIZE, SIZE) of the one head, nominally in 0..1.
             fine: pictures (N, 3, FINE_SIZE, FINE_SIZE) of the other.
             truth: drawn pictures, float32 (N, 3, FINE_SIZE, FINE_SIZE) in 0..1.
             moments: of the pictures.
+            frames: pictures of a clip.
         """
-        loss = self._of(plain, halved(truth), moments) + FINE_SHARE * self._of(fine, truth, moments)
-        return loss + self._goals * self._missed(fine, truth, moments) if self._goals else loss
+        small = halved(truth)
+        loss = self._of(plain, small, moments) + FINE_SHARE * self._of(fine, truth, moments)
+        if self._twins:
+            loss = loss + UNLIKE * unlike(plain.float(), small, moments.twin, frames)
+        if self._goals:
+            for output, drawn in ((plain, small), (fine, truth)):
+                loss = loss + self._goals * self._missed(output, drawn, moments)
+        return loss
 
     def _missed(self, output: Tensor, truth: Tensor, moments: Moments) -> Tensor:
-        """How far the larger pictures are from the goals."""
+        """How far pictures are from the goals."""
         output, size = output.float(), truth.shape[-1]
         mouth = mouth_places(self._renderer, moments.head, size)
         hands = hand_weights(moments.hands, size)[:, 0] > 1
@@ -116,6 +132,28 @@ class BothSizes:
         if not self._strength:
             return loss
         return loss + self._strength * weighted_strength(output, truth, weights)
+
+
+def unlike(output: Tensor, truth: Tensor, twin: Tensor, frames: int) -> Tensor:
+    """Mean logarithm to base 10 of how far twins are apart where the drawn ones are the same.
+
+    Absolute differences count, not squared ones. Most of these lie far below a level, and a rounding, be it
+    of 8 bits or JPEG's, makes of such a difference now a whole step and now none. So the squared error behind
+    it is in proportion to the difference itself.
+
+    Args:
+        output: pictures (N, 3, h, w), clip by clip.
+        truth: the drawn ones, in 0..1.
+        twin: (N,) whether a picture's pair are twins.
+        frames: pictures of a clip.
+    """
+    first, second = output.unflatten(0, (-1, 2, frames)).unbind(1)
+    there, here = (pictures.flatten(0, 1) for pictures in truth.unflatten(0, (-1, 2, frames)).unbind(1))
+    counts = twin.unflatten(0, (-1, 2, frames))[:, 0].flatten()
+    rest = rest_of(differing(there, here)) * counts[:, None, None, None]
+    apart = ((first - second).flatten(0, 1).abs().mean(1, keepdim=True) * rest).sum()
+    share: Tensor = apart / rest.sum().clamp_min(1) + SAME
+    return share.log10()
 
 
 def _decades(output: Tensor, truth: Tensor, where: Tensor) -> Tensor:

@@ -35,13 +35,25 @@ def compare_both_sizes(vae: AutoencoderLite, sizes: BothSizes) -> Comparison:
 
     def compare(latents: Tensor, truth: Tensor, moments: Moments) -> tuple[Tensor, Tensor, Tensor]:
         plain, fine = vae.decode_both(latents)
-        return sizes.loss(plain, fine, truth, moments), plain, halved(truth)
+        loss = sizes.loss(plain, fine, truth, moments, frames=SHOWN + TOLD)
+        return loss, plain, halved(truth)
 
     return compare
 
 
+def shared_normal(like: Tensor, together: int) -> Tensor:
+    """Normal noise of a shape (B, …). Each `together` neighbours have the same, which divides B."""
+    return torch.randn_like(like[::together]).repeat_interleave(together, 0)
+
+
 def pictures_loss(
-    compare: Comparison, clean: Tensor, predicted: Tensor, truth: Tensor, moments: Moments
+    compare: Comparison,
+    clean: Tensor,
+    predicted: Tensor,
+    truth: Tensor,
+    moments: Moments,
+    *,
+    together: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """Loss of decoded frames against drawn ones, and the squared error of the predicted ones.
 
@@ -51,6 +63,7 @@ def pictures_loss(
         predicted: predicted latents (B, C, F, h, w).
         truth: drawn pictures, uint8 (B, F, 3, H, W).
         moments: of the clips (B, F).
+        together: neighbours with the same noise.
     """
     count, _, frames = clean.shape[:3]
     device = clean.device
@@ -58,7 +71,7 @@ def pictures_loss(
     shown = first + torch.arange(SHOWN, device=device)
     told = torch.randint(0, frames, (TOLD,), device=device)
     true = clean.index_select(2, told)
-    true = true + LATENT_NOISE * torch.randn_like(true)
+    true = true + LATENT_NOISE * shared_normal(true, together)
     latents = torch.cat([predicted.index_select(2, shown), true], dim=2)
     flat = latents.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
     decoded = torch.cat([shown, told])

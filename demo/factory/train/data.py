@@ -35,6 +35,7 @@ HEAD = slice(2, 5)  # of the signs of life
 PRESSED = MOUTH_COLUMNS.index("lips_pressed")
 LANDMARKS = 512
 RARE = (0.5, 4.0)  # least and largest weight
+TWINS = 0.5  # share of pairs that are twins
 BUNDLED, BUNDLED_AGAIN = 6, 8  # the first identities of the renderer are the bundled avatars
 
 
@@ -83,14 +84,17 @@ class Poses:
     weights: Tensor  # (tracks, LOOP), see `rarity`
 
     @classmethod
-    def draw(cls, tracks: int, device: torch.device) -> Poses:
-        """Draw tracks with seeds of their own, all above those of the written split."""
+    def draw(cls, tracks: int, device: torch.device, *, twins: bool = False) -> Poses:
+        """Draw tracks with seeds of their own, all above those of the written split.
+
+        With `twins`, tracks 2i and 2i + 1 have the same life.
+        """
         hands, life = [], []
         for track in range(tracks):
             gesture = hand_track(FIRST_TRACK_SEED + track, LOOP, FPS)
             if track % 8 == 7:  # still hands under a moving head, so that the two come apart
                 gesture = np.repeat(gesture[:1], LOOP, axis=0)
-            lived = life_track(LOOP, FIRST_TRACK_SEED + track, FPS)
+            lived = life_track(LOOP, FIRST_TRACK_SEED + (track - track % 2 if twins else track), FPS)
             hands.append(gesture)
             life.append(lived)
         return cls.from_arrays(np.stack(hands), np.stack(life), device)
@@ -128,6 +132,7 @@ class ClipBatch:
     identity: Tensor  # (B,) index in the renderer
     track: Tensor  # (B,) index in the pose bank
     frame: Tensor  # (B, F) frame of the pose loop
+    twin: Tensor  # (B,) whether it and the other clip of its pair are twins, see `Material`
     fine: Tensor | None = None  # (B, F, 3, FINE_SIZE, FINE_SIZE) 0..1: the clip's own frames, drawn larger
 
 
@@ -137,6 +142,7 @@ class Moments(NamedTuple):
     hands: Tensor  # (N, 2, 21, 2) in fractions of the picture
     head: Tensor  # (N, 3), as in `FigureState.head`
     pressed: Tensor  # (N,) how far the lips are pressed together, as for m, b and p, 0 to 1
+    twin: Tensor  # (N,) whether the other moment of the pair differs in its hands alone, see `Material`
 
     def frames(self, numbers: Tensor) -> Moments:
         """Moments of clips, batch and frames first: those of some frames, one after another."""
@@ -174,6 +180,9 @@ class Material:
         unknown_people: take identities of the held-out split, to measure with and never to train.
         unknown_voices: take voices of the held-out split, likewise.
         fine: draw at `FINE_SIZE`. Pictures of `SIZE` are then means of four pixels of those.
+        twins: clips come in pairs, the first with the second and so on, and so do pictures. Of a share
+            `TWINS` of them, the second is the first with other hands: person, colours, sound, mouth and life
+            are the same. A bank of poses that is given must have been drawn with twins, too.
     """
 
     def __init__(
@@ -188,8 +197,10 @@ class Material:
         unknown_people: bool = False,
         unknown_voices: bool = False,
         fine: bool = False,
+        twins: bool = False,
     ) -> None:
         self.device = device
+        self.twins = twins
         self.generator = torch.Generator(device=device).manual_seed(seed)
         self.fine = fine
         self.renderer = Renderer(figure, size=FINE_SIZE if fine else SIZE, device=device)
@@ -200,19 +211,29 @@ class Material:
         self.identities = torch.tensor(people, device=device)
         self._recordings: dict[int, CapturedRenderer] = {}
         self._pool: Any = None
-        self.poses = poses or Poses.draw(tracks, device)
+        self.poses = poses or Poses.draw(tracks, device, twins=twins)
         self.voices = None if speech is None else Voices(speech, self.generator, held_out=unknown_voices)
 
-    def conditions(self, track: Tensor, frame: Tensor, pressed: Tensor) -> Moments:
+    def conditions(self, track: Tensor, frame: Tensor, pressed: Tensor, twin: Tensor) -> Moments:
         """Moments (B, F) of clips.
 
         Args:
             track: (B,) index in the pose bank.
             frame: (B, F) frame of the pose loop.
             pressed: (B, F) how far the lips are pressed together.
+            twin: (B,) as in `ClipBatch`.
         """
         place = track[:, None], frame
-        return Moments(self.poses.hands[place], self.poses.life[place][..., HEAD], pressed)
+        twins = twin[:, None].expand(frame.shape)
+        return Moments(self.poses.hands[place], self.poses.life[place][..., HEAD], pressed, twins)
+
+    def _pair(self, count: int) -> tuple[Tensor, Tensor]:
+        """Whose conditions each of `count` examples takes, and whether its pair are twins, both (count,)."""
+        own = torch.arange(count, device=self.device)
+        if not self.twins:
+            return own, torch.zeros(count, dtype=torch.bool, device=self.device)
+        twin = (self.uniform(count // 2) < TWINS).repeat_interleave(2)
+        return own - own % 2 * twin, twin
 
     def integers(self, high: int, *shape: int) -> Tensor:
         """Random whole numbers from 0 to `high` - 1."""
@@ -246,9 +267,11 @@ class Material:
         track, frame = self.integers(len(self.poses.life), count), self.integers(LOOP, count)
         life, hands = self.poses.life[track, frame], self.poses.hands[self.moments(count)]
         mouths = self.random_mouths(count)
+        matrix, offset = color_matrices(count, self.generator)
+        like, twin = self._pair(count)
+        identity, life, mouths, matrix, offset = (x[like] for x in (identity, life, mouths, matrix, offset))
         drawn = self._draw(identity, figure_state(mouths, life, hands))
-        moments = Moments(hands, life[:, HEAD], mouths[:, PRESSED])
-        return recolor(drawn, *color_matrices(count, self.generator)), moments
+        return recolor(drawn, matrix, offset), Moments(hands, life[:, HEAD], mouths[:, PRESSED], twin)
 
     def _draw(self, identity: Tensor, state: FigureState) -> Tensor:
         """Pictures of states. On CUDA a recording draws them, and the next call overwrites them."""
@@ -294,11 +317,16 @@ class Material:
             track, middle = self.integers(len(self.poses.life), count), self.integers(LOOP, count)
         else:
             track, middle = self.moments(count)
+        like, twin = self._pair(count)
+        pcm, mouth, middle = pcm[like], mouth[like], middle[like]
+        # The other track of the pair has the same life.
+        track = track[like] ^ (like != torch.arange(count, device=device)).long()
         frame = (middle[:, None] + (when - frames // 2) * (FPS // fps)) % LOOP
         life, hands = self.poses.life[track[:, None], frame], self.poses.hands[track[:, None], frame]
-        identity = self.identities[self.integers(len(self.identities), count)]
+        identity = self.identities[self.integers(len(self.identities), count)][like]
         state = figure_state(mouth.flatten(0, 1), life.flatten(0, 1), hands.flatten(0, 1))
-        matrix, offset = color_matrices(count, self.generator, 0.0 if plain else RECOLORED)
+        colors = color_matrices(count, self.generator, 0.0 if plain else RECOLORED)
+        matrix, offset = (values[like] for values in colors)
         neutral = self._draw(identity, FigureState.neutral(count, device))
         reference = self._usual(recolor(neutral, matrix, offset))
         matrix, offset = (x.repeat_interleave(len(when), 0) for x in (matrix, offset))
@@ -312,6 +340,7 @@ class Material:
             identity=identity,
             track=track,
             frame=frame[:, 1:],
+            twin=twin,
             fine=drawn.unflatten(0, (count, len(when)))[:, 1:] if self.fine else None,
         )
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from audio_worker.whisper import SpeechEncoder
 from demo.factory.train.both_sizes import MORE_PRESSED, BothSizes
 from demo.factory.train.checkpoint import Averaged, load_training
-from demo.factory.train.compare import compare_both_sizes, compare_one_size, pictures_loss
+from demo.factory.train.compare import compare_both_sizes, compare_one_size, pictures_loss, shared_normal
 from demo.factory.train.config import CLIP_FRAMES, FPS, HISTORY_SAMPLES, INFERENCE
 from demo.factory.train.data import PRESSED, ClipBatch, Material
 from demo.factory.train.listen import ADAPTER, load_ears
@@ -42,6 +42,7 @@ USES = {False: 4, True: 12}  # times that a drawn clip is learned from, by wheth
 MEMORY = 8192  # clips kept, 3 MB each, or 10 MB where they are drawn larger
 DRAWN = {False: 64, True: 16}  # clips drawn at a time at most, by whether they are drawn larger
 LATENT_SHARE, PICTURE_SHARE = (1.0, 0.3), (2.0, 6.0)  # weights of the two losses, at the start and the end
+MOMENTS = ("track", "frame", "pressed", "twin")  # kept values that say what a clip's moments are
 FACE_ROWS, FACE_COLUMNS, FACE_WEIGHT = slice(4, 9), slice(5, 11), 2.0  # of the 16×16 latent
 MOUTH_ROWS, MOUTH_COLUMNS, MOUTH_WEIGHT = slice(7, 10), slice(6, 10), 6.0
 
@@ -111,11 +112,15 @@ class ConditionEncoder:
         )
 
 
-def starting_latents(batch: TrainingBatch, carry: Tensor) -> Tensor:
-    """Clamped noise, whose first frame keeps the carried latent where `carry` (B,) is true."""
-    noise = torch.randn_like(batch.clean).clamp_(-NOISE_LIMIT, NOISE_LIMIT)
-    amount = CARRIED_NOISE * torch.rand(len(carry), 1, 1, 1, device=noise.device)
-    carried = batch.carried + amount * torch.randn_like(batch.carried)
+def starting_latents(batch: TrainingBatch, carry: Tensor, *, together: int = 1) -> Tensor:
+    """Clamped noise, whose first frame keeps the carried latent where `carry` (B,) is true.
+
+    Each `together` neighbours have the same noise.
+    """
+    noise = shared_normal(batch.clean, together).clamp_(-NOISE_LIMIT, NOISE_LIMIT)
+    amount = CARRIED_NOISE * torch.rand(len(carry) // together, 1, 1, 1, device=noise.device)
+    amount = amount.repeat_interleave(together, 0)
+    carried = batch.carried + amount * shared_normal(batch.carried, together)
     mixed = preserve_latent(noise[:, :, 0], carried.to(noise))
     noise[:, :, 0] = torch.where(carry[:, None, None, None], mixed, noise[:, :, 0])
     return noise
@@ -155,14 +160,20 @@ def signal_shares(device: torch.device) -> Tensor:
     return torch.from_numpy(alphas_cumprod(scheduler)).float().to(device)
 
 
-def noised(batch: TrainingBatch, alphas: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Noisy latents at random timesteps, their velocity, the timesteps (B,) and the signal's share."""
-    count = len(batch.clean)
+def noised(
+    batch: TrainingBatch, alphas: Tensor, *, together: int = 1
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Noisy latents at random timesteps, their velocity, the timesteps (B,) and the signal's share.
+
+    Each `together` neighbours have the same timestep and noise.
+    """
+    count = len(batch.clean) // together
     device = batch.clean.device
     anywhere = torch.randint(0, LAST_TIMESTEP, (count,), device=device)
     timestep = torch.where(torch.rand(count, device=device) < LATE_SHARE, LAST_TIMESTEP, anywhere)
     carry = (torch.rand(count, device=device) < CARRIED) & (timestep == LAST_TIMESTEP)
-    noise = starting_latents(batch, carry)
+    timestep, carry = (values.repeat_interleave(together) for values in (timestep, carry))
+    noise = starting_latents(batch, carry, together=together)
     alpha = alphas[timestep].view(-1, 1, 1, 1, 1)
     noisy = alpha.sqrt() * batch.clean + (1 - alpha).sqrt() * noise
     return noisy, alpha.sqrt() * noise - (1 - alpha).sqrt() * batch.clean, timestep, alpha
@@ -191,7 +202,7 @@ class RateCourse:
         compiled: bool,
     ) -> None:
         self._trainer, self._fps, self._frames = trainer, fps, frames
-        self._replay = Replay(memory, trainer.material.device)
+        self._replay = Replay(memory, trainer.material.device, together=trainer.together)
         self._batch, self._made = batch, 0
         self._uses = USES[trainer.material.fine]
         while self._made < min(8 * batch, memory):
@@ -206,6 +217,7 @@ class RateCourse:
         clips = material.clips(count, fps=self._fps, frames=self._frames)
         kept = self._trainer.conditions.encode(clips)
         kept["pressed"] = clips.mouth[:, 1:, PRESSED]
+        kept["twin"] = clips.twin
         kept["pictures"] = to_bytes(clips.pictures[:, 1:] if clips.fine is None else clips.fine)
         self._replay.add(kept)
         self._made += count
@@ -232,6 +244,7 @@ class Trainer:
 
     Attributes:
         vae: its decoder learns.
+        together: clips that are learned from in the same step, with the same noise. Twins are two.
     """
 
     def __init__(
@@ -245,6 +258,7 @@ class Trainer:
         goals: float = 0.0,
     ) -> None:
         self.material = material
+        self.together = 2 if material.twins else 1
         device = material.device
         vae = channels_last(AutoencoderLite(), device)
         vae_average = Averaged(vae)
@@ -299,15 +313,17 @@ class Trainer:
 
         def of(kept: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
             batch = self.conditions.batch(kept, positions, self.material.poses.maps)
-            noisy, velocity, timestep, alpha = noised(batch, self._alphas)
+            noisy, velocity, timestep, alpha = noised(batch, self._alphas, together=self.together)
             with torch.autocast(self.material.device.type, torch.bfloat16):
                 predicted = network(noisy, timestep, batch.tokens, batch.poses, batch.reference).float()
                 difference = predicted - velocity
                 of_latents = difference.square() + 0.2 * difference.abs()
                 of_latents = of_latents * (self._latent_weights + pressed_weights(kept["pressed"]))
                 clean = alpha.sqrt() * noisy - (1 - alpha).sqrt() * predicted
-                moments = self.material.conditions(kept["track"], kept["frame"], kept["pressed"])
-                of_pictures, error = pictures_loss(compare, batch.clean, clean, kept["pictures"], moments)
+                moments = self.material.conditions(*(kept[name] for name in MOMENTS))
+                of_pictures, error = pictures_loss(
+                    compare, batch.clean, clean, kept["pictures"], moments, together=self.together
+                )
             return self._shares[0] * of_latents.mean() + self._shares[1] * of_pictures, error
 
         return of

@@ -14,11 +14,13 @@ class Replay:
     Args:
         capacity: examples held.
         device: where they are held and drawn from.
+        together: neighbours that are drawn together. It divides the capacity and all numbers of examples.
     """
 
-    def __init__(self, capacity: int, device: torch.device) -> None:
+    def __init__(self, capacity: int, device: torch.device, *, together: int = 1) -> None:
         self._capacity = capacity
         self._device = device
+        self._together = together
         self._held: dict[str, Tensor] = {}
         self._written = 0
 
@@ -41,7 +43,9 @@ class Replay:
     def draw(self, into: Mapping[str, Tensor], generator: torch.Generator) -> None:
         """Fill the tensors `into`, batch first, with examples chosen at random."""
         count = len(next(iter(into.values())))
-        index = torch.randint(len(self), (count,), device=self._device, generator=generator)
+        groups, size = len(self) // self._together, (count // self._together, 1)
+        first = self._together * torch.randint(groups, size, device=self._device, generator=generator)
+        index = (first + torch.arange(self._together, device=self._device)).flatten()
         for name, rows in into.items():
             rows.copy_(self._held[name][index])
 

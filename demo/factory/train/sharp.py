@@ -6,6 +6,7 @@ It goes on from a state of trained weights. First encoder and decoder learn toge
 drawn at 512², so that the latents hold what the finer head needs. The encoder stays near its old latents, so
 that the denoiser has little to learn anew. Then denoiser and decoder learn together, as in `denoiser`, from
 clips that are drawn at 512². All of the time the decoder rounds its inputs (`demo.factory.train.rounding`).
+Where the material draws twins, both parts learn that other hands leave the rest of a picture as it is.
 
 Nothing is compiled: that takes two minutes and more.
 """
@@ -21,8 +22,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from demo.factory.train.both_sizes import BothSizes, moments_of, pictures_of
+from demo.factory.train.both_sizes import GOALS, BothSizes, moments_of, pictures_of
 from demo.factory.train.checkpoint import Averaged, load_training
+from demo.factory.train.compare import shared_normal
 from demo.factory.train.data import Material, halved
 from demo.factory.train.denoiser import Trainer, make_courses, run_courses
 from demo.factory.train.export import export_model
@@ -36,7 +38,6 @@ VAE_BATCH = 64
 VAE_MEMORY = 8192  # pictures kept, 0.8 MB each
 NEAR = 0.1  # weight of the latents' squared distance from the old ones
 SPREAD = 0.01  # weight of `latent_spread`
-GOALS = 0.2  # weight of the goals of the larger pictures' mouth and hands
 DECAY = 0.99  # of the running averages: each part has some thousand steps
 WARM_UP = 100  # steps
 
@@ -47,10 +48,11 @@ class JointLoss:
     Args:
         vae: trained further. Its present encoder says where latents were.
         sizes: compares pictures.
+        together: neighbours with the same noise.
     """
 
-    def __init__(self, vae: AutoencoderLite, sizes: BothSizes) -> None:
-        self._vae, self._sizes = vae, sizes
+    def __init__(self, vae: AutoencoderLite, sizes: BothSizes, together: int = 1) -> None:
+        self._vae, self._sizes, self._together = vae, sizes, together
         self._old: nn.Module = copy.deepcopy(vae.encoder).requires_grad_(False).eval()
 
     def __call__(self, kept: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -60,7 +62,8 @@ class JointLoss:
         with torch.autocast(pictures.device.type, torch.bfloat16):
             latents = self._vae.encode(small)
             before = self._old(small * 2 - 1)
-            plain, fine = self._vae.decode_both(latents + LATENT_NOISE * torch.randn_like(latents))
+            noise = LATENT_NOISE * shared_normal(latents, self._together)
+            plain, fine = self._vae.decode_both(latents + noise)
         moved = (latents.float() - before.float()).square().mean()
         loss = self._sizes.loss(plain, fine, pictures, moments_of(kept))
         error = (fine.float() - pictures).square().mean()
@@ -144,9 +147,10 @@ def _train_vae(
     averaged.updates = 0
     share_weights([vae, averaged.module])
     train_for_eight_bits(vae.decoder)
-    loss = JointLoss(vae, BothSizes(material, goals=GOALS))
+    together = 2 if material.twins else 1
+    loss = JointLoss(vae, BothSizes(material, goals=GOALS), together)
     batch = VAE_BATCH if device.type == "cuda" else 4
-    replay = Replay(VAE_MEMORY if device.type == "cuda" else 64, device)
+    replay = Replay(VAE_MEMORY if device.type == "cuda" else 64, device, together=together)
 
     def draw() -> None:
         pictures, moments = material.drawings(batch)
