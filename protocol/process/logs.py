@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import time
 
 from protocol.process.redact import redact
+
+#: Lines of OpenVINO's errors that tell where in its code a check failed. The cause stands behind them.
+_PLACE = re.compile(r"(Exception from|Check '.*' failed at) \S+:\d+:")
 
 
 class _OneLine(logging.Formatter):
@@ -43,5 +47,10 @@ def set_up_logging(stage: str, worker: str = "", level: str = "INFO") -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its type if it has none. Some libraries add pages."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of an error's text, or its type if it has none. Some libraries add pages.
+
+    A library's places in its own code are passed over. A line that ends in a colon takes the next one along.
+    """
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    told = [line for line in lines if line and not _PLACE.fullmatch(line)] or lines
+    return " ".join(line.strip() for line in told[: 2 if told[0].endswith(":") else 1])

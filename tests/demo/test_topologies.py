@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -54,7 +55,9 @@ def test_a_network_that_is_traced_anew_is_the_shipped_one(name: str, tmp_path: P
     made = Topology.read(write_topology(network, tmp_path))
     kept = shipped(name)
     assert (made.shapes, made.facts, made.notes) == (kept.shapes, kept.facts, kept.notes)
-    assert made.rest == kept.rest
+    # Sines of positions differ in their last bits between processors.
+    own, theirs = (np.frombuffer(one.rest, np.float32) for one in (made, kept))
+    np.testing.assert_allclose(own, theirs, rtol=1e-4)
     assert [one.name for one in made.constants] == [one.name for one in kept.constants]
 
 

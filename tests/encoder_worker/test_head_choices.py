@@ -22,6 +22,7 @@ from protocol.model.timed_apart import LibraryChoice
 from protocol.process.apart import ApartError
 from protocol.process.settings import ROOT, Settings, load_settings
 from tests.helpers.broken_torch import KILLED, UNLOADABLE, break_torch
+from tests.helpers.search_path import search_first
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed here")
 
@@ -53,7 +54,7 @@ def start(home: Path, *flags: str, path: Path | None = None) -> tuple[list[str],
         path: a folder that comes before the installed packages.
     """
     home.mkdir(exist_ok=True)
-    environment = {**os.environ, "HOME": str(home), "PYTHONPATH": str(path or "")}
+    environment = {**os.environ, "HOME": str(home), **search_first(*([path] if path else []))}
     made = subprocess.run(
         [sys.executable, "-c", START, *FLAGS, *flags],
         cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=110,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from protocol.process.settings import ROOT
+from tests.helpers.search_path import search_first
 
 #: The packages of the extra `torch`, and some that come with them.
 BLOCKED = ("torch", "diffusers", "transformers", "accelerate", "huggingface_hub", "xformers", "triton")
@@ -53,7 +54,7 @@ def run_without_torch(
     return subprocess.run(
         [sys.executable, "-c", code, *argv],
         cwd=ROOT,
-        env={**os.environ, "HOME": str(home), "PYTHONPATH": str(blocking)},
+        env={**os.environ, "HOME": str(home), **search_first(blocking)},
         capture_output=True,
         text=True,
         timeout=120,

@@ -16,6 +16,7 @@ from PIL import Image
 from scripts.run.managed import ROOT, ManagedRun
 from scripts.talk.live import Plan
 from tests.helpers.blocked_torch import BLOCKED, block_torch
+from tests.helpers.search_path import search_first
 from tests.integration.conftest import Sound, keeper
 from tests.integration.test_own_avatars import FACE, bring, speaks
 from tests.integration.test_sessions import hold
@@ -36,8 +37,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Variables of a machine where torch is not installed and nothing is kept from an earlier start."""
     folder = tmp_path_factory.mktemp("without-torch")
     (folder / "home").mkdir()
-    blocked = str(block_torch(folder / "blocked"))
-    return {**os.environ, "PYTHONPATH": blocked, "HOME": str(folder / "home")}
+    blocked = block_torch(folder / "blocked")
+    return {**os.environ, **search_first(blocked), "HOME": str(folder / "home")}
 
 
 @pytest.fixture(scope="module")

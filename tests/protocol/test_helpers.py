@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from protocol.model.hardware.threads import thread_count
 from protocol.process.compute import Compute, Output
-from protocol.process.logs import set_up_logging
+from protocol.process.logs import first_line, set_up_logging
 from protocol.process.metrics import Metrics
 from protocol.process.settings import Settings
 from protocol.wire.figures import Histogram, Summary, quantile
@@ -112,6 +112,27 @@ def test_a_record_is_one_line(capsys: pytest.CaptureFixture[str], clean_logging:
     assert " INFO gpu_worker.1 gpu_worker.engine.serve: a client said x | 12:00:00" in lines[0]
     assert "\x1b" not in lines[0] and "\\x1b[31m" in lines[0]
     assert " ERROR gpu_worker.1 " in lines[1] and "ValueError: two | lines" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("one\ntwo", "one"),
+        ("", "ValueError"),
+        ("it does not fit:\n\tone key is missing\n\tso is another", "it does not fit: one key is missing"),
+        ("it does not fit:", "it does not fit:"),
+        (
+            "Exception from src/inference/src/cpp/core.cpp:84:\n"
+            "Check 'exists(path) || other(path)' failed at src/frontends/common/src/frontend.cpp:117:\n"
+            "FrontEnd API failed with GeneralFailure:\n"
+            'ir: Could not open the file: "/nowhere.xml"\n\n',
+            'FrontEnd API failed with GeneralFailure: ir: Could not open the file: "/nowhere.xml"',
+        ),
+        ("Exception from src/plugin.cpp:54:\n", "Exception from src/plugin.cpp:54:"),
+    ],
+)
+def test_an_errors_line_tells_the_cause_and_not_a_place_in_a_library(text: str, line: str) -> None:
+    assert first_line(ValueError(text)) == line
 
 
 # ------------------------------------------------------------------ compute
