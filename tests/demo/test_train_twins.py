@@ -1,4 +1,4 @@
-"""Twins: pairs of clips that differ in their hands alone, and what the loss makes of them."""
+"""Twins: pairs of clips that differ in their hands alone, and their part of the loss."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def all_twins(monkeypatch: pytest.MonkeyPatch) -> Material:
 
 
 def rest(there: Tensor, here: Tensor) -> Tensor:
-    """How far two pictures (n, 3, h, w) are apart, at most, away from what differs plainly."""
+    """Greatest difference of two pictures (n, 3, h, w) away from those that are plain."""
     return ((there - here).abs() * rest_of(differing(there, here))).amax()
 
 
