@@ -14,6 +14,7 @@ from demo.factory.train.both_sizes import SAME, BothSizes, unlike
 from demo.factory.train.compare import shared_normal
 from demo.factory.train.data import Material
 from demo.factory.train.replay import Replay
+from demo.factory.train.sharp import train_sharp
 
 pytestmark = pytest.mark.slow
 
@@ -99,6 +100,14 @@ def test_the_loss_counts_what_differs_between_twins(all_twins: Material) -> None
     assert wrong - right > 0.05 + sum(
         sign * float(plain.loss(p, drawn, drawn, moments)) for sign, p in ((1, spoilt), (-1, small))
     )
+
+
+def test_a_batch_that_cannot_be_pairs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--batch 6: choose a multiple of 4"):
+        train_sharp(
+            material(), tmp_path, tmp_path, minutes=1, batch=6, peak=1e-3, final=1e-4, memory=8
+        )  # fmt: skip
+    assert not list(tmp_path.iterdir())
 
 
 def test_neighbours_are_remembered_and_drawn_together() -> None:

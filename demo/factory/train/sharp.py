@@ -97,7 +97,12 @@ def train_sharp(
         vae_share: the first part's share of the time. 0 leaves it out, for a VAE that has had it. 1 leaves
             out the second part.
         export: folder for the averaged weights in half precision, written at each save.
+
+    Raises:
+        ValueError: the material draws twins, and a batch cannot be pairs at each frame rate.
     """
+    if material.twins and batch % 4:
+        raise ValueError(f"--batch {batch}: choose a multiple of 4; clips are pairs, also in half a batch")
     until = time.monotonic() + 60 * minutes
     after_save = None if export is None else (lambda: export_model(state, export))
     if vae_share:
