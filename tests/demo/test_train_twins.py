@@ -12,7 +12,7 @@ from demo.factory.evaluate.scores import REACH, differing, rest_of
 from demo.factory.train import data
 from demo.factory.train.both_sizes import SAME, BothSizes, unlike
 from demo.factory.train.compare import shared_normal
-from demo.factory.train.data import Material
+from demo.factory.train.data import Material, Poses
 from demo.factory.train.replay import Replay
 from demo.factory.train.sharp import train_sharp
 
@@ -108,6 +108,11 @@ def test_a_batch_that_cannot_be_pairs_is_refused(tmp_path: Path) -> None:
             material(), tmp_path, tmp_path, minutes=1, batch=6, peak=1e-3, final=1e-4, memory=8
         )  # fmt: skip
     assert not list(tmp_path.iterdir())
+
+
+def test_an_odd_number_of_tracks_is_refused() -> None:
+    with pytest.raises(ValueError, match="--tracks 3: choose an even number"):
+        Poses.draw(3, CPU, twins=True)
 
 
 def test_neighbours_are_remembered_and_drawn_together() -> None:

@@ -88,7 +88,12 @@ class Poses:
         """Draw tracks with seeds of their own, all above those of the written split.
 
         With `twins`, tracks 2i and 2i + 1 have the same life.
+
+        Raises:
+            ValueError: twins need an even number of tracks.
         """
+        if twins and tracks % 2:
+            raise ValueError(f"--tracks {tracks}: choose an even number; twins take two tracks of one life")
         hands, life = [], []
         for track in range(tracks):
             gesture = hand_track(FIRST_TRACK_SEED + track, LOOP, FPS)

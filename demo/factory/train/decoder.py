@@ -4,8 +4,8 @@
 
 Latents stay as they are, so nothing else has to be trained again. The decoder learns to turn predicted
 latents into the drawn pictures of the same moments, in both sizes, and keeps decoding true latents.
-With `--heads`, both heads alone learn, towards the goals of mouth and hands (`BothSizes`): a blend of two
-trainings draws outlines more weakly than they are.
+With `--heads`, both heads alone learn, towards the goals of mouth and hands (`BothSizes`): a blend that was
+levelled draws outlines more weakly than they are.
 """
 
 from __future__ import annotations
