@@ -115,6 +115,7 @@ def test_the_mouth_that_is_weighed_is_the_one_that_is_judged(material: Material)
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)  # 40 s on two quiet cores with bfloat16, 270 s as if with AVX2 alone
 def test_the_sharp_stage_changes_both_parts(material: Material, tmp_path: Path) -> None:
     torch.set_num_threads(2)
     start(MODEL, tmp_path)
