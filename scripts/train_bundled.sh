@@ -5,7 +5,7 @@
 #   scripts/train_bundled.sh --budget 25          # only steps that fit into 25 minutes; call it again for the rest
 #   scripts/train_bundled.sh --plan continue      # further from the weights in demo/bundled/model
 #   scripts/train_bundled.sh --plan fine          # the decoder alone, for pictures of both sizes, seven minutes
-#   scripts/train_bundled.sh --plan sharp         # VAE and denoiser together at 512², 29 minutes on an H200
+#   scripts/train_bundled.sh --plan sharp         # VAE and denoiser together at 512², 29 minutes on one H200 or two
 #   scripts/train_bundled.sh --plan cpu           # the same without a GPU: clips are drawn and encoded once
 #
 # --gpus N        train on N GPUs of this machine together (default 1)
@@ -37,7 +37,6 @@ case $gpus in *[!0-9]* | '' | 0) die "--gpus takes a number of GPUs, not '$gpus'
 
 speech=demo/factory/speech/build/speech.npz speech_size=
 figure=demo/factory/figure/build/identities.npz figure_size=
-began=$state/began  # plan sharp: the weights from which it went on
 # Step: name, stage, minutes, further arguments. The VAE comes first because it is the ceiling of all that follows;
 # its second step has a falling rate. `denoiser` trains the decoder along, and `sharpen` strengthens its outlines.
 sharpen="sharpen sharpen 22 0.35 --batch 24 --lr 2.5e-4 --final-lr 5e-6 --seed 802 --tracks 16"
@@ -62,12 +61,10 @@ case $plan in
     speech=demo/factory/speech/build/long.npz speech_size="--scale 9 --opus"
     figure=demo/factory/figure/build/large.npz figure_size="--size 768 --extra 1400 --avatars demo/factory/figure/build/avatars"
     steps=(
-    "sharp-listen listen 3 --batch 512 --seed 4100"
-    "sharp-vae sharp 3 --vae-share 1 --lr 6e-4 --final-lr 2e-5 --seed 4100 --tracks 48"
-    "sharp sharp 18 --vae-share 0 --batch 24 --lr 6e-4 --final-lr 1e-5 --seed 9200 --tracks 48"
-    "sharp-blend blend 0 --share 0.35"
-    "sharp-level level 0 --seed 5 --tracks 8"
-    "sharp-heads decoder 5 --heads --batch 12 --lr 5e-4 --final-lr 1e-5 --seed 900 --tracks 16 --memory 1024"
+    "sharp-listen listen 3 --batch 512 --seed 5100"
+    "sharp-vae sharp 3 --vae-share 1 --lr 6e-4 --final-lr 2e-5 --seed 5100 --tracks 64"
+    "sharp sharp 18 --vae-share 0 --batch 24 --lr 7e-4 --final-lr 1e-5 --seed 9300 --tracks 64"
+    "sharp-level level 0 --seed 5 --tracks 8 --contrast 1.02"
   ) ;;
   cpu) steps=(
     "listen-cpu listen 30 --batch 64 --seed 24"
@@ -95,10 +92,6 @@ done_file=$state/steps.done
 [ -n "$dry" ] || { mkdir -p "$state"; touch "$done_file"; }
 if [ "$plan" != scratch ] && [ ! -f "$state/networks.json" ]; then
   run "$python" -m demo.factory.train.from_export --state "$state"
-fi
-if [ "$plan" = sharp ] && [ ! -f "$began/networks.json" ]; then
-  run mkdir -p "$began"
-  copy_state "$began"
 fi
 
 export OMP_WAIT_POLICY=PASSIVE
@@ -148,9 +141,7 @@ for step in "${steps[@]}"; do
   fi
   # shellcheck disable=SC2086  # the arguments of a step are words
   if [ "$stage" = sharpen ]; then sharpen "$share" "$minutes" $arguments; else
-    other=()
-    if [ "$stage" = blend ]; then other=(--other "$began"); fi
-    train "$stage" --state "$state" --minutes "$minutes" --figure "$figure" --speech "$speech" $arguments "${other[@]}"
+    train "$stage" --state "$state" --minutes "$minutes" --figure "$figure" --speech "$speech" $arguments
   fi
   spent=$((spent + minutes)) trained=yes
   [ -n "$dry" ] || echo "$name" >>"$done_file"

@@ -133,8 +133,7 @@ def test_the_sharp_stage_changes_both_parts(material: Material, tmp_path: Path) 
     assert (tmp_path / "model/denoising_unet.safetensors").is_file()
 
 
-@pytest.mark.parametrize("heads", [False, True])
-def test_the_last_stage_changes_the_decoder_alone(material: Material, tmp_path: Path, heads: bool) -> None:
+def test_the_last_stage_changes_the_decoder_alone(material: Material, tmp_path: Path) -> None:
     """The sample in the repository is of the held-out split, so the weights learned here are thrown away."""
     torch.set_num_threads(2)
     start(MODEL, tmp_path)
@@ -142,11 +141,9 @@ def test_the_last_stage_changes_the_decoder_alone(material: Material, tmp_path: 
     before = {name: load_file(tmp_path / f"{name}.safetensors") for name in names}
     train_decoder(
         material, tmp_path, MODEL / "whisper", minutes=0.02, batch=6, peak=1e-3, final=1e-4, memory=64,
-        heads=heads,
     )  # fmt: skip
-    learned = ("decoder.conv_out.", "decoder.fine.") if heads else "decoder."
     for name, old in before.items():
         new = load_file(tmp_path / f"{name}.safetensors")
         for key, value in old.items():
             changed = not torch.equal(new[key], value)
-            assert changed == (name.startswith("vae") and key.startswith(learned)), (name, key)
+            assert changed == (name.startswith("vae") and key.startswith("decoder.")), (name, key)

@@ -60,7 +60,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--vae-share", type=float, default=0.4, help="sharp: its first part's share of the time"
     )
-    parser.add_argument("--heads", action="store_true", help="decoder: both heads alone, for their goals")
+    parser.add_argument(
+        "--contrast", type=float, default=1.0, help="level: of the pictures, 1 is that of least squares"
+    )
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--figure", type=Path, default=ROOT / "figure" / "build" / "identities.npz")
@@ -139,7 +141,7 @@ def run_on_drawn_material(arguments: argparse.Namespace) -> None:
         twins=arguments.stage == "sharp",
     )  # fmt: skip
     if arguments.stage == "level":
-        level_state(material, arguments.state)
+        level_state(material, arguments.state, arguments.contrast)
         return
     common = {
         "minutes": arguments.minutes,
@@ -166,7 +168,7 @@ def run_on_drawn_material(arguments: argparse.Namespace) -> None:
     else:
         train_decoder(
             material, arguments.state, whisper,
-            batch=arguments.batch or 24, heads=arguments.heads, **common,
+            batch=arguments.batch or 24, **common,
         )  # fmt: skip
 
 

@@ -188,6 +188,9 @@ class Material:
         twins: clips come in pairs, the first with the second and so on, and so do pictures. Of a share
             `TWINS` of them, the second is the first with other hands: person, colours, sound, mouth and life
             are the same. A bank of poses that is given must have been drawn with twins, too.
+
+    Attributes:
+        together: clips or pictures that are learned from in one step, with the same noise. Twins are two.
     """
 
     def __init__(
@@ -206,6 +209,7 @@ class Material:
     ) -> None:
         self.device = device
         self.twins = twins
+        self.together = 2 if twins else 1
         self.generator = torch.Generator(device=device).manual_seed(seed)
         self.fine = fine
         self.renderer = Renderer(figure, size=FINE_SIZE if fine else SIZE, device=device)

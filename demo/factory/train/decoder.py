@@ -4,8 +4,6 @@
 
 Latents stay as they are, so nothing else has to be trained again. The decoder learns to turn predicted
 latents into the drawn pictures of the same moments, in both sizes, and keeps decoding true latents.
-With `--heads`, both heads alone learn, towards the goals of mouth and hands (`BothSizes`): a blend that was
-levelled draws outlines more weakly than they are.
 """
 
 from __future__ import annotations
@@ -15,16 +13,15 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from demo.factory.train.both_sizes import GOALS, BothSizes, moments_of, pictures_of
+from demo.factory.train.both_sizes import BothSizes, moments_of, pictures_of
 from demo.factory.train.checkpoint import Averaged, load_training
 from demo.factory.train.data import PRESSED, Material
 from demo.factory.train.denoiser import CARRIED, ConditionEncoder, pick_rate, predicted_latents
 from demo.factory.train.listen import ADAPTER, load_ears
 from demo.factory.train.models import build_networks, channels_last
 from demo.factory.train.replay import Replay
-from demo.factory.train.rounding import train_for_eight_bits
 from demo.factory.train.step import Gradients, GraphedLoss, TrainingRun, make_optimizer
 from demo.factory.train.vae import LATENT_NOISE, AutoencoderLite, to_bytes
 
@@ -84,12 +81,10 @@ def train_decoder(
     peak: float,
     final: float,
     memory: int = MEMORY,
-    heads: bool = False,
 ) -> None:
-    """Train the VAE's decoder for `minutes`. The time for the first frames does not count.
+    """Train the VAE's decoder, both heads, for `minutes`. The time for the first frames does not count.
 
-    The material draws for both sizes (`Material(fine=True)`). With `heads`, both heads alone learn, with
-    rounded inputs and for the goals.
+    The material draws for both sizes (`Material(fine=True)`).
     """
     vae = channels_last(AutoencoderLite(), material.device)
     averaged = Averaged(vae, DECAY)
@@ -98,15 +93,9 @@ def train_decoder(
     vae.load_state_dict(averaged.module.state_dict())
     averaged.updates = 0
     predictor = Predictor(material, state, whisper, vae)
-    trained: list[nn.Module] = [vae.decoder]
-    if heads:
-        assert vae.decoder.fine is not None, "the configuration names a finer head"
-        trained = [vae.decoder.conv_out, vae.decoder.fine]
-        train_for_eight_bits(vae.decoder)
-    for part in trained:
-        part.requires_grad_(True)
-    gradients = Gradients([weights for part in trained for weights in part.parameters()])
-    sizes = BothSizes(material, goals=GOALS if heads else 0.0)
+    vae.decoder.requires_grad_(True)
+    gradients = Gradients(list(vae.decoder.parameters()))
+    sizes = BothSizes(material)
     from_prediction = round(PREDICTED * batch)
 
     def loss_of(kept: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -202,7 +202,7 @@ class RateCourse:
         compiled: bool,
     ) -> None:
         self._trainer, self._fps, self._frames = trainer, fps, frames
-        self._replay = Replay(memory, trainer.material.device, together=trainer.together)
+        self._replay = Replay(memory, trainer.material.device, together=trainer.material.together)
         self._batch, self._made = batch, 0
         self._uses = USES[trainer.material.fine]
         while self._made < min(8 * batch, memory):
@@ -244,7 +244,6 @@ class Trainer:
 
     Attributes:
         vae: its decoder learns.
-        together: clips that are learned from in the same step, with the same noise. Twins are two.
     """
 
     def __init__(
@@ -258,7 +257,6 @@ class Trainer:
         goals: float = 0.0,
     ) -> None:
         self.material = material
-        self.together = 2 if material.twins else 1
         device = material.device
         vae = channels_last(AutoencoderLite(), device)
         vae_average = Averaged(vae)
@@ -313,7 +311,7 @@ class Trainer:
 
         def of(kept: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
             batch = self.conditions.batch(kept, positions, self.material.poses.maps)
-            noisy, velocity, timestep, alpha = noised(batch, self._alphas, together=self.together)
+            noisy, velocity, timestep, alpha = noised(batch, self._alphas, together=self.material.together)
             with torch.autocast(self.material.device.type, torch.bfloat16):
                 predicted = network(noisy, timestep, batch.tokens, batch.poses, batch.reference).float()
                 difference = predicted - velocity
@@ -322,7 +320,7 @@ class Trainer:
                 clean = alpha.sqrt() * noisy - (1 - alpha).sqrt() * predicted
                 moments = self.material.conditions(*(kept[name] for name in MOMENTS))
                 of_pictures, error = pictures_loss(
-                    compare, batch.clean, clean, kept["pictures"], moments, together=self.together
+                    compare, batch.clean, clean, kept["pictures"], moments, together=self.material.together
                 )
             return self._shares[0] * of_latents.mean() + self._shares[1] * of_pictures, error
 

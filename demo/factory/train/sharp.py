@@ -152,10 +152,9 @@ def _train_vae(
     averaged.updates = 0
     share_weights([vae, averaged.module])
     train_for_eight_bits(vae.decoder)
-    together = 2 if material.twins else 1
-    loss = JointLoss(vae, BothSizes(material, goals=GOALS), together)
+    loss = JointLoss(vae, BothSizes(material, goals=GOALS), material.together)
     batch = VAE_BATCH if device.type == "cuda" else 4
-    replay = Replay(VAE_MEMORY if device.type == "cuda" else 64, device, together=together)
+    replay = Replay(VAE_MEMORY if device.type == "cuda" else 64, device, together=material.together)
 
     def draw() -> None:
         pictures, moments = material.drawings(batch)
