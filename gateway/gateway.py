@@ -65,9 +65,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds that sessions get to tell their clients that the gateway stops.
 LAST_WORDS = 1.0
-#: Seconds between two looks at the limits of every session, and two ticks of the hop to the audio workers.
-#: Both happen in one wake-up of this process.
-CHECK_EVERY = 0.1
 #: Seconds between two ticks of the results, which have nothing to do by the time.
 RESULTS_TICK_EVERY = 1.0
 #: Seconds for a request, its body and its answer. `http_connection` bounds the head.
@@ -156,13 +153,22 @@ class Gateway:
         listener = bound_listener(self.settings)
         tasks = [
             asyncio.create_task(
-                pump(self.pcm, self._take_hop_event, tick_every=CHECK_EVERY, after_tick=self._check)
+                pump(
+                    self.pcm,
+                    self._take_hop_event,
+                    tick_every=self._watch.seconds_to_check,
+                    after_tick=self._check,
+                )
             ),
-            asyncio.create_task(pump(self.results, self._router.take, tick_every=RESULTS_TICK_EVERY)),
+            asyncio.create_task(pump(self.results, self._router.take, tick_every=lambda: RESULTS_TICK_EVERY)),
             asyncio.create_task(self._own_avatars.run(self._thumbnails.avatar_files)),
         ]
         if self._voice.hop is not None:
-            tasks.append(asyncio.create_task(pump(self._voice.hop, lambda _: None)))
+            tasks.append(
+                asyncio.create_task(
+                    pump(self._voice.hop, lambda _: None, tick_every=self._watch.seconds_to_check)
+                )
+            )
         if self._tls is not None:
             tasks.append(asyncio.create_task(self._tls.watch()))
         try:
@@ -354,7 +360,7 @@ class Gateway:
             self.sessions.leave(connection, may_come_back)
 
     def _check(self) -> None:
-        """What is done every CHECK_EVERY seconds."""
+        """What is done each time that the hop to the audio workers has ticked, in the same wake-up."""
         tell_alive()
         self._voice.wake()
         self._watch.check()

@@ -13,7 +13,7 @@ from gateway.outages import OUTAGES, outage_of
 from gateway.recording.recordings import Recordings
 from gateway.sessions import SessionRegistry
 from gateway.stages import StageBoard
-from protocol.hop.results import ResultServer
+from protocol.hop.results import PROBE_AFTER, RESTING_PROBE_AFTER, ResultServer
 from protocol.process.c_allocator import ReturnTimer, return_freed_memory
 from protocol.wire.browser import BrowserError
 from protocol.wire.controls import Options
@@ -21,8 +21,11 @@ from protocol.wire.phrases import phrase
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks from which on this process was kept from running.
-MOST_BETWEEN_CHECKS = 0.5
+#: Seconds between two looks, and the same while there is no session: a little more than the wait of the last
+#: stage's loop, which rests then. Its heartbeat brings the look forward.
+CHECK_EVERY, CALM_CHECK_EVERY = 0.1, 0.915
+#: Seconds by which a look is late from which on this process was kept from running.
+MOST_LATE = 0.4
 
 
 class SessionWatch:
@@ -51,6 +54,8 @@ class SessionWatch:
         self._recordings = recordings
         #: When this process looked at its sessions last.
         self._looked = time.monotonic()
+        #: Seconds from then to the next look, at most.
+        self._next_in = CHECK_EVERY
         self._return_timer = ReturnTimer()
         #: The stage that has no worker.
         self._outage = ""
@@ -60,14 +65,20 @@ class SessionWatch:
         """The outage, or the reason for a lower frame rate, for clients to show. Empty when all is well."""
         return OUTAGES.get(self._outage) or self._board.rate_notice
 
+    def seconds_to_check(self) -> float:
+        """The time until the next `check`, at most."""
+        self._next_in = CHECK_EVERY if self._sessions.all() or self._outage else CALM_CHECK_EVERY
+        return self._next_in
+
     def check(self) -> None:
         """Look at the workers, and at the limits of every session."""
         now = time.monotonic()
         # Frames may wait in the sockets after a pause of this process, so it makes nothing late.
-        was_away, self._looked = now - self._looked > MOST_BETWEEN_CHECKS, now
+        was_away, self._looked = now - self._looked > self._next_in + MOST_LATE, now
         if was_away:
             return
-        for stage, worker in self._results.lost_workers():
+        probe_after = PROBE_AFTER if self._sessions.all() else RESTING_PROBE_AFTER
+        for stage, worker in self._results.lost_workers(probe_after):
             logger.warning("%s %s is gone", stage, worker)
             self._board.forget_worker(stage, worker)
         self._board.forget_silent_workers(now)

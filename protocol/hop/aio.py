@@ -34,7 +34,7 @@ async def pump(
     server: Pumped[E],
     on_event: Callable[[E], Awaitable[None] | None],
     *,
-    tick_every: float = 0.1,
+    tick_every: Callable[[], float] = lambda: 0.1,
     after_tick: Callable[[], None] = lambda: None,
 ) -> None:
     """Run `server` and hand its events, in order, to `on_event` (plain or async), until cancelled.
@@ -47,7 +47,7 @@ async def pump(
     Args:
         server: to run.
         on_event: takes its events.
-        tick_every: most seconds between two calls of `server.tick`.
+        tick_every: most seconds from one call of `server.tick` to the next, asked for after each call.
         after_tick: is called after each of them.
     """
     loop = asyncio.get_running_loop()
@@ -71,7 +71,7 @@ async def pump(
                 await _handle(on_event, event)
             if due:
                 alarm.cancel()
-                next_tick = loop.time() + tick_every
+                next_tick = loop.time() + tick_every()
                 alarm = loop.call_at(next_tick, changed.set)
                 after_tick()
             if readable:

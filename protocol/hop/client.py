@@ -138,8 +138,12 @@ class HopClient:
         if len(upstream.held) + len(upstream.unsent) > self._calm:
             self._send_acks(upstream)
 
-    def heartbeat(self) -> None:
-        """Tell the upstreams that this worker lives, and READY where it is due. Limits its own rate."""
+    def heartbeat(self, *, rests: bool = False) -> None:
+        """Tell the upstreams that this worker lives, and READY where it is due. Limits its own rate.
+
+        Args:
+            rests: the next one may be a second away, unless a job comes.
+        """
         now = self._clock()
         if now - self._last_beat < self._every:
             return
@@ -150,7 +154,8 @@ class HopClient:
             if upstream.announced:
                 # acknowledgements go first, or the server misses these jobs in the heartbeat
                 self._send_acks(upstream)
-                sockets.send(upstream.socket, encode(Heartbeat(tuple(sorted(upstream.held)[:MAX_HELD_JOBS]))))
+                jobs = tuple(sorted(upstream.held)[:MAX_HELD_JOBS])
+                sockets.send(upstream.socket, encode(Heartbeat(jobs, rests)))
 
     @property
     def held(self) -> int:

@@ -19,6 +19,8 @@ QUIET_AFTER = 1.0
 #: Seconds of silence after which another worker gets a silent one's jobs as well: three heartbeats. The gap
 #: on the screen is this long, and the time of the work itself.
 SILENT_AFTER = 0.3
+#: Both times for a worker that has said that it rests, and was given no job since.
+RESTING_SILENT_AFTER = 2.5
 
 
 @dataclass(slots=True)
@@ -43,6 +45,8 @@ class Peer(Generic[P]):
     name: str
     credit: int
     last_seen: float
+    #: It has said that it rests, and was given no job since.
+    rests: bool = False
     #: The dispatcher's turn at which it got a job last.
     last_turn: int = 0
     #: Its jobs by number. A cancelled one is None and uses credit until the worker acknowledges it.
@@ -100,12 +104,14 @@ class Dispatcher(Generic[P]):
         peer.credit, peer.last_seen = credit, now
         return False
 
-    def note_alive(self, key: bytes, now: float) -> bool:
-        """The worker gave a sign of life. Returns False if it is unknown."""
+    def note_alive(self, key: bytes, now: float, *, rests: bool = False) -> bool:
+        """The worker gave a sign of life, and perhaps said that it rests. Returns False if it is unknown."""
         peer = self._peers.get(key)
         if peer is None:
             return False
         peer.last_seen = max(peer.last_seen, now)
+        # One that was given a job since it said so is awake, or will be.
+        peer.rests = rests and not peer.held
         return True
 
     def check_held(self, key: bytes, jobs: tuple[int, ...], now: float) -> bool:
@@ -146,8 +152,16 @@ class Dispatcher(Generic[P]):
         return len(back)
 
     def silent_workers(self, now: float, longer_than: float) -> list[Peer[P]]:
-        """The workers that have given no sign of life for `longer_than` seconds."""
-        return [peer for peer in self._peers.values() if now - peer.last_seen > longer_than]
+        """The workers that have given no sign of life for `longer_than` seconds, or longer if they rest."""
+        return [
+            peer
+            for peer in self._peers.values()
+            if now - peer.last_seen > self._patience_with(peer, longer_than)
+        ]
+
+    def _patience_with(self, peer: Peer[P], seconds: float) -> float:
+        """How long the worker may be silent, where one that does not rest may be so for `seconds`."""
+        return max(seconds, min(RESTING_SILENT_AFTER, self.dead_after)) if peer.rests else seconds
 
     def forgive_silence(self, now: float) -> None:
         """Count every worker as just seen, because the server itself was away and read no messages."""
@@ -247,6 +261,7 @@ class Dispatcher(Generic[P]):
         job.sent_at, job.times_sent = now, job.times_sent + 1
         peer.held[job.number] = job
         peer.held_since[job.number] = now
+        peer.rests = False
         self._turns += 1
         peer.last_turn = self._turns
 
@@ -277,7 +292,7 @@ class Dispatcher(Generic[P]):
         return peer, job
 
     def _is_silent(self, peer: Peer[P], now: float) -> bool:
-        return now - max(peer.last_seen, self._awake_at) > SILENT_AFTER
+        return now - max(peer.last_seen, self._awake_at) > self._patience_with(peer, SILENT_AFTER)
 
     def _ready(self, now: float) -> list[Peer[P]]:
         return [peer for peer in self._peers.values() if self._may_take(peer, now)]
@@ -294,11 +309,14 @@ class Dispatcher(Generic[P]):
         )
 
     def _may_take(self, peer: Peer[P], now: float) -> bool:
-        return peer.spare_credit > 0 and now - peer.last_seen <= min(QUIET_AFTER, self.dead_after)
+        return peer.spare_credit > 0 and not self._is_quiet(peer, now)
+
+    def _is_quiet(self, peer: Peer[P], now: float) -> bool:
+        return now - peer.last_seen > self._patience_with(peer, min(QUIET_AFTER, self.dead_after))
 
     def _home_worker(self, session: str, now: float) -> Peer[P] | None:
         if session not in self._homes:
-            ready = [peer for peer in self._peers.values() if now - peer.last_seen <= QUIET_AFTER]
+            ready = [peer for peer in self._peers.values() if not self._is_quiet(peer, now)]
             if not ready:
                 return None
             homes = list(self._homes.values())

@@ -38,6 +38,8 @@ RESEND_LIMIT = 10.0
 UNSENT_LIMIT = 4096
 #: Seconds of a worker's silence after which its connection is tried. Its Status comes a little more often.
 PROBE_AFTER = 0.6
+#: The same for workers that rest.
+RESTING_PROBE_AFTER = 1.6
 #: Most workers whose connections are watched.
 MAX_SENDERS = 1024
 
@@ -104,15 +106,18 @@ class ResultServer:
         """The same as `recv`: nothing here depends on the time."""
         return self.recv() if readable else []
 
-    def lost_workers(self) -> list[tuple[str, str]]:
+    def lost_workers(self, probe_after: float = PROBE_AFTER) -> list[tuple[str, str]]:
         """Stage and name of the workers whose connection has ended since the last call.
 
         Sending to a worker that was killed fails at once. One that stands still is not found here.
+
+        Args:
+            probe_after: seconds of silence after which a connection is tried.
         """
         now = self._clock()
         lost = []
         for key, sender in list(self._senders.items()):
-            if now - sender.last_seen < PROBE_AFTER:
+            if now - sender.last_seen < probe_after:
                 continue
             if not sockets.send(self.socket, [key, *encode(Heartbeat())]):
                 del self._senders[key]

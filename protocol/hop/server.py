@@ -158,7 +158,9 @@ class HopServer:
         return self._take_events()
 
     def tick(self, *, readable: bool = True) -> list[HopEvent]:
-        """Find dead workers and give their jobs to others. Call this at least every 100 ms.
+        """Find dead workers and give their jobs to others.
+
+        Call this at least every 0.1 s while there are jobs, and three times a second without.
 
         Args:
             readable: whether the socket may have something to read.
@@ -226,7 +228,9 @@ class HopServer:
                 self._give_up(key, LEFT)
         elif not isinstance(message, (Ack, Heartbeat)):
             self._ignore(key, f"a worker does not send {type(message).__name__}")
-        elif not self._jobs.note_alive(key, now):  # of an earlier server, or given up by this one
+        elif not self._jobs.note_alive(
+            key, now, rests=isinstance(message, Heartbeat) and message.rests
+        ):  # of an earlier server, or given up by this one
             self._greet(key, now)
         elif isinstance(message, Ack):
             self._finish(key, message.job, now)

@@ -31,6 +31,7 @@ from protocol.process.c_allocator import ReturnTimer, return_freed_memory
 from protocol.process.compute import Compute, Output
 from protocol.process.logs import set_up_logging
 from protocol.process.metrics import Metrics
+from protocol.process.pace import LoopPace
 from protocol.process.ready import tell_alive, tell_ready
 from protocol.process.settings import Settings, SettingsError
 from protocol.wire.limits import ProtocolError, shorten
@@ -39,13 +40,9 @@ from protocol.wire.phrases import phrase
 
 logger = logging.getLogger(__name__)
 
-#: Longest wait of the loop, in milliseconds. The last stage waits a little less: its heartbeat ends the wait
-#: of the stage before it just before that would end by itself, and so on up to the gateway. So each process
-#: wakes once for both.
-WAIT_MS, LAST_STAGE_WAIT_MS = 100, 90
 #: Seconds after a heartbeat from which on the loop sends the next one, whatever it woke for.
 HEARTBEAT_AFTER = 0.08
-#: Seconds between two Status without a change.
+#: Seconds between two Status without a change. A loop that rests sends one in each round.
 STATUS_EVERY = 0.5
 #: Whether the hop keeps a session with one worker.
 STICKY = {"clips": True, "latents": False}
@@ -83,7 +80,7 @@ class Worker:
         """An upstream has forgotten this worker. The state of its sessions is to be dropped."""
 
     def on_tick(self) -> None:
-        """The loop went round, which happens at least each 100 ms."""
+        """The loop went round, which happens at least each 0.1 s, or each second while there is no work."""
 
     def busy_for(self) -> float:
         """How long the oldest task outside `stage.compute` has been running, in seconds, or 0."""
@@ -145,6 +142,7 @@ class Stage:
         self._signals_taken = False
         self._status_at = float("-inf")
         self._return_timer = ReturnTimer()
+        self._pace = LoopPace(last_stage=gives is None, dead_after=settings.dead_after)
         self._status: tuple[bool, dict[str, InfoValue]] | None = None
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
 
@@ -247,9 +245,8 @@ class Stage:
         self._take_signals()
         logger.info("%s %s warms up", self.name, self.worker)
         self.compute.start_task(_WARM_UP, worker.warm_up)
-        wait = LAST_STAGE_WAIT_MS if self._gives is None else WAIT_MS
         while not self._stopping:
-            readable = {sock for sock, _ in self._poller.poll(wait)}
+            readable = {sock for sock, _ in self._poller.poll(self._pace.wait_ms)}
             if self._woken.fileno() in readable:
                 self._drain_wakes()
             self._run_once(worker, readable)
@@ -277,6 +274,7 @@ class Stage:
         # Only sockets that have something are read: to ask the others costs more than all else in a round.
         # Outputs and confirmations first: they free credit for new jobs.
         for output in self.compute.take():
+            self._pace.note_work()
             if output.key is _WARM_UP:
                 self._finish_warm_up(output)
             elif output.key is not _RETURN_MEMORY:
@@ -290,11 +288,20 @@ class Stage:
         if self.warm:
             self._send_heartbeat(worker)
             for job in self.jobs.recv(readable):
+                self._pace.note_work()
                 self._hand_over(worker, job)
             if self._return_timer.is_due(time.monotonic()):
                 self.compute.start_task(_RETURN_MEMORY, return_freed_memory)
         worker.on_tick()
+        if self._has_work():
+            self._pace.note_work()
         self._send_status(worker)
+
+    def _has_work(self) -> bool:
+        """Whether something is under way, here or in the stage that this one feeds."""
+        if not self.warm or self.jobs.held or self.compute.waiting:
+            return True
+        return self._gives is not None and bool(self.out.pending or self.out.in_flight)
 
     def _finish_warm_up(self, output: Output) -> None:
         if output.error is not None:
@@ -335,7 +342,7 @@ class Stage:
             raise TimeoutError(f"a task has been running for {busy:.0f} s, --stall-after is {limit:g} s")
         if busy <= limit:
             self._stalled = False
-            self.jobs.heartbeat()
+            self.jobs.heartbeat(rests=self._pace.resting)
         elif not self._stalled:
             self._stalled = True
             logger.error(

@@ -329,8 +329,11 @@ class Heartbeat:
     """
 
     jobs: tuple[int, ...] = ()
+    #: The worker has had no work for a while, so its next heartbeat may be a second away.
+    rests: bool = False
 
     def __post_init__(self) -> None:
+        check_bool("rests", self.rests)
         if not isinstance(self.jobs, tuple) or len(self.jobs) > MAX_HELD_JOBS:
             raise ProtocolError(f"jobs: not at most {MAX_HELD_JOBS} job numbers")
         for job in self.jobs:

@@ -79,7 +79,11 @@ def install_packages(arguments: list[str], sources: Sources | None = None) -> in
             **sources.for_pip(os.environ),
             "TMPDIR": str(temporary),
         }
-        return 0 if run_patiently(command, environment, watched=temporary) else 1
+        if run_patiently(command, environment, watched=temporary):
+            return 0
+        if sources.no_index:
+            say("indexes are switched off, so packages come from your folders of wheels alone")
+        return 1
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

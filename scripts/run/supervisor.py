@@ -12,7 +12,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from protocol.process.cause import describe_end
@@ -20,12 +20,14 @@ from scripts.run.child import Child
 from scripts.run.restart import GiveUp, RestartPolicy
 from scripts.run.runlog import RunLog
 
-TICK = 0.1
+#: Seconds between two looks at the children, and the same once all of them work. An end, a line or a signal
+#: does not wait for it.
+TICK, CALM_TICK = 0.1, 1.0
 TERM_GRACE = 3.5  # seconds between TERM and KILL; the whole stop stays under five
 READY_EVERY = 0.25
 WAITING_EVERY = 10.0
 #: Seconds between two turns of the supervisor from which on it was kept from running itself.
-MOST_BETWEEN_TURNS = 1.0
+MOST_BETWEEN_TURNS = 2.0
 
 
 @dataclass(slots=True)
@@ -90,6 +92,9 @@ class Supervisor:
         self._next_waiting = 0.0
         self._stop_reason = ""
         self._selector = selectors.DefaultSelector()
+        self._woken, self._waker = socket.socketpair()
+        self._waker.setblocking(False)
+        self._selector.register(self._woken, selectors.EVENT_READ, self._woken)
 
     def run(self) -> int:
         """Run until told to stop or a stage has no worker left. Exit status: 0 if told to, 1 otherwise."""
@@ -111,6 +116,8 @@ class Supervisor:
     def stop(self, reason: str) -> None:
         """Ask for a stop, from any thread. `reason` is for the log."""
         self._stop_reason = self._stop_reason or reason
+        with suppress(OSError):  # it is full, so the loop goes round anyway, or the run is over
+            self._waker.send(b"\0")
 
     def workers_left(self) -> dict[str, int]:
         """How many workers of each stage are not given up."""
@@ -120,7 +127,7 @@ class Supervisor:
         return counts
 
     def _turn(self) -> None:
-        self._read_outputs(TICK)
+        self._read_outputs(self._seconds_to_look())
         now = time.monotonic()
         was_away, self._turned_at = now - self._turned_at > MOST_BETWEEN_TURNS, now
         for stage in self.stages:
@@ -135,6 +142,13 @@ class Supervisor:
                 self._start(stage, now)
         if self._probe is not None and now >= self._next_probe:
             self._ask_ready(self._probe, now)
+
+    def _seconds_to_look(self) -> float:
+        coming = any(
+            stage.restart_at is not None or (stage.child is not None and stage.child.ready_at is None)
+            for stage in self.stages
+        )
+        return TICK if coming or self._probe is not None else CALM_TICK
 
     def _start(self, stage: StageProcess, now: float) -> None:
         stage.restart_at = None
@@ -215,7 +229,7 @@ class Supervisor:
     def _read_outputs(self, timeout: float) -> None:
         self.log.flush()
         for key, _ in self._selector.select(timeout):
-            if isinstance(key.data, socket.socket):  # a signal woke us; its handler has run
+            if isinstance(key.data, socket.socket):  # `stop` or a signal, whose handler has run
                 key.data.recv(64)
                 continue
             stage: StageProcess = key.data
@@ -258,24 +272,23 @@ class Supervisor:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """INT, TERM and HUP ask for a stop. A socket pair wakes `select` when one arrives."""
+        """INT, TERM and HUP ask for a stop. These and the end of a child wake `select`."""
 
         def handler(number: int, _frame: object) -> None:
             self._stop_reason = self._stop_reason or signal.Signals(number).name
 
-        ours, theirs = socket.socketpair()
-        theirs.setblocking(False)
-        self._selector.register(ours, selectors.EVENT_READ, ours)
-        before_fd = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        before_fd = signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         numbers = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup asked to outlive the terminal
             numbers.append(signal.SIGHUP)
         before = {number: signal.signal(number, handler) for number in numbers}
+        # Python tells the waker of signals that have a handler alone.
+        before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
         try:
             yield
         finally:
             for number, old in before.items():
                 signal.signal(number, old)
             signal.set_wakeup_fd(before_fd)
-            ours.close()
-            theirs.close()
+            self._woken.close()
+            self._waker.close()

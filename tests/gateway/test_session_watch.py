@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.session_watch import MOST_BETWEEN_CHECKS, SessionWatch
+from gateway.session_watch import CHECK_EVERY, MOST_LATE, SessionWatch
 from gateway.stages import STAGES, StageBoard
 from protocol.wire.browser import BrowserError
 from protocol.wire.messages import Status
@@ -39,7 +39,7 @@ class Watched:
         self.lost: list[tuple[str, str]] = []
         sessions: Any = self.sessions
         guard: Any = SimpleNamespace(lost=lambda grant, age: None)
-        results: Any = SimpleNamespace(lost_workers=lambda: self.lost)
+        results: Any = SimpleNamespace(lost_workers=lambda probe_after: self.lost)
         recordings: Any = SimpleNamespace(tick=lambda now: None)
         self.watch = SessionWatch(self.board, sessions, guard, results, recordings)
 
@@ -89,7 +89,7 @@ def test_a_parked_session_ends_when_its_time_is_over(watched: Watched) -> None:
 
 def test_a_pause_of_the_process_makes_nothing_late(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     watched.first.core.fatal = BrowserError("slow_client", "nothing is shown")
-    later = time.monotonic() + 2 * MOST_BETWEEN_CHECKS
+    later = time.monotonic() + CHECK_EVERY + 2 * MOST_LATE
     monkeypatch.setattr(time, "monotonic", lambda: later)
     watched.watch.check()
     assert not watched.first.errors

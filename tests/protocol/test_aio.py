@@ -56,7 +56,7 @@ async def test_round_trips_are_prompt_although_sends_hide_edges(
         if isinstance(event, Acked):
             done[event.msg.seq].set_result(None)
 
-    task = asyncio.create_task(pump(server, on_event, tick_every=0.5))
+    task = asyncio.create_task(pump(server, on_event, tick_every=lambda: 0.5))
     while server.workers == 0:
         await asyncio.sleep(0.01)
     took = []

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from protocol.hop.dispatch import MAX_HOMES, SILENT_AFTER, Dispatcher
+from protocol.hop.dispatch import MAX_HOMES, QUIET_AFTER, RESTING_SILENT_AFTER, SILENT_AFTER, Dispatcher
 
 SESSIONS = ["ann", "ben", "cleo"]
 
@@ -258,6 +258,37 @@ def test_a_quiet_worker_gets_nothing_new_and_a_silent_one_is_named() -> None:
     assert [peer.key for peer in jobs.silent_workers(10.0, jobs.dead_after)] == [b"a"]
     jobs.forgive_silence(10.0)
     assert jobs.silent_workers(10.0, jobs.dead_after) == []
+
+
+def test_a_resting_worker_may_be_silent_for_longer_until_it_gets_a_job() -> None:
+    jobs = made()
+    jobs.add_worker(b"a", "s", "a", 1, 0)
+    assert jobs.note_alive(b"a", 0.0, rests=True)
+    assert jobs.silent_workers(1.0, 0.5) == []
+    jobs.add_job("x", 0, "0", 1.2)
+    jobs.add_worker(b"b", "s", "b", 1, 1.2)
+    jobs.note_alive(b"b", 1.2)
+    jobs.add_job("x", 0, "1", 1.2)
+    assert sorted(drain(jobs, 1.2)) == [(b"a", "0"), (b"b", "1")]
+    assert [peer.key for peer in jobs.silent_workers(1.3, 0.5)] == [b"a"]
+    # It stands still, so another one gets its job as soon as that of any other.
+    (number,) = jobs.find_worker(b"b").held  # type: ignore[union-attr]
+    jobs.ack(b"b", number)
+    jobs.note_alive(b"b", 1.45)
+    assert drain(jobs, 1.45) == []
+    assert drain(jobs, 1.2 + 1.1 * SILENT_AFTER) == [(b"b", "0")]
+
+
+def test_a_resting_worker_that_stands_still_gets_nothing_after_a_while() -> None:
+    jobs = made(sticky=True)
+    jobs.add_worker(b"a", "s", "a", 1, 0)
+    jobs.note_alive(b"a", 0.0, rests=True)
+    jobs.add_job("x", 0, "0", 0)
+    assert jobs.assign(1.01 * RESTING_SILENT_AFTER) is None
+    jobs.note_alive(b"a", 3.0)  # it does not rest any more
+    jobs.add_job("x", 0, "1", 3.0)
+    assert jobs.assign(3.0 + 1.01 * QUIET_AFTER) is None
+    assert jobs.assign(3.0 + 0.99 * QUIET_AFTER) is not None
 
 
 def silent_with_jobs() -> Dispatcher[str]:

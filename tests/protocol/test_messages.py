@@ -208,6 +208,7 @@ def header_of(message: Message, **changes: Any) -> list[bytes]:
         (Ack(1), {"job": 0}, "job"),
         (Heartbeat((1,)), {"jobs": [1.5]}, "jobs"),
         (Heartbeat((1,)), {"jobs": "11"}, "jobs"),
+        (Heartbeat((1,)), {"rests": 1}, "rests"),
         (Ready("s", "w", 2), {"credit": 65}, "credit"),
         (Ready("s", "w", 2), {"extra": 1}, "ready"),
         (Status("s", "w", True, {}, {}), {"info": {"a": {"b": 1}}}, "info"),

@@ -14,6 +14,7 @@ import zmq
 
 from protocol.hop.results import Result, ResultServer
 from protocol.hop.server import Acked, HopEvent, HopServer, WorkerJoined, WorkerLost
+from protocol.process.pace import REST_AFTER
 from protocol.process.settings import ROOT
 from protocol.process.stage import FAILURES_BEFORE_EXIT
 from protocol.wire.messages import Close, Failed, Frame, Status
@@ -92,6 +93,29 @@ def test_a_worker_from_warm_up_to_goodbye(around: Surroundings, run_dir: Path, s
     process.send_signal(signal.SIGTERM)
     around.until(lambda: around.has(WorkerLost))
     assert process.wait(3) == 0
+
+
+def test_a_worker_without_work_says_seldom_that_it_lives_and_takes_a_job_at_once(
+    around: Surroundings, run_dir: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[float] = []
+    note_alive = around.hop._jobs.note_alive
+
+    def note(key: bytes, now: float, *, rests: bool = False) -> bool:
+        heard.append(now)
+        return note_alive(key, now, rests=rests)
+
+    monkeypatch.setattr(around.hop._jobs, "note_alive", note)
+    run(start, run_dir)
+    around.until(lambda: around.has(WorkerJoined))
+    begin = time.monotonic()
+    around.until(lambda: time.monotonic() - begin > REST_AFTER + 4.5)
+    working = sum(begin < at < begin + 1.8 for at in heard) / 1.8
+    resting = sum(begin + REST_AFTER + 0.5 < at for at in heard) / 4.0
+    assert 0 < resting < working / 4 and not around.has(WorkerLost)
+    around.hop.dispatch(one_latents("s"))
+    took = around.until(lambda: around.has(Frame, 12))
+    assert took < 0.5 / resting  # the job ends its wait
 
 
 def test_a_task_that_hangs_stops_the_heartbeats_and_then_the_process(

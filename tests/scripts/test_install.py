@@ -247,6 +247,10 @@ def test_a_uv_that_fails_leaves_it_to_pip(machine: Machine, index: SlowIndex) ->
 def test_an_index_that_is_switched_off_is_named(machine: Machine) -> None:
     done = machine.run(PIP_NO_INDEX="1")
     assert done.returncode == 1
+    assert "indexes are switched off, so packages come from your folders of wheels alone" in done.stderr
+    assert "could not install the packages of requirements.lock" in done.stderr
+    done = machine.run("install_env requirements-torch.lock", PIP_NO_INDEX="1")
+    assert done.returncode == 1
     assert "from your folders of wheels, since indexes are switched off" in done.stderr
     assert f"could not install PyTorch {TORCH} for CPython {sys.version_info[0]}." in done.stderr
 

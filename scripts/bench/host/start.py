@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scripts.bench.common.processes import Usage, usage
+from scripts.bench.common.processes import Usage, usage, wake_ups
 from scripts.bench.common.tools import MemoryPeak, UsageMeter, settle, table
 from scripts.run.managed import ManagedRun
 
 #: Seconds over which waiting is measured.
 WAIT = 20.0
+#: Pages that are touched to see how cold the caches are after a pause, bytes between them, and how often.
+COLD_PAGES, PAGE_DISTANCE, COLD_TRIES = 256, 16384, 21
 #: Most share of a core that all stages may use while nobody speaks.
 MOST_QUIET = 0.03
 #: Most seconds until the first start is ready, and the second.
@@ -37,6 +40,8 @@ class Start:
         waiting: share of a core that each stage uses after that.
         later: RSS and PSS of all stages after that, in bytes.
         others: cores that the rest of the machine used meanwhile.
+        wakes: wake-ups a second of all threads while waiting.
+        cold_page: as `measure_cold_page` says, before and after waiting.
     """
 
     name: str
@@ -49,6 +54,8 @@ class Start:
     waiting: dict[str, float]
     later: tuple[int, int]
     others: float
+    wakes: float
+    cold_page: tuple[float, float]
 
     @property
     def quiet(self) -> bool:
@@ -74,14 +81,34 @@ def measure_start(name: str, home: str, flags: Sequence[str]) -> Start:
         settle(pids, 300.0)
         settled_in = time.monotonic() - began
         settled = usage(pids)
+        page_before = measure_cold_page()
         with UsageMeter(pids) as meter:
+            woken = wake_ups(run.process.pid)
             time.sleep(WAIT)
+            woken = wake_ups(run.process.pid) - woken
+        page_after = measure_cold_page()
     waiting = {stage: spent / WAIT for stage, spent in meter.spent.items()}
     return Start(
         name, run.ready_in, ready.processor, ready.resident, peak, settled_in, _between(ready, settled),
         waiting, (sum(meter.after.resident.values()), sum(meter.after.proportional.values())),
-        meter.other_cores,
+        meter.other_cores, woken / WAIT, (page_before, page_after),
     )  # fmt: skip
+
+
+def measure_cold_page() -> float:
+    """Seconds to touch a page of memory that was not touched for 0.1 s: the median of some tries.
+
+    It is what a process pays that wakes seldom. On one machine it varies tenfold with what else its caches
+    serve, on a virtual machine that of other tenants too.
+    """
+    memory, times = bytearray(COLD_PAGES * PAGE_DISTANCE), []
+    for _ in range(COLD_TRIES):
+        began = time.perf_counter()
+        for place in range(0, len(memory), PAGE_DISTANCE):
+            memory[place] = 1
+        times.append((time.perf_counter() - began) / COLD_PAGES)
+        time.sleep(0.1)
+    return statistics.median(times[1:])  # the first one also gets the pages from the system
 
 
 def _between(before: Usage, after: Usage) -> float:
@@ -121,5 +148,8 @@ def lines(starts: Sequence[Start]) -> list[str]:
     most = f"RSS then (most {MOST_MEMORY / 2**20:.0f} MiB)"
     whole.append((most, *[f"{start.later[0] / 2**20:.0f} MiB" for start in starts]))
     whole.append(("PSS then", *[f"{start.later[1] / 2**20:.0f} MiB" for start in starts]))
+    whole.append(("wake-ups a second of all threads", *[f"{start.wakes:.0f}" for start in starts]))
+    pages = [", ".join(f"{1e6 * seconds:.1f}" for seconds in start.cold_page) for start in starts]
+    whole.append(("touching a cold page, before and after", *[f"{page} us" for page in pages]))
     whole.append(("others meanwhile", *[f"{start.others:.2f} cores" for start in starts]))
     return [*table(rows), "", *table(whole)]

@@ -178,7 +178,10 @@ def _door() -> list[FuzzedDecoder]:
         FuzzedDecoder("http: requests, tokens asked for", _requests(), _Requests(with_tokens=True).respond),
         FuzzedDecoder("names of files", st.lists(_file_names(), max_size=4), _show_names),
         FuzzedDecoder(
-            "paths of pictures", marked, lambda text: picture_files([Path("/tmp", text)]), (AssetError,)
+            "paths of pictures",
+            marked,
+            lambda text: picture_files([Path(Settings().avatar_dir, text)]),
+            (AssetError,),
         ),
     ]
 
