@@ -66,7 +66,7 @@ logger = logging.getLogger(__name__)
 #: Seconds that sessions get to tell their clients that the gateway stops.
 LAST_WORDS = 1.0
 #: Seconds between two ticks of the results, which have nothing to do by the time.
-RESULTS_TICK_EVERY = 1.0
+RESULTS_TICK_EVERY = 10.0
 #: Seconds for a request, its body and its answer. `http_connection` bounds the head.
 OPEN_SECONDS = 150
 #: Connections beyond the most sessions: those that are not sessions yet, or are no more.

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two looks, and the same while there is no session: a little more than the wait of the last
 #: stage's loop, which rests then. Its heartbeat brings the look forward.
-CHECK_EVERY, CALM_CHECK_EVERY = 0.1, 0.915
+CHECK_EVERY, CALM_CHECK_EVERY = 0.1, 1.455
 #: Seconds by which a look is late from which on this process was kept from running.
 MOST_LATE = 0.4
 

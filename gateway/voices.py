@@ -46,6 +46,8 @@ class VoiceHop:
             self._asked = True
             try:
                 self._wanted_file.touch(mode=0o600)
+                # The launcher wakes for this line, and looks.
+                logger.info("a text is to be spoken: a voice worker is wanted")
             except OSError as error:  # a worker that was started by hand speaks all the same
                 logger.error("%s: %s", self._wanted_file, error.strerror)
         self.hop.dispatch(sentence)

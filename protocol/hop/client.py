@@ -142,7 +142,7 @@ class HopClient:
         """Tell the upstreams that this worker lives, and READY where it is due. Limits its own rate.
 
         Args:
-            rests: the next one may be a second away, unless a job comes.
+            rests: the next one may be 1.6 s away, unless a job comes.
         """
         now = self._clock()
         if now - self._last_beat < self._every:

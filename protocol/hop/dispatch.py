@@ -20,7 +20,7 @@ QUIET_AFTER = 1.0
 #: on the screen is this long, and the time of the work itself.
 SILENT_AFTER = 0.3
 #: Both times for a worker that has said that it rests, and was given no job since.
-RESTING_SILENT_AFTER = 2.5
+RESTING_SILENT_AFTER = 4.0
 
 
 @dataclass(slots=True)

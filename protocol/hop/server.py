@@ -160,7 +160,7 @@ class HopServer:
     def tick(self, *, readable: bool = True) -> list[HopEvent]:
         """Find dead workers and give their jobs to others.
 
-        Call this at least every 0.1 s while there are jobs, and three times a second without.
+        Call this at least every 0.1 s while there are jobs, and every 2 s without.
 
         Args:
             readable: whether the socket may have something to read.

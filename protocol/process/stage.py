@@ -80,7 +80,7 @@ class Worker:
         """An upstream has forgotten this worker. The state of its sessions is to be dropped."""
 
     def on_tick(self) -> None:
-        """The loop went round, which happens at least each 0.1 s, or each second while there is no work."""
+        """The loop went round, which happens at least each 0.1 s, or each 1.6 s while there is no work."""
 
     def busy_for(self) -> float:
         """How long the oldest task outside `stage.compute` has been running, in seconds, or 0."""

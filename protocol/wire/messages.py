@@ -329,7 +329,7 @@ class Heartbeat:
     """
 
     jobs: tuple[int, ...] = ()
-    #: The worker has had no work for a while, so its next heartbeat may be a second away.
+    #: The worker has had no work for a while, so its next heartbeat may be 1.6 s away.
     rests: bool = False
 
     def __post_init__(self) -> None:

@@ -22,12 +22,12 @@ from scripts.run.runlog import RunLog
 
 #: Seconds between two looks at the children, and the same once all of them work. An end, a line or a signal
 #: does not wait for it.
-TICK, CALM_TICK = 0.1, 1.0
+TICK, CALM_TICK = 0.1, 2.5
 TERM_GRACE = 3.5  # seconds between TERM and KILL; the whole stop stays under five
 READY_EVERY = 0.25
 WAITING_EVERY = 10.0
 #: Seconds between two turns of the supervisor from which on it was kept from running itself.
-MOST_BETWEEN_TURNS = 2.0
+MOST_BETWEEN_TURNS = 4.0
 
 
 @dataclass(slots=True)

@@ -109,10 +109,10 @@ def test_a_worker_without_work_says_seldom_that_it_lives_and_takes_a_job_at_once
     run(start, run_dir)
     around.until(lambda: around.has(WorkerJoined))
     begin = time.monotonic()
-    around.until(lambda: time.monotonic() - begin > REST_AFTER + 4.5)
+    around.until(lambda: time.monotonic() - begin > REST_AFTER + 5.5)
     working = sum(begin < at < begin + 1.8 for at in heard) / 1.8
-    resting = sum(begin + REST_AFTER + 0.5 < at for at in heard) / 4.0
-    assert 0 < resting < working / 4 and not around.has(WorkerLost)
+    resting = sum(begin + REST_AFTER + 0.5 < at for at in heard) / 5.0
+    assert 0 < resting < working / 5 and not around.has(WorkerLost)
     around.hop.dispatch(one_latents("s"))
     took = around.until(lambda: around.has(Frame, 12))
     assert took < 0.5 / resting  # the job ends its wait
