@@ -39,7 +39,7 @@ UNSENT_LIMIT = 4096
 #: Seconds of a worker's silence after which its connection is tried. Its Status comes a little more often.
 PROBE_AFTER = 0.6
 #: The same for workers that rest.
-RESTING_PROBE_AFTER = 2.4
+RESTING_PROBE_AFTER = 4.0
 #: Most workers whose connections are watched.
 MAX_SENDERS = 1024
 

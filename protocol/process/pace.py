@@ -16,6 +16,8 @@ WORKING_WAIT, RESTING_WAIT = 0.1, 1.6
 LAST_STAGE_PART = 0.9
 #: Seconds without work after which a loop rests.
 REST_AFTER = 2.0
+#: Seconds between two Status without a change.
+WORKING_STATUS_EVERY, RESTING_STATUS_EVERY = 0.5, 2.0
 #: Waits of a loop that rests in the shortest silence after which a worker is given up.
 WAITS_BEFORE_DEAD = 3
 
@@ -35,6 +37,7 @@ class LoopPace:
         part = LAST_STAGE_PART if last_stage else 1.0
         self._working_wait = part * WORKING_WAIT
         self._resting_wait = part * min(RESTING_WAIT, dead_after / WAITS_BEFORE_DEAD)
+        self._resting_status_every = min(RESTING_STATUS_EVERY, 0.4 * dead_after)
         self._clock = clock
         self._worked_at = clock()
 
@@ -51,3 +54,8 @@ class LoopPace:
     def wait_ms(self) -> int:
         """The longest wait, in milliseconds."""
         return round(1000 * (self._resting_wait if self.resting else self._working_wait))
+
+    @property
+    def status_every(self) -> float:
+        """Seconds between two Status without a change. One that rests sends one in every second round."""
+        return self._resting_status_every if self.resting else WORKING_STATUS_EVERY

@@ -42,8 +42,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds after a heartbeat from which on the loop sends the next one, whatever it woke for.
 HEARTBEAT_AFTER = 0.08
-#: Seconds between two Status without a change. A loop that rests sends one in each round.
-STATUS_EVERY = 0.5
 #: Whether the hop keeps a session with one worker.
 STICKY = {"clips": True, "latents": False}
 #: Times `--stall-after` that one task may take before the worker ends itself.
@@ -352,7 +350,7 @@ class Stage:
     def _send_status(self, worker: Worker) -> None:
         now = time.monotonic()
         state = (self.warm, worker.info())
-        if state == self._status and now - self._status_at < STATUS_EVERY:
+        if state == self._status and now - self._status_at < self._pace.status_every:
             return
         # a copy, since the worker may go on changing its own map
         self._status, self._status_at = (state[0], dict(state[1])), now

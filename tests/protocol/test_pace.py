@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,7 +12,6 @@ from protocol.hop.aio import EARLY
 from protocol.hop.dispatch import RESTING_SILENT_AFTER
 from protocol.hop.results import RESTING_PROBE_AFTER
 from protocol.process.pace import REST_AFTER, LoopPace
-from protocol.process.stage import STATUS_EVERY
 
 
 class Clock:
@@ -42,6 +43,9 @@ def test_three_heartbeats_fit_in_the_silence_that_ends_a_worker(dead_after: floa
     pace = LoopPace(last_stage=last_stage, dead_after=dead_after, clock=clock)
     clock.now += 2 * REST_AFTER
     assert 3 * pace.wait_ms <= 1000 * dead_after + 3
+    # A round comes at each wait, and the first one at which a Status is due has it.
+    rounds = math.ceil(1000 * pace.status_every / pace.wait_ms)
+    assert rounds * pace.wait_ms < 1000 * dead_after
 
 
 def test_the_waits_of_resting_loops_fit_together() -> None:
@@ -49,7 +53,8 @@ def test_the_waits_of_resting_loops_fit_together() -> None:
     first, last = (LoopPace(last_stage=last, dead_after=5.0, clock=clock) for last in (False, True))
     clock.now += 2 * REST_AFTER
     assert 2 * first.wait_ms < 1000 * RESTING_SILENT_AFTER
-    assert 1.4 * first.wait_ms < 1000 * RESTING_PROBE_AFTER and last.wait_ms > 1000 * STATUS_EVERY
+    assert 2.4 * first.wait_ms < 1000 * RESTING_PROBE_AFTER  # a Status comes in every second round
+    assert last.wait_ms < 1000 * last.status_every < 2 * last.wait_ms
     # A heartbeat of the last stage ends the waits of the others, and brings the gateway's tick forward.
     assert last.wait_ms < first.wait_ms
     assert 1000 * (CALM_CHECK_EVERY - EARLY) < last.wait_ms < 1000 * CALM_CHECK_EVERY
