@@ -1,7 +1,7 @@
 """How often the loop of a worker stage goes round: seldom while there has been no work for a while.
 
-Nearly all that a stage costs while nobody is there are its wake-ups. A round takes 0.1 ms where it follows
-another one. After a pause it finds cold caches and takes 0.3 ms, and on some virtual machines 3 to 6 ms.
+Nearly all that a stage costs while nobody is there are its wake-ups. Each finds cold caches and takes 0.3 ms,
+and on some virtual machines 2 to 6 ms.
 """
 
 from __future__ import annotations
