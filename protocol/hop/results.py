@@ -46,11 +46,14 @@ MAX_SENDERS = 1024
 
 @dataclass(slots=True)
 class _Sender:
-    """A worker that has sent a Status, and when anything of it came last."""
+    """A worker that has sent a Status. Both times are in seconds of the server's clock."""
 
     stage: str
     worker: str
+    #: When something of it came last.
     last_seen: float
+    #: When its connection was tried last.
+    tried_at: float = float("-inf")
 
 
 class ResultServer:
@@ -112,13 +115,14 @@ class ResultServer:
         Sending to a worker that was killed fails at once. One that stands still is not found here.
 
         Args:
-            probe_after: seconds of silence after which a connection is tried.
+            probe_after: seconds of silence after which a connection is tried, and then tried again.
         """
         now = self._clock()
         lost = []
         for key, sender in list(self._senders.items()):
-            if now - sender.last_seen < probe_after:
+            if now - max(sender.last_seen, sender.tried_at) < probe_after:
                 continue
+            sender.tried_at = now  # the worker wakes for it, and one that rests need not answer
             if not sockets.send(self.socket, [key, *encode(Heartbeat())]):
                 del self._senders[key]
                 lost.append((sender.stage, sender.worker))

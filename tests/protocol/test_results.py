@@ -8,7 +8,7 @@ import zmq
 
 from protocol.hop.results import PROBE_AFTER, ResultClient, ResultServer
 from protocol.wire.codec import encode
-from protocol.wire.messages import Failed, Frame, Ready, Received, Status
+from protocol.wire.messages import Failed, Frame, Heartbeat, Ready, Received, Status
 from tests.protocol.samples import one_frame, one_latents
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -161,9 +161,22 @@ def test_a_worker_whose_connection_ends_is_lost_and_one_that_is_quiet_is_not(
     receive(server, 2, ends, stays)
     now += 2 * PROBE_AFTER
     assert server.lost_workers() == []
+    now += 0.5 * PROBE_AFTER
+    assert server.lost_workers() == []  # it does not wake the workers again so soon
+    assert stays.socket.poll(2000)
+    assert stays.socket.recv_multipart() == [bytes(part) for part in encode(Heartbeat())]
+    assert not stays.socket.poll(100)
+    now += PROBE_AFTER
+    assert server.lost_workers() == []
     assert stays.confirmed() == []  # the probe says nothing to a worker
     ends.close()
-    assert until(server.lost_workers) == [("gpu_worker", "a")]
+
+    def look() -> list[tuple[str, str]]:
+        nonlocal now
+        now += 2 * PROBE_AFTER
+        return server.lost_workers()
+
+    assert until(look) == [("gpu_worker", "a")]
     now += 60
     assert server.lost_workers() == []
     stays.send(Failed("s", 0, 1, "gpu_worker", "why", False))
