@@ -46,7 +46,7 @@ from gateway.stages import StageBoard
 from gateway.thumbnails import Thumbnails
 from gateway.voices import VoiceHop
 from gateway.waiting import cancel_tasks
-from protocol.hop.aio import pump
+from protocol.hop.aio import pump, watch_ends
 from protocol.hop.keys import RunKey
 from protocol.hop.results import ResultServer
 from protocol.hop.server import HopEvent, HopServer, WorkerLost
@@ -161,6 +161,7 @@ class Gateway:
                 )
             ),
             asyncio.create_task(pump(self.results, self._router.take, tick_every=lambda: RESULTS_TICK_EVERY)),
+            asyncio.create_task(watch_ends(self.results.socket, self._watch.forget_lost_workers)),
             asyncio.create_task(self._own_avatars.run(self._thumbnails.avatar_files)),
         ]
         if self._voice.hop is not None:

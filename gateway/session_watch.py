@@ -77,10 +77,7 @@ class SessionWatch:
         was_away, self._looked = now - self._looked > self._next_in + MOST_LATE, now
         if was_away:
             return
-        probe_after = PROBE_AFTER if self._sessions.all() else RESTING_PROBE_AFTER
-        for stage, worker in self._results.lost_workers(probe_after):
-            logger.warning("%s %s is gone", stage, worker)
-            self._board.forget_worker(stage, worker)
+        self.forget_lost_workers(PROBE_AFTER if self._sessions.all() else RESTING_PROBE_AFTER)
         self._board.forget_silent_workers(now)
         self._check_outage()
         self._tell_new_notice()
@@ -89,6 +86,12 @@ class SessionWatch:
         self._recordings.tick(now)
         if self._return_timer.is_due(now):
             return_freed_memory()
+
+    def forget_lost_workers(self, probe_after: float = 0.0) -> None:
+        """Try the connections of workers that have said nothing for so many seconds, and forget the lost."""
+        for stage, worker in self._results.lost_workers(probe_after):
+            logger.warning("%s %s is gone", stage, worker)
+            self._board.forget_worker(stage, worker)
 
     def guarded(self, connection: Connection, work: Callable[[], None]) -> None:
         """Do something for one session. An error of it ends this one and no other."""

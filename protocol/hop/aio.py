@@ -17,6 +17,8 @@ E = TypeVar("E")
 #: Anything that wakes the pump within this many seconds before a tick is due brings the tick forward. So both
 #: need one wake-up. Workers send their heartbeats a little more often than a tick is due.
 EARLY = 0.02
+#: Seconds between the further calls after a connection's end.
+AFTER_END = (0.05, 0.25)
 
 
 class Pumped(Protocol[E]):
@@ -80,6 +82,40 @@ async def pump(
         alarm.cancel()
         server.wake = None
         loop.remove_reader(fd)
+
+
+async def watch_ends(socket: zmq.Socket[bytes], on_end: Callable[[], None]) -> None:
+    """Call `on_end` each time that connections of a socket have ended, until cancelled.
+
+    It costs nothing while none ends. The socket itself learns of an end a moment later, so `on_end` is called
+    at once and `AFTER_END` seconds later again.
+    """
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    fd: Any = monitor.getsockopt(zmq.FD)
+    loop.add_reader(fd, ended.set)
+    try:
+        while True:
+            ended.clear()
+            if _drain(monitor):
+                for seconds in (0.0, *AFTER_END):
+                    await asyncio.sleep(seconds)
+                    on_end()
+                continue
+            await ended.wait()
+    finally:
+        loop.remove_reader(fd)
+        socket.disable_monitor()
+
+
+def _drain(monitor: zmq.Socket[bytes]) -> int:
+    """Read all events of a monitor. Returns how many there were."""
+    count = 0
+    while int(monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        monitor.recv_multipart()
+        count += 1
+    return count
 
 
 async def _handle(on_event: Callable[[E], Awaitable[None] | None], event: E) -> None:

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import pytest
 import zmq
 
-from protocol.hop.aio import pump
+from protocol.hop.aio import pump, watch_ends
 from protocol.hop.client import HopClient
 from protocol.hop.results import ResultClient, ResultServer
 from protocol.hop.server import Acked, HopEvent, HopServer
-from protocol.wire.messages import Frame
+from protocol.wire.messages import Frame, Status
 from tests.protocol.samples import one_frame, one_pcm
 
 pytestmark = pytest.mark.timing
@@ -143,4 +143,33 @@ async def test_a_flood_leaves_the_loop_alive(ctx: Context, endpoint: str) -> Non
     assert longest < 1.0
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+    server.close()
+
+
+async def test_the_end_of_a_connection_is_told_at_once(ctx: Context, endpoint: str) -> None:
+    server = ResultServer(ctx, endpoint)
+    ends, stays = (ResultClient(ctx, endpoint, stage="gpu_worker", worker=name) for name in "ab")
+    pumped = asyncio.create_task(pump(server, lambda _: None))
+    looks, lost = 0, []
+
+    def look() -> None:
+        nonlocal looks
+        looks += 1
+        lost.extend(server.lost_workers(0.0))
+
+    watched = asyncio.create_task(watch_ends(server.socket, look))
+    for name, client in (("a", ends), ("b", stays)):
+        client.send(Status("gpu_worker", name, True, {}, {}))
+    await asyncio.sleep(0.3)
+    assert looks == 0  # nothing has ended, so nothing is done
+    ends.close()
+    for _ in range(200):
+        if lost:
+            break
+        await asyncio.sleep(0.02)
+    assert lost == [("gpu_worker", "a")]
+    for task in (watched, pumped):
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    stays.close()
     server.close()
