@@ -151,6 +151,11 @@ class Gateway:
     async def run(self, stop: asyncio.Event) -> None:
         """Listen, and serve until `stop` is set. Raises EndpointError when the port cannot be had."""
         listener = bound_listener(self.settings)
+
+        def forget_lost_workers() -> None:
+            if not stop.is_set():  # then all of them end, and that is no loss
+                self._watch.forget_lost_workers()
+
         tasks = [
             asyncio.create_task(
                 pump(
@@ -161,7 +166,7 @@ class Gateway:
                 )
             ),
             asyncio.create_task(pump(self.results, self._router.take, tick_every=lambda: RESULTS_TICK_EVERY)),
-            asyncio.create_task(watch_ends(self.results.socket, self._watch.forget_lost_workers)),
+            asyncio.create_task(watch_ends(self.results.socket, forget_lost_workers)),
             asyncio.create_task(self._own_avatars.run(self._thumbnails.avatar_files)),
         ]
         if self._voice.hop is not None:
