@@ -52,13 +52,13 @@ class SessionWatch:
         self._guard = guard
         self._results = results
         self._recordings = recordings
+        #: The stage that has no worker.
+        self._outage = ""
         #: When this process looked at its sessions last.
         self._looked = time.monotonic()
         #: Seconds from then to the next look, at most.
-        self._next_in = CHECK_EVERY
+        self._next_in = self.seconds_to_check()
         self._return_timer = ReturnTimer()
-        #: The stage that has no worker.
-        self._outage = ""
         self._told_notice = ""
 
     def notice(self) -> str:
@@ -67,14 +67,14 @@ class SessionWatch:
 
     def seconds_to_check(self) -> float:
         """The time until the next `check`, at most."""
-        self._next_in = CHECK_EVERY if self._sessions.all() or self._outage else CALM_CHECK_EVERY
-        return self._next_in
+        return CHECK_EVERY if self._sessions.all() or self._outage else CALM_CHECK_EVERY
 
     def check(self) -> None:
         """Look at the workers, and at the limits of every session."""
         now = time.monotonic()
         # Frames may wait in the sockets after a pause of this process, so it makes nothing late.
         was_away, self._looked = now - self._looked > self._next_in + MOST_LATE, now
+        self._next_in = self.seconds_to_check()
         if was_away:
             return
         self.forget_lost_workers(PROBE_AFTER if self._sessions.all() else RESTING_PROBE_AFTER)

@@ -172,16 +172,14 @@ def _packed(value: object) -> bytes:
 
 
 def _door() -> list[FuzzedDecoder]:
+    avatars = Settings().avatar_dir
     return [
         FuzzedDecoder("http: addresses", marked, _parse_addresses),
         FuzzedDecoder("http: requests", _requests(), _Requests().respond),
         FuzzedDecoder("http: requests, tokens asked for", _requests(), _Requests(with_tokens=True).respond),
         FuzzedDecoder("names of files", st.lists(_file_names(), max_size=4), _show_names),
         FuzzedDecoder(
-            "paths of pictures",
-            marked,
-            lambda text: picture_files([Path(Settings().avatar_dir, text)]),
-            (AssetError,),
+            "paths of pictures", marked, lambda text: picture_files([Path(avatars, text)]), (AssetError,)
         ),
     ]
 
